@@ -1,0 +1,126 @@
+"""A run: consecutive records of one partition, the unit in which everything here works.
+
+    Kafka record batches ──► Run ──► Ticks ──► Batch ──► store
+                          transport  decode   windows    online, offline
+
+The transport delivers one run as one Faust event; a sink stores what came of it in one piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from registry.definitions import RowSchema, Source
+
+Int64s = NDArray[np.int64]
+Int32s = NDArray[np.int32]
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float64]
+
+NO_SEQ = np.iinfo(np.int64).min
+"""Stands for a tick without `seq` in an int64 column."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Records of one partition in the order of their offsets.
+
+    It covers the offsets from `base_offset` up to, not including, `next_offset`; those without a
+    record (control markers, aborted transactions, compacted away) hold no tick. The runs of a
+    partition meet without a gap: one's `next_offset` is the next one's `base_offset`.
+    `timestamps` are the records' own, int64 milliseconds UTC. A run may hold no record at all.
+    """
+
+    topic: str
+    topic_id: bytes
+    partition: int
+    base_offset: int
+    next_offset: int
+    offsets: Int64s
+    timestamps: Int64s
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A tick that was not counted, and why: `reason` is one of `pipelines.reasons`.
+
+    `index` is the place in an array message (0 for the message itself); `value` the original bytes
+    of the tick; `known_at` the record's timestamp, nanoseconds UTC.
+    """
+
+    offset: int
+    index: int
+    reason: str
+    detail: str
+    key: bytes | None
+    value: bytes | None
+    known_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ticks:
+    """The well-formed ticks of a run as columns of length n, and what decoding rejected.
+
+    `entities` are names as of `registry.keys.entity_id`; `fields` is (n, fields of the source);
+    times are int64 nanoseconds UTC; `record` is the place in the run of the message of each tick.
+    `raw` holds the original bytes of ticks that came in array messages, by their place here.
+    """
+
+    run: Run
+    source: Source
+    entities: Sequence[str]
+    record: Int64s
+    offset: Int64s
+    index: Int32s
+    tick_time: Int64s
+    seq: Int64s
+    op: Bytes
+    fields: Floats
+    known_at: Int64s
+    rejected: Sequence[Rejection]
+    raw: dict[int, bytes] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.entities)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a run came to: rows (columns of length n, in the run's order) and rejections.
+
+    One row for each accepted tick. `features` and `status` are (n, features of the schema).
+    `ordinal` numbers an entity's accepted ticks from 0 for as long as it has state. `names` are the
+    distinct entities of the rows, `name[i]` the place of row i's entity in it. By place in `names`:
+    `expected` is the packed origin that the entity's state was computed from (b"" for none), and
+    `fill` the number of ticks in its windows after the batch.
+    """
+
+    run: Run
+    source: Source
+    schema: RowSchema
+    names: Sequence[str]
+    expected: Sequence[bytes]
+    fill: Int64s
+    name: Int32s
+    ordinal: Int64s
+    offset: Int64s
+    index: Int32s
+    event_time: Int64s
+    sequence: Int64s
+    tick_time: Int64s
+    seq: Int64s
+    op: Bytes
+    fields: Floats
+    known_at: Int64s
+    features: Floats
+    status: Bytes
+    rejected: Sequence[Rejection]
+
+    def __len__(self) -> int:
+        return len(self.name)

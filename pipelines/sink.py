@@ -1,0 +1,40 @@
+"""What a store must offer to be a sink. Everything here blocks; the worker calls it in a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+from pipelines.runs import Batch
+from pipelines.state import EntityState
+from registry.definitions import Source
+
+
+class Sink(Protocol):
+    """A store of rows, window states and origins that changes them together.
+
+    Methods raise `pipelines.errors.StoreUnavailable` while the store is away (the caller waits and
+    tries again) and other errors of `pipelines.errors` where only a person can help.
+    """
+
+    name: str
+
+    def watermarks(self, topic_id: bytes, partitions: Iterable[int]) -> Mapping[int, int]:
+        """The next offset to read of each of a topic incarnation's partitions it knows."""
+        ...
+
+    def load(
+        self, source: Source, entities: Sequence[str], depth: int
+    ) -> Mapping[str, EntityState]:
+        """The states of those of `entities` that it knows, with their `depth` newest ticks."""
+        ...
+
+    def store(self, batch: Batch) -> Sequence[str]:
+        """Store a batch and advance its partition's watermark to `batch.run.next_offset`.
+
+        Returns the entities whose stored origin is not the expected one: nothing of theirs was
+        stored, the watermark did not move, and the caller reloads them and computes the run again.
+        """
+        ...
+
+    def close(self) -> None: ...

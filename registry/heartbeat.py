@@ -1,0 +1,36 @@
+"""What a worker says of itself, once a second, to whoever serves its rows."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class PartitionLag(Struct, frozen=True):
+    """How far one partition is behind: `lag` in messages, `behind_seconds` in record time."""
+
+    topic: str
+    partition: int
+    next_offset: int
+    end_offset: int
+    lag: int
+    behind_seconds: float
+
+
+class Heartbeat(Struct, frozen=True):
+    """A worker's state at `at` (Unix seconds).
+
+    `state` is `starting`, `running`, or `retrying` while its store refuses or is away; `error` then
+    says why and `since` from when. `rejected` counts this process's rejected ticks by reason,
+    `rows` the rows that it stored.
+    """
+
+    sink: str
+    instance: str
+    pid: int
+    at: float
+    state: str
+    since: float
+    error: str = ""
+    rows: int = 0
+    rejected: dict[str, int] = {}
+    lag: tuple[PartitionLag, ...] = ()

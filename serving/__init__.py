@@ -1,0 +1,1 @@
+"""Features out: HTTP routes over online reads."""
