@@ -1,0 +1,1 @@
+"""A Faust transport whose consumer delivers runs of records."""
