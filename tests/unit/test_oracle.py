@@ -1,0 +1,65 @@
+"""The oracle itself, against pandas: two wrongs that agree would be a poor proof."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.oracle.features import Feature, evaluate, expect
+from tests.oracle.messages import Record, SourceSpec
+
+PRICE = SourceSpec("price", "ticks.price", ("symbol",), (("price", True, None),))
+prices = st.lists(st.floats(0.01, 1e6), min_size=21, max_size=60)
+
+
+@given(prices)
+def test_volatility_is_the_rolling_sample_deviation_of_log_returns(values: list[float]) -> None:
+    window = [(value,) for value in values]
+    expected = np.log(pd.Series(values)).diff().rolling(20).std(ddof=1).iloc[-1]
+    assert evaluate(Feature("v", "volatility", 0, 20), window).value == pytest.approx(
+        expected, rel=1e-9, abs=1e-9
+    )
+
+
+@given(prices)
+def test_mean_is_the_rolling_mean(values: list[float]) -> None:
+    window = [(value,) for value in values]
+    expected = pd.Series(values).rolling(5).mean().iloc[-1]
+    assert evaluate(Feature("m", "mean", 0, 5), window).value == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_log_by_hand() -> None:
+    def record(offset: int, value: str, partition: int = 0, at: int = 10_000) -> Record:
+        return Record("ticks.price", partition, offset, at, b"A", value.encode())
+
+    log = [
+        record(0, '{"symbol":"A","price":1,"ts":5000,"seq":1}'),
+        record(1, '{"symbol":"A","price":3,"ts":4500}'),
+        record(2, '{"symbol":"A","price":3,"ts":5000,"seq":1}'),
+        record(3, '{"symbol":"A","price":3,"ts":3999}'),
+        record(4, '[{"symbol":"A","price":"3","ts":5000},{"symbol":"A","op":"reset","ts":6000}]'),
+        record(5, '{"symbol":"A","price":NaN,"ts":5000}'),
+        record(0, '{"symbol":"A","price":1,"ts":6000}', partition=1),
+        record(6, '{"symbol":"A","price":1,"ts":11001}'),
+        record(7, '{"symbol":"A","price":7,"ts":6000}'),
+    ]
+    expected = expect(log, PRICE, (Feature("mean", "mean", 0, 2),))
+    assert expected.rejected == {
+        (0, 2, 0): "duplicate",
+        (0, 3, 0): "late",
+        (0, 4, 0): "unknown-field-type",
+        (0, 5, 0): "not-finite",
+        (1, 0, 0): "wrong-partition",
+        (0, 6, 0): "from-the-future",
+    }
+    rows = expected.rows[("A",)]
+    assert [(row.event_time // 10**6, row.sequence) for row in rows] == [
+        (5000, 0),
+        (5000, 1),
+        (6000, 0),
+        (6000, 1),
+    ]
+    assert [row.values[0].value for row in rows] == [None, 2.0, None, None]
