@@ -1,14 +1,14 @@
 """The packed row: what Redis holds for an entity and a source.
 
-    offset  size  what (big-endian)
-         0     1  layout version, 1
-         1     4  row schema id, u32
-         5     8  event time, i64, nanoseconds UTC
-        13     8  sequence, i64
-        21     8  known at, i64, nanoseconds UTC
-        29    32  origin: topic id 16, partition i32, offset i64, index i32
-        61     k  feature status, a byte each
-      61+k    8k  feature values, f64 each; NaN where the status says there is no value
+offset  size  what (big-endian)
+     0     1  layout version, 1
+     1     4  row schema id, u32
+     5     8  event time, i64, nanoseconds UTC
+    13     8  sequence, i64
+    21     8  known at, i64, nanoseconds UTC
+    29    32  origin: topic id 16, partition i32, offset i64, index i32
+    61     k  feature status, a byte each
+  61+k    8k  feature values, f64 each; NaN where the status says there is no value
 """
 
 from __future__ import annotations
