@@ -9,7 +9,7 @@ The transport delivers one run as one Faust event; a sink stores what came of it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +69,7 @@ class Ticks:
 
     `entities` are names as of `registry.keys.entity_id`; `fields` is (n, fields of the source);
     times are int64 nanoseconds UTC; `record` is the place in the run of the message of each tick.
-    `raw` holds the original bytes of ticks that came in array messages, by their place here.
+    `raw` holds the original bytes of each tick.
     """
 
     run: Run
@@ -84,7 +84,7 @@ class Ticks:
     fields: Floats
     known_at: Int64s
     rejected: Sequence[Rejection]
-    raw: dict[int, bytes] = field(default_factory=dict)
+    raw: Sequence[bytes]
 
     def __len__(self) -> int:
         return len(self.entities)

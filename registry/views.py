@@ -6,6 +6,8 @@ the raw fields, the active features of the source by name (NULL without a value)
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import Connection, Select, case, func, literal_column, select
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.elements import ColumnElement
@@ -30,7 +32,7 @@ def create_views(connection: Connection, catalog: Catalog) -> None:
         connection.exec_driver_sql(f"CREATE VIEW features.{source.name} AS {view}")
 
 
-def _view(catalog: Catalog, source: Source) -> Select[tuple[object, ...]]:
+def _view(catalog: Catalog, source: Source) -> Select[Any]:
     schemas = [schema for schema in catalog.schemas.values() if schema.source == source.name]
     keys: list[ColumnElement[object]] = [
         func.split_part(rows.entity, SEPARATOR, place).label(name)
@@ -56,13 +58,8 @@ def _view(catalog: Catalog, source: Source) -> Select[tuple[object, ...]]:
         rows.event_time,
         rows.sequence,
     ]
-    return select(
-        *keys,
-        *times,
-        *fields,
-        *features,
-        _timestamp(rows.known_at).label("known_at"),
-    ).where(rows.schema_id.in_([schema.id for schema in schemas]))
+    columns = [*keys, *times, *fields, *features, _timestamp(rows.known_at).label("known_at")]
+    return select(*columns).where(rows.schema_id.in_([schema.id for schema in schemas]))
 
 
 def _absent(value: ColumnElement[object]) -> ColumnElement[object]:
@@ -71,5 +68,5 @@ def _absent(value: ColumnElement[object]) -> ColumnElement[object]:
 
 def _timestamp(nanoseconds: ColumnElement[int]) -> ColumnElement[object]:
     microseconds = nanoseconds.op("/")(literal_column("1000"))
-    epoch = literal_column("timestamptz '1970-01-01 00:00:00Z'")
+    epoch: ColumnElement[Any] = literal_column("timestamptz '1970-01-01 00:00:00Z'")
     return epoch.op("+")(microseconds.op("*")(literal_column("interval '1 microsecond'")))

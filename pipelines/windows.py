@@ -1,0 +1,280 @@
+"""What is remembered of each entity of a source, and the kernel over it.
+
+The state of the entities that are at hand is a struct of arrays, one place ("slot") an entity, so
+that the kernel walks plain memory. The store is the truth and this is a cache of it: bounded,
+forgotten whenever a store says that it is not up to date, and at every group generation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pipelines import kernel, reasons
+from pipelines.kernel import REMEMBERED, advance
+from pipelines.runs import Batch, Rejection, Ticks
+from pipelines.state import EntityState
+from registry.definitions import RowSchema, Source
+from registry.program import Program
+
+ORIGIN = np.dtype([("topic_id", "V16"), ("partition", ">i4"), ("offset", ">i8"), ("index", ">i4")])
+"""The layout of `registry.row.ORIGIN` as a column."""
+
+FIRST_CAPACITY = 1024
+
+REASON = {
+    kernel.WRONG_PARTITION: reasons.WRONG_PARTITION,
+    kernel.DUPLICATE: reasons.DUPLICATE,
+    kernel.LATE: reasons.LATE,
+}
+
+
+def depth_of(program: Program) -> int:
+    """How many ticks of an entity must be at hand: a power of two that holds the longest window."""
+    return max(REMEMBERED, 1 << (program.lookback - 1).bit_length())
+
+
+class WindowTable:
+    """The windows of at most about `capacity` entities of one source.
+
+    An entity is unknown until `restore` says what the store has of it, even if that is nothing.
+    """
+
+    def __init__(
+        self, source: Source, schema: RowSchema, program: Program, capacity: int = 100_000
+    ) -> None:
+        self.source = source
+        self.schema = schema
+        self.depth = depth_of(program)
+        self.capacity = capacity
+        self._code = program.code
+        self._topics: list[bytes] = []
+        self._slots: dict[str, int] = {}
+        self._names: list[str] = []
+        self._run = 0
+        # by slot: the origin of the newest tick (whose partition is home), its sequence, how many
+        # ticks were ever accepted and how many since the last reset, and when it was last needed
+        self._home_topic = np.zeros(0, np.int32)
+        self._home_partition = np.zeros(0, np.int32)
+        self._offset = np.zeros(0, np.int64)
+        self._index = np.zeros(0, np.int32)
+        self._sequence = np.zeros(0, np.int64)
+        self._count = np.zeros(0, np.int64)
+        self._fill = np.zeros(0, np.int64)
+        self._used = np.zeros(0, np.int64)
+        # (slots, depth): tick number o of an entity is at o & (depth - 1)
+        self._ring_event = np.zeros((0, self.depth), np.int64)
+        self._ring_time = np.zeros((0, self.depth), np.int64)
+        self._ring_seq = np.zeros((0, self.depth), np.int64)
+        self._ring_fields = np.zeros((0, self.depth, len(source.fields)))
+        self._free: list[int] = []
+        self._grow(0, FIRST_CAPACITY)
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def missing(self, entities: Sequence[str]) -> list[str]:
+        """Those of `entities`, once each, that must be restored before they can be applied."""
+        distinct = dict.fromkeys(entities)
+        at_hand = [self._slots[entity] for entity in distinct if entity in self._slots]
+        self._used[at_hand] = self._run + 1  # so that restoring the others does not push them out
+        return [entity for entity in distinct if entity not in self._slots]
+
+    def restore(self, entities: Sequence[str], states: Mapping[str, EntityState]) -> None:
+        """Take over what the store knows of `entities`; one without a state begins empty."""
+        if len(self._slots) + len(entities) > self.capacity:
+            self._make_room(len(entities))
+        for entity in entities:
+            slot = self._take_slot(entity)
+            self._count[slot] = 0
+            self._fill[slot] = 0
+            state = states.get(entity)
+            if state is not None:
+                self._restore_one(slot, state)
+
+    def forget(self, entities: Sequence[str] | None = None) -> None:
+        """Forget some entities, or all; they must be restored before they are applied again."""
+        if entities is None:
+            self._slots.clear()
+            self._free = list(range(len(self._count)))
+            return
+        for entity in entities:
+            slot = self._slots.pop(entity, None)
+            if slot is not None:
+                self._free.append(slot)
+
+    def apply(self, ticks: Ticks) -> Batch:
+        """Decide and compute every tick of a run; the windows move on.
+
+        Every entity of the ticks must have been restored. Raises KeyError where one was not.
+        """
+        self._run += 1
+        n, features = len(ticks), len(self._code)
+        slot = np.fromiter(map(self._slots.__getitem__, ticks.entities), np.int32, n)
+        touched = np.unique(slot)
+        self._used[touched] = self._run
+        before = self._origins(touched)
+        verdict = np.zeros(n, np.uint8)
+        event_time, sequence, ordinal = (np.zeros(n, np.int64) for _ in range(3))
+        values = np.empty((n, features))
+        status = np.zeros((n, features), np.uint8)
+        advance(
+            slot,
+            ticks.offset,
+            ticks.index,
+            ticks.tick_time,
+            ticks.seq,
+            ticks.op,
+            ticks.fields,
+            self._topic(ticks.run.topic_id),
+            ticks.run.partition,
+            ticks.source.skew_ns,
+            self._code,
+            self._home_topic,
+            self._home_partition,
+            self._offset,
+            self._index,
+            self._sequence,
+            self._count,
+            self._fill,
+            self._ring_event,
+            self._ring_time,
+            self._ring_seq,
+            self._ring_fields,
+            verdict,
+            event_time,
+            sequence,
+            ordinal,
+            values,
+            status,
+        )
+        rows = np.flatnonzero(verdict == kernel.ACCEPTED)
+        rejected = self._rejections(ticks, slot, verdict)
+        distinct, name = np.unique(slot[rows], return_inverse=True)
+        by_slot = dict(zip(touched.tolist(), before, strict=True))
+        distinct_slots = distinct.tolist()
+        return Batch(
+            run=ticks.run,
+            source=self.source,
+            schema=self.schema,
+            names=[self._names[s] for s in distinct_slots],
+            expected=[by_slot[s] for s in distinct_slots],
+            fill=self._fill[distinct],
+            name=name.astype(np.int32),
+            ordinal=ordinal[rows],
+            offset=ticks.offset[rows],
+            index=ticks.index[rows],
+            event_time=event_time[rows],
+            sequence=sequence[rows],
+            tick_time=ticks.tick_time[rows],
+            seq=ticks.seq[rows],
+            op=ticks.op[rows],
+            fields=ticks.fields[rows],
+            known_at=ticks.known_at[rows],
+            features=values[rows],
+            status=status[rows],
+            rejected=[*ticks.rejected, *rejected],
+        )
+
+    def _origins(self, slots: Any) -> list[bytes]:
+        """The packed origins of slots, b"" for an entity without one."""
+        origins = np.zeros(len(slots), ORIGIN)
+        ids = np.frombuffer(b"".join(self._topics) or bytes(16), "V16")
+        origins["topic_id"] = ids[self._home_topic[slots]]
+        origins["partition"] = self._home_partition[slots]
+        origins["offset"] = self._offset[slots]
+        origins["index"] = self._index[slots]
+        packed, size = origins.tobytes(), ORIGIN.itemsize
+        known = (self._count[slots] > 0).tolist()
+        return [packed[i * size : (i + 1) * size] if k else b"" for i, k in enumerate(known)]
+
+    def _rejections(self, ticks: Ticks, slot: Any, verdict: Any) -> list[Rejection]:
+        return [
+            Rejection(
+                offset=int(ticks.offset[i]),
+                index=int(ticks.index[i]),
+                reason=REASON[int(verdict[i])],
+                detail=self._detail(int(verdict[i]), int(slot[i]), ticks, i),
+                key=ticks.run.keys[int(ticks.record[i])],
+                value=ticks.raw[i],
+                known_at=int(ticks.known_at[i]),
+            )
+            for i in np.flatnonzero(verdict > kernel.APPLIED).tolist()
+        ]
+
+    def _detail(self, verdict: int, slot: int, ticks: Ticks, i: int) -> str:
+        if verdict == kernel.WRONG_PARTITION:
+            return (
+                f"came from partition {ticks.run.partition}, its entity is at home in "
+                f"{int(self._home_partition[slot])}: do all producers use the same partitioner? "
+                "(librdkafka needs partitioner=murmur2_random)"
+            )
+        if verdict == kernel.DUPLICATE:
+            return f"ts and seq {int(ticks.seq[i])} are those of an earlier tick"
+        return f"more than {ticks.source.skew_ns / 1e9:g} s behind the newest tick of its entity"
+
+    def _restore_one(self, slot: int, state: EntityState) -> None:
+        ticks = state.ticks[-self.depth :]
+        self._home_topic[slot] = self._topic(state.origin.topic_id)
+        self._home_partition[slot] = state.origin.partition
+        self._offset[slot] = state.origin.offset
+        self._index[slot] = state.origin.index
+        self._sequence[slot] = state.sequence
+        self._count[slot] = state.count
+        self._fill[slot] = state.fill
+        places = np.arange(state.count - len(ticks), state.count) & (self.depth - 1)
+        self._ring_event[slot, places] = ticks["event_time"]
+        self._ring_time[slot, places] = ticks["tick_time"]
+        self._ring_seq[slot, places] = ticks["seq"]
+        self._ring_fields[slot, places] = ticks["fields"]
+
+    def _topic(self, topic_id: bytes) -> int:
+        """The small number that stands for a topic incarnation here."""
+        if topic_id not in self._topics:
+            self._topics.append(topic_id)
+        return self._topics.index(topic_id)
+
+    def _take_slot(self, entity: str) -> int:
+        if entity in self._slots:
+            return self._slots[entity]
+        if not self._free:
+            self._grow(len(self._count), 2 * len(self._count))
+        slot = self._free.pop()
+        self._slots[entity] = slot
+        self._names[slot] = entity
+        self._used[slot] = self._run + 1
+        return slot
+
+    def _make_room(self, coming: int) -> None:
+        """Forget the entities that were not used for the longest time, an eighth at the least."""
+        excess = len(self._slots) + coming - self.capacity
+        entities = list(self._slots)
+        used = self._used[[self._slots[entity] for entity in entities]]
+        many = min(len(entities), max(excess, self.capacity // 8))
+        oldest = np.argsort(used, kind="stable")[:many]
+        # what this run has restored already must stay
+        self.forget([entities[i] for i in oldest.tolist() if used[i] <= self._run])
+
+    def _grow(self, old: int, capacity: int) -> None:
+        """Make the arrays larger, from `old` slots to `capacity`."""
+        more = capacity - old
+
+        def longer(column: Any) -> Any:
+            return np.concatenate([column, np.zeros((more, *column.shape[1:]), column.dtype)])
+
+        self._home_topic = longer(self._home_topic)
+        self._home_partition = longer(self._home_partition)
+        self._offset = longer(self._offset)
+        self._index = longer(self._index)
+        self._sequence = longer(self._sequence)
+        self._count = longer(self._count)
+        self._fill = longer(self._fill)
+        self._used = longer(self._used)
+        self._ring_event = longer(self._ring_event)
+        self._ring_time = longer(self._ring_time)
+        self._ring_seq = longer(self._ring_seq)
+        self._ring_fields = longer(self._ring_fields)
+        self._names += [""] * more
+        self._free += range(old, capacity)

@@ -1,0 +1,162 @@
+"""Decode and kernel against the oracle, and what must not show in a result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.decode import Decoder
+from pipelines.runs import NO_SEQ, Batch
+from pipelines.windows import WindowTable
+from registry.definitions import Catalog, RowSchema
+from registry.features_file import read
+from registry.program import compile_program
+from tests.logs import PRICE, PRICE_FEATURES, logs, runs, same_double
+from tests.oracle.features import OracleRow, Value, expect
+from tests.oracle.messages import Record
+
+definitions = read()
+SOURCE = definitions.sources[0]
+SCHEMA = RowSchema(1, "price", tuple(f.ref for f in definitions.features if f.source == "price"))
+CATALOG = Catalog(
+    sources={"price": SOURCE},
+    features={f.ref: f for f in definitions.features},
+    active={},
+    schemas={1: SCHEMA},
+    writing={"price": 1},
+)
+PROGRAM = compile_program(CATALOG, SCHEMA)
+
+
+def table() -> WindowTable:
+    return WindowTable(SOURCE, SCHEMA, PROGRAM)
+
+
+def materialize(records: Sequence[Record], cuts: Sequence[int] = ()) -> list[Batch]:
+    decoder, windows, batches = Decoder(SOURCE), table(), []
+    for run in runs(records, cuts):
+        ticks = decoder.decode(run)
+        windows.restore(windows.missing(ticks.entities), {})
+        batches.append(windows.apply(ticks))
+    return batches
+
+
+def row_bytes(batches: Sequence[Batch]) -> list[tuple[object, ...]]:
+    """Every row with the bits of its doubles, in order."""
+    return [
+        (
+            batch.names[batch.name[i]],
+            *(int(column[i]) for column in (batch.event_time, batch.sequence, batch.tick_time)),
+            *(int(column[i]) for column in (batch.seq, batch.op, batch.offset, batch.index)),
+            *(column[i].tobytes() for column in (batch.fields, batch.features, batch.status)),
+        )
+        for batch in batches
+        for i in range(len(batch))
+    ]
+
+
+STATUS = {0: "ok", 1: "warming", 2: "undefined"}
+
+
+def assert_row(batch: Batch, i: int, expected: OracleRow) -> None:
+    assert (batch.names[batch.name[i]],) == expected.entity
+    assert batch.event_time[i] == expected.event_time
+    assert batch.sequence[i] == expected.sequence
+    assert batch.tick_time[i] == expected.tick_time
+    assert batch.seq[i] == (NO_SEQ if expected.seq is None else expected.seq)
+    assert batch.op[i] == (expected.op == "reset")
+    assert batch.known_at[i] == expected.known_at
+    assert all(map(same_double, batch.fields[i].tolist(), expected.fields))
+    for k, value in enumerate(expected.values):
+        assert_value(float(batch.features[i, k]), STATUS[int(batch.status[i, k])], value)
+
+
+def assert_value(value: float, status: str, expected: Value) -> None:
+    if status == "undefined" and expected.status == "ok":
+        # a sum of finite doubles may be past the largest one, which exact arithmetic is not
+        assert expected.magnitude > 1e306
+        return
+    assert status == expected.status
+    if expected.value is None:
+        assert math.isnan(value)
+    else:
+        assert abs(value - expected.value) <= 1e-12 * expected.magnitude
+
+
+@settings(max_examples=300, deadline=None)
+@given(logs())
+def test_rows_and_rejections_are_those_of_the_oracle(records: list[Record]) -> None:
+    expected = expect(records, PRICE, PRICE_FEATURES)
+    (batch,) = materialize(records) or [None]
+    assert {
+        (0, rejection.offset, rejection.index): rejection.reason for rejection in batch.rejected
+    } == expected.rejected
+    rows = {row.origin: row for rows in expected.rows.values() for row in rows}
+    assert len(rows) == len(batch)
+    for i in range(len(batch)):
+        assert_row(batch, i, rows[0, int(batch.offset[i]), int(batch.index[i])])
+
+
+@settings(max_examples=150, deadline=None)
+@given(logs(), st.lists(st.integers(0, 60), max_size=8))
+def test_batch_boundaries_do_not_show(records: list[Record], cuts: list[int]) -> None:
+    whole, parts = materialize(records), materialize(records, cuts)
+    assert row_bytes(whole) == row_bytes(parts)
+    assert {(r.offset, r.index, r.reason) for b in whole for r in b.rejected} == {
+        (r.offset, r.index, r.reason) for b in parts for r in b.rejected
+    }
+
+
+@settings(max_examples=100, deadline=None)
+@given(logs())
+def test_what_was_applied_is_passed_over(records: list[Record]) -> None:
+    decoder, windows = Decoder(SOURCE), table()
+    (run,) = runs(records, ())
+    ticks = decoder.decode(run)
+    windows.restore(windows.missing(ticks.entities), {})
+    first, second = windows.apply(ticks), windows.apply(ticks)
+    assert len(second) == 0
+    accepted = {(int(o), int(i)) for o, i in zip(first.offset, first.index, strict=True)}
+    assert not accepted & {(r.offset, r.index) for r in second.rejected}
+
+
+@given(st.floats(1e-9, 1e12), st.integers(21, 40))
+def test_volatility_of_a_constant_price_is_exactly_zero(price: float, n: int) -> None:
+    records = [
+        Record("t", 0, i, 10, b"A", f'{{"symbol":"A","price":{price!r},"ts":{i}}}'.encode())
+        for i in range(n)
+    ]
+    (batch,) = materialize(records)
+    assert batch.features[-1, 3] == 0.0
+
+
+def test_more_entities_than_the_table_holds() -> None:
+    records = [
+        Record("t", 0, i, 10, f"S{i}".encode(), f'{{"symbol":"S{i}","price":1,"ts":1}}'.encode())
+        for i in range(3000)
+    ]
+    windows, decoder = WindowTable(SOURCE, SCHEMA, PROGRAM, capacity=100), Decoder(SOURCE)
+    total = 0
+    for run in runs(records, list(range(0, 3000, 700))):
+        ticks = decoder.decode(run)
+        windows.restore(windows.missing(ticks.entities), {})
+        total += len(windows.apply(ticks))
+    assert total == 3000
+    assert len(windows) <= 700
+
+
+def test_an_unknown_entity_is_an_error() -> None:
+    (run,) = runs([Record("t", 0, 0, 10, b"A", b'{"symbol":"A","price":1,"ts":1}')], ())
+    with pytest.raises(KeyError):
+        table().apply(Decoder(SOURCE).decode(run))
+
+
+def test_columns_have_the_kernel_types() -> None:
+    (batch,) = materialize([Record("t", 0, 0, 10, b"A", b'{"symbol":"A","price":1,"ts":1}')])
+    assert batch.name.dtype == np.int32
+    assert batch.status.dtype == np.uint8
