@@ -11,6 +11,82 @@ class StoreUnavailable(PipelineError):
     """The store did not answer, or refused for a reason that passes. Wait, and try again."""
 
 
+class WatermarkMoved(PipelineError):
+    """The partition's stored watermark is not where the run begins; None when it is gone."""
+
+    def __init__(self, watermark: int | None) -> None:
+        super().__init__(f"the stored watermark is {watermark}")
+        self.watermark = watermark
+
+
+class StoreWentBack(PipelineError):
+    """The store has lost what it had confirmed."""
+
+    def __init__(self, topic: str, partition: int, watermark: int | None, base: int) -> None:
+        super().__init__(
+            f"the store's watermark of {topic}[{partition}] is {watermark}, and {base} was "
+            "confirmed before: it lost its last writes; the worker starts again from there"
+        )
+
+
+class BrokerUnavailable(PipelineError):
+    """The Kafka broker did not answer, or refused."""
+
+    def __init__(self, bootstrap: str, why: str) -> None:
+        super().__init__(
+            f"Kafka at {bootstrap}: {why}; is it running, and is TICKWELL_KAFKA right?"
+        )
+
+
+class TopicMissing(PipelineError):
+    """A topic that a source reads is not there."""
+
+    def __init__(self, topic: str, bootstrap: str) -> None:
+        super().__init__(f"Kafka at {bootstrap} has no topic {topic}: run `tickwell migrate`")
+
+
+class PartitionsChanged(PipelineError):
+    """Keys have moved to other partitions, so that the order of every entity is broken."""
+
+    def __init__(self, topic: str, was: int, now: int) -> None:
+        super().__init__(
+            f"{topic} had {was} partitions and has {now}: entities moved to other partitions, and "
+            "their ticks would be rejected as wrong-partition. Make a topic of the new size, copy "
+            "the ticks there, and name it in features.toml"
+        )
+
+
+class TopicRecreated(PipelineError):
+    """A topic was deleted and made anew while it was read."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(f"{topic} was made anew: the worker starts again, from its beginning")
+
+
+class OffsetsWentBack(PipelineError):
+    """A partition delivered offsets that were delivered before."""
+
+    def __init__(self, topic: str, partition: int, expected: int, got: int) -> None:
+        super().__init__(
+            f"{topic}[{partition}] continues at offset {got} where {expected} is next: the topic "
+            "was made anew or truncated; the worker starts again"
+        )
+
+
+class StateConflict(PipelineError):
+    """The store keeps refusing a run whose state was just reloaded from it."""
+
+    def __init__(self, entities: int, topic: str, partition: int) -> None:
+        super().__init__(
+            f"{entities} entities of {topic}[{partition}] changed in the store again and again "
+            "while they were computed: does another worker run under another group name?"
+        )
+
+
+class Stopped(PipelineError):
+    """The worker was asked to stop before the run was stored."""
+
+
 class ParityViolation(PipelineError):
     """A row that is stored differs from the row computed anew for the same tick."""
 

@@ -34,6 +34,8 @@ class Sink(Protocol):
 
         Returns the entities whose stored origin is not the expected one: nothing of theirs was
         stored, the watermark did not move, and the caller reloads them and computes the run again.
+        Raises `WatermarkMoved`, with nothing stored, when the partition's watermark is not at
+        `batch.run.base_offset`; one that was never set is.
         """
         ...
 

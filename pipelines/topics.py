@@ -1,0 +1,84 @@
+"""Topics: made with the settings that the guarantees need, and known by their ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+
+from pipelines.errors import BrokerUnavailable, TopicMissing
+
+REJECTED = "ticks.rejected"
+TIMEOUT = 15.0
+"""Seconds for the broker to answer; a healthy one takes milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic's incarnation: `topic_id` (16 bytes) is another one when it is made anew."""
+
+    name: str
+    topic_id: bytes
+    partitions: int
+
+
+def ensure_topics(bootstrap: str, names: Sequence[str], partitions: int) -> dict[str, Topic]:
+    """Make those of `names` that are not there; what is there is left as it is.
+
+    Records get the broker's append time: it is what `known_at` and `from-the-future` trust.
+    Raises `BrokerUnavailable`.
+    """
+    admin = _admin(bootstrap)
+    new = [
+        NewTopic(
+            name,
+            num_partitions=1 if name == REJECTED else partitions,
+            replication_factor=-1,
+            config={"message.timestamp.type": "LogAppendTime", "retention.ms": "-1"},
+        )
+        for name in names
+    ]
+    for name, made in admin.create_topics(new, request_timeout=TIMEOUT).items():
+        try:
+            made.result(TIMEOUT)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise BrokerUnavailable(bootstrap, f"{name}: {error.args[0].str()}") from None
+    return describe(bootstrap, names)
+
+
+def describe(bootstrap: str, names: Sequence[str]) -> dict[str, Topic]:
+    """What the broker says of topics. Raises `TopicMissing` and `BrokerUnavailable`."""
+    answers = _admin(bootstrap).describe_topics(
+        TopicCollection(list(names)), request_timeout=TIMEOUT
+    )
+    topics = {}
+    for name, answer in answers.items():
+        try:
+            described = answer.result(TIMEOUT)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise TopicMissing(name, bootstrap) from None
+            raise BrokerUnavailable(bootstrap, error.args[0].str()) from None
+        topics[name] = Topic(name, _bytes(described.topic_id), len(described.partitions))
+    return topics
+
+
+def _admin(bootstrap: str) -> AdminClient:
+    return AdminClient(
+        {
+            "bootstrap.servers": bootstrap,
+            "socket.connection.setup.timeout.ms": 5000,
+            "log_level": 0,  # what goes wrong is raised here, and not printed beside
+        }
+    )
+
+
+def _bytes(topic_id: Any) -> bytes:
+    most = topic_id.get_most_significant_bits() & 0xFFFFFFFFFFFFFFFF
+    least = topic_id.get_least_significant_bits() & 0xFFFFFFFFFFFFFFFF
+    return UUID(int=most << 64 | least).bytes
