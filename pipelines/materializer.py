@@ -53,13 +53,11 @@ class Materializer:
         self._source = source
         self._decoder = Decoder(source)
         self._windows = WindowTable(source, schema, program, capacity)
-        self._confirmed: set[tuple[bytes, int]] = set()
         self.retrying: str | None = None
 
     def forget(self) -> None:
         """Forget every state; the next run loads them from the store. For a new generation."""
         self._windows.forget()
-        self._confirmed.clear()
 
     def materialize(self, run: Run, stop: Event) -> Batch | None:
         """Store what comes of a run; returns once that is done, however long the store is away.
@@ -67,11 +65,15 @@ class Materializer:
         Returns the batch, None when the store had the whole run already. Raises `Stopped` once
         `stop` is set while the store is away, and errors that waiting does not mend.
         """
+
+        def pause(seconds: float) -> None:
+            stop.wait(seconds)
+
         retrying = Retrying(
             retry=retry_if_exception_type(StoreUnavailable),
             wait=wait_random_exponential(0.05, max=LONGEST_WAIT),
             before_sleep=self._say_why,
-            sleep=stop.wait,
+            sleep=pause,
             stop=lambda _: stop.is_set(),
             retry_error_callback=_stopped,
         )
@@ -83,7 +85,6 @@ class Materializer:
 
     def _materialize(self, run: Run) -> Batch | None:
         """One attempt; conflicts are settled here, an absent store by the caller."""
-        partition = (run.topic_id, run.partition)
         for _ in range(CONFLICTS):
             ticks = self._decoder.decode(run)
             try:
@@ -104,7 +105,6 @@ class Materializer:
                 self._windows.forget(ticks.entities)
                 raise
             if not conflicts:
-                self._confirmed.add(partition)
                 return batch
             self._windows.forget(ticks.entities)
         raise StateConflict(len(conflicts), run.topic, run.partition)

@@ -47,7 +47,7 @@ PASSING = frozenset({"08", "25", "40", "53", "55", "57", "58"})
 """Classes of SQLSTATE that pass by themselves: connection, transaction state (a read-only standby),
 rollback, resources (a full disk), object state (a lock), operator intervention, system error."""
 
-CONNECTION = {
+CONNECTION: dict[str, Any] = {
     "connect_timeout": 5,
     # a peer that vanished without a word is noticed after 15 s
     "keepalives_idle": 5,

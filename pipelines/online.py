@@ -80,6 +80,7 @@ class OnlineSink:
             self._redis = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options)
         self._cluster = cluster
         self._history = history
+        self._confirmed: set[str] = set()  # watermarks that this Redis was known to hold
         self._store = self._redis.register_script(STORE)
         self._advance = self._redis.register_script(ADVANCE)
         self._load = self._redis.register_script(LOAD)
@@ -88,7 +89,12 @@ class OnlineSink:
         """The next offset to read of those of `partitions` that were ever stored."""
         with _answers():
             stored = {p: self._redis.get(watermark_key(topic_id, p)) for p in partitions}
-        return {p: int(offset) for p, offset in stored.items() if offset is not None}
+        known = {p: int(offset) for p, offset in stored.items() if offset is not None}
+        self._confirmed.update(watermark_key(topic_id, p) for p in known)
+        self._confirmed.difference_update(
+            watermark_key(topic_id, p) for p in stored.keys() - known.keys()
+        )
+        return known
 
     def load(
         self, source: Source, entities: Sequence[str], depth: int
@@ -112,6 +118,8 @@ class OnlineSink:
         key = watermark_key(run.topic_id, run.partition)
         with _answers():
             stored = self._redis.get(key)
+        if stored is None and key in self._confirmed:
+            raise WatermarkMoved(None)
         if stored is not None and int(stored) != run.base_offset:
             raise WatermarkMoved(int(stored))
         conflicts: list[str] = []
@@ -130,6 +138,7 @@ class OnlineSink:
                 moved = self._advance(keys=[key], args=[stored or b"", run.next_offset])
             if moved is not None:
                 raise WatermarkMoved(int(moved) if moved else None)
+            self._confirmed.add(key)
         return conflicts
 
     def close(self) -> None:

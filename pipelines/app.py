@@ -1,0 +1,146 @@
+"""The Faust app: an agent for each source, and nothing else of ours in its way.
+
+Settings that are not Faust's defaults, and why:
+
+- `stream_buffer_maxsize` 4: an event is a run of thousands of ticks; the default, 4,096 events,
+  would hold a whole backlog in memory.
+- `consumer_group_instance_id`, a session of 6 s: a worker that is killed and started again takes
+  its partitions back without a rebalance, and one that stays away is replaced in seconds.
+- `broker_max_poll_interval` of a day: while the store is away the worker keeps its partitions;
+  Kafka is the buffer.
+- `stream_wait_empty` off: it waits for unacked events at shutdown, for ever when the store is away.
+- No tables, no leader topic, no web server, no topics made: nothing that needs a topic of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import tempfile
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Any
+
+from faust.types import TP
+
+from pipelines.errors import Stopped
+from pipelines.materializer import Materializer
+from pipelines.runs import Batch, Run
+from pipelines.transport import RunApp
+from registry.definitions import Source
+
+logger = logging.getLogger(__name__)
+
+BUFFERED_RUNS = 4
+SESSION_SECONDS = 6.0
+HEARTBEAT_SECONDS = 1.5
+DAY = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """What the app works on: each source with its materializer and its own watermarks."""
+
+    materializers: Mapping[str, Materializer]
+    sources: Mapping[str, Source]
+    topic_ids: Mapping[str, bytes]
+    watermark: Callable[[str, int], int | None]
+    """The next offset that the store wants of (topic, partition)."""
+
+    stop: Event = field(default_factory=Event)
+
+
+class SinkApp(RunApp):
+    """A Faust app that brings runs into one store."""
+
+    pipeline: Pipeline
+    on_batch: Callable[[Run, Batch | None], None]
+    failed: asyncio.Future[BaseException]
+
+    def watermark(self, tp: TP) -> int | None:
+        """The next offset that the store wants of a partition."""
+        return self.pipeline.watermark(tp.topic, tp.partition)
+
+    def fail(self, error: BaseException) -> None:
+        """End the worker with this error."""
+        if not self.failed.done():
+            self.failed.set_result(error)
+
+
+def create_app(
+    group: str,
+    bootstrap: str,
+    instance: str,
+    pipeline: Pipeline,
+    on_batch: Callable[[Run, Batch | None], None],
+) -> SinkApp:
+    """The app of the consumer group `group`; `instance` names this worker in it.
+
+    `on_batch` is told of each run once it is stored. Needs a running event loop.
+    """
+    app = SinkApp(
+        group,
+        broker=[f"tickwell://{server}" for server in bootstrap.split(",")],
+        store="memory://",
+        datadir=tempfile.mkdtemp(prefix="tickwell-faust-"),
+        web_enabled=False,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        table_standby_replicas=0,
+        stream_buffer_maxsize=BUFFERED_RUNS,
+        stream_wait_empty=False,
+        consumer_auto_offset_reset="earliest",
+        consumer_group_instance_id=instance,
+        consumer_metadata_max_age_ms=5_000,
+        broker_session_timeout=SESSION_SECONDS,
+        broker_rebalance_timeout=SESSION_SECONDS,
+        broker_heartbeat_interval=HEARTBEAT_SECONDS,
+        broker_max_poll_interval=DAY,
+        broker_commit_interval=1.0,
+        worker_redirect_stdouts=False,
+        tracer=None,
+    )
+    app.pipeline = pipeline
+    app.topic_ids = pipeline.topic_ids
+    app.on_batch = on_batch
+    app.failed = asyncio.get_running_loop().create_future()
+    for source in pipeline.sources.values():
+        topic = app.topic(source.topic, key_serializer="raw", value_serializer="raw")
+        agent = _agent(app, pipeline.materializers[source.name])
+        app.agent(topic, name=f"pipelines.{source.name}", concurrency=1)(agent)
+    return app
+
+
+def _agent(app: SinkApp, materializer: Materializer) -> Any:
+    """The agent of one source. Its work is done in a thread, so heartbeats go on."""
+    thread = ThreadPoolExecutor(1)
+
+    async def materialize(stream: Any) -> None:
+        loop = asyncio.get_running_loop()
+        generation = None
+        # with auto-ack an exception that leaves an agent would ack the event
+        async for event in stream.noack().events():
+            # partitions may have been elsewhere in between, even if none was reported as revoked
+            if event.message.generation_id != generation:
+                generation = event.message.generation_id
+                materializer.forget()
+            run: Run = event.value
+            try:
+                batch = await loop.run_in_executor(
+                    thread, materializer.materialize, run, app.pipeline.stop
+                )
+            except Stopped:
+                return
+            except Exception as error:
+                # to go on would skip the run: the next one's ack would cover it
+                logger.exception(
+                    "%s[%d] cannot go on at offset %d", run.topic, run.partition, run.base_offset
+                )
+                app.fail(error)
+                return
+            app.on_batch(run, batch)
+            event.ack()
+
+    return materialize
