@@ -33,6 +33,7 @@ from pipelines.kernel import RESET
 from pipelines.runs import NO_SEQ, Batch, Rejection
 from pipelines.staging import stage
 from pipelines.state import EntityState, tick_dtype
+from pipelines.topics import Topic
 from registry.definitions import Source
 from registry.row import Origin
 
@@ -112,6 +113,20 @@ class OfflineSink:
             )
             return dict(cursor.fetchall())
 
+    def settle(self, topic: Topic) -> int:
+        """Record a topic's number of partitions; returns the number that was recorded first."""
+        with self._database.cursor() as cursor:
+            topic_id = str(UUID(bytes=topic.topic_id))
+            cursor.execute(
+                "INSERT INTO tickwell.topics (topic_id, topic, partitions) VALUES (%s, %s, %s)"
+                " ON CONFLICT DO NOTHING",
+                (topic_id, topic.name, topic.partitions),
+            )
+            cursor.execute(
+                "SELECT partitions FROM tickwell.topics WHERE topic_id = %s::uuid", (topic_id,)
+            )
+            return int(cursor.fetchone()[0])
+
     def load(
         self, source: Source, entities: Sequence[str], depth: int
     ) -> Mapping[str, EntityState]:
@@ -163,6 +178,10 @@ class BackfillSink:
     def watermarks(self, topic_id: bytes, partitions: Iterable[int]) -> Mapping[int, int]:
         """None: a replay says itself where it begins."""
         return {}
+
+    def settle(self, topic: Topic) -> int:
+        """Nothing to record: a replay reads a topic as it finds it."""
+        return topic.partitions
 
     def load(
         self, source: Source, entities: Sequence[str], depth: int

@@ -42,8 +42,17 @@ from redis.retry import Retry
 from pipelines.errors import StoreUnavailable, WatermarkMoved
 from pipelines.runs import Batch
 from pipelines.state import EntityState, tick_dtype
+from pipelines.topics import Topic
 from registry.definitions import Source
-from registry.keys import SEPARATOR, bucket, members_key, row_key, state_key, watermark_key
+from registry.keys import (
+    SEPARATOR,
+    bucket,
+    members_key,
+    partitions_key,
+    row_key,
+    state_key,
+    watermark_key,
+)
 from registry.row import HEADER, LAYOUT, ORIGIN, Origin
 
 STATE_HEADER = struct.Struct(">32sqqq")
@@ -95,6 +104,12 @@ class OnlineSink:
             watermark_key(topic_id, p) for p in stored.keys() - known.keys()
         )
         return known
+
+    def settle(self, topic: Topic) -> int:
+        """Record a topic's number of partitions; returns the number that was recorded first."""
+        with _answers():
+            self._redis.setnx(partitions_key(topic.topic_id), topic.partitions)
+            return int(self._redis.get(partitions_key(topic.topic_id)))
 
     def load(
         self, source: Source, entities: Sequence[str], depth: int

@@ -1,9 +1,9 @@
 """Publishes rejected ticks to `ticks.rejected`, at least once.
 
-The table is an outbox: the offline sink writes a rejected tick in the transaction that advances the
-watermark, and the relay publishes what is not marked yet and marks it once the broker has it. Killed
-between the two it publishes again; consumers tell copies by the key, the tick's origin. One relay
-works at a time, whoever holds the advisory lock; the others stand by.
+The table is an outbox: the offline sink writes a rejected tick in the transaction that advances
+the watermark, and the relay publishes what is not marked yet and marks it once the broker has it.
+Killed between the two it publishes again; consumers tell copies by the key, the tick's origin. One
+relay works at a time, whoever holds the advisory lock; the others stand by.
 """
 
 from __future__ import annotations

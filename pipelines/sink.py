@@ -7,6 +7,7 @@ from typing import Protocol
 
 from pipelines.runs import Batch
 from pipelines.state import EntityState
+from pipelines.topics import Topic
 from registry.definitions import Source
 
 
@@ -21,6 +22,10 @@ class Sink(Protocol):
 
     def watermarks(self, topic_id: bytes, partitions: Iterable[int]) -> Mapping[int, int]:
         """The next offset to read of each of a topic incarnation's partitions it knows."""
+        ...
+
+    def settle(self, topic: Topic) -> int:
+        """Record a topic's number of partitions; returns the number that was recorded first."""
         ...
 
     def load(

@@ -254,6 +254,10 @@ class Consumer(driver.Consumer):
         """The next offset after the newest run that was stored, None before the first one."""
         return self._acked_to.get(tp) or self._committed_offset[tp]
 
+    def expected(self, tp: TP) -> int:
+        """The next offset to be delivered."""
+        return self._expected.get(tp) or 0
+
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Nothing: heartbeats tell lag and stalls; Faust's test takes a quiet topic for one."""
 

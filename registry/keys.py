@@ -49,6 +49,11 @@ def watermark_key(topic_id: bytes, partition: int) -> str:
     return f"tw:watermark:{topic_id.hex()}:{partition}"
 
 
+def partitions_key(topic_id: bytes) -> str:
+    """How many partitions a topic incarnation had when it was first read."""
+    return f"tw:partitions:{topic_id.hex()}"
+
+
 def worker_key(sink: str, instance: str) -> str:
     """The heartbeat (`registry.heartbeat`) of one worker process."""
     return f"tw:worker:{sink}:{instance}"
