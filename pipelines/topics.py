@@ -36,7 +36,7 @@ def ensure_topics(bootstrap: str, names: Sequence[str], partitions: int) -> dict
     new = [
         NewTopic(
             name,
-            num_partitions=1 if name == REJECTED else partitions,
+            num_partitions=partitions,
             replication_factor=-1,
             config={"message.timestamp.type": "LogAppendTime", "retention.ms": "-1"},
         )
@@ -53,9 +53,8 @@ def ensure_topics(bootstrap: str, names: Sequence[str], partitions: int) -> dict
 
 def describe(bootstrap: str, names: Sequence[str]) -> dict[str, Topic]:
     """What the broker says of topics. Raises `TopicMissing` and `BrokerUnavailable`."""
-    answers = _admin(bootstrap).describe_topics(
-        TopicCollection(list(names)), request_timeout=TIMEOUT
-    )
+    admin = _admin(bootstrap)  # it must live until it has answered
+    answers = admin.describe_topics(TopicCollection(list(names)), request_timeout=TIMEOUT)
     topics = {}
     for name, answer in answers.items():
         try:

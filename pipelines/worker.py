@@ -252,7 +252,8 @@ class _Worker:
         self._app = app
         logger.info("the %s worker %s reads %s", options.sink, options.instance, ", ".join(topics))
         try:
-            await asyncio.wait({waiting, app.failed}, return_when=asyncio.FIRST_COMPLETED)
+            ends: list[asyncio.Future[Any]] = [waiting, app.failed]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
             watching.cancel()
             waiting.cancel()

@@ -1,0 +1,51 @@
+"""The command line. Commands are in `tickwell.commands`, and import what they need when they run."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from tickwell import __version__
+from tickwell.commands.migrate import migrate
+from tickwell.commands.worker import worker
+
+app = typer.Typer(
+    name="tickwell",
+    help="A feature store for market ticks.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(False, "--version", callback=_version, help="Print the version."),
+) -> None:
+    """A feature store for market ticks: the value served and the value trained on are one."""
+
+
+for command in (migrate, worker):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run a command; what a person can mend is told in a line, without a traceback."""
+    from pipelines.errors import PipelineError
+    from registry.errors import RegistryError
+    from tickwell.errors import TickwellError
+
+    try:
+        app()
+    except (TickwellError, PipelineError, RegistryError) as error:
+        typer.echo(f"tickwell: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

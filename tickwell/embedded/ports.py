@@ -1,0 +1,33 @@
+"""A port for each service, the same one at every start as long as it is free."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+HOST = "127.0.0.1"
+
+
+def keep_port(file: Path) -> int:
+    """The port noted in `file` if it is free, else a free one, which is then noted."""
+    try:
+        port = int(file.read_text())
+        _bind(port)
+    except (OSError, ValueError):
+        port = _bind(0)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{port}\n")
+    return port
+
+
+def connect(port: int) -> None:
+    """Raises OSError while nothing listens on the port."""
+    socket.create_connection((HOST, port), 1).close()
+
+
+def _bind(port: int) -> int:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((HOST, port))
+        number: int = listener.getsockname()[1]
+    return number

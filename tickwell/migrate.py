@@ -1,0 +1,41 @@
+"""Makes stores and broker ready: tables, definitions, partitions, topics, the compiled kernel."""
+
+from __future__ import annotations
+
+import getpass
+from datetime import UTC, datetime
+
+from sqlalchemy import create_engine
+from sqlalchemy.exc import OperationalError
+
+from pipelines.kernel import warm_up
+from pipelines.topics import ensure_topics
+from registry import catalog, migrations
+from registry.definitions import Catalog
+from registry.features_file import read
+from registry.partitions import attach_ahead
+from tickwell.errors import TickwellError
+from tickwell.settings import Settings
+
+
+def migrate(settings: Settings) -> Catalog:
+    """Bring everything up to date; what is so already is left as it is.
+
+    Raises `TickwellError`, `RegistryError` and `PipelineError`, each of which says what to do.
+    """
+    settings.need("postgres", "kafka")
+    definitions = read(settings.features_path)
+    url = settings.postgres.replace("postgresql://", "postgresql+psycopg2://", 1)
+    engine = create_engine(url, connect_args={"connect_timeout": 10})
+    try:
+        migrations.upgrade(engine)
+        attach_ahead(engine, datetime.now(UTC))
+        recorded = catalog.record(engine, definitions, actor=getpass.getuser())
+    except OperationalError as error:
+        raise TickwellError(f"TICKWELL_POSTGRES: {str(error.orig).strip()}") from None
+    finally:
+        engine.dispose()
+    topics = [source.topic for source in definitions.sources]
+    ensure_topics(settings.kafka, [*topics, settings.rejected_topic], settings.partitions)
+    warm_up()
+    return recorded

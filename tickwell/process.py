@@ -1,0 +1,95 @@
+"""A process that is started, watched and stopped: what to run, and its life."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tickwell.errors import ServiceFailed
+
+POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What to run. `check` raises OSError until the process answers at `address`."""
+
+    name: str
+    argv: Sequence[str]
+    log: Path
+    address: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    user: str | None = None
+    check: Callable[[], None] = lambda: None
+    stop_signal: int = signal.SIGTERM
+    stop_seconds: float = 10.0
+    start_seconds: float = 60.0
+
+
+class Process:
+    """One running `Spec`. It has a session of its own: Ctrl-C reaches only whoever started it."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self._popen: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._popen is None else self._popen.pid
+
+    def start(self) -> int:
+        """Start it; returns its pid."""
+        spec = self.spec
+        spec.log.parent.mkdir(parents=True, exist_ok=True)
+        with spec.log.open("ab") as log:
+            self._popen = subprocess.Popen(
+                list(spec.argv),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **spec.env},
+                user=spec.user,
+                cwd="/" if spec.user else None,
+                start_new_session=True,
+            )
+        return self._popen.pid
+
+    def wait_ready(self) -> None:
+        """Wait until it answers. Raises `ServiceFailed` when it ends first, or never does."""
+        deadline = time.monotonic() + self.spec.start_seconds
+        why = "no answer"
+        while time.monotonic() < deadline:
+            code = self.exit_code()
+            if code is not None:
+                raise ServiceFailed(self.spec.name, f"it ended with {code}", self.spec.log)
+            try:
+                self.spec.check()
+            except OSError as error:
+                why = str(error)
+                time.sleep(POLL_SECONDS)
+            else:
+                return
+        self.stop()
+        raise ServiceFailed(
+            self.spec.name, f"{why} in {self.spec.start_seconds:g} s", self.spec.log
+        )
+
+    def exit_code(self) -> int | None:
+        """Its exit code, None while it runs or before it was started."""
+        return None if self._popen is None else self._popen.poll()
+
+    def stop(self) -> None:
+        """Ask it to stop, and end it when it does not in time."""
+        if self._popen is None or self._popen.poll() is not None:
+            return
+        self._popen.send_signal(self.spec.stop_signal)
+        try:
+            self._popen.wait(self.spec.stop_seconds)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+            self._popen.wait()

@@ -1,0 +1,135 @@
+"""What a person can set: environment variables `TICKWELL_*`, and flags, which win.
+
+They are read once, here, checked at once, and passed down as plain arguments. A secret can be in a
+file: `TICKWELL_POSTGRES_FILE` names one that holds what `TICKWELL_POSTGRES` would.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from tickwell.errors import SettingError, TickwellError
+
+PREFIX = "TICKWELL_"
+SECRET = frozenset({"redis", "redis_hot", "postgres"})
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """Every setting with its default. An empty address means: not named."""
+
+    kafka: str = ""
+    redis: str = ""
+    redis_hot: str = ""
+    postgres: str = ""
+    url: str = "http://127.0.0.1:8001"
+    host: str = "127.0.0.1"
+    port: int = 8001
+    data: str = "data"
+    features: str = ""
+    group: str = "tickwell"
+    instance: str = ""
+    partitions: int = 4
+    rejected_topic: str = "ticks.rejected"
+    history: int = 1024
+    capacity: int = 100_000
+    cluster: bool = False
+    metrics_port: int = 0
+
+    @classmethod
+    def load(cls, environment: Mapping[str, str] = os.environ, **flags: Any) -> Settings:
+        """The settings of an environment and flags; a flag that is None is not given.
+
+        Raises `SettingError`, which names the variable.
+        """
+        given: dict[str, Any] = {}
+        for name in cls.__struct_fields__:
+            value = _read(PREFIX + name.upper(), environment)
+            if value is not None:
+                given[name] = value
+        given |= {name: value for name, value in flags.items() if value is not None}
+        for name, value in given.items():
+            given[name] = _converted(name, value, cls)
+        settings = cls(**given)
+        _check(settings)
+        return settings
+
+    @property
+    def features_path(self) -> Path | None:
+        return Path(self.features) if self.features else None
+
+    @property
+    def instance_name(self) -> str:
+        """This process's name in its group: static, so that it keeps its partitions."""
+        return self.instance or f"{socket.gethostname()}-{Path(self.data).resolve().name}"
+
+    def need(self, *names: str) -> None:
+        """Raises `TickwellError` for the first of `names` that is not set."""
+        for name in names:
+            if not getattr(self, name):
+                raise TickwellError(
+                    f"{PREFIX}{name.upper()} is not set: with a running `tickwell up`, "
+                    'eval "$(tickwell env)" sets it'
+                )
+
+    def __repr__(self) -> str:
+        shown = ", ".join(
+            f"{name}={'***' if name in SECRET else getattr(self, name)!r}"
+            for name in self.__struct_fields__
+        )
+        return f"Settings({shown})"
+
+
+def _read(variable: str, environment: Mapping[str, str]) -> str | None:
+    if variable in environment:
+        return environment[variable]
+    file = environment.get(f"{variable}_FILE")
+    if file is None:
+        return None
+    try:
+        return Path(file).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(f"{variable}_FILE", file, f"cannot be read: {error}") from None
+
+
+def _converted(name: str, value: Any, cls: type[Settings]) -> Any:
+    kind = {field.name: field.type for field in msgspec.structs.fields(cls)}[name]
+    try:
+        return msgspec.convert(value, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingError(PREFIX + name.upper(), str(value), str(error)) from None
+
+
+def _check(settings: Settings) -> None:
+    def must(right: bool, name: str, what: str) -> None:
+        if not right:
+            value = "***" if name in SECRET else str(getattr(settings, name))
+            raise SettingError(PREFIX + name.upper(), value, what)
+
+    for name, schemes in (
+        ("redis", ("redis", "rediss", "unix")),
+        ("redis_hot", ("redis", "rediss", "unix")),
+        ("postgres", ("postgresql", "postgres")),
+        ("url", ("http", "https")),
+    ):
+        value = getattr(settings, name)
+        must(
+            not value or urlsplit(value).scheme in schemes,
+            name,
+            f"must be a URL that begins with {schemes[0]}://",
+        )
+    for server in filter(None, settings.kafka.split(",")):
+        host, _, port = server.rpartition(":")
+        must(bool(host) and port.isdigit(), "kafka", "must be host:port, or several with commas")
+    must(0 < settings.port < 65536, "port", "must be a port, 1 to 65535")
+    must(0 <= settings.metrics_port < 65536, "metrics_port", "must be a port, or 0 for none")
+    must(0 < settings.partitions <= 1024, "partitions", "must be 1 to 1024")
+    must(64 <= settings.history <= 65_536, "history", "must be 64 to 65536 ticks")
+    must(settings.capacity >= 1000, "capacity", "must be at least 1000 entities")
+    must(bool(settings.group) and settings.group.isascii(), "group", "must be ASCII text")
