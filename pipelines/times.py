@@ -34,11 +34,3 @@ def parse_rfc_3339(text: str) -> int | None:
     except (ValueError, OverflowError):
         return None
     return seconds * 10**9 + int((fraction or "").ljust(9, "0"))
-
-
-def to_rfc_3339(nanoseconds: int) -> str:
-    """RFC 3339 text in UTC, with as many digits of a second as it needs."""
-    seconds, rest = divmod(nanoseconds, 10**9)
-    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    fraction = f".{rest:09d}".rstrip("0") if rest else ""
-    return f"{text}{fraction}Z"

@@ -1,4 +1,4 @@
-"""The command line. Commands are in `tickwell.commands`, and import what they need when they run."""
+"""The command line: commands are in `tickwell.commands`, and import late what they need."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ import sys
 import typer
 
 from tickwell import __version__
+from tickwell.commands.demo import demo
+from tickwell.commands.down import down
+from tickwell.commands.env import env
+from tickwell.commands.get import get
 from tickwell.commands.migrate import migrate
+from tickwell.commands.produce import produce
+from tickwell.commands.replay import replay
+from tickwell.commands.serve import serve
+from tickwell.commands.status import status
+from tickwell.commands.up import up
 from tickwell.commands.worker import worker
 
 app = typer.Typer(
@@ -32,7 +41,7 @@ def options(
     """A feature store for market ticks: the value served and the value trained on are one."""
 
 
-for command in (migrate, worker):
+for command in (up, down, status, env, get, produce, replay, migrate, worker, serve, demo):
     app.command()(command)
 
 

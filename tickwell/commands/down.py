@@ -1,0 +1,33 @@
+"""`tickwell down`"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tickwell.errors import TickwellError
+from tickwell.settings import Settings
+
+STOP_SECONDS = 90.0
+
+
+def down(
+    data: Annotated[str | None, typer.Option(help="Data directory; ./data unless set.")] = None,
+) -> None:
+    """Stop what `tickwell up` runs on a data directory."""
+    from tickwell import state
+
+    place = Path(Settings.load(data=data).data)
+    pid = state.read(place).pid
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_SECONDS
+    while state.is_running(place):
+        if time.monotonic() > deadline:
+            raise TickwellError(f"pid {pid} does not stop; its log is in {place}/run")
+        time.sleep(0.1)
+    typer.echo("stopped")

@@ -1,0 +1,21 @@
+"""`tickwell env`"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tickwell.settings import Settings
+
+
+def env(
+    data: Annotated[str | None, typer.Option(help="Data directory; ./data unless set.")] = None,
+) -> None:
+    """Print where everything is, for `eval "$(tickwell env)"`."""
+    from tickwell import state
+
+    for name, value in state.read(Path(Settings.load(data=data).data)).environment.items():
+        typer.echo(f"export {name}={shlex.quote(value)}")

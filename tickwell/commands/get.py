@@ -1,0 +1,89 @@
+"""`tickwell get`"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from tickwell.errors import TickwellError
+from tickwell.settings import Settings
+
+COLOURS = {"ok": "green", "stale": "yellow", "lagging": "yellow", "warming": "cyan"}
+
+
+def get(
+    entity: Annotated[str, typer.Argument(help="AAPL, a portfolio P1, or a position P1/AAPL.")],
+    features: Annotated[
+        list[str], typer.Argument(help="Names, as price_sma_5 or price_sma_5@1.0.0.")
+    ],
+    kind: Annotated[
+        str | None,
+        typer.Option(help="Key fields of the entity: symbol, portfolio, or portfolio,symbol."),
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on, once a second.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+    url: Annotated[str | None, typer.Option(help="The server; TICKWELL_URL unless set.")] = None,
+) -> None:
+    """Print features of an entity: value, status, version, event time, age."""
+    from rich.console import Console
+
+    from tickwell.client import Client
+
+    client = Client(Settings.load(url=url).url)
+    console = Console()
+    while True:
+        answer = _ask(client, _candidates(entity, kind), features)
+        if as_json:
+            typer.echo(json.dumps(answer))
+        else:
+            console.print(_table(entity, answer))
+        if not watch:
+            return
+        time.sleep(1)
+
+
+def _candidates(entity: str, kind: str | None) -> list[dict[str, str]]:
+    """What an entity's text can mean; the server knows which kind a feature is of."""
+    parts = entity.split("/")
+    if kind is not None:
+        fields = kind.split(",")
+        if len(fields) != len(parts):
+            raise TickwellError(f"{entity} has {len(parts)} parts and --kind names {len(fields)}")
+        return [dict(zip(fields, parts, strict=True))]
+    if len(parts) == 2:
+        return [{"portfolio": parts[0], "symbol": parts[1]}]
+    return [{"symbol": entity}, {"portfolio": entity}]
+
+
+def _ask(client: Any, candidates: Sequence[Mapping[str, str]], features: Sequence[str]) -> Any:
+    for candidate in candidates[:-1]:
+        try:
+            return client.batch(features, [candidate])[0]
+        except TickwellError as error:
+            if "is a feature of" not in str(error):
+                raise
+    return client.batch(features, [candidates[-1]])[0]
+
+
+def _table(entity: str, answer: Mapping[str, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table(title=entity, title_justify="left")
+    for column in ("feature", "value", "status", "version", "event time", "age"):
+        table.add_column(column, justify="right" if column in ("value", "age") else "left")
+    for name, value in answer["features"].items():
+        number, age = value["value"], value["age_seconds"]
+        colour = COLOURS.get(value["status"], "red")
+        table.add_row(
+            name,
+            "—" if number is None else repr(number),
+            f"[{colour}]{value['status']}[/]",
+            value["version"],
+            value["event_time"] or "—",
+            "—" if age is None else f"{age:.1f} s",
+        )
+    return table

@@ -1,0 +1,36 @@
+"""`tickwell serve`"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tickwell.settings import Settings
+
+
+def serve(
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; 127.0.0.1 unless set.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 8001 unless set.")] = None,
+) -> None:
+    """Serve features over HTTP, until stopped."""
+    import uvicorn
+
+    from serving.app import ServerOptions, create_app
+
+    settings = Settings.load(host=host, port=port)
+    settings.need("redis", "redis_hot", "postgres")
+    app = create_app(ServerOptions(settings.redis, settings.redis_hot, settings.postgres))
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        access_log=False,
+        limit_concurrency=2_000,
+        h11_max_incomplete_event_size=65_536,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=5,
+    )

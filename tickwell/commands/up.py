@@ -1,0 +1,121 @@
+"""`tickwell up`"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from threading import Event, Thread
+from typing import Annotated
+
+import typer
+
+from tickwell.errors import TickwellError
+from tickwell.settings import Settings
+
+START_SECONDS = 300.0
+"""A first start may bring Kafka's jars from a slow registry."""
+
+
+class BrokerName(StrEnum):
+    """The broker that is started when TICKWELL_KAFKA names none."""
+
+    AUTO = "auto"
+    KAFKA = "kafka"
+    TANSU = "tansu"
+
+
+def up(
+    data: Annotated[str | None, typer.Option(help="Data directory; ./data unless set.")] = None,
+    port: Annotated[int | None, typer.Option(help="The server's port; 8001 unless set.")] = None,
+    broker: Annotated[
+        BrokerName, typer.Option(help="auto: Apache Kafka with Java 17 and Maven, else Tansu.")
+    ] = BrokerName.AUTO,
+    demo: Annotated[bool, typer.Option(help="Stream real market data.")] = True,
+    detach: Annotated[bool, typer.Option("--detach", help="Return once everything runs.")] = False,
+) -> None:
+    """Run everything: services that no URL names, workers, server, demo."""
+    settings = Settings.load(data=data, port=port)
+    if detach:
+        _detach(settings, broker, demo)
+        return
+    _run(settings, broker, demo)
+
+
+def _run(settings: Settings, broker: BrokerName, demo: bool) -> None:
+    from rich.console import Console
+
+    from tickwell import state
+    from tickwell.live import LiveView
+    from tickwell.supervisor import Supervisor
+
+    console = Console()
+    stopped = Event()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: stopped.set())
+
+    def say(line: str) -> None:
+        if not quiet.is_set():
+            console.print(f"[dim]{time.strftime('%H:%M:%S')}[/]  {line}", highlight=False)
+
+    quiet = Event()
+    with state.locked(Path(settings.data)):
+        supervisor = Supervisor(settings, broker.value, demo, say)
+        try:
+            supervisor.start()
+            url = supervisor.settings.url
+            say(f"ready at {url}; Ctrl-C stops everything")
+            if demo and console.is_terminal:
+                quiet.set()
+                watcher = Thread(target=supervisor.watch, args=(stopped,))
+                watcher.start()
+                LiveView(url, supervisor.processes, console).run(stopped)
+                watcher.join()
+                quiet.clear()
+            else:
+                say(f"try: {_try_it(url)}")
+                supervisor.watch(stopped)
+        finally:
+            supervisor.stop()
+
+
+def _try_it(url: str) -> str:
+    body = '{"features": ["current_price"], "entity_type": "symbol", "entity_value": "AAPL"}'
+    return f"curl -s {url}/features/online -d '{body}'"
+
+
+def _detach(settings: Settings, broker: BrokerName, demo: bool) -> None:
+    from tickwell import state
+    from tickwell.errors import AlreadyRunning
+
+    data = Path(settings.data)
+    if state.is_running(data):
+        running = state.last(data)
+        raise AlreadyRunning(data, running.pid if running else None)
+    log = data / "run" / "up.log"
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "tickwell", "up", "--data", str(data)),
+                *("--port", str(settings.port), "--broker", broker.value),
+                "--demo" if demo else "--no-demo",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if child.poll() is not None:
+            raise TickwellError(f"it did not start:\n{log.read_text()[-2000:]}")
+        current = state.last(data)
+        if current is not None and current.pid == child.pid and current.phase == "running":
+            typer.echo(f"running at {current.environment['TICKWELL_URL']} (pid {child.pid})")
+            return
+        time.sleep(0.1)
+    child.terminate()
+    raise TickwellError(f"it did not start in {START_SECONDS:g} s; see {log}")

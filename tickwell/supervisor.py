@@ -1,0 +1,230 @@
+"""Starts services and processes, keeps them running, and stops them in order.
+
+Services come first, then tables and topics, then workers and server, then the demo; they stop the
+other way round. What ends by itself is started again, at once the first time and then with growing
+pauses. A reaper stops everything should this process be killed.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+
+import msgspec
+import psutil
+
+from tickwell import state
+from tickwell.embedded.broker import Broker, broker, choose
+from tickwell.embedded.ports import connect
+from tickwell.embedded.postgres import postgres
+from tickwell.embedded.valkey import valkey
+from tickwell.migrate import migrate
+from tickwell.process import Process, Spec
+from tickwell.reaper import Reaper, stop
+from tickwell.settings import PREFIX, Settings
+from tickwell.state import ProcessView, State
+
+WATCH_SECONDS = 0.25
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
+STEADY_SECONDS = 30.0
+"""Who has run this long starts again without a pause."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class _Kept:
+    """A process that is kept running."""
+
+    process: Process
+    state: str = "starting"
+    restarts: int = 0
+    pause: float = 0.0
+    started: float = 0.0
+    due: float = 0.0
+    detail: str = ""
+
+
+@dataclass
+class Supervisor:
+    """What `tickwell up` does in one data directory, which it must have locked."""
+
+    settings: Settings
+    broker: Broker
+    demo: bool
+    say: Say
+    phase: str = "starting"
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._data = Path(self.settings.data).resolve()
+        self._kept: list[_Kept] = []
+        self._reaper = Reaper()
+
+    def start(self) -> None:
+        """Start everything. Raises what `migrate` raises, and `ServiceFailed`."""
+        self._end_leftovers()
+        self.settings = self._start_services()
+        self.say("tables, features and topics")
+        migrate(self.settings)
+        for name in self._process_names():
+            self._start(Process(self._spec(name)))
+        for kept in self._kept:
+            kept.process.wait_ready()
+            kept.state = "running"
+        self.phase = "running"
+        self._publish()
+
+    def watch(self, stopped: Event) -> None:
+        """Start again what ends, until `stopped` is set."""
+        while not stopped.wait(WATCH_SECONDS):
+            before = self.processes()
+            for kept in self._kept:
+                self._look_after(kept)
+            if self.processes() != before:
+                self._publish()
+
+    def stop(self) -> None:
+        """Stop everything, the last one first."""
+        self.phase = "stopping"
+        self._publish()
+        for kept in reversed(self._kept):
+            self.say(f"stopping {kept.process.spec.name}")
+            pid = kept.process.pid
+            kept.process.stop()
+            kept.state = "stopped"
+            if pid is not None:
+                self._reaper.stopped(pid)
+        self._reaper.close()
+        self._publish()
+
+    def processes(self) -> tuple[ProcessView, ...]:
+        """Every process as it is now."""
+        return tuple(
+            ProcessView(
+                name=kept.process.spec.name,
+                pid=kept.process.pid,
+                address=kept.process.spec.address,
+                state=kept.state,
+                restarts=kept.restarts,
+                detail=kept.detail,
+            )
+            for kept in self._kept
+        )
+
+    # -- starting
+
+    def _start_services(self) -> Settings:
+        """Start what no URL names; returns the settings with every address."""
+        settings, services = self.settings, self._data / "services"
+        made: dict[str, Callable[[], tuple[Spec, str]]] = {
+            "postgres": lambda: postgres(services / "postgres"),
+            "redis": lambda: valkey(services / "redis-warm", "warm"),
+            "redis_hot": lambda: valkey(services / "redis-hot", "hot"),
+        }
+        if not settings.kafka:
+            kind = choose(self.broker)
+            made["kafka"] = lambda: broker(services / kind, kind)
+        wanted = {name: make for name, make in made.items() if not getattr(settings, name)}
+        with ThreadPoolExecutor(max(1, len(wanted))) as pool:
+            found = dict(zip(wanted, pool.map(self._start_service, wanted.values()), strict=True))
+        settings = msgspec.structs.replace(settings, **found)
+        url = f"http://{settings.host}:{settings.port}"
+        self.settings = msgspec.structs.replace(settings, url=url, data=str(self._data))
+        names = ("kafka", "redis", "redis_hot", "postgres", "url")
+        self.environment = {
+            f"{PREFIX}{name.upper()}": getattr(self.settings, name) for name in names
+        }
+        return self.settings
+
+    def _start_service(self, make: Callable[[], tuple[Spec, str]]) -> str:
+        spec, address = make()
+        self.say(f"{spec.name} on {spec.address}")
+        process = Process(spec)
+        self._start(process)
+        process.wait_ready()
+        return address
+
+    def _start(self, process: Process) -> None:
+        pid = process.start()
+        self._reaper.started(pid, process.spec.stop_signal)
+        self._kept.append(_Kept(process, started=time.monotonic()))
+        self._publish()
+
+    def _process_names(self) -> list[str]:
+        names = ["server", "worker-online", "worker-offline"]
+        return [*names, "demo"] if self.demo else names
+
+    def _spec(self, name: str) -> Spec:
+        settings = self.settings
+        arguments: Mapping[str, list[str]] = {
+            "server": ["serve", "--host", settings.host, "--port", str(settings.port)],
+            "worker-online": ["worker", "--sink", "online"],
+            "worker-offline": ["worker", "--sink", "offline"],
+            "demo": ["demo"],
+        }
+        chosen = {
+            f"{PREFIX}{field.upper()}": str(getattr(settings, field))
+            for field in ("data", "features", "group", "history", "capacity", "rejected_topic")
+        }
+        is_server = name == "server"
+        return Spec(
+            name=name,
+            argv=[sys.executable, "-m", "tickwell", *arguments[name]],
+            log=self._data / "services" / "log" / f"{name}.log",
+            address=f"{settings.host}:{settings.port}" if is_server else "",
+            env={**chosen, **self.environment, "PYTHONUNBUFFERED": "1"},
+            check=(lambda: connect(settings.port)) if is_server else (lambda: None),
+        )
+
+    def _end_leftovers(self) -> None:
+        """End what an `up` left that was killed together with its reaper."""
+        before = state.last(self._data)
+        for left in reversed(before.processes if before else ()):
+            if left.pid is None:
+                continue
+            try:
+                process = psutil.Process(left.pid)
+                ours = str(self._data) in " ".join([*process.cmdline(), *_environment(process)])
+            except psutil.Error:
+                continue
+            if ours:
+                self.say(f"ending {left.name}, which was left behind")
+                stop(left.pid, 15)
+
+    # -- watching
+
+    def _look_after(self, kept: _Kept) -> None:
+        now = time.monotonic()
+        if kept.state == "restarting":
+            if now >= kept.due:
+                kept.started = now
+                self._reaper.started(kept.process.start(), kept.process.spec.stop_signal)
+                kept.state = "running"
+            return
+        code = kept.process.exit_code()
+        if code is None:
+            return
+        steady = now - kept.started > STEADY_SECONDS
+        kept.pause = FIRST_PAUSE if steady else min(LONGEST_PAUSE, kept.pause * 2 or FIRST_PAUSE)
+        kept.due = now + (0 if steady else kept.pause)
+        kept.restarts += 1
+        kept.state = "restarting"
+        kept.detail = f"ended with {code}"
+        self.say(f"{kept.process.spec.name} ended with {code} and starts again")
+
+    def _publish(self) -> None:
+        pid = psutil.Process().pid
+        state.write(self._data, State(pid, self.phase, self.processes(), self.environment))
+
+
+def _environment(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.environ().values())
+    except psutil.Error:
+        return []
