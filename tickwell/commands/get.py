@@ -40,7 +40,7 @@ def get(
         if as_json:
             typer.echo(json.dumps(answer))
         else:
-            console.print(_table(entity, answer))
+            console.print(_table(answer))
         if not watch:
             return
         time.sleep(1)
@@ -69,12 +69,13 @@ def _ask(client: Any, candidates: Sequence[Mapping[str, str]], features: Sequenc
     return client.batch(features, [candidates[-1]])[0]
 
 
-def _table(entity: str, answer: Mapping[str, Any]) -> Any:
+def _table(answer: Mapping[str, Any]) -> Any:
     from rich.table import Table
 
-    table = Table(title=entity, title_justify="left")
-    for column in ("feature", "value", "status", "version", "event time", "age"):
-        table.add_column(column, justify="right" if column in ("value", "age") else "left")
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    for column in ("feature", "value", "status", "version", "age", "event time"):
+        right = column in ("value", "age")
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
     for name, value in answer["features"].items():
         number, age = value["value"], value["age_seconds"]
         colour = COLOURS.get(value["status"], "red")
@@ -83,7 +84,7 @@ def _table(entity: str, answer: Mapping[str, Any]) -> Any:
             "—" if number is None else repr(number),
             f"[{colour}]{value['status']}[/]",
             value["version"],
+            "—" if age is None else f"{age:.1f}s",
             value["event_time"] or "—",
-            "—" if age is None else f"{age:.1f} s",
         )
     return table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from datetime import UTC, datetime
 from threading import Event
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +15,7 @@ from tickwell.errors import TickwellError
 from tickwell.settings import Settings
 
 if TYPE_CHECKING:
-    from pipelines.replay import Done, Range, Wanted
+    from pipelines.replay import Done, Range, Replay, Wanted
 
 Time = Annotated[
     datetime | None,
@@ -96,22 +97,19 @@ async def _with_progress(work: Replay, ranges: list[Range], wanted: Wanted, stop
         "replay",
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.speed:,.0f} offsets/s", style="dim"),
+        TextColumn("{task.fields[rate]:,.0f} offsets/s", style="dim"),
         TimeRemainingColumn(),
     )
     with Progress(*columns) as progress:
-        task = progress.add_task("replay", total=sum(part.offsets for part in ranges))
-        progress.tasks[0].finished_speed = 0
+        began = time.monotonic()
+        task = progress.add_task("replay", total=sum(part.offsets for part in ranges), rate=0)
 
         def show(done: Done) -> None:
-            progress.update(task, completed=done.offsets)
+            rate = done.offsets / (time.monotonic() - began)
+            progress.update(task, completed=done.offsets, rate=rate)
 
         return await work.run(ranges, wanted, show, stop)
 
 
 def _milliseconds(moment: datetime | None) -> int | None:
     return None if moment is None else int(moment.replace(tzinfo=UTC).timestamp() * 1000)
-
-
-if TYPE_CHECKING:
-    from pipelines.replay import Replay

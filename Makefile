@@ -1,0 +1,40 @@
+# The two commands: `make up` and `make test`. Each sets up what it needs.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help install up down test lint bench
+
+help:
+	@echo "make up      install, start everything, stream real data (Ctrl-C stops)"
+	@echo "make down    stop what make up started"
+	@echo "make test    install and run the tests"
+	@echo "make lint    format, lint and type checks"
+	@echo "make bench   measure against peers; prints a table"
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Tickwell needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+up: install
+	$(BIN)/tickwell up
+
+down: install
+	$(BIN)/tickwell down
+
+test: install
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: install
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+bench: install
+	$(BIN)/python -m benchmarks

@@ -1,0 +1,179 @@
+"""The services that tests run on: those the environment names, else containers, else our own.
+
+Under CI=true a test that finds no service fails; it never skips.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import psycopg2
+import pytest
+import redis
+from hypothesis import HealthCheck, settings
+from sqlalchemy import create_engine
+
+from registry import migrations
+from tickwell.process import Process, Spec
+
+settings.register_profile(
+    "tickwell", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("tickwell")
+
+
+@pytest.fixture(scope="session")
+def data() -> Iterator[Path]:
+    """A directory for services. Not pytest's: Postgres, which is not root, must reach it."""
+    place = Path(tempfile.mkdtemp(prefix="tickwell-tests-"))
+    place.chmod(0o755)
+    yield place
+    shutil.rmtree(place, ignore_errors=True)
+
+
+@contextmanager
+def embedded(make: Callable[[], tuple[Spec, str]]) -> Iterator[str]:
+    """One of our own services."""
+    spec, address = make()
+    process = Process(spec)
+    process.start()
+    try:
+        process.wait_ready()
+        yield address
+    finally:
+        process.stop()
+
+
+def containers() -> bool:
+    """Whether a Docker engine answers."""
+    if not Path("/var/run/docker.sock").exists() and "DOCKER_HOST" not in os.environ:
+        return False
+    import docker
+
+    try:
+        docker.from_env(timeout=2).ping()
+    except docker.errors.DockerException:
+        return False
+    return True
+
+
+@pytest.fixture(scope="session")
+def kafka(data: Path) -> Iterator[str]:
+    """The bootstrap address of an Apache Kafka (of Tansu where there is no Java)."""
+    with ExitStack() as stack:
+        if "TICKWELL_KAFKA" in os.environ:
+            yield os.environ["TICKWELL_KAFKA"]
+        elif containers():
+            from testcontainers.kafka import KafkaContainer
+
+            container = stack.enter_context(KafkaContainer("apache/kafka:4.3.1").with_kraft())
+            yield container.get_bootstrap_server()
+        else:
+            from tickwell.embedded.broker import broker, choose
+
+            kind = choose("auto")
+            yield stack.enter_context(embedded(lambda: broker(data / kind, kind)))
+
+
+@pytest.fixture(scope="session")
+def warm_redis(data: Path) -> Iterator[str]:
+    """The URL of a Redis for warm data."""
+    with ExitStack() as stack:
+        if "TICKWELL_REDIS" in os.environ:
+            yield os.environ["TICKWELL_REDIS"]
+        else:
+            yield stack.enter_context(_redis(data, "warm"))
+
+
+@pytest.fixture(scope="session")
+def hot_redis(data: Path) -> Iterator[str]:
+    """The URL of a Redis for hot data."""
+    with ExitStack() as stack:
+        if "TICKWELL_REDIS_HOT" in os.environ:
+            yield os.environ["TICKWELL_REDIS_HOT"]
+        else:
+            yield stack.enter_context(_redis(data, "hot"))
+
+
+@contextmanager
+def _redis(data: Path, tier: str) -> Iterator[str]:
+    if containers():
+        from testcontainers.redis import RedisContainer
+
+        with RedisContainer("valkey/valkey:9.1") as container:
+            host, port = container.get_container_host_ip(), container.get_exposed_port(6379)
+            yield f"redis://{host}:{port}/0"
+    else:
+        from tickwell.embedded.valkey import valkey
+
+        warm = tier == "warm"
+        with embedded(lambda: valkey(data / f"redis-{tier}", "warm" if warm else "hot")) as url:
+            yield url
+
+
+@pytest.fixture(scope="session")
+def postgres(data: Path) -> Iterator[str]:
+    """The URL of a database in a PostgreSQL server in which databases may be made."""
+    with ExitStack() as stack:
+        if "TICKWELL_POSTGRES" in os.environ:
+            yield os.environ["TICKWELL_POSTGRES"]
+        elif containers():
+            from testcontainers.postgres import PostgresContainer
+
+            container = stack.enter_context(PostgresContainer("postgres:18", driver=None))
+            yield container.get_connection_url()
+        else:
+            from tickwell.embedded.postgres import postgres as server
+
+            yield stack.enter_context(embedded(lambda: server(data / "postgres")))
+
+
+def sqlalchemy_url(url: str) -> str:
+    return url.replace("postgresql://", "postgresql+psycopg2://", 1)
+
+
+@pytest.fixture(scope="session")
+def template(postgres: str) -> str:
+    """A migrated database that others are copied from."""
+    name = f"template_{uuid.uuid4().hex[:8]}"
+    _execute(postgres, f"CREATE DATABASE {name}")
+    engine = create_engine(sqlalchemy_url(_at(postgres, name)))
+    migrations.upgrade(engine)
+    engine.dispose()
+    return name
+
+
+@pytest.fixture
+def postgres_database(postgres: str, template: str) -> Iterator[str]:
+    """The URL of a migrated, empty database of the test's own."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    _execute(postgres, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield _at(postgres, name)
+    _execute(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def redis_database(warm_redis: str) -> Iterator[str]:
+    """The URL of an empty warm Redis."""
+    with redis.Redis.from_url(warm_redis) as client:
+        client.flushall()
+        yield warm_redis
+
+
+def _at(url: str, database: str) -> str:
+    return f"{url.rsplit('/', 1)[0]}/{database}"
+
+
+def _execute(url: str, statement: str) -> None:
+    connection = psycopg2.connect(url)
+    connection.autocommit = True
+    try:
+        connection.cursor().execute(statement)
+    finally:
+        connection.close()
