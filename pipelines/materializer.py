@@ -30,6 +30,7 @@ from pipelines.sink import Sink
 from pipelines.windows import WindowTable
 from registry.definitions import RowSchema, Source
 from registry.program import Program
+from registry.row import Origin
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,8 @@ class Materializer:
             ticks = self._decoder.decode(run)
             try:
                 missing = self._windows.missing(ticks.entities)
-                states = self._sink.load(self._source, missing, self._windows.depth)
+                before = Origin(run.topic_id, run.partition, run.base_offset, 0)
+                states = self._sink.load(self._source, missing, self._windows.depth, before)
                 self._windows.restore(missing, states)
                 batch = self._windows.apply(ticks)
                 conflicts = self._sink.store(batch)

@@ -128,10 +128,10 @@ class OfflineSink:
             return int(cursor.fetchone()[0])
 
     def load(
-        self, source: Source, entities: Sequence[str], depth: int
+        self, source: Source, entities: Sequence[str], depth: int, before: Origin
     ) -> Mapping[str, EntityState]:
-        """The states of those of `entities` that have rows."""
-        return _load(self._database, self._schemas, source, entities, depth)
+        """The states of those of `entities` that have rows from before the run."""
+        return _load(self._database, self._schemas, source, entities, depth, before)
 
     def store(self, batch: Batch) -> Sequence[str]:
         """Store a batch; returns entities that have their home in another partition.
@@ -162,16 +162,16 @@ class OfflineSink:
 class BackfillSink:
     """Stores rows that a replay computed, beside those of live, and moves no watermark.
 
-    With `bounds`, a partition's first offset by (topic id, partition), `load` gives the state of
-    entities as it was before that offset.
+    With `restores`, `load` gives states from the rows that are there; without, every entity begins
+    empty, as it does where the log begins.
     """
 
     name = "backfill"
 
-    def __init__(self, url: str, schemas: Sequence[int], before: Origin | None = None) -> None:
+    def __init__(self, url: str, schemas: Sequence[int], restores: bool) -> None:
         self._database = Database(url, "tickwell replay")
         self._schemas = list(schemas)
-        self._before = before
+        self._restores = restores
         self.inserted = 0
         self.rejected = 0
 
@@ -184,12 +184,12 @@ class BackfillSink:
         return topic.partitions
 
     def load(
-        self, source: Source, entities: Sequence[str], depth: int
+        self, source: Source, entities: Sequence[str], depth: int, before: Origin
     ) -> Mapping[str, EntityState]:
-        """The states of those of `entities` that have rows from before the replay's beginning."""
-        if self._before is None:
+        """The states of those of `entities` that have rows from before the run."""
+        if not self._restores:
             return {}
-        return _load(self._database, self._schemas, source, entities, depth, self._before)
+        return _load(self._database, self._schemas, source, entities, depth, before)
 
     def store(self, batch: Batch) -> Sequence[str]:
         """Store a batch; rows that are there already are compared.
@@ -263,18 +263,20 @@ def _load(
     source: Source,
     entities: Sequence[str],
     depth: int,
-    before: Origin | None = None,
+    before: Origin,
 ) -> dict[str, EntityState]:
     if not entities:
         return {}
-    bounds = {
-        "topic_id": None if before is None else str(UUID(bytes=before.topic_id)),
-        "partition": None if before is None else before.partition,
-        "before": None if before is None else before.offset,
+    wanted = {
+        "entities": list(entities),
+        "schemas": schemas,
+        "depth": depth,
+        "topic_id": str(UUID(bytes=before.topic_id)),
+        "partition": before.partition,
+        "before": before.offset,
     }
     with database.cursor() as cursor:
-        wanted = {"entities": list(entities), "schemas": schemas, "depth": depth}
-        cursor.execute(LOAD, {**wanted, **bounds})
+        cursor.execute(LOAD, wanted)
         rows = cursor.fetchall()
     by_entity: dict[str, list[Any]] = {}
     for entity, *row in rows:

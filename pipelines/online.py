@@ -112,9 +112,9 @@ class OnlineSink:
             return int(self._redis.get(partitions_key(topic.topic_id)))
 
     def load(
-        self, source: Source, entities: Sequence[str], depth: int
+        self, source: Source, entities: Sequence[str], depth: int, before: Origin
     ) -> Mapping[str, EntityState]:
-        """The states of those of `entities` that have one."""
+        """The states of those of `entities` that have one; the newest, wherever `before` is."""
         dtype = tick_dtype(len(source.fields))
         sizes = [STATE_HEADER.size, dtype.itemsize, self._history, depth]
         states = {}

@@ -12,6 +12,7 @@ from the log's beginning without storing.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -34,6 +35,7 @@ from registry.program import compile_program
 from registry.row import Origin
 
 POLL_SECONDS = 1.0
+CAPACITY = 100_000
 SILENT_SECONDS = 30.0
 """A broker that gives no record for so long before the end is reached is not answering."""
 
@@ -174,18 +176,19 @@ class Replay:
     ) -> None:
         schema = self._catalog.schemas[self._catalog.writing[part.source.name]]
         program = compile_program(self._catalog, schema)
-        before = None
-        if part.warm_from == part.start:
-            before = Origin(part.topic.topic_id, part.partition, part.start, 0)
-        sink = BackfillSink(self._postgres, self._schemas(part.source), before)
+        restores = part.warm_from == part.start and part.start > 0
+        sink = BackfillSink(self._postgres, self._schemas(part.source), restores)
         decoder = Decoder(part.source)
-        windows = WindowTable(part.source, schema, program)
+        # states that cannot be restored must not be forgotten
+        capacity = CAPACITY if restores else sys.maxsize
+        windows = WindowTable(part.source, schema, program, capacity)
         keys = {entity.encode() for entity in wanted.entities}
 
         def store(run: Run) -> Batch:
             ticks = decoder.decode(_only(run, keys) if keys else run)
             missing = windows.missing(ticks.entities)
-            windows.restore(missing, sink.load(part.source, missing, windows.depth))
+            before = Origin(run.topic_id, run.partition, run.base_offset, 0)
+            windows.restore(missing, sink.load(part.source, missing, windows.depth, before))
             batch = windows.apply(ticks)
             if run.base_offset >= part.start:
                 conflicts = sink.store(batch)

@@ -9,6 +9,7 @@ from pipelines.runs import Batch
 from pipelines.state import EntityState
 from pipelines.topics import Topic
 from registry.definitions import Source
+from registry.row import Origin
 
 
 class Sink(Protocol):
@@ -29,9 +30,14 @@ class Sink(Protocol):
         ...
 
     def load(
-        self, source: Source, entities: Sequence[str], depth: int
+        self, source: Source, entities: Sequence[str], depth: int, before: Origin
     ) -> Mapping[str, EntityState]:
-        """The states of those of `entities` that it knows, with their `depth` newest ticks."""
+        """The states of those of `entities` that it knows, with their `depth` newest ticks.
+
+        `before` is where the run begins. A store that keeps history (a replay may have written
+        what comes later) gives the states as they were there; one that keeps only the newest gives
+        that, and the kernel passes over what is applied already.
+        """
         ...
 
     def store(self, batch: Batch) -> Sequence[str]:

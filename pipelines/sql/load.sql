@@ -1,5 +1,5 @@
 -- The newest ticks of entities, newest first, one row a tick however many row schemas it is in.
--- Bounded by an origin when %(before)s is given: what was known before that offset of a partition.
+-- Of the partition that is read, only what came before the offset at which the run begins.
 SELECT wanted.entity, newest.*
 FROM unnest(%(entities)s) AS wanted (entity)
 CROSS JOIN LATERAL (
@@ -11,8 +11,8 @@ CROSS JOIN LATERAL (
         SELECT * FROM tickwell.feature_rows AS row
         WHERE row.entity = wanted.entity AND row.schema_id = schema.id AND row.revision = 0
             AND (
-                %(before)s IS NULL OR row.topic_id <> %(topic_id)s
-                OR row.partition <> %(partition)s OR row."offset" < %(before)s
+                row.topic_id <> %(topic_id)s::uuid OR row.partition <> %(partition)s
+                OR row."offset" < %(before)s
             )
         ORDER BY row.event_time DESC, row.sequence DESC
         LIMIT %(depth)s

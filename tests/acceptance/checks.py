@@ -1,0 +1,118 @@
+"""Both stores held against the oracle."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from registry.keys import entity_id, row_key
+from registry.row import unpack
+from tests.acceptance.pipeline import Pipeline
+from tests.logs import PRICE_FEATURES, same_double
+from tests.oracle.features import Expected, Feature, OracleRow, Value, expect
+from tests.oracle.messages import Record, SourceSpec
+
+STATUS = {0: "ok", 1: "warming", 2: "undefined"}
+SPECS = {
+    "price": (("symbol",), (("price", True, None), ("size", False, None)), PRICE_FEATURES),
+    "volume": (
+        ("symbol",),
+        (("volume", True, None),),
+        (Feature("current_volume", "last", 0, 1), Feature("volume_sma_10", "mean", 0, 10)),
+    ),
+    "position": (
+        ("portfolio", "symbol"),
+        (("quantity", True, None), ("multiplier", False, 1.0)),
+        (Feature("position_size", "last", 0, 1), Feature("position_multiplier", "last", 1, 1)),
+    ),
+}
+
+
+def expected(
+    pipeline: Pipeline, source: str, homes: Mapping[tuple[str, ...], int] | None = None
+) -> Expected:
+    """What the oracle makes of a topic's raw records."""
+    key, fields, features = SPECS[source]
+    spec = SourceSpec(source, pipeline.topic(source), key, fields, positive=source == "volume")
+    records: Sequence[Record] = pipeline.records(spec.topic)
+    return expect(records, spec, features, homes)
+
+
+def assert_stores_match(pipeline: Pipeline, source: str, found: Expected) -> None:
+    """Postgres has one row for each accepted tick and one for each rejected; Redis the newest."""
+    topic_id = pipeline.topics[pipeline.topic(source)].topic_id
+    _assert_rows(pipeline, topic_id, found)
+    _assert_rejected(pipeline, topic_id, found)
+    _assert_redis(pipeline, source, found)
+
+
+def _assert_rows(pipeline: Pipeline, topic_id: bytes, found: Expected) -> None:
+    rows = pipeline.query(
+        'SELECT partition, "offset", index, entity, event_time, sequence, tick_time, seq, op,'
+        " fields, features, status, known_at, revision FROM tickwell.feature_rows"
+        " WHERE topic_id = %s::uuid",
+        topic_id.hex(),
+    )
+    wanted = {row.origin: row for rows in found.rows.values() for row in rows}
+    assert len(rows) == len(wanted)
+    for row in rows:
+        _assert_row(row, wanted[row[0], row[1], row[2]])
+
+
+def _assert_row(row: Sequence[Any], wanted: OracleRow) -> None:
+    assert row[3:9] == (
+        entity_id(wanted.entity),
+        wanted.event_time,
+        wanted.sequence,
+        wanted.tick_time,
+        wanted.seq,
+        int(wanted.op == "reset"),
+    )
+    assert all(map(same_double, row[9], wanted.fields))
+    assert row[12:] == (wanted.known_at, 0)
+    for value, status, exact in zip(row[10], bytes(row[11]), wanted.values, strict=True):
+        assert_value(value, STATUS[status], exact)
+
+
+def assert_value(value: float, status: str, exact: Value) -> None:
+    """Within 1e-12 of the largest magnitude in the window."""
+    if status == "undefined" and exact.status == "ok":
+        assert exact.magnitude > 1e306, "only a sum past the largest double has no value"
+        return
+    assert status == exact.status
+    if exact.value is None:
+        assert math.isnan(value)
+    else:
+        assert abs(value - exact.value) <= 1e-12 * exact.magnitude
+
+
+def _assert_rejected(pipeline: Pipeline, topic_id: bytes, found: Expected) -> None:
+    rejected = pipeline.query(
+        'SELECT partition, "offset", index, reason FROM tickwell.rejected_ticks'
+        " WHERE topic_id = %s::uuid",
+        topic_id.hex(),
+    )
+    assert {row[:3]: row[3] for row in rejected} == found.rejected
+
+
+def _assert_redis(pipeline: Pipeline, source: str, found: Expected) -> None:
+    with pipeline.redis() as client:
+        for entity, rows in found.rows.items():
+            name = entity_id(entity)
+            served = unpack(client.get(row_key(source, name)))
+            newest = rows[-1]
+            origin = served.origin
+            assert (origin.partition, origin.offset, origin.index) == newest.origin
+            assert (served.event_time, served.sequence) == (newest.event_time, newest.sequence)
+            ((values, status),) = pipeline.query(
+                "SELECT features, status FROM tickwell.feature_rows WHERE entity = %s"
+                " AND schema_id = %s ORDER BY event_time DESC, sequence DESC LIMIT 1",
+                name,
+                served.schema_id,
+            )
+            assert struct.pack(f">{len(values)}d", *values) == struct.pack(
+                f">{len(served.values)}d", *served.values
+            )
+            assert bytes(status) == served.status
