@@ -19,7 +19,7 @@ from tests.acceptance.checks import assert_stores_match, expected
 from tests.acceptance.pipeline import Pipeline, wait_for
 
 SYMBOLS = [f"S{number}" for number in range(40)]
-KILLS = 8
+ROUNDS = {"kill": 8, "stop": 4}
 
 
 @contextmanager
@@ -90,7 +90,7 @@ def test_workers_that_are_killed_or_stopped(running: Pipeline, how: str) -> None
     for sink in ("online", "offline"):
         running.start_worker(sink)
     with load(running), reader(running) as steps_back:
-        for number in range(KILLS):
+        for number in range(ROUNDS[how]):
             sink = ("online", "offline")[number % 2]
             rows = progress(running, sink)
             wait_for("progress", lambda sink=sink, rows=rows: progress(running, sink) > rows)

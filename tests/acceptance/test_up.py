@@ -1,0 +1,156 @@
+"""`tickwell up` as a person runs it, and what happens to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.acceptance.pipeline import wait_for
+from tickwell.embedded.ports import keep_port
+
+pytestmark = pytest.mark.timeout(300)
+PROCESSES = {
+    "redis-warm",
+    "redis-hot",
+    "postgres",
+    "kafka",
+    "server",
+    "worker-online",
+    "worker-offline",
+    "demo",
+}
+
+
+class Up:
+    """A data directory, and `tickwell` on it."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.port = keep_port(data.with_suffix(".port"))
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("TICKWELL_")}
+
+    def run(self, *arguments: str, fails: bool = False) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "tickwell", *arguments, "--data", str(self.data)],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert (done.returncode != 0) is fails, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout + done.stderr
+
+    def start(self, *arguments: str) -> str:
+        return self.run("up", "--detach", "--port", str(self.port), *arguments)
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.run("status", "--json"))
+        return found
+
+    def processes(self) -> dict[str, dict[str, Any]]:
+        return {process["name"]: process for process in self.status()["processes"]}
+
+    def supervisor(self) -> int:
+        state = json.loads((self.data / "run/state.json").read_text())
+        pid: int = state["pid"]
+        return pid
+
+
+@pytest.fixture
+def up() -> Iterator[Up]:
+    place = Path(tempfile.mkdtemp(prefix="tickwell-up-"))
+    place.chmod(0o755)
+    started = Up(place / "data")
+    yield started
+    subprocess.run(
+        [sys.executable, "-m", "tickwell", "down", "--data", str(started.data)],
+        capture_output=True,
+        check=False,
+    )
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def healthy(up: Up) -> bool:
+    return bool(up.status()["health"] == "ok")
+
+
+def test_from_nothing_to_features_and_down(up: Up) -> None:
+    assert "running at" in up.start()
+    assert "already runs" in up.run("up", fails=True)
+    assert "already runs" in up.run("up", "--detach", fails=True)
+    wait_for("all is well", lambda: healthy(up))
+    processes = up.processes()
+    assert processes.keys() == PROCESSES
+    assert all(process["state"] == "running" for process in processes.values())
+
+    told = up.run("env")
+    names = re.findall(r"^export TICKWELL_(\w+)=", told, re.MULTILINE)
+    assert names == ["KAFKA", "REDIS", "REDIS_HOT", "POSTGRES", "URL"]
+    script = f'eval "$1"; {sys.executable} -m tickwell get AAPL price_sma_20 --json'
+
+    def value() -> Any:
+        shown = subprocess.run(
+            ["bash", "-c", script, "-", told],
+            env=up.environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return json.loads(shown.stdout)["features"]["price_sma_20"]["status"] == "ok"
+
+    wait_for("the window is full", value)
+    pids = [process["pid"] for process in processes.values()]
+    assert "stopped" in up.run("down")
+    assert not [pid for pid in pids if psutil.pid_exists(pid)]
+    assert "nothing runs" in up.run("status", fails=True)
+
+
+def test_what_dies_starts_again(up: Up) -> None:
+    up.start()
+    wait_for("all is well", lambda: healthy(up))
+    before = up.processes()
+    for process in before.values():
+        os.kill(process["pid"], signal.SIGKILL)
+
+    def all_again() -> bool:
+        now = up.processes()
+        return healthy(up) and all(
+            now[name]["state"] == "running" and now[name]["pid"] != before[name]["pid"]
+            for name in before
+        )
+
+    wait_for("every process is there again and all is well", all_again)
+
+
+def test_killed_it_leaves_nothing_behind_and_recovers(up: Up) -> None:
+    up.start()
+    pids = [process["pid"] for process in up.processes().values()]
+    os.kill(up.supervisor(), signal.SIGKILL)
+    wait_for("nothing is left", lambda: not [pid for pid in pids if psutil.pid_exists(pid)])
+    # and what a crash in the middle of making them would leave
+    services = up.data / "services"
+    (services / "kafka/log-dir/formatted").unlink()
+    (services / "postgres/cluster/postmaster.pid").write_text("1\n")
+    shutil.copytree(services / "redis-hot", services / "postgres/cluster.unfinished")
+    up.start()
+    wait_for("all is well", lambda: healthy(up))
+
+
+def test_on_tansu_without_the_demo(up: Up) -> None:
+    up.start("--broker", "tansu", "--no-demo")
+    wait_for("all is well", lambda: healthy(up))
+    assert up.processes().keys() == PROCESSES - {"kafka", "demo"} | {"tansu"}
