@@ -63,7 +63,7 @@ def split(message: bytes | None) -> Iterator[tuple[int, bytes]]:
     text = _text(message)
     parsed = _parse(text)
     if not isinstance(parsed, list):
-        yield 0, text.strip(" \t\r\n").encode()
+        yield 0, message or b""
         return
     if not parsed:
         raise Rejected(reasons.MALFORMED, "an empty array")

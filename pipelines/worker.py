@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 TOPIC_CHECK_SECONDS = 2.0
-MAINTENANCE_SECONDS = 86_400.0
+MAINTENANCE_SECONDS = 3_600.0
 SHUTDOWN_SECONDS = 8.0
 """What Faust may take to stop. The store has what it has; nothing is lost by going on without."""
 

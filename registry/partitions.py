@@ -1,8 +1,9 @@
 """Monthly partitions of `feature_rows`, attached ahead of time.
 
-`CREATE TABLE … PARTITION OF` waits behind readers and blocks inserts, so a partition is made as a
-table of its own with the bounds as a check, and attached, which takes a weaker lock and, thanks to
-the check, scans nothing.
+`CREATE TABLE … PARTITION OF` waits behind every reader of the table and blocks inserts meanwhile.
+So a partition is made as a table of its own with the bounds as a check, and attached, which waits
+only for readers of the default partition, and not for long: whoever comes then would wait behind
+it. A month that was not attached is tried again at the next maintenance, long before it begins.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from datetime import UTC, datetime
 from importlib.resources import files
 
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 logger = logging.getLogger(__name__)
 ATTACH = files("registry").joinpath("sql/attach_partition.sql").read_text("utf-8")
 LOCK = 7_242_019_002
+LOCK_NOT_AVAILABLE = "55P03"
+PATIENCE = "500ms"
+"""How long an attachment may wait for its locks, and hold up who comes after it."""
 
 
 def attach_ahead(engine: Engine, now: datetime, months: int = 3) -> list[str]:
@@ -36,10 +40,15 @@ def attach_ahead(engine: Engine, now: datetime, months: int = 3) -> list[str]:
                 there = text("SELECT to_regclass(:name) IS NOT NULL")
                 if connection.execute(there, {"name": f"tickwell.{name}"}).scalar():
                     continue
+                connection.execute(text(f"SET LOCAL lock_timeout = '{PATIENCE}'"))
                 connection.exec_driver_sql(ATTACH.format(name=name, **bounds))
                 attached.append(name)
         except IntegrityError:
             logger.warning("rows of %s are in the default partition and stay there", name)
+        except OperationalError as error:
+            if getattr(error.orig, "pgcode", None) != LOCK_NOT_AVAILABLE:
+                raise
+            logger.warning("%s was not attached: a long read is under way; next time", name)
     return attached
 
 

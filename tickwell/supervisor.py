@@ -7,13 +7,14 @@ pauses. A reaper stops everything should this process be killed.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 
 import msgspec
 import psutil
@@ -64,6 +65,7 @@ class Supervisor:
     def __post_init__(self) -> None:
         self._data = Path(self.settings.data).resolve()
         self._kept: list[_Kept] = []
+        self._publishing = Lock()
         self._reaper = Reaper()
 
     def start(self) -> None:
@@ -219,8 +221,9 @@ class Supervisor:
         self.say(f"{kept.process.spec.name} ended with {code} and starts again")
 
     def _publish(self) -> None:
-        pid = psutil.Process().pid
-        state.write(self._data, State(pid, self.phase, self.processes(), self.environment))
+        with self._publishing:  # services start in threads
+            current = State(os.getpid(), self.phase, self.processes(), self.environment)
+            state.write(self._data, current)
 
 
 def _environment(process: psutil.Process) -> list[str]:

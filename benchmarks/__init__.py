@@ -1,0 +1,1 @@
+"""Measurements, always beside what they are compared with, in the same run."""

@@ -1,0 +1,152 @@
+"""The registry in a real Postgres: migrations, recording, views, partitions."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Engine, create_engine, text
+
+from registry import catalog, migrations
+from registry.errors import DefinitionError, RegistryEmpty, VersionChanged
+from registry.features_file import read
+from registry.models import metadata
+from registry.partitions import attach_ahead
+from tests.conftest import sqlalchemy_url
+from tests.unit.test_registry import changed
+
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+
+
+@pytest.fixture
+def engine(postgres_database: str) -> Iterator[Engine]:
+    made = create_engine(sqlalchemy_url(postgres_database))
+    yield made
+    made.dispose()
+
+
+def test_models_are_what_migrations_make(engine: Engine) -> None:
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection,
+            opts={
+                "include_schemas": True,
+                "include_name": lambda name, kind, _: kind != "schema" or name == "tickwell",
+                "include_object": lambda _, name, kind, *rest: (
+                    not (
+                        kind == "table"
+                        and (name == "alembic_version" or name.startswith("feature_rows_"))
+                    )
+                ),
+                "compare_type": True,
+            },
+        )
+        assert compare_metadata(context, metadata) == []
+
+
+def test_two_processes_migrate_at_once(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("DROP SCHEMA tickwell CASCADE"))
+        connection.execute(text("DROP SCHEMA features CASCADE"))
+    url = engine.url.render_as_string(hide_password=False)
+    code = (
+        "import sys; from sqlalchemy import create_engine; from registry import migrations;"
+        "migrations.upgrade(create_engine(sys.argv[1]))"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", code, url]) for _ in range(3)]
+    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    migrations.upgrade(engine)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM tickwell.feature_rows")).scalar() == 0
+
+
+def test_recording_the_same_again_changes_nothing(engine: Engine) -> None:
+    with pytest.raises(RegistryEmpty):
+        catalog.load(engine)
+    first = catalog.record(engine, read(), "ann")
+    with engine.connect() as connection:
+        audited = connection.execute(text("SELECT count(*) FROM tickwell.audit")).scalar()
+    assert catalog.record(engine, read(), "bob") == first == catalog.load(engine)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM tickwell.audit")).scalar() == audited
+    assert first.active["price_sma_5"] == "1.0.0"
+    assert sorted(first.writing) == ["position", "price", "volume"]
+
+
+def test_a_version_never_changes(engine: Engine, tmp_path: Path) -> None:
+    before = catalog.record(engine, read(), "ann")
+    other = read(changed(tmp_path, '"mean(price, 5)"', '"mean(price, 6)"'))
+    with pytest.raises(VersionChanged, match=r"price_sma_5@1\.0\.0.*new version number"):
+        catalog.record(engine, other, "ann")
+    skew = read(changed(tmp_path, 'skew = "1s"', 'skew = "2s"'))
+    with pytest.raises(DefinitionError, match="cannot change"):
+        catalog.record(engine, skew, "ann")
+    assert catalog.load(engine) == before
+
+
+def test_a_new_version_makes_a_new_row_schema(engine: Engine, tmp_path: Path) -> None:
+    before = catalog.record(engine, read(), "ann")
+    file = changed(tmp_path, 'description = "The last price."', 'description = "Reworded."')
+    more = '[[feature]]\nname = "price_sma_5"\nversion = "2.0.0"\nsource = "price"\n'
+    file.write_text(file.read_text() + more + 'expression = "mean(price, 6)"\n')
+    after = catalog.record(engine, read(file), "ann")
+    assert after.active["price_sma_5"] == "1.0.0"
+    assert after.writing["price"] != before.writing["price"]
+    assert after.writing["volume"] == before.writing["volume"]
+    assert before.schemas.items() <= after.schemas.items()
+
+
+def test_a_view_shows_rows_as_people_expect(engine: Engine) -> None:
+    recorded = catalog.record(engine, read(), "ann")
+    insert = text(
+        "INSERT INTO tickwell.feature_rows VALUES (:schema, :entity, 1700000000123456789, 0, 0, 1,"
+        " NULL, 0, :fields, :features, :status, 2000, gen_random_uuid(), 0, 0, 0)"
+    )
+    with engine.begin() as connection:
+        connection.execute(
+            insert,
+            {
+                "schema": recorded.writing["position"],
+                "entity": "P1\x1fAAPL",
+                "fields": [-3.0, 1.0],
+                "features": [-3.0, float("nan")],
+                "status": b"\x00\x02",
+            },
+        )
+    with engine.connect() as connection:
+        row = connection.execute(text("SELECT * FROM features.position")).mappings().one()
+    assert (row["portfolio"], row["symbol"], row["quantity"]) == ("P1", "AAPL", -3)
+    assert (row["position_size"], row["position_multiplier"]) == (-3, None)
+    assert row["ts"] == datetime(2023, 11, 14, 22, 13, 20, 123456, UTC)
+
+
+def test_partitions_are_attached_ahead_and_never_wait_long(engine: Engine) -> None:
+    with engine.connect() as reader:
+        reader.execute(text("SELECT count(*) FROM tickwell.feature_rows"))
+        assert attach_ahead(engine, NOW, 2) == []
+    assert attach_ahead(engine, NOW, 2) == [
+        "feature_rows_2026_10",
+        "feature_rows_2026_11",
+        "feature_rows_2026_12",
+        "feature_rows_2027_01",
+    ]
+    assert attach_ahead(engine, NOW, 2) == []
+    with engine.begin() as connection:
+        at = int(NOW.timestamp()) * 10**9
+        connection.execute(
+            text(
+                "INSERT INTO tickwell.feature_rows VALUES (1, 'A', :at, 0, 0, 1, NULL, 0, '{}',"
+                " '{}', '', 2000, gen_random_uuid(), 0, 0, 0)"
+            ),
+            {"at": at},
+        )
+        name = connection.execute(
+            text("SELECT tableoid::regclass::text FROM tickwell.feature_rows")
+        )
+        assert name.scalar() == "tickwell.feature_rows_2026_11"

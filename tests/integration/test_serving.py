@@ -1,0 +1,314 @@
+"""The read API over a real Redis and Postgres: values, statuses, errors, limits, coalescing."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from typing import Any
+
+import msgspec
+import pytest
+import redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import create_engine
+from starlette.testclient import TestClient
+
+from pipelines.materializer import Materializer
+from pipelines.online import OnlineSink
+from registry import catalog
+from registry.definitions import Catalog
+from registry.features_file import read
+from registry.heartbeat import Heartbeat, PartitionLag
+from registry.keys import CATALOG_KEY, WORKERS_KEY, worker_key
+from registry.program import compile_program
+from serving.app import ServerOptions, create_app
+from serving.requests import MAX_BODY_BYTES, MAX_ENTITIES, MAX_FEATURES
+from tests.conftest import sqlalchemy_url
+from tests.logs import runs
+from tests.oracle.messages import Record
+
+
+@pytest.fixture
+def recorded(postgres_database: str) -> Catalog:
+    engine = create_engine(sqlalchemy_url(postgres_database))
+    try:
+        return catalog.record(engine, read(), "test")
+    finally:
+        engine.dispose()
+
+
+@pytest.fixture
+def client(
+    recorded: Catalog, redis_database: str, hot_redis: str, postgres_database: str
+) -> Iterator[TestClient]:
+    beat(redis_database)
+    options = ServerOptions(redis_database, hot_redis, postgres_database)
+    with TestClient(create_app(options), raise_server_exceptions=False) as made:
+        yield made
+
+
+def beat(url: str, state: str = "running", behind: float = 0.0) -> None:
+    """A worker's word, as `pipelines.heartbeats` writes it."""
+    now = time.time()
+    lag = PartitionLag("ticks.price", 0, 1, 2, 1, behind)
+    with redis.Redis.from_url(url) as store:
+        for sink in ("online", "offline"):
+            word = Heartbeat(sink, "one", 1, now + 60, state, now, lag=(lag,))
+            store.set(worker_key(sink, "one"), msgspec.json.encode(word))
+            store.sadd(WORKERS_KEY, f"{sink}:one")
+
+
+def tick(url: str, recorded: Catalog, source: str, ticks: list[dict[str, Any]]) -> None:
+    """Bring ticks into Redis by the real sink."""
+    schema = recorded.schemas[recorded.writing[source]]
+    program = compile_program(recorded, schema)
+    sink = OnlineSink(url)
+    now = time.time_ns() // 10**6
+    records = [
+        Record(
+            "t", 0, i, now, next(iter(t.values())).encode(), json.dumps({"ts": now, **t}).encode()
+        )
+        for i, t in enumerate(ticks)
+    ]
+    with redis.Redis.from_url(url) as store:
+        for key in store.scan_iter("tw:watermark:*"):
+            store.delete(key)
+    (run,) = runs(records, ())
+    Materializer(recorded.sources[source], schema, program, sink, 1000).materialize(run, Event())
+    sink.close()
+
+
+def online(client: TestClient, feature: str, **entity: str) -> dict[str, Any]:
+    answer = client.post("/features/online", json={"features": [feature], "entity": entity})
+    assert answer.status_code == 200, answer.text
+    value: dict[str, Any] = answer.json()["features"][feature]
+    return value
+
+
+def test_values_versions_times_and_aliases(
+    client: TestClient, recorded: Catalog, redis_database: str
+) -> None:
+    prices = [100 + i * 0.25 for i in range(21)]
+    tick(redis_database, recorded, "price", [{"symbol": "AAPL", "price": p} for p in prices])
+    asked = ["current_price", "price_sma_5", "volatility", "price_volatility@1.0.0"]
+    answer = client.post(
+        "/features/online",
+        json={"features": asked, "entity_type": "symbol", "entity_value": "AAPL"},
+    ).json()
+    features = answer["features"]
+    assert answer["entity"] == {"symbol": "AAPL"}
+    assert features["current_price"]["value"] == prices[-1]
+    assert features["price_sma_5"]["value"] == math.fsum(prices[-5:]) / 5
+    assert features["volatility"] == features["price_volatility@1.0.0"]
+    assert {value["status"] for value in features.values()} == {"ok"}
+    assert {value["version"] for value in features.values()} == {"1.0.0"}
+    assert features["current_price"]["event_time"].endswith("Z")
+    assert 0 <= features["current_price"]["age_seconds"] < 60
+
+
+def test_statuses(client: TestClient, recorded: Catalog, redis_database: str) -> None:
+    assert online(client, "current_price", symbol="AAPL")["status"] == "missing"
+    old = time.time_ns() // 10**6 - 120_000
+    tick(
+        redis_database,
+        recorded,
+        "price",
+        [{"symbol": "OLD", "price": 1, "ts": old}]
+        + [{"symbol": "NEG", "price": p} for p in [1, -1] * 11]
+        + [{"symbol": "NEW", "price": 1}],
+    )
+    assert online(client, "current_price", symbol="OLD")["status"] == "stale"
+    assert online(client, "current_price", symbol="OLD")["value"] == 1
+    warming = online(client, "price_sma_5", symbol="NEW")
+    assert (warming["status"], warming["value"]) == ("warming", None)
+    undefined = online(client, "volatility", symbol="NEG")
+    assert (undefined["status"], undefined["value"]) == ("undefined", None)
+
+
+@pytest.mark.parametrize(("state", "behind"), [("retrying", 0.0), ("running", 60.0)])
+def test_lagging(
+    client: TestClient, recorded: Catalog, redis_database: str, state: str, behind: float
+) -> None:
+    tick(redis_database, recorded, "price", [{"symbol": "AAPL", "price": 1}])
+    assert online(client, "current_price", symbol="AAPL")["status"] == "ok"
+    beat(redis_database, state, behind)
+    deadline = time.monotonic() + 10
+    while online(client, "current_price", symbol="AAPL")["status"] != "lagging":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_exposure(client: TestClient, recorded: Catalog, redis_database: str) -> None:
+    held = {"AAPL": (-300, 1, 189.5), "ES": (2, 50, 4500.25), "MSFT": (10, 1, 410.0)}
+    tick(
+        redis_database,
+        recorded,
+        "position",
+        [
+            {"portfolio": "P1", "symbol": symbol, "quantity": quantity, "multiplier": multiplier}
+            for symbol, (quantity, multiplier, _) in held.items()
+        ],
+    )
+    prices = [{"symbol": symbol, "price": price} for symbol, (_, _, price) in held.items()]
+    tick(redis_database, recorded, "price", prices[:2])
+    missing = online(client, "portfolio_exposure", portfolio="P1")
+    assert (missing["status"], missing["value"]) == ("missing", None)
+    with redis.Redis.from_url(redis_database) as store:
+        for key in store.scan_iter("tw:*:price:*"):
+            store.delete(key)
+    tick(redis_database, recorded, "price", prices)
+    products = [quantity * multiplier * price for quantity, multiplier, price in held.values()]
+    gross = online(client, "portfolio_exposure", portfolio="P1")
+    net = online(client, "portfolio_exposure_net", portfolio="P1")
+    assert gross["value"] == pytest.approx(math.fsum(map(abs, products)), rel=1e-15)
+    assert net["value"] == pytest.approx(math.fsum(products), rel=1e-15)
+    assert gross["status"] == "ok"
+    size = online(client, "position_size", portfolio="P1", symbol="AAPL")
+    assert size["value"] == -300
+    assert online(client, "portfolio_exposure", portfolio="P9")["status"] == "missing"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "said"),
+    [
+        ("/features/online", {"features": ["nope"], "entity": {"symbol": "A"}}, 404, "no feature"),
+        (
+            "/features/online",
+            {"features": ["price_sma_50"], "entity": {"symbol": "A"}},
+            404,
+            "near",
+        ),
+        (
+            "/features/online",
+            {"features": ["position_size"], "entity": {"symbol": "A"}},
+            422,
+            "name",
+        ),
+        ("/features/online", {"features": ["current_price"]}, 422, "entity_type"),
+        ("/features/online", {"features": []}, 422, "length"),
+        ("/features/online", {"features": ["x"] * (MAX_FEATURES + 1)}, 422, str(MAX_FEATURES)),
+        ("/features/online", {"features": ["a"], "entity": {"symbol": "A\x1fB"}}, 422, "regex"),
+        (
+            "/features/batch",
+            {"features": ["current_price"], "entities": [{"symbol": "A"}] * (MAX_ENTITIES + 1)},
+            422,
+            str(MAX_ENTITIES),
+        ),
+        ("/features/batch", {"features": ["current_price"], "more": 1}, 422, "more"),
+        ("/nowhere", {}, 404, "no /nowhere"),
+        ("/health", {}, 405, "does not take POST"),
+    ],
+)
+def test_problems(client: TestClient, path: str, body: Any, status: int, said: str) -> None:
+    answer = client.post(path, json=body)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["status"] == status
+    assert said in problem["detail"]
+
+
+def test_a_body_is_read_no_further_than_its_limit(client: TestClient) -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(MAX_BODY_BYTES // 1000 + 10):
+            yield b" " * 1000
+
+    answer = client.post("/features/online", content=endless())
+    assert answer.status_code == 413
+    assert str(MAX_BODY_BYTES) in answer.json()["detail"]
+
+
+@settings(max_examples=200, suppress_health_check=list(HealthCheck))
+@given(
+    st.binary(max_size=40)
+    | st.recursive(
+        st.none()
+        | st.integers()
+        | st.text(max_size=4)
+        | st.sampled_from(["current_price", "symbol"]),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["features", "entity", "entities", "entity_type", "entity_value"]),
+                inner,
+            )
+        ),
+    ).map(lambda value: json.dumps(value).encode()),
+    st.sampled_from(["/features/online", "/features/batch"]),
+)
+def test_no_body_is_a_mistake_of_the_server(client: TestClient, body: bytes, path: str) -> None:
+    answer = client.post(path, content=body)
+    assert answer.status_code in (200, 404, 422)
+    if answer.status_code != 200:
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_reads_that_wait_together_are_one(
+    client: TestClient, recorded: Catalog, redis_database: str
+) -> None:
+    tick(redis_database, recorded, "price", [{"symbol": f"S{i}", "price": i} for i in range(50)])
+    entities = [{"symbol": f"S{i}"} for i in range(50)]
+    with redis.Redis.from_url(redis_database) as store:
+
+        def mgets() -> int:
+            stats = store.info("commandstats").get("cmdstat_mget", {"calls": 0})
+            return int(stats["calls"])
+
+        before = mgets()
+        body = {"features": ["current_price", "price_sma_5", "volatility"], "entities": entities}
+        answer = client.post("/features/batch", json=body).json()
+        background = 3  # the server's own look at heartbeats, once a second
+        assert mgets() - before <= 1 + background
+    values = [result["features"]["current_price"]["value"] for result in answer["results"]]
+    assert values == list(range(50))
+    with ThreadPoolExecutor(8) as pool:
+        ask = {"features": ["current_price"], "entity": {"symbol": "S7"}}
+        answers = list(pool.map(lambda _: client.post("/features/online", json=ask), range(40)))
+    assert {a.json()["features"]["current_price"]["value"] for a in answers} == {7}
+
+
+def test_health_and_metrics(client: TestClient, redis_database: str) -> None:
+    assert client.get("/health/live").json() == {"status": "ok"}
+    assert client.get("/health/ready").json() == {"status": "ok"}
+    health = client.get("/health").json()
+    assert health["status"] == "ok"
+    assert health["stores"] == {"postgres": "ok", "redis": "ok", "redis_hot": "ok"}
+    assert health["workers"]["online"][0]["state"] == "running"
+    online(client, "current_price", symbol="A")
+    text = client.get("/metrics").text
+    assert 'tickwell_requests_total{route="/features/online",status="200"} 1.0' in text
+    assert 'tickwell_values_total{status="missing"} 1.0' in text
+    assert "tickwell_worker_lag_messages" in text
+
+
+def test_a_redis_that_is_away_is_said(
+    recorded: Catalog, hot_redis: str, postgres_database: str
+) -> None:
+    options = ServerOptions("redis://127.0.0.1:1/0", hot_redis, postgres_database)
+    with TestClient(create_app(options)) as client:
+        value = online(client, "current_price", symbol="A")
+        assert (value["status"], value["value"]) == ("unavailable", None)
+        exposure = online(client, "portfolio_exposure", portfolio="P1")
+        assert exposure["status"] == "unavailable"
+        assert client.get("/health").status_code == 503
+        assert client.get("/health/ready").status_code == 503
+
+
+def test_without_postgres_the_copy_of_the_catalog_is_used(
+    recorded: Catalog, redis_database: str, hot_redis: str
+) -> None:
+    options = ServerOptions(redis_database, hot_redis, "postgresql://u:p@127.0.0.1:1/none")
+    with TestClient(create_app(options)) as client:
+        ask = {"features": ["current_price"], "entity": {"symbol": "A"}}
+        assert client.post("/features/online", json=ask).status_code == 503
+    with redis.Redis.from_url(redis_database) as store:
+        store.set(CATALOG_KEY, catalog.encode(recorded))
+    beat(redis_database)
+    with TestClient(create_app(options)) as client:
+        assert online(client, "current_price", symbol="A")["status"] == "missing"
+        assert client.get("/health").json()["status"] == "degraded"

@@ -1,0 +1,337 @@
+"""The two stores: what two workers with stale memories can do to them, and what they give back."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import numpy as np
+import psycopg2
+import pytest
+import redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import create_engine
+
+from pipelines.errors import ParityViolation, StoreWentBack
+from pipelines.materializer import Materializer
+from pipelines.offline import BackfillSink, OfflineSink
+from pipelines.online import OnlineSink
+from pipelines.runs import Run
+from pipelines.sink import Sink
+from pipelines.state import EntityState
+from registry import catalog
+from registry.features_file import read
+from registry.keys import row_key, state_key
+from registry.row import Origin, pack, unpack
+from tests.conftest import sqlalchemy_url
+from tests.logs import NOW_MS, TOPIC_ID, logs, runs
+from tests.oracle.messages import Record
+from tests.unit.test_windows import PROGRAM, SCHEMA, SOURCE
+
+Opened = Callable[[Any], Any]
+GO_ON = Event()
+BEGIN = Origin(TOPIC_ID, 0, 2**62, 0)
+
+
+@pytest.fixture
+def database(postgres_database: str) -> str:
+    """A database that knows the shipped features."""
+    engine = create_engine(sqlalchemy_url(postgres_database))
+    catalog.record(engine, read(), "test")
+    engine.dispose()
+    return postgres_database
+
+
+@pytest.fixture
+def opened() -> Iterator[Opened]:
+    """Closes the sinks that a test opens."""
+    with ExitStack() as stack:
+
+        def keep(sink: Any) -> Any:
+            stack.callback(sink.close)
+            return sink
+
+        yield keep
+
+
+def worker(sink: Sink, capacity: int = 1000) -> Materializer:
+    return Materializer(SOURCE, SCHEMA, PROGRAM, sink, capacity)
+
+
+def ticks(symbols: Sequence[str], n: int, first: int = 0) -> list[Record]:
+    made = []
+    for i in range(first, first + n):
+        symbol = symbols[i % len(symbols)]
+        tick = {"symbol": symbol, "price": 1.0 + i % 7, "ts": NOW_MS + i // 3, "seq": i}
+        made.append(
+            Record("ticks.price", 0, i, NOW_MS + i, symbol.encode(), json.dumps(tick).encode())
+        )
+    return made
+
+
+def redis_dump(url: str) -> dict[bytes, bytes]:
+    with redis.Redis.from_url(url) as client:
+        keys = [key for key in client.keys("tw:*") if b":members:" not in key]
+        return {key: client.get(key) for key in keys}
+
+
+def postgres_dump(url: str) -> list[Any]:
+    connection = psycopg2.connect(url)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT entity, event_time, sequence, tick_time, seq, op, array_send(fields)::text,"
+                ' array_send(features)::text, status::text, known_at, partition, "offset", index'
+                " FROM tickwell.feature_rows ORDER BY 1, 2, 3"
+            )
+            rows = cursor.fetchall()
+            cursor.execute(
+                'SELECT "offset", index, reason FROM tickwell.rejected_ticks ORDER BY 1, 2'
+            )
+            return [rows, cursor.fetchall()]
+    finally:
+        connection.close()
+
+
+def empty(redis_url: str, postgres_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    connection = psycopg2.connect(postgres_url)
+    connection.autocommit = True
+    connection.cursor().execute(
+        "TRUNCATE tickwell.feature_rows, tickwell.entities, tickwell.watermarks,"
+        " tickwell.rejected_ticks"
+    )
+    connection.close()
+
+
+steps = st.lists(st.tuples(st.integers(0, 1), st.booleans()), max_size=25)
+
+
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
+@given(logs(), st.lists(st.integers(0, 60), max_size=6), steps)
+def test_two_workers_with_stale_memories(
+    opened: Opened,
+    redis_database: str,
+    database: str,
+    records: list[Record],
+    cuts: list[int],
+    interleaving: list[tuple[int, bool]],
+) -> None:
+    """Whoever stores which run, and whatever they remember of before: the stores end the same."""
+    all_runs = list(runs(records, cuts))
+    ends = []
+    for steps_of_two in ([], interleaving):
+        empty(redis_database, database)
+        for make in (
+            lambda: opened(OnlineSink(redis_database)),
+            lambda: opened(OfflineSink(database, [SCHEMA.id])),
+        ):
+            two = [worker(make()), worker(make())]
+            at = [0, 0]
+            for who, forgets in steps_of_two:
+                if forgets:
+                    two[who].forget()
+                # nobody may begin past what is stored: positions come from the watermark
+                if at[who] < len(all_runs) and at[who] <= max(at):
+                    two[who].materialize(all_runs[at[who]], GO_ON)
+                    at[who] += 1
+            for run in all_runs[max(at) :]:
+                two[0].materialize(run, GO_ON)
+        ends.append((redis_dump(redis_database), postgres_dump(database)))
+    assert ends[0] == ends[1]
+
+
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
+@given(logs(), st.lists(st.integers(0, 60), max_size=4))
+def test_both_stores_give_back_the_same_state(
+    opened: Opened, redis_database: str, database: str, records: list[Record], cuts: list[int]
+) -> None:
+    empty(redis_database, database)
+    online, offline = opened(OnlineSink(redis_database)), opened(OfflineSink(database, [SCHEMA.id]))
+    for run in runs(records, cuts):
+        worker(online).materialize(run, GO_ON)
+        worker(offline).materialize(run, GO_ON)
+    from_redis = online.load(SOURCE, ["A", "B"], 64, BEGIN)
+    from_postgres = offline.load(SOURCE, ["A", "B"], 64, BEGIN)
+    assert from_redis.keys() == from_postgres.keys()
+    for entity, state in from_redis.items():
+        assert_same_state(state, from_postgres[entity])
+
+
+def assert_same_state(one: EntityState, other: EntityState) -> None:
+    assert (one.origin, one.sequence) == (other.origin, other.sequence)
+    assert min(one.fill, 64) == min(other.fill, 64)
+    assert one.ticks.tobytes() == other.ticks.tobytes()
+
+
+def test_the_ring_wraps(opened: Opened, redis_database: str) -> None:
+    for size in (1, 64, 99, 100, 101, 250, 7):
+        with redis.Redis.from_url(redis_database) as client:
+            client.flushall()
+        sink = opened(OnlineSink(redis_database, history=100))
+        everything = ticks(["A"], 700)
+        for run in runs(everything, range(0, 700, size)):
+            worker(sink).materialize(run, GO_ON)
+        state = sink.load(SOURCE, ["A"], 64, BEGIN)["A"]
+        assert (state.count, state.fill) == (700, 700)
+        assert state.ticks["seq"].tolist() == list(range(636, 700))
+        with redis.Redis.from_url(redis_database) as client:
+            assert client.strlen(state_key("price", "A")) == 56 + 100 * 40
+
+
+def test_rows_are_those_of_the_row_format(opened: Opened, redis_database: str) -> None:
+    sink = opened(OnlineSink(redis_database))
+    (run,) = runs(ticks(["A", "B", "C"], 90), ())
+    batch = worker(sink).materialize(run, GO_ON)
+    assert batch is not None
+    with redis.Redis.from_url(redis_database) as client:
+        for place, name in enumerate(batch.names):
+            packed = client.get(row_key("price", name))
+            newest = int(np.flatnonzero(batch.name == place)[-1])
+            row = unpack(packed)
+            assert pack(row) == packed
+            assert row.values == tuple(batch.features[newest].tolist())
+            assert row.origin.offset == batch.offset[newest]
+
+
+def test_a_redis_that_lost_its_last_second_is_found_out(
+    opened: Opened, redis_database: str
+) -> None:
+    first, second, third = runs(ticks(["A", "B"], 30), (10, 20))
+    work = worker(opened(OnlineSink(redis_database)))
+    work.materialize(first, GO_ON)
+    before = redis_dump(redis_database)
+    work.materialize(second, GO_ON)
+    with redis.Redis.from_url(redis_database) as client:
+        client.flushall()
+        client.mset(before)
+    with pytest.raises(StoreWentBack):
+        work.materialize(third, GO_ON)
+    with redis.Redis.from_url(redis_database) as client:
+        client.flushall()
+    with pytest.raises(StoreWentBack):
+        work.materialize(third, GO_ON)
+
+
+def test_other_bits_are_an_error_and_nothing_is_overwritten(opened: Opened, database: str) -> None:
+    (run,) = runs(ticks(["A"], 5), ())
+    worker(opened(OfflineSink(database, [SCHEMA.id]))).materialize(run, GO_ON)
+    before = postgres_dump(database)
+    changed = [b.replace(b'"price": 3.0', b'"price": 3.5') for b in run.values if b is not None]
+    other = Run(**{**{f: getattr(run, f) for f in Run.__slots__}, "values": changed})
+    sink = opened(BackfillSink(database, [SCHEMA.id], restores=False))
+    with pytest.raises(ParityViolation, match="'A'"):
+        worker(sink).materialize(other, GO_ON)
+    assert postgres_dump(database) == before
+
+
+def test_an_entity_seen_in_two_partitions_at_once_gets_one_home(
+    opened: Opened, database: str
+) -> None:
+    (run,) = runs(ticks(["A"], 5), ())
+    other = Run(**{**{f: getattr(run, f) for f in Run.__slots__}, "partition": 1})
+    one, two = (
+        worker(opened(OfflineSink(database, [1]))),
+        worker(opened(OfflineSink(database, [1]))),
+    )
+    threads = [
+        Thread(target=work.materialize, args=(which, GO_ON))
+        for work, which in ((one, run), (two, other))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    rows, rejected = postgres_dump(database)
+    assert len({row[10] for row in rows}) == 1
+    assert [reason for _, _, reason in rejected] == ["wrong-partition"] * 5
+
+
+STOPPED = """
+import os, signal, sys
+from pipelines import offline
+from tests.integration.test_sinks import *
+stage = offline.stage
+def stop_after(cursor, batch):
+    stage(cursor, batch)
+    print("staged", flush=True)
+    os.kill(os.getpid(), signal.SIGSTOP)
+offline.stage = stop_after
+(run,) = runs(ticks(["A"], 5), ())
+worker(OfflineSink(sys.argv[1], [1])).materialize(run, GO_ON)
+"""
+
+
+def test_a_worker_stopped_in_the_middle_blocks_nobody(opened: Opened, database: str) -> None:
+    stopped = subprocess.Popen(
+        [sys.executable, "-c", STOPPED, database],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
+    assert stopped.stdout is not None
+    assert stopped.stdout.readline() == b"staged\n"
+    try:
+        first, second = runs(ticks(["A"], 10), (5,))
+        work = worker(opened(OfflineSink(database, [1])))
+        work.materialize(first, GO_ON)
+        work.materialize(second, GO_ON)
+        before = postgres_dump(database)
+        stopped.send_signal(signal.SIGCONT)  # it comes back, and finds its run stored
+        assert stopped.wait(30) == 0
+        assert postgres_dump(database) == before
+        assert len(before[0]) == 10
+    finally:
+        stopped.kill()
+        stopped.wait()
+        stopped.stdout.close()
+
+
+@contextmanager
+def own_redis(data: Path) -> Iterator[Any]:
+    from tickwell.embedded.valkey import valkey
+    from tickwell.process import Process
+
+    spec, url = valkey(data / uuid.uuid4().hex, "warm")
+    process = Process(spec)
+    process.start()
+    process.wait_ready()
+    try:
+        yield process, url
+    finally:
+        process.stop()
+
+
+def test_a_store_that_is_away_is_waited_for(opened: Opened, data: Path) -> None:
+    with own_redis(data) as (process, url):
+        first, second = runs(ticks(["A", "B"], 20), (10,))
+        work = worker(opened(OnlineSink(url)))
+        work.materialize(first, GO_ON)
+        time.sleep(1.1)  # appendfsync everysec
+        os.kill(process.pid, signal.SIGKILL)
+        waiting = Thread(target=work.materialize, args=(second, GO_ON))
+        waiting.start()
+        while work.retrying is None:
+            time.sleep(0.01)
+        assert "Redis" in work.retrying
+        process._popen.wait()
+        process.start()
+        waiting.join(60)
+        assert not waiting.is_alive()
+        assert work.retrying is None
+        with redis.Redis.from_url(url) as client:
+            row = unpack(client.get(row_key("price", "B")))
+        assert row.origin.offset == 19
+        state = opened(OnlineSink(url)).load(SOURCE, ["B"], 64, BEGIN)["B"]
+        assert state.count == 10

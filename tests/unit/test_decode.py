@@ -1,0 +1,182 @@
+"""The fast way of decoding against the definition, and times."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from pipelines.decode import Decoder
+from pipelines.judge import Rejected, judge, split
+from pipelines.runs import Run, Ticks
+from pipelines.times import parse_rfc_3339
+from registry.features_file import read
+from registry.keys import entity_id
+from tests.logs import NOW_MS, messages
+from tests.oracle.messages import Record, SourceSpec
+from tests.oracle.messages import read as oracle_read
+
+PRICE, _, POSITION = read().sources
+
+
+def run_of(values: list[tuple[bytes | None, bytes | None]], at: int = NOW_MS) -> Run:
+    return Run(
+        topic="t",
+        topic_id=bytes(16),
+        partition=0,
+        base_offset=0,
+        next_offset=len(values),
+        offsets=np.arange(len(values), dtype=np.int64),
+        timestamps=np.full(len(values), at, np.int64),
+        keys=[key for key, _ in values],
+        values=[value for _, value in values],
+    )
+
+
+def told(ticks: Ticks) -> dict[tuple[int, int], object]:
+    """What came of each tick, by offset and index."""
+    found: dict[tuple[int, int], object] = {
+        (rejected.offset, rejected.index): rejected.reason for rejected in ticks.rejected
+    }
+    for i in range(len(ticks)):
+        fields = tuple(None if math.isnan(x) else x for x in ticks.fields[i].tolist())
+        found[int(ticks.offset[i]), int(ticks.index[i])] = (
+            ticks.entities[i],
+            int(ticks.tick_time[i]),
+            int(ticks.seq[i]),
+            int(ticks.op[i]),
+            fields,
+            ticks.raw[i],
+        )
+    return found
+
+
+@settings(max_examples=400)
+@given(st.lists(messages(), max_size=12))
+def test_a_tick_does_not_depend_on_the_others_of_its_run(
+    values: list[tuple[bytes | None, bytes | None]],
+) -> None:
+    together = told(Decoder(PRICE).decode(run_of(values)))
+    alone = {
+        (offset, index): what
+        for offset, value in enumerate(values)
+        for (_, index), what in told(Decoder(PRICE).decode(run_of([value]))).items()
+    }
+    assert together == alone
+
+
+@settings(max_examples=400)
+@given(messages())
+def test_the_fast_way_is_the_definition(message: tuple[bytes | None, bytes | None]) -> None:
+    key, value = message
+    found = told(Decoder(PRICE).decode(run_of([message])))
+    defined: dict[tuple[int, int], object] = {}
+    try:
+        for index, raw in split(value):
+            try:
+                tick = judge(raw, PRICE, key, NOW_MS * 10**6)
+            except Rejected as rejected:
+                defined[0, index] = rejected.reason
+            else:
+                fields = tuple(None if math.isnan(x) else x for x in tick.fields)
+                name = entity_id(tick.key)
+                defined[0, index] = (name, tick.tick_time, tick.seq, tick.op, fields)
+    except Rejected as rejected:
+        defined[0, 0] = rejected.reason
+    assert {k: v if isinstance(v, str) else v[:5] for k, v in found.items()} == defined  # type: ignore[index]
+
+
+def _float(number: int | float) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
+
+
+json_numbers = st.one_of(
+    st.integers().map(str),
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+    st.from_regex(r"\A-?(0|[1-9][0-9]{0,25})(\.[0-9]{1,25})?([eE][+-]?[0-9]{1,3})?\Z"),
+)
+
+
+@settings(max_examples=1000)
+@given(json_numbers)
+@example("9007199254740993")
+@example("0.1")
+@example("1e-400")
+@example("2.2250738585072011e-308")
+def test_numbers_are_what_python_makes_of_them(number: str) -> None:
+    exact = _float(json.loads(number))
+    value = f'{{"symbol":"A","price":{number},"ts":{NOW_MS}}}'.encode()
+    ticks = Decoder(PRICE).decode(run_of([(b"A", value)]))
+    if math.isfinite(exact):
+        assert ticks.fields[0, 0].tobytes() == np.float64(exact).tobytes()
+    else:
+        assert [rejected.reason for rejected in ticks.rejected] == ["not-finite"]
+
+
+def test_a_key_given_twice_means_its_last_value() -> None:
+    value = b'{"symbol":"B","symbol":"A","price":1,"price":2,"ts":1}'
+    ticks = Decoder(PRICE).decode(run_of([(b"A", value)]))
+    assert (list(ticks.entities), ticks.fields[0, 0]) == (["A"], 2.0)
+
+
+def test_a_position_has_two_keys_and_a_default() -> None:
+    value = b'{"portfolio":"P1","symbol":"AAPL","quantity":-300,"ts":1}'
+    ticks = Decoder(POSITION).decode(run_of([(b"P1", value)]))
+    assert list(ticks.entities) == ["P1\x1fAAPL"]
+    assert ticks.fields.tolist() == [[-300.0, 1.0]]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"symbol":"A","price":' + b"9" * 5000 + b',"ts":1}',
+        b'\xef\xbb\xbf{"symbol":"A","price":1,"ts":1}',
+        b'{"symbol":"A","price":1,"ts":1,"other":"\xff"}',
+        b'{"symbol":"A","price":1,"ts":1}{"symbol":"A","price":1,"ts":1}',
+    ],
+)
+def test_hostile_messages_are_what_the_oracle_says(value: bytes) -> None:
+    spec = SourceSpec("price", "t", ("symbol",), (("price", True, None), ("size", False, None)))
+    record = Record("t", 0, 0, NOW_MS, b"A", value)
+    reasons = {(0, index): reason for index, reason in oracle_read(record, spec)}
+    assert told(Decoder(PRICE).decode(run_of([(b"A", value)]))) == reasons
+
+
+@given(
+    st.datetimes(datetime(1970, 1, 2), datetime(2200, 1, 1)),
+    st.integers(-14 * 60, 14 * 60),
+    st.integers(0, 999),
+)
+def test_rfc_3339(moment: datetime, offset: int, nanoseconds: int) -> None:
+    sign, (hours, minutes) = "-" if offset < 0 else "+", divmod(abs(offset), 60)
+    text = f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond:06d}{nanoseconds:03d}"
+    text += f"{sign}{hours:02d}:{minutes:02d}"
+    exact = (moment.replace(tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)) - timedelta(
+        minutes=offset
+    )
+    microseconds = exact // timedelta(microseconds=1)
+    assert parse_rfc_3339(text) == microseconds * 1000 + nanoseconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "2020-01-01", "2020-01-01T00:00:00", "2020-02-30T00:00:00Z", "٢020-01-01T00:00:00Z"],
+)
+def test_not_a_time(text: str) -> None:
+    assert parse_rfc_3339(text) is None
+
+
+def test_text_times_are_taken() -> None:
+    tick = {"symbol": "A", "price": 1, "ts": "2023-11-14T22:13:20.000000001Z"}
+    ticks = Decoder(PRICE).decode(run_of([(b"A", json.dumps(tick).encode())]))
+    assert ticks.tick_time.tolist() == [1_700_000_000_000_000_001]
