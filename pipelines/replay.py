@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from threading import Event
+from typing import Any
 
 import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -35,9 +36,22 @@ from registry.program import compile_program
 from registry.row import Origin
 
 POLL_SECONDS = 1.0
+PEEK_SECONDS = 0.2
+"""How long to look for records at an offset where there may be none."""
+
 CAPACITY = 100_000
 SILENT_SECONDS = 30.0
 """A broker that gives no record for so long before the end is reached is not answering."""
+
+
+class TimesUnknown(PipelineError):
+    """The broker does not know where a time is in the log."""
+
+    def __init__(self, topic: str, partition: int) -> None:
+        super().__init__(
+            f"{topic}[{partition}]: this broker does not find offsets by time; name the range by "
+            "--from-offset and --to-offset"
+        )
 
 
 class LogBegins(PipelineError):
@@ -147,20 +161,54 @@ class Replay:
     ) -> Range:
         tp = TopicPartition(topic.name, partition)
         earliest = (await consumer.beginning_offsets([tp]))[tp]
-        end = (await consumer.end_offsets([tp]))[tp]
+        end = await self._end(consumer, tp, topic)
         start = max(earliest, wanted.from_offset or 0)
         if wanted.from_ms is not None:
-            start = max(start, await _at(consumer, tp, wanted.from_ms, end))
+            start = max(start, await self._at(consumer, tp, topic, wanted.from_ms, end))
         if wanted.to_offset is not None:
             end = min(end, wanted.to_offset)
         if wanted.to_ms is not None:
-            end = min(end, await _at(consumer, tp, wanted.to_ms, end))
+            end = min(end, await self._at(consumer, tp, topic, wanted.to_ms, end))
         warm_from = start
         if start > earliest and not self._known_up_to(source, topic, partition, start):
             if earliest > 0:
                 raise LogBegins(topic.name, partition, start, earliest)
             warm_from = earliest
         return Range(source, topic, partition, start, end, warm_from)
+
+    async def _end(self, consumer: AIOKafkaConsumer, tp: TopicPartition, topic: Topic) -> int:
+        """The end of a partition now.
+
+        A broker may name the last batch instead of the end (Tansu does), so what is there is read.
+        """
+        told: int = (await consumer.end_offsets([tp]))[tp]
+        runs = await self._peek(consumer, tp, topic, told)
+        return runs[-1].next_offset if runs else told
+
+    async def _at(
+        self, consumer: AIOKafkaConsumer, tp: TopicPartition, topic: Topic, at_ms: int, end: int
+    ) -> int:
+        """The first offset with a record timestamp of at least `at_ms`, `end` if there is none.
+
+        Raises `TimesUnknown` when the record that the broker names is from before.
+        """
+        found: Mapping[TopicPartition, Any] = await consumer.offsets_for_times({tp: at_ms})
+        if found[tp] is None:
+            return end
+        offset: int = found[tp].offset
+        runs = await self._peek(consumer, tp, topic, offset)
+        if runs and len(runs[0].timestamps) and runs[0].timestamps[0] < at_ms:
+            raise TimesUnknown(tp.topic, tp.partition)
+        return offset
+
+    async def _peek(
+        self, consumer: AIOKafkaConsumer, tp: TopicPartition, topic: Topic, offset: int
+    ) -> list[Run]:
+        """What is at an offset, as far as it comes at once."""
+        consumer.assign([tp])
+        consumer.seek(tp, offset)
+        ids = {topic.name: topic.topic_id}
+        return await fetch_runs(consumer, [tp], ids, PEEK_SECONDS, MAX_RECORDS)
 
     def _known_up_to(self, source: Source, topic: Topic, partition: int, start: int) -> bool:
         """Whether the database has every row from before `start`."""
@@ -258,13 +306,6 @@ class Replay:
         return [
             schema.id for schema in self._catalog.schemas.values() if schema.source == source.name
         ]
-
-
-async def _at(consumer: AIOKafkaConsumer, tp: TopicPartition, at_ms: int, end: int) -> int:
-    """The first offset with a record timestamp of at least `at_ms`, `end` if there is none."""
-    found: Mapping[TopicPartition, object] = await consumer.offsets_for_times({tp: at_ms})
-    offset = getattr(found[tp], "offset", None)
-    return end if offset is None else int(offset)
 
 
 def _cut(run: Run, offset: int) -> tuple[Run | None, Run]:

@@ -1,0 +1,59 @@
+"""A short conformance run on Tansu, the broker for machines without Java."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.pipeline import Pipeline, pipeline, wait_for
+from tests.conftest import embedded
+from tickwell.embedded.broker import broker
+
+
+@pytest.fixture
+def on_tansu(
+    tmp_path: Path, data: Path, redis_database: str, hot_redis: str, postgres_database: str
+) -> Iterator[Pipeline]:
+    with (
+        embedded(lambda: broker(data / "tansu", "tansu")) as address,
+        pipeline(tmp_path, address, redis_database, hot_redis, postgres_database) as made,
+    ):
+        yield made
+
+
+@pytest.mark.timeout(200)
+def test_ticks_reach_both_stores_and_survive_a_kill(on_tansu: Pipeline) -> None:
+    def send(first: int) -> None:
+        now = time.time_ns() // 10**6
+        ticks = [
+            {"symbol": f"S{i % 5}", "price": 1 + i, "ts": now, "seq": i}
+            for i in range(first, first + 500)
+        ]
+        on_tansu.produce(
+            "price", [(str(t["symbol"]).encode(), json.dumps(t).encode()) for t in ticks]
+        )
+
+    def rows() -> int:
+        ((count,),) = on_tansu.query("SELECT count(*) FROM tickwell.feature_rows")
+        return int(count)
+
+    def online() -> int:
+        with on_tansu.redis() as client:
+            return sum(int(client.get(key)) for key in client.scan_iter("tw:watermark:*"))
+
+    on_tansu.start_worker("online")
+    on_tansu.start_worker("offline")
+    send(0)
+    # Tansu's "latest" offset is not the end, so what was sent is what is waited for
+    wait_for("both stores have 500", lambda: (rows(), online()) == (500, 500))
+    on_tansu.kill("online-one")
+    on_tansu.kill("offline-one")
+    send(500)
+    on_tansu.start_worker("online")
+    on_tansu.start_worker("offline")
+    wait_for("both stores have 1000", lambda: (rows(), online()) == (1000, 1000))
+    assert "1000 rows computed, 0 of them new" in on_tansu.run_tickwell("replay")
