@@ -8,9 +8,10 @@ definition; so what a tick comes to never depends on the others of its run.
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -158,8 +159,9 @@ class Decoder:
     def _times(self, given: list[int | str]) -> tuple[Any, Any]:
         """Nanoseconds UTC, and which of them are in range."""
         try:
-            raw = np.array(given, np.int64)
-        except (OverflowError, ValueError, TypeError):
+            # not np.array, which would take "17" for 17
+            raw = np.frombuffer(array("q", cast(list[int], given)), np.int64)
+        except (OverflowError, TypeError):
             raw = np.fromiter(map(self._clamped, given), np.int64, len(given))
             return raw, (raw >= 0) & (raw < LATEST)
         in_range = (raw >= 0) & (raw < LATEST // self._factor)

@@ -21,9 +21,10 @@ import psutil
 
 from tickwell import state
 from tickwell.embedded.broker import Broker, broker, choose
-from tickwell.embedded.ports import connect
+from tickwell.embedded.ports import connect, is_free
 from tickwell.embedded.postgres import postgres
 from tickwell.embedded.valkey import valkey
+from tickwell.errors import TickwellError
 from tickwell.migrate import migrate
 from tickwell.process import Process, Spec
 from tickwell.reaper import Reaper, stop
@@ -71,6 +72,8 @@ class Supervisor:
     def start(self) -> None:
         """Start everything. Raises what `migrate` raises, and `ServiceFailed`."""
         self._end_leftovers()
+        if not is_free(self.settings.host, self.settings.port):
+            raise TickwellError(f"port {self.settings.port} is taken: name another one with --port")
         self.settings = self._start_services()
         self.say("tables, features and topics")
         migrate(self.settings)

@@ -147,6 +147,33 @@ def test_killed_inside_the_transaction(running: Pipeline) -> None:
     assert rows == [(1,), (2,), (3,)]
 
 
+@pytest.mark.timeout(240)
+def test_killed_inside_the_script(running: Pipeline) -> None:
+    """The script waits in the server when its client dies; whether it then ran shows nowhere."""
+    running.start_worker("online")
+    running.produce("price", [(b"S0", b'{"symbol":"S0","price":1,"ts":1}')])
+    running.wait_drained("online")
+    with running.redis() as client:
+        client.client_pause(60_000, all=False)  # writes wait, scripts among them
+        try:
+            running.produce("price", [(b"S0", b'{"symbol":"S0","price":2,"ts":2}')])
+            wait_for(
+                "the script waits",
+                lambda: any(
+                    c["cmd"] == "evalsha" and "b" in c["flags"] for c in client.client_list()
+                ),
+            )
+            running.kill("online-one")
+        finally:
+            client.client_unpause()
+    running.start_worker("online")
+    running.produce("price", [(b"S0", b'{"symbol":"S0","price":3,"ts":3}')])
+    running.wait_drained("online")
+    running.start_worker("offline")
+    running.wait_drained("offline")
+    assert_stores_match(running, "price", expected(running, "price"))
+
+
 def waiting(running: Pipeline) -> bool:
     rows = running.query(
         "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -117,6 +118,13 @@ def test_from_nothing_to_features_and_down(up: Up) -> None:
     assert "stopped" in up.run("down")
     assert not [pid for pid in pids if psutil.pid_exists(pid)]
     assert "nothing runs" in up.run("status", fails=True)
+
+
+def test_a_port_that_is_taken_is_said(up: Up) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", up.port))
+        listener.listen()
+        assert f"port {up.port} is taken" in up.run("up", "--port", str(up.port), fails=True)
 
 
 def test_what_dies_starts_again(up: Up) -> None:

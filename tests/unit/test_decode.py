@@ -176,6 +176,13 @@ def test_not_a_time(text: str) -> None:
     assert parse_rfc_3339(text) is None
 
 
+@pytest.mark.parametrize("ts", [f'"{NOW_MS}"', "1.7e12", "true", "null", "[1]"])
+def test_other_forms_of_time_are_not(ts: str) -> None:
+    value = f'{{"symbol":"A","price":1,"ts":{ts}}}'.encode()
+    (rejected,) = Decoder(PRICE).decode(run_of([(b"A", value)])).rejected
+    assert rejected.reason == ("malformed" if ts.startswith('"') else "unknown-field-type")
+
+
 def test_text_times_are_taken() -> None:
     tick = {"symbol": "A", "price": 1, "ts": "2023-11-14T22:13:20.000000001Z"}
     ticks = Decoder(PRICE).decode(run_of([(b"A", json.dumps(tick).encode())]))

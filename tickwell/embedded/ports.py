@@ -25,9 +25,18 @@ def connect(port: int) -> None:
     socket.create_connection((HOST, port), 1).close()
 
 
-def _bind(port: int) -> int:
+def is_free(host: str, port: int) -> bool:
+    """Whether a server can listen there."""
+    try:
+        _bind(port, host)
+    except OSError:
+        return False
+    return True
+
+
+def _bind(port: int, host: str = HOST) -> int:
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((HOST, port))
+        listener.bind((host, port))
         number: int = listener.getsockname()[1]
     return number
