@@ -5,7 +5,7 @@ It reads over HTTP only, so what it shows is what anybody is served.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Event
 from typing import Any
 
@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from registry.status import Status, worst
 from tickwell.client import Client
 from tickwell.demo import PORTFOLIOS, SYMBOLS
 from tickwell.errors import TickwellError
@@ -64,38 +65,55 @@ class LiveView:
         else:
             parts += [_prices(prices), _exposures(exposures)]
         parts += [_processes(self._processes(), health), self._try_it()]
-        return Group(*parts)
+        return Group(*(line for part in parts for line in (part, Text())))
 
     def _try_it(self) -> Text:
-        body = '{"features":["price_sma_5"],"entity_type":"symbol","entity_value":"AAPL"}'
-        line = f"curl -s {self._url}/features/online -d '{body}'"
-        return Text.assemble(("try  ", "dim"), line, ("\nCtrl-C stops everything", "dim"))
+        # in two lines of a shell, so that it can be copied from 80 columns
+        body = '{"features": ["price_sma_5"], "entity": {"symbol": "AAPL"}}'
+        line = f"curl -s {self._url}/features/online \\\n  -d '{body}'"
+        return Text.assemble(("try:  ", "dim"), line, ("\nCtrl-C stops everything", "dim"))
 
 
 def _prices(answers: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(box=None, padding=(0, 1), header_style="dim")
-    table.add_column("symbol")
+    table = _section("symbol")
     for title in COLUMNS.values():
         table.add_column(title, justify="right")
-    table.add_column("age", justify="right")
+    for title in ("status", "age"):
+        table.add_column(title, justify="right")
     for answer in answers:
         features = answer["features"]
         age = features["current_price"]["age_seconds"]
         table.add_row(
             answer["entity"]["symbol"],
             *(_value(features[name]) for name in COLUMNS),
+            _status(features.values()),
             Text("—" if age is None else f"{age:.1f}s", style="dim"),
         )
     return table
 
 
 def _exposures(answers: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(box=None, padding=(0, 1), header_style="dim")
-    for title in ("portfolio", "gross exposure", "net exposure"):
-        table.add_column(title, justify="left" if title == "portfolio" else "right")
+    table = _section("portfolio")
+    for title in ("gross exposure", "net exposure", "status"):
+        table.add_column(title, justify="right")
     for answer in answers:
-        table.add_row(answer["entity"]["portfolio"], *map(_value, answer["features"].values()))
+        features = answer["features"].values()
+        portfolio = answer["entity"]["portfolio"]
+        table.add_row(portfolio, *map(_value, features), _status(features))
     return table
+
+
+def _section(title: str) -> Table:
+    """A table with its first column."""
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    table.add_column(title)
+    return table
+
+
+def _status(features: Iterable[Mapping[str, Any]]) -> Text:
+    """The worst status of some features."""
+    status = worst(Status(feature["status"]) for feature in features)
+    return Text(status, style=COLOURS.get(status, "red"))
 
 
 def _value(feature: Mapping[str, Any]) -> Text:
@@ -109,8 +127,8 @@ def _value(feature: Mapping[str, Any]) -> Text:
 
 
 def _processes(processes: Sequence[ProcessView], health: Mapping[str, Any]) -> Table:
-    table = Table(box=None, padding=(0, 1), header_style="dim")
-    for title in ("process", "pid", "address", "state", "lag", "rejected"):
+    table = _section("process")
+    for title in ("pid", "address", "state", "lag", "rejected"):
         table.add_column(title)
     beats = {
         f"worker-{sink}": beats[0] for sink, beats in health.get("workers", {}).items() if beats
