@@ -225,6 +225,48 @@ def test_a_redis_that_lost_its_last_second_is_found_out(
         work.materialize(third, GO_ON)
 
 
+def test_another_worker_writes_between_the_check_and_the_script(
+    opened: Opened, redis_database: str
+) -> None:
+    """The watermark was right when it was looked at; the origins are what refuses then."""
+    first, second, third = runs(ticks(["A", "B"], 30), (10, 20))
+    sink = opened(OnlineSink(redis_database))
+    paused, other = worker(sink), worker(opened(OnlineSink(redis_database)))
+    paused.materialize(first, GO_ON)
+    script = sink._store
+
+    def meanwhile(**call: Any) -> Any:
+        sink._store = script
+        other.materialize(second, GO_ON)
+        other.materialize(third, GO_ON)
+        return script(**call)
+
+    sink._store = meanwhile
+    assert paused.materialize(second, GO_ON) is None
+    state = sink.load(SOURCE, ["A"], 64, BEGIN)["A"]
+    assert state.ticks["seq"].tolist() == list(range(0, 30, 2))
+    with redis.Redis.from_url(redis_database) as client:
+        assert unpack(client.get(row_key("price", "B"))).origin.offset == 29
+
+
+def test_a_postgres_that_lost_rows_is_found_out(opened: Opened, database: str) -> None:
+    """As after a restore of a backup: to go on would leave a hole."""
+    first, second, third = runs(ticks(["A", "B"], 30), (10, 20))
+    work = worker(opened(OfflineSink(database, [SCHEMA.id])))
+    work.materialize(first, GO_ON)
+    work.materialize(second, GO_ON)
+    connection = psycopg2.connect(database)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute('DELETE FROM tickwell.feature_rows WHERE "offset" >= 10')
+        cursor.execute("UPDATE tickwell.watermarks SET next_offset = 10")
+    connection.close()
+    with pytest.raises(StoreWentBack):
+        work.materialize(third, GO_ON)
+    assert opened(OfflineSink(database, [SCHEMA.id])).watermarks(TOPIC_ID, [0]) == {0: 10}
+    assert len(postgres_dump(database)[0]) == 10
+
+
 def test_other_bits_are_an_error_and_nothing_is_overwritten(opened: Opened, database: str) -> None:
     (run,) = runs(ticks(["A"], 5), ())
     worker(opened(OfflineSink(database, [SCHEMA.id]))).materialize(run, GO_ON)

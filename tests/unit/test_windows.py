@@ -125,6 +125,28 @@ def test_what_was_applied_is_passed_over(records: list[Record]) -> None:
     assert not accepted & {(r.offset, r.index) for r in second.rejected}
 
 
+magnitudes = st.sampled_from([1e-9, 1e-3, 1.0, 100.0, 1e12])
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.one_of(st.floats(0.5, 2), st.floats(1 - 1e-6, 1 + 1e-6)), min_size=21, max_size=50),
+    st.lists(magnitudes, min_size=1, max_size=3),
+)
+def test_full_windows_are_those_of_the_oracle(factors: list[float], scales: list[float]) -> None:
+    """Small returns and large, magnitudes side by side; every window is full at the end."""
+    prices = [factor * scales[i % len(scales)] for i, factor in enumerate(factors)]
+    records = [
+        Record("t", 0, i, 10, b"A", f'{{"symbol":"A","price":{price!r},"ts":{i}}}'.encode())
+        for i, price in enumerate(prices)
+    ]
+    (batch,) = materialize(records)
+    rows = expect(records, PRICE, PRICE_FEATURES).rows["A",]
+    for i, row in enumerate(rows):
+        assert_row(batch, i, row)
+    assert set(batch.status[-1].tolist()) == {0}
+
+
 @given(st.floats(1e-9, 1e12), st.integers(21, 40))
 def test_volatility_of_a_constant_price_is_exactly_zero(price: float, n: int) -> None:
     records = [
@@ -136,9 +158,11 @@ def test_volatility_of_a_constant_price_is_exactly_zero(price: float, n: int) ->
 
 
 def test_more_entities_than_the_table_holds() -> None:
+    """Some come again and again, which must not be pushed out by those that come with them."""
+    symbols = [f"S{i}" if i % 10 else f"KNOWN{i % 7}" for i in range(3000)]
     records = [
-        Record("t", 0, i, 10, f"S{i}".encode(), f'{{"symbol":"S{i}","price":1,"ts":1}}'.encode())
-        for i in range(3000)
+        Record("t", 0, i, 10, s.encode(), f'{{"symbol":"{s}","price":1,"ts":1}}'.encode())
+        for i, s in enumerate(symbols)
     ]
     windows, decoder = WindowTable(SOURCE, SCHEMA, PROGRAM, capacity=100), Decoder(SOURCE)
     total = 0
