@@ -187,9 +187,25 @@ class BackfillSink:
         self, source: Source, entities: Sequence[str], depth: int, before: Origin
     ) -> Mapping[str, EntityState]:
         """The states of those of `entities` that have rows from before the run."""
-        if not self._restores:
-            return {}
-        return _load(self._database, self._schemas, source, entities, depth, before)
+        wanted = entities if self._restores else self._settled_elsewhere(source, entities, before)
+        return _load(self._database, self._schemas, source, wanted, depth, before)
+
+    def _settled_elsewhere(
+        self, source: Source, entities: Sequence[str], before: Origin
+    ) -> Sequence[str]:
+        """Entities at home in another partition: their ticks here were rejected, and are again."""
+        with self._database.cursor() as cursor:
+            cursor.execute(
+                "SELECT entity FROM tickwell.entities WHERE source = %s AND entity = ANY (%s)"
+                " AND topic_id = %s::uuid AND partition <> %s",
+                (
+                    source.name,
+                    list(entities),
+                    str(UUID(bytes=before.topic_id)),
+                    before.partition,
+                ),
+            )
+            return [entity for (entity,) in cursor.fetchall()]
 
     def store(self, batch: Batch) -> Sequence[str]:
         """Store a batch; rows that are there already are compared.

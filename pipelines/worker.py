@@ -15,7 +15,7 @@ import redis
 from faust.types import TP
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
 from redis.exceptions import RedisError
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 from tenacity import Retrying, retry_if_exception_type, wait_random_exponential
 
@@ -37,6 +37,7 @@ from pipelines.sink import Sink
 from pipelines.topics import Topic, describe
 from pipelines.windows import depth_of
 from registry import catalog as recorded
+from registry.database import connect
 from registry.definitions import Catalog
 from registry.heartbeat import Heartbeat, PartitionLag
 from registry.keys import CATALOG_KEY
@@ -119,7 +120,7 @@ class _Worker:
     def _prepare(self) -> tuple[Pipeline, Mapping[str, Topic]]:
         """Wait for what is needed to begin: the catalog, the topics, the store."""
         options = self._options
-        engine = create_engine(_psycopg(options.postgres), pool_pre_ping=True)
+        engine = connect(options.postgres, pool_pre_ping=True)
         catalog = self._wait(lambda: self._load_catalog(engine))
         sources = {source.topic: source for source in catalog.sources.values()}
         topics = self._wait(lambda: describe(options.kafka, list(sources)))
@@ -347,8 +348,3 @@ class _Metrics:
             self._lag.labels(partition.topic, partition.partition).set(partition.lag)
         for reason, count in heartbeat.rejected.items():
             self._rejected.labels(reason).set(count)
-
-
-def _psycopg(url: str) -> str:
-    """The URL for SQLAlchemy, which names the driver in the scheme."""
-    return url.replace("postgresql://", "postgresql+psycopg2://", 1)

@@ -16,10 +16,11 @@ import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from registry import catalog as recorded
+from registry.database import connect
 from registry.definitions import Catalog
 from registry.errors import RegistryEmpty
 from registry.heartbeat import Heartbeat
@@ -44,8 +45,8 @@ class Watch:
         self._names: Names | None = None
         self._warm = _client(redis_url)
         self._hot = _client(hot_url) if hot_url else None
-        self._engine: Engine = create_engine(
-            postgres_url.replace("postgresql://", "postgresql+psycopg2://", 1),
+        self._engine: Engine = connect(
+            postgres_url,
             pool_size=1,
             max_overflow=0,
             connect_args={"connect_timeout": 3, "options": "-c statement_timeout=3000"},

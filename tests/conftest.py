@@ -17,9 +17,9 @@ import psycopg2
 import pytest
 import redis
 from hypothesis import HealthCheck, settings
-from sqlalchemy import create_engine
 
 from registry import migrations
+from registry.database import connect
 from tickwell.process import Process, Spec
 
 settings.register_profile(
@@ -134,16 +134,12 @@ def postgres(data: Path) -> Iterator[str]:
             yield stack.enter_context(embedded(lambda: server(data / "postgres")))
 
 
-def sqlalchemy_url(url: str) -> str:
-    return url.replace("postgresql://", "postgresql+psycopg2://", 1)
-
-
 @pytest.fixture(scope="session")
 def template(postgres: str) -> str:
     """A migrated database that others are copied from."""
     name = f"template_{uuid.uuid4().hex[:8]}"
     _execute(postgres, f"CREATE DATABASE {name}")
-    engine = create_engine(sqlalchemy_url(_at(postgres, name)))
+    engine = connect(_at(postgres, name))
     migrations.upgrade(engine)
     engine.dispose()
     return name

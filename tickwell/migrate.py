@@ -5,12 +5,12 @@ from __future__ import annotations
 import getpass
 from datetime import UTC, datetime
 
-from sqlalchemy import create_engine
 from sqlalchemy.exc import OperationalError
 
 from pipelines.kernel import warm_up
 from pipelines.topics import ensure_topics
 from registry import catalog, migrations
+from registry.database import connect
 from registry.definitions import Catalog
 from registry.features_file import read
 from registry.partitions import attach_ahead
@@ -25,8 +25,7 @@ def migrate(settings: Settings) -> Catalog:
     """
     settings.need("postgres", "kafka")
     definitions = read(settings.features_path)
-    url = settings.postgres.replace("postgresql://", "postgresql+psycopg2://", 1)
-    engine = create_engine(url, connect_args={"connect_timeout": 10})
+    engine = connect(settings.postgres, connect_args={"connect_timeout": 10})
     try:
         migrations.upgrade(engine)
         attach_ahead(engine, datetime.now(UTC))

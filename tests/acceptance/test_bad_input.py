@@ -135,3 +135,6 @@ def test_all_kinds_of_producers(running: Pipeline) -> None:
     assert list(found.rejected.values()).count("wrong-partition") >= 8
     assert len(found.rows["AAPL",]) == 5 * 50 + 3 * 5
     assert_stores_match(running, "price", found)
+    # a replay finds each entity's home, and rejects what live rejected
+    assert " 0 of them new" in running.run_tickwell("replay")
+    assert_stores_match(running, "price", found)

@@ -14,12 +14,11 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import create_engine
 
 from registry import migrations
+from registry.database import connect
 from tests.acceptance.checks import assert_stores_match, expected
 from tests.acceptance.pipeline import pipeline, wait_for
-from tests.conftest import sqlalchemy_url
 from tickwell.embedded.ports import keep_port
 from tickwell.embedded.postgres import postgres
 from tickwell.embedded.valkey import valkey
@@ -51,7 +50,7 @@ def test_each_store_in_turn(
     services: dict[str, tuple[Process, str]], tmp_path: Path, kafka: str, hot_redis: str
 ) -> None:
     urls = {name: url for name, (_, url) in services.items()}
-    engine = create_engine(sqlalchemy_url(urls["postgres"]))
+    engine = connect(urls["postgres"])
     migrations.upgrade(engine)
     engine.dispose()
     with pipeline(tmp_path, kafka, urls["redis"], hot_redis, urls["postgres"]) as running:

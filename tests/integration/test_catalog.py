@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, text
 
 from registry import catalog, migrations
+from registry.database import connect
 from registry.errors import DefinitionError, RegistryEmpty, VersionChanged
 from registry.features_file import read
 from registry.models import metadata
 from registry.partitions import attach_ahead
-from tests.conftest import sqlalchemy_url
 from tests.unit.test_registry import changed
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -26,7 +26,7 @@ NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
 @pytest.fixture
 def engine(postgres_database: str) -> Iterator[Engine]:
-    made = create_engine(sqlalchemy_url(postgres_database))
+    made = connect(postgres_database)
     yield made
     made.dispose()
 
@@ -56,8 +56,8 @@ def test_two_processes_migrate_at_once(engine: Engine) -> None:
         connection.execute(text("DROP SCHEMA features CASCADE"))
     url = engine.url.render_as_string(hide_password=False)
     code = (
-        "import sys; from sqlalchemy import create_engine; from registry import migrations;"
-        "migrations.upgrade(create_engine(sys.argv[1]))"
+        "import sys; from registry.database import connect; from registry import migrations;"
+        "migrations.upgrade(connect(sys.argv[1]))"
     )
     processes = [subprocess.Popen([sys.executable, "-c", code, url]) for _ in range(3)]
     assert [process.wait(60) for process in processes] == [0, 0, 0]

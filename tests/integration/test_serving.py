@@ -15,12 +15,12 @@ import pytest
 import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import create_engine
 from starlette.testclient import TestClient
 
 from pipelines.materializer import Materializer
 from pipelines.online import OnlineSink
 from registry import catalog
+from registry.database import connect
 from registry.definitions import Catalog
 from registry.features_file import read
 from registry.heartbeat import Heartbeat, PartitionLag
@@ -28,14 +28,13 @@ from registry.keys import CATALOG_KEY, WORKERS_KEY, worker_key
 from registry.program import compile_program
 from serving.app import ServerOptions, create_app
 from serving.requests import MAX_BODY_BYTES, MAX_ENTITIES, MAX_FEATURES
-from tests.conftest import sqlalchemy_url
 from tests.logs import runs
 from tests.oracle.messages import Record
 
 
 @pytest.fixture
 def recorded(postgres_database: str) -> Catalog:
-    engine = create_engine(sqlalchemy_url(postgres_database))
+    engine = connect(postgres_database)
     try:
         return catalog.record(engine, read(), "test")
     finally:

@@ -21,7 +21,6 @@ import pytest
 import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import create_engine
 
 from pipelines.errors import ParityViolation, StoreWentBack
 from pipelines.materializer import Materializer
@@ -31,10 +30,10 @@ from pipelines.runs import Run
 from pipelines.sink import Sink
 from pipelines.state import EntityState
 from registry import catalog
+from registry.database import connect
 from registry.features_file import read
 from registry.keys import row_key, state_key
 from registry.row import Origin, pack, unpack
-from tests.conftest import sqlalchemy_url
 from tests.logs import NOW_MS, TOPIC_ID, logs, runs
 from tests.oracle.messages import Record
 from tests.unit.test_windows import PROGRAM, SCHEMA, SOURCE
@@ -47,7 +46,7 @@ BEGIN = Origin(TOPIC_ID, 0, 2**62, 0)
 @pytest.fixture
 def database(postgres_database: str) -> str:
     """A database that knows the shipped features."""
-    engine = create_engine(sqlalchemy_url(postgres_database))
+    engine = connect(postgres_database)
     catalog.record(engine, read(), "test")
     engine.dispose()
     return postgres_database

@@ -36,15 +36,13 @@ def replay(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell the ranges.")] = False,
 ) -> None:
     """Compute rows anew from Kafka; rows that are there are compared. Times are UTC."""
-    from sqlalchemy import create_engine
-
     from pipelines.replay import Replay, Wanted
     from registry import catalog
+    from registry.database import connect
 
     settings = Settings.load()
     settings.need("kafka", "postgres")
-    url = settings.postgres.replace("postgresql://", "postgresql+psycopg2://", 1)
-    recorded = catalog.load(create_engine(url))
+    recorded = catalog.load(connect(settings.postgres))
     unknown = set(source or []) - recorded.sources.keys()
     if unknown:
         raise TickwellError(

@@ -59,7 +59,9 @@ def _run(settings: Settings, broker: BrokerName, demo: bool) -> None:
 
     def say(line: str) -> None:
         if not quiet.is_set():
-            console.print(f"[dim]{time.strftime('%H:%M:%S')}[/]  {line}", highlight=False)
+            console.print(
+                f"[dim]{time.strftime('%H:%M:%S')}[/]  {line}", highlight=False, soft_wrap=True
+            )
 
     quiet = Event()
     with state.locked(Path(settings.data)):
