@@ -18,10 +18,12 @@ import numpy as np
 
 from pipelines.judge import (
     MAX_ARRAY_TICKS,
+    MAX_DEPTH,
     MAX_MESSAGE_BYTES,
     OPERATIONS,
     Rejected,
     Tick,
+    check_depth,
     is_key,
     judge,
     split,
@@ -64,6 +66,9 @@ class Decoder:
             joined = b"".join(values)  # type: ignore[arg-type]
         except (msgspec.DecodeError, TypeError, RecursionError, UnicodeDecodeError):
             return self._one_by_one(run, found)
+        brackets = joined.count(b"{") + joined.count(b"[")
+        if brackets > len(values) + MAX_DEPTH - 1:  # one of them may be nested deeply
+            return self._one_by_one(run, found)
         if not joined.isascii() or max(map(len, values), default=0) > MAX_MESSAGE_BYTES:  # type: ignore[arg-type]
             return self._one_by_one(run, found)
         found.simple(values)  # type: ignore[arg-type]
@@ -82,6 +87,8 @@ class Decoder:
 
     def _split(self, message: bytes | None) -> Sequence[tuple[int, bytes]]:
         """As `pipelines.judge.split`, with a fast way for well-formed arrays."""
+        if message and len(message) <= MAX_MESSAGE_BYTES:
+            check_depth(message)
         if message and len(message) <= MAX_MESSAGE_BYTES and message[:1] == b"[":
             try:
                 message.decode("utf-8")
@@ -180,7 +187,7 @@ class Decoder:
             encoded.clear()
         for name in {part for key in names for part in key} - encoded.keys():
             if is_key(name):
-                encoded[name] = name.encode("utf-8", "surrogatepass")
+                encoded[name] = name.encode()
         well_formed = encoded.keys()
         if len(self._keys) == 1:
             return np.fromiter(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,10 @@ from registry.definitions import Source
 MAX_MESSAGE_BYTES = 262_144
 MAX_ARRAY_TICKS = 10_000
 MAX_KEY_BYTES = 255
+MAX_DEPTH = 500
+"""Of arrays and objects in each other. Parsers stop at a depth that depends on how deep the program
+itself is; this one is far from it, so that every process decides alike."""
+
 OPERATIONS = {"trade": TRADE, "reset": RESET}
 
 
@@ -33,6 +38,10 @@ class Tick:
     seq: int
     op: int
     fields: tuple[float, ...]
+
+
+TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*(?:"|\Z)|[\[\]{}]', re.DOTALL)
+"""A string, to its end, or a bracket."""
 
 
 class Rejected(Exception):
@@ -60,6 +69,7 @@ def split(message: bytes | None) -> Iterator[tuple[int, bytes]]:
         raise Rejected(
             reasons.TOO_LARGE, f"{len(message)} bytes; at most {MAX_MESSAGE_BYTES} are taken"
         )
+    check_depth(message or b"")
     text = _text(message)
     parsed = _parse(text)
     if not isinstance(parsed, list):
@@ -100,7 +110,7 @@ def judge(tick: bytes, source: Source, message_key: bytes | None, known_at: int)
             f"ts {given['ts']} ({source.ts_unit}) is not between 1970 and 2200",
         )
     key = tuple(given[name] for name in source.key)
-    if message_key is None or message_key != key[0].encode("utf-8", "surrogatepass"):
+    if message_key is None or message_key != key[0].encode():
         shown = None if message_key is None else message_key[:40]
         raise Rejected(
             reasons.KEY_MISMATCH,
@@ -123,12 +133,26 @@ def judge(tick: bytes, source: Source, message_key: bytes | None, known_at: int)
 
 
 def is_key(text: str) -> bool:
-    """Whether a string can name an entity: 1 to 255 bytes, no control character."""
-    return (
-        bool(text)
-        and len(text.encode("utf-8", "surrogatepass")) <= MAX_KEY_BYTES
-        and (min(text) >= " ")
-    )
+    """Whether a string can name an entity: 1 to 255 bytes of UTF-8, no control character."""
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can escape
+        return False
+    return 0 < size <= MAX_KEY_BYTES and min(text) >= " "
+
+
+def check_depth(message: bytes) -> None:
+    """Raises `Rejected` for a message that is nested deeper than `MAX_DEPTH`."""
+    if message.count(b"[") + message.count(b"{") <= MAX_DEPTH:
+        return
+    depth = 0
+    for token in TOKEN.finditer(message):
+        if token[0] in (b"[", b"{"):
+            depth += 1
+        elif token[0] in (b"]", b"}"):
+            depth -= 1
+        if depth > MAX_DEPTH:
+            raise Rejected(reasons.MALFORMED, f"nested deeper than {MAX_DEPTH}")
 
 
 def _text(message: bytes | None) -> str:

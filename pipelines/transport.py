@@ -19,11 +19,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Iterator, Mapping
+from hashlib import sha256
 from typing import Any, ClassVar, cast
 
 import aiokafka
 import faust
 from aiokafka import TopicPartition
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, Message
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
@@ -59,6 +61,20 @@ class RunApp(faust.App):
         raise NotImplementedError
 
 
+def assignors(topic_ids: Mapping[str, bytes]) -> list[type[RoundRobinPartitionAssignor]]:
+    """How the group shares out partitions: in turn, under a name that tells the incarnations.
+
+    A static member that starts again gets its old assignment back without a rebalance, even one
+    from when a topic was not there. The coordinator rebalances when the group's protocol changes
+    its name, and a topic that was made anew changes this one. The plain assignor is for the moment
+    in which members of both names are in the group.
+    """
+    incarnations = b"".join(topic_ids[topic] for topic in sorted(topic_ids))
+    name = f"roundrobin-{sha256(incarnations).hexdigest()[:12]}"
+    named = type("NamedAssignor", (RoundRobinPartitionAssignor,), {"name": name})
+    return [named, RoundRobinPartitionAssignor]
+
+
 class ConsumerThread(driver.AIOKafkaConsumerThread):
     """The thread in which aiokafka's consumer lives."""
 
@@ -69,6 +85,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         # the driver has no setting for these; the consumer reads them when it starts
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
         consumer._isolation_level = "read_committed"
+        consumer._partition_assignment_strategy = assignors(self.app.topic_ids)
         return consumer
 
     async def fetch(self, partitions: set[TP]) -> list[Run]:

@@ -12,6 +12,7 @@ from typing import Any
 
 MAX_MESSAGE_BYTES = 262_144
 MAX_ARRAY_TICKS = 10_000
+MAX_DEPTH = 500
 YEAR_2201_NS = 7_289_654_400 * 10**9
 UNIT_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 RFC_3339 = re.compile(
@@ -69,6 +70,9 @@ def read(record: Record, source: SourceSpec) -> Iterator[tuple[int, Tick | str]]
     if value is not None and len(value) > MAX_MESSAGE_BYTES:
         yield 0, "too-large"
         return
+    if _depth(value or b"") > MAX_DEPTH:
+        yield 0, "malformed"
+        return
     try:
         message = json.loads((value or b"").decode("utf-8"), parse_constant=_NotFinite)
     except (ValueError, RecursionError):
@@ -101,7 +105,10 @@ def _tick(tick: Any, record: Record, source: SourceSpec) -> Tick:
     for name in source.key:
         text = tick[name]
         if isinstance(text, str) and (
-            not text or len(text.encode("utf-8", "surrogatepass")) > 255 or min(text) < " "
+            not text
+            or any("\ud800" <= character <= "\udfff" for character in text)
+            or len(text.encode("utf-8")) > 255
+            or min(text) < " "
         ):
             raise NotATickError("malformed")
     if isinstance(tick["ts"], str) and _rfc_3339(tick["ts"]) is None:
@@ -147,6 +154,24 @@ def _tick(tick: Any, record: Record, source: SourceSpec) -> Tick:
         op=operation,
         fields=tuple(values.get(name, defaults[name]) for name, _, _ in source.fields),
     )
+
+
+def _depth(value: bytes) -> int:
+    """How deep arrays and objects are in each other, brackets in strings aside."""
+    deepest = depth = 0
+    in_string = escaped = False
+    for byte in value:
+        if in_string:
+            in_string = escaped or byte != ord('"')
+            escaped = not escaped and byte == ord("\\")
+        elif byte == ord('"'):
+            in_string = True
+        elif byte in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in b"]}":
+            depth -= 1
+    return deepest
 
 
 def _is_seq(seq: Any) -> bool:

@@ -143,6 +143,9 @@ def test_a_position_has_two_keys_and_a_default() -> None:
         b'\xef\xbb\xbf{"symbol":"A","price":1,"ts":1}',
         b'{"symbol":"A","price":1,"ts":1,"other":"\xff"}',
         b'{"symbol":"A","price":1,"ts":1}{"symbol":"A","price":1,"ts":1}',
+        b'{"symbol":"A","price":1,"ts":1,"x":' + b"[" * 500 + b"]" * 500 + b"}",
+        b'{"symbol":"A","x":"' + b'\\"' * 130_000,
+        b'["' + b"[" * 1000 + b'"]',
     ],
 )
 def test_hostile_messages_are_what_the_oracle_says(value: bytes) -> None:
@@ -150,6 +153,30 @@ def test_hostile_messages_are_what_the_oracle_says(value: bytes) -> None:
     record = Record("t", 0, 0, NOW_MS, b"A", value)
     reasons = {(0, index): reason for index, reason in oracle_read(record, spec)}
     assert told(Decoder(PRICE).decode(run_of([(b"A", value)]))) == reasons
+
+
+@pytest.mark.parametrize("brackets", [b"[]", b'{"a":}'])
+def test_depth_is_judged_alike_however_deep_the_program_is(brackets: bytes) -> None:
+    opening, closing = brackets[:-1], brackets[-1:]
+
+    def verdict(depth: int, frames: int) -> list[str]:
+        if frames:
+            return verdict(depth, frames - 1)
+        inner = opening * depth + b"1" + closing * depth
+        value = b'{"symbol":"A","price":1,"ts":1,"x":' + inner + b"}"
+        ticks = Decoder(PRICE).decode(run_of([(b"A", value)]))
+        return [rejected.reason for rejected in ticks.rejected]
+
+    for frames in (0, 300):
+        assert verdict(499, frames) == []
+        assert verdict(500, frames) == ["malformed"]
+
+
+def test_half_a_surrogate_pair_is_no_name() -> None:
+    value = b'{"symbol":"\\ud800","price":1,"ts":1}'
+    for key in (b"\xed\xa0\x80", b"\\ud800"):
+        (rejected,) = Decoder(PRICE).decode(run_of([(key, value)])).rejected
+        assert rejected.reason == "malformed"
 
 
 @given(

@@ -1,0 +1,78 @@
+"""Topics that are made anew or get more partitions under running workers."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+
+import pytest
+from confluent_kafka.admin import AdminClient, NewPartitions
+
+from pipelines.errors import PipelineError
+from pipelines.topics import ensure_topics
+from registry.keys import row_key
+from registry.row import unpack
+from tests.acceptance.pipeline import Pipeline, wait_for
+
+
+def ticks(first: int, n: int) -> list[tuple[bytes, bytes]]:
+    now = time.time_ns() // 10**6
+    made = [{"symbol": "A", "price": i, "ts": now, "seq": i} for i in range(first, first + n)]
+    return [(b"A", json.dumps(tick).encode()) for tick in made]
+
+
+@pytest.mark.timeout(240)
+def test_a_topic_made_anew_is_read_from_its_beginning(running: Pipeline) -> None:
+    """Windows go on, values do not step back, and every tick of the new topic has its row."""
+    admin = AdminClient({"bootstrap.servers": running.settings.kafka})
+    topic = running.topic("price")
+    running.start_worker("online")
+    running.start_worker("offline")
+    running.produce("price", ticks(0, 30))
+    running.wait_drained("online", "offline")
+    old = running.topics[topic].topic_id
+    admin.delete_topics([topic])[topic].result()
+
+    def made_anew() -> bool:
+        return ensure_topics(running.settings.kafka, [topic], 4)[topic].topic_id != old
+
+    wait_for("the topic is there again", lambda: _try(made_anew))
+    for name in ("online", "offline"):
+        process = running.processes.pop(f"{name}-one")
+        assert process.wait(60) == 1  # it says why and ends; `up` and compose start it again
+        assert "made anew" in (running.logs / f"{name}-one.log").read_text()
+        running.start_worker(name)
+    running.produce("price", ticks(30, 10))
+    running.wait_drained("online", "offline")
+    rows = running.query(
+        "SELECT fields[1], features[2] FROM tickwell.feature_rows ORDER BY event_time, sequence"
+    )
+    assert [price for price, _ in rows] == list(range(40))
+    assert rows[-1][1] == 37  # the mean of the last five
+    with running.redis() as client:
+        row = unpack(client.get(row_key("price", "A")))
+    assert (row.origin.topic_id, row.origin.offset) == (running.topics[topic].topic_id, 9)
+
+
+@pytest.mark.timeout(240)
+def test_more_partitions_stop_the_workers(running: Pipeline) -> None:
+    running.start_worker("offline")
+    running.produce("price", ticks(0, 5))
+    running.wait_drained("offline")
+    topic = running.topic("price")
+    admin = AdminClient({"bootstrap.servers": running.settings.kafka})
+    admin.create_partitions([NewPartitions(topic, 6)])[topic].result()
+    log = running.logs / "offline-one.log"
+    for _ in range(2):  # the running one, and one that is started then
+        assert running.processes.pop("offline-one").wait(60) == 1
+        assert f"{topic} had 4 partitions and has 6" in log.read_text()
+        log.write_text("")
+        running.start_worker("offline")
+
+
+def _try(attempt: Callable[[], bool]) -> bool:
+    try:
+        return attempt()
+    except PipelineError:  # while the broker still deletes it
+        return False
