@@ -78,6 +78,8 @@ class Heartbeats:
         packed = msgspec.json.encode(heartbeat)
         for store in self._stores:
             try:
+                if lag is None:
+                    _forget_the_dead(store)
                 with store.pipeline(transaction=False) as pipeline:
                     name = worker_key(self._sink, self._instance)
                     pipeline.set(name, packed, ex=EXPIRES_SECONDS)
@@ -86,3 +88,10 @@ class Heartbeats:
             except RedisError:
                 continue  # the sink, not the heartbeat, is who says that a store is away
         return heartbeat
+
+
+def _forget_the_dead(store: Any) -> None:
+    """Take out the names of workers whose heartbeats have ended."""
+    for worker in store.smembers(WORKERS_KEY):
+        if not store.exists(worker_key(*worker.decode().split(":", 1))):
+            store.srem(WORKERS_KEY, worker)

@@ -6,7 +6,6 @@ A request's features of an entity become keys to read; what is read becomes a pa
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from registry.errors import CorruptRow
 from registry.keys import entity_id, key_values, members_key, row_key
 from registry.row import Row, ValueStatus, unpack
 from registry.status import Status, worst
+from serving.errors import TooLarge
 from serving.names import Names, check_entity
 from serving.reads import UNAVAILABLE, Packed, Rows, Unavailable
 from serving.times import to_rfc_3339
@@ -30,9 +30,9 @@ MAX_MEMBERS = 5_000
 """Entities that one derived feature may add up in a request."""
 
 STATUS = {
-    ValueStatus.OK: Status.OK,
-    ValueStatus.WARMING: Status.WARMING,
-    ValueStatus.UNDEFINED: Status.UNDEFINED,
+    int(ValueStatus.OK): Status.OK,
+    int(ValueStatus.WARMING): Status.WARMING,
+    int(ValueStatus.UNDEFINED): Status.UNDEFINED,
 }
 MISSING = Part(math.nan, Status.MISSING, None)
 NOT_ANSWERED = Part(math.nan, Status.UNAVAILABLE, None)
@@ -106,8 +106,14 @@ class Reader:
             for feature, entity in wanted
             if (key := _members_key(names, feature, entity)) is not None
         }
-        found = await asyncio.gather(*(self._rows.members(key) for key in keys))
-        return dict(zip(keys, found, strict=True))
+        found = dict(zip(keys, await self._rows.members(list(keys)), strict=True))
+        for key, members in found.items():
+            if not isinstance(members, Unavailable) and len(members) > MAX_MEMBERS:
+                raise TooLarge(
+                    f"{key.rsplit(':', 1)[-1]} has {len(members)} members to add up; a request may "
+                    f"add up {MAX_MEMBERS} of them"
+                )
+        return found
 
     async def _read(
         self, names: Names, wanted: Sequence[Wanted], members: Members
@@ -154,10 +160,17 @@ class _Look:
             return NOT_ANSWERED
         if row is None:
             return MISSING
+        schema = self.names.catalog.schemas.get(row.schema_id)
+        if schema is None or len(schema.features) != len(row.values):
+            logger.error("a row of unknown schema %d: the registry is read anew", row.schema_id)
+            return NOT_ANSWERED
         place = self.names.place(row.schema_id, feature.ref)
         if place is None:  # the row is of an older schema, which does not have the feature
             return MISSING
-        status = STATUS[ValueStatus(row.status[place])]
+        status = STATUS.get(row.status[place])
+        if status is None:
+            logger.error("a row has the status byte %d, which means nothing", row.status[place])
+            return NOT_ANSWERED
         return _judged(Part(row.values[place], status, row.event_time), feature, self.moment)
 
 
@@ -181,7 +194,7 @@ def _entities(
     if key is None or feature.over is None:
         return [entity]
     found = members[key]
-    if isinstance(found, Unavailable) or len(found) > MAX_MEMBERS:
+    if isinstance(found, Unavailable):
         return None
     fields = names.catalog.sources[feature.over].key
     given = [entity[field] for field in fields if field in entity]

@@ -56,7 +56,7 @@ def create_app(options: ServerOptions) -> Starlette:
         Route("/health/ready", server.ready),
         Route("/metrics", server.metrics),
     ]
-    return Starlette(
+    app = Starlette(
         routes=routes,
         lifespan=server.lifespan,
         exception_handlers={
@@ -65,6 +65,8 @@ def create_app(options: ServerOptions) -> Starlette:
             Exception: _unexpected,
         },
     )
+    app.router.redirect_slashes = False  # a redirect loses what a client has posted
+    return app
 
 
 class _Server:

@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 TIMEOUT = 1.0
 """Seconds that the store has to answer. An MGET of 5,000 keys takes a few milliseconds."""
 
+CONNECTIONS = 16
+"""To Redis, of one server process; who finds none free waits, as long as for an answer."""
+
 MAX_KEYS = 5_000
 """Keys of one MGET: Redis does nothing else meanwhile."""
 
@@ -37,12 +40,16 @@ class Rows:
     """Reads packed rows and members from one Redis."""
 
     def __init__(self, url: str, on_read: Callable[[int], None] = lambda keys: None) -> None:
-        self._redis: Any = redis.asyncio.Redis.from_url(
+        # a pool that waits for a free connection: the default one refuses the 101st
+        pool: Any = redis.asyncio.BlockingConnectionPool.from_url(
             url,
+            max_connections=CONNECTIONS,
+            timeout=TIMEOUT,
             socket_timeout=TIMEOUT,
             socket_connect_timeout=TIMEOUT,
             retry=Retry(NoBackoff(), 0),
         )
+        self._redis: Any = redis.asyncio.Redis.from_pool(pool)
         self._on_read = on_read
         self._waiting: dict[str, asyncio.Future[Packed]] = {}
         self._reading: asyncio.Task[None] | None = None
@@ -60,21 +67,19 @@ class Rows:
             self._reading = asyncio.create_task(self._read())
         return [await asyncio.shield(future) for future in futures]
 
-    async def members(self, key: str) -> list[str] | Unavailable:
-        """The members of a set in order, `UNAVAILABLE` when the store did not answer."""
+    async def members(self, keys: Sequence[str]) -> list[list[str] | Unavailable]:
+        """The members of each set in order, `UNAVAILABLE` when the store did not answer."""
+        if not keys:
+            return []
         try:
-            members = await self._redis.smembers(key)
-        except (RedisError, OSError):
-            return UNAVAILABLE
-        return sorted(member.decode() for member in members)
-
-    async def fetch(self, key: str) -> Packed:
-        """One value, not coalesced: what is asked rarely."""
-        try:
-            value: bytes | None = await self._redis.get(key)
-        except (RedisError, OSError):
-            return UNAVAILABLE
-        return value
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for key in keys:
+                    pipeline.smembers(key)
+                sets = await pipeline.execute()
+        except (RedisError, OSError) as error:
+            logger.warning("members could not be read: %s", error)
+            return [UNAVAILABLE] * len(keys)
+        return [sorted(member.decode() for member in members) for members in sets]
 
     async def close(self) -> None:
         await self._redis.aclose()
@@ -93,12 +98,12 @@ class Rows:
 
     async def _read_batch(self, batch: dict[str, asyncio.Future[Packed]]) -> None:
         self._on_read(len(batch))
-        values: Sequence[Packed]
+        values: Sequence[Packed] = [UNAVAILABLE] * len(batch)
         try:
             values = await self._redis.mget(list(batch))
         except (RedisError, OSError) as error:
             logger.warning("rows could not be read: %s", error)
-            values = [UNAVAILABLE] * len(batch)
-        for future, value in zip(batch.values(), values, strict=True):
-            if not future.done():
-                future.set_result(value)
+        finally:  # whatever happened, nobody may wait for ever
+            for future, value in zip(batch.values(), values, strict=True):
+                if not future.done():
+                    future.set_result(value)

@@ -13,7 +13,7 @@ MAX_BODY_BYTES = 262_144
 MAX_FEATURES = 100
 MAX_ENTITIES = 500
 
-Text = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f]*$")]
+Text = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f]*\Z")]
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
 Entity = Annotated[dict[Name, Text], Meta(min_length=1, max_length=8)]
 Features = Annotated[list[Name], Meta(min_length=1, max_length=MAX_FEATURES)]

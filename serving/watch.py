@@ -31,6 +31,9 @@ from serving.names import Names
 logger = logging.getLogger(__name__)
 
 SECONDS = 1.0
+ANSWER_SECONDS = 3.0
+"""For Postgres to answer; the catalog is a few rows."""
+
 ALIVE_SECONDS = 5.0
 """A worker without a heartbeat for so long is not counted on."""
 
@@ -52,6 +55,7 @@ class Watch:
             connect_args={"connect_timeout": 3, "options": "-c statement_timeout=3000"},
         )
         self._tasks: list[asyncio.Task[None]] = []
+        self._loading: asyncio.Task[Catalog] | None = None
         self.heartbeats: list[Heartbeat] = []
         self.stores: dict[str, str] = {}
         """What each store answered last: "ok", or why not."""
@@ -102,14 +106,23 @@ class Watch:
         )
 
     async def _look_at_catalog(self) -> None:
-        """From Postgres; while it is away from the copy in Redis, if there is none at all yet."""
+        """From Postgres; while it is away from the copy in Redis."""
+        if self._loading is None:
+            self._loading = asyncio.create_task(asyncio.to_thread(self._load))
         try:
-            catalog = await asyncio.to_thread(self._load)
-        except (DBAPIError, RegistryEmpty) as error:
-            self.stores["postgres"] = str(getattr(error, "orig", error)).strip().split("\n")[0]
-            if self._names is None:
-                await self._take_copy()
+            # a server that is stopped keeps its connections and answers nothing: one thread waits
+            # for it, and no more
+            catalog = await asyncio.wait_for(asyncio.shield(self._loading), ANSWER_SECONDS)
+        except TimeoutError:
+            self.stores["postgres"] = f"no answer in {ANSWER_SECONDS:g} s"
+            await self._take_copy()
             return
+        except (DBAPIError, RegistryEmpty) as error:
+            self._loading = None
+            self.stores["postgres"] = str(getattr(error, "orig", error)).strip().split("\n")[0]
+            await self._take_copy()
+            return
+        self._loading = None
         self.stores["postgres"] = "ok"
         if self._names is None or self._names.catalog != catalog:
             self._names = Names(catalog)
@@ -124,8 +137,16 @@ class Watch:
             copy = await self._warm.get(CATALOG_KEY)
         except (RedisError, OSError):
             return
-        if copy is not None:
-            self._names = Names(recorded.decode(copy))
+        if copy is None:
+            return
+        try:
+            catalog = recorded.decode(copy)
+        except msgspec.DecodeError as error:
+            logger.error("the copy of the catalog in Redis cannot be read: %s", error)
+            return
+        # never back to an older one: schemas are only ever added
+        if self._names is None or len(catalog.schemas) > len(self._names.catalog.schemas):
+            self._names = Names(catalog)
 
     async def _look_at_workers(self) -> None:
         beats: dict[tuple[str, str], Heartbeat] = {}
@@ -149,10 +170,15 @@ async def _heartbeats(client: Any) -> Sequence[Heartbeat]:
     workers = sorted(worker.decode() for worker in await client.smembers(WORKERS_KEY))
     keys = [worker_key(*worker.split(":", 1)) for worker in workers]
     packed = await client.mget(keys) if keys else []
-    gone = [worker for worker, beat in zip(workers, packed, strict=True) if beat is None]
-    if gone:
-        await client.srem(WORKERS_KEY, *gone)
-    return [msgspec.json.decode(beat, type=Heartbeat) for beat in packed if beat is not None]
+    beats = []
+    for beat in packed:
+        if beat is None:  # a worker that is gone
+            continue
+        try:
+            beats.append(msgspec.json.decode(beat, type=Heartbeat))
+        except msgspec.DecodeError as error:
+            logger.error("a heartbeat cannot be read: %s", error)
+    return beats
 
 
 async def _forever(look: Any) -> None:

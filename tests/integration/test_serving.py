@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import time
@@ -24,9 +25,10 @@ from registry.database import connect
 from registry.definitions import Catalog
 from registry.features_file import read
 from registry.heartbeat import Heartbeat, PartitionLag
-from registry.keys import CATALOG_KEY, WORKERS_KEY, worker_key
+from registry.keys import CATALOG_KEY, WORKERS_KEY, row_key, worker_key
 from registry.program import compile_program
 from serving.app import ServerOptions, create_app
+from serving.reads import Rows
 from serving.requests import MAX_BODY_BYTES, MAX_ENTITIES, MAX_FEATURES
 from tests.logs import runs
 from tests.oracle.messages import Record
@@ -269,6 +271,51 @@ def test_reads_that_wait_together_are_one(
         ask = {"features": ["current_price"], "entity": {"symbol": "S7"}}
         answers = list(pool.map(lambda _: client.post("/features/online", json=ask), range(40)))
     assert {a.json()["features"]["current_price"]["value"] for a in answers} == {7}
+
+
+def test_as_many_sums_as_entities_in_a_request(
+    client: TestClient, recorded: Catalog, redis_database: str
+) -> None:
+    held = [{"portfolio": f"P{i}", "symbol": "AAPL", "quantity": i} for i in range(MAX_ENTITIES)]
+    tick(redis_database, recorded, "position", held)
+    tick(redis_database, recorded, "price", [{"symbol": "AAPL", "price": 2}])
+    entities = [{"portfolio": position["portfolio"]} for position in held]
+    body = {"features": ["portfolio_exposure"], "entities": entities}
+    results = client.post("/features/batch", json=body).json()["results"]
+    values = [result["features"]["portfolio_exposure"]["value"] for result in results]
+    assert values == [2 * i for i in range(MAX_ENTITIES)]
+
+
+def test_all_that_wait_in_a_moment_are_one_read(redis_database: str) -> None:
+    with redis.Redis.from_url(redis_database) as store:
+        store.mset({f"k{i}": str(i) for i in range(100)})
+        store.config_resetstat()
+
+        async def read_all() -> list[Any]:
+            rows = Rows(redis_database)
+            found = await asyncio.gather(*(rows.get([f"k{i}", "k0"]) for i in range(100)))
+            await rows.close()
+            return found
+
+        found = asyncio.run(read_all())
+        assert found == [[str(i).encode(), b"0"] for i in range(100)]
+        assert store.info("commandstats")["cmdstat_mget"]["calls"] == 1
+
+
+def test_what_is_no_row_spoils_nothing_else(
+    client: TestClient, recorded: Catalog, redis_database: str
+) -> None:
+    tick(redis_database, recorded, "price", [{"symbol": s, "price": 1} for s in "ABCDE"])
+    with redis.Redis.from_url(redis_database) as store:
+        good = store.get(row_key("price", "A"))
+        store.set(row_key("price", "B"), b"junk")
+        store.set(row_key("price", "C"), good[:61] + b"\x09" + good[62:])
+        store.set(row_key("price", "D"), good[:1] + (99).to_bytes(4, "big") + good[5:])
+    entities = [{"symbol": symbol} for symbol in "ABCDE"]
+    body = {"features": ["current_price"], "entities": entities}
+    results = client.post("/features/batch", json=body).json()["results"]
+    statuses = [result["features"]["current_price"]["status"] for result in results]
+    assert statuses == ["ok", "unavailable", "unavailable", "unavailable", "ok"]
 
 
 def test_health_and_metrics(client: TestClient, redis_database: str) -> None:

@@ -48,15 +48,16 @@ def get(
 
 def _candidates(entity: str, kind: str | None) -> list[dict[str, str]]:
     """What an entity's text can mean; the server knows which kind a feature is of."""
-    parts = entity.split("/")
     if kind is not None:
         fields = kind.split(",")
+        parts = entity.split("/", len(fields) - 1)
         if len(fields) != len(parts):
             raise TickwellError(f"{entity} has {len(parts)} parts and --kind names {len(fields)}")
         return [dict(zip(fields, parts, strict=True))]
-    if len(parts) == 2:
-        return [{"portfolio": parts[0], "symbol": parts[1]}]
-    return [{"symbol": entity}, {"portfolio": entity}]
+    one = [{"symbol": entity}, {"portfolio": entity}]
+    portfolio, slash, symbol = entity.partition("/")
+    # EUR/USD may be a symbol, P1/EUR/USD a position
+    return [{"portfolio": portfolio, "symbol": symbol}, *one] if slash else one
 
 
 def _ask(client: Any, candidates: Sequence[Mapping[str, str]], features: Sequence[str]) -> Any:
