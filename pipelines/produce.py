@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -174,12 +175,16 @@ class TickProducer:
     ) -> Sent:
         """Send ticks, at most `rate` a second. Raises `BrokerUnavailable` if any was not taken."""
         began = time.monotonic()
-        for number, tick in enumerate(ticks):
+        for number in count():
             if rate is not None:
                 ahead = number / rate - (time.monotonic() - began)
                 if ahead > 0:
                     self._producer.poll(0)
                     time.sleep(ahead)
+            # read only now: its time may be the moment
+            tick = next(ticks, None)
+            if tick is None:
+                break
             self.send(tick)
             if number % 1000 == 0 or (rate is not None and rate < 1000):
                 progress(self.sent)

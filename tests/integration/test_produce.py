@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -84,6 +85,14 @@ def test_the_command(
         told = running.run_tickwell("produce", str(tmp_path / "t.csv"), "--source", "price", *maps)
         assert "500 ticks are in" in told
         assert_in_topic(running)
+        now = ("--as-if-now", "--rate", "20", "--limit", "5")
+        told = running.run_tickwell(
+            "produce", str(tmp_path / "t.csv"), "--source", "price", *maps, *now
+        )
+        assert "5 ticks are in" in told
+        sent = [json.loads(r.value or b"") for r in running.records(running.topic("price"))]
+        times = sorted(tick["ts"] for tick in sent)[-5:]
+        assert all(later - earlier >= 30 for earlier, later in pairwise(times))
 
 
 def assert_in_topic(running: Pipeline) -> None:
