@@ -89,7 +89,7 @@ def read_ticks(
         there = list(batch.schema.names)
         names = {field: columns.get(field, field) for field in (*needed, *optional)}
         for field in (*needed, *columns):
-            if names.get(field, field) not in there:
+            if columns.get(field, field) not in there:
                 raise ColumnMissing(file, field, there)
         used = {field: name for field, name in names.items() if name in there}
         for row in batch.select(list(dict.fromkeys(used.values()))).to_pylist():
