@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache
 from itertools import pairwise
 
 import mpmath
@@ -162,14 +163,20 @@ def evaluate(feature: Feature, window: list[tuple[float, ...]]) -> Value:
         return Value("ok", values[-1], magnitude)
     if feature.function == "mean":
         return Value("ok", float(sum(map(Fraction, values)) / len(values)), magnitude)
-    return _volatility(values)
+    return _volatility(tuple(values))
 
 
-def _volatility(prices: list[float]) -> Value:
+@lru_cache(100_000)
+def _log(price: float) -> mpmath.mpf:
+    return mpmath.log(mpmath.mpf(price))
+
+
+@lru_cache(100_000)
+def _volatility(prices: tuple[float, ...]) -> Value:
     """Sample standard deviation (ddof = 1) of the log returns, to fifty digits."""
     if any(price <= 0 for price in prices):
         return Value("undefined", None, 0.0)
-    logs = [mpmath.log(mpmath.mpf(price)) for price in prices]
+    logs = [_log(price) for price in prices]
     returns = [after - before for before, after in pairwise(logs)]
     mean = mpmath.fsum(returns) / len(returns)
     variance = mpmath.fsum((r - mean) ** 2 for r in returns) / (len(returns) - 1)
