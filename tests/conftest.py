@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Literal
 
 import psycopg2
 import pytest
@@ -20,6 +21,7 @@ from hypothesis import HealthCheck, settings
 
 from registry import migrations
 from registry.database import connect
+from tests import containers
 from tickwell.process import Process, Spec
 
 settings.register_profile(
@@ -50,30 +52,14 @@ def embedded(make: Callable[[], tuple[Spec, str]]) -> Iterator[str]:
         process.stop()
 
 
-def containers() -> bool:
-    """Whether a Docker engine answers."""
-    if not Path("/var/run/docker.sock").exists() and "DOCKER_HOST" not in os.environ:
-        return False
-    import docker
-
-    try:
-        docker.from_env(timeout=2).ping()
-    except docker.errors.DockerException:
-        return False
-    return True
-
-
 @pytest.fixture(scope="session")
 def kafka(data: Path) -> Iterator[str]:
     """The bootstrap address of an Apache Kafka (of Tansu where there is no Java)."""
     with ExitStack() as stack:
         if "TICKWELL_KAFKA" in os.environ:
             yield os.environ["TICKWELL_KAFKA"]
-        elif containers():
-            from testcontainers.kafka import KafkaContainer
-
-            container = stack.enter_context(KafkaContainer("apache/kafka:4.3.1").with_kraft())
-            yield container.get_bootstrap_server()
+        elif containers.engine_answers():
+            yield stack.enter_context(containers.KafkaContainer()).bootstrap
         else:
             from tickwell.embedded.broker import broker, choose
 
@@ -102,18 +88,15 @@ def hot_redis(data: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _redis(data: Path, tier: str) -> Iterator[str]:
-    if containers():
-        from testcontainers.redis import RedisContainer
-
-        with RedisContainer("valkey/valkey:9.1") as container:
+def _redis(data: Path, tier: Literal["warm", "hot"]) -> Iterator[str]:
+    if containers.engine_answers():
+        with containers.valkey(tier) as container:
             host, port = container.get_container_host_ip(), container.get_exposed_port(6379)
             yield f"redis://{host}:{port}/0"
     else:
         from tickwell.embedded.valkey import valkey
 
-        warm = tier == "warm"
-        with embedded(lambda: valkey(data / f"redis-{tier}", "warm" if warm else "hot")) as url:
+        with embedded(lambda: valkey(data / f"redis-{tier}", tier)) as url:
             yield url
 
 
@@ -123,11 +106,8 @@ def postgres(data: Path) -> Iterator[str]:
     with ExitStack() as stack:
         if "TICKWELL_POSTGRES" in os.environ:
             yield os.environ["TICKWELL_POSTGRES"]
-        elif containers():
-            from testcontainers.postgres import PostgresContainer
-
-            container = stack.enter_context(PostgresContainer("postgres:18", driver=None))
-            yield container.get_connection_url()
+        elif containers.engine_answers():
+            yield stack.enter_context(containers.postgres()).get_connection_url()
         else:
             from tickwell.embedded.postgres import postgres as server
 
