@@ -106,6 +106,13 @@ def _converted(name: str, value: Any, cls: type[Settings]) -> Any:
         raise SettingError(PREFIX + name.upper(), str(value), str(error)) from None
 
 
+def _scheme(url: str) -> str:
+    try:
+        return urlsplit(url).scheme
+    except ValueError:  # brackets that hold no address
+        return ""
+
+
 def _check(settings: Settings) -> None:
     def must(right: bool, name: str, what: str) -> None:
         if not right:
@@ -120,7 +127,7 @@ def _check(settings: Settings) -> None:
     ):
         value = getattr(settings, name)
         must(
-            not value or urlsplit(value).scheme in schemes,
+            not value or _scheme(value) in schemes,
             name,
             f"must be a URL that begins with {schemes[0]}://",
         )

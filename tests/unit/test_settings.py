@@ -31,6 +31,7 @@ def test_a_secret_in_a_file_is_not_shown(tmp_path: Path) -> None:
         ("TICKWELL_PORT", "70000"),
         ("TICKWELL_KAFKA", "localhost"),
         ("TICKWELL_REDIS", "localhost:6379"),
+        ("TICKWELL_REDIS", "redis://[secret@h"),
         ("TICKWELL_POSTGRES", "mysql://secret@h/d"),
         ("TICKWELL_HISTORY", "10"),
         ("TICKWELL_PARTITIONS", "0"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,18 +29,31 @@ def status(
         health = Client(current.environment.get("TICKWELL_URL", "")).health()
     except TickwellError as error:
         health = {"status": "unavailable", "detail": str(error), "workers": {}}
-    workers = [beat for beats in health.get("workers", {}).values() for beat in beats]
+    workers = {sink: beats for sink, beats in health.get("workers", {}).items() if beats}
     found = {
         "phase": current.phase,
         "health": health["status"],
         "processes": msgspec.to_builtins(current.processes),
-        "lag": {beat["sink"]: sum(part["lag"] for part in beat["lag"]) for beat in workers},
-        "rejected": {beat["sink"]: beat["rejected"] for beat in workers},
+        "lag": {sink: _lag(beats) for sink, beats in workers.items()},
+        "rejected": {sink: _rejected(beats) for sink, beats in workers.items()},
     }
     if as_json:
         typer.echo(json.dumps(found))
     else:
         _show(found)
+
+
+def _lag(beats: Sequence[Mapping[str, Any]]) -> int:
+    """How many messages the workers of a sink are behind, together."""
+    return sum(part["lag"] for beat in beats for part in beat["lag"])
+
+
+def _rejected(beats: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """What the workers of a sink have rejected, together, by reason."""
+    counts: Counter[str] = Counter()
+    for beat in beats:
+        counts.update(beat["rejected"])
+    return dict(counts)
 
 
 def _show(found: dict[str, Any]) -> None:
