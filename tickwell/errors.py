@@ -32,6 +32,10 @@ class NotRunning(TickwellError):
         super().__init__(f"nothing runs on {data}: start it with `tickwell up --data {data}`")
 
 
+class Stopped(Exception):
+    """Asked to stop before everything had started; nobody need be told."""
+
+
 class ServiceFailed(TickwellError):
     """A service or a process did not come up."""
 

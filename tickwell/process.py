@@ -9,10 +9,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 
-from tickwell.errors import ServiceFailed
+from tickwell.errors import ServiceFailed, Stopped
 
 POLL_SECONDS = 0.05
+NEVER = Event()
+"""For who need not stop early."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +62,11 @@ class Process:
             )
         return self._popen.pid
 
-    def wait_ready(self) -> None:
-        """Wait until it answers. Raises `ServiceFailed` when it ends first, or never does."""
+    def wait_ready(self, stopped: Event = NEVER) -> None:
+        """Wait until it answers.
+
+        Raises `ServiceFailed` when it ends first or never does, `Stopped` when `stopped` is set.
+        """
         deadline = time.monotonic() + self.spec.start_seconds
         why = "no answer"
         while time.monotonic() < deadline:
@@ -71,7 +77,8 @@ class Process:
                 self.spec.check()
             except OSError as error:
                 why = str(error)
-                time.sleep(POLL_SECONDS)
+                if stopped.wait(POLL_SECONDS):
+                    raise Stopped from None
             else:
                 return
         self.stop()

@@ -7,11 +7,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import msgspec
 from msgspec import Struct
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from tickwell.errors import AlreadyRunning, NotRunning
+
+PROBE_SECONDS = 0.5
+"""Longer than anybody holds the lock who only looks."""
 
 
 class ProcessView(Struct, frozen=True):
@@ -50,11 +55,15 @@ def write(data: Path, state: State) -> None:
 
 
 def read(data: Path) -> State:
-    """The state of a running `up`. Raises `NotRunning`."""
-    state = last(data)
-    if state is None or not is_running(data):
+    """The state of a running `up`. Raises `NotRunning`.
+
+    What an earlier one left is not taken for its state: it has none before its first service.
+    """
+    pid = running_pid(data)
+    if pid is None:
         raise NotRunning(data)
-    return state
+    state = last(data)
+    return state if state is not None and state.pid == pid else State(pid, "starting", (), {})
 
 
 def last(data: Path) -> State | None:
@@ -68,21 +77,47 @@ def last(data: Path) -> State | None:
 @contextmanager
 def locked(data: Path) -> Iterator[None]:
     """Hold the directory. Raises `AlreadyRunning`. The lock goes with the process that holds it."""
-    file = data / "run" / "lock"
+    file = _lock_file(data)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w") as handle:
+    with file.open("a+") as handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            running = last(data)
-            raise AlreadyRunning(data, running.pid if running else None) from None
+            _lock(handle)
+        except BlockingIOError:
+            raise AlreadyRunning(data, running_pid(data)) from None
+        handle.truncate(0)
+        handle.write(f"{os.getpid()}\n")
+        handle.flush()
         yield
+
+
+@retry(
+    retry=retry_if_exception_type(BlockingIOError),
+    stop=stop_after_delay(PROBE_SECONDS),
+    wait=wait_fixed(PROBE_SECONDS / 20),
+    reraise=True,
+)
+def _lock(handle: IO[str]) -> None:
+    """Lock it, waiting as long as somebody may who only looks whether it is locked."""
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def is_running(data: Path) -> bool:
     """Whether somebody holds the directory."""
+    return running_pid(data) is not None
+
+
+def running_pid(data: Path) -> int | None:
+    """Who holds the directory; None when nobody does, or does since this very moment."""
     try:
-        with locked(data):
-            return False
-    except AlreadyRunning:
-        return True
+        with _lock_file(data).open() as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(handle.read())
+    except (FileNotFoundError, ValueError):
+        return None
+    return None
+
+
+def _lock_file(data: Path) -> Path:
+    return data / "run" / "lock"

@@ -21,10 +21,10 @@ import psutil
 
 from tickwell import state
 from tickwell.embedded.broker import Broker, broker, choose
-from tickwell.embedded.ports import connect, is_free
+from tickwell.embedded.ports import HOST, connect, is_free
 from tickwell.embedded.postgres import postgres
 from tickwell.embedded.valkey import valkey
-from tickwell.errors import TickwellError
+from tickwell.errors import Stopped, TickwellError
 from tickwell.migrate import migrate
 from tickwell.process import Process, Spec
 from tickwell.reaper import Reaper, stop
@@ -35,6 +35,9 @@ WATCH_SECONDS = 0.25
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
 STEADY_SECONDS = 30.0
 """Who has run this long starts again without a pause."""
+
+METRICS = ("worker-online", "worker-offline")
+"""They serve metrics on TICKWELL_METRICS_PORT and the port after it."""
 
 Say = Callable[[str], None]
 
@@ -69,18 +72,20 @@ class Supervisor:
         self._publishing = Lock()
         self._reaper = Reaper()
 
-    def start(self) -> None:
-        """Start everything. Raises what `migrate` raises, and `ServiceFailed`."""
+    def start(self, stopped: Event) -> None:
+        """Start everything. Raises what `migrate` raises, `ServiceFailed`, and `Stopped`."""
         self._end_leftovers()
         if not is_free(self.settings.host, self.settings.port):
             raise TickwellError(f"port {self.settings.port} is taken: name another one with --port")
-        self.settings = self._start_services()
+        self.settings = self._start_services(stopped)
+        if stopped.is_set():
+            raise Stopped
         self.say("tables, features and topics")
         migrate(self.settings)
         for name in self._process_names():
             self._start(Process(self._spec(name)))
         for kept in self._kept:
-            kept.process.wait_ready()
+            kept.process.wait_ready(stopped)
             kept.state = "running"
         self.phase = "running"
         self._publish()
@@ -124,7 +129,7 @@ class Supervisor:
 
     # -- starting
 
-    def _start_services(self) -> Settings:
+    def _start_services(self, stopped: Event) -> Settings:
         """Start what no URL names; returns the settings with every address."""
         settings, services = self.settings, self._data / "services"
         made: dict[str, Callable[[], tuple[Spec, str]]] = {
@@ -134,12 +139,13 @@ class Supervisor:
         }
         if not settings.kafka:
             kind = choose(self.broker)
-            made["kafka"] = lambda: broker(services / kind, kind)
+            made["kafka"] = lambda: broker(services / kind, kind, self.say, stopped)
         wanted = {name: make for name, make in made.items() if not getattr(settings, name)}
         with ThreadPoolExecutor(max(1, len(wanted))) as pool:
-            found = dict(zip(wanted, pool.map(self._start_service, wanted.values()), strict=True))
+            started = pool.map(lambda make: self._start_service(make, stopped), wanted.values())
+            found = dict(zip(wanted, started, strict=True))
         settings = msgspec.structs.replace(settings, **found)
-        url = f"http://{settings.host}:{settings.port}"
+        url = f"http://{_reached_at(settings.host)}:{settings.port}"
         self.settings = msgspec.structs.replace(settings, url=url, data=str(self._data))
         names = ("kafka", "redis", "redis_hot", "postgres", "url")
         self.environment = {
@@ -147,12 +153,12 @@ class Supervisor:
         }
         return self.settings
 
-    def _start_service(self, make: Callable[[], tuple[Spec, str]]) -> str:
+    def _start_service(self, make: Callable[[], tuple[Spec, str]], stopped: Event) -> str:
         spec, address = make()
         self.say(f"{spec.name} on {spec.address}")
         process = Process(spec)
         self._start(process)
-        process.wait_ready()
+        process.wait_ready(stopped)
         return address
 
     def _start(self, process: Process) -> None:
@@ -177,14 +183,22 @@ class Supervisor:
             f"{PREFIX}{field.upper()}": str(getattr(settings, field))
             for field in ("data", "features", "group", "history", "capacity", "rejected_topic")
         }
-        is_server = name == "server"
+        host, address, check = _reached_at(settings.host), "", lambda: None
+        if name == "server":
+            address, check = (
+                f"{settings.host}:{settings.port}",
+                lambda: connect(host, settings.port),
+            )
+        elif settings.metrics_port and name in METRICS:
+            port = settings.metrics_port + METRICS.index(name)
+            address, chosen[f"{PREFIX}METRICS_PORT"] = f"{HOST}:{port}", str(port)
         return Spec(
             name=name,
             argv=[sys.executable, "-m", "tickwell", *arguments[name]],
             log=self._data / "services" / "log" / f"{name}.log",
-            address=f"{settings.host}:{settings.port}" if is_server else "",
+            address=address,
             env={**chosen, **self.environment, "PYTHONUNBUFFERED": "1"},
-            check=(lambda: connect(settings.port)) if is_server else (lambda: None),
+            check=check,
         )
 
     def _end_leftovers(self) -> None:
@@ -195,12 +209,18 @@ class Supervisor:
                 continue
             try:
                 process = psutil.Process(left.pid)
-                ours = str(self._data) in " ".join([*process.cmdline(), *_environment(process)])
+                ours = self._is_ours(process)
             except psutil.Error:
                 continue
             if ours:
                 self.say(f"ending {left.name}, which was left behind")
                 stop(left.pid, 15)
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        """Whether a process works on this directory; its pid may have gone to another since."""
+        told = " ".join([*process.cmdline(), *_environment(process)])
+        # Valkey writes its title over both, but works in its directory
+        return str(self._data) in told or Path(process.cwd()).is_relative_to(self._data)
 
     # -- watching
 
@@ -215,6 +235,8 @@ class Supervisor:
         code = kept.process.exit_code()
         if code is None:
             return
+        if kept.process.pid is not None:
+            self._reaper.stopped(kept.process.pid)  # the number may go to a stranger
         steady = now - kept.started > STEADY_SECONDS
         kept.pause = FIRST_PAUSE if steady else min(LONGEST_PAUSE, kept.pause * 2 or FIRST_PAUSE)
         kept.due = now + (0 if steady else kept.pause)
@@ -227,6 +249,11 @@ class Supervisor:
         with self._publishing:  # services start in threads
             current = State(os.getpid(), self.phase, self.processes(), self.environment)
             state.write(self._data, current)
+
+
+def _reached_at(host: str) -> str:
+    """Where a server that listens on `host` is reached from this machine."""
+    return HOST if host == "0.0.0.0" else host
 
 
 def _environment(process: psutil.Process) -> list[str]:

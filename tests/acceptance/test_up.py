@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
@@ -40,7 +41,8 @@ class Up:
     def __init__(self, data: Path) -> None:
         self.data = data
         self.port = keep_port(data.with_suffix(".port"))
-        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("TICKWELL_")}
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("TICKWELL_")}
+        self.environment = {**inherited, "LC_ALL": "C"}  # Java takes its encoding of names from it
 
     def run(self, *arguments: str, fails: bool = False) -> str:
         done = subprocess.run(
@@ -75,7 +77,7 @@ class Up:
 def up() -> Iterator[Up]:
     place = Path(tempfile.mkdtemp(prefix="tickwell-up-"))
     place.chmod(0o755)
-    started = Up(place / "data")
+    started = Up(place / "dà ta")
     yield started
     subprocess.run(
         [sys.executable, "-m", "tickwell", "down", "--data", str(started.data)],
@@ -116,6 +118,9 @@ def test_from_nothing_to_features_and_down(up: Up) -> None:
     wait_for("the window is full", value)
     pids = [process["pid"] for process in processes.values()]
     assert "stopped" in up.run("down")
+    order = re.findall(r"stopping ([\w-]+)", (up.data / "run/up.log").read_text())
+    assert order[:4] == ["demo", "worker-offline", "worker-online", "server"]
+    assert set(order[4:]) == PROCESSES - set(order[:4])
     assert not [pid for pid in pids if psutil.pid_exists(pid)]
     assert "nothing runs" in up.run("status", fails=True)
 
@@ -162,3 +167,67 @@ def test_on_tansu_without_the_demo(up: Up) -> None:
     up.start("--broker", "tansu", "--no-demo")
     wait_for("all is well", lambda: healthy(up))
     assert up.processes().keys() == PROCESSES - {"kafka", "demo"} | {"tansu"}
+
+
+def test_killed_with_its_reaper_the_next_one_ends_what_is_left(up: Up) -> None:
+    up.start()
+    left = {process["name"]: process["pid"] for process in up.processes().values()}
+    supervisor = psutil.Process(up.supervisor())
+    reaper = [child for child in supervisor.children() if "tickwell.reaper" in child.cmdline()]
+    for process in (*reaper, supervisor):
+        process.kill()
+    up.start()
+    # above all no second Valkey or Postgres in the same directory
+    assert not [name for name, pid in left.items() if psutil.pid_exists(pid)]
+    wait_for("all is well", lambda: healthy(up))
+
+
+def test_another_address_and_metrics_of_both_workers(up: Up) -> None:
+    with socket.socket() as first, socket.socket() as second:
+        for _ in range(100):
+            first.bind(("127.0.0.1", 0))
+            port: int = first.getsockname()[1]
+            if second.connect_ex(("127.0.0.1", port + 1)):
+                break
+    up.environment |= {"TICKWELL_HOST": "127.0.0.2", "TICKWELL_METRICS_PORT": str(port)}
+    up.start("--no-demo")
+    wait_for("all is well", lambda: healthy(up))
+    processes = up.processes()
+    assert processes["server"]["address"] == f"127.0.0.2:{up.port}"
+    for number, name in enumerate(("worker-online", "worker-offline")):
+        assert processes[name]["address"] == f"127.0.0.1:{port + number}"
+        assert processes[name]["restarts"] == 0
+        assert httpx.get(f"http://127.0.0.1:{port + number}/metrics").status_code == 200
+
+
+def test_it_stops_while_maven_is_at_work(up: Up) -> None:
+    programs = up.data.parent / "bin"
+    programs.mkdir()
+    at_work = programs / "at-work"
+    for name, script in (
+        ("java", "echo 'openjdk version \"17\"' >&2"),
+        ("mvn", f"touch '{at_work}'; exec sleep 120"),
+    ):
+        (programs / name).write_text(f"#!/bin/sh\n{script}\n")
+        (programs / name).chmod(0o755)
+    up.environment |= {
+        "PATH": f"{programs}{os.pathsep}{up.environment['PATH']}",
+        "XDG_CACHE_HOME": str(up.data.parent / "cache"),
+    }
+    log = up.data.parent / "up.log"
+    with log.open("wb") as output:
+        running = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "tickwell", "up"),
+                *("--data", str(up.data), "--port", str(up.port)),
+            ],
+            env=up.environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    wait_for("Maven is at work", at_work.exists)
+    started = psutil.Process(running.pid).children(recursive=True)
+    running.terminate()
+    assert running.wait(30) == 0, log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert not [child for child in started if child.is_running()]

@@ -6,14 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 from typing import Annotated
 
 import typer
 
-from tickwell.errors import TickwellError
+from tickwell.errors import Stopped, TickwellError
 from tickwell.settings import Settings
 
 START_SECONDS = 300.0
@@ -67,19 +68,25 @@ def _run(settings: Settings, broker: BrokerName, demo: bool) -> None:
     with state.locked(Path(settings.data)):
         supervisor = Supervisor(settings, broker.value, demo, say)
         try:
-            supervisor.start()
+            supervisor.start(stopped)
             url = supervisor.settings.url
             say(f"ready at {url}; Ctrl-C stops everything")
             if demo and console.is_terminal:
                 quiet.set()
-                watcher = Thread(target=supervisor.watch, args=(stopped,))
-                watcher.start()
-                LiveView(url, supervisor.processes, console).run(stopped)
-                watcher.join()
-                quiet.clear()
+                with ThreadPoolExecutor(1) as pool:
+                    watching = pool.submit(supervisor.watch, stopped)
+                    watching.add_done_callback(lambda _: stopped.set())
+                    try:
+                        LiveView(url, supervisor.processes, console).run(stopped)
+                    finally:  # or the watcher would start again what is being stopped
+                        stopped.set()
+                        quiet.clear()
+                    watching.result()
             else:
                 say(f"try: {_try_it(url)}")
                 supervisor.watch(stopped)
+        except Stopped:
+            say("asked to stop")
         finally:
             supervisor.stop()
 
@@ -95,9 +102,9 @@ def _detach(settings: Settings, broker: BrokerName, demo: bool) -> None:
 
     data = Path(settings.data)
     if state.is_running(data):
-        running = state.last(data)
-        raise AlreadyRunning(data, running.pid if running else None)
+        raise AlreadyRunning(data, state.running_pid(data))
     log = data / "run" / "up.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         child = subprocess.Popen(
             [

@@ -11,16 +11,18 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
+from threading import Event
 from typing import Literal
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from tickwell.embedded.ports import HOST, keep_port
-from tickwell.errors import ServiceFailed, TickwellError
-from tickwell.process import Spec
+from tickwell.errors import ServiceFailed, Stopped, TickwellError
+from tickwell.process import NEVER, POLL_SECONDS, Spec
 
 Broker = Literal["auto", "kafka", "tansu"]
 JAVA = 17
@@ -29,6 +31,8 @@ JVM = [
     *("-Xmx512m", "-Xms256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=4"),
     *("-Xshare:auto", "-Djava.awt.headless=true"),
 ]
+UTF_8 = {"LC_ALL": "C.UTF-8"}
+"""Java reads the names of files in the locale's encoding, and cannot in that of `C`."""
 
 
 def choose(wanted: Broker) -> Literal["kafka", "tansu"]:
@@ -46,13 +50,27 @@ def choose(wanted: Broker) -> Literal["kafka", "tansu"]:
     return "tansu"
 
 
-def broker(data: Path, kind: Literal["kafka", "tansu"]) -> tuple[Spec, str]:
-    """What to run for a broker in `data`, and its bootstrap address."""
-    return _kafka(data) if kind == "kafka" else _tansu(data)
+def broker(
+    data: Path,
+    kind: Literal["kafka", "tansu"],
+    say: Callable[[str], None] = lambda line: None,
+    stopped: Event = NEVER,
+) -> tuple[Spec, str]:
+    """What to run for a broker in `data`, and its bootstrap address.
+
+    The first Kafka of a machine brings its jars, which takes a while: `say` is told, and `stopped`
+    ends it. Raises `TickwellError`, and `Stopped`.
+    """
+    return _kafka(data, say, stopped) if kind == "kafka" else _tansu(data)
 
 
-def _kafka(data: Path) -> tuple[Spec, str]:
-    jars = _jars()
+def _kafka(data: Path, say: Callable[[str], None], stopped: Event) -> tuple[Spec, str]:
+    if "," in str(data):
+        raise TickwellError(
+            f"Apache Kafka cannot keep its log in {data}: for it a comma separates directories; "
+            "name another one with --data, or use --broker tansu"
+        )
+    jars = _jars(say, stopped)
     data.mkdir(parents=True, exist_ok=True)
     port, controller = keep_port(data / "port"), keep_port(data / "controller-port")
     properties = data / "server.properties"
@@ -67,6 +85,7 @@ def _kafka(data: Path) -> tuple[Spec, str]:
         [*java, "kafka.Kafka", str(properties)],
         log,
         address,
+        env=UTF_8,
         check=lambda: _check(address),
         stop_seconds=20,
     )
@@ -82,7 +101,7 @@ listeners=PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller}
 advertised.listeners=PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller}
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
-log.dirs={log_dir}
+log.dirs={_escaped(str(log_dir))}
 num.partitions=4
 auto.create.topics.enable=false
 default.replication.factor=1
@@ -99,6 +118,12 @@ log.cleaner.dedupe.buffer.size=16777216
 """
 
 
+def _escaped(value: str) -> str:
+    """A value as `java.util.Properties` reads it: Latin-1, all else as UTF-16 code units."""
+    units = value.replace("\\", "\\\\").encode("utf-16-be").hex(" ", 2).split()
+    return "".join(chr(int(unit, 16)) if unit < "0080" else f"\\u{unit}" for unit in units)
+
+
 def _format(log_dir: Path, properties: Path, java: list[str], log: Path) -> None:
     """Format the storage at the first time; a directory that was left half-formatted is renewed."""
     formatted = log_dir / "formatted"
@@ -106,36 +131,39 @@ def _format(log_dir: Path, properties: Path, java: list[str], log: Path) -> None
         return
     shutil.rmtree(log_dir, ignore_errors=True)
     command = [*java, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(properties)]
-    made = subprocess.run([*command, "--standalone"], capture_output=True, text=True, check=False)
+    made = subprocess.run(
+        [*command, "--standalone"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **UTF_8},
+        check=False,
+    )
     if made.returncode != 0:
         log.write_text(made.stdout + made.stderr)
         raise ServiceFailed("kafka", "its storage could not be formatted", log)
     formatted.touch()
 
 
-def _jars() -> Path:
+def _jars(say: Callable[[str], None], stopped: Event) -> Path:
     """The folder of Kafka's jars, brought by Maven at the first time."""
-    pom = _pom()
+    pom = Path(__file__).with_name("pom.xml")
     digest = hashlib.sha256(pom.read_bytes()).hexdigest()[:12]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tickwell"
     jars = cache / f"kafka-{digest}"
     if jars.exists():
         return jars
     cache.mkdir(parents=True, exist_ok=True)
+    say("Maven brings Apache Kafka, about 44 MB; the next time it is here")
     with tempfile.TemporaryDirectory(dir=cache) as work:
-        brought = subprocess.run(
-            [
-                *("mvn", "-q", "-B", "-f", str(pom), "dependency:copy-dependencies"),
-                *(f"-DoutputDirectory={work}/jars", "-DincludeScope=runtime"),
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if brought.returncode != 0:
+        told = Path(work, "maven.log")
+        command = [
+            *("mvn", "-q", "-B", "-f", str(pom), "dependency:copy-dependencies"),
+            *(f"-DoutputDirectory={work}/jars", "-DincludeScope=runtime"),
+        ]
+        if _run(command, told, stopped) != 0:
             raise TickwellError(
                 "Maven could not bring Apache Kafka's jars; `--broker tansu` needs none. "
-                + (brought.stdout + brought.stderr).strip()[-500:]
+                + told.read_text(errors="replace").strip()[-500:]
             )
         try:
             Path(work, "jars").rename(jars)
@@ -145,11 +173,22 @@ def _jars() -> Path:
     return jars
 
 
-def _pom() -> Path:
-    """The pom in a checkout, or the copy that an installed package carries."""
-    checkout = Path(__file__).parents[2] / "compose/kafka/pom.xml"
-    packaged = Path(__file__).with_name("pom.xml")
-    return checkout if checkout.exists() else packaged
+def _run(command: list[str], log: Path, stopped: Event) -> int:
+    """The exit code of a command. Raises `Stopped`, once the command has ended."""
+    with log.open("wb") as output:
+        running = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    while (code := running.poll()) is None:
+        if stopped.wait(POLL_SECONDS):
+            running.terminate()
+            running.wait()
+            raise Stopped
+    return code
 
 
 def _tansu(data: Path) -> tuple[Spec, str]:

@@ -20,9 +20,9 @@ def keep_port(file: Path) -> int:
     return port
 
 
-def connect(port: int) -> None:
-    """Raises OSError while nothing listens on the port."""
-    socket.create_connection((HOST, port), 1).close()
+def connect(host: str, port: int) -> None:
+    """Raises OSError while nothing listens there."""
+    socket.create_connection((host, port), 1).close()
 
 
 def is_free(host: str, port: int) -> bool:

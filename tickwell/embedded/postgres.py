@@ -124,11 +124,18 @@ def _ensure_user(name: str) -> None:
 
 
 def _password(file: Path) -> str:
-    if not file.exists():
-        file.touch(mode=0o600)
-        file.write_text(secrets.token_hex(24))
+    """The password in `file`, made at the first time; a file that was left empty is no password."""
+    if not file.exists() or not file.stat().st_size:
+        unfinished = file.with_suffix(".unfinished")
+        unfinished.unlink(missing_ok=True)
+        unfinished.touch(mode=0o600, exist_ok=False)
+        with unfinished.open("w") as handle:
+            handle.write(secrets.token_hex(24))
+            handle.flush()
+            os.fsync(handle.fileno())  # a cluster must not outlive its password
         if os.geteuid() == 0:
-            shutil.chown(file, SYSTEM_USER)
+            shutil.chown(unfinished, SYSTEM_USER)
+        unfinished.replace(file)
     return file.read_text()
 
 
