@@ -37,6 +37,9 @@ from registry.keys import entity_id
 KNOWN_KEYS = 1_000_000
 """How many message keys are remembered as well-formed before the memory starts anew."""
 
+NO_TIMESTAMP = -1
+"""Kafka's, for a record that has none."""
+
 _BAD = object()
 
 
@@ -133,8 +136,8 @@ class Decoder:
             for place, getter in enumerate(self._fields):
                 values[:, place] = _doubles(map(getter, decoded), len(decoded))
             names = list(zip(*(map(getter, decoded) for getter in self._keys), strict=True))
-            known_at = found.known_at()[at]
-            fine = in_range & fits & (ops != 255) & (times <= known_at + self.source.skew_ns)
+            latest = found.known_at()[at] + self.source.skew_ns
+            fine = in_range & fits & (ops != 255) & (times <= latest)
             fine &= self._keys_match(names, found, at)
             fine &= self._fields_fit(values, ops)
             values[ops == RESET] = math.nan
@@ -156,9 +159,10 @@ class Decoder:
 
     def _judge(self, i: int, found: _Found) -> Tick | None:
         record, index, raw = found.tick(i)
-        known_at = int(found.run.timestamps[record]) * 10**6
         try:
-            return judge(raw, self.source, found.run.keys[record], known_at)
+            return judge(
+                raw, self.source, found.run.keys[record], int(found.record_known_at[record])
+            )
         except Rejected as rejected:
             found.reject(record, index, rejected, raw)
             return None
@@ -177,7 +181,7 @@ class Decoder:
     def _clamped(self, ts: int | str) -> int:
         if isinstance(ts, str):
             parsed = parse_rfc_3339(ts)
-            return -1 if parsed is None else min(parsed, LATEST)
+            return -1 if parsed is None else max(-1, min(parsed, LATEST))
         return max(-1, min(ts * self._factor, LATEST))
 
     def _keys_match(self, names: list[tuple[str, ...]], found: _Found, at: Any) -> Any:
@@ -243,7 +247,7 @@ class Decoder:
             seq=seq,
             op=op,
             fields=fields,
-            known_at=run.timestamps[record] * 10**6,
+            known_at=found.known_at(),
             rejected=found.rejected,
             raw=found.raws,
         )
@@ -254,6 +258,8 @@ class _Found:
 
     def __init__(self, run: Run) -> None:
         self.run = run
+        # bounded, for where producers set it anything can come, and nanoseconds have 64 bits
+        self.record_known_at = np.clip(run.timestamps, NO_TIMESTAMP, LATEST // 10**6) * 10**6
         self.records: Sequence[int] = []
         self.indexes: Sequence[int] = []
         self.raws: Sequence[bytes] = []
@@ -274,12 +280,13 @@ class _Found:
         return self.records[i], self.indexes[i], self.raws[i]
 
     def known_at(self) -> Any:
-        return self.run.timestamps[np.array(self.records, np.int64)] * 10**6
+        return self.record_known_at[np.array(self.records, np.int64)]
 
     def message_keys(self, at: Any) -> list[bytes | None]:
-        if len(at) == len(self.run.keys) == len(self.records):
-            return list(self.run.keys)
-        return [self.run.keys[self.records[i]] for i in at.tolist()]
+        keys = self.run.keys
+        if self.records == range(len(keys)) and len(at) == len(keys):
+            return list(keys)
+        return [keys[self.records[i]] for i in at.tolist()]
 
     def keep(self, good: Any) -> None:
         places = np.flatnonzero(good).tolist()
@@ -297,7 +304,7 @@ class _Found:
                 detail=why.detail,
                 key=run.keys[record],
                 value=raw,
-                known_at=int(run.timestamps[record]) * 10**6,
+                known_at=int(self.record_known_at[record]),
             )
         )
 

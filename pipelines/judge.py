@@ -40,8 +40,12 @@ class Tick:
     fields: tuple[float, ...]
 
 
-TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*(?:"|\Z)|[\[\]{}]', re.DOTALL)
-"""A string, to its end, or a bracket."""
+TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
+"""A string, or a bracket. A string without an end is one to the end: if it were none, each of its
+quotes would be tried, which takes minutes for a message full of them."""
+
+GAP = re.compile(r"[ \t\r\n,]*")
+"""Between the elements of a well-formed array."""
 
 
 class Rejected(Exception):
@@ -177,7 +181,8 @@ def _elements(text: str) -> Iterator[tuple[int, int]]:
     """Where the elements of a well-formed, non-empty JSON array begin and end."""
     at = text.index("[") + 1
     while True:
-        at += len(text[at:]) - len(text[at:].lstrip(" \t\r\n,"))
+        gap = GAP.match(text, at)
+        at = gap.end() if gap else at
         if text[at] == "]":
             return
         _, end = _decoder.raw_decode(text, at)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pipelines.decode import Decoder
 from pipelines.judge import Rejected, judge, split
 from pipelines.runs import Run, Ticks
-from pipelines.times import parse_rfc_3339
+from pipelines.times import LATEST, parse_rfc_3339
 from registry.features_file import read
 from registry.keys import entity_id
 from tests.logs import NOW_MS, messages
@@ -89,6 +89,24 @@ def test_the_fast_way_is_the_definition(message: tuple[bytes | None, bytes | Non
     except Rejected as rejected:
         defined[0, 0] = rejected.reason
     assert {k: v if isinstance(v, str) else v[:5] for k, v in found.items()} == defined  # type: ignore[index]
+
+
+def test_an_element_is_held_against_the_key_of_its_own_message() -> None:
+    """As many ticks as messages, yet not one of each."""
+    array = b'[{"symbol":"X","price":1,"ts":1},{"symbol":"A","price":1,"ts":1}]'
+    found = told(Decoder(PRICE).decode(run_of([(b"X", b"broken"), (b"A", array)])))
+    assert (found[0, 0], found[1, 0]) == ("malformed", "key-mismatch")
+    assert found[1, 1][0] == "A"  # type: ignore[index]
+
+
+@pytest.mark.parametrize("at", [-(2**63), -1, 9_223_372_036_855, 2**63 - 1])
+def test_a_record_with_an_absurd_timestamp_is_still_stored(at: int) -> None:
+    """Where producers set them; stores hold 64 bits of nanoseconds."""
+    values = [(b"A", b'{"symbol":"A","price":1,"ts":1}'), (b"A", b"broken")]
+    ticks = Decoder(PRICE).decode(run_of(values, at))
+    known = [*ticks.known_at.tolist(), *(rejected.known_at for rejected in ticks.rejected)]
+    assert len(set(known)) == 1
+    assert -(10**6) <= known[0] <= LATEST
 
 
 def _float(number: int | float) -> float:
@@ -208,6 +226,16 @@ def test_other_forms_of_time_are_not(ts: str) -> None:
     value = f'{{"symbol":"A","price":1,"ts":{ts}}}'.encode()
     (rejected,) = Decoder(PRICE).decode(run_of([(b"A", value)])).rejected
     assert rejected.reason == ("malformed" if ts.startswith('"') else "unknown-field-type")
+
+
+@pytest.mark.parametrize(
+    "ts", ["0001-01-01T00:00:00Z", "1600-01-01T00:00:00Z", "9999-12-31T23:59:59Z"]
+)
+def test_text_times_far_from_now_are_out_of_range(ts: str) -> None:
+    """The first is what Go writes for a time that was never set."""
+    values = [(b"A", b'{"symbol":"A","price":1,"ts":"%b"}' % ts.encode())] * 2
+    reasons = [rejected.reason for rejected in Decoder(PRICE).decode(run_of(values)).rejected]
+    assert reasons == ["out-of-range"] * 2
 
 
 def test_text_times_are_taken() -> None:
