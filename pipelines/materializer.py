@@ -10,11 +10,9 @@ Computing a run again is harmless: ticks at or before an entity's stored origin 
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from threading import Event
 from typing import Any
 
-import numpy as np
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
 from pipelines.decode import Decoder
@@ -121,15 +119,7 @@ class Materializer:
             raise StoreWentBack(run.topic, run.partition, watermark, run.base_offset)
         if watermark >= run.next_offset:
             return None
-        first = int(np.searchsorted(run.offsets, watermark))
-        return replace(
-            run,
-            base_offset=watermark,
-            offsets=run.offsets[first:],
-            timestamps=run.timestamps[first:],
-            keys=run.keys[first:],
-            values=run.values[first:],
-        )
+        return run.since(watermark)
 
     def _say_why(self, state: RetryCallState) -> None:
         error = None if state.outcome is None else state.outcome.exception()

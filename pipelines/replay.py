@@ -16,11 +16,10 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from threading import Event
 from typing import Any
 
-import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
@@ -233,7 +232,7 @@ class Replay:
         keys = {entity.encode() for entity in wanted.entities}
 
         def store(run: Run) -> Batch:
-            ticks = decoder.decode(_only(run, keys) if keys else run)
+            ticks = decoder.decode(run.only(keys) if keys else run)
             missing = windows.missing(ticks.entities)
             before = Origin(run.topic_id, run.partition, run.base_offset, 0)
             windows.restore(missing, sink.load(part.source, missing, windows.depth, before))
@@ -274,14 +273,10 @@ class Replay:
                     )
                 for run in runs:
                     following = run.next_offset
-                    for bound in (part.start, part.end):
-                        head, run = _cut(run, bound)
-                        if head is not None and bound == part.start:
-                            yield head
-                        elif head is not None:
-                            run = head
-                    if run.next_offset > run.base_offset and run.base_offset < part.end:
-                        yield run
+                    wanted = run.before(part.end)
+                    for piece in (wanted.before(part.start), wanted.since(part.start)):
+                        if piece.next_offset > piece.base_offset:
+                            yield piece
 
     @asynccontextmanager
     async def _consumer(self) -> AsyncIterator[AIOKafkaConsumer]:
@@ -306,36 +301,3 @@ class Replay:
         return [
             schema.id for schema in self._catalog.schemas.values() if schema.source == source.name
         ]
-
-
-def _cut(run: Run, offset: int) -> tuple[Run | None, Run]:
-    """A run in two, before and from `offset` on; the first is None when nothing is before it."""
-    if offset <= run.base_offset:
-        return None, run
-    if offset >= run.next_offset:
-        return run, replace(_part(run, len(run.offsets), None), base_offset=run.next_offset)
-    place = int(np.searchsorted(run.offsets, offset))
-    head = replace(_part(run, 0, place), next_offset=offset)
-    return head, replace(_part(run, place, None), base_offset=offset)
-
-
-def _part(run: Run, start: int, end: int | None) -> Run:
-    return replace(
-        run,
-        offsets=run.offsets[start:end],
-        timestamps=run.timestamps[start:end],
-        keys=run.keys[start:end],
-        values=run.values[start:end],
-    )
-
-
-def _only(run: Run, keys: Collection[bytes]) -> Run:
-    """The records of some message keys; the state of an entity depends on no other."""
-    places = [place for place, key in enumerate(run.keys) if key in keys]
-    return replace(
-        run,
-        offsets=run.offsets[places],
-        timestamps=run.timestamps[places],
-        keys=[run.keys[place] for place in places],
-        values=[run.values[place] for place in places],
-    )

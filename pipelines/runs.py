@@ -8,8 +8,8 @@ The transport delivers one run as one Faust event; a sink stores what came of it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,34 @@ class Run:
     timestamps: Int64s
     keys: Sequence[bytes | None]
     values: Sequence[bytes | None]
+
+    def before(self, offset: int) -> Run:
+        """The part of the run before `offset`; empty, and at its base, when nothing is."""
+        end = max(self.base_offset, min(offset, self.next_offset))
+        return replace(self._records(slice(0, self._place(offset))), next_offset=end)
+
+    def since(self, offset: int) -> Run:
+        """The part of the run from `offset` on; empty, and at its end, when nothing is."""
+        start = max(self.base_offset, min(offset, self.next_offset))
+        return replace(self._records(slice(self._place(offset), None)), base_offset=start)
+
+    def only(self, keys: Collection[bytes]) -> Run:
+        """The records of some message keys, over the same offsets."""
+        return self._records([place for place, key in enumerate(self.keys) if key in keys])
+
+    def _place(self, offset: int) -> int:
+        """The place of the first record at or after `offset`."""
+        return int(np.searchsorted(self.offsets, offset))
+
+    def _records(self, which: slice | list[int]) -> Run:
+        places = range(len(self.offsets))[which] if isinstance(which, slice) else which
+        return replace(
+            self,
+            offsets=self.offsets[which],
+            timestamps=self.timestamps[which],
+            keys=[self.keys[place] for place in places],
+            values=[self.values[place] for place in places],
+        )
 
 
 @dataclass(frozen=True, slots=True)
