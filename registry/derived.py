@@ -13,10 +13,12 @@ from __future__ import annotations
 import ast
 import math
 import operator
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from registry.errors import DefinitionError
+from registry.expressions import parse
 from registry.status import Status, has_value, worst
 
 Binary = Callable[[float, float], float]
@@ -87,10 +89,7 @@ def compile_derived(expression: str, where: str) -> Derived:
 
     Raises `DefinitionError`, naming `where`, for anything else.
     """
-    try:
-        body = ast.parse(expression, mode="eval").body
-    except SyntaxError as error:
-        raise DefinitionError(where, f"`{expression}` cannot be read: {error.msg}") from None
+    body = parse(expression, where)
     sums = False
     match body:
         case ast.Call(func=ast.Name("sum"), args=[inner], keywords=[]):
@@ -112,7 +111,7 @@ def _compile(node: ast.expr, where: str, expression: str) -> Evaluate:
     match node:
         case ast.Name(name):
             return lambda values: values[name]
-        case ast.Constant(float() | int() as number) if not isinstance(number, bool):
+        case ast.Constant(float() | int() as number) if _is_double(number):
             constant = float(number)
             return lambda values: constant
         case ast.UnaryOp(op=ast.USub(), operand=operand):
@@ -127,6 +126,10 @@ def _compile(node: ast.expr, where: str, expression: str) -> Evaluate:
             return lambda values: operation(first(values), second(values))
     raise DefinitionError(
         where,
-        f"`{expression}` may hold names of features, numbers, + - * /, abs(...) and one sum(...) "
-        f"around it all, not `{ast.unparse(node)}`",
+        f"`{expression}` may hold names of features, finite numbers, + - * /, abs(...) and one "
+        f"sum(...) around it all, not `{ast.unparse(node)}`",
     )
+
+
+def _is_double(number: float) -> bool:
+    return not isinstance(number, bool) and abs(number) <= sys.float_info.max

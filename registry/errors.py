@@ -14,13 +14,14 @@ class DefinitionError(RegistryError):
         super().__init__(f"{where}: {what}")
 
 
-class VersionChanged(RegistryError):
+class VersionChanged(DefinitionError):
     """A recorded version is immutable, and the file now defines it otherwise."""
 
-    def __init__(self, ref: str, was: str, now: str) -> None:
+    def __init__(self, where: str, ref: str, what: str) -> None:
         super().__init__(
-            f"{ref} is recorded as `{was}` and now reads `{now}`: a version never changes; "
-            "give the new definition a new version number"
+            where,
+            f"{ref} is recorded, and its {what}: a version never changes; give the new definition "
+            "a new version number",
         )
 
 
@@ -29,6 +30,36 @@ class RegistryEmpty(RegistryError):
 
     def __init__(self) -> None:
         super().__init__("the registry holds no features yet: run `tickwell migrate`")
+
+
+class NewerRegistry(RegistryError):
+    """A newer Tickwell recorded what this one does not know."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"the registry is of a newer Tickwell ({what}): use that one; nothing was changed"
+        )
+
+
+class NotOurView(RegistryError):
+    """Something else has the place of a source's view."""
+
+    def __init__(self, view: str, what: str) -> None:
+        super().__init__(
+            f"{view} {what}: it is not the view that Tickwell makes of the source; rename it or "
+            "move it to another schema, then run `tickwell migrate` again"
+        )
+
+
+class ViewBusy(RegistryError):
+    """A view could not be changed while somebody reads it."""
+
+    def __init__(self, view: str, patience: str) -> None:
+        super().__init__(
+            f"{view} was being read for longer than {patience}, and everybody after would have "
+            "waited: nothing was changed; let that transaction end (pg_stat_activity shows it), "
+            "then run `tickwell migrate` again"
+        )
 
 
 class CorruptRow(RegistryError):

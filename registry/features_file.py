@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
+from keyword import iskeyword
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
 
+from registry import rules
 from registry.definitions import FeatureVersion, Field, Source, TimeUnit
-from registry.derived import compile_derived
 from registry.errors import DefinitionError
 from registry.program import compile_expression
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
-VERSION = re.compile(r"(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})")
-DURATION = re.compile(r"(\d+)(ns|us|ms|s|m|h|d)")
+"""At most 63 characters: Postgres cuts off longer names of views and columns."""
+
+TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
+VERSION = re.compile(r"(0|[1-9][0-9]{0,5})\.(0|[1-9][0-9]{0,5})\.(0|[1-9][0-9]{0,5})")
+DURATION = re.compile(r"([0-9]{1,12})(ns|us|ms|s|m|h|d)")
 NANOSECONDS = {
     "ns": 1,
     "us": 10**3,
@@ -28,6 +35,14 @@ NANOSECONDS = {
     "h": 3600 * 10**9,
     "d": 86_400 * 10**9,
 }
+LARGEST_SKEW = "1d"
+"""One wrong clock can freeze an entity for as long."""
+
+LARGEST_AGE = "36500d"
+MOST_KEYS = 8
+"""Of 255 bytes each: an entry of a Postgres index holds 2,704."""
+
+MOST_FIELDS = 100
 ROUTES = frozenset(
     """online offline batch search versions lineage usage audit activate rollback health metrics
     docs openapi""".split()  # noqa: SIM905
@@ -35,16 +50,19 @@ ROUTES = frozenset(
 """Path segments of the HTTP interface; a feature of that name could not be asked for."""
 
 COLUMNS = frozenset(
-    "ts event_time sequence known_at partition offset entity op".split()  # noqa: SIM905
+    "ts event_time sequence known_at partition offset entity op seq".split()  # noqa: SIM905
 )
-"""Columns that every view has beside the source's own."""
+"""What every tick or every view has beside the source's own."""
+
+T = TypeVar("T")
 
 
 class Definitions(Struct, frozen=True):
-    """What a features file declares, in its order."""
+    """What a features file declares, in its order; `file` names it in errors."""
 
     sources: tuple[Source, ...]
     features: tuple[FeatureVersion, ...]
+    file: str
 
 
 class _Source(Struct, forbid_unknown_fields=True):
@@ -72,8 +90,8 @@ class _Feature(Struct, forbid_unknown_fields=True):
 
 
 class _File(Struct, forbid_unknown_fields=True):
-    source: list[_Source]
-    feature: list[_Feature]
+    source: list[dict[str, Any]]
+    feature: list[dict[str, Any]]
 
 
 def read(path: Path | None = None) -> Definitions:
@@ -82,50 +100,107 @@ def read(path: Path | None = None) -> Definitions:
     Raises `DefinitionError`, which names the file and the place, for anything that is not right.
     """
     name = "registry/features.toml" if path is None else str(path)
+    shipped = files("registry").joinpath("features.toml")
     try:
-        text = (
-            files("registry").joinpath("features.toml").read_text("utf-8")
-            if path is None
-            else path.read_text("utf-8")
-        )
-        parsed = msgspec.convert(tomllib.loads(text), _File)
+        text = (shipped if path is None else path).read_text("utf-8-sig")
+        tables = msgspec.convert(tomllib.loads(text), _File)
     except OSError as error:
         raise DefinitionError(name, f"cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+    except UnicodeDecodeError as error:
+        raise DefinitionError(name, f"is not text in UTF-8: {error}") from None
+    except RecursionError:
+        raise DefinitionError(name, "is nested too deep to be read") from None
+    except (ValueError, msgspec.ValidationError) as error:  # tomllib's errors are ValueErrors
         raise DefinitionError(name, str(error)) from None
-    sources = tuple(_source(source, name) for source in parsed.source)
-    _unique([source.name for source in sources], f"{name}: source")
-    _unique([source.topic for source in sources], f"{name}: topic")
-    by_name = {source.name: source for source in sources}
-    features = tuple(_feature(feature, by_name, name) for feature in parsed.feature)
-    _check_names(features, name)
-    _check_derived(features, by_name, name)
-    return Definitions(sources, features)
+    given = [_converted(table, _Source, f"{name}: source") for table in tables.source]
+    _unique([source.name for source in given], f"{name}: source")
+    sources = {source.name: _source(source, name) for source in given}
+    features = tuple(
+        _feature(_converted(table, _Feature, f"{name}: feature"), sources, name)
+        for table in tables.feature
+    )
+    if not features:
+        raise DefinitionError(name, "declares no [[feature]]; without one there is nothing to do")
+    _unique([feature.ref for feature in features], f"{name}: feature")
+    rules.check(sources, features, name)
+    return Definitions(tuple(sources.values()), features, name)
+
+
+def _converted(table: dict[str, Any], kind: type[T], where: str) -> T:
+    where = f"{where} {table.get('name', 'without a name')}"
+    for text in _texts(table):
+        if "\0" in text:
+            raise DefinitionError(
+                where, f"{text!r} holds the character NUL, which Postgres stores in no text"
+            )
+    try:
+        return msgspec.convert(table, kind)
+    except (msgspec.ValidationError, OverflowError) as error:
+        raise DefinitionError(where, str(error)) from None
+
+
+def _texts(value: Any) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case list():
+            for item in value:
+                yield from _texts(item)
+        case dict():
+            for item in value.values():
+                yield from _texts(item)
 
 
 def _source(given: _Source, file: str) -> Source:
     where = f"{file}: source {given.name}"
-    for name in (given.name, *given.key, *(field.name for field in given.fields)):
+    names = [field.name for field in given.fields]
+    for name in (given.name, *given.key, *names):
         _check_name(name, where)
-    columns = [*given.key, *(field.name for field in given.fields)]
-    _unique([*columns, "ts", "seq", "op"], f"{where}: field")
-    if not given.key or not given.fields:
-        raise DefinitionError(where, "needs at least one key field and one numeric field")
+    _check_words(names, where)
+    if not TOPIC.fullmatch(given.topic):
+        raise DefinitionError(
+            where,
+            f"{given.topic!r} cannot be a topic's name: Kafka takes 1 to 249 of a-z, A-Z, 0-9, "
+            "'.', '_' and '-'",
+        )
+    _unique([*given.key, *names], f"{where}: field")
+    if not (1 <= len(given.key) <= MOST_KEYS and 1 <= len(names) <= MOST_FIELDS):
+        raise DefinitionError(
+            where,
+            f"has {len(given.key)} key fields and {len(names)} numeric fields: it must have 1 to "
+            f"{MOST_KEYS} and 1 to {MOST_FIELDS}",
+        )
+    for field in given.fields:
+        _check_default(field, given.positive, where)
     return Source(
         name=given.name,
         topic=given.topic,
         key=tuple(given.key),
         fields=tuple(given.fields),
         ts_unit=given.ts_unit,
-        skew_ns=_duration(given.skew, where),
+        skew_ns=_duration(given.skew, "skew", LARGEST_SKEW, where),
         positive=given.positive,
     )
+
+
+def _check_default(field: Field, positive: bool, where: str) -> None:
+    default = field.default
+    if default is None:
+        return
+    if not abs(default) <= sys.float_info.max or (positive and default <= 0):
+        kind = "a positive" if positive else "a finite"
+        raise DefinitionError(
+            where,
+            f"field {field.name} has the default {default}, which must be {kind} number; for a "
+            "field without a value say `optional = true` and no default",
+        )
 
 
 def _feature(given: _Feature, sources: dict[str, Source], file: str) -> FeatureVersion:
     where = f"{file}: feature {given.name}"
     for name in (given.name, *given.aliases):
         _check_name(name, where)
+    _check_words([given.name], where)
     if not VERSION.fullmatch(given.version):
         raise DefinitionError(where, f"version {given.version!r} is not of the form 1.0.0")
     for reference in (given.source, given.over):
@@ -138,6 +213,7 @@ def _feature(given: _Feature, sources: dict[str, Source], file: str) -> FeatureV
             where, "has both `source` and `over`; a derived feature has no source"
         )
     entity = tuple(given.entity)
+    _unique(given.entity, f"{where}: entity")
     if given.source is not None:
         entity = sources[given.source].key
         if given.entity and tuple(given.entity) != entity:
@@ -152,47 +228,12 @@ def _feature(given: _Feature, sources: dict[str, Source], file: str) -> FeatureV
         expression=given.expression,
         source=given.source,
         over=given.over,
-        max_age_ns=None if given.max_age is None else _duration(given.max_age, where),
+        max_age_ns=_max_age(given.max_age, where),
         description=given.description,
         owner=given.owner,
         tags=tuple(given.tags),
         aliases=tuple(given.aliases),
     )
-
-
-def _check_names(features: tuple[FeatureVersion, ...], file: str) -> None:
-    _unique([feature.ref for feature in features], f"{file}: feature")
-    owners: dict[str, str] = {}
-    for feature in features:
-        for name in (feature.name, *feature.aliases):
-            if owners.setdefault(name, feature.name) != feature.name:
-                raise DefinitionError(file, f"{name} names both {owners[name]} and {feature.name}")
-
-
-def _check_derived(
-    features: tuple[FeatureVersion, ...], sources: dict[str, Source], file: str
-) -> None:
-    by_name = {feature.name: feature for feature in features}
-    for feature in features:
-        if not feature.derived:
-            continue
-        where = f"{file}: feature {feature.name}"
-        derived = compile_derived(feature.expression, where)
-        if derived.sums != (feature.over is not None):
-            raise DefinitionError(where, "`over` names the source whose entities sum(...) adds up")
-        key = feature.entity if feature.over is None else sources[feature.over].key
-        if feature.over is not None and key[: len(feature.entity)] != feature.entity:
-            raise DefinitionError(where, f"the entity must begin {feature.over}'s key {list(key)}")
-        for name in derived.names:
-            part = by_name.get(name)
-            if part is None:
-                raise DefinitionError(where, f"there is no feature {name}")
-            if part.derived:
-                raise DefinitionError(where, f"{name} is derived itself; write its expression out")
-            if not set(part.entity) <= set(key):
-                raise DefinitionError(
-                    where, f"{name} is of {list(part.entity)}, which {list(key)} does not hold"
-                )
 
 
 def _check_name(name: str, where: str) -> None:
@@ -204,14 +245,40 @@ def _check_name(name: str, where: str) -> None:
         )
 
 
-def _duration(text: str, where: str) -> int:
+def _check_words(names: Iterable[str], where: str) -> None:
+    for name in names:
+        if iskeyword(name):
+            raise DefinitionError(
+                where,
+                f"{name!r} cannot be read in an expression, where it is a word of the language; "
+                f"choose another name, such as {name}_",
+            )
+
+
+def _max_age(text: str | None, where: str) -> int | None:
+    if text is None:
+        return None
+    age = _duration(text, "max_age", LARGEST_AGE, where)
+    if age == 0:
+        raise DefinitionError(
+            where, "a max_age of 0 makes every value stale; leave it out for a value of any age"
+        )
+    return age
+
+
+def _duration(text: str, what: str, largest: str, where: str) -> int:
     match = DURATION.fullmatch(text)
     if match is None:
-        raise DefinitionError(where, f"{text!r} is not a duration such as 500ms, 1s, 5m or 1h")
-    return int(match[1]) * NANOSECONDS[match[2]]
+        raise DefinitionError(
+            where, f"{what} {text!r} is not a duration such as 500ms, 1s, 5m or 1h"
+        )
+    nanoseconds = int(match[1]) * NANOSECONDS[match[2]]
+    if text != largest and nanoseconds > _duration(largest, what, largest, where):
+        raise DefinitionError(where, f"{what} {text!r} is too long: at most {largest}")
+    return nanoseconds
 
 
-def _unique(names: list[Any], where: str) -> None:
-    twice = {name for name in names if names.count(name) > 1}
+def _unique(names: Sequence[str], where: str) -> None:
+    twice = sorted(name for name, times in Counter(names).items() if times > 1)
     if twice:
-        raise DefinitionError(where, f"{', '.join(sorted(twice))} is there twice")
+        raise DefinitionError(where, f"{', '.join(twice)} is there twice")

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from registry.definitions import Catalog, RowSchema, Source
 from registry.errors import DefinitionError
+from registry.expressions import parse
 
 LONGEST_WINDOW = 1023
 """In ticks; one less than the history that stores keep, so that returns have their first price."""
@@ -64,11 +65,7 @@ def compile_expression(expression: str, source: Source, where: str) -> tuple[int
 
     Raises `DefinitionError`, naming `where`, when it is not of the language above.
     """
-    try:
-        call = ast.parse(expression, mode="eval").body
-    except SyntaxError as error:
-        raise DefinitionError(where, f"`{expression}` cannot be read: {error.msg}") from None
-    match call:
+    match parse(expression, where):
         case ast.Call(func=ast.Name("last"), args=[ast.Name(field)], keywords=[]):
             return Function.LAST, _field(field, source, where), 1
         case ast.Call(

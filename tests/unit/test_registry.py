@@ -57,7 +57,7 @@ def test_the_shipped_file() -> None:
         ("sum(abs(", "max(abs(", "may hold names"),
         ('max_age = "1m"', 'max_age = "soon"', "is not a duration"),
         ('key = ["symbol"]', 'keys = ["symbol"]', "unknown field"),
-        ('topic = "ticks.volume"', 'topic = "ticks.price"', "twice"),
+        ('topic = "ticks.volume"', 'topic = "ticks.price"', "reads the topic ticks.price already"),
     ],
 )
 def test_mistakes_are_told_with_their_place(tmp_path: Path, old: str, new: str, what: str) -> None:
