@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, text
 
 from registry import catalog, migrations
-from registry.database import connect
 from registry.errors import DefinitionError, RegistryEmpty, VersionChanged
 from registry.features_file import read
 from registry.models import metadata
@@ -22,13 +20,6 @@ from registry.partitions import attach_ahead
 from tests.unit.test_registry import changed
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
-
-
-@pytest.fixture
-def engine(postgres_database: str) -> Iterator[Engine]:
-    made = connect(postgres_database)
-    yield made
-    made.dispose()
 
 
 def test_models_are_what_migrations_make(engine: Engine) -> None:
@@ -100,30 +91,6 @@ def test_a_new_version_makes_a_new_row_schema(engine: Engine, tmp_path: Path) ->
     assert after.writing["price"] != before.writing["price"]
     assert after.writing["volume"] == before.writing["volume"]
     assert before.schemas.items() <= after.schemas.items()
-
-
-def test_a_view_shows_rows_as_people_expect(engine: Engine) -> None:
-    recorded = catalog.record(engine, read(), "ann")
-    insert = text(
-        "INSERT INTO tickwell.feature_rows VALUES (:schema, :entity, 1700000000123456789, 0, 0, 1,"
-        " NULL, 0, :fields, :features, :status, 2000, gen_random_uuid(), 0, 0, 0)"
-    )
-    with engine.begin() as connection:
-        connection.execute(
-            insert,
-            {
-                "schema": recorded.writing["position"],
-                "entity": "P1\x1fAAPL",
-                "fields": [-3.0, 1.0],
-                "features": [-3.0, float("nan")],
-                "status": b"\x00\x02",
-            },
-        )
-    with engine.connect() as connection:
-        row = connection.execute(text("SELECT * FROM features.position")).mappings().one()
-    assert (row["portfolio"], row["symbol"], row["quantity"]) == ("P1", "AAPL", -3)
-    assert (row["position_size"], row["position_multiplier"]) == (-3, None)
-    assert row["ts"] == datetime(2023, 11, 14, 22, 13, 20, 123456, UTC)
 
 
 def test_partitions_are_attached_ahead_and_never_wait_long(engine: Engine) -> None:
