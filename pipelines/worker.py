@@ -43,6 +43,7 @@ from registry.heartbeat import Heartbeat, PartitionLag
 from registry.keys import CATALOG_KEY
 from registry.partitions import attach_ahead
 from registry.program import compile_program
+from registry.rules import check_rejected_topic
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -123,6 +124,7 @@ class _Worker:
         engine = connect(options.postgres, pool_pre_ping=True)
         catalog = self._wait(lambda: self._load_catalog(engine))
         sources = {source.topic: source for source in catalog.sources.values()}
+        check_rejected_topic(sources.values(), options.rejected_topic, "the registry")
         topics = self._wait(lambda: describe(options.kafka, list(sources)))
         sinks: dict[str, Sink] = {}
         for source in catalog.sources.values():

@@ -2,6 +2,7 @@
 
 Everything downstream (kernel programs, packed rows, HTTP answers) is derived from these values;
 `registry.features_file` reads them from `features.toml`, `registry.catalog` keeps them in Postgres.
+A definition with a field that is unknown here is refused: it may mean other values.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Source(Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(field.name for field in self.fields)
 
 
-class FeatureVersion(Struct, frozen=True):
+class FeatureVersion(Struct, frozen=True, forbid_unknown_fields=True):
     """One immutable version of a feature.
 
     A *materialized* feature has a `source` and is computed by the kernel as ticks arrive. A

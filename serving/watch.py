@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from registry import catalog as recorded
 from registry.database import connect
 from registry.definitions import Catalog
-from registry.errors import RegistryEmpty
+from registry.errors import RegistryError
 from registry.heartbeat import Heartbeat
 from registry.keys import CATALOG_KEY, WORKERS_KEY, worker_key
 from serving.errors import NotReady
@@ -117,7 +117,7 @@ class Watch:
             self.stores["postgres"] = f"no answer in {ANSWER_SECONDS:g} s"
             await self._take_copy()
             return
-        except (DBAPIError, RegistryEmpty) as error:
+        except (DBAPIError, RegistryError) as error:
             self._loading = None
             self.stores["postgres"] = str(getattr(error, "orig", error)).strip().split("\n")[0]
             await self._take_copy()
@@ -141,7 +141,7 @@ class Watch:
             return
         try:
             catalog = recorded.decode(copy)
-        except msgspec.DecodeError as error:
+        except RegistryError as error:
             logger.error("the copy of the catalog in Redis cannot be read: %s", error)
             return
         # never back to an older one: schemas are only ever added

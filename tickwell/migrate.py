@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 from datetime import UTC, datetime
 
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from pipelines.kernel import warm_up
 from pipelines.topics import ensure_topics
@@ -29,12 +29,17 @@ def migrate(settings: Settings) -> Catalog:
     try:
         migrations.upgrade(engine)
         attach_ahead(engine, datetime.now(UTC))
-        recorded = catalog.record(engine, definitions, actor=getpass.getuser())
-    except OperationalError as error:
+        recorded = catalog.record(
+            engine,
+            definitions,
+            actor=getpass.getuser(),
+            rejected_topic=settings.rejected_topic,
+        )
+    except DBAPIError as error:
         raise TickwellError(f"TICKWELL_POSTGRES: {str(error.orig).strip()}") from None
     finally:
         engine.dispose()
-    topics = [source.topic for source in definitions.sources]
+    topics = [source.topic for source in recorded.sources.values()]
     ensure_topics(settings.kafka, [*topics, settings.rejected_topic], settings.partitions)
     warm_up()
     return recorded

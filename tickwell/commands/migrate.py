@@ -14,10 +14,15 @@ def migrate(
     partitions: Annotated[int | None, typer.Option(help="Partitions of topics made anew.")] = None,
 ) -> None:
     """Make tables, definitions, partitions and topics what this version needs."""
+    from registry.catalog import remarks
+    from registry.features_file import read
     from tickwell.migrate import migrate as bring_up_to_date
 
-    recorded = bring_up_to_date(Settings.load(features=features, partitions=partitions))
+    settings = Settings.load(features=features, partitions=partitions)
+    recorded = bring_up_to_date(settings)
     typer.echo(
         f"{len(recorded.sources)} sources and {len(recorded.features)} feature versions are "
         "recorded; topics and tables are ready"
     )
+    for remark in remarks(recorded, read(settings.features_path)):
+        typer.echo(remark)
