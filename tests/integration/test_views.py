@@ -182,10 +182,10 @@ def test_names_that_are_words_of_sql(engine: Engine, tmp_path: Path) -> None:
 ROWS = text(
     """
     INSERT INTO tickwell.feature_rows
-    SELECT :schema, format(:entity, i % 500), :at + i::bigint * 60000000000, 0, 0, 1, NULL, 0,
+    SELECT :schema, format(:entity, i % 500), :at + i::bigint * 180000000000, 0, 0, 1, NULL, 0,
         array_fill(1.0::float8, ARRAY[2]), array_fill(1.0::float8, ARRAY[5]), '', 2000,
         gen_random_uuid(), 0, i, 0
-    FROM generate_series(1, 30000) AS i
+    FROM generate_series(1, 10000) AS i
     """
 )
 KEYED = [
