@@ -1,30 +1,38 @@
-"""Runs straight from the record batches that an aiokafka consumer has fetched.
+"""Runs straight from the bytes that an aiokafka consumer has fetched.
 
-aiokafka makes an object of eleven attributes of every record. Here a run takes offsets, timestamps,
-keys and values of whole record batches, and accounts for every offset: control markers, aborted
+aiokafka makes an object of eleven attributes of every record. Here a run takes whole record batches
+as columns (`pipelines.records`), and accounts for every offset: control markers, aborted
 transactions and what compaction left out lie inside a run. A record batch is never split, so a run
 holds at least `max_records` under load, and at most one batch more.
 
-The parts of aiokafka's fetcher that are used are private to it; `pyproject.toml` pins the version,
-and `tests/integration/test_fetch.py` reads the same records through the public interface.
+What aiokafka does with the answer to a fetch, `Fetcher._proc_fetch_request`, is replaced, because
+the classes that it puts the bytes into do not give them back; that, and the few private names used
+here, are why `pyproject.toml` pins the version. What aiokafka decides about positions, leaders and
+pauses stays its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
-import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult
-from aiokafka.errors import ConsumerStoppedError, CorruptRecordException
+from aiokafka import errors as kafka_errors
+from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher
+from aiokafka.errors import ConsumerStoppedError, KafkaError, RecordTooLargeError
+from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
 
+from pipelines.records import RecordBatch, batch_end, index, next_batch
 from pipelines.runs import Run
 
 MAX_RECORDS = 16_384
 """Of a run, rounded up to a record batch: larger ones gain nothing and cost memory."""
+
+PREFETCH_BACKOFF = 0.1
+"""Seconds that data of one partition, not taken yet, holds up the next fetch from its node."""
 
 
 async def fetch_runs(
@@ -40,6 +48,8 @@ async def fetch_runs(
     record batch whose checksum is wrong.
     """
     fetcher = consumer._fetcher
+    if not isinstance(fetcher, RunFetcher):
+        fetcher.__class__ = RunFetcher  # the consumer makes its fetcher itself, when it starts
     deadline = monotonic() + timeout
     while True:
         if consumer._closed or fetcher._closed:
@@ -58,83 +68,195 @@ async def fetch_runs(
         waiter.result()  # a failed authorization is told here
 
 
+@dataclass(slots=True)
+class Fetched:
+    """What was fetched of a partition and not taken yet, from `position` on."""
+
+    tp: TopicPartition
+    assignment: Any
+    position: int
+    data: memoryview
+    aborted: list[tuple[int, int]]
+    """(producer id, first offset) of each aborted transaction, by offset, that is still ahead."""
+
+    at: int = 0
+    aborting: set[int] = field(default_factory=set)
+    """Producers whose records are thrown away until the marker that ends their transaction."""
+
+    created: float = field(default_factory=monotonic)
+
+    def calculate_backoff(self) -> float:
+        """Asked by aiokafka: how long the next fetch from this node waits for this to be taken."""
+        return max(0.0, PREFETCH_BACKOFF - (monotonic() - self.created))
+
+    def is_current(self) -> bool:
+        """Whether it continues where the partition is read: not after a seek or a rebalance."""
+        if not self.assignment.active:
+            return False
+        state = self.assignment.state_value(self.tp)
+        return not state.paused and bool(state.position == self.position)
+
+    @property
+    def holds_batch(self) -> bool:
+        """Whether a whole record batch is left: a fetch ends anywhere."""
+        return batch_end(self.data, self.at) is not None
+
+    def take(self, topic_id: bytes, max_records: int, committed: bool) -> Run:
+        """At least `max_records` records, or all that is left; the position moves on."""
+        base, batches, records = self.position, [], 0
+        while records < max_records and self.holds_batch:
+            batch, self.at = next_batch(self.data, self.at)
+            if not committed or self._is_committed(batch):
+                batches.append(batch)
+                records += min(batch.count, batch.next_offset - self.position)
+            # the batch's own end, not its last record's: compaction keeps the one, not the other
+            self.position = max(self.position, batch.next_offset)
+        if self.position == base:
+            raise RecordTooLargeError(
+                f"{self.tp.topic}[{self.tp.partition}]: the record batch at offset {base} is "
+                "larger than a fetch"
+            )
+        found = index(batches, base)
+        return Run(
+            topic=self.tp.topic,
+            topic_id=topic_id,
+            partition=self.tp.partition,
+            base_offset=base,
+            next_offset=self.position,
+            data=found.data,
+            offsets=found.offsets,
+            timestamps=found.timestamps,
+            keys=found.keys,
+            values=found.values,
+        )
+
+    def _is_committed(self, batch: RecordBatch) -> bool:
+        """Whether a batch holds records to deliver: no marker, nothing that was aborted."""
+        while self.aborted and self.aborted[0][1] <= batch.base_offset:
+            self.aborting.add(self.aborted.pop(0)[0])
+        if batch.is_control:
+            key = index([batch], batch.base_offset)
+            start, end = key.keys[0].tolist()
+            if ControlRecord.parse(key.data[start:end].tobytes()) == ABORT_MARKER:
+                self.aborting.discard(batch.producer_id)
+            return False
+        return not (batch.is_transactional and batch.producer_id in self.aborting)
+
+
+@dataclass(slots=True)
+class FetchFailed:
+    """Stands where `Fetched` would: a partition cannot be read."""
+
+    error: Exception
+
+    def calculate_backoff(self) -> float:
+        """Asked by aiokafka; nothing waits for an error."""
+        return 0.0
+
+
+class RunFetcher(Fetcher):  # type: ignore[misc]
+    """aiokafka's fetcher, which keeps what it fetches as bytes."""
+
+    async def _proc_fetch_request(self, assignment: Any, node_id: int, request: Any) -> bool:
+        """Fetch from one node; returns whether anything came that a waiter should be told of."""
+        try:
+            response = await self._client.send(node_id, request)
+        except KafkaError:
+            await asyncio.sleep(self._retry_backoff)
+            return False
+        except asyncio.CancelledError:
+            return False
+        if not assignment.active:
+            return False
+        asked = {
+            TopicPartition(topic, partition): offset
+            for topic, partitions in request.topics
+            for partition, offset, _ in partitions
+        }
+        told = [
+            self._take_answer(assignment, TopicPartition(topic, partition), asked, error, *rest)
+            for topic, partitions in response.topics
+            for partition, error, *rest in partitions
+        ]
+        if any(error for _, partitions in response.topics for _, error, *_ in partitions):
+            await asyncio.sleep(self._retry_backoff)
+        return any(told)
+
+    def _take_answer(
+        self,
+        assignment: Any,
+        tp: TopicPartition,
+        asked: Mapping[TopicPartition, int],
+        error_code: int,
+        highwater: int,
+        stable: int,
+        *rest: Any,
+    ) -> bool:
+        """Keep what came of one partition; returns whether a waiter should be told."""
+        state = assignment.state_value(tp)
+        if not state.has_valid_position or state.position != asked[tp]:
+            return False
+        if error_code:
+            return self._take_error(tp, state, kafka_errors.for_code(error_code), asked[tp])
+        # the answer's end is (first offset of the log, aborted, [preferred replica,] records)
+        aborted = rest[1] if len(rest) > 2 else rest[0]
+        data = rest[-1]
+        state.highwater, state.lso = highwater, stable
+        if not data:
+            return False
+        self._records[tp] = Fetched(
+            tp,
+            assignment,
+            asked[tp],
+            memoryview(data),
+            sorted(aborted or [], key=lambda transaction: transaction[1]),
+        )
+        return True
+
+    def _take_error(self, tp: TopicPartition, state: Any, error: Any, at: int) -> bool:
+        """An error that passes is met with fresh metadata, another is told to who fetches."""
+        if issubclass(error, kafka_errors.OffsetOutOfRangeError):
+            state.await_reset(self._default_reset_strategy)
+            return False
+        if error.retriable or error.invalid_metadata or error is kafka_errors.UnknownError:
+            self._client.force_metadata_update()
+            return False
+        self._records[tp] = FetchFailed(error(f"{tp.topic}[{tp.partition}] at offset {at}"))
+        return True
+
+
 def _take_fetched(
     fetcher: Any,
     partitions: Collection[TopicPartition],
     topic_ids: Mapping[str, bytes],
     max_records: int,
 ) -> list[Run]:
-    runs = []
+    runs: list[Run] = []
+    committed = fetcher._isolation_level == READ_COMMITTED
     for tp in list(fetcher._records):
+        fetched = fetcher._records[tp]
         if tp not in partitions:
             if not fetcher._subscriptions.is_assigned(tp):
                 del fetcher._records[tp]
             continue
-        fetched = fetcher._records[tp]
-        if isinstance(fetched, FetchResult):
-            run = None
-            # false after a seek: what was fetched for the old position is thrown away
-            if fetched.check_assignment(tp):
-                records = fetched._partition_records
-                run = _take_run(tp, records, topic_ids[tp.topic], max_records)
-                fetched._assignment.state_value(tp).consumed_to(run.next_offset)
-            if run is None or not records._records.has_next():
-                del fetcher._records[tp]
-                fetcher._notify(fetcher._wait_consume_future)
-            if run is not None and run.next_offset > run.base_offset:
-                runs.append(run)
-        elif not runs:
-            del fetcher._records[tp]
-            fetcher._notify(fetcher._wait_consume_future)
-            fetched.check_raise()
+        if isinstance(fetched, FetchFailed):
+            if runs:
+                continue
+            _drop(fetcher, tp)
+            raise fetched.error
+        # what another kind of fetcher left, or was fetched for another position, comes again
+        if not isinstance(fetched, Fetched) or not fetched.is_current():
+            _drop(fetcher, tp)
+            continue
+        run = fetched.take(topic_ids[tp.topic], max_records, committed)
+        fetched.assignment.state_value(tp).consumed_to(run.next_offset)
+        if not fetched.holds_batch:
+            _drop(fetcher, tp)
+        runs.append(run)
     return runs
 
 
-def _take_run(tp: TopicPartition, records: Any, topic_id: bytes, max_records: int) -> Run:
-    """At least `max_records` records of what was fetched of a partition, or all that is left."""
-    base = records.next_fetch_offset
-    offsets: list[int] = []
-    timestamps: list[int] = []
-    keys: list[bytes | None] = []
-    values: list[bytes | None] = []
-    while len(offsets) < max_records and records._records.has_next():
-        batch = records._records.next_batch()
-        if records._check_crcs and not batch.validate_crc():
-            raise CorruptRecordException(f"wrong checksum in {tp} at {records.next_fetch_offset}")
-        if not _is_data(records, batch):
-            records.next_fetch_offset = batch.next_offset
-            continue
-        first = records.next_fetch_offset
-        for record in batch:
-            # a fetch gives whole batches: the first may begin before the offset asked for
-            if record.offset >= first:
-                offsets.append(record.offset)
-                timestamps.append(record.timestamp)
-                keys.append(record.key)
-                values.append(record.value)
-        # the batch's own end, not its last record's: compaction keeps the one and not the other
-        records.next_fetch_offset = max(first, batch.next_offset)
-    return Run(
-        topic=tp.topic,
-        topic_id=topic_id,
-        partition=tp.partition,
-        base_offset=base,
-        next_offset=records.next_fetch_offset,
-        offsets=np.array(offsets, np.int64),
-        timestamps=np.array(timestamps, np.int64),
-        keys=keys,
-        values=values,
-    )
-
-
-def _is_data(records: Any, batch: Any) -> bool:
-    """Whether a record batch holds records to deliver: no markers, nothing that was aborted."""
-    if records._isolation_level == READ_COMMITTED and batch.producer_id is not None:
-        records._consume_aborted_up_to(batch.base_offset)
-        if batch.is_control_batch:
-            if records._contains_abort_marker(batch):
-                records._aborted_producers.discard(batch.producer_id)
-            return False
-        if batch.is_transactional and batch.producer_id in records._aborted_producers:
-            return False
-    return not batch.is_control_batch
+def _drop(fetcher: Any, tp: TopicPartition) -> None:
+    """Make room for the next fetch of a partition."""
+    del fetcher._records[tp]
+    fetcher._notify(fetcher._wait_consume_future)

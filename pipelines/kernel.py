@@ -14,6 +14,7 @@ import numpy as np
 from numba import njit
 
 from pipelines.log import log_ratio
+from pipelines.number import COMPILED
 from pipelines.runs import NO_SEQ
 from registry.program import Function
 from registry.row import ValueStatus
@@ -39,7 +40,7 @@ WARMING = int(ValueStatus.WARMING)
 UNDEFINED = int(ValueStatus.UNDEFINED)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def _mean(ring, slot, field, count, n, mask):  # type: ignore[no-untyped-def]
     total = 0.0
     for ordinal in range(count - n, count):
@@ -47,7 +48,7 @@ def _mean(ring, slot, field, count, n, mask):  # type: ignore[no-untyped-def]
     return total / n
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def _stddev_log_return(ring, slot, field, count, n, mask):  # type: ignore[no-untyped-def]
     """Two passes: the mean of the returns, then the squares of what is left (ddof = 1)."""
     returns = np.empty(n)
@@ -65,7 +66,7 @@ def _stddev_log_return(ring, slot, field, count, n, mask):  # type: ignore[no-un
     return math.sqrt(squares / (n - 1))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(**COMPILED)
 def _is_duplicate(ring_time, ring_seq, slot, count, tick_time, seq, mask):  # type: ignore[no-untyped-def]
     if seq == NO_SEQ:
         return False
@@ -85,7 +86,7 @@ SIGNATURE = (
 )
 
 
-@njit(SIGNATURE, cache=True, nogil=True, error_model="numpy")
+@njit(SIGNATURE, **COMPILED)
 def advance(  # type: ignore[no-untyped-def]
     # the ticks of one partition, in order
     slot,
@@ -185,6 +186,24 @@ def advance(  # type: ignore[no-untyped-def]
             else:
                 features[i, k] = math.nan
                 status[i, k] = UNDEFINED
+
+
+@njit("int64(int32[::1], int32[::1], int32[::1], int32[::1])", **COMPILED)
+def number_slots(slot, number, distinct, place):  # type: ignore[no-untyped-def]
+    """Number slots in order of appearance; `number` is -1 for each of them, and is changed.
+
+    Fills `distinct` with the slots by number and `place` with the number of each of `slot`; returns
+    how many there are.
+    """
+    many = 0
+    for i in range(slot.shape[0]):
+        s = slot[i]
+        if number[s] < 0:
+            number[s] = many
+            distinct[many] = s
+            many += 1
+        place[i] = number[s]
+    return many
 
 
 def warm_up() -> None:

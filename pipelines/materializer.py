@@ -87,7 +87,7 @@ class Materializer:
         for _ in range(CONFLICTS):
             ticks = self._decoder.decode(run)
             try:
-                missing = self._windows.missing(ticks.entities)
+                missing = self._windows.missing(ticks)
                 before = Origin(run.topic_id, run.partition, run.base_offset, 0)
                 states = self._sink.load(self._source, missing, self._windows.depth, before)
                 self._windows.restore(missing, states)

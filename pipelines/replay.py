@@ -233,7 +233,7 @@ class Replay:
 
         def store(run: Run) -> Batch:
             ticks = decoder.decode(run.only(keys) if keys else run)
-            missing = windows.missing(ticks.entities)
+            missing = windows.missing(ticks)
             before = Origin(run.topic_id, run.partition, run.base_offset, 0)
             windows.restore(missing, sink.load(part.source, missing, windows.depth, before))
             batch = windows.apply(ticks)

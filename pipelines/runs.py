@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.definitions import RowSchema, Source
+from registry.keys import entity_id
 
 Int64s = NDArray[np.int64]
 Int32s = NDArray[np.int32]
@@ -31,8 +32,11 @@ class Run:
 
     It covers the offsets from `base_offset` up to, not including, `next_offset`; those without a
     record (control markers, aborted transactions, compacted away) hold no tick. The runs of a
-    partition meet without a gap: one's `next_offset` is the next one's `base_offset`.
-    `timestamps` are the records' own, int64 milliseconds UTC. A run may hold no record at all.
+    partition meet without a gap: one's `next_offset` is the next one's `base_offset`. A run may
+    hold no record at all.
+
+    Columns of length n: `timestamps` are the records' own, milliseconds UTC; `keys` and `values`
+    are (n, 2), where each begins and ends in `data`, which begins below 0 for a null.
     """
 
     topic: str
@@ -40,10 +44,22 @@ class Run:
     partition: int
     base_offset: int
     next_offset: int
+    data: Bytes
     offsets: Int64s
     timestamps: Int64s
-    keys: Sequence[bytes | None]
-    values: Sequence[bytes | None]
+    keys: Int64s
+    values: Int64s
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def key(self, record: int) -> bytes | None:
+        """The message key of a record, by its place in the run."""
+        return self._cut(self.keys[record])
+
+    def value(self, record: int) -> bytes | None:
+        """The message of a record, by its place in the run."""
+        return self._cut(self.values[record])
 
     def before(self, offset: int) -> Run:
         """The part of the run before `offset`; empty, and at its base, when nothing is."""
@@ -57,20 +73,23 @@ class Run:
 
     def only(self, keys: Collection[bytes]) -> Run:
         """The records of some message keys, over the same offsets."""
-        return self._records([place for place, key in enumerate(self.keys) if key in keys])
+        return self._records([place for place in range(len(self)) if self.key(place) in keys])
+
+    def _cut(self, span: Int64s) -> bytes | None:
+        start, end = span.tolist()
+        return None if start < 0 else self.data[start:end].tobytes()
 
     def _place(self, offset: int) -> int:
         """The place of the first record at or after `offset`."""
         return int(np.searchsorted(self.offsets, offset))
 
     def _records(self, which: slice | list[int]) -> Run:
-        places = range(len(self.offsets))[which] if isinstance(which, slice) else which
         return replace(
             self,
             offsets=self.offsets[which],
             timestamps=self.timestamps[which],
-            keys=[self.keys[place] for place in places],
-            values=[self.values[place] for place in places],
+            keys=self.keys[which],
+            values=self.values[which],
         )
 
 
@@ -95,14 +114,17 @@ class Rejection:
 class Ticks:
     """The well-formed ticks of a run as columns of length n, and what decoding rejected.
 
-    `entities` are names as of `registry.keys.entity_id`; `fields` is (n, fields of the source);
-    times are int64 nanoseconds UTC; `record` is the place in the run of the message of each tick.
-    `raw` holds the original bytes of each tick.
+    Texts are in `data`, `keys` (n, key fields, 2) and `raw` (n, 2) are where they begin and end:
+    the values of the key fields, and the tick's original bytes. `fields` is (n, fields of the
+    source); times are int64 nanoseconds UTC; `record` is the place in the run of each tick's
+    message.
     """
 
     run: Run
     source: Source
-    entities: Sequence[str]
+    data: Bytes
+    keys: Int64s
+    raw: Int64s
     record: Int64s
     offset: Int64s
     index: Int32s
@@ -112,10 +134,24 @@ class Ticks:
     fields: Floats
     known_at: Int64s
     rejected: Sequence[Rejection]
-    raw: Sequence[bytes]
 
     def __len__(self) -> int:
-        return len(self.entities)
+        return len(self.record)
+
+    def original(self, tick: int) -> bytes:
+        """The bytes of a tick as its producer wrote them."""
+        start, end = self.raw[tick].tolist()
+        return self.data[start:end].tobytes()
+
+    @property
+    def entities(self) -> list[str]:
+        """The distinct entities, in order of appearance; a slow way to know them."""
+        spans = self.keys.tolist()
+        names = (
+            entity_id([self.data[start:end].tobytes().decode() for start, end in parts])
+            for parts in spans
+        )
+        return list(dict.fromkeys(names))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any, ClassVar, cast
 
@@ -210,17 +211,7 @@ class Consumer(driver.Consumer):
             expected,
             run.base_offset - 1,
         )
-        return Run(
-            topic=run.topic,
-            topic_id=run.topic_id,
-            partition=run.partition,
-            base_offset=expected,
-            next_offset=run.next_offset,
-            offsets=run.offsets,
-            timestamps=run.timestamps,
-            keys=run.keys,
-            values=run.values,
-        )
+        return replace(run, base_offset=expected)
 
     def _to_message(self, tp: TP, record: Run) -> ConsumerMessage:
         return ConsumerMessage(

@@ -7,14 +7,15 @@ forgotten whenever a store says that it is not up to date, and at every group ge
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from pipelines import kernel, reasons
-from pipelines.kernel import REMEMBERED, advance
-from pipelines.runs import Batch, Rejection, Ticks
+from pipelines.entities import EMPTY, EntitySlots, name_of
+from pipelines.kernel import REMEMBERED, advance, number_slots
+from pipelines.runs import Batch, Int32s, Rejection, Ticks
 from pipelines.state import EntityState
 from registry.definitions import RowSchema, Source
 from registry.program import Program
@@ -22,7 +23,7 @@ from registry.program import Program
 ORIGIN = np.dtype([("topic_id", "V16"), ("partition", ">i4"), ("offset", ">i8"), ("index", ">i4")])
 """The layout of `registry.row.ORIGIN` as a column."""
 
-FIRST_CAPACITY = 1024
+FIRST_SLOTS = 1024
 
 REASON = {
     kernel.WRONG_PARTITION: reasons.WRONG_PARTITION,
@@ -51,59 +52,57 @@ class WindowTable:
         self.capacity = capacity
         self._code = program.code
         self._topics: list[bytes] = []
-        self._slots: dict[str, int] = {}
-        self._names: list[str] = []
+        self._entities = EntitySlots()
         self._run = 0
         # by slot: the origin of the newest tick (whose partition is home), its sequence, how many
-        # ticks were ever accepted and how many since the last reset, and when it was last needed
-        self._home_topic = np.zeros(0, np.int32)
-        self._home_partition = np.zeros(0, np.int32)
-        self._offset = np.zeros(0, np.int64)
-        self._index = np.zeros(0, np.int32)
-        self._sequence = np.zeros(0, np.int64)
-        self._count = np.zeros(0, np.int64)
-        self._fill = np.zeros(0, np.int64)
-        self._used = np.zeros(0, np.int64)
+        # ticks were ever accepted and how many since the last reset
+        self._home_topic = np.zeros(FIRST_SLOTS, np.int32)
+        self._home_partition = np.zeros(FIRST_SLOTS, np.int32)
+        self._offset = np.zeros(FIRST_SLOTS, np.int64)
+        self._index = np.zeros(FIRST_SLOTS, np.int32)
+        self._sequence = np.zeros(FIRST_SLOTS, np.int64)
+        self._count = np.zeros(FIRST_SLOTS, np.int64)
+        self._fill = np.zeros(FIRST_SLOTS, np.int64)
         # (slots, depth): tick number o of an entity is at o & (depth - 1)
-        self._ring_event = np.zeros((0, self.depth), np.int64)
-        self._ring_time = np.zeros((0, self.depth), np.int64)
-        self._ring_seq = np.zeros((0, self.depth), np.int64)
-        self._ring_fields = np.zeros((0, self.depth, len(source.fields)))
-        self._free: list[int] = []
-        self._grow(0, FIRST_CAPACITY)
+        self._ring_event = np.zeros((FIRST_SLOTS, self.depth), np.int64)
+        self._ring_time = np.zeros((FIRST_SLOTS, self.depth), np.int64)
+        self._ring_seq = np.zeros((FIRST_SLOTS, self.depth), np.int64)
+        self._ring_fields = np.zeros((FIRST_SLOTS, self.depth, len(source.fields)))
+        # by slot: the run that last needed it, and its number among the entities of a run
+        self._used = np.zeros(FIRST_SLOTS, np.int64)
+        self._number = np.zeros(FIRST_SLOTS, np.int32)
 
     def __len__(self) -> int:
-        return len(self._slots)
+        return len(self._entities)
 
-    def missing(self, entities: Sequence[str]) -> list[str]:
-        """Those of `entities`, once each, that must be restored before they can be applied."""
-        distinct = dict.fromkeys(entities)
-        at_hand = [self._slots[entity] for entity in distinct if entity in self._slots]
-        self._used[at_hand] = self._run + 1  # so that restoring the others does not push them out
-        return [entity for entity in distinct if entity not in self._slots]
+    def missing(self, ticks: Ticks) -> list[str]:
+        """The entities, once each, that must be restored before these ticks can be applied."""
+        slot = self._entities.find(ticks.data, ticks.keys)
+        unknown = np.flatnonzero(slot == EMPTY)
+        self._used[slot[slot != EMPTY]] = self._run + 1  # restoring must not push them out
+        return list(dict.fromkeys(name_of(ticks.data, ticks.keys[i]) for i in unknown.tolist()))
 
     def restore(self, entities: Sequence[str], states: Mapping[str, EntityState]) -> None:
         """Take over what the store knows of `entities`; one without a state begins empty."""
-        if len(self._slots) + len(entities) > self.capacity:
+        if len(self._entities) + len(entities) > self.capacity:
             self._make_room(len(entities))
         for entity in entities:
-            slot = self._take_slot(entity)
+            slot = self._entities.take(entity)
+            while slot >= len(self._count):
+                self._grow()
+            self._used[slot] = self._run + 1
             self._count[slot] = 0
             self._fill[slot] = 0
             state = states.get(entity)
             if state is not None:
                 self._restore_one(slot, state)
 
-    def forget(self, entities: Sequence[str] | None = None) -> None:
+    def forget(self, entities: Iterable[str] | None = None) -> None:
         """Forget some entities, or all; they must be restored before they are applied again."""
         if entities is None:
-            self._slots.clear()
-            self._free = list(range(len(self._count)))
-            return
-        for entity in entities:
-            slot = self._slots.pop(entity, None)
-            if slot is not None:
-                self._free.append(slot)
+            self._entities.give_up_all()
+        else:
+            self._entities.give_up(entities)
 
     def apply(self, ticks: Ticks) -> Batch:
         """Decide and compute every tick of a run; the windows move on.
@@ -111,9 +110,11 @@ class WindowTable:
         Every entity of the ticks must have been restored. Raises KeyError where one was not.
         """
         self._run += 1
+        slot = self._entities.find(ticks.data, ticks.keys)
+        if (slot == EMPTY).any():
+            raise KeyError(name_of(ticks.data, ticks.keys[int(np.argmin(slot))]))
         n, features = len(ticks), len(self._code)
-        slot = np.fromiter(map(self._slots.__getitem__, ticks.entities), np.int32, n)
-        touched = np.unique(slot)
+        touched, name = self._numbered(slot)
         self._used[touched] = self._run
         before = self._origins(touched)
         verdict = np.zeros(n, np.uint8)
@@ -150,19 +151,23 @@ class WindowTable:
             values,
             status,
         )
-        rows = np.flatnonzero(verdict == kernel.ACCEPTED)
-        rejected = self._rejections(ticks, slot, verdict)
-        distinct, name = np.unique(slot[rows], return_inverse=True)
-        by_slot = dict(zip(touched.tolist(), before, strict=True))
-        distinct_slots = distinct.tolist()
+        accepted = verdict == kernel.ACCEPTED
+        rows: Any = slice(None)
+        if not accepted.all():
+            rows = np.flatnonzero(accepted)
+            place = self._number[slot[rows]]
+            touched, name = self._numbered(slot[rows])
+            earlier = np.empty(len(touched), np.int32)
+            earlier[name] = place
+            before = [before[i] for i in earlier.tolist()]
         return Batch(
             run=ticks.run,
             source=self.source,
             schema=self.schema,
-            names=[self._names[s] for s in distinct_slots],
-            expected=[by_slot[s] for s in distinct_slots],
-            fill=self._fill[distinct],
-            name=name.astype(np.int32),
+            names=[self._entities.names[s] for s in touched.tolist()],
+            expected=before,
+            fill=self._fill[touched],
+            name=name,
             ordinal=ordinal[rows],
             offset=ticks.offset[rows],
             index=ticks.index[rows],
@@ -175,8 +180,15 @@ class WindowTable:
             known_at=ticks.known_at[rows],
             features=values[rows],
             status=status[rows],
-            rejected=[*ticks.rejected, *rejected],
+            rejected=[*ticks.rejected, *self._rejections(ticks, slot, verdict)],
         )
+
+    def _numbered(self, slot: Int32s) -> tuple[Int32s, Int32s]:
+        """The distinct slots in order of appearance, and the place in them of each of `slot`."""
+        self._number[slot] = -1
+        distinct, place = np.empty(len(slot), np.int32), np.empty(len(slot), np.int32)
+        many = number_slots(slot, self._number, distinct, place)
+        return distinct[:many], place
 
     def _origins(self, slots: Any) -> list[bytes]:
         """The packed origins of slots, b"" for an entity without one."""
@@ -197,8 +209,8 @@ class WindowTable:
                 index=int(ticks.index[i]),
                 reason=REASON[int(verdict[i])],
                 detail=self._detail(int(verdict[i]), int(slot[i]), ticks, i),
-                key=ticks.run.keys[int(ticks.record[i])],
-                value=ticks.raw[i],
+                key=ticks.run.key(int(ticks.record[i])),
+                value=ticks.original(i),
                 known_at=int(ticks.known_at[i]),
             )
             for i in np.flatnonzero(verdict > kernel.APPLIED).tolist()
@@ -236,33 +248,21 @@ class WindowTable:
             self._topics.append(topic_id)
         return self._topics.index(topic_id)
 
-    def _take_slot(self, entity: str) -> int:
-        if entity in self._slots:
-            return self._slots[entity]
-        if not self._free:
-            self._grow(len(self._count), 2 * len(self._count))
-        slot = self._free.pop()
-        self._slots[entity] = slot
-        self._names[slot] = entity
-        self._used[slot] = self._run + 1
-        return slot
-
     def _make_room(self, coming: int) -> None:
         """Forget the entities that were not used for the longest time, an eighth at the least."""
-        excess = len(self._slots) + coming - self.capacity
-        entities = list(self._slots)
-        used = self._used[[self._slots[entity] for entity in entities]]
-        many = min(len(entities), max(excess, self.capacity // 8))
-        oldest = np.argsort(used, kind="stable")[:many]
+        excess = len(self._entities) + coming - self.capacity
+        slots = self._entities.slots()
+        many = min(len(slots), max(excess, self.capacity // 8))
+        oldest = slots[np.argsort(self._used[slots], kind="stable")[:many]]
         # what this run has restored already must stay
-        self.forget([entities[i] for i in oldest.tolist() if used[i] <= self._run])
+        unused = oldest[self._used[oldest] <= self._run].tolist()
+        self.forget([self._entities.names[slot] for slot in unused])
 
-    def _grow(self, old: int, capacity: int) -> None:
-        """Make the arrays larger, from `old` slots to `capacity`."""
-        more = capacity - old
+    def _grow(self) -> None:
+        """Make the columns twice as long."""
 
         def longer(column: Any) -> Any:
-            return np.concatenate([column, np.zeros((more, *column.shape[1:]), column.dtype)])
+            return np.concatenate([column, np.zeros_like(column)])
 
         self._home_topic = longer(self._home_topic)
         self._home_partition = longer(self._home_partition)
@@ -271,10 +271,9 @@ class WindowTable:
         self._sequence = longer(self._sequence)
         self._count = longer(self._count)
         self._fill = longer(self._fill)
-        self._used = longer(self._used)
         self._ring_event = longer(self._ring_event)
         self._ring_time = longer(self._ring_time)
         self._ring_seq = longer(self._ring_seq)
         self._ring_fields = longer(self._ring_fields)
-        self._names += [""] * more
-        self._free += range(old, capacity)
+        self._used = longer(self._used)
+        self._number = longer(self._number)

@@ -113,6 +113,40 @@ def logs(draw: st.DrawFn, partitions: int = 1, most: int = 60) -> list[Record]:
     return records
 
 
+def run_of(
+    partition: int,
+    bounds: tuple[int, int],
+    offsets: Sequence[int],
+    timestamps: Sequence[int],
+    keys: Sequence[bytes | None],
+    values: Sequence[bytes | None],
+) -> Run:
+    """A run from `bounds[0]` up to `bounds[1]` of these records."""
+    data = bytearray()
+
+    def written(texts: Sequence[bytes | None]) -> np.ndarray[Any, np.dtype[np.int64]]:
+        spans = np.full((len(texts), 2), -1, np.int64)
+        for place, text in enumerate(texts):
+            if text is not None:
+                spans[place] = len(data), len(data) + len(text)
+                data.extend(text)
+        return spans
+
+    key_spans, value_spans = written(keys), written(values)
+    return Run(
+        topic="ticks.price",
+        topic_id=TOPIC_ID,
+        partition=partition,
+        base_offset=bounds[0],
+        next_offset=bounds[1],
+        data=np.frombuffer(data, np.uint8),
+        offsets=np.array(offsets, np.int64),
+        timestamps=np.array(timestamps, np.int64),
+        keys=key_spans,
+        values=value_spans,
+    )
+
+
 def runs(records: Sequence[Record], cuts: Sequence[int], base: int = 0) -> Iterator[Run]:
     """The records of one partition as runs cut before the places in `cuts`, without gaps."""
     places = [0, *sorted(cut for cut in cuts if cut < len(records)), len(records)]
@@ -123,16 +157,13 @@ def runs(records: Sequence[Record], cuts: Sequence[int], base: int = 0) -> Itera
             if end < len(records)
             else (records[-1].offset + 1 if records else base)
         )
-        yield Run(
-            topic="ticks.price",
-            topic_id=TOPIC_ID,
-            partition=records[0].partition if records else 0,
-            base_offset=base,
-            next_offset=following,
-            offsets=np.array([record.offset for record in part], np.int64),
-            timestamps=np.array([record.timestamp_ms for record in part], np.int64),
-            keys=[record.key for record in part],
-            values=[record.value for record in part],
+        yield run_of(
+            records[0].partition if records else 0,
+            (base, following),
+            [record.offset for record in part],
+            [record.timestamp_ms for record in part],
+            [record.key for record in part],
+            [record.value for record in part],
         )
         base = following
 

@@ -12,11 +12,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipelines.decode import Decoder
+from pipelines.entities import name_of
 from pipelines.judge import Rejected, judge, split
 from pipelines.runs import Run, Ticks
 from pipelines.times import LATEST, parse_rfc_3339
 from registry.features_file import read
 from registry.keys import entity_id
+from tests import logs
 from tests.logs import NOW_MS, messages
 from tests.oracle.messages import Record, SourceSpec
 from tests.oracle.messages import read as oracle_read
@@ -25,17 +27,9 @@ PRICE, _, POSITION = read().sources
 
 
 def run_of(values: list[tuple[bytes | None, bytes | None]], at: int = NOW_MS) -> Run:
-    return Run(
-        topic="t",
-        topic_id=bytes(16),
-        partition=0,
-        base_offset=0,
-        next_offset=len(values),
-        offsets=np.arange(len(values), dtype=np.int64),
-        timestamps=np.full(len(values), at, np.int64),
-        keys=[key for key, _ in values],
-        values=[value for _, value in values],
-    )
+    n = len(values)
+    keys, messages = [key for key, _ in values], [value for _, value in values]
+    return logs.run_of(0, (0, n), range(n), [at] * n, keys, messages)
 
 
 def told(ticks: Ticks) -> dict[tuple[int, int], object]:
@@ -46,12 +40,12 @@ def told(ticks: Ticks) -> dict[tuple[int, int], object]:
     for i in range(len(ticks)):
         fields = tuple(None if math.isnan(x) else x for x in ticks.fields[i].tolist())
         found[int(ticks.offset[i]), int(ticks.index[i])] = (
-            ticks.entities[i],
+            name_of(ticks.data, ticks.keys[i]),
             int(ticks.tick_time[i]),
             int(ticks.seq[i]),
             int(ticks.op[i]),
             fields,
-            ticks.raw[i],
+            ticks.original(i),
         )
     return found
 

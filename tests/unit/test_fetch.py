@@ -4,124 +4,155 @@ from __future__ import annotations
 
 from itertools import pairwise
 from types import SimpleNamespace
-from typing import Any
 
+import pytest
 from aiokafka import TopicPartition
-from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
+from aiokafka.errors import CorruptRecordException, RecordTooLargeError
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.record.util import calc_crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.fetch import _take_run
+from pipelines.fetch import Fetched
+from pipelines.records import CHECKED_FROM, CONTROL, LOG_APPEND_TIME
+from pipelines.runs import Run
 
 TP = TopicPartition("t", 0)
+COMMIT, ABORT = b"\x00\x00\x00\x01", b"\x00\x00\x00\x00"
+Record = tuple[int, int, bytes | None, bytes | None]
 
 
-def batch(base: int, records: int, compression: int) -> bytes:
-    """A record batch of `records` at the offsets from `base`."""
-    builder = DefaultRecordBatchBuilder(2, compression, 0, -1, -1, -1, 1 << 20)
-    for place in range(records):
-        builder.append(place, 1000 + place, b"k", b"v%d" % (base + place), [])
+def batch(
+    base: int,
+    records: list[tuple[bytes | None, bytes | None]],
+    compression: int = 0,
+    producer: int = -1,
+    attributes: int = 0,
+) -> bytes:
+    """A record batch at the offsets from `base`, as aiokafka's producer makes it."""
+    transactional = int(producer >= 0)
+    builder = DefaultRecordBatchBuilder(2, compression, transactional, producer, 0, 0, 1 << 20)
+    for place, (key, value) in enumerate(records):
+        headers = [("h", b"x" * place), ("none", None)][: place % 3]
+        builder.append(place, 1000 + 7 * place, key, value, headers)
     built = bytearray(builder.build())
     built[:8] = base.to_bytes(8, "big")
+    built[22] |= attributes
+    built[17:21] = calc_crc32c(bytes(built[CHECKED_FROM:])).to_bytes(4, "big")
     return bytes(built)
 
 
-def fetched(parts: list[bytes], offset: int) -> PartitionRecords:
-    return PartitionRecords(
-        TP, MemoryRecords(b"".join(parts)), [], offset, None, None, True, READ_COMMITTED
-    )
+def values(base: int, n: int) -> list[tuple[bytes | None, bytes | None]]:
+    return [(b"k", b"v%d" % offset) for offset in range(base, base + n)]
+
+
+def fetched(
+    parts: list[bytes], offset: int = 0, aborted: list[tuple[int, int]] | None = None
+) -> Fetched:
+    assignment = SimpleNamespace(active=True)
+    return Fetched(TP, assignment, offset, memoryview(b"".join(parts)), aborted or [])
+
+
+def take_all(left: Fetched, max_records: int = 1000) -> list[Run]:
+    runs = []
+    while left.holds_batch or not runs:
+        runs.append(left.take(bytes(16), max_records, committed=True))
+    return runs
+
+
+def read(run: Run) -> list[Record]:
+    return [
+        (int(run.offsets[place]), int(run.timestamps[place]), run.key(place), run.value(place))
+        for place in range(len(run))
+    ]
+
+
+texts = st.none() | st.binary(max_size=200)
+
+
+@given(
+    st.lists(st.lists(st.tuples(texts, texts), min_size=1, max_size=8), min_size=1, max_size=5),
+    st.sampled_from([0, 1, 2, 3, 4]),
+    st.booleans(),
+)
+def test_records_are_those_that_aiokafka_reads(
+    batches: list[list[tuple[bytes | None, bytes | None]]], compression: int, appended: bool
+) -> None:
+    """Keys, values, offsets and timestamps, with every compression and with headers."""
+    parts, base = [], 0
+    for records in batches:
+        attributes = LOG_APPEND_TIME if appended else 0
+        parts.append(batch(base, records, compression, attributes=attributes))
+        base += len(records)
+    expected: list[Record] = []
+    memory = MemoryRecords(b"".join(parts))
+    while memory.has_next():
+        expected += [(r.offset, r.timestamp, r.key, r.value) for r in memory.next_batch()]
+    (run,) = take_all(fetched(parts))
+    assert read(run) == expected
 
 
 layouts = st.lists(st.tuples(st.integers(1, 6), st.integers(0, 3)), min_size=1, max_size=6)
 
 
-@given(layouts, st.sampled_from([0, 1, 2, 3, 4]), st.integers(0, 4), st.integers(1, 10))
+@given(layouts, st.integers(0, 4), st.integers(1, 10), st.integers(0, 60))
 def test_runs_meet_and_hold_every_record_once(
-    layout: list[tuple[int, int]], compression: int, skipped: int, max_records: int
+    layout: list[tuple[int, int]], skipped: int, max_records: int, cut_off: int
 ) -> None:
     parts, base, expected = [], 0, []
     for records, gap in layout:
-        parts.append(batch(base, records, compression))
+        parts.append(batch(base, values(base, records)))
         expected += range(base, base + records)
         base += records + gap
     start = min(skipped, layout[0][0] - 1)  # a fetch may begin inside a batch
-    records_left = fetched(parts, start)
-    runs = []
-    while records_left._records.has_next():
-        runs.append(_take_run(TP, records_left, bytes(16), max_records))
+    parts.append(batch(base, values(base, 1))[:cut_off])  # and end inside one
+    runs = take_all(fetched(parts, start), max_records)
     assert [offset for run in runs for offset in run.offsets.tolist()] == expected[start:]
-    assert [value for run in runs for value in run.values] == [b"v%d" % i for i in expected[start:]]
+    assert [value for run in runs for *_, value in read(run)] == [
+        b"v%d" % offset for offset in expected[start:]
+    ]
     assert runs[0].base_offset == start
     for before, after in pairwise(runs):
         assert before.next_offset == after.base_offset
-        assert len(before.offsets) >= max_records
+        assert len(before) >= max_records
     assert runs[-1].next_offset == expected[-1] + 1
 
 
-class _Batches:
-    """Batches as `MemoryRecords` gives them, for kinds that only a broker writes."""
-
-    def __init__(self, batches: list[Any]) -> None:
-        self._left = batches
-
-    def has_next(self) -> bool:
-        return bool(self._left)
-
-    def next_batch(self) -> Any:
-        return self._left.pop(0)
-
-
-def transactional(base: int, producer: int, values: int, kind: str) -> Any:
-    """A transaction's records, or one of its markers (`commit`, `abort`)."""
-    marker = kind in ("commit", "abort")
-    size = 1 if marker else values
-    records = [
-        SimpleNamespace(
-            offset=base + i,
-            timestamp=1,
-            key=b"\x00\x00\x00\x00" if kind == "abort" else b"\x00\x00\x00\x01",
-            value=b"%d" % (base + i),
-        )
-        for i in range(size)
-    ]
-
-    class Batch:
-        producer_id = producer
-        base_offset = base
-        next_offset = base + size
-        is_control_batch = marker
-        is_transactional = True
-
-        def __iter__(self) -> Any:
-            return iter(records)
-
-        def __next__(self) -> Any:
-            return records[0]
-
-        def validate_crc(self) -> bool:
-            return True
-
-    return Batch()
-
-
-@given(st.lists(st.tuples(st.integers(1, 3), st.booleans()), min_size=1, max_size=8))
+@given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=8))
 def test_aborted_transactions_and_markers_lie_inside_runs(
     transactions: list[tuple[int, bool]],
 ) -> None:
-    batches, aborted, expected, base = [], [], [], 0
-    for values, commits in transactions:
-        batches.append(transactional(base, 7, values, "data"))
+    parts, aborted, expected, base = [], [], [], 0
+    for n, commits in transactions:
+        if n:
+            parts.append(batch(base, values(base, n), producer=7))
         if commits:
-            expected += range(base, base + values)
-        else:
+            expected += range(base, base + n)
+        elif n:
             aborted.append((7, base))
-        batches.append(transactional(base + values, 7, 1, "commit" if commits else "abort"))
-        base += values + 1
-    records = fetched([], 0)
-    records._aborted_transactions = aborted
-    records._records = _Batches(batches)
-    run = _take_run(TP, records, bytes(16), 1000)
+        marker = [(COMMIT if commits else ABORT, b"")]
+        parts.append(batch(base + n, marker, producer=7, attributes=CONTROL))
+        base += n + 1
+    (run,) = take_all(fetched(parts, 0, aborted))
     assert run.offsets.tolist() == expected
     assert (run.base_offset, run.next_offset) == (0, base)
+
+
+def test_what_is_broken_is_told() -> None:
+    whole = batch(0, values(0, 3))
+    flipped = bytearray(whole)
+    flipped[-1] ^= 1
+    with pytest.raises(CorruptRecordException, match="wrong checksum"):
+        take_all(fetched([bytes(flipped)]))
+    old = bytearray(whole)
+    old[16] = 1
+    with pytest.raises(CorruptRecordException, match="format 1"):
+        take_all(fetched([bytes(old)]))
+    with pytest.raises(RecordTooLargeError, match="at offset 0"):
+        take_all(fetched([whole[:-1]]))
+    lies = bytearray(whole)
+    lies[57:61] = (1 << 30).to_bytes(4, "big")
+    lies[17:21] = calc_crc32c(bytes(lies[CHECKED_FROM:])).to_bytes(4, "big")
+    with pytest.raises(CorruptRecordException, match="cannot be in"):
+        take_all(fetched([bytes(lies)]))

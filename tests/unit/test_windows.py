@@ -41,7 +41,7 @@ def materialize(records: Sequence[Record], cuts: Sequence[int] = ()) -> list[Bat
     decoder, windows, batches = Decoder(SOURCE), table(), []
     for run in runs(records, cuts):
         ticks = decoder.decode(run)
-        windows.restore(windows.missing(ticks.entities), {})
+        windows.restore(windows.missing(ticks), {})
         batches.append(windows.apply(ticks))
     return batches
 
@@ -118,7 +118,7 @@ def test_what_was_applied_is_passed_over(records: list[Record]) -> None:
     decoder, windows = Decoder(SOURCE), table()
     (run,) = runs(records, ())
     ticks = decoder.decode(run)
-    windows.restore(windows.missing(ticks.entities), {})
+    windows.restore(windows.missing(ticks), {})
     first, second = windows.apply(ticks), windows.apply(ticks)
     assert len(second) == 0
     accepted = {(int(o), int(i)) for o, i in zip(first.offset, first.index, strict=True)}
@@ -168,7 +168,7 @@ def test_more_entities_than_the_table_holds() -> None:
     total = 0
     for run in runs(records, list(range(0, 3000, 700))):
         ticks = decoder.decode(run)
-        windows.restore(windows.missing(ticks.entities), {})
+        windows.restore(windows.missing(ticks), {})
         total += len(windows.apply(ticks))
     assert total == 3000
     assert len(windows) <= 700

@@ -1,0 +1,155 @@
+"""JSON's tokens in bytes, compiled: where one ends, and what it says.
+
+Each function answers `NO` for what it does not take: what is not JSON, and what is but is better
+read with more care (escapes, text beyond ASCII, numbers of many digits, nested values).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from pipelines.number import MOST_DIGITS, nearest_double
+
+QUOTE, BACKSLASH, COMMA, COLON = ord('"'), ord("\\"), ord(","), ord(":")
+OPEN_OBJECT, CLOSE_OBJECT, OPEN_ARRAY, CLOSE_ARRAY = map(ord, "{}[]")
+MINUS, PLUS, POINT, ZERO, NINE = map(ord, "-+.09")
+SMALL_E, CAPITAL_E = ord("e"), ord("E")
+SPACE, TAB, NEW_LINE, RETURN = map(ord, " \t\n\r")
+NOT_ASCII = 0x80
+NULL, TRUE, FALSE = (np.frombuffer(word, np.uint8) for word in (b"null", b"true", b"false"))
+
+MOST_INTEGER_DIGITS = 18
+"""So many always fit into an int64."""
+
+NO = -1
+"""Instead of a place."""
+
+COMPILED: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+
+
+@njit(**COMPILED)
+def after_space(data, at, end):  # type: ignore[no-untyped-def]
+    while at < end and (
+        data[at] == SPACE or data[at] == NEW_LINE or data[at] == TAB or data[at] == RETURN
+    ):
+        at += 1
+    return at
+
+
+@njit(**COMPILED)
+def is_digit(data, at, end):  # type: ignore[no-untyped-def]
+    return at < end and ZERO <= data[at] <= NINE
+
+
+@njit(**COMPILED)
+def is_word(data, start, end, word):  # type: ignore[no-untyped-def]
+    """Whether the bytes from `start` to `end` are those of `word`."""
+    if end - start != word.shape[0]:
+        return False
+    for place in range(word.shape[0]):
+        if data[start + place] != word[place]:
+            return False
+    return True
+
+
+@njit(**COMPILED)
+def string_end(data, at, end):  # type: ignore[no-untyped-def]
+    """Where the quote is that ends the string whose first byte is at `at`."""
+    while at < end:
+        byte = data[at]
+        if byte == QUOTE:
+            return at
+        if byte < SPACE or byte == BACKSLASH or byte >= NOT_ASCII:
+            return NO
+        at += 1
+    return NO
+
+
+@njit(**COMPILED)
+def number(data, at, end):  # type: ignore[no-untyped-def]
+    """Where the number at `at` ends, and its double."""
+    negative = data[at] == MINUS
+    at += negative
+    if not is_digit(data, at, end):
+        return NO, math.nan
+    mantissa = np.uint64(0)
+    first = at
+    if data[at] == ZERO:
+        at += 1
+        first += 1
+        if is_digit(data, at, end):
+            return NO, math.nan
+    while is_digit(data, at, end):
+        mantissa = mantissa * np.uint64(10) + np.uint64(data[at] - ZERO)
+        at += 1
+    digits = at - first
+    power = 0
+    whole = True
+    if at < end and data[at] == POINT:
+        whole = False
+        at += 1
+        first = at
+        while is_digit(data, at, end):
+            mantissa = mantissa * np.uint64(10) + np.uint64(data[at] - ZERO)
+            at += 1
+        if at == first:
+            return NO, math.nan
+        digits += at - first
+        power = first - at
+    if digits > MOST_DIGITS:
+        return NO, math.nan
+    if at < end and (data[at] == SMALL_E or data[at] == CAPITAL_E):
+        whole = False
+        at += 1
+        below = at < end and data[at] == MINUS
+        at += below or (at < end and data[at] == PLUS)
+        first = at
+        exponent = 0
+        while is_digit(data, at, end) and at - first < 5:
+            exponent = exponent * 10 + (data[at] - ZERO)
+            at += 1
+        if at == first or at - first == 5:
+            return NO, math.nan
+        power += -exponent if below else exponent
+    if mantissa == np.uint64(0):
+        return at, -0.0 if negative and not whole else 0.0  # an integer has no negative zero
+    value = nearest_double(mantissa, power)
+    if math.isnan(value):
+        return NO, math.nan
+    return at, -value if negative else value
+
+
+@njit(**COMPILED)
+def integer(data, at, end):  # type: ignore[no-untyped-def]
+    """Where the integer at `at` ends, and its value."""
+    negative = data[at] == MINUS
+    at += negative
+    first = at
+    value = 0
+    while is_digit(data, at, end) and at - first <= MOST_INTEGER_DIGITS:
+        value = value * 10 + (data[at] - ZERO)
+        at += 1
+    digits = at - first
+    if digits == 0 or digits > MOST_INTEGER_DIGITS or (digits > 1 and data[first] == ZERO):
+        return NO, 0
+    if at < end and (data[at] == POINT or data[at] == SMALL_E or data[at] == CAPITAL_E):
+        return NO, 0
+    return at, -value if negative else value
+
+
+@njit(**COMPILED)
+def other(data, at, end):  # type: ignore[no-untyped-def]
+    """Where a value that nobody asks for ends: a plain string, a number, true, false or null."""
+    if data[at] == QUOTE:
+        at = string_end(data, at + 1, end)
+        return at if at == NO else at + 1
+    if data[at] == MINUS or is_digit(data, at, end):
+        return number(data, at, end)[0]
+    for word in (NULL, TRUE, FALSE):
+        if is_word(data, at, min(at + word.shape[0], end), word):
+            return at + word.shape[0]
+    return NO
