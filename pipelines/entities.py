@@ -155,16 +155,16 @@ def _mark(table, state, slot):  # type: ignore[no-untyped-def]
 
 
 @njit(**COMPILED)
-def _is_named(data, keys, texts, start, end):  # type: ignore[no-untyped-def]
-    """Whether the key fields, joined, are the text from `start` to `end`."""
+def _is_named(data, keys, i, texts, start, end):  # type: ignore[no-untyped-def]
+    """Whether the key fields of entity `i`, joined, are the text from `start` to `end`."""
     at = start
-    for field in range(keys.shape[0]):
+    for field in range(keys.shape[1]):
         if field:
             if at >= end or texts[at] != SEPARATOR_BYTE:
                 return False
             at += 1
-        first = keys[field, 0]
-        size = keys[field, 1] - first
+        first = keys[i, field, 0]
+        size = keys[i, field, 1] - first
         if at + size > end:
             return False
         for place in range(size):
@@ -193,7 +193,7 @@ def _find(data, keys, start, table, hashes, texts, spans, slots):  # type: ignor
             if (
                 slot >= 0
                 and hashes[slot] == state
-                and _is_named(data, keys[i], texts, spans[slot, 0], spans[slot, 1])
+                and _is_named(data, keys, i, texts, spans[slot, 0], spans[slot, 1])
             ):
                 slots[i] = slot
                 break

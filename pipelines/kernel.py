@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from numba import njit
 
 from pipelines.log import log_ratio
@@ -49,21 +48,34 @@ def _mean(ring, slot, field, count, n, mask):  # type: ignore[no-untyped-def]
 
 
 @njit(**COMPILED)
-def _stddev_log_return(ring, slot, field, count, n, mask):  # type: ignore[no-untyped-def]
-    """Two passes: the mean of the returns, then the squares of what is left (ddof = 1)."""
-    returns = np.empty(n)
-    before = ring[slot, (count - n - 1) & mask, field]
+def _stddev(ring, slot, place, count, n, mask):  # type: ignore[no-untyped-def]
+    """Sample deviation (ddof = 1) of the last n, in two passes: the mean, then the squares."""
     total = 0.0
-    for i in range(n):
-        after = ring[slot, (count - n + i) & mask, field]
-        returns[i] = log_ratio(after, before)
-        total += returns[i]
-        before = after
+    for ordinal in range(count - n, count):
+        total += ring[slot, ordinal & mask, place]
     mean = total / n
     squares = 0.0
-    for i in range(n):
-        squares += (returns[i] - mean) * (returns[i] - mean)
+    for ordinal in range(count - n, count):
+        difference = ring[slot, ordinal & mask, place] - mean
+        squares += difference * difference
     return math.sqrt(squares / (n - 1))
+
+
+@njit("void(int64, int64, int64, int64[:,::1], float64[:,:,::1], float64[:,:,::1])", **COMPILED)
+def fill_returns(slot, first, count, code, ring_fields, ring_returns):  # type: ignore[no-untyped-def]
+    """The log returns of the remembered ticks of a slot, from number `first` up to `count`.
+
+    A return is a function of two prices that follow each other, and remembered with the later.
+    """
+    mask = ring_fields.shape[1] - 1
+    for k in range(code.shape[0]):
+        if code[k, 0] == STDDEV_LOG_RETURN:
+            field, place = code[k, 1], code[k, 3]
+            for ordinal in range(first, count):
+                ring_returns[slot, ordinal & mask, place] = log_ratio(
+                    ring_fields[slot, ordinal & mask, field],
+                    ring_fields[slot, (ordinal - 1) & mask, field],
+                )
 
 
 @njit(**COMPILED)
@@ -81,7 +93,7 @@ SIGNATURE = (
     "void(int32[::1], int64[::1], int32[::1], int64[::1], int64[::1], uint8[::1], float64[:,::1],"
     " int32, int32, int64, int64[:,::1],"
     " int32[::1], int32[::1], int64[::1], int32[::1], int64[::1], int64[::1], int64[::1],"
-    " int64[:,::1], int64[:,::1], int64[:,::1], float64[:,:,::1],"
+    " int64[:,::1], int64[:,::1], int64[:,::1], float64[:,:,::1], float64[:,:,::1],"
     " uint8[::1], int64[::1], int64[::1], int64[::1], float64[:,::1], uint8[:,::1])"
 )
 
@@ -113,6 +125,7 @@ def advance(  # type: ignore[no-untyped-def]
     ring_time,
     ring_seq,
     ring_fields,
+    ring_returns,
     # results, by tick; features and status are (ticks, features)
     verdict,
     out_event,
@@ -167,6 +180,7 @@ def advance(  # type: ignore[no-untyped-def]
         count[s] += 1
         fill[s] = 0 if op[i] == RESET else fill[s] + 1
 
+        fill_returns(s, count[s] - 1, count[s], code, ring_fields, ring_returns)
         for k in range(code.shape[0]):
             function, field, n = code[k, 0], code[k, 1], code[k, 2]
             depth = n + 1 if function == STDDEV_LOG_RETURN else n
@@ -175,7 +189,7 @@ def advance(  # type: ignore[no-untyped-def]
                 status[i, k] = WARMING
                 continue
             if function == STDDEV_LOG_RETURN:
-                value = _stddev_log_return(ring_fields, s, field, count[s], n, mask)
+                value = _stddev(ring_returns, s, code[k, 3], count[s], n, mask)
             elif function == MEAN:
                 value = _mean(ring_fields, s, field, count[s], n, mask)
             else:

@@ -165,15 +165,15 @@ def _varint(data, at, end):  # type: ignore[no-untyped-def]
 
 
 @njit(**COMPILED)
-def _span(data, at, end, out):  # type: ignore[no-untyped-def]
+def _span(data, at, end, spans, n):  # type: ignore[no-untyped-def]
     """Note where a key or value is; returns where it ends, past `end` when it is cut off."""
     length, at = _varint(data, at, end)
     if length < 0:
-        out[0], out[1] = NONE, NONE
+        spans[n, 0], spans[n, 1] = NONE, NONE
         return at
     if at > end or length > end - at:
         return end + 1
-    out[0], out[1] = at, at + length
+    spans[n, 0], spans[n, 1] = at, at + length
     return at + length
 
 
@@ -207,8 +207,8 @@ def _index(  # type: ignore[no-untyped-def]
             record_end = at + length
             delta, at = _varint(data, at + 1, record_end)
             offset, at = _varint(data, at, record_end)
-            at = _span(data, at, record_end, keys[n])
-            at = _span(data, at, record_end, values[n])
+            at = _span(data, at, record_end, keys, n)
+            at = _span(data, at, record_end, values, n)
             if at > record_end:
                 return -1
             at = record_end  # headers mean nothing here

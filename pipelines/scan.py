@@ -37,6 +37,7 @@ from pipelines.tokens import (
     is_word,
     number,
     other,
+    same,
     string_end,
 )
 from registry.definitions import Source
@@ -163,7 +164,7 @@ def _name(data, start, end, names, ends):  # type: ignore[no-untyped-def]
     before = 0
     for place in range(ends.shape[0]):
         after = ends[place]
-        if is_word(data, start, end, names[before:after]):
+        if same(data, start, end, names, before, after):
             return place
         before = after
     return NO
@@ -271,18 +272,6 @@ def _tick(  # type: ignore[no-untyped-def]
     return at + 1
 
 
-@njit(**COMPILED)
-def _is_of(data, message_key, key):  # type: ignore[no-untyped-def]
-    """Whether a tick's first key field has the bytes of the message key."""
-    size = key[1] - key[0]
-    if message_key[0] < 0 or message_key[1] - message_key[0] != size:
-        return False
-    for place in range(size):
-        if data[message_key[0] + place] != data[key[0] + place]:
-            return False
-    return True
-
-
 @njit(
     "UniTuple(int64, 2)(uint8[::1], int64[:,::1], int64[:,::1], int64[::1],"
     " uint8[::1], int64[::1], boolean[::1], float64[::1], int64, int64, boolean,"
@@ -335,7 +324,15 @@ def _scan(  # type: ignore[no-untyped-def]
             if (
                 at == NO
                 or times[n] > known_at[message] + skew
-                or not _is_of(data, message_keys[message], keys[n, 0])
+                or message_keys[message, 0] < 0
+                or not same(
+                    data,
+                    message_keys[message, 0],
+                    message_keys[message, 1],
+                    data,
+                    keys[n, 0, 0],
+                    keys[n, 0, 1],
+                )
             ):
                 break
             record[n] = message

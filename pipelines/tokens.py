@@ -46,14 +46,20 @@ def is_digit(data, at, end):  # type: ignore[no-untyped-def]
 
 
 @njit(**COMPILED)
-def is_word(data, start, end, word):  # type: ignore[no-untyped-def]
-    """Whether the bytes from `start` to `end` are those of `word`."""
-    if end - start != word.shape[0]:
+def same(data, at, end, other, first, last):  # type: ignore[no-untyped-def]
+    """Whether the bytes from `at` to `end` are those of `other` from `first` to `last`."""
+    if end - at != last - first:
         return False
-    for place in range(word.shape[0]):
-        if data[start + place] != word[place]:
+    for place in range(last - first):
+        if data[at + place] != other[first + place]:
             return False
     return True
+
+
+@njit(**COMPILED)
+def is_word(data, at, end, word):  # type: ignore[no-untyped-def]
+    """Whether the bytes from `at` to `end` are those of `word`."""
+    return same(data, at, end, word, 0, word.shape[0])
 
 
 @njit(**COMPILED)

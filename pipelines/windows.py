@@ -14,11 +14,11 @@ import numpy as np
 
 from pipelines import kernel, reasons
 from pipelines.entities import EMPTY, EntitySlots, name_of
-from pipelines.kernel import REMEMBERED, advance, number_slots
+from pipelines.kernel import REMEMBERED, advance, fill_returns, number_slots
 from pipelines.runs import Batch, Int32s, Rejection, Ticks
 from pipelines.state import EntityState
 from registry.definitions import RowSchema, Source
-from registry.program import Program
+from registry.program import Function, Program
 
 ORIGIN = np.dtype([("topic_id", "V16"), ("partition", ">i4"), ("offset", ">i8"), ("index", ">i4")])
 """The layout of `registry.row.ORIGIN` as a column."""
@@ -37,6 +37,20 @@ def depth_of(program: Program) -> int:
     return max(REMEMBERED, 1 << (program.lookback - 1).bit_length())
 
 
+def _with_returns(program: Program) -> tuple[Any, int]:
+    """The program with the place of each feature's returns among those remembered, and how many.
+
+    Returns are remembered by field: features of the same field share them.
+    """
+    fields = [
+        int(field) for function, field, _ in program.code if function == Function.STDDEV_LOG_RETURN
+    ]
+    places = {field: place for place, field in enumerate(dict.fromkeys(fields))}
+    column = [[places.get(int(field), 0)] for _, field, _ in program.code]
+    code = np.hstack([program.code, np.array(column, np.int64).reshape(-1, 1)])
+    return np.ascontiguousarray(code), max(1, len(places))
+
+
 class WindowTable:
     """The windows of at most about `capacity` entities of one source.
 
@@ -50,7 +64,7 @@ class WindowTable:
         self.schema = schema
         self.depth = depth_of(program)
         self.capacity = capacity
-        self._code = program.code
+        self._code, returns = _with_returns(program)
         self._topics: list[bytes] = []
         self._entities = EntitySlots()
         self._run = 0
@@ -68,6 +82,7 @@ class WindowTable:
         self._ring_time = np.zeros((FIRST_SLOTS, self.depth), np.int64)
         self._ring_seq = np.zeros((FIRST_SLOTS, self.depth), np.int64)
         self._ring_fields = np.zeros((FIRST_SLOTS, self.depth, len(source.fields)))
+        self._ring_returns = np.zeros((FIRST_SLOTS, self.depth, returns))
         # by slot: the run that last needed it, and its number among the entities of a run
         self._used = np.zeros(FIRST_SLOTS, np.int64)
         self._number = np.zeros(FIRST_SLOTS, np.int32)
@@ -144,6 +159,7 @@ class WindowTable:
             self._ring_time,
             self._ring_seq,
             self._ring_fields,
+            self._ring_returns,
             verdict,
             event_time,
             sequence,
@@ -241,6 +257,8 @@ class WindowTable:
         self._ring_time[slot, places] = ticks["tick_time"]
         self._ring_seq[slot, places] = ticks["seq"]
         self._ring_fields[slot, places] = ticks["fields"]
+        first = state.count - len(ticks) + 1  # the oldest tick at hand has none before it
+        fill_returns(slot, first, state.count, self._code, self._ring_fields, self._ring_returns)
 
     def _topic(self, topic_id: bytes) -> int:
         """The small number that stands for a topic incarnation here."""
@@ -275,5 +293,6 @@ class WindowTable:
         self._ring_time = longer(self._ring_time)
         self._ring_seq = longer(self._ring_seq)
         self._ring_fields = longer(self._ring_fields)
+        self._ring_returns = longer(self._ring_returns)
         self._used = longer(self._used)
         self._number = longer(self._number)
