@@ -23,10 +23,11 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from pipelines.backfill import BackfillSink
 from pipelines.decode import Decoder
 from pipelines.errors import BrokerUnavailable, PipelineError, StateConflict
 from pipelines.fetch import MAX_RECORDS, fetch_runs
-from pipelines.offline import BackfillSink, OfflineSink
+from pipelines.offline import OfflineSink
 from pipelines.runs import Batch, Run
 from pipelines.topics import Topic, describe
 from pipelines.windows import WindowTable

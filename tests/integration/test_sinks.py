@@ -22,9 +22,10 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipelines.backfill import BackfillSink
 from pipelines.errors import ParityViolation, StoreWentBack
 from pipelines.materializer import Materializer
-from pipelines.offline import BackfillSink, OfflineSink
+from pipelines.offline import OfflineSink
 from pipelines.online import OnlineSink
 from pipelines.runs import Run
 from pipelines.sink import Sink
