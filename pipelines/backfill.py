@@ -6,15 +6,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from uuid import UUID
 
-from pipelines.offline import Database, _identity, _load, _rejected
+from pipelines.copy_rows import stage_rows
+from pipelines.offline import _load, _rejected, _unsettled
+from pipelines.postgres import Database
 from pipelines.runs import Batch
-from pipelines.staging import stage
 from pipelines.state import EntityState
 from pipelines.topics import Topic
 from registry.definitions import Source
 from registry.row import Origin
 
-STORE_ROWS = files("pipelines").joinpath("sql/store_rows.sql").read_text("utf-8")
+SETTLE = (
+    "SELECT tickwell.settle_entities(%(source)s, %(topic_id)s::uuid, %(partition)s,"
+    " %(unsettled)s::text[])"
+)
 STORE_REJECTED = files("pipelines").joinpath("sql/store_rejected.sql").read_text("utf-8")
 
 
@@ -72,22 +76,25 @@ class BackfillSink:
         Returns entities that have their home in another partition. Raises `ParityViolation` and
         `StoreUnavailable`.
         """
-        with self._database.cursor() as cursor:
-            stage(cursor, batch)
-            cursor.execute(STORE_ROWS, _identity(batch))
-            conflicts, inserted = cursor.fetchone()
-            if not conflicts:
-                cursor.execute(
-                    STORE_REJECTED,
-                    {
-                        **_identity(batch),
-                        "topic": batch.run.topic,
-                        **_rejected(batch.rejected),
-                    },
-                )
-                self.inserted += inserted
-                self.rejected += cursor.rowcount
-        return list(conflicts)
+        run = {
+            "topic_id": str(UUID(bytes=batch.run.topic_id)),
+            "partition": batch.run.partition,
+            "topic": batch.run.topic,
+            "source": batch.source.name,
+            "unsettled": _unsettled(batch),
+        }
+        with self._database.transaction() as cursor:
+            stage_rows(cursor, batch)
+            cursor.execute(SETTLE, run)
+            (conflicts,) = cursor.fetchone()
+            if conflicts:
+                cursor.connection.rollback()
+                return list(conflicts)
+            cursor.execute("SELECT tickwell.insert_staged()")
+            self.inserted += cursor.fetchone()[0]
+            cursor.execute(STORE_REJECTED, {**run, **_rejected(batch.rejected)})
+            self.rejected += len(batch.rejected)
+        return []
 
     def close(self) -> None:
         self._database.close()

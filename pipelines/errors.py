@@ -11,6 +11,14 @@ class StoreUnavailable(PipelineError):
     """The store did not answer, or refused for a reason that passes. Wait, and try again."""
 
 
+class PartitionHeld(StoreUnavailable):
+    """Another session holds what this one needs, for longer than it should."""
+
+
+class RowsThere(PipelineError):
+    """Rows of a run are stored already."""
+
+
 class WatermarkMoved(PipelineError):
     """The partition's stored watermark is not where the run begins; None when it is gone."""
 

@@ -1,12 +1,16 @@
 """The offline sink: rows, entities, rejected ticks and watermarks in Postgres.
 
-The order of a commit:
+A run is stored in one transaction:
 
-1. The rows are copied into a temporary table of the session, in a transaction of its own that takes
-   no lock anyone waits for.
-2. One statement, a call of `tickwell.store_run`, locks the partition's watermark, compares it,
-   inserts and advances. It is a transaction that begins and ends inside the server: a worker that
-   is stopped or killed holds no lock across any of its own instructions.
+1. `tickwell.begin_run` takes the partition's lock, compares the watermark with where the run
+   begins, and makes the partition the home of entities that are new.
+2. The rows are copied straight into the table. Where some are there already, of a replay, they are
+   copied into a temporary table instead, inserted where they are missing and compared elsewhere.
+3. Rejected ticks are stored, and the watermark moves to the run's end.
+
+Between these a worker may be stopped with its locks held. So whoever waits for a partition longer
+than `PATIENCE_MS` ends the session that holds it. That loses nothing: the transaction is undone,
+and who wakes up finds its connection gone, and the watermark where another worker has brought it.
 
 When the connection breaks the outcome is unknown, and does not matter: the caller reloads, and the
 watermark says whether the run is stored.
@@ -16,7 +20,6 @@ The window state of an entity needs no table of its own; it is its newest rows.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,65 +29,32 @@ from uuid import UUID
 
 import numpy as np
 import psycopg2
-from psycopg2 import errorcodes
 
-from pipelines.errors import ParityViolation, PipelineError, StoreUnavailable, WatermarkMoved
+from pipelines.copy_rows import copy_rows, stage_rows
+from pipelines.errors import PartitionHeld, RowsThere, WatermarkMoved
 from pipelines.kernel import RESET
+from pipelines.postgres import Database
 from pipelines.runs import NO_SEQ, Batch, Rejection
-from pipelines.staging import stage
 from pipelines.state import EntityState, tick_dtype
 from pipelines.topics import Topic
 from registry.definitions import Source
 from registry.row import Origin
 
 logger = logging.getLogger(__name__)
-LOAD = files("pipelines").joinpath("sql/load.sql").read_text("utf-8")
-STORE_RUN = files("pipelines").joinpath("sql/store_run.sql").read_text("utf-8")
-
-OTHER_BITS = "TW001"
-PASSING = frozenset({"08", "25", "40", "53", "55", "57", "58"})
-"""Classes of SQLSTATE that pass by themselves: connection, transaction state (a read-only standby),
-rollback, resources (a full disk), object state (a lock), operator intervention, system error."""
-
-CONNECTION: dict[str, Any] = {
-    "connect_timeout": 5,
-    # a peer that vanished without a word is noticed after 15 s
-    "keepalives_idle": 5,
-    "keepalives_interval": 5,
-    "keepalives_count": 2,
-    "tcp_user_timeout": 15_000,
-    # a run takes milliseconds; a statement that takes a minute waits for something that hangs
-    "options": "-c statement_timeout=60000 -c lock_timeout=10000",
-}
 
 
-class Database:
-    """A connection that comes back: lost ones are thrown away and opened anew at the next use."""
+def _sql(name: str) -> str:
+    return files("pipelines").joinpath(f"sql/{name}.sql").read_text("utf-8")
 
-    def __init__(self, url: str, application_name: str) -> None:
-        self._url = url
-        self._name = application_name
-        self._connection: Any = None
 
-    @contextmanager
-    def cursor(self) -> Iterator[Any]:
-        """A cursor in autocommit mode. Raises `StoreUnavailable` for what passes by itself."""
-        try:
-            if self._connection is None or self._connection.closed:
-                self._connection = psycopg2.connect(
-                    self._url, application_name=self._name, **CONNECTION
-                )
-                self._connection.autocommit = True
-            with self._connection.cursor() as cursor:
-                yield cursor
-        except psycopg2.Error as error:
-            self.close()
-            raise _translated(error) from error
+LOAD, WATERMARK = _sql("load"), _sql("watermark")
+BEGIN_RUN, STORE_REJECTED, FINISH_RUN = map(_sql, ("begin_run", "store_rejected", "finish_run"))
+LOCK = "SELECT tickwell.lock_partition(%(topic_id)s::uuid, %(partition)s, %(patience)s)"
+FENCE = "SELECT tickwell.fence_partition(%(topic_id)s::uuid, %(partition)s)"
+INSERT_STAGED = "SELECT tickwell.insert_staged()"
 
-    def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+PATIENCE_MS = 2_000
+"""How long to wait for who holds a partition; a copy takes a tenth of it."""
 
 
 class OfflineSink:
@@ -100,19 +70,29 @@ class OfflineSink:
     ) -> None:
         self._database = Database(url, application_name)
         self._schemas = list(schemas)
+        self._meets_rows = False  # a replay was here: to copy straight into the table would fail
 
     def watermarks(self, topic_id: bytes, partitions: Iterable[int]) -> Mapping[int, int]:
-        """The next offset to read of those of `partitions` that were ever stored."""
-        with self._database.cursor() as cursor:
-            cursor.execute(
-                "SELECT partition, next_offset FROM tickwell.watermarks"
-                " WHERE topic_id = %s::uuid AND partition = ANY (%s)",
-                (str(UUID(bytes=topic_id)), list(partitions)),
-            )
-            return dict(cursor.fetchall())
+        """The next offset to read of those of `partitions` that were ever stored.
+
+        Who is in the middle of storing a run of one is waited for, or got out of the way.
+        """
+        found = {}
+        for partition in partitions:
+            one = {**_partition(topic_id, partition), "patience": PATIENCE_MS}
+            with self._fencing(one), self._database.transaction() as cursor:
+                cursor.execute(LOCK, one)
+                cursor.execute(WATERMARK, one)
+                row = cursor.fetchone()
+            if row is not None:
+                found[partition] = int(row[0])
+        return found
 
     def settle(self, topic: Topic) -> int:
-        """Record a topic's number of partitions; returns the number that was recorded first."""
+        """Record a topic's number of partitions; returns the number that was recorded first.
+
+        A topic id that is new becomes the current incarnation of its name.
+        """
         with self._database.cursor() as cursor:
             topic_id = str(UUID(bytes=topic.topic_id))
             cursor.execute(
@@ -134,45 +114,71 @@ class OfflineSink:
     def store(self, batch: Batch) -> Sequence[str]:
         """Store a batch; returns entities that have their home in another partition.
 
-        Raises `WatermarkMoved`, `ParityViolation` and `StoreUnavailable`.
+        Raises `WatermarkMoved`, `TopicRecreated`, `ParityViolation` and `StoreUnavailable`.
         """
-        with self._database.cursor() as cursor:
-            stage(cursor, batch)
-            cursor.execute(
-                STORE_RUN,
-                {
-                    **_identity(batch),
-                    "topic": batch.run.topic,
-                    "base": batch.run.base_offset,
-                    "following": batch.run.next_offset,
-                    **_rejected(batch.rejected),
-                },
-            )
+        try:
+            return self._store(batch)
+        except RowsThere:
+            self._meets_rows = True
+        return self._store(batch)
+
+    def _store(self, batch: Batch) -> Sequence[str]:
+        run = {
+            **_partition(batch.run.topic_id, batch.run.partition),
+            "topic": batch.run.topic,
+            "source": batch.source.name,
+            "base": batch.run.base_offset,
+            "following": batch.run.next_offset,
+            "unsettled": _unsettled(batch),
+            "patience": PATIENCE_MS,
+        }
+        with self._fencing(run), self._database.transaction() as cursor:
+            cursor.execute(BEGIN_RUN, run)
             watermark, conflicts = cursor.fetchone()
-        if watermark != batch.run.base_offset:
-            raise WatermarkMoved(watermark)
-        return list(conflicts)
+            if watermark != batch.run.base_offset:
+                raise WatermarkMoved(watermark)
+            if conflicts:
+                cursor.connection.rollback()
+                return list(conflicts)
+            if self._meets_rows:
+                stage_rows(cursor, batch)
+                cursor.execute(INSERT_STAGED)
+                self._meets_rows = int(cursor.fetchone()[0]) < len(batch)
+            else:
+                copy_rows(cursor, batch)
+            if batch.rejected:
+                cursor.execute(STORE_REJECTED, {**run, **_rejected(batch.rejected)})
+            cursor.execute(FINISH_RUN, run)
+        return []
+
+    @contextmanager
+    def _fencing(self, partition: Mapping[str, Any]) -> Iterator[None]:
+        """Ends the session that holds a partition for too long, before the caller tries again."""
+        try:
+            yield
+        except PartitionHeld:
+            with self._database.cursor() as cursor:
+                cursor.execute(FENCE, partition)
+                ended = cursor.fetchone()[0]
+            logger.warning("ended %d sessions that held a partition without going on", ended)
+            raise
 
     def close(self) -> None:
         self._database.close()
 
 
-def _identity(batch: Batch) -> dict[str, Any]:
-    """What all rows of a batch have in common, and the entities."""
+def _partition(topic_id: bytes, partition: int) -> dict[str, Any]:
+    return {"topic_id": str(UUID(bytes=topic_id)), "partition": partition}
+
+
+def _unsettled(batch: Batch) -> list[str]:
+    """The entities of a batch that are not known to have their home in its partition."""
     home = batch.run.topic_id + batch.run.partition.to_bytes(4, "big")
-    unsettled = [
+    return [
         name
         for name, expected in zip(batch.names, batch.expected, strict=True)
         if expected[:20] != home
     ]
-    return {
-        "source": batch.source.name,
-        "schema": batch.schema.id,
-        "topic_id": str(UUID(bytes=batch.run.topic_id)),
-        "partition": batch.run.partition,
-        "names": list(batch.names),
-        "unsettled": unsettled,
-    }
 
 
 def _rejected(rejected: Sequence[Rejection]) -> dict[str, list[Any]]:
@@ -238,13 +244,3 @@ def _state(newest: Sequence[Sequence[Any]], dtype: np.dtype[np.void]) -> EntityS
         fill=resets[0] if resets else len(newest),
         ticks=ticks,
     )
-
-
-def _translated(error: psycopg2.Error) -> PipelineError:
-    code = error.pgcode or ""
-    if code == OTHER_BITS:
-        return ParityViolation(*json.loads(error.diag.message_detail or "[]"))
-    message = str(error).strip().split("\n")[0]
-    if not code or code[:2] in PASSING or code == errorcodes.QUERY_CANCELED:
-        return StoreUnavailable(f"Postgres: {message}")
-    return PipelineError(f"Postgres: {message} ({code})")

@@ -17,7 +17,7 @@ from uuid import UUID
 from confluent_kafka import KafkaException, Producer
 
 from pipelines.errors import BrokerUnavailable, PipelineError
-from pipelines.offline import Database
+from pipelines.postgres import Database
 from pipelines.topics import REJECTED
 
 logger = logging.getLogger(__name__)

@@ -15,6 +15,7 @@ from pipelines.decode import Decoder
 from pipelines.entities import name_of
 from pipelines.judge import Rejected, judge, split
 from pipelines.runs import Run, Ticks
+from pipelines.scan import Layout, scan
 from pipelines.times import LATEST, parse_rfc_3339
 from registry.features_file import read
 from registry.keys import entity_id
@@ -66,7 +67,12 @@ def test_a_tick_does_not_depend_on_the_others_of_its_run(
 
 @settings(max_examples=400)
 @given(messages())
-def test_the_fast_way_is_the_definition(message: tuple[bytes | None, bytes | None]) -> None:
+def test_the_compiled_way_is_the_definition(message: tuple[bytes | None, bytes | None]) -> None:
+    assert_is_the_definition(message)
+
+
+def assert_is_the_definition(message: tuple[bytes | None, bytes | None]) -> None:
+    """Decoding a message gives what judging it says, to the bits and the sign of zero."""
     key, value = message
     found = told(Decoder(PRICE).decode(run_of([message])))
     defined: dict[tuple[int, int], object] = {}
@@ -82,7 +88,9 @@ def test_the_fast_way_is_the_definition(message: tuple[bytes | None, bytes | Non
                 defined[0, index] = (name, tick.tick_time, tick.seq, tick.op, fields)
     except Rejected as rejected:
         defined[0, 0] = rejected.reason
-    assert {k: v if isinstance(v, str) else v[:5] for k, v in found.items()} == defined  # type: ignore[index]
+    told_of = {k: v if isinstance(v, str) else v[:5] for k, v in found.items()}  # type: ignore[index]
+    assert told_of == defined
+    assert repr(sorted(told_of.items())) == repr(sorted(defined.items()))  # -0.0 is not 0.0
 
 
 def test_an_element_is_held_against_the_key_of_its_own_message() -> None:
@@ -236,3 +244,57 @@ def test_text_times_are_taken() -> None:
     tick = {"symbol": "A", "price": 1, "ts": "2023-11-14T22:13:20.000000001Z"}
     ticks = Decoder(PRICE).decode(run_of([(b"A", json.dumps(tick).encode())]))
     assert ticks.tick_time.tolist() == [1_700_000_000_000_000_001]
+
+
+spaces = st.sampled_from(["", "", " ", "\n", "\t\r "])
+numbers = st.one_of(
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+    st.integers(-(10**22), 10**22).map(str),
+    st.from_regex(r"-?(0|[1-9][0-9]{0,9})(\.[0-9]{1,12})?([eE][+-]?[0-9]{1,3})?", fullmatch=True),
+    st.from_regex(r"[-+.0-9eE]{1,6}", fullmatch=True),
+)
+texts = st.sampled_from(['"A"', '"AAPL"', '""', '"\\u0041"', '"é"', "1", "null"])
+members = st.one_of(
+    st.tuples(st.just("symbol"), texts),
+    st.tuples(st.sampled_from(["price", "size", "ts", "seq", "x"]), numbers),
+    st.tuples(st.just("ts"), st.integers(NOW_MS - 2000, NOW_MS + 2000).map(str)),
+    st.tuples(st.sampled_from(["seq", "size", "op"]), st.just("null")),
+    st.tuples(st.just("op"), st.sampled_from(['"trade"', '"reset"', '"cancel"', "1"])),
+    st.tuples(st.sampled_from(["x", "é", "pric"]), st.sampled_from(["{}", "[1]", "true", "nul"])),
+)
+
+
+@st.composite
+def spelled(draw: st.DrawFn) -> str:
+    """A tick as a producer may spell it, or nearly one."""
+    found = [
+        ("symbol", '"A"'),
+        ("price", draw(numbers)),
+        ("ts", str(NOW_MS)),
+        *draw(st.lists(members, max_size=3)),
+    ]
+    order = draw(st.permutations(found))
+    written = (
+        f'{draw(spaces)}"{name}"{draw(spaces)}:{draw(spaces)}{value}{draw(spaces)}'
+        for name, value in order
+    )
+    return "{" + ",".join(written) + draw(st.sampled_from(["}"] * 9 + [",}"]))
+
+
+@settings(max_examples=500)
+@given(st.lists(spelled(), max_size=3), st.booleans(), spaces)
+def test_the_compiled_way_is_the_definition_however_a_tick_is_spelled(
+    ticks: list[str], in_array: bool, space: str
+) -> None:
+    text = f"{space}[{space}{(space + ',').join(ticks)}]{space}" if in_array else "".join(ticks)
+    assert_is_the_definition((b"A", text.encode()))
+
+
+@given(st.lists(st.floats(1e-6, 1e9), min_size=1, max_size=3), st.booleans())
+def test_what_producers_send_takes_the_compiled_way(prices: list[float], in_array: bool) -> None:
+    ticks = [{"symbol": "A", "price": price, "ts": NOW_MS, "venue": "X"} for price in prices]
+    messages = [ticks] if in_array else ticks
+    run = run_of([(b"A", json.dumps(message).encode()) for message in messages])
+    scanned = scan(run, Layout.of(PRICE), run.timestamps * 10**6)
+    assert len(scanned.left) == 0
+    assert scanned.fields[:, 0].tolist() == prices

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.decode import Decoder
+from pipelines.kernel import RESET
 from pipelines.runs import NO_SEQ, Batch
+from pipelines.state import EntityState, tick_dtype
 from pipelines.windows import WindowTable
 from registry.definitions import Catalog, RowSchema
 from registry.features_file import read
 from registry.program import compile_program
-from tests.logs import PRICE, PRICE_FEATURES, logs, runs, same_double
+from registry.row import Origin
+from tests.logs import PRICE, PRICE_FEATURES, TOPIC_ID, logs, runs, same_double
 from tests.oracle.features import OracleRow, Value, expect
 from tests.oracle.messages import Record
 
@@ -184,3 +188,39 @@ def test_columns_have_the_kernel_types() -> None:
     (batch,) = materialize([Record("t", 0, 0, 10, b"A", b'{"symbol":"A","price":1,"ts":1}')])
     assert batch.name.dtype == np.int32
     assert batch.status.dtype == np.uint8
+
+
+@given(logs(), st.lists(st.integers(0, 60), max_size=4))
+def test_a_state_that_is_stored_and_restored_shows_nowhere(
+    records: list[Record], cuts: list[int]
+) -> None:
+    """Each run by a worker that knows nothing but the rows so far, as after a restart."""
+    decoder, rows = Decoder(SOURCE), dict[str, list[tuple[Any, ...]]]()
+    batches = []
+    for run in runs(records, cuts):
+        ticks, windows = decoder.decode(run), table()
+        windows.restore(ticks.entities, {e: _state(rows[e]) for e in ticks.entities if e in rows})
+        batch = windows.apply(ticks)
+        batches.append(batch)
+        for i in range(len(batch)):
+            rows.setdefault(batch.names[batch.name[i]], []).append(
+                (
+                    (batch.event_time[i], batch.tick_time[i], batch.seq[i], batch.fields[i]),
+                    (batch.run.partition, int(batch.offset[i]), int(batch.index[i])),
+                    int(batch.sequence[i]),
+                    int(batch.op[i]),
+                )
+            )
+    assert row_bytes(batches) == row_bytes(materialize(records))
+
+
+def _state(rows: list[tuple[Any, ...]]) -> EntityState:
+    ticks = np.array([row[0] for row in rows], tick_dtype(2))
+    resets = [place for place, row in enumerate(reversed(rows)) if row[3] == RESET]
+    return EntityState(
+        origin=Origin(TOPIC_ID, *rows[-1][1]),
+        sequence=rows[-1][2],
+        count=len(rows),
+        fill=resets[0] if resets else len(rows),
+        ticks=ticks,
+    )

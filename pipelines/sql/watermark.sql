@@ -1,0 +1,2 @@
+SELECT next_offset FROM tickwell.watermarks
+WHERE topic_id = %(topic_id)s::uuid AND partition = %(partition)s
