@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +22,7 @@ from registry.definitions import Catalog, RowSchema
 from registry.features_file import read
 from registry.program import compile_program
 from registry.row import Origin
-from tests.logs import PRICE, PRICE_FEATURES, TOPIC_ID, logs, runs, same_double
+from tests.logs import NOW_MS, PRICE, PRICE_FEATURES, TOPIC_ID, logs, runs, same_double
 from tests.oracle.features import OracleRow, Value, expect
 from tests.oracle.messages import Record
 
@@ -190,7 +192,19 @@ def test_columns_have_the_kernel_types() -> None:
     assert batch.status.dtype == np.uint8
 
 
-@given(logs(), st.lists(st.integers(0, 60), max_size=4))
+@st.composite
+def long_logs(draw: st.DrawFn) -> list[Record]:
+    """Good ticks of one entity, enough to fill every window and the ring, now and then a reset."""
+    chance = random.Random(draw(st.integers()))
+    return [
+        Record("ticks.price", 0, place, NOW_MS, b"A", json.dumps(tick).encode())
+        for place in range(draw(st.integers(20, 150)))
+        for tick in [{"symbol": "A", "price": chance.uniform(1, 2), "ts": NOW_MS}]
+        if chance.random() > 0.01 or not tick.update(op="reset")
+    ]
+
+
+@given(logs() | long_logs(), st.lists(st.integers(0, 150), max_size=6))
 def test_a_state_that_is_stored_and_restored_shows_nowhere(
     records: list[Record], cuts: list[int]
 ) -> None:
