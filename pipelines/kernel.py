@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
-
+from pipelines.compiled import compiled
 from pipelines.log import log_ratio
-from pipelines.number import COMPILED
 from pipelines.runs import NO_SEQ
 from registry.program import Function
 from registry.row import ValueStatus
@@ -39,7 +37,7 @@ WARMING = int(ValueStatus.WARMING)
 UNDEFINED = int(ValueStatus.UNDEFINED)
 
 
-@njit(**COMPILED)
+@compiled()
 def _mean(ring, slot, field, count, n, mask):  # type: ignore[no-untyped-def]
     total = 0.0
     for ordinal in range(count - n, count):
@@ -47,7 +45,7 @@ def _mean(ring, slot, field, count, n, mask):  # type: ignore[no-untyped-def]
     return total / n
 
 
-@njit(**COMPILED)
+@compiled()
 def _stddev(ring, slot, place, count, n, mask):  # type: ignore[no-untyped-def]
     """Sample deviation (ddof = 1) of the last n, in two passes: the mean, then the squares."""
     total = 0.0
@@ -61,7 +59,7 @@ def _stddev(ring, slot, place, count, n, mask):  # type: ignore[no-untyped-def]
     return math.sqrt(squares / (n - 1))
 
 
-@njit("void(int64, int64, int64, int64[:,::1], float64[:,:,::1], float64[:,:,::1])", **COMPILED)
+@compiled("void(int64, int64, int64, int64[:,::1], float64[:,:,::1], float64[:,:,::1])")
 def fill_returns(slot, first, count, code, ring_fields, ring_returns):  # type: ignore[no-untyped-def]
     """The log returns of the remembered ticks of a slot, from number `first` up to `count`.
 
@@ -78,7 +76,7 @@ def fill_returns(slot, first, count, code, ring_fields, ring_returns):  # type: 
                 )
 
 
-@njit(**COMPILED)
+@compiled()
 def _is_duplicate(ring_time, ring_seq, slot, count, tick_time, seq, mask):  # type: ignore[no-untyped-def]
     if seq == NO_SEQ:
         return False
@@ -98,7 +96,7 @@ SIGNATURE = (
 )
 
 
-@njit(SIGNATURE, **COMPILED)
+@compiled(SIGNATURE)
 def advance(  # type: ignore[no-untyped-def]
     # the ticks of one partition, in order
     slot,
@@ -202,7 +200,7 @@ def advance(  # type: ignore[no-untyped-def]
                 status[i, k] = UNDEFINED
 
 
-@njit("int64(int32[::1], int32[::1], int32[::1], int32[::1])", **COMPILED)
+@compiled("int64(int32[::1], int32[::1], int32[::1], int32[::1])")
 def number_slots(slot, number, distinct, place):  # type: ignore[no-untyped-def]
     """Number slots in order of appearance; `number` is -1 for each of them, and is changed.
 

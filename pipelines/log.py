@@ -14,7 +14,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from pipelines.compiled import compiled
 
 LN2_HIGH = 6.93147180369123816490e-01
 LN2_LOW = 1.90821492927058770002e-10
@@ -40,7 +41,7 @@ FARTHEST = 0.41421356237309515
 """… to sqrt(2) - 1."""
 
 
-@njit(cache=True, nogil=True, inline="always", error_model="numpy")
+@compiled(inline="always")
 def _reduced(f: float, k: float) -> float:
     """log(2^k (1 + f)) for f between 1/sqrt(2) - 1 and sqrt(2) - 1."""
     s = f / (2.0 + f)
@@ -55,7 +56,7 @@ def _reduced(f: float, k: float) -> float:
     return k * LN2_HIGH - ((half_square - (s * (half_square + r) + k * LN2_LOW)) - f)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled()
 def log(x: float) -> float:
     """Natural logarithm of a double: -inf of 0, NaN of a negative number or NaN."""
     if not x > 0.0:
@@ -76,7 +77,7 @@ def log(x: float) -> float:
     return _reduced(m - 1.0, float(k))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled()
 def log_ratio(after: float, before: float) -> float:
     """log(after / before) of two positive doubles, NaN when one is not positive.
 

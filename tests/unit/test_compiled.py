@@ -1,0 +1,132 @@
+"""Compiled code that is kept: never old, never in the way of a start."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines import compiled
+
+ROOT = Path(__file__).parents[2]
+ROWS = """
+import hashlib
+from pipelines import kernel
+from tests.unit.test_windows import materialize, row_bytes
+from tests.oracle.messages import Record
+
+records = [
+    Record("t", 0, i, 10, b"A", b'{"symbol":"A","price":%d,"ts":%d}' % (i * i % 97 + 1, i))
+    for i in range(100)
+]
+stats = kernel.advance.stats
+print(hashlib.sha256(repr(row_bytes(materialize(records))).encode()).hexdigest())
+print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
+"""
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """A copy of the packages, where nothing was compiled yet."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    for package in ("pipelines", "registry"):
+        shutil.copytree(ROOT / package, tmp_path / "src" / package, ignore=ignored)
+    return tmp_path / "src"
+
+
+def start(installed: Path, **settings: str) -> subprocess.Popen[str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA_")}
+    return subprocess.Popen(
+        [sys.executable, "-c", ROWS],
+        cwd=installed,
+        env={**kept, "PYTHONPATH": f"{installed}:{ROOT}", **settings},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def result(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """(digest of the rows, "hits misses" of the kernel in the cache)."""
+    told, wrong = process.communicate()
+    assert process.returncode == 0, wrong
+    rows, counts = told.splitlines()
+    return rows, counts
+
+
+def change(file: Path, old: str, new: str) -> None:
+    """An update that leaves the file's size and time as they were."""
+    assert len(old) == len(new)
+    text, times = file.read_text(), file.stat()
+    assert old in text
+    file.write_text(text.replace(old, new))
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_the_second_start_compiles_nothing(installed: Path) -> None:
+    first, second = result(start(installed)), result(start(installed))
+    assert (first[1], second[1]) == ("0 1", "1 0")
+    assert first[0] == second[0]
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        ("pipelines/log.py", "LG1 = 6.66", "LG1 = 6.99"),
+        ("registry/row.py", "WARMING = 1", "WARMING = 7"),
+    ],
+)
+def test_a_change_of_another_module_is_not_missed(
+    installed: Path, module: str, old: str, new: str
+) -> None:
+    """The kernel's own file stays as it was; what it is compiled from does not."""
+    before = result(start(installed))
+    change(installed / module, old, new)
+    after = result(start(installed))
+    assert after[1] == "0 1"
+    assert after[0] != before[0]
+    change(installed / module, new, old)
+    assert result(start(installed)) == (before[0], "1 0")
+
+
+def test_the_directory_can_be_named(installed: Path, tmp_path: Path) -> None:
+    named = {"NUMBA_CACHE_DIR": str(tmp_path / "named")}
+    before = result(start(installed, **named))
+    assert list((tmp_path / "named").rglob("*.nbi"))
+    assert not list(installed.rglob("*.nbi"))
+    assert result(start(installed, **named)) == (before[0], "1 0")
+
+
+def test_broken_files_are_replaced(installed: Path) -> None:
+    """What a machine that lost its power leaves: files of the right names with nothing in them."""
+    before = result(start(installed))
+    for kept in installed.rglob("*.nb?"):
+        kept.write_bytes(b"")
+    assert result(start(installed)) == (before[0], "0 1")
+    assert result(start(installed)) == (before[0], "1 0")
+
+
+def test_many_cold_starts_at_once(installed: Path) -> None:
+    found = [result(process) for process in [start(installed) for _ in range(4)]]
+    assert len({rows for rows, _ in found}) == 1
+    assert result(start(installed))[1] == "1 0"
+
+
+def test_old_directories_do_not_pile_up(installed: Path) -> None:
+    root = installed / "pipelines/__pycache__"
+    for number in range(20):
+        old = root / f"{compiled.PREFIX}{number:016x}"
+        old.mkdir(parents=True)
+        os.utime(old, (number, number))
+    other = root / "something-else"
+    other.mkdir()
+    result(start(installed))
+    left = sorted(place.name for place in root.glob(f"{compiled.PREFIX}*"))
+    assert len(left) == compiled.KEPT
+    assert f"{compiled.PREFIX}{19:016x}" in left
+    assert other.exists()
+    assert result(start(installed))[1] == "1 0"
