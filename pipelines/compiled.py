@@ -9,7 +9,7 @@ the code is kept in a directory named by a digest of everything that it can be m
 
 Another digest is another directory, so neither a process that runs an older version at the same
 time nor one that is killed while it writes can give its code to another. The root is the first
-that has the directory, else the first that can be written:
+of these that has the directory, or can be written:
 
 1. what NUMBA_CACHE_DIR names,
 2. `__pycache__` beside the sources,
@@ -98,7 +98,6 @@ def directory() -> Path | None:
     for candidate in candidates:
         if _is_filled(candidate):
             return candidate
-    for candidate in candidates:
         if _is_writable(candidate):
             _prune(candidate.parent)
             return candidate
