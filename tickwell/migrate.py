@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import getpass
+import os
 from datetime import UTC, datetime
 
 from sqlalchemy.exc import DBAPIError
 
-from pipelines.kernel import warm_up
+from pipelines.compiled import warm_up
 from pipelines.topics import ensure_topics
 from registry import catalog, migrations
 from registry.database import connect
@@ -32,7 +33,7 @@ def migrate(settings: Settings) -> Catalog:
         recorded = catalog.record(
             engine,
             definitions,
-            actor=getpass.getuser(),
+            actor=_user(),
             rejected_topic=settings.rejected_topic,
         )
     except DBAPIError as error:
@@ -43,3 +44,11 @@ def migrate(settings: Settings) -> Catalog:
     ensure_topics(settings.kafka, [*topics, settings.rejected_topic], settings.partitions)
     warm_up()
     return recorded
+
+
+def _user() -> str:
+    """Who does it; in a container that may be a number that nobody has given a name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.geteuid()}"

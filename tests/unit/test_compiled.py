@@ -130,3 +130,17 @@ def test_old_directories_do_not_pile_up(installed: Path) -> None:
     assert f"{compiled.PREFIX}{19:016x}" in left
     assert other.exists()
     assert result(start(installed))[1] == "1 0"
+
+
+def test_one_start_compiles_for_all(installed: Path) -> None:
+    """Every module with compiled functions, whichever it is."""
+    extra = installed / "pipelines/extra.py"
+    extra.write_text(
+        "from pipelines.compiled import compiled\n\n\n"
+        '@compiled("float64(float64)")\ndef twice(x):\n    return 2.0 * x\n'
+    )
+    warm_up = "from pipelines.compiled import warm_up; warm_up()"
+    subprocess.run([sys.executable, "-c", warm_up], cwd=installed, check=True)
+    kept = {path.name.split("-")[0] for path in installed.rglob("*.nbi")}
+    assert {"kernel.advance", "log.log", "extra.twice"} <= kept
+    assert result(start(installed))[1] == "1 0"
