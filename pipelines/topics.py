@@ -8,13 +8,16 @@ from typing import Any
 from uuid import UUID
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
 
 from pipelines.errors import BrokerUnavailable, TopicMissing
 
 REJECTED = "ticks.rejected"
 TIMEOUT = 15.0
 """Seconds for the broker to answer; a healthy one takes milliseconds."""
+
+DEFAULT_MESSAGE_BYTES = 1_000_000
+"""Where a broker does not tell its limit (Tansu); what librdkafka's producers keep to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,19 @@ def describe(bootstrap: str, names: Sequence[str]) -> dict[str, Topic]:
             raise BrokerUnavailable(bootstrap, error.args[0].str()) from None
         topics[name] = Topic(name, _bytes(described.topic_id), len(described.partitions))
     return topics
+
+
+def max_message_bytes(bootstrap: str, name: str) -> int:
+    """How many bytes a batch of records of a topic may have. Raises `BrokerUnavailable`."""
+    admin = _admin(bootstrap)  # it must live until it has answered
+    resource = ConfigResource(ConfigResource.Type.TOPIC, name)
+    (answer,) = admin.describe_configs([resource], request_timeout=TIMEOUT).values()
+    try:
+        settings = answer.result(TIMEOUT)
+    except KafkaException as error:
+        raise BrokerUnavailable(bootstrap, f"{name}: {error.args[0].str()}") from None
+    limit = settings.get("max.message.bytes")
+    return DEFAULT_MESSAGE_BYTES if limit is None else int(limit.value)
 
 
 def _admin(bootstrap: str) -> AdminClient:
