@@ -2,8 +2,9 @@
 # Writes the secrets that compose.yaml names, once; what is there is left as it is.
 set -euo pipefail
 cd "$(dirname "$0")"
-mkdir -p secrets
 umask 077
+mkdir -p secrets
+chmod 0700 secrets
 new() { [ -s "secrets/$1" ] || printf '%s' "$2" > "secrets/$1"; }
 random() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
 new redis_password "$(random)"
@@ -13,6 +14,5 @@ postgres=$(cat secrets/postgres_password)
 new redis_url "redis://:$redis@redis-warm:6379/0"
 new redis_hot_url "redis://:$redis@redis-hot:6379/0"
 new postgres_url "postgresql://postgres:$postgres@postgres:5432/tickwell"
-# containers run as other users than yours and read the files as they are
+# containers run as other users than yours and read the files as they are; nobody else gets here
 chmod 0644 secrets/*
-chmod 0700 secrets

@@ -59,7 +59,7 @@ class WorkerOptions:
     """What a worker is told: addresses, its group and its name in it, and sizes.
 
     `history` is how many ticks Redis keeps of an entity, `capacity` of how many entities the
-    windows are kept at hand. With `metrics_port` Prometheus metrics are served on 127.0.0.1.
+    windows are kept at hand. With `metrics_port` Prometheus metrics are served on `metrics_host`.
     """
 
     sink: Literal["online", "offline"]
@@ -74,6 +74,7 @@ class WorkerOptions:
     capacity: int = 100_000
     cluster: bool = False
     metrics_port: int | None = None
+    metrics_host: str = "127.0.0.1"
 
 
 def run_worker(options: WorkerOptions) -> int:
@@ -332,6 +333,14 @@ class _Metrics:
         self._retrying = Gauge(
             "tickwell_worker_retrying", "1 while the store refuses", registry=registry
         )
+        self._running = Gauge(
+            "tickwell_worker_running", "1 while ticks are read and stored", registry=registry
+        )
+        self._heartbeat = Gauge(
+            "tickwell_worker_heartbeat_timestamp_seconds",
+            "When the worker last spoke",
+            registry=registry,
+        )
         self._lag = Gauge(
             "tickwell_worker_lag_messages",
             "Messages behind",
@@ -341,10 +350,12 @@ class _Metrics:
         self._rejected = Gauge(
             "tickwell_worker_rejected_ticks", "Rejected ticks", ["reason"], registry=registry
         )
-        start_http_server(options.metrics_port or 0, "127.0.0.1", registry)
+        start_http_server(options.metrics_port or 0, options.metrics_host, registry)
 
     def show(self, heartbeat: Heartbeat) -> None:
         self._rows.set(heartbeat.rows)
+        self._running.set(heartbeat.state == "running")
+        self._heartbeat.set(heartbeat.at)
         self._retrying.set(heartbeat.state == "retrying")
         for partition in heartbeat.lag:
             self._lag.labels(partition.topic, partition.partition).set(partition.lag)

@@ -41,6 +41,7 @@ class Settings(msgspec.Struct, frozen=True):
     capacity: int = 100_000
     cluster: bool = False
     metrics_port: int = 0
+    metrics_host: str = "127.0.0.1"
 
     @classmethod
     def load(cls, environment: Mapping[str, str] = os.environ, **flags: Any) -> Settings:

@@ -82,6 +82,7 @@ def build(place: Path) -> Image:
         check=True,
     )
     shutil.rmtree(source)
+    shutil.copy(ROOT / "compose/healthcheck.py", place)
     if os.geteuid() != 0:
         for folder, _, files in os.walk(place):
             for path in (Path(folder), *(Path(folder, file) for file in files)):

@@ -24,7 +24,7 @@ def worker(
         str | None, typer.Option(help="This worker's name in its group; another for each worker.")
     ] = None,
     metrics_port: Annotated[
-        int | None, typer.Option(help="Serve Prometheus metrics on this port of 127.0.0.1.")
+        int | None, typer.Option(help="Serve Prometheus metrics on this port.")
     ] = None,
 ) -> None:
     """Bring ticks from Kafka into one store, until stopped."""
@@ -50,5 +50,6 @@ def worker(
         capacity=settings.capacity,
         cluster=settings.cluster,
         metrics_port=settings.metrics_port or None,
+        metrics_host=settings.metrics_host,
     )
     raise typer.Exit(run_worker(options))
