@@ -13,8 +13,10 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type:
 from pipelines.errors import BrokerUnavailable, TopicMissing
 
 REJECTED = "ticks.rejected"
-TIMEOUT = 15.0
-"""Seconds for the broker to answer; a healthy one takes milliseconds."""
+TIMEOUT = 10.0
+"""Seconds for the broker to answer; a healthy one takes milliseconds, one that starts some more."""
+
+NO_ANSWER = (KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._RESOLVE)
 
 DEFAULT_MESSAGE_BYTES = 1_000_000
 """Where a broker does not tell its limit (Tansu); what librdkafka's producers keep to."""
@@ -35,7 +37,7 @@ def ensure_topics(bootstrap: str, names: Sequence[str], partitions: int) -> dict
     Records get the broker's append time: it is what `known_at` and `from-the-future` trust.
     Raises `BrokerUnavailable`.
     """
-    admin = _admin(bootstrap)
+    admin = _Admin(bootstrap)
     new = [
         NewTopic(
             name,
@@ -45,9 +47,9 @@ def ensure_topics(bootstrap: str, names: Sequence[str], partitions: int) -> dict
         )
         for name in names
     ]
-    for name, made in admin.create_topics(new, request_timeout=TIMEOUT).items():
+    for name, made in admin.client.create_topics(new, request_timeout=TIMEOUT).items():
         try:
-            made.result(TIMEOUT)
+            admin.answer(made)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise BrokerUnavailable(bootstrap, f"{name}: {error.args[0].str()}") from None
@@ -56,12 +58,12 @@ def ensure_topics(bootstrap: str, names: Sequence[str], partitions: int) -> dict
 
 def describe(bootstrap: str, names: Sequence[str]) -> dict[str, Topic]:
     """What the broker says of topics. Raises `TopicMissing` and `BrokerUnavailable`."""
-    admin = _admin(bootstrap)  # it must live until it has answered
-    answers = admin.describe_topics(TopicCollection(list(names)), request_timeout=TIMEOUT)
+    admin = _Admin(bootstrap)
+    answers = admin.client.describe_topics(TopicCollection(list(names)), request_timeout=TIMEOUT)
     topics = {}
     for name, answer in answers.items():
         try:
-            described = answer.result(TIMEOUT)
+            described = admin.answer(answer)
         except KafkaException as error:
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise TopicMissing(name, bootstrap) from None
@@ -72,25 +74,49 @@ def describe(bootstrap: str, names: Sequence[str]) -> dict[str, Topic]:
 
 def max_message_bytes(bootstrap: str, name: str) -> int:
     """How many bytes a batch of records of a topic may have. Raises `BrokerUnavailable`."""
-    admin = _admin(bootstrap)  # it must live until it has answered
+    admin = _Admin(bootstrap)
     resource = ConfigResource(ConfigResource.Type.TOPIC, name)
-    (answer,) = admin.describe_configs([resource], request_timeout=TIMEOUT).values()
+    (future,) = admin.client.describe_configs([resource], request_timeout=TIMEOUT).values()
     try:
-        settings = answer.result(TIMEOUT)
+        settings = admin.answer(future)
     except KafkaException as error:
         raise BrokerUnavailable(bootstrap, f"{name}: {error.args[0].str()}") from None
     limit = settings.get("max.message.bytes")
     return DEFAULT_MESSAGE_BYTES if limit is None else int(limit.value)
 
 
-def _admin(bootstrap: str) -> AdminClient:
-    return AdminClient(
-        {
-            "bootstrap.servers": bootstrap,
-            "socket.connection.setup.timeout.ms": 5000,
-            "log_level": 0,  # what goes wrong is raised here, and not printed beside
-        }
-    )
+class _Admin:
+    """A client that knows why it gets no answer; it must live until it has been answered."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._bootstrap = bootstrap
+        self._why = ""
+        try:
+            settings: dict[str, Any] = {
+                "bootstrap.servers": bootstrap,
+                "socket.connection.setup.timeout.ms": 5000,
+                "error_cb": self._failed,
+                "log_level": 0,  # what goes wrong is raised here, and not printed beside
+            }
+            self.client = AdminClient(settings)
+        except KafkaException as error:
+            raise BrokerUnavailable(bootstrap, error.args[0].str()) from None
+
+    def answer(self, future: Any) -> Any:
+        """What the broker answers. Raises its `KafkaException`, and `BrokerUnavailable`."""
+        try:
+            # the client's own timeout comes first, but for a broker that takes and never answers
+            return future.result(TIMEOUT + 1)
+        except (TimeoutError, KafkaException) as error:
+            if isinstance(error, KafkaException) and error.args[0].code() not in NO_ANSWER:
+                raise
+            self.client.poll(0)  # delivers why
+            why = self._why or f"no answer in {TIMEOUT:g} s"
+            raise BrokerUnavailable(self._bootstrap, why) from None
+
+    def _failed(self, error: KafkaError) -> None:
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
+            self._why = error.str()
 
 
 def _bytes(topic_id: Any) -> bytes:

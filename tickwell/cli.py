@@ -56,5 +56,10 @@ def main() -> None:
     except (TickwellError, PipelineError, RegistryError) as error:
         typer.echo(f"tickwell: {error}", err=True)
         sys.exit(1)
+    except OSError as error:
+        if error.filename is None:  # not a file that a person can name
+            raise
+        typer.echo(f"tickwell: {error.filename}: {error.strerror}", err=True)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
+import msgspec
 
-from tickwell.errors import TickwellError
+from tickwell.errors import SettingError, TickwellError
 
 TIMEOUT_SECONDS = 5.0
+STRANGER = "it does not answer as a Tickwell server does"
 
 
 class Client:
@@ -17,17 +19,25 @@ class Client:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._http = httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS)
+        try:
+            self._http = httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS)
+        except httpx.InvalidURL as error:
+            raise SettingError("TICKWELL_URL", url, str(error)) from None
 
     def batch(self, features: Sequence[str], entities: Sequence[Mapping[str, str]]) -> list[Any]:
         """The answers of `POST /features/batch`. Raises `TickwellError`."""
         body = {"features": list(features), "entities": [dict(entity) for entity in entities]}
-        results: list[Any] = self._call("POST", "/features/batch", body)["results"]
+        results = self._call("POST", "/features/batch", body).get("results")
+        if not isinstance(results, list):
+            raise self._no_answer(STRANGER)
         return results
 
     def health(self) -> dict[str, Any]:
         """The answer of `GET /health`, also when the server is not well. Raises `TickwellError`."""
-        return self._call("GET", "/health")
+        answer = self._call("GET", "/health")
+        if "status" not in answer:
+            raise self._no_answer(STRANGER)
+        return answer
 
     def close(self) -> None:
         self._http.close()
@@ -35,12 +45,17 @@ class Client:
     def _call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
         try:
             response = self._http.request(method, path, json=body)
-            answer: dict[str, Any] = response.json()
-        except (httpx.HTTPError, ValueError) as error:
-            raise TickwellError(
-                f"no answer from {self._url} ({error}): is the server running? "
-                "`tickwell up` starts one, TICKWELL_URL or --url names another"
-            ) from None
+            answer: dict[str, Any] = msgspec.json.decode(response.content, type=dict[str, Any])
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+            raise self._no_answer(str(error) or type(error).__name__) from None
+        except msgspec.DecodeError:
+            raise self._no_answer(STRANGER) from None
         if response.is_error and path != "/health":
             raise TickwellError(str(answer.get("detail", answer)))
         return answer
+
+    def _no_answer(self, why: str) -> TickwellError:
+        return TickwellError(
+            f"no answer from {self._url} ({why}): is the server running? "
+            "`tickwell up` starts one, TICKWELL_URL or --url names another"
+        )

@@ -32,6 +32,16 @@ class NotRunning(TickwellError):
         super().__init__(f"nothing runs on {data}: start it with `tickwell up --data {data}`")
 
 
+class DiskFull(TickwellError):
+    """There is no room for the services' data."""
+
+    def __init__(self, data: object, why: str) -> None:
+        super().__init__(
+            f"{why}: make room on the disk under {data}, or name a directory on another one with "
+            "--data"
+        )
+
+
 class Stopped(Exception):
     """Asked to stop before everything had started; nobody need be told."""
 

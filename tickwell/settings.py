@@ -134,7 +134,8 @@ def _check(settings: Settings) -> None:
         )
     for server in filter(None, settings.kafka.split(",")):
         host, _, port = server.rpartition(":")
-        must(bool(host) and port.isdigit(), "kafka", "must be host:port, or several with commas")
+        right = bool(host) and port.isdecimal() and 0 < int(port) < 65536
+        must(right, "kafka", "must be host:port, or several with commas")
     must(0 < settings.port < 65536, "port", "must be a port, 1 to 65535")
     must(0 <= settings.metrics_port < 65536, "metrics_port", "must be a port, or 0 for none")
     must(0 < settings.partitions <= 1024, "partitions", "must be 1 to 1024")

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Lock
@@ -102,7 +103,8 @@ class Supervisor:
     def stop(self) -> None:
         """Stop everything, the last one first."""
         self.phase = "stopping"
-        self._publish()
+        with suppress(OSError):  # a full disk keeps nothing from being stopped
+            self._publish()
         for kept in reversed(self._kept):
             self.say(f"stopping {kept.process.spec.name}")
             pid = kept.process.pid
@@ -111,7 +113,8 @@ class Supervisor:
             if pid is not None:
                 self._reaper.stopped(pid)
         self._reaper.close()
-        self._publish()
+        with suppress(OSError):
+            self._publish()
 
     def processes(self) -> tuple[ProcessView, ...]:
         """Every process as it is now."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from threading import Event
+from typing import Annotated, Any
 
 import typer
 
@@ -13,7 +15,12 @@ from tickwell.settings import Settings
 
 
 def produce(
-    file: Annotated[Path, typer.Argument(help="A CSV or Parquet file.", exists=True)],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A .csv, .csv.gz or .parquet file.", exists=True, dir_okay=False, readable=True
+        ),
+    ],
     source: Annotated[str, typer.Option(help="What the rows are: price, volume, position …")],
     column: Annotated[
         list[str] | None,
@@ -25,10 +32,17 @@ def produce(
     ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Send no more than this.")] = None,
 ) -> None:
-    """Send the rows of a file as ticks."""
+    """Send the rows of a file as ticks.
+
+    Keys are sent as they are written, numbers with every digit; an empty cell is a field left out.
+    A time is an integer in the source's unit, RFC 3339, a time without a zone (UTC), or a date.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from pipelines.produce import TickProducer, count_rows, read_ticks
+    from pipelines.errors import PipelineError
+    from pipelines.produce import TickProducer
+    from pipelines.tick_files import count_rows, read_ticks
+    from pipelines.topics import describe
     from registry.features_file import read
 
     settings = Settings.load()
@@ -36,22 +50,48 @@ def produce(
     sources = {known.name: known for known in read(settings.features_path).sources}
     if source not in sources:
         raise TickwellError(f"there is no source {source}; there are {', '.join(sources)}")
+    ticks = read_ticks(file, sources[source], _columns(column or []), as_if_now)
+    total = count_rows(file)
+    if limit is not None:
+        ticks, total = islice(ticks, limit), min(limit, total or limit)
+    topic = sources[source].topic
+    describe(settings.kafka, [topic])  # or ticks would wait long for what is not there
+    producer = TickProducer(settings.kafka, topic)
+    stop = Event()
+    _on_stop(stop)
+    with Progress(
+        "{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    ) as progress:
+        task = progress.add_task(topic, total=total)
+        try:
+            sent = producer.send_all(
+                ticks, rate, lambda sent: progress.update(task, completed=sent.sent), stop
+            )
+        except PipelineError as error:
+            raise TickwellError(
+                f"{error}; {producer.sent.delivered} ticks before it are in {topic}"
+            ) from None
+    typer.echo(f"{'stopped: ' if stop.is_set() else ''}{sent.delivered} ticks are in {topic}")
+    if stop.is_set():
+        raise typer.Exit(130)
+
+
+def _columns(pairs: list[str]) -> dict[str, str]:
     columns = {}
-    for pair in column or []:
+    for pair in pairs:
         field, equals, name = pair.partition("=")
         if not (field and equals and name):
             raise TickwellError(f"--map {pair}: write FIELD=COLUMN, as price=close")
         columns[field] = name
-    ticks = read_ticks(file, sources[source], columns, as_if_now)
-    total = count_rows(file)
-    if limit is not None:
-        ticks, total = islice(ticks, limit), min(limit, total or limit)
-    producer = TickProducer(settings.kafka, sources[source].topic)
-    with Progress(
-        "{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    ) as progress:
-        task = progress.add_task(sources[source].topic, total=total)
-        sent = producer.send_all(
-            ticks, rate, lambda sent: progress.update(task, completed=sent.sent)
-        )
-    typer.echo(f"{sent.delivered} ticks are in {sources[source].topic}")
+    return columns
+
+
+def _on_stop(stop: Event) -> None:
+    """Set `stop` at the first SIGINT or SIGTERM; the second one ends the program at once."""
+
+    def handle(number: int, _: Any) -> None:
+        stop.set()
+        signal.signal(number, signal.default_int_handler)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handle)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,43 +15,34 @@ def status(
     data: Annotated[str | None, typer.Option(help="Data directory; ./data unless set.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show every process, how far the workers are behind, and what was rejected."""
+    """Show every process, how far the workers are behind, and what they rejected.
+
+    What is rejected is counted since each worker's start; tickwell.rejected_ticks has all of it.
+    """
     import msgspec
 
     from tickwell import state
     from tickwell.client import Client
     from tickwell.errors import TickwellError
+    from tickwell.health import sinks
 
     current = state.read(Path(Settings.load(data=data).data))
     try:
         health = Client(current.environment.get("TICKWELL_URL", "")).health()
     except TickwellError as error:
         health = {"status": "unavailable", "detail": str(error), "workers": {}}
-    workers = {sink: beats for sink, beats in health.get("workers", {}).items() if beats}
+    workers = sinks(health)
     found = {
         "phase": current.phase,
         "health": health["status"],
         "processes": msgspec.to_builtins(current.processes),
-        "lag": {sink: _lag(beats) for sink, beats in workers.items()},
-        "rejected": {sink: _rejected(beats) for sink, beats in workers.items()},
+        "lag": {worker.sink: worker.lag for worker in workers},
+        "rejected": {worker.sink: worker.rejected for worker in workers},
     }
     if as_json:
         typer.echo(json.dumps(found))
     else:
         _show(found)
-
-
-def _lag(beats: Sequence[Mapping[str, Any]]) -> int:
-    """How many messages the workers of a sink are behind, together."""
-    return sum(part["lag"] for beat in beats for part in beat["lag"])
-
-
-def _rejected(beats: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """What the workers of a sink have rejected, together, by reason."""
-    counts: Counter[str] = Counter()
-    for beat in beats:
-        counts.update(beat["rejected"])
-    return dict(counts)
 
 
 def _show(found: dict[str, Any]) -> None:
@@ -75,5 +64,8 @@ def _show(found: dict[str, Any]) -> None:
     console.print(table)
     for sink, lag in found["lag"].items():
         rejected = found["rejected"][sink]
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(rejected.items()))
-        console.print(f"{sink}: {lag} messages behind; rejected: {reasons or 'none'}")
+        reasons = ", ".join(f"{count} {reason}" for reason, count in rejected.items())
+        console.print(
+            f"{sink}: {lag} messages behind; rejected since it started: {reasons or 'none'}",
+            soft_wrap=True,
+        )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from threading import Event
@@ -14,8 +18,11 @@ from typing import Annotated
 
 import typer
 
-from tickwell.errors import Stopped, TickwellError
+from tickwell.errors import DiskFull, Stopped, TickwellError
 from tickwell.settings import Settings
+
+ENOUGH_BYTES = 100 * 10**6
+"""A database before its first row has 60 MB."""
 
 START_SECONDS = 300.0
 """A first start may bring Kafka's jars from a slow registry."""
@@ -40,10 +47,27 @@ def up(
 ) -> None:
     """Run everything: services that no URL names, workers, server, demo."""
     settings = Settings.load(data=data, port=port)
-    if detach:
-        _detach(settings, broker, demo)
-        return
-    _run(settings, broker, demo)
+    with _disk_watched(Path(settings.data)):
+        if detach:
+            _detach(settings, broker, demo)
+        else:
+            _run(settings, broker, demo)
+
+
+@contextmanager
+def _disk_watched(data: Path) -> Iterator[None]:
+    """Raises `DiskFull` for what fails because the disk is, which services only tell their logs."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(data, str(error.strerror)) from None
+        raise
+    except TickwellError as error:
+        free = shutil.disk_usage(data).free if data.is_dir() else ENOUGH_BYTES
+        if free < ENOUGH_BYTES:
+            raise DiskFull(data, f"{error}\nonly {free / 1e6:.1f} MB are free") from None
+        raise
 
 
 def _run(settings: Settings, broker: BrokerName, demo: bool) -> None:
@@ -59,7 +83,9 @@ def _run(settings: Settings, broker: BrokerName, demo: bool) -> None:
         signal.signal(number, lambda *_: stopped.set())
 
     def say(line: str) -> None:
-        if not quiet.is_set():
+        if quiet.is_set():
+            return
+        with suppress(OSError):  # what nobody can read must not keep anything from stopping
             console.print(
                 f"[dim]{time.strftime('%H:%M:%S')}[/]  {line}", highlight=False, soft_wrap=True
             )
