@@ -47,19 +47,30 @@ for command in (up, down, status, env, get, produce, replay, migrate, worker, se
 
 def main() -> None:
     """Run a command; what a person can mend is told in a line, without a traceback."""
-    from pipelines.errors import PipelineError
-    from registry.errors import RegistryError
-    from tickwell.errors import TickwellError
-
     try:
         app()
-    except (TickwellError, PipelineError, RegistryError) as error:
-        typer.echo(f"tickwell: {error}", err=True)
-        sys.exit(1)
-    except OSError as error:
-        if error.filename is None:  # not a file that a person can name
+    except Exception as error:
+        told = _told(error)
+        if told is None:
             raise
-        typer.echo(f"tickwell: {error.filename}: {error.strerror}", err=True)
+        typer.echo(f"tickwell: {told}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _told(error: Exception) -> str | None:
+    """What a person is told of an error, None where it is a mistake of ours."""
+    from sqlalchemy.exc import OperationalError
+
+    from pipelines.errors import PipelineError
+    from registry.errors import RegistryError
+    from tickwell.errors import TickwellError, one_line
+
+    if isinstance(error, TickwellError | PipelineError | RegistryError):
+        return str(error)
+    if isinstance(error, OperationalError):
+        return f"TICKWELL_POSTGRES: {one_line(error.orig)}"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return None

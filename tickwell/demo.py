@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from pipelines.produce import Tick, TickProducer
+from pipelines.topics import describe
 
 SYMBOLS = {
     "AAPL": "AAPL",
@@ -62,10 +63,13 @@ def messages() -> Iterator[list[Message]]:
 
 
 def stream(bootstrap: str, stop: Event) -> None:
-    """Send until `stop` is set, ten bars of each symbol a second."""
-    producers = {
-        name: TickProducer(bootstrap, f"ticks.{name}") for name in ("price", "volume", "position")
-    }
+    """Send until `stop` is set, ten bars of each symbol a second.
+
+    Raises `TopicMissing` and `BrokerUnavailable`.
+    """
+    topics = {name: f"ticks.{name}" for name in ("price", "volume", "position")}
+    describe(bootstrap, list(topics.values()))
+    producers = {name: TickProducer(bootstrap, topic) for name, topic in topics.items()}
     due = time.monotonic()
     for step in messages():
         for topic, tick in step:

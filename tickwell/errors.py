@@ -51,3 +51,8 @@ class ServiceFailed(TickwellError):
 
     def __init__(self, name: str, why: str, log: object) -> None:
         super().__init__(f"{name} did not start: {why}; its log is {log}")
+
+
+def one_line(error: object) -> str:
+    """The text of an error, which may come in several lines, as libpq's does."""
+    return " ".join(str(error).split())

@@ -15,7 +15,7 @@ from registry.database import connect
 from registry.definitions import Catalog
 from registry.features_file import read
 from registry.partitions import attach_ahead
-from tickwell.errors import TickwellError
+from tickwell.errors import TickwellError, one_line
 from tickwell.settings import Settings
 
 
@@ -37,7 +37,7 @@ def migrate(settings: Settings) -> Catalog:
             rejected_topic=settings.rejected_topic,
         )
     except DBAPIError as error:
-        raise TickwellError(f"TICKWELL_POSTGRES: {str(error.orig).strip()}") from None
+        raise TickwellError(f"TICKWELL_POSTGRES: {one_line(error.orig)}") from None
     finally:
         engine.dispose()
     topics = [source.topic for source in recorded.sources.values()]

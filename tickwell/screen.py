@@ -120,11 +120,11 @@ def _exposures(answers: Answers, roomy: bool) -> Table:
         features = answer["features"].values()
         portfolio = answer["entity"]["portfolio"]
         held = Text(", ").join(
-            Text.assemble(position["entity"]["symbol"], " ", _quantity(position))
+            Text.assemble(position["entity"]["symbol"], " ", _quantity(position, roomy))
             for position in answers.positions
             if position["entity"]["portfolio"] == portfolio
         )
-        row = [portfolio, *(_value(feature, True) for feature in features), _status(features)]
+        row = [portfolio, *(_value(feature, roomy) for feature in features), _status(features)]
         table.add_row(*row, *(() if roomy else (held,)))
     return table
 
@@ -138,7 +138,9 @@ def _positions(answers: Sequence[Answer]) -> Table:
         table.add_column(symbol, justify="right", no_wrap=True)
     for portfolio in dict.fromkeys(portfolio for portfolio, _ in held):
         found = (held.get((portfolio, symbol)) for symbol in symbols)
-        table.add_row(portfolio, *("" if answer is None else _quantity(answer) for answer in found))
+        table.add_row(
+            portfolio, *("" if answer is None else _quantity(answer, True) for answer in found)
+        )
     return table
 
 
@@ -230,10 +232,11 @@ def _value(feature: Answer, roomy: bool) -> Text:
     return Text(f"{value / 1e6:,.2f}M", style=style)
 
 
-def _quantity(position: Answer) -> Text:
+def _quantity(position: Answer, roomy: bool) -> Text:
     feature = position["features"][POSITION]
     value, status = feature["value"], feature["status"]
-    return Text(status if value is None else f"{value:,g}", style=COLOURS.get(status, "red"))
+    without = status if roomy else "—"
+    return Text(without if value is None else f"{value:,g}", style=COLOURS.get(status, "red"))
 
 
 def _age(seconds: float | None) -> str:

@@ -12,15 +12,21 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import pytest
+from confluent_kafka import Producer
+from rich.console import Console
 
 from tests.acceptance.pipeline import wait_for
+from tickwell import state
+from tickwell.demo import PORTFOLIOS, SYMBOLS
 from tickwell.embedded.ports import keep_port
+from tickwell.live import LiveView
 
 pytestmark = pytest.mark.timeout(300)
 PROCESSES = {
@@ -116,6 +122,7 @@ def test_from_nothing_to_features_and_down(up: Up) -> None:
         return json.loads(shown.stdout)["features"]["price_sma_20"]["status"] == "ok"
 
     wait_for("the window is full", value)
+    assert_live_view(up)
     pids = [process["pid"] for process in processes.values()]
     assert "stopped" in up.run("down")
     order = re.findall(r"stopping ([\w-]+)", (up.data / "run/up.log").read_text())
@@ -123,6 +130,64 @@ def test_from_nothing_to_features_and_down(up: Up) -> None:
     assert set(order[4:]) == PROCESSES - set(order[:4])
     assert not [pid for pid in pids if psutil.pid_exists(pid)]
     assert "nothing runs" in up.run("status", fails=True)
+
+
+def assert_live_view(up: Up) -> None:
+    """What `up` draws of real answers, in a small terminal and in a large one."""
+    current = state.read(up.data)
+    producer = Producer({"bootstrap.servers": current.environment["TICKWELL_KAFKA"]})
+    for reason, value in (
+        ("malformed", b"?"),
+        ("key-mismatch", b'{"symbol":"B","price":1,"ts":1}'),
+    ):
+        producer.produce("ticks.price", key=b"A", value=value)
+        assert producer.flush(30) == 0
+        wait_for("both workers have rejected it", lambda reason=reason: rejected(up, reason))
+    for width, height in ((80, 24), (160, 50)):
+        console = Console(width=width, height=height, file=StringIO(), record=True)
+        url = current.environment["TICKWELL_URL"]
+        console.print(LiveView(url, lambda: current.processes, console).draw())
+        text = console.export_text()
+        lines = [line.rstrip() for line in text.rstrip("\n").split("\n")]
+        assert len(lines) <= height
+        assert max(map(len, lines)) <= width
+        assert "…" not in text
+        assert text.count("1 malformed, 1 key-mismatch") == 2
+        for name in (*SYMBOLS, *PORTFOLIOS, *PROCESSES):
+            assert re.search(rf"(?m)\b{name}\b", text), name
+        held = ", ".join(rf"{symbol} -?\d+" for symbol in PORTFOLIOS["P1"])
+        in_a_row = (
+            rf"\bP1 .*ok {held}" if width == 80 else rf"positions +{' +'.join(sorted(SYMBOLS))}"
+        )
+        assert re.search(in_a_row, text), text
+        command = "\n".join(lines[next(i for i, x in enumerate(lines) if x.startswith("curl")) :])
+        answer = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+        assert json.loads(answer.stdout)["features"]["price_sma_5"]["status"] == "ok"
+
+
+def rejected(up: Up, reason: str) -> bool:
+    """Whether both workers have rejected a tick for this reason."""
+    found = up.status()["rejected"]
+    return len(found) == 2 and all(reason in counts for counts in found.values())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small disk can only be mounted by root")
+def test_a_full_disk_is_said_in_a_line(up: Up) -> None:
+    up.data.mkdir(parents=True)
+    mounted = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(up.data)]
+    if subprocess.run(mounted, capture_output=True, check=False).returncode != 0:
+        pytest.skip("nothing may be mounted here")
+    try:
+        told = up.run("up", "--port", str(up.port), "--broker", "tansu", fails=True)
+        assert re.search(r"tickwell: .*only 4.* MB are free: make room on the disk under", told)
+        with pytest.raises(OSError, match="No space"):
+            (up.data / "full").write_bytes(bytes(8 * 2**20))
+        for detach in ((), ("--detach",)):
+            told = up.run("up", "--port", str(up.port), "--broker", "tansu", *detach, fails=True)
+            assert "make room on the disk under" in told
+        assert "nothing runs" in up.run("status", fails=True)
+    finally:
+        subprocess.run(["umount", str(up.data)], check=True)
 
 
 def test_a_port_that_is_taken_is_said(up: Up) -> None:

@@ -66,7 +66,7 @@ def _disk_watched(data: Path) -> Iterator[None]:
     except TickwellError as error:
         free = shutil.disk_usage(data).free if data.is_dir() else ENOUGH_BYTES
         if free < ENOUGH_BYTES:
-            raise DiskFull(data, f"{error}\nonly {free / 1e6:.1f} MB are free") from None
+            raise DiskFull(data, f"{error}; only {free / 1e6:.1f} MB are free") from None
         raise
 
 
@@ -146,7 +146,8 @@ def _detach(settings: Settings, broker: BrokerName, demo: bool) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if child.poll() is not None:
-            raise TickwellError(f"it did not start:\n{log.read_text()[-2000:]}")
+            tail = log.read_text(errors="replace")[-2000:].strip()
+            raise TickwellError(f"it did not start:\n{tail}" if tail else "it did not start")
         current = state.last(data)
         if current is not None and current.pid == child.pid and current.phase == "running":
             typer.echo(f"running at {current.environment['TICKWELL_URL']} (pid {child.pid})")

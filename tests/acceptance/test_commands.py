@@ -1,0 +1,192 @@
+"""Every command with what a person gets wrong: a line that says what to do, never a traceback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.pipeline import wait_for
+
+ADDRESSES = {
+    "TICKWELL_KAFKA": "127.0.0.1:{}",
+    "TICKWELL_REDIS": "redis://127.0.0.1:{}",
+    "TICKWELL_REDIS_HOT": "redis://127.0.0.1:{}",
+    "TICKWELL_POSTGRES": "postgresql://a:b@127.0.0.1:{}/c",
+    "TICKWELL_URL": "http://127.0.0.1:{}",
+}
+KAFKA_AWAY = "is it running, and is TICKWELL_KAFKA right"
+
+
+@contextmanager
+def nothing_listens() -> Iterator[int]:
+    """A port that refuses: it is bound, so nobody else gets it, and not listened on."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+@contextmanager
+def says_nothing() -> Iterator[int]:
+    """A port that accepts, and then is silent."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(100)
+        accepted = []
+
+        def accept() -> None:
+            while True:
+                try:
+                    accepted.append(listener.accept()[0])
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            for connection in accepted:
+                connection.close()
+
+
+def environment(**variables: str) -> dict[str, str]:
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("TICKWELL_")}
+    return {**inherited, "COLUMNS": "200", **variables}
+
+
+def told(*arguments: str, **variables: str) -> str:
+    """What a command says when it fails."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tickwell", *arguments],
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode in (1, 2), done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr, done.stderr
+    return " ".join((done.stdout + done.stderr).split())
+
+
+@pytest.fixture
+def ticks(tmp_path: Path) -> str:
+    file = tmp_path / "t.csv"
+    file.write_text("symbol,price,ts\nA,1,1\n")
+    return str(file)
+
+
+@pytest.mark.parametrize("port", [nothing_listens, says_nothing])
+def test_without_a_broker(port, ticks: str, postgres_database: str) -> None:  # type: ignore[no-untyped-def]
+    """And with a database, which `replay`, `migrate` and `up` ask first."""
+    with port() as number:
+        away = {"TICKWELL_KAFKA": f"127.0.0.1:{number}", "TICKWELL_POSTGRES": postgres_database}
+        for command in (
+            ("migrate",),
+            ("produce", ticks, "--source", "price"),
+            ("demo",),
+            ("replay",),
+        ):
+            said = told(*command, **away)
+            assert KAFKA_AWAY in said, command
+            assert said.count("tickwell: ") == 1, said
+
+
+@pytest.mark.parametrize("port", [nothing_listens, says_nothing])
+def test_without_any_service(port, ticks: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    with port() as number:
+        away = {name: address.format(number) for name, address in ADDRESSES.items()}
+        assert KAFKA_AWAY in told("produce", ticks, "--source", "price", **away)
+        for command in (("migrate",), ("replay",)):
+            assert "TICKWELL_POSTGRES: connection to server" in told(*command, **away)
+        assert "no answer from" in told("get", "AAPL", "price_sma_5", **away)
+        data = ("--data", str(tmp_path / "data"))
+        assert "TICKWELL_POSTGRES: connection" in told("up", *data, "--port", "1111", **away)
+        for sink in ("online", "offline"):  # it waits, says for what, and stops when it is told
+            log = tmp_path / f"{sink}.log"
+            with log.open("wb") as output:
+                worker = subprocess.Popen(
+                    [sys.executable, "-m", "tickwell", "worker", "--sink", sink],
+                    env=environment(**away),
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                )
+            try:
+                wait_for("it says for what it waits", lambda log=log: "waiting" in log.read_text())
+                worker.send_signal(signal.SIGTERM)
+                worker.wait(30)
+            finally:
+                worker.kill()
+                worker.wait()
+            assert "Traceback" not in log.read_text()
+
+
+def test_without_settings(ticks: str) -> None:
+    for command in (
+        ("produce", ticks, "--source", "price"),
+        ("migrate",),
+        ("replay",),
+        ("worker", "--sink", "online"),
+        ("serve",),
+        ("demo",),
+    ):
+        assert "is not set: with a running `tickwell up`" in told(*command), command
+
+
+def test_files_and_directories(tmp_path: Path, ticks: str) -> None:
+    kafka = {"TICKWELL_KAFKA": "127.0.0.1:1"}
+    everything = {name: address.format(1) for name, address in ADDRESSES.items()}
+    directory = tmp_path / "d.csv"
+    directory.mkdir()
+    source = ("--source", "price")
+    assert "does not exist" in told("produce", str(tmp_path / "no.csv"), *source, **kafka)
+    assert "is a directory" in told("produce", str(directory), *source, **kafka)
+    assert "there are price, volume" in told("produce", ticks, "--source", "bid", **kafka)
+    assert "write FIELD=COLUMN" in told("produce", ticks, *source, "--map", "price", **kafka)
+    for features in (str(tmp_path / "no.toml"), str(directory), ticks):
+        assert features in told("migrate", "--features", features, **everything)
+    for command in ("status", "env", "down"):
+        assert "nothing runs on" in told(command, "--data", str(tmp_path / "none"))
+        assert "t.csv" in told(command, "--data", ticks)
+    for detach in ((), ("--detach",)):
+        assert "t.csv" in told("up", "--data", ticks, "--port", "1111", *detach)
+    missing = str(tmp_path / "no.secret")
+    assert missing in told("migrate", TICKWELL_POSTGRES_FILE=missing)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (("serve", "--port", "70000"), "TICKWELL_PORT=70000: must be a port"),
+        (("up", "--port", "0"), "TICKWELL_PORT=0: must be a port"),
+        (("up", "--broker", "rabbit"), "rabbit"),
+        (("worker", "--sink", "file"), "file"),
+        (("worker", "--sink", "online", "--metrics-port", "-1"), "TICKWELL_METRICS_PORT=-1"),
+        (("migrate", "--partitions", "0"), "TICKWELL_PARTITIONS=0"),
+        (("get", "AAPL"), "FEATURES"),
+        (("get", "AAPL", "x", "--url", "http://[1"), "TICKWELL_URL=http://[1"),
+        (("get", "AAPL", "x", "--url", "http://a:b"), "http://a:b"),
+        (("get", "AAPL", "x", "--url", "ftp://a"), "TICKWELL_URL=ftp://a: must be a URL"),
+        (("get", "A/B", "x", "--kind", "symbol,b,c"), "--kind names 3"),
+        (("status", "--nonsense"), "--nonsense"),
+        (("nonsense",), "nonsense"),
+    ],
+)
+def test_flags(arguments: tuple[str, ...], what: str) -> None:
+    everything = {name: address.format(1) for name, address in ADDRESSES.items()}
+    assert what in told(*arguments, **everything)
+
+
+def test_a_port_of_kafka_is_checked() -> None:
+    assert "must be host:port" in told("migrate", TICKWELL_KAFKA="a:99999")
