@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -18,6 +19,8 @@ from tickwell.commands.serve import serve
 from tickwell.commands.status import status
 from tickwell.commands.up import up
 from tickwell.commands.worker import worker
+
+CONNECT_SECONDS = "10"
 
 app = typer.Typer(
     name="tickwell",
@@ -47,6 +50,8 @@ for command in (up, down, status, env, get, produce, replay, migrate, worker, se
 
 def main() -> None:
     """Run a command; what a person can mend is told in a line, without a traceback."""
+    # libpq waits for ever for a server that accepts and says nothing; a URL may still say otherwise
+    os.environ.setdefault("PGCONNECT_TIMEOUT", CONNECT_SECONDS)
     try:
         app()
     except Exception as error:

@@ -37,6 +37,8 @@ class LiveView:
         with Live(self.draw(), console=self._console, auto_refresh=False, screen=True) as live:
             while not stop.wait(SECONDS):
                 live.update(self.draw(), refresh=True)
+
+    def close(self) -> None:
         self._client.close()
 
     def draw(self) -> RenderableType:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,8 @@ def assert_live_view(up: Up) -> None:
     for width, height in ((80, 24), (160, 50)):
         console = Console(width=width, height=height, file=StringIO(), record=True)
         url = current.environment["TICKWELL_URL"]
-        console.print(LiveView(url, lambda: current.processes, console).draw())
+        with closing(LiveView(url, lambda: current.processes, console)) as view:
+            console.print(view.draw())
         text = console.export_text()
         lines = [line.rstrip() for line in text.rstrip("\n").split("\n")]
         assert len(lines) <= height

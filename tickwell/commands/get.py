@@ -14,6 +14,8 @@ from tickwell.settings import Settings
 
 COLOURS = {"ok": "green", "stale": "yellow", "lagging": "yellow", "warming": "cyan"}
 
+COLUMNS = ("feature", "value", "status", "version", "age", "event time")
+
 
 def get(
     entity: Annotated[str, typer.Argument(help="AAPL, a portfolio P1, or a position P1/AAPL.")],
@@ -40,7 +42,7 @@ def get(
         if as_json:
             typer.echo(json.dumps(answer))
         else:
-            console.print(_table(answer))
+            _print(console, answer)
         if not watch:
             return
         time.sleep(1)
@@ -70,22 +72,35 @@ def _ask(client: Any, candidates: Sequence[Mapping[str, str]], features: Sequenc
     return client.batch(features, [candidates[-1]])[0]
 
 
-def _table(answer: Mapping[str, Any]) -> Any:
+def _print(console: Any, answer: Mapping[str, Any]) -> None:
+    """A table whose cells are whole: where all do not fit, the age stands for the event time."""
+    from rich.measure import Measurement
+
+    if not console.is_terminal:  # a program reads it, or a file holds it
+        console.width = 1000
+    table = _table(answer, COLUMNS)
+    if Measurement.get(console, console.options, table).maximum > console.width:
+        table = _table(answer, COLUMNS[:-1])
+    console.print(table)
+
+
+def _table(answer: Mapping[str, Any], columns: Sequence[str]) -> Any:
     from rich.table import Table
 
-    table = Table(box=None, padding=(0, 1), header_style="dim")
-    for column in ("feature", "value", "status", "version", "age", "event time"):
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for column in columns:
         right = column in ("value", "age")
         table.add_column(column, justify="right" if right else "left", overflow="fold")
     for name, value in answer["features"].items():
         number, age = value["value"], value["age_seconds"]
         colour = COLOURS.get(value["status"], "red")
-        table.add_row(
+        cells = [
             name,
             "—" if number is None else repr(number),
             f"[{colour}]{value['status']}[/]",
             value["version"],
             "—" if age is None else f"{age:.1f}s",
             value["event_time"] or "—",
-        )
+        ]
+        table.add_row(*cells[: len(columns)])
     return table

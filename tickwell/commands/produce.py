@@ -69,9 +69,9 @@ def produce(
             )
         except PipelineError as error:
             raise TickwellError(
-                f"{error}; {producer.sent.delivered} ticks before it are in {topic}"
+                f"{error}; {_counted(producer.sent.delivered)} in {topic}"
             ) from None
-    typer.echo(f"{'stopped: ' if stop.is_set() else ''}{sent.delivered} ticks are in {topic}")
+    typer.echo(f"{'stopped: ' if stop.is_set() else ''}{_counted(sent.delivered)} in {topic}")
     if stop.is_set():
         raise typer.Exit(130)
 
@@ -84,6 +84,10 @@ def _columns(pairs: list[str]) -> dict[str, str]:
             raise TickwellError(f"--map {pair}: write FIELD=COLUMN, as price=close")
         columns[field] = name
     return columns
+
+
+def _counted(ticks: int) -> str:
+    return "1 tick is" if ticks == 1 else f"{ticks} ticks are"
 
 
 def _on_stop(stop: Event) -> None:

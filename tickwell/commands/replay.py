@@ -42,7 +42,7 @@ def replay(
 
     settings = Settings.load()
     settings.need("kafka", "postgres")
-    recorded = catalog.load(connect(settings.postgres, connect_args={"connect_timeout": 10}))
+    recorded = catalog.load(connect(settings.postgres))
     unknown = set(source or []) - recorded.sources.keys()
     if unknown:
         raise TickwellError(

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from threading import Event
@@ -103,7 +103,8 @@ def _run(settings: Settings, broker: BrokerName, demo: bool) -> None:
                     watching = pool.submit(supervisor.watch, stopped)
                     watching.add_done_callback(lambda _: stopped.set())
                     try:
-                        LiveView(url, supervisor.processes, console).run(stopped)
+                        with closing(LiveView(url, supervisor.processes, console)) as view:
+                            view.run(stopped)
                     finally:  # or the watcher would start again what is being stopped
                         stopped.set()
                         quiet.clear()
