@@ -8,13 +8,15 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance.pipeline import wait_for
+from tickwell.embedded.ports import keep_port
 
 ADDRESSES = {
     "TICKWELL_KAFKA": "127.0.0.1:{}",
@@ -23,6 +25,7 @@ ADDRESSES = {
     "TICKWELL_POSTGRES": "postgresql://a:b@127.0.0.1:{}/c",
     "TICKWELL_URL": "http://127.0.0.1:{}",
 }
+Port = Callable[[], AbstractContextManager[int]]
 KAFKA_AWAY = "is it running, and is TICKWELL_KAFKA right"
 
 
@@ -73,11 +76,21 @@ def told(*arguments: str, **variables: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=120,
     )
     assert done.returncode in (1, 2), done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr, done.stderr
     return " ".join((done.stdout + done.stderr).split())
+
+
+Command = tuple[str, ...]
+
+
+def all_told(commands: Iterable[Command], variables: Mapping[str, str]) -> dict[Command, str]:
+    """What each of several commands says, run side by side: most of them wait."""
+    with ThreadPoolExecutor() as pool:
+        said = [(command, pool.submit(told, *command, **variables)) for command in commands]
+    return {command: future.result() for command, future in said}
 
 
 @pytest.fixture
@@ -88,31 +101,35 @@ def ticks(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("port", [nothing_listens, says_nothing])
-def test_without_a_broker(port, ticks: str, postgres_database: str) -> None:  # type: ignore[no-untyped-def]
+def test_without_a_broker(port: Port, ticks: str, postgres_database: str) -> None:
     """And with a database, which `replay`, `migrate` and `up` ask first."""
     with port() as number:
         away = {"TICKWELL_KAFKA": f"127.0.0.1:{number}", "TICKWELL_POSTGRES": postgres_database}
-        for command in (
+        commands = (
             ("migrate",),
             ("produce", ticks, "--source", "price"),
             ("demo",),
             ("replay",),
-        ):
-            said = told(*command, **away)
+        )
+        for command, said in all_told(commands, away).items():
             assert KAFKA_AWAY in said, command
             assert said.count("tickwell: ") == 1, said
 
 
 @pytest.mark.parametrize("port", [nothing_listens, says_nothing])
-def test_without_any_service(port, ticks: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_without_any_service(port: Port, ticks: str, tmp_path: Path) -> None:
     with port() as number:
         away = {name: address.format(number) for name, address in ADDRESSES.items()}
-        assert KAFKA_AWAY in told("produce", ticks, "--source", "price", **away)
-        for command in (("migrate",), ("replay",)):
-            assert "TICKWELL_POSTGRES: connection to server" in told(*command, **away)
-        assert "no answer from" in told("get", "AAPL", "price_sma_5", **away)
-        data = ("--data", str(tmp_path / "data"))
-        assert "TICKWELL_POSTGRES: connection" in told("up", *data, "--port", "1111", **away)
+        free = str(keep_port(tmp_path / "port"))
+        expected = {
+            ("produce", ticks, "--source", "price"): KAFKA_AWAY,
+            ("migrate",): "TICKWELL_POSTGRES: connection to server",
+            ("replay",): "TICKWELL_POSTGRES: connection to server",
+            ("get", "AAPL", "price_sma_5"): "no answer from",
+            ("up", "--data", str(tmp_path / "data"), "--port", free): "TICKWELL_POSTGRES: conn",
+        }
+        for command, said in all_told(expected, away).items():
+            assert expected[command] in said, command
         for sink in ("online", "offline"):  # it waits, says for what, and stops when it is told
             log = tmp_path / f"{sink}.log"
             with log.open("wb") as output:
@@ -159,8 +176,9 @@ def test_files_and_directories(tmp_path: Path, ticks: str) -> None:
     for command in ("status", "env", "down"):
         assert "nothing runs on" in told(command, "--data", str(tmp_path / "none"))
         assert "t.csv" in told(command, "--data", ticks)
+    free = str(keep_port(tmp_path / "port"))
     for detach in ((), ("--detach",)):
-        assert "t.csv" in told("up", "--data", ticks, "--port", "1111", *detach)
+        assert "t.csv" in told("up", "--data", ticks, "--port", free, *detach)
     missing = str(tmp_path / "no.secret")
     assert missing in told("migrate", TICKWELL_POSTGRES_FILE=missing)
 
