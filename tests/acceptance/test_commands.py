@@ -100,6 +100,7 @@ def ticks(tmp_path: Path) -> str:
     return str(file)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("port", [nothing_listens, says_nothing])
 def test_without_a_broker(port: Port, ticks: str, postgres_database: str) -> None:
     """And with a database, which `replay`, `migrate` and `up` ask first."""
@@ -116,6 +117,7 @@ def test_without_a_broker(port: Port, ticks: str, postgres_database: str) -> Non
             assert said.count("tickwell: ") == 1, said
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("port", [nothing_listens, says_nothing])
 def test_without_any_service(port: Port, ticks: str, tmp_path: Path) -> None:
     with port() as number:
@@ -192,7 +194,7 @@ def test_files_and_directories(tmp_path: Path, ticks: str) -> None:
         (("worker", "--sink", "file"), "file"),
         (("worker", "--sink", "online", "--metrics-port", "-1"), "TICKWELL_METRICS_PORT=-1"),
         (("migrate", "--partitions", "0"), "TICKWELL_PARTITIONS=0"),
-        (("get", "AAPL"), "FEATURES"),
+        (("get", "AAPL"), "Missing argument"),
         (("get", "AAPL", "x", "--url", "http://[1"), "TICKWELL_URL=http://[1"),
         (("get", "AAPL", "x", "--url", "http://a:b"), "http://a:b"),
         (("get", "AAPL", "x", "--url", "ftp://a"), "TICKWELL_URL=ftp://a: must be a URL"),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 from threading import Event
 
 from tickwell.settings import Settings
+from tickwell.signals import stop_on
 
 
 def demo() -> None:
@@ -15,6 +15,5 @@ def demo() -> None:
     settings = Settings.load()
     settings.need("kafka")
     stop = Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop_on(stop)
     stream(settings.kafka, stop)

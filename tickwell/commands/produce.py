@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import signal
 from itertools import islice
 from pathlib import Path
 from threading import Event
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from tickwell.errors import TickwellError
 from tickwell.settings import Settings
+from tickwell.signals import stop_on
 
 
 def produce(
@@ -58,7 +58,7 @@ def produce(
     describe(settings.kafka, [topic])  # or ticks would wait long for what is not there
     producer = TickProducer(settings.kafka, topic)
     stop = Event()
-    _on_stop(stop)
+    stop_on(stop, once=True)
     with Progress(
         "{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     ) as progress:
@@ -88,14 +88,3 @@ def _columns(pairs: list[str]) -> dict[str, str]:
 
 def _counted(ticks: int) -> str:
     return "1 tick is" if ticks == 1 else f"{ticks} ticks are"
-
-
-def _on_stop(stop: Event) -> None:
-    """Set `stop` at the first SIGINT or SIGTERM; the second one ends the program at once."""
-
-    def handle(number: int, _: Any) -> None:
-        stop.set()
-        signal.signal(number, signal.default_int_handler)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, handle)

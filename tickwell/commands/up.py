@@ -20,6 +20,7 @@ import typer
 
 from tickwell.errors import DiskFull, Stopped, TickwellError
 from tickwell.settings import Settings
+from tickwell.signals import stop_on
 
 ENOUGH_BYTES = 100 * 10**6
 """A database before its first row has 60 MB."""
@@ -79,8 +80,7 @@ def _run(settings: Settings, broker: BrokerName, demo: bool) -> None:
 
     console = Console()
     stopped = Event()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: stopped.set())
+    stop_on(stopped, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 
     def say(line: str) -> None:
         if quiet.is_set():
