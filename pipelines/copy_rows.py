@@ -14,9 +14,8 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from pipelines.number import COMPILED
+from pipelines.compiled import compiled
 from pipelines.runs import NO_SEQ, Batch, Bytes
 
 CREATE = files("pipelines").joinpath("sql/staging.sql").read_text("utf-8")
@@ -137,7 +136,7 @@ def _array(name: str, length: int) -> list[Column]:
     ]
 
 
-@njit(**COMPILED)
+@compiled()
 def _big_endian(out, at, value, size):  # type: ignore[no-untyped-def]
     """Write an integer of `size` bytes; returns where it ends."""
     for place in range(size):
@@ -145,10 +144,7 @@ def _big_endian(out, at, value, size):  # type: ignore[no-untyped-def]
     return at + size
 
 
-@njit(
-    "int64(int32[::1], uint8[::1], int64[::1], int64[::1], uint8[:,::1], uint8[::1], int64)",
-    **COMPILED,
-)
+@compiled("int64(int32[::1], uint8[::1], int64[::1], int64[::1], uint8[:,::1], uint8[::1], int64)")
 def _assemble(name, texts, ends, seq, rest, out, at):  # type: ignore[no-untyped-def]
     """Write the rows from `at` on; returns where the last one ends."""
     for i in range(name.shape[0]):

@@ -12,9 +12,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from pipelines.number import COMPILED
+from pipelines.compiled import compiled
 from pipelines.runs import Bytes, Int32s, Int64s
 from registry.keys import SEPARATOR, entity_id
 
@@ -118,7 +117,7 @@ class EntitySlots:
             self._insert(slot, entity.encode())
 
 
-@njit(**COMPILED)
+@compiled()
 def _hash(data, start, end, state):  # type: ignore[no-untyped-def]
     """FNV-1a of bytes, from a state on."""
     for place in range(start, end):
@@ -126,13 +125,13 @@ def _hash(data, start, end, state):  # type: ignore[no-untyped-def]
     return state
 
 
-@njit(**COMPILED)
+@compiled()
 def _home(state, mask):  # type: ignore[no-untyped-def]
     """Where looking for a hash begins: its upper half is mixed best."""
     return np.int64((state ^ (state >> np.uint64(32))) & np.uint64(mask))
 
 
-@njit("uint64(int32[::1], int64, uint8[::1], int64, int64, uint64)", **COMPILED)
+@compiled("uint64(int32[::1], int64, uint8[::1], int64, int64, uint64)")
 def _put(table, slot, texts, start, end, state):  # type: ignore[no-untyped-def]
     """Enter a slot that is not there; returns the hash of its name."""
     state = _hash(texts, start, end, state)
@@ -144,7 +143,7 @@ def _put(table, slot, texts, start, end, state):  # type: ignore[no-untyped-def]
     return state
 
 
-@njit("void(int32[::1], uint64, int64)", **COMPILED)
+@compiled("void(int32[::1], uint64, int64)")
 def _mark(table, state, slot):  # type: ignore[no-untyped-def]
     """Leave a mark in the place of a slot that is given up."""
     mask = table.shape[0] - 1
@@ -154,7 +153,7 @@ def _mark(table, state, slot):  # type: ignore[no-untyped-def]
     table[place] = GIVEN_UP
 
 
-@njit(**COMPILED)
+@compiled()
 def _is_named(data, keys, i, texts, start, end):  # type: ignore[no-untyped-def]
     """Whether the key fields of entity `i`, joined, are the text from `start` to `end`."""
     at = start
@@ -174,10 +173,9 @@ def _is_named(data, keys, i, texts, start, end):  # type: ignore[no-untyped-def]
     return at == end
 
 
-@njit(
+@compiled(
     "void(uint8[::1], int64[:,:,::1], uint64, int32[::1], uint64[::1], uint8[::1], int64[:,::1],"
-    " int32[::1])",
-    **COMPILED,
+    " int32[::1])"
 )
 def _find(data, keys, start, table, hashes, texts, spans, slots):  # type: ignore[no-untyped-def]
     mask = table.shape[0] - 1

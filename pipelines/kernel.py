@@ -1,9 +1,9 @@
 """The rolling kernel: walks ticks in the order of their log, decides, remembers, computes.
 
-It is compiled ahead of the first tick (`warm_up`) and cached on disk. It is pure: the features of
-an accepted tick are a function of the remembered ticks of its entity, evaluated from their values
-in a fixed order, without fast-math and without sums that carry history. So neither the batch
-boundaries nor a restart can show in a result.
+It is compiled ahead of the first tick (`pipelines.compiled`) and kept on disk. It is pure: the
+features of an accepted tick are a function of the remembered ticks of its entity, evaluated from
+their values in a fixed order, without fast-math and without sums that carry history. So neither the
+batch boundaries nor a restart can show in a result.
 """
 
 from __future__ import annotations
@@ -216,7 +216,3 @@ def number_slots(slot, number, distinct, place):  # type: ignore[no-untyped-def]
             many += 1
         place[i] = number[s]
     return many
-
-
-def warm_up() -> None:
-    """Nothing to do: importing this module compiles the kernel, or loads it from the cache."""

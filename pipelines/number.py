@@ -13,9 +13,8 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-COMPILED: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+from pipelines.compiled import compiled
 
 MOST_DIGITS = 19
 """So many decimal digits always fit into 64 bits."""
@@ -57,7 +56,7 @@ TWO_53 = np.uint64(1 << 53)
 BIAS = 1023
 
 
-@njit(**COMPILED)
+@compiled()
 def _multiply(a, b):  # type: ignore[no-untyped-def]
     """The 128 bits of a product of two uint64, high and low."""
     a_high, a_low = a >> U32, a & LOW_32
@@ -69,7 +68,7 @@ def _multiply(a, b):  # type: ignore[no-untyped-def]
     return high, (other << U32) | (low & LOW_32)
 
 
-@njit(**COMPILED)
+@compiled()
 def nearest_double(mantissa, power):  # type: ignore[no-untyped-def]
     """The double nearest to mantissa × 10^power; NaN where it is not decided here.
 

@@ -19,9 +19,8 @@ import numpy as np
 from aiokafka import codec
 from aiokafka.errors import CorruptRecordException, UnsupportedCodecError
 from aiokafka.record.util import calc_crc32c
-from numba import njit
 
-from pipelines.number import COMPILED
+from pipelines.compiled import compiled
 from pipelines.runs import Bytes, Int64s
 
 HEADER = struct.Struct(">qiibIhiqqqhii")
@@ -149,7 +148,7 @@ def index(batches: Sequence[RecordBatch], first_offset: int) -> Records:
     return Records(data, *(column[:kept] for column in columns))
 
 
-@njit(**COMPILED)
+@compiled()
 def _varint(data, at, end):  # type: ignore[no-untyped-def]
     """A zig-zag varint and where it ends; an end past `end` when it is cut off or too long."""
     value = np.uint64(0)
@@ -164,7 +163,7 @@ def _varint(data, at, end):  # type: ignore[no-untyped-def]
     return 0, end + 1
 
 
-@njit(**COMPILED)
+@compiled()
 def _span(data, at, end, spans, n):  # type: ignore[no-untyped-def]
     """Note where a key or value is; returns where it ends, past `end` when it is cut off."""
     length, at = _varint(data, at, end)
@@ -177,10 +176,9 @@ def _span(data, at, end, spans, n):  # type: ignore[no-untyped-def]
     return at + length
 
 
-@njit(
+@compiled(
     "int64(uint8[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64,"
-    " int64[::1], int64[::1], int64[:,::1], int64[:,::1])",
-    **COMPILED,
+    " int64[::1], int64[::1], int64[:,::1], int64[:,::1])"
 )
 def _index(  # type: ignore[no-untyped-def]
     data,

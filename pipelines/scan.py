@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from pipelines.compiled import compiled
 from pipelines.judge import MAX_ARRAY_TICKS, MAX_KEY_BYTES, MAX_MESSAGE_BYTES
 from pipelines.kernel import RESET, TRADE
 from pipelines.runs import NO_SEQ, Bytes, Floats, Int64s, Run
@@ -24,7 +24,6 @@ from pipelines.tokens import (
     CLOSE_OBJECT,
     COLON,
     COMMA,
-    COMPILED,
     MINUS,
     NO,
     NULL,
@@ -145,7 +144,7 @@ def scan(run: Run, layout: Layout, known_at: Int64s) -> Scanned:
     )
 
 
-@njit("int64(uint8[::1], int64[:,::1])", **COMPILED)
+@compiled("int64(uint8[::1], int64[:,::1])")
 def _most_ticks(data, values):  # type: ignore[no-untyped-def]
     """No more ticks than this can be in the messages: one in each that is no array."""
     most = values.shape[0]
@@ -158,7 +157,7 @@ def _most_ticks(data, values):  # type: ignore[no-untyped-def]
     return most
 
 
-@njit(**COMPILED)
+@compiled()
 def _name(data, start, end, names, ends):  # type: ignore[no-untyped-def]
     """Which of the names the bytes from `start` to `end` are, `NO` for none."""
     before = 0
@@ -170,7 +169,7 @@ def _name(data, start, end, names, ends):  # type: ignore[no-untyped-def]
     return NO
 
 
-@njit(**COMPILED)
+@compiled()
 def _tick(  # type: ignore[no-untyped-def]
     data,
     at,
@@ -272,12 +271,11 @@ def _tick(  # type: ignore[no-untyped-def]
     return at + 1
 
 
-@njit(
+@compiled(
     "UniTuple(int64, 2)(uint8[::1], int64[:,::1], int64[:,::1], int64[::1],"
     " uint8[::1], int64[::1], boolean[::1], float64[::1], int64, int64, boolean,"
     " int64[::1], int32[::1], int64[:,:,::1], int64[:,::1],"
-    " int64[::1], int64[::1], uint8[::1], float64[:,::1], int64[::1])",
-    **COMPILED,
+    " int64[::1], int64[::1], uint8[::1], float64[:,::1], int64[::1])"
 )
 def _scan(  # type: ignore[no-untyped-def]
     data,

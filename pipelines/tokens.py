@@ -7,11 +7,10 @@ read with more care (escapes, text beyond ASCII, numbers of many digits, nested 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-from numba import njit
 
+from pipelines.compiled import compiled
 from pipelines.number import MOST_DIGITS, nearest_double
 
 QUOTE, BACKSLASH, COMMA, COLON = ord('"'), ord("\\"), ord(","), ord(":")
@@ -28,10 +27,8 @@ MOST_INTEGER_DIGITS = 18
 NO = -1
 """Instead of a place."""
 
-COMPILED: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 
-
-@njit(**COMPILED)
+@compiled()
 def after_space(data, at, end):  # type: ignore[no-untyped-def]
     while at < end and (
         data[at] == SPACE or data[at] == NEW_LINE or data[at] == TAB or data[at] == RETURN
@@ -40,12 +37,12 @@ def after_space(data, at, end):  # type: ignore[no-untyped-def]
     return at
 
 
-@njit(**COMPILED)
+@compiled()
 def is_digit(data, at, end):  # type: ignore[no-untyped-def]
     return at < end and ZERO <= data[at] <= NINE
 
 
-@njit(**COMPILED)
+@compiled()
 def same(data, at, end, other, first, last):  # type: ignore[no-untyped-def]
     """Whether the bytes from `at` to `end` are those of `other` from `first` to `last`."""
     if end - at != last - first:
@@ -56,13 +53,13 @@ def same(data, at, end, other, first, last):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(**COMPILED)
+@compiled()
 def is_word(data, at, end, word):  # type: ignore[no-untyped-def]
     """Whether the bytes from `at` to `end` are those of `word`."""
     return same(data, at, end, word, 0, word.shape[0])
 
 
-@njit(**COMPILED)
+@compiled()
 def string_end(data, at, end):  # type: ignore[no-untyped-def]
     """Where the quote is that ends the string whose first byte is at `at`."""
     while at < end:
@@ -75,7 +72,7 @@ def string_end(data, at, end):  # type: ignore[no-untyped-def]
     return NO
 
 
-@njit(**COMPILED)
+@compiled()
 def number(data, at, end):  # type: ignore[no-untyped-def]
     """Where the number at `at` ends, and its double."""
     negative = data[at] == MINUS
@@ -129,7 +126,7 @@ def number(data, at, end):  # type: ignore[no-untyped-def]
     return at, -value if negative else value
 
 
-@njit(**COMPILED)
+@compiled()
 def integer(data, at, end):  # type: ignore[no-untyped-def]
     """Where the integer at `at` ends, and its value."""
     negative = data[at] == MINUS
@@ -147,7 +144,7 @@ def integer(data, at, end):  # type: ignore[no-untyped-def]
     return at, -value if negative else value
 
 
-@njit(**COMPILED)
+@compiled()
 def other(data, at, end):  # type: ignore[no-untyped-def]
     """Where a value that nobody asks for ends: a plain string, a number, true, false or null."""
     if data[at] == QUOTE:
