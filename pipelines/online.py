@@ -4,8 +4,10 @@ The order of a commit:
 
 1. The partition's watermark must be where the run begins; a store that lost its last second, or a
    worker that lost its partition, is found out here.
-2. For each entity a script compares the stored origin with the one that its state was computed
-   from, and if they are the same bytes writes header, ring and row; atomic for each entity.
+2. For each entity a script compares the stored origin and count with those that its state was
+   computed from, and if they are the same bytes writes header, ring and row; atomic for each
+   entity. The origin alone would not do: a state that was rebuilt from Postgres has the same one,
+   and its ticks in other places of the ring.
 3. If any entity's was another, they are returned, and nothing more happens.
 4. The watermark moves to the run's end, if it still is where the run begins.
 
@@ -30,6 +32,7 @@ import struct
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
@@ -56,6 +59,7 @@ from registry.keys import (
 from registry.row import HEADER, LAYOUT, ORIGIN, Origin
 
 STATE_HEADER = struct.Struct(">32sqqq")
+COUNT = struct.Struct(">q")
 TIMEOUT = 5.0
 """Seconds for an answer. A script takes milliseconds; more means that the server hangs."""
 
@@ -65,6 +69,15 @@ ENTITIES_A_CALL = 500
 STORE = files("pipelines").joinpath("lua/store.lua").read_text("utf-8")
 ADVANCE = files("pipelines").joinpath("lua/advance.lua").read_text("utf-8")
 LOAD = files("pipelines").joinpath("lua/load.lua").read_text("utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """An entity as another store knows it: its state, and its newest row (`registry.row`)."""
+
+    entity: str
+    state: EntityState
+    row: bytes
 
 
 class OnlineSink:
@@ -156,6 +169,57 @@ class OnlineSink:
             self._confirmed.add(key)
         return conflicts
 
+    def put(
+        self, source: Source, restored: Sequence[Restored], stored: Mapping[str, EntityState]
+    ) -> set[str]:
+        """Put states on top of exactly what is `stored`, as `load` gave it.
+
+        Returns the entities that hold something else by now; nothing of theirs was written.
+        """
+        by_entity = {r.entity: r for r in restored}
+        refused: set[str] = set()
+        for group in self._groups(list(by_entity)):
+            keys: list[str] = []
+            arguments: list[Any] = []
+            for entity in group:
+                below, state = stored.get(entity), by_entity[entity].state
+                expected = b"" if below is None else _identity(below.origin.pack(), below.count)
+                header = STATE_HEADER.pack(
+                    state.origin.pack(), state.sequence, state.count, state.fill
+                )
+                ticks, size = state.ticks.tobytes(), state.ticks.itemsize
+                parts = _ring(state.count - len(state.ticks), len(state.ticks), self._history)
+                pieces = [
+                    (STATE_HEADER.size + at * size, ticks[begin * size : stop * size])
+                    for begin, stop, at in parts
+                ]
+                row = by_entity[entity].row
+                _append(keys, arguments, source.name, entity, expected, header, row, pieces)
+            with _answers():
+                places = self._store(keys=keys, args=arguments)
+            refused.update(group[place - 1] for place in places)
+        return refused
+
+    def add_members(self, source: Source, entities: Sequence[str]) -> None:
+        """Make entities known to what is summed up over them (the positions of a portfolio)."""
+        for group in self._groups(entities):
+            with _answers(), self._redis.pipeline(transaction=False) as pipeline:
+                for entity in group:
+                    message_key, _, member = entity.partition(SEPARATOR)
+                    pipeline.sadd(members_key(source.name, message_key), member)
+                pipeline.execute()
+
+    def get(self, key: str) -> bytes | None:
+        """What is stored under a key."""
+        with _answers():
+            stored: bytes | None = self._redis.get(key)
+            return stored
+
+    def run(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        """What a Lua script answers; on a cluster all its keys are of one hash slot."""
+        with _answers():
+            return self._redis.eval(script, len(keys), *keys, *arguments)
+
     def close(self) -> None:
         self._redis.close()
 
@@ -192,14 +256,7 @@ class _Writes:
         batch, source = self._batch, self._batch.source.name
         entity = batch.names[place]
         newest = self._newest[place]
-        message_key, _, member = entity.partition(SEPARATOR)
-        keys += (
-            state_key(source, entity),
-            row_key(source, entity),
-            members_key(source, message_key),
-        )
         row = self._rows[place * self._row_bytes : (place + 1) * self._row_bytes]
-        count = int(batch.ordinal[newest]) + 1
         header = STATE_HEADER.pack(
             ORIGIN.pack(
                 batch.run.topic_id,
@@ -208,25 +265,59 @@ class _Writes:
                 int(batch.index[newest]),
             ),
             int(batch.sequence[newest]),
-            count,
+            int(batch.ordinal[newest]) + 1,
             int(batch.fill[place]),
         )
+        expected = batch.expected[place]
+        if expected:
+            expected = _identity(expected, int(self._ordinals[self._start(place)]))
         pieces = list(self._pieces(place))
-        arguments += (batch.expected[place], header, row, member, len(pieces))
-        for piece in pieces:
-            arguments += piece
+        _append(keys, arguments, source, entity, expected, header, row, pieces)
+
+    def _start(self, place: int) -> int:
+        """Where the entity's ticks begin among the sorted ones."""
+        return int(self._ends[place - 1]) if place else 0
 
     def _pieces(self, place: int) -> Iterator[tuple[int, bytes]]:
         """The entity's ticks as (offset in the state, bytes); two pieces where the ring wraps."""
         end = int(self._ends[place])
-        start = int(self._ends[place - 1]) if place else 0
-        start = max(start, end - self._history)
-        first = int(self._ordinals[start]) % self._history
-        wrap = start + min(end - start, self._history - first)
-        for begin, stop, at in ((start, wrap, first), (wrap, end, 0)):
-            if stop > begin:
-                size = self._tick_bytes
-                yield STATE_HEADER.size + at * size, self._sorted_ticks[begin * size : stop * size]
+        start = max(self._start(place), end - self._history)
+        for begin, stop, at in _ring(int(self._ordinals[start]), end - start, self._history):
+            size = self._tick_bytes
+            ticks = self._sorted_ticks[(start + begin) * size : (start + stop) * size]
+            yield STATE_HEADER.size + at * size, ticks
+
+
+def _append(
+    keys: list[str],
+    arguments: list[Any],
+    source: str,
+    entity: str,
+    expected: bytes,
+    header: bytes,
+    row: bytes,
+    pieces: Sequence[tuple[int, bytes]],
+) -> None:
+    """Append what the script takes of one entity."""
+    message_key, _, member = entity.partition(SEPARATOR)
+    keys += (state_key(source, entity), row_key(source, entity), members_key(source, message_key))
+    arguments += (expected, header, row, member, len(pieces))
+    for piece in pieces:
+        arguments += piece
+
+
+def _identity(origin: bytes, count: int) -> bytes:
+    """What the script knows a state by."""
+    return origin + COUNT.pack(count)
+
+
+def _ring(first: int, n: int, history: int) -> Iterator[tuple[int, int, int]]:
+    """Where `n` ticks from number `first` on go: (begin, stop) of them to a place of the ring."""
+    at = first % history
+    wrap = min(n, history - at)
+    for begin, stop, place in ((0, wrap, at), (wrap, n, 0)):
+        if stop > begin:
+            yield begin, stop, place
 
 
 def _ticks(batch: Batch) -> tuple[Any, int]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from threading import Event, Thread
 from typing import Any, Literal, TypeVar
 
@@ -27,10 +29,12 @@ from pipelines.errors import (
     StoreUnavailable,
     TopicRecreated,
 )
+from pipelines.filling import Filling, RedisEmptied
 from pipelines.heartbeats import SECONDS, Heartbeats
 from pipelines.materializer import Materializer
 from pipelines.offline import OfflineSink
 from pipelines.online import OnlineSink
+from pipelines.rebuild import Done, Rebuild
 from pipelines.relay import Relay
 from pipelines.runs import Batch, Run
 from pipelines.sink import Sink
@@ -49,6 +53,9 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 TOPIC_CHECK_SECONDS = 2.0
+FILLING_CHECK_SECONDS = 1.0
+SAY_SECONDS = 10.0
+"""How often the log tells how far a rebuild is."""
 MAINTENANCE_SECONDS = 3_600.0
 SHUTDOWN_SECONDS = 8.0
 """What Faust may take to stop. The store has what it has; nothing is lost by going on without."""
@@ -93,6 +100,8 @@ class _Worker:
         self._waiting_for: str | None = None
         self._materializers: dict[str, Materializer] = {}
         self._positions_wait: str | None = None
+        self._filling: Filling | None = None
+        self._rebuilding: str | None = None
         self._app: SinkApp | None = None
 
     async def run(self) -> int:
@@ -147,10 +156,14 @@ class _Worker:
         if options.sink == "offline":
             self._start_relay()
             self._start_maintenance(engine)
+        else:
+            self._fill(catalog, {sources[topic].name: topics[topic] for topic in sinks})
 
         def watermark(topic: str, partition: int) -> int | None:
             try:
                 stored = sinks[topic].watermarks(topics[topic].topic_id, [partition])
+                if not stored and self._filling is not None:
+                    self._filling.check([topics[topic]])
             except StoreUnavailable as error:
                 self._positions_wait = str(error)
                 raise
@@ -224,6 +237,27 @@ class _Worker:
         if settled != topic.partitions:
             raise PartitionsChanged(topic.name, settled, topic.partitions)
 
+    def _fill(self, catalog: Catalog, topics: Mapping[str, Topic]) -> None:
+        """Rebuild from Postgres what this Redis should have and has not; waits for both."""
+        options = self._options
+        sink = OnlineSink(options.redis, options.history, options.cluster)
+        self._filling = Filling(sink)
+        rebuild = Rebuild(options.postgres, sink, catalog, options.history, self._stop)
+        said = 0.0
+
+        def say(done: Done) -> None:
+            nonlocal said
+            self._rebuilding = str(done) if done.entities else None
+            if self._rebuilding and time.monotonic() - said > SAY_SECONDS:
+                said = time.monotonic()
+                logger.info("%s", self._rebuilding)
+
+        for name, topic in topics.items():
+            self._wait(partial(rebuild.fill, catalog.sources[name], topic, say))
+            if self._rebuilding is not None:
+                logger.info("done %s", self._rebuilding)
+                self._rebuilding = None
+
     def _start_relay(self) -> None:
         options = self._options
         relay = Relay(options.postgres, options.kafka, options.rejected_topic)
@@ -249,7 +283,9 @@ class _Worker:
         app = create_app(
             options.group, options.kafka, options.instance, pipeline, self._heartbeats_count
         )
-        watching = asyncio.create_task(self._watch_topics(app, topics))
+        watching = asyncio.gather(
+            self._watch_topics(app, topics), self._watch_filling(app, topics.values())
+        )
         waiting = asyncio.create_task(stopped.wait())
         app.finalize()
         await app.start()
@@ -289,6 +325,17 @@ class _Worker:
                 elif now[name].partitions != topic.partitions:
                     app.fail(PartitionsChanged(name, topic.partitions, now[name].partitions))
 
+    async def _watch_filling(self, app: SinkApp, topics: Collection[Topic]) -> None:
+        """A Redis that was emptied is noticed without a tick: its values are gone until then."""
+        while self._filling is not None:
+            await asyncio.sleep(FILLING_CHECK_SECONDS)
+            try:
+                await asyncio.to_thread(self._filling.check, topics)
+            except StoreUnavailable:
+                continue  # the sink says so
+            except RedisEmptied as error:
+                app.fail(error)
+
     async def _beat(self) -> None:
         while True:
             heartbeat = await asyncio.to_thread(self._heartbeats.beat, self._error(), self._lag())
@@ -299,7 +346,8 @@ class _Worker:
     def _error(self) -> str | None:
         """Why the store, or something before it, does not answer."""
         refused = [m.retrying for m in self._materializers.values() if m.retrying is not None]
-        return self._waiting_for or self._positions_wait or (refused[0] if refused else None)
+        waiting = self._waiting_for or self._rebuilding or self._positions_wait
+        return waiting or (refused[0] if refused else None)
 
     def _lag(self) -> list[PartitionLag] | None:
         app = self._app

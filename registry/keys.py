@@ -49,6 +49,11 @@ def watermark_key(topic_id: bytes, partition: int) -> str:
     return f"tw:watermark:{topic_id.hex()}:{partition}"
 
 
+def filled_key(topic_id: bytes, partition: int) -> str:
+    """Whether this Redis has what came before a partition's watermark; beside it, in one slot."""
+    return f"tw:filled:{{{watermark_key(topic_id, partition)}}}"
+
+
 def partitions_key(topic_id: bytes) -> str:
     """How many partitions a topic incarnation had when it was first read."""
     return f"tw:partitions:{topic_id.hex()}"

@@ -14,6 +14,7 @@ from tickwell.commands.env import env
 from tickwell.commands.get import get
 from tickwell.commands.migrate import migrate
 from tickwell.commands.produce import produce
+from tickwell.commands.rebuild_online import rebuild_online
 from tickwell.commands.replay import replay
 from tickwell.commands.serve import serve
 from tickwell.commands.status import status
@@ -44,7 +45,11 @@ def options(
     """A feature store for market ticks: the value served and the value trained on are one."""
 
 
-for command in (up, down, status, env, get, produce, replay, migrate, worker, serve, demo):
+COMMANDS = (
+    *(up, down, status, env, get, produce, replay, rebuild_online),
+    *(migrate, worker, serve, demo),
+)
+for command in COMMANDS:
     app.command()(command)
 
 

@@ -1,0 +1,96 @@
+"""`tickwell rebuild-online`"""
+
+from __future__ import annotations
+
+import signal
+import time
+from threading import Event
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tickwell.errors import TickwellError
+from tickwell.settings import Settings
+
+if TYPE_CHECKING:
+    from pipelines.rebuild import Done
+
+
+def rebuild_online(
+    source: Annotated[list[str] | None, typer.Option(help="price, volume …; all of them.")] = None,
+) -> None:
+    """Restore from Postgres what Redis has lost; what is newer in Redis stays.
+
+    Every entity is looked at. Workers may run; one that finds Redis empty does this by itself.
+    """
+    from pipelines.errors import Stopped
+    from pipelines.online import OnlineSink
+    from pipelines.rebuild import Rebuild
+    from pipelines.topics import describe
+    from registry import catalog
+    from registry.database import connect
+
+    settings = Settings.load()
+    settings.need("kafka", "redis", "postgres")
+    recorded = catalog.load(connect(settings.postgres))
+    unknown = set(source or []) - recorded.writing.keys()
+    if unknown:
+        raise TickwellError(
+            f"there is no source {', '.join(unknown)}; there are {', '.join(recorded.writing)}"
+        )
+    sources = [recorded.sources[name] for name in source or recorded.writing]
+    topics = describe(settings.kafka, [one.topic for one in sources])
+    stop = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    sink = OnlineSink(settings.redis, settings.history, settings.cluster)
+    rebuild = Rebuild(settings.postgres, sink, recorded, settings.history, stop)
+    try:
+        for one in sources:
+            with _Bar(one.name) as bar:
+                rebuild.refill(one, topics[one.topic], bar.show)
+            typer.echo(f"{one.name}: {bar.done}")
+    except Stopped as stopped:
+        typer.echo(f"stopped: {stopped}")
+        raise typer.Exit(130) from None
+    finally:
+        sink.close()
+
+
+class _Bar:
+    """A progress bar of one source, with the rate and the time left."""
+
+    def __init__(self, source: str) -> None:
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        self._progress = Progress(
+            source,
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]:,.0f} entities/s", style="dim"),
+            TimeRemainingColumn(),
+        )
+        self._began = time.monotonic()
+        self._task = self._progress.add_task(source, total=None, rate=0)
+        self.done = ""
+
+    def show(self, done: Done) -> None:
+        rate = done.looked_at / (time.monotonic() - self._began)
+        self._progress.update(self._task, completed=done.looked_at, total=done.entities, rate=rate)
+        self.done = (
+            f"{done.looked_at:,} entities in Postgres, {done.written:,} of them restored, the "
+            "others in Redis already"
+        )
+
+    def __enter__(self) -> _Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._progress.stop()
