@@ -1,0 +1,463 @@
+"""Redis rebuilt from Postgres is the Redis that was lost, whoever else is at work meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from threading import Event, Thread
+from typing import Any
+
+import msgspec
+import psycopg2
+import pytest
+import redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipelines import rebuild as module
+from pipelines import snapshot
+from pipelines.errors import PartitionsChanged, StoreWentBack
+from pipelines.filling import Filling, RedisEmptied
+from pipelines.materializer import Materializer
+from pipelines.offline import BackfillSink, OfflineSink
+from pipelines.online import OnlineSink
+from pipelines.rebuild import Done, PostgresBehind, Rebuild
+from pipelines.runs import Run
+from pipelines.topics import Topic
+from registry import catalog
+from registry.database import connect
+from registry.definitions import Catalog
+from registry.features_file import read
+from registry.keys import entity_id, row_key, watermark_key
+from registry.program import compile_program
+from registry.row import Origin, unpack
+from tests.integration.test_sinks import GO_ON, empty, ticks, worker
+from tests.logs import TOPIC_ID, logs, runs
+from tests.unit.test_windows import SCHEMA, SOURCE
+
+HISTORY = 64
+TOPIC = Topic("ticks.price", TOPIC_ID, 1)
+OTHER = Topic("ticks.price", bytes(16), 2)
+END = Origin(TOPIC_ID, 0, 2**62, 0)
+SYMBOLS = [f"S{number}" for number in range(9)]
+
+
+class Stores:
+    """A Redis, and a database that knows the shipped features."""
+
+    def __init__(self, redis_url: str, postgres: str, stack: ExitStack) -> None:
+        self.redis_url, self.postgres, self._stack = redis_url, postgres, stack
+        engine = connect(postgres)
+        self.catalog: Catalog = catalog.record(engine, read(), "test")
+        engine.dispose()
+
+    def keep(self, sink: Any) -> Any:
+        self._stack.callback(sink.close)
+        return sink
+
+    def online(self) -> Materializer:
+        return worker(self.keep(OnlineSink(self.redis_url, HISTORY)))
+
+    def offline(self) -> Materializer:
+        return worker(self.keep(OfflineSink(self.postgres, [SCHEMA.id])))
+
+    def rebuild(self) -> Rebuild:
+        sink = self.keep(OnlineSink(self.redis_url, HISTORY))
+        return Rebuild(self.postgres, sink, self.catalog, HISTORY, Event())
+
+    def flush(self) -> None:
+        with redis.Redis.from_url(self.redis_url) as client:
+            client.flushall()
+
+    def delete(self, *keys: str) -> None:
+        with redis.Redis.from_url(self.redis_url) as client:
+            client.delete(*keys)
+
+    def execute(self, statement: str, *arguments: Any) -> None:
+        connection = psycopg2.connect(self.postgres)
+        connection.autocommit = True
+        try:
+            connection.cursor().execute(statement, arguments)
+        finally:
+            connection.close()
+
+    def rows(self) -> dict[bytes, Any]:
+        """Rows, members and watermarks, as bytes."""
+        with redis.Redis.from_url(self.redis_url) as client:
+            found: dict[bytes, Any] = {
+                key: client.smembers(key) if b":members:" in key else client.get(key)
+                for key in client.keys("tw:*")
+                if b":state:" not in key and b":filled:" not in key
+            }
+            return found
+
+    def states(self, entities: Sequence[str]) -> dict[str, Any]:
+        """What of the states decides what comes next."""
+        sink = self.keep(OnlineSink(self.redis_url, HISTORY))
+        return {
+            entity: (
+                state.origin,
+                state.sequence,
+                min(state.fill, HISTORY),
+                min(state.count, HISTORY),
+                state.ticks.tobytes(),
+            )
+            for entity, state in sink.load(SOURCE, entities, HISTORY, END).items()
+        }
+
+
+@pytest.fixture
+def stores(redis_database: str, postgres_database: str) -> Iterator[Stores]:
+    with ExitStack() as stack:
+        yield Stores(redis_database, postgres_database, stack)
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "ENTITIES_A_PIECE", 2)
+
+
+def quiet(done: Done) -> None:
+    """Nothing is to happen while it works."""
+
+
+def at_work(*steps: Callable[[], None]) -> Callable[[Done], None]:
+    """Does something else at each of the first moments in which a rebuild says how far it is."""
+    waiting = list(steps)
+
+    def step(done: Done) -> None:
+        if waiting:
+            waiting.pop(0)()
+
+    return step
+
+
+def nothing() -> None:
+    pass
+
+
+def both(stores: Stores, log: Sequence[Run]) -> None:
+    online, offline = stores.online(), stores.offline()
+    for run in log:
+        online.materialize(run, GO_ON)
+        offline.materialize(run, GO_ON)
+
+
+def in_partition(run: Run, partition: int, topic: Topic) -> Run:
+    return replace(run, partition=partition, topic_id=topic.topic_id)
+
+
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
+@given(logs(most=250), st.integers(0, 250))
+def test_what_was_lost_comes_back_and_goes_on(stores: Stores, records: Any, cut: int) -> None:
+    """Rows to the byte, rings, sequences and fills; and every later value."""
+    empty(stores.redis_url, stores.postgres)
+    first, *rest = runs(records, [cut])
+    both(stores, [first])
+    before = stores.rows(), stores.states(["A", "B"])
+    stores.flush()
+    stores.rebuild().fill(SOURCE, TOPIC, quiet)
+    assert (stores.rows(), stores.states(["A", "B"])) == before
+
+    both(stores, rest)
+    after = stores.rows()
+    empty(stores.redis_url, stores.postgres)
+    both(stores, [first, *rest])  # as if nothing had been lost
+    assert stores.rows() == after
+
+
+def test_a_full_ring_wraps_on(stores: Stores) -> None:
+    log = list(runs(ticks(["A"], 500), (333, 350, 470)))
+    both(stores, log[:1])
+    stores.flush()
+    stores.rebuild().fill(SOURCE, TOPIC, quiet)
+    both(stores, log[1:])
+    rebuilt = stores.rows(), stores.states(["A"])
+    empty(stores.redis_url, stores.postgres)
+    both(stores, log)
+    assert (stores.rows(), stores.states(["A"])) == rebuilt
+
+
+def test_what_a_replay_wrote_beyond_the_watermark_does_not_count(stores: Stores) -> None:
+    first, second = runs(ticks(SYMBOLS, 200), (100,))
+    both(stores, [first])
+    before = stores.rows()
+    backfill = worker(stores.keep(BackfillSink(stores.postgres, [SCHEMA.id], restores=True)))
+    backfill.materialize(second, GO_ON)
+    stores.flush()
+    stores.rebuild().fill(SOURCE, TOPIC, quiet)
+    assert stores.rows() == before
+
+
+def test_windows_of_an_older_incarnation_go_on(stores: Stores) -> None:
+    """Whichever partition of the topic made anew sees an entity first, it has its windows."""
+    (old,) = runs(ticks(SYMBOLS, 90), ())
+    new = [
+        in_partition(run, partition, OTHER)
+        for partition, symbols in enumerate((SYMBOLS[:3], SYMBOLS[3:6]))
+        for run in runs(ticks(symbols, 30, first=90), ())
+    ]
+    last = in_partition(next(iter(runs(ticks(SYMBOLS[6:], 30, first=150), ()))), 1, OTHER)
+    last = replace(last, base_offset=new[1].next_offset)
+    both(stores, [old, *new])
+    before = stores.rows()
+    stores.flush()
+    stores.rebuild().fill(SOURCE, OTHER, quiet)
+    of_old = watermark_key(TOPIC.topic_id, 0).encode()
+    assert stores.rows() == {key: row for key, row in before.items() if key != of_old}
+
+    both(stores, [last])
+    after = stores.rows()
+    empty(stores.redis_url, stores.postgres)
+    both(stores, [old, *new, last])
+    assert {key: row for key, row in stores.rows().items() if key != of_old} == after
+
+
+def test_the_row_of_the_newest_tick_in_the_schema_that_is_written(stores: Stores) -> None:
+    """If that tick has one there: the newest tick of B is in both, that of A in the old one."""
+    first, second = runs(ticks(["A", "B"], 40), (30,))
+    both(stores, [first])
+    engine = connect(stores.postgres)
+    definitions = read()
+    fewer = tuple(f for f in definitions.features if f.name != "price_sma_5")
+    stores.catalog = catalog.record(
+        engine, msgspec.structs.replace(definitions, features=fewer), "test"
+    )
+    engine.dispose()
+    writing = stores.catalog.schemas[stores.catalog.writing["price"]]
+    assert writing.id != SCHEMA.id
+    program = compile_program(stores.catalog, writing)
+    sink = stores.keep(OfflineSink(stores.postgres, [SCHEMA.id, writing.id]))
+    Materializer(SOURCE, writing, program, sink, 1000).materialize(second, GO_ON)
+    stores.execute(  # the newest tick of B again in the old schema: both have it
+        "INSERT INTO tickwell.feature_rows SELECT %s, entity, event_time, sequence, revision,"
+        " tick_time, seq, op, fields, ARRAY[1, 2, 3, 4], '\\x00000000'::bytea, known_at, topic_id,"
+        ' partition, "offset", index FROM tickwell.feature_rows WHERE schema_id = %s'
+        " AND entity = 'B' AND \"offset\" = 39",
+        SCHEMA.id,
+        writing.id,
+    )
+    stores.execute(  # and A's only in the old one
+        "UPDATE tickwell.feature_rows SET schema_id = %s, features = ARRAY[1, 2, 3, 4],"
+        " status = '\\x00000000' WHERE entity = 'A' AND \"offset\" = 38",
+        SCHEMA.id,
+    )
+    stores.flush()
+    stores.rebuild().fill(SOURCE, TOPIC, quiet)
+    with redis.Redis.from_url(stores.redis_url) as client:
+        a, b = (unpack(client.get(row_key("price", entity))) for entity in ("A", "B"))
+    assert (a.origin.offset, a.schema_id, a.values) == (38, SCHEMA.id, (1, 2, 3, 4))
+    assert (b.origin.offset, b.schema_id, len(b.values)) == (39, writing.id, 3)
+
+
+def test_a_worker_that_remembers_what_was_lost(stores: Stores) -> None:
+    """Its state has the same origin as the rebuilt one, and its ticks in other places."""
+    first, second, third = runs(ticks(["A"], 300), (200, 230))
+    remembers, offline = stores.online(), stores.offline()
+    for run in (first, second):
+        remembers.materialize(run, GO_ON)
+        offline.materialize(run, GO_ON)
+    stores.flush()
+    stores.rebuild().fill(SOURCE, TOPIC, quiet)
+    remembers.materialize(third, GO_ON)
+    found = stores.states(["A"])
+    empty(stores.redis_url, stores.postgres)
+    both(stores, [first, second, third])
+    assert stores.states(["A"]) == found
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("moment", range(1, 7))
+def test_redis_is_emptied_while_it_is_rebuilt(stores: Stores, moment: int) -> None:
+    both(stores, list(runs(ticks(SYMBOLS, 200), (100,))))
+    before = stores.rows()
+    stores.flush()
+    steps = at_work(*[nothing] * (moment - 1), stores.flush)
+    stores.rebuild().fill(SOURCE, TOPIC, steps)
+    assert stores.rows() == before
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("moment", range(1, 7))
+def test_a_rebuild_that_ends_in_the_middle(stores: Stores, moment: int) -> None:
+    """The next one goes on; until it is done no partition passes for filled."""
+    both(stores, list(runs(ticks(SYMBOLS, 200), (100,))))
+    before = stores.rows()
+    stores.flush()
+
+    class Killed(Exception):
+        pass
+
+    def kill() -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        stores.rebuild().fill(SOURCE, TOPIC, at_work(*[nothing] * (moment - 1), kill))
+    filling = Filling(stores.keep(OnlineSink(stores.redis_url, HISTORY)))
+    with pytest.raises(RedisEmptied):
+        filling.check([TOPIC])
+    stores.rebuild().fill(SOURCE, TOPIC, quiet)
+    filling.check([TOPIC])
+    assert stores.rows() == before
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_two_rebuilds_and_a_worker_at_once(stores: Stores) -> None:
+    """The second begins and ends inside the first, Postgres goes on, and a worker begins."""
+    first, second, third, fourth = runs(ticks(SYMBOLS, 400), (100, 200, 300))
+    both(stores, [first])
+    stores.flush()
+    online, offline = stores.online(), stores.offline()
+
+    def meanwhile() -> None:
+        offline.materialize(second, GO_ON)
+        offline.materialize(third, GO_ON)
+        stores.rebuild().fill(SOURCE, TOPIC, quiet)
+        online.materialize(fourth, GO_ON)
+
+    stores.rebuild().fill(SOURCE, TOPIC, at_work(nothing, nothing, meanwhile))
+    offline.materialize(fourth, GO_ON)
+    found = stores.rows(), stores.states(SYMBOLS)
+    empty(stores.redis_url, stores.postgres)
+    both(stores, [first, second, third, fourth])
+    assert (stores.rows(), stores.states(SYMBOLS)) == found
+
+
+def test_a_redis_that_has_everything_is_left_alone(stores: Stores) -> None:
+    """Also one that Postgres is behind."""
+    first, second = runs(ticks(SYMBOLS, 200), (100,))
+    both(stores, [first, second])
+    before = stores.rows()
+    seen: list[Done] = []
+    stores.rebuild().refill(SOURCE, TOPIC, seen.append)
+    assert (seen[-1].looked_at, seen[-1].written) == (len(SYMBOLS), 0)
+    assert stores.rows() == before
+    stores.delete(watermark_key(TOPIC_ID, 0), *[f"tw:filled:{{{watermark_key(TOPIC_ID, 0)}}}"])
+    stores.rebuild().fill(SOURCE, TOPIC, quiet)
+    assert stores.rows() == before
+
+
+def test_single_entities_that_were_lost(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They come back as they are at Redis' watermark or later, never earlier."""
+    first, second, third = runs(ticks(SYMBOLS, 300), (100, 200))
+    both(stores, [first])
+    online, offline = stores.online(), stores.offline()
+    online.materialize(second, GO_ON)
+    lost = [key.decode() for key in stores.rows() if b":S1" in key]
+    stores.delete(*lost, *[key.replace(":row:", ":state:") for key in lost])
+    monkeypatch.setattr(module, "PATIENCE", 0.5)
+    with pytest.raises(PostgresBehind, match="offset 100, and Redis is at 200"):
+        stores.rebuild().refill(SOURCE, TOPIC, quiet)
+    offline.materialize(second, GO_ON)
+    offline.materialize(third, GO_ON)
+    stores.rebuild().refill(SOURCE, TOPIC, quiet)
+    online.materialize(third, GO_ON)
+    found = stores.rows(), stores.states(SYMBOLS)
+    empty(stores.redis_url, stores.postgres)
+    both(stores, [first, second, third])
+    assert (stores.rows(), stores.states(SYMBOLS)) == found
+
+
+def test_a_live_worker_finds_redis_emptied(stores: Stores) -> None:
+    first, second, third = runs(ticks(SYMBOLS, 300), (100, 200))
+    both(stores, [first])
+    online, offline = stores.online(), stores.offline()
+    online.materialize(second, GO_ON)
+    stores.flush()
+    stores.rebuild().fill(SOURCE, TOPIC, quiet)
+    with pytest.raises(StoreWentBack):  # Postgres is behind: it starts again, from there
+        online.materialize(third, GO_ON)
+    online = stores.online()
+    for run in (second, third):
+        online.materialize(run, GO_ON)
+        offline.materialize(run, GO_ON)
+    found = stores.rows(), stores.states(SYMBOLS)
+    empty(stores.redis_url, stores.postgres)
+    both(stores, [first, second, third])
+    assert (stores.rows(), stores.states(SYMBOLS)) == found
+
+
+def test_a_partition_without_ticks_is_not_asked_for_twice(stores: Stores) -> None:
+    stores.rebuild().fill(SOURCE, TOPIC, quiet)
+    away = Rebuild(
+        "postgresql://127.0.0.1:1/none",
+        stores.keep(OnlineSink(stores.redis_url, HISTORY)),
+        stores.catalog,
+        HISTORY,
+        Event(),
+    )
+    away.fill(SOURCE, TOPIC, quiet)  # Postgres is not needed
+    assert stores.rows() == {}
+
+
+def test_members_are_known_before_the_first_of_their_rows(stores: Stores) -> None:
+    """So a sum over a portfolio that is half restored is missing, and not too small."""
+    source = stores.catalog.sources["position"]
+    topic = Topic("ticks.position", TOPIC_ID, 1)
+    names = [entity_id(["P1", symbol]) for symbol in SYMBOLS]
+    for place, name in enumerate(names):
+        stores.execute(
+            "INSERT INTO tickwell.entities VALUES ('position', %s, %s::uuid, 0)",
+            name,
+            TOPIC_ID.hex(),
+        )
+        stores.execute(
+            "INSERT INTO tickwell.feature_rows VALUES (%s, %s, 1, 0, 0, 1, NULL, 0, ARRAY[1.5, 1],"
+            " ARRAY[1.5, 1], '\\x0000', 1, %s::uuid, 0, %s, 0)",
+            stores.catalog.writing["position"],
+            name,
+            TOPIC_ID.hex(),
+            place,
+        )
+    stores.execute(
+        "INSERT INTO tickwell.watermarks VALUES (%s::uuid, 0, 'ticks.position', 99)", TOPIC_ID.hex()
+    )
+    seen: list[tuple[int, int]] = []
+
+    def look(done: Done) -> None:
+        keys = list(stores.rows())
+        members = [stores.rows()[key] for key in keys if b":members:" in key]
+        seen.append((len(members[0]) if members else 0, sum(b":row:" in key for key in keys)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(snapshot, "ENTITIES_A_PIECE", 2)
+        stores.rebuild().fill(source, topic, look)
+    assert seen[-1] == (9, 9)
+    assert all(members == 9 for members, rows in seen if rows)
+    assert any(0 < rows < 9 for _, rows in seen)
+
+
+def test_more_partitions_than_before(stores: Stores) -> None:
+    """An emptied Redis does not know how many there were; Postgres does."""
+    sink = stores.keep(OfflineSink(stores.postgres, [SCHEMA.id]))
+    assert sink.settle(TOPIC) == 1
+    with pytest.raises(PartitionsChanged):
+        stores.rebuild().fill(SOURCE, replace(TOPIC, partitions=2), quiet)
+
+
+def test_many_at_once(stores: Stores) -> None:
+    """Threads, without any order between them."""
+    log = list(runs(ticks(SYMBOLS, 1200), range(100, 1200, 100)))
+    both(stores, log[:6])
+    stores.flush()
+    offline = stores.offline()
+    rebuilds = [stores.rebuild() for _ in range(3)]
+    threads = [Thread(target=r.fill, args=(SOURCE, TOPIC, quiet)) for r in rebuilds]
+    for thread in threads:
+        thread.start()
+    for run in log[6:]:
+        offline.materialize(run, GO_ON)
+    for thread in threads:
+        thread.join()
+    online = stores.online()
+    with redis.Redis.from_url(stores.redis_url) as client:
+        watermark = int(client.get(watermark_key(TOPIC_ID, 0)) or -1)
+    assert watermark >= 600
+    for run in log:
+        if run.base_offset >= watermark:
+            online.materialize(run, GO_ON)
+    found = stores.rows(), stores.states(SYMBOLS)
+    empty(stores.redis_url, stores.postgres)
+    both(stores, log)
+    assert (stores.rows(), stores.states(SYMBOLS)) == found
