@@ -283,9 +283,10 @@ class _Worker:
         app = create_app(
             options.group, options.kafka, options.instance, pipeline, self._heartbeats_count
         )
-        watching = asyncio.gather(
-            self._watch_topics(app, topics), self._watch_filling(app, topics.values())
-        )
+        watching = [
+            asyncio.create_task(self._watch_topics(app, topics)),
+            asyncio.create_task(self._watch_filling(app, topics.values())),
+        ]
         waiting = asyncio.create_task(stopped.wait())
         app.finalize()
         await app.start()
@@ -295,7 +296,8 @@ class _Worker:
             ends: list[asyncio.Future[Any]] = [waiting, app.failed]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            watching.cancel()
+            for watch in watching:
+                watch.cancel()
             waiting.cancel()
             self._stop.set()
             try:

@@ -31,13 +31,19 @@ SPECS = {
 
 
 def expected(
-    pipeline: Pipeline, source: str, homes: Mapping[tuple[str, ...], int] | None = None
+    pipeline: Pipeline,
+    source: str,
+    homes: Mapping[tuple[str, ...], int] | None = None,
+    deleted: Sequence[Record] = (),
 ) -> Expected:
-    """What the oracle makes of a topic's raw records."""
+    """What the oracle makes of a topic's raw records, and of those that it does not hold any more.
+
+    `deleted` may name some of those that it holds.
+    """
     key, fields, features = SPECS[source]
     spec = SourceSpec(source, pipeline.topic(source), key, fields, positive=source == "volume")
-    records: Sequence[Record] = pipeline.records(spec.topic)
-    return expect(records, spec, features, homes)
+    records = {(r.partition, r.offset): r for r in (*deleted, *pipeline.records(spec.topic))}
+    return expect([records[at] for at in sorted(records)], spec, features, homes)
 
 
 def assert_stores_match(pipeline: Pipeline, source: str, found: Expected) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import psycopg2
 import redis
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
 
 from pipelines.topics import Topic, describe
 from registry.features_file import read
@@ -147,7 +147,9 @@ class Pipeline:
             }
         )
         partitions = describe(self.settings.kafka, [topic])[topic].partitions
-        consumer.assign([TopicPartition(topic, number, 0) for number in range(partitions)])
+        consumer.assign(
+            [TopicPartition(topic, number, OFFSET_BEGINNING) for number in range(partitions)]
+        )
         records, ended = [], 0
         while ended < partitions:
             message = consumer.poll(10)

@@ -1,0 +1,218 @@
+"""FLUSHALL, and only Postgres knows what was: Redis comes back, and values never step back."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import httpx
+import psycopg2
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from pipelines.topics import Topic
+from registry.keys import row_key, watermark_key
+from registry.row import unpack
+from tests.acceptance.checks import assert_stores_match, expected
+from tests.acceptance.pipeline import Pipeline, wait_for
+from tests.acceptance.test_kill import SYMBOLS, load, progress
+from tests.acceptance.test_outage import get
+from tests.oracle.messages import Record
+from tickwell.embedded.ports import keep_port
+
+ENTITIES = 20_000
+
+
+@contextmanager
+def reader(running: Pipeline, symbols: list[str]) -> Iterator[list[str]]:
+    """Polls rows and notes each step back. What is gone may come back as it was earlier."""
+    stop, reads = Event(), [0]
+    steps_back: list[str] = []
+
+    def poll() -> None:
+        newest: dict[str, tuple[int, int]] = {}
+        with running.redis() as client:
+            while not stop.is_set():
+                rows = client.mget([row_key("price", symbol) for symbol in symbols])
+                for symbol, packed in zip(symbols, rows, strict=True):
+                    if packed is None:
+                        newest.pop(symbol, None)
+                        continue
+                    row = unpack(packed)
+                    at = (row.event_time, row.sequence)
+                    if at < newest.get(symbol, at):
+                        steps_back.append(f"{symbol}: {newest[symbol]} to {at}")
+                    newest[symbol] = at
+                    reads[0] += 1
+                stop.wait(0.001)
+
+    thread = Thread(target=poll)
+    thread.start()
+    try:
+        yield steps_back
+    finally:
+        stop.set()
+        thread.join()
+        assert reads[0] > 1000
+
+
+def delete_beginning(running: Pipeline) -> list[Record]:
+    """Delete what both stores have, as retention would; returns at least those records."""
+    topic = running.topics[running.topic("price")]
+    stored = wait_for("both have begun every partition", lambda: stored_by_both(running, topic))
+    records = running.records(topic.name)
+    admin = AdminClient({"bootstrap.servers": running.settings.kafka})
+    wanted = [TopicPartition(topic.name, number, offset) for number, offset in stored.items()]
+    for deleted in admin.delete_records(wanted).values():
+        deleted.result()
+    return records
+
+
+def stored_by_both(running: Pipeline, topic: Topic) -> dict[int, int] | None:
+    """Where both stores are in each partition, None where one has not begun."""
+    offline = dict(
+        running.query(
+            "SELECT partition, next_offset FROM tickwell.watermarks WHERE topic_id = %s::uuid",
+            topic.topic_id.hex(),
+        )
+    )
+    with running.redis() as client:
+        online = {n: client.get(watermark_key(topic.topic_id, n)) for n in range(topic.partitions)}
+    stored = {n: min(int(online[n] or 0), offline.get(n, 0)) for n in online}
+    return stored if all(stored.values()) else None
+
+
+@pytest.mark.timeout(300)
+def test_emptied_under_load_after_the_log_has_lost_its_beginning(running: Pipeline) -> None:
+    for sink in ("online", "offline"):
+        running.start_worker(sink)
+    with load(running), reader(running, SYMBOLS) as steps_back:
+        for sink in ("online", "offline"):
+            wait_for("progress", lambda sink=sink: progress(running, sink) > 3000)
+        deleted = delete_beginning(running)
+        for _ in range(2):  # the second time at once, while it rebuilds or has just begun
+            with running.redis() as client:
+                client.flushall()
+            process = running.processes.pop("online-one")
+            assert process.wait(60) == 1  # it says why and ends; `up` and compose start it again
+            running.start_worker("online")
+            wait_for("it goes on", lambda: progress(running, "online"))
+            before = progress(running, "online")
+            wait_for("progress", lambda before=before: progress(running, "online") > before + 2000)
+    running.wait_drained("online", "offline")
+    assert steps_back == []
+    log = (running.logs / "online-one.log").read_text()
+    assert "deleted by retention" not in log
+    assert "rebuilding price from Postgres" in log
+    assert_stores_match(running, "price", expected(running, "price", deleted=deleted))
+    with load(running):  # the next ticks' features are those of whole windows
+        time.sleep(0.5)
+    running.wait_drained("online", "offline")
+    assert_stores_match(running, "price", expected(running, "price", deleted=deleted))
+
+
+@pytest.mark.timeout(300)
+def test_an_emptied_redis_is_noticed_without_a_tick_and_told(
+    running: Pipeline, tmp_path: Path
+) -> None:
+    port = keep_port(tmp_path / "port")
+    running.start("server", "serve", "--port", str(port))
+    for sink in ("online", "offline"):
+        running.start_worker(sink)
+    running.produce("price", ticks(5))
+    running.produce("position", [(b"P", position("E0")), (b"P", position("E1"))])
+    running.wait_drained("online", "offline")
+    wait_for("all is well", lambda: get(port)["status"] == "ok")
+    assert exposure(port) == (201, "ok")
+    holder = psycopg2.connect(running.settings.postgres)
+    with holder.cursor() as cursor:
+        cursor.execute("LOCK TABLE tickwell.feature_rows IN ACCESS EXCLUSIVE MODE")
+        with running.redis() as client:
+            client.flushall()
+        assert running.processes.pop("online-one").wait(60) == 1
+        running.start_worker("online")
+
+        def told() -> bool:
+            beats = get(port).get("workers", {}).get("online", [])
+            return any("rebuilding" in beat["error"] for beat in beats)
+
+        wait_for("the rebuild is told", told)
+        assert get(port)["status"] == "degraded"
+        assert exposure(port) == (None, "missing")
+    holder.rollback()
+    holder.close()
+    wait_for("all is well again", lambda: get(port)["status"] == "ok")
+    assert exposure(port) == (201, "ok")
+
+
+@pytest.mark.timeout(300)
+def test_killed_while_it_rebuilds_and_two_at_once(running: Pipeline) -> None:
+    """Twenty thousand entities; the workers go on with right windows."""
+    for sink in ("online", "offline"):
+        running.start_worker(sink)
+    running.produce("price", ticks(ENTITIES))
+    running.produce("price", ticks(ENTITIES, 1))
+    running.wait_drained("online", "offline")
+    before = dump(running)
+    online = running.processes.pop("online-one")
+    online.terminate()
+    online.wait(30)
+    symbols = [f"E{number}" for number in range(0, ENTITIES, 50)]
+    with running.redis() as client, reader(running, symbols) as steps_back:
+        client.flushall()
+        for number, share in enumerate((0.0, 0.3, 0.6), 1):
+            name = f"rebuild-{number}"
+            running.start(name, "rebuild-online")
+            at = max(1, int(2 * ENTITIES * share))
+            wait_for("some are there", lambda at=at: client.dbsize() > at)
+            running.kill(name)
+            assert client.dbsize() < 2 * ENTITIES
+        two = [running.start(f"both-{number}", "rebuild-online") for number in range(2)]
+        running.start_worker("online")  # while they work
+        assert [process.wait(90) for process in two] == [0, 0]
+        for number in range(2):
+            running.processes.pop(f"both-{number}")
+        wait_for("everything is there", lambda: client.dbsize() >= 2 * ENTITIES)
+    assert dump(running) == before
+    assert steps_back == []
+    running.produce("price", ticks(ENTITIES, 2))
+    running.wait_drained("online", "offline")
+    assert_stores_match(running, "price", expected(running, "price"))
+    told = running.run_tickwell("rebuild-online", "--source", "price")
+    assert "20,000 entities in Postgres, 0 of them restored" in told
+
+
+def dump(running: Pipeline) -> dict[bytes, bytes]:
+    """Every row that is served, to the byte."""
+    with running.redis() as client:
+        keys = list(client.scan_iter("tw:*:row:*", 10_000))
+        return dict(zip(keys, client.mget(keys), strict=True))
+
+
+def ticks(n: int, first: int = 0) -> list[tuple[bytes, bytes]]:
+    now = time.time_ns() // 10**6
+    made: list[dict[str, Any]] = [
+        {"symbol": f"E{i}", "price": 100 + i % 7 + 3 * first, "ts": now, "seq": first}
+        for i in range(n)
+    ]
+    return [(tick["symbol"].encode(), json.dumps(tick).encode()) for tick in made]
+
+
+def position(symbol: str) -> bytes:
+    tick = {"portfolio": "P", "symbol": symbol, "quantity": 1, "ts": time.time_ns() // 10**6}
+    return json.dumps(tick).encode()
+
+
+def exposure(port: int) -> tuple[float | None, str]:
+    question = {"features": ["portfolio_exposure"], "entities": [{"portfolio": "P"}]}
+    answer = httpx.post(f"http://127.0.0.1:{port}/features/batch", json=question, timeout=10)
+    assert answer.status_code == 200, answer.text
+    (entity,) = answer.json()["results"]
+    value = entity["features"]["portfolio_exposure"]
+    return value["value"], value["status"]
