@@ -348,7 +348,9 @@ class _Worker:
     def _error(self) -> str | None:
         """Why the store, or something before it, does not answer."""
         refused = [m.retrying for m in self._materializers.values() if m.retrying is not None]
-        waiting = self._waiting_for or self._rebuilding or self._positions_wait
+        if self._rebuilding is not None:
+            return "; ".join(filter(None, (self._rebuilding, self._waiting_for)))
+        waiting = self._waiting_for or self._positions_wait
         return waiting or (refused[0] if refused else None)
 
     def _lag(self) -> list[PartitionLag] | None:

@@ -104,21 +104,25 @@ def _assert_rejected(pipeline: Pipeline, topic_id: bytes, found: Expected) -> No
 
 
 def _assert_redis(pipeline: Pipeline, source: str, found: Expected) -> None:
+    names = [entity_id(entity) for entity in found.rows]
+    stored = {
+        (entity, schema): (values, bytes(status))
+        for entity, schema, values, status in pipeline.query(
+            "SELECT DISTINCT ON (entity, schema_id) entity, schema_id, features, status"
+            " FROM tickwell.feature_rows WHERE entity = ANY (%s)"
+            " ORDER BY entity, schema_id, event_time DESC, sequence DESC",
+            names,
+        )
+    }
     with pipeline.redis() as client:
-        for entity, rows in found.rows.items():
-            name = entity_id(entity)
-            served = unpack(client.get(row_key(source, name)))
-            newest = rows[-1]
-            origin = served.origin
-            assert (origin.partition, origin.offset, origin.index) == newest.origin
-            assert (served.event_time, served.sequence) == (newest.event_time, newest.sequence)
-            ((values, status),) = pipeline.query(
-                "SELECT features, status FROM tickwell.feature_rows WHERE entity = %s"
-                " AND schema_id = %s ORDER BY event_time DESC, sequence DESC LIMIT 1",
-                name,
-                served.schema_id,
-            )
-            assert struct.pack(f">{len(values)}d", *values) == struct.pack(
-                f">{len(served.values)}d", *served.values
-            )
-            assert bytes(status) == served.status
+        packed = client.mget([row_key(source, name) for name in names])
+    for name, served, rows in zip(names, map(unpack, packed), found.rows.values(), strict=True):
+        newest = rows[-1]
+        origin = served.origin
+        assert (origin.partition, origin.offset, origin.index) == newest.origin
+        assert (served.event_time, served.sequence) == (newest.event_time, newest.sequence)
+        values, status = stored[name, served.schema_id]
+        assert struct.pack(f">{len(values)}d", *values) == struct.pack(
+            f">{len(served.values)}d", *served.values
+        )
+        assert status == served.status

@@ -23,8 +23,8 @@ ROUNDS = {"kill": 8, "stop": 4}
 
 
 @contextmanager
-def load(running: Pipeline) -> Iterator[None]:
-    """Ticks all the while, about two thousand a second."""
+def load(running: Pipeline, pause: float = 0.05) -> Iterator[None]:
+    """Ticks all the while, a hundred every `pause` seconds."""
     stop = Event()
 
     def send() -> None:
@@ -38,7 +38,7 @@ def load(running: Pipeline) -> Iterator[None]:
                 producer.produce(running.topic("price"), json.dumps(tick), symbol)
                 number += 1
             producer.poll(0)
-            stop.wait(0.05)
+            stop.wait(pause)
         assert producer.flush(60) == 0
 
     thread = Thread(target=send)

@@ -92,11 +92,11 @@ def stored_by_both(running: Pipeline, topic: Topic) -> dict[int, int] | None:
 def test_emptied_under_load_after_the_log_has_lost_its_beginning(running: Pipeline) -> None:
     for sink in ("online", "offline"):
         running.start_worker(sink)
-    with load(running), reader(running, SYMBOLS) as steps_back:
+    with load(running, 0.25), reader(running, SYMBOLS) as steps_back:
         for sink in ("online", "offline"):
-            wait_for("progress", lambda sink=sink: progress(running, sink) > 3000)
+            wait_for("progress", lambda sink=sink: progress(running, sink) > 1500)
         deleted = delete_beginning(running)
-        for _ in range(2):  # the second time at once, while it rebuilds or has just begun
+        for _ in range(2):  # the second time when it has just begun, or is still at it
             with running.redis() as client:
                 client.flushall()
             process = running.processes.pop("online-one")
@@ -104,14 +104,14 @@ def test_emptied_under_load_after_the_log_has_lost_its_beginning(running: Pipeli
             running.start_worker("online")
             wait_for("it goes on", lambda: progress(running, "online"))
             before = progress(running, "online")
-            wait_for("progress", lambda before=before: progress(running, "online") > before + 2000)
+            wait_for("progress", lambda before=before: progress(running, "online") > before + 500)
     running.wait_drained("online", "offline")
     assert steps_back == []
     log = (running.logs / "online-one.log").read_text()
     assert "deleted by retention" not in log
     assert "rebuilding price from Postgres" in log
     assert_stores_match(running, "price", expected(running, "price", deleted=deleted))
-    with load(running):  # the next ticks' features are those of whole windows
+    with load(running, 0.25):  # the next ticks' features are those of whole windows
         time.sleep(0.5)
     running.wait_drained("online", "offline")
     assert_stores_match(running, "price", expected(running, "price", deleted=deleted))
@@ -128,8 +128,7 @@ def test_an_emptied_redis_is_noticed_without_a_tick_and_told(
     running.produce("price", ticks(5))
     running.produce("position", [(b"P", position("E0")), (b"P", position("E1"))])
     running.wait_drained("online", "offline")
-    wait_for("all is well", lambda: get(port)["status"] == "ok")
-    assert exposure(port) == (201, "ok")
+    wait_for("all is well", lambda: exposure(port) == (201, "ok"))
     holder = psycopg2.connect(running.settings.postgres)
     with holder.cursor() as cursor:
         cursor.execute("LOCK TABLE tickwell.feature_rows IN ACCESS EXCLUSIVE MODE")
@@ -147,8 +146,8 @@ def test_an_emptied_redis_is_noticed_without_a_tick_and_told(
         assert exposure(port) == (None, "missing")
     holder.rollback()
     holder.close()
-    wait_for("all is well again", lambda: get(port)["status"] == "ok")
-    assert exposure(port) == (201, "ok")
+    wait_for("all is well again", lambda: exposure(port) == (201, "ok"))
+    wait_for("and is told", lambda: get(port)["status"] == "ok")
 
 
 @pytest.mark.timeout(300)
@@ -211,8 +210,12 @@ def position(symbol: str) -> bytes:
 
 def exposure(port: int) -> tuple[float | None, str]:
     question = {"features": ["portfolio_exposure"], "entities": [{"portfolio": "P"}]}
-    answer = httpx.post(f"http://127.0.0.1:{port}/features/batch", json=question, timeout=10)
-    assert answer.status_code == 200, answer.text
+    try:
+        answer = httpx.post(f"http://127.0.0.1:{port}/features/batch", json=question, timeout=10)
+    except httpx.HTTPError as error:  # while it starts
+        return None, str(error)
+    if answer.status_code != 200:
+        return None, answer.text
     (entity,) = answer.json()["results"]
     value = entity["features"]["portfolio_exposure"]
     return value["value"], value["status"]
