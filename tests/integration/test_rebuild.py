@@ -253,7 +253,7 @@ def test_the_row_of_the_newest_tick_in_the_schema_that_is_written(stores: Stores
 
 def test_a_worker_that_remembers_what_was_lost(stores: Stores) -> None:
     """Its state has the same origin as the rebuilt one, and its ticks in other places."""
-    first, second, third = runs(ticks(["A"], 300), (200, 230))
+    first, second, third = runs(ticks(["A"], 240), (200, 230))
     remembers, offline = stores.online(), stores.offline()
     for run in (first, second):
         remembers.materialize(run, GO_ON)
