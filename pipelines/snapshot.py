@@ -15,8 +15,8 @@ from uuid import UUID
 import numpy as np
 
 from pipelines.kernel import RESET
-from pipelines.offline import Database
 from pipelines.online import Restored
+from pipelines.postgres import Database
 from pipelines.state import EntityState, tick_dtype
 from pipelines.topics import Topic
 from registry.definitions import Catalog, Source
