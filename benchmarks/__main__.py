@@ -1,252 +1,194 @@
-"""`make bench`: the workers beside stock Faust, on one broker and one set of stores.
+"""`make bench`: every figure of the project, beside what it is compared with, in one run.
 
-    python -m benchmarks [--ticks 1000000] [--rounds 3]
+    python -m benchmarks [online offline latency memory growth takeover all]
+        [--ticks 3000000] [--rounds 5] [--prices rounded] [--out benchmarks/results] [--quick]
 
-A backlog of price ticks of 100 symbols is produced once. In each round the online worker, the
-offline worker and the stock agent work on it one after the other, each in a consumer group and a
-store of its own. The workers are timed from their first stored tick to their last; the stock agent
-for a fixed time after its first, since it would need minutes. Start-up is in no figure.
+One broker and one set of stores are started for it. What is compared is measured in turn, round by
+round, on one backlog, each in a database, a Redis and a consumer group of its own. Every run goes
+to `results.json` at once, the tables to `results.md` in the end. `--quick` tries everything with
+sizes that are too small for figures.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import random
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import psutil
-import psycopg2
-import redis
-from confluent_kafka import Producer
+from benchmarks import growth, latency, memory, offline, online, takeover
+from benchmarks.backlog import Backlog, Prices, produce
+from benchmarks.machine import describe
+from benchmarks.results import Recorder, Report
+from benchmarks.services import Services, services
+from benchmarks.table import (
+    BYTEWAX,
+    DIRECT,
+    LIMIT,
+    OFFLINE,
+    ONLINE,
+    QUIX,
+    REPLAY,
+    STEADY,
+    STOCK,
+    STOCK_INSERT,
+    TWO,
+    tables,
+)
 
-from pipelines.topics import describe
-from tickwell.embedded.broker import broker, choose
-from tickwell.embedded.postgres import postgres
-from tickwell.embedded.valkey import valkey
-from tickwell.migrate import migrate
-from tickwell.process import Process, Spec
-from tickwell.settings import Settings
-
+MEASURES = ("online", "offline", "latency", "memory", "growth", "takeover")
 SYMBOLS = 100
-STOCK_SECONDS = 15.0
-PATIENCE = 600.0
-
-
-@contextmanager
-def running(made: tuple[Spec, str]) -> Iterator[str]:
-    process = Process(made[0])
-    process.start()
-    process.wait_ready()
-    try:
-        yield made[1]
-    finally:
-        process.stop()
-
-
-def produce(settings: Settings, ticks: int) -> None:
-    """The backlog: random walks, keys in turn, lz4 as most producers send."""
-    producer = Producer(
-        {
-            "bootstrap.servers": settings.kafka,
-            "partitioner": "murmur2_random",
-            "compression.type": "lz4",
-            "linger.ms": 20,
-            "batch.size": 262_144,
-            "queue.buffering.max.messages": 500_000,
-        }
-    )
-    prices = [random.uniform(10, 1000) for _ in range(SYMBOLS)]
-    now = time.time_ns() // 10**6
-    for number in range(ticks):
-        place = number % SYMBOLS
-        prices[place] *= 1 + random.uniform(-1e-3, 1e-3)
-        tick = {"symbol": f"S{place}", "price": round(prices[place], 4), "ts": now + number // 1000}
-        while True:
-            try:
-                producer.produce("ticks.price", json.dumps(tick), f"S{place}")
-                break
-            except BufferError:
-                producer.poll(0.05)
-        if number % 1000 == 0:
-            producer.poll(0)
-    producer.flush()
-
-
-def timed(done: Callable[[], int], target: int, seconds: float | None = None) -> float:
-    """Ticks a second from the first that is done to `target`, or for `seconds`."""
-    deadline = time.monotonic() + PATIENCE
-    first = done()
-    while (began_with := done()) == first:
-        if time.monotonic() > deadline:
-            raise SystemExit("nothing was done: see the log")
-        time.sleep(0.01)
-    began = time.monotonic()
-    while (now_done := done()) < target and (seconds is None or time.monotonic() < began + seconds):
-        if time.monotonic() > deadline:
-            raise SystemExit(f"only {now_done} of {target} were done")
-        time.sleep(0.01)
-    return (now_done - began_with) / (time.monotonic() - began)
-
-
-class Bench:
-    """One broker and one set of stores, and what is run on them."""
-
-    def __init__(self, settings: Settings, ticks: int, place: Path) -> None:
-        self.settings = settings
-        self.ticks = ticks
-        self.place = place
-        self.topic = describe(settings.kafka, ["ticks.price"])["ticks.price"]
-
-    def online(self) -> tuple[float, float]:
-        self._redis().flushall()
-        return self._worker("online", self._online_done)
-
-    def offline(self) -> tuple[float, float]:
-        self._execute(
-            "TRUNCATE tickwell.feature_rows, tickwell.entities, tickwell.watermarks,"
-            " tickwell.rejected_ticks"
-        )
-        return self._worker("offline", self._offline_done)
-
-    def stock(self) -> tuple[float, float]:
-        self._redis().flushall()
-        self._redis().config_resetstat()
-        environment = {"BENCH_GROUP": f"stock-{uuid.uuid4().hex[:8]}", "BENCH_TOPIC": "ticks.price"}
-        command = ["-m", "faust", "-A", "benchmarks.stock_faust", "--datadir", str(self.place)]
-        return self._run(
-            [*command, "worker", "--without-web"], environment, self._sets, STOCK_SECONDS
-        )
-
-    def _worker(self, sink: str, done: Callable[[], int]) -> tuple[float, float]:
-        environment = {"TICKWELL_GROUP": f"bench-{uuid.uuid4().hex[:8]}"}
-        command = ["-m", "tickwell", "worker", "--sink", sink]
-        return self._run(command, environment, done, None)
-
-    def _run(
-        self,
-        command: list[str],
-        environment: dict[str, str],
-        done: Callable[[], int],
-        seconds: float | None,
-    ) -> tuple[float, float]:
-        """Ticks a second, and the process's memory at the end in MB."""
-        s = self.settings
-        addresses = {
-            "TICKWELL_KAFKA": s.kafka,
-            "TICKWELL_REDIS": s.redis,
-            "TICKWELL_REDIS_HOT": s.redis_hot,
-            "TICKWELL_POSTGRES": s.postgres,
-        }
-        with (self.place / "bench.log").open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, *command],
-                env={**os.environ, **addresses, **environment},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        try:
-            rate = timed(done, self.ticks, seconds)
-            memory = psutil.Process(process.pid).memory_info().rss / 2**20
-        finally:
-            process.terminate()
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        return rate, memory
-
-    def _redis(self) -> redis.Redis:
-        return redis.Redis.from_url(self.settings.redis)
-
-    def _online_done(self) -> int:
-        keys = [
-            f"tw:watermark:{self.topic.topic_id.hex()}:{n}" for n in range(self.topic.partitions)
-        ]
-        return sum(int(offset or 0) for offset in self._redis().mget(keys))
-
-    def _offline_done(self) -> int:
-        return int(self._execute("SELECT coalesce(sum(next_offset), 0) FROM tickwell.watermarks"))
-
-    def _sets(self) -> int:
-        stats = self._redis().info("commandstats")
-        return int(stats.get("cmdstat_set", {"calls": 0})["calls"])
-
-    def _execute(self, statement: str) -> int:
-        connection = psycopg2.connect(self.settings.postgres)
-        connection.autocommit = True
-        try:
-            with connection.cursor() as cursor:
-                cursor.execute(statement)
-                return int(cursor.fetchone()[0]) if cursor.description else 0
-        finally:
-            connection.close()
+WARM_UP_TICKS = 20_000
+MEMORY_ENTITIES = 10_000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--ticks", type=int, default=1_000_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    wanted = parser.parse_args()
-    with ExitStack() as stack:
-        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tickwell-bench-")))
-        place.chmod(0o755)
-        kind = choose("auto")
-        settings = Settings(
-            kafka=stack.enter_context(running(broker(place / "broker", kind))),
-            redis=stack.enter_context(running(valkey(place / "warm", "warm"))),
-            redis_hot=stack.enter_context(running(valkey(place / "hot", "hot"))),
-            postgres=stack.enter_context(running(postgres(place / "postgres"))),
-        )
-        migrate(settings)
-        print(f"producing {wanted.ticks} ticks to {kind} ...", file=sys.stderr)
-        produce(settings, wanted.ticks)
-        bench = Bench(settings, wanted.ticks, place)
-        found: dict[str, list[tuple[float, float]]] = {"online": [], "offline": [], "stock": []}
-        for number in range(wanted.rounds):
-            for name, measure in (
-                ("online", bench.online),
-                ("offline", bench.offline),
-                ("stock", bench.stock),
-            ):
-                found[name].append(measure())
-                print(f"round {number + 1} {name}: {found[name][-1][0]:,.0f}/s", file=sys.stderr)
-        show(found, kind, wanted.ticks)
+    wanted = _arguments()
+    measures = MEASURES if "all" in wanted.measures else wanted.measures
+    with tempfile.TemporaryDirectory(prefix="tickwell-bench-") as work:
+        place = Path(work)
+        place.chmod(0o755)  # Postgres runs as another user
+        with services(place) as running:
+            options = {name: value for name, value in vars(wanted).items() if name != "out"}
+            report = Report(machine=describe(running), options=options)
+            recorder = Recorder(report, wanted.out / "results.json")
+            bench = _Bench(running, recorder, wanted)
+            bench.warm_up()
+            for measure in MEASURES:
+                if measure in measures:
+                    getattr(bench, measure)()
+    shown = tables(report)
+    (wanted.out / "results.md").write_text(shown)
+    print(shown)
+    if "growth" in measures:
+        growth.plot(report.runs, wanted.plot or wanted.out / "growth.svg")
+    if any(run.error for run in report.runs):
+        sys.exit(1)
 
 
-def show(found: dict[str, list[tuple[float, float]]], kind: str, ticks: int) -> None:
-    """The table, in Markdown."""
-    stock = [rate for rate, _ in found["stock"]]
-    names = {
-        "online": "worker --sink online, to Redis",
-        "offline": "worker --sink offline, to committed rows",
-        "stock": "stock Faust agent, one Redis SET an event",
-    }
-    print(f"{ticks:,} price ticks of {SYMBOLS} symbols, lz4, {kind}; {os.cpu_count()} cores,")
-    print(
-        f"{platform.machine()}, Python {platform.python_version()}; {len(stock)} rounds in turn\n"
+class _Bench:
+    """The measures, with what is kept between them: backlogs."""
+
+    def __init__(self, running: Services, recorder: Recorder, wanted: Any) -> None:
+        self._services = running
+        self._recorder = recorder
+        self._wanted = wanted
+        self._backlogs: dict[tuple[int, int, str], Backlog] = {}
+
+    def warm_up(self) -> None:
+        """Work once, so that no compiler is in any figure."""
+        few = self._backlog(WARM_UP_TICKS, SYMBOLS)
+        for sink in ("online", "offline"):
+            memory.of_worker(self._services, few, sink)
+
+    def online(self) -> None:
+        prices: Prices = "full" if self._wanted.prices == "rounded" else "rounded"
+        main, other = self._main(), self._backlog(self._wanted.ticks, SYMBOLS, prices)
+        for number in self._rounds():
+            do = partial(self._do, "online", number)
+            do(ONLINE, online.online, main)
+            do(BYTEWAX, online.peer, main, BYTEWAX, self._wanted.peer_seconds)
+            do(QUIX, online.peer, main, QUIX, self._wanted.peer_seconds)
+            do(STOCK, online.peer, main, STOCK, self._wanted.peer_seconds)
+            do(f"{ONLINE}, {prices} prices", online.online, other)
+            do(STEADY, online.together, main, ("one",))
+            do(TWO, online.together, main, ("one", "two"))
+
+    def offline(self) -> None:
+        main, rows = self._main(), offline.Rows([], 0)
+        for number in self._rounds():
+            do = partial(self._do, "offline", number)
+            if do(OFFLINE, offline.offline, main) and not rows.rows:
+                rows = offline.rows_of(self._services.postgres)
+            do(LIMIT, offline.limit, main, rows, True)
+            do(DIRECT, offline.limit, main, rows, False)
+            do(REPLAY, offline.replay, main)
+            do(STOCK_INSERT, online.peer, main, STOCK_INSERT, self._wanted.peer_seconds)
+
+    def latency(self) -> None:
+        seconds = self._wanted.latency_seconds
+        self._do("latency", 1, "online worker", latency.latency, seconds, ("online",))
+        both = ("online", "offline")
+        self._do("latency", 1, "both workers at work", latency.latency, seconds, both)
+
+    def memory(self) -> None:
+        many = self._backlog(self._wanted.memory_ticks, MEMORY_ENTITIES)
+        for sink in ("online", "offline"):
+            self._do("memory", 1, f"{sink} worker", memory.of_worker, many, sink)
+        few = self._backlog(WARM_UP_TICKS, SYMBOLS)
+        clients = f"server, {memory.CLIENTS} clients without a pause"
+        self._do("memory", 1, clients, memory.of_server, few, self._wanted.load_seconds)
+
+    def growth(self) -> None:
+        most = max(self._wanted.entities)
+        backlogs = [
+            self._backlog(max(self._wanted.ticks, 3 * most), entities)
+            for entities in self._wanted.entities
+        ]
+        for number in range(1, min(3, self._wanted.rounds) + 1):
+            for sink in ("online", "offline"):
+                for backlog in backlogs:
+                    subject = f"{sink}, {backlog.symbols:,} entities"
+                    self._do("growth", number, subject, growth.growth, backlog, sink)
+
+    def takeover(self) -> None:
+        for number in range(1, min(3, self._wanted.rounds) + 1):
+            do = partial(self._do, "takeover", number)
+            do("worker, start to its first stored tick", takeover.start_up)
+            do("worker killed and started again", takeover.killed_and_started)
+            do("one of two killed, not started again", takeover.killed_and_replaced)
+            do("one of two asked to stop", takeover.handed_over)
+            for broker in ("kafka", "tansu"):
+                if broker == "kafka" and self._services.broker != "kafka":
+                    continue
+                do(f"`tickwell up` to a price over HTTP, {broker}", takeover.up, broker)
+
+    def _do(self, measure: str, number: int, subject: str, work: Any, *arguments: Any) -> bool:
+        """Do one run, and record it; whether it came to something."""
+        do = partial(work, self._services, *arguments)
+        return self._recorder.attempt(measure, subject, number, do)
+
+    def _main(self) -> Backlog:
+        return self._backlog(self._wanted.ticks, SYMBOLS)
+
+    def _backlog(self, ticks: int, symbols: int, prices: Prices | None = None) -> Backlog:
+        """A backlog, produced when it is first asked for."""
+        key = (ticks, symbols, prices or self._wanted.prices)
+        if key not in self._backlogs:
+            self._backlogs[key] = produce(self._services, *key)
+        return self._backlogs[key]
+
+    def _rounds(self) -> range:
+        return range(1, self._wanted.rounds + 1)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    print("| | ticks/s, median | best | beside stock Faust, median of rounds | memory, MB |")
-    print("|---|---|---|---|---|")
-    for name, title in names.items():
-        rates = [rate for rate, _ in found[name]]
-        ratio = statistics.median(a / b for a, b in zip(rates, stock, strict=True))
-        memory = max(memory for _, memory in found[name])
-        print(
-            f"| {title} | {statistics.median(rates):,.0f} | {max(rates):,.0f} | "
-            f"{ratio:,.0f} × | {memory:,.0f} |"
-        )
+    parser.add_argument("measures", nargs="*", choices=(*MEASURES, "all"), default=["all"])
+    parser.add_argument("--ticks", type=int, default=3_000_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--prices", choices=("rounded", "full"), default="rounded")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--plot", type=Path, help="the picture of growth; in --out unless set")
+    parser.add_argument("--peer-seconds", type=float, default=15.0, help="of each peer's run")
+    parser.add_argument("--latency-seconds", type=float, default=60.0)
+    parser.add_argument("--memory-ticks", type=int, default=10_000_000)
+    parser.add_argument("--load-seconds", type=float, default=20.0)
+    parser.add_argument("--entities", type=int, nargs="+", default=growth.ENTITIES)
+    parser.add_argument("--quick", action="store_true", help="small sizes for all of these")
+    wanted = parser.parse_args()
+    if wanted.quick:
+        wanted.ticks, wanted.rounds, wanted.memory_ticks = 200_000, 1, 200_000
+        wanted.peer_seconds, wanted.latency_seconds, wanted.load_seconds = 3.0, 5.0, 3.0
+        wanted.entities = [100, 10_000]
+    return wanted
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""What becomes of throughput and memory with 100, 10,000 and 1,000,000 entities."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.backlog import Backlog
+from benchmarks.memory import of_worker
+from benchmarks.peers.environment import peer_python
+from benchmarks.processes import ROOT
+from benchmarks.results import Run
+from benchmarks.services import Services, execute
+
+ENTITIES = (100, 10_000, 1_000_000)
+SIZE = "SELECT pg_database_size(current_database())"
+LIMIT_SECONDS = 240.0
+
+
+def growth(services: Services, backlog: Backlog, sink: str) -> Run:
+    """Ticks a second of one worker over a backlog, with its memory and its store's."""
+    run = of_worker(services, backlog, sink, LIMIT_SECONDS)
+    stored = execute(services.postgres, SIZE) / 2**20 if sink == "offline" else None
+    detail = {name: run.detail[name] for name in ("first_mb", "last_mb", "peak_mb", "redis_mb")}
+    return msgspec.structs.replace(
+        run,
+        value=run.detail["rate"],
+        unit="ticks/s",
+        detail={**detail, "entities": backlog.symbols, "postgres_mb": stored},
+    )
+
+
+def plot(runs: list[Run], picture: Path) -> None:
+    """Draw what `growth` found, with the peers' Python: it has matplotlib."""
+    points = [
+        {
+            "sink": run.subject.split(",")[0],
+            "entities": run.detail["entities"],
+            "rate": run.value,
+            "memory": run.detail["peak_mb"],
+        }
+        for run in runs
+        if run.measure == "growth" and not run.error
+    ]
+    if not points:
+        print("no growth to draw", file=sys.stderr)
+        return
+    subprocess.run(
+        [str(peer_python()), "-m", "benchmarks.plot", str(picture)],
+        cwd=ROOT,
+        input=json.dumps(points),
+        text=True,
+        check=True,
+    )

@@ -1,0 +1,144 @@
+"""From the moment at which a tick was due to be sent until its value is read over HTTP.
+
+Open loop: the producer (`paced.py`) follows its schedule whatever happens, and a tick's latency
+begins when it was due, so a stall is paid for by every tick that was due meanwhile. A client asks
+for the newest prices of some symbols over and over; a tick is read with the first answer that holds
+it or a later one of its symbol, at the moment when that answer has arrived. So a figure is up to
+one pause between two answers too long, and never too short; those pauses are reported.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from benchmarks.backlog import new_topics
+from benchmarks.prober import Heard, probe
+from benchmarks.processes import Child, processor_seconds, resident_mb, running, start
+from benchmarks.results import Failed, Run
+from benchmarks.services import Services, environment
+from benchmarks.workers import await_shares, start_worker
+from pipelines.topics import Topic
+from tickwell.embedded.ports import HOST, connect, keep_port
+from tickwell.settings import Settings
+
+RATE = 5_000
+SYMBOLS = 100
+PROBED = 20
+PAUSE_SECONDS = 0.002
+LEAD_SECONDS = 5.0
+"""Ticks that are sent before any counts."""
+
+READY_SECONDS = 60.0
+DRAIN_SECONDS = 5.0
+PERCENTILES = (50.0, 99.0, 99.9, 100.0)
+
+
+def latency(services: Services, seconds: float, sinks: tuple[str, ...]) -> Run:
+    """Milliseconds from due to read of 5,000 ticks a second, with workers of `sinks` at work."""
+    settings, topic = new_topics(services)
+    settings = services.fresh(settings)
+    with ExitStack() as stack:
+        port = keep_port(services.place / "server-port")
+        children = [start_server(services, settings, port)]
+        children += [start_worker(services, settings, sink) for sink in sinks]
+        for child in children:
+            stack.callback(child.stop)
+        for sink in sinks:
+            await_shares(settings, topic, sink, children)
+        begin = time.monotonic() + 2.0
+        end = begin + LEAD_SECONDS + seconds
+        load = stack.enter_context(paced(services, topic, begin, end - begin))
+        symbols = [f"S{place}" for place in range(PROBED)]
+        while time.monotonic() < begin:
+            time.sleep(0.01)
+        before = {child.name: processor_seconds(child.pid) for child in [*children, load]}
+        heard = probe(port, symbols, PAUSE_SECONDS, lambda: time.monotonic() > end + DRAIN_SECONDS)
+        after = {child.name: processor_seconds(child.pid) for child in children}
+        memory = resident_mb(children[0].pid)
+        load.popen.wait(30)
+        if load.popen.returncode:
+            load.check()
+        late = json.loads(load.log.read_text().splitlines()[-1])["late_ms"]
+    found = latencies(heard, begin, RATE, SYMBOLS, LEAD_SECONDS, seconds)
+    pauses = np.diff(heard.moments) * 1000
+    return Run(
+        value=float(np.percentile(found, 99)),
+        unit="ms, p99",
+        ticks=len(found),
+        seconds=heard.moments[-1] - heard.moments[0],
+        cpu={name: round(after[name] - before[name], 3) for name in after},
+        memory_mb=memory,
+        detail={
+            "latency_ms": _shown(found),
+            "between_answers_ms": _shown(pauses),
+            "sent_late_ms": late,
+            "rate": RATE,
+        },
+    )
+
+
+def latencies(
+    heard: Heard, begin: float, rate: float, symbols: int, lead: float, seconds: float
+) -> Any:
+    """Milliseconds of each tick of the probed symbols that was due within `seconds` after `lead`.
+
+    `heard` has a column a symbol, of which the first tick was due at `begin` + its place / `rate`
+    and each other `symbols` / `rate` seconds later; prices count them from 1. Raises `Failed` for a
+    tick that was never read.
+    """
+    moments, prices = np.array(heard.moments), np.array(heard.prices)
+    found = []
+    for place in range(prices.shape[1]):
+        last = int((lead + seconds) * rate - place - 1) // symbols + 1
+        first = int(np.ceil((lead * rate - place) / symbols)) + 1
+        numbers = np.arange(first, last + 1)
+        due = begin + ((numbers - 1) * symbols + place) / rate
+        # the newest known at each answer: an answer that steps back takes nothing away
+        answers = np.searchsorted(np.maximum.accumulate(prices[:, place]), numbers)
+        if answers.max() == len(moments):
+            raise Failed(
+                f"S{place}: ticks from {numbers[answers == len(moments)][0]} were not read"
+            )
+        found.append(moments[answers] - due)
+    return np.concatenate(found) * 1000
+
+
+def paced(
+    services: Services,
+    topic: Topic,
+    begin: float,
+    seconds: float,
+    rate: int = RATE,
+    symbols: int = SYMBOLS,
+) -> Any:
+    """The producer of a schedule, as a process."""
+    words = (services.settings.kafka, topic.name, rate, symbols, begin, seconds)
+    command = ["-m", "benchmarks.paced", *(str(word) for word in words)]
+    return running("paced", command, {}, services.place)
+
+
+def start_server(services: Services, settings: Settings, port: int) -> Child:
+    """Start a server; it may not listen yet."""
+    command = ["-m", "tickwell", "serve", "--port", str(port)]
+    child = start("server", command, environment(settings), services.place)
+    deadline = time.monotonic() + READY_SECONDS
+    while True:
+        try:
+            connect(HOST, port)
+        except OSError:
+            child.check()
+            if time.monotonic() > deadline:
+                raise Failed("the server does not listen") from None
+            time.sleep(0.05)
+        else:
+            return child
+
+
+def _shown(milliseconds: Any) -> dict[str, float]:
+    values = np.percentile(milliseconds, PERCENTILES).round(3).tolist()
+    return dict(zip(("p50", "p99", "p999", "max"), values, strict=True))

@@ -1,0 +1,185 @@
+"""The tables in Markdown from what was recorded: `python -m benchmarks.table results.json`."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.results import Report, Run
+
+ONLINE, OFFLINE = "online worker", "offline worker"
+LIMIT = "limit: COPY to staging, insert on conflict"
+DIRECT = "COPY straight into the table"
+REPLAY = "replay, one job"
+STOCK, STOCK_INSERT = "stock Faust", "stock Faust, INSERT"
+BYTEWAX, QUIX = "Bytewax", "Quix Streams"
+STEADY, TWO = "one online worker, all partitions moving", "two online workers"
+
+
+def tables(report: Report) -> str:
+    """A description of the machine, and a table for each measure that was made."""
+    parts = [_machine(report)]
+    makers: dict[str, Callable[[Sequence[Run]], list[str]]] = {
+        "online": lambda runs: _rates(runs, "online worker / it", (ONLINE,)),
+        "offline": lambda runs: _rates(runs, "offline worker / it", (OFFLINE,)),
+        "latency": _latency,
+        "memory": _memory,
+        "growth": _growth,
+        "takeover": _takeover,
+    }
+    for measure, make in makers.items():
+        runs = [run for run in report.runs if run.measure == measure]
+        if runs:
+            parts.append("\n".join([f"### {measure.capitalize()}", "", *make(runs)]))
+    failed = [run for run in report.runs if run.error]
+    if failed:
+        lines = [
+            f"- {run.measure}, {run.subject}, round {run.round}: {run.error}" for run in failed
+        ]
+        parts.append("\n".join(["### Failed", "", *lines]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _machine(report: Report) -> str:
+    m, options = report.machine, report.options
+    libraries = ", ".join(f"{k} {v}" for k, v in {**m["libraries"], **m["peers"]}.items())
+    return (
+        f"{m['date']}, commit {m['commit']}: {m['processor']}, {m['cores']} cores, "
+        f"{m['memory_gb']} GB, {m['system']}, Linux {m['kernel']}; {m['broker']}, Valkey "
+        f"{m['valkey']}, PostgreSQL {m['postgres']}, Python {m['python']}; {libraries}.\n\n"
+        f"{options['ticks']:,} price ticks of 100 symbols, lz4, prices {options['prices']}; "
+        f"{options['rounds']} rounds, interleaved."
+    )
+
+
+def _rates(runs: Sequence[Run], title: str, against: tuple[str, ...]) -> list[str]:
+    """Rates by subject; ratios are those of the same round, and of them the median."""
+    rounds = {(run.subject, run.round): run.value for run in runs if run.value is not None}
+    lines = [
+        f"| | ticks/s, median | best | {title}, median (range) | processor of it, cores | MB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for subject, found in _by_subject(runs):
+        base = STEADY if subject == TWO else against[0]
+        ratios = [
+            rounds[base, run.round] / run.value
+            for run in found
+            if run.value and (base, run.round) in rounds
+        ]
+        if subject == TWO:
+            ratios = [1 / ratio for ratio in ratios]
+        mark = " (two / one)" if subject == TWO else ""
+        lines.append(
+            f"| {subject} | {_median(run.value for run in found):,.0f} "
+            f"| {max(run.value or 0 for run in found):,.0f} "
+            f"| {_ratio(ratios) if subject not in (*against, STEADY) else ''}{mark} "
+            f"| {_cores(found)} | {_memory_of(found)} |"
+        )
+    return lines
+
+
+def _latency(runs: Sequence[Run]) -> list[str]:
+    lines = [
+        "| ticks due to read over HTTP, ms | p50 | p99 | p99.9 | max | between answers, p50 / p99 "
+        "| sent late, p99 | ticks |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for subject, found in _by_subject(runs):
+        for run in found:
+            ms, pause = run.detail["latency_ms"], run.detail["between_answers_ms"]
+            lines.append(
+                f"| {subject} | {ms['p50']:.1f} | {ms['p99']:.1f} | {ms['p999']:.1f} "
+                f"| {ms['max']:.1f} | {pause['p50']:.1f} / {pause['p99']:.1f} "
+                f"| {run.detail['sent_late_ms']['p99']:.1f} | {run.ticks:,} |"
+            )
+    return lines
+
+
+def _memory(runs: Sequence[Run]) -> list[str]:
+    lines = ["| resident, MB | first | last | peak | |", "|---|---|---|---|---|"]
+    for subject, found in _by_subject(runs):
+        for run in found:
+            d = run.detail
+            more = f"{run.ticks:,} ticks, {d['rate']:,.0f}/s" if run.ticks else ""
+            more = more or f"{d['answers_a_second']:,.0f} answers/s"
+            lines.append(
+                f"| {subject} | {d['first_mb']:,.0f} | {d['last_mb']:,.0f} | {d['peak_mb']:,.0f} "
+                f"| {more} |"
+            )
+    return lines
+
+
+def _growth(runs: Sequence[Run]) -> list[str]:
+    lines = [
+        "| | entities | ticks | ticks/s, median | best | worker, MB, peak | store, MB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for subject, found in _by_subject(runs):
+        detail = found[-1].detail
+        lines.append(
+            f"| {subject.split(',')[0]} | {detail['entities']:,} | {found[-1].ticks:,} "
+            f"| {_median(run.value for run in found):,.0f} "
+            f"| {max(run.value or 0 for run in found):,.0f} "
+            f"| {max(run.detail['peak_mb'] for run in found):,.0f} "
+            f"| {detail['redis_mb'] or detail['postgres_mb']:,.0f} |"
+        )
+    return lines
+
+
+def _takeover(runs: Sequence[Run]) -> list[str]:
+    lines = ["| seconds | median | least | most |", "|---|---|---|---|"]
+    for subject, found in _by_subject(runs):
+        values = [run.value or 0 for run in found]
+        lines.append(
+            f"| {subject} | {statistics.median(values):.2f} | {min(values):.2f} "
+            f"| {max(values):.2f} |"
+        )
+    return lines
+
+
+def _by_subject(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
+    """The runs of each subject that came to something, in the order of their first."""
+    subjects: dict[str, list[Run]] = {}
+    for run in runs:
+        if not run.error:
+            subjects.setdefault(run.subject, []).append(run)
+    return list(subjects.items())
+
+
+def _median(values: Iterable[float | None]) -> float:
+    return statistics.median(value for value in values if value is not None)
+
+
+def _ratio(ratios: Sequence[float]) -> str:
+    if not ratios:
+        return ""
+    digits = 2 if statistics.median(ratios) < 10 else 0
+    shown = [
+        f"{value:,.{digits}f}" for value in (statistics.median(ratios), min(ratios), max(ratios))
+    ]
+    return f"{shown[0]} × ({shown[1]} to {shown[2]})"
+
+
+def _cores(runs: Sequence[Run]) -> str:
+    """Cores at work: what is measured, then broker and stores together."""
+    services = ("kafka", "tansu", "redis-warm", "redis-hot", "postgres")
+    own, others = [], []
+    for run in runs:
+        if run.cpu and run.seconds:
+            there = sum(seconds for name, seconds in run.cpu.items() if name in services)
+            own.append((sum(run.cpu.values()) - there) / run.seconds)
+            others.append(there / run.seconds)
+    return f"{statistics.median(own):.2f} + {statistics.median(others):.2f}" if own else ""
+
+
+def _memory_of(runs: Sequence[Run]) -> str:
+    found = [run.memory_mb for run in runs if run.memory_mb is not None]
+    return f"{max(found):,.0f}" if found else ""
+
+
+if __name__ == "__main__":
+    print(tables(msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Report)), end="")
