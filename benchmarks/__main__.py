@@ -138,8 +138,9 @@ class _Bench:
             do = partial(self._do, "takeover", number)
             do("worker, start to its first stored tick", takeover.start_up)
             do("worker killed and started again", takeover.killed_and_started)
+            do("worker stopped and started again", takeover.stopped_and_started)
             do("one of two killed, not started again", takeover.killed_and_replaced)
-            do("one of two asked to stop", takeover.handed_over)
+            do("one of two stopped, not started again", takeover.handed_over)
             for broker in ("kafka", "tansu"):
                 if broker == "kafka" and self._services.broker != "kafka":
                     continue

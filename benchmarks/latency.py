@@ -52,12 +52,18 @@ def latency(services: Services, seconds: float, sinks: tuple[str, ...]) -> Run:
             await_shares(settings, topic, sink, children)
         begin = time.monotonic() + 2.0
         end = begin + LEAD_SECONDS + seconds
-        load = stack.enter_context(paced(services, topic, begin, end - begin))
+        load = stack.enter_context(paced(services, topic, begin, LEAD_SECONDS + seconds))
         symbols = [f"S{place}" for place in range(PROBED)]
         while time.monotonic() < begin:
             time.sleep(0.01)
         before = {child.name: processor_seconds(child.pid) for child in [*children, load]}
-        heard = probe(port, symbols, PAUSE_SECONDS, lambda: time.monotonic() > end + DRAIN_SECONDS)
+        last = _last_numbers(RATE, SYMBOLS, PROBED, LEAD_SECONDS + seconds)
+
+        def over(heard: Heard) -> bool:
+            read = bool(heard.prices) and bool(np.all(heard.prices[-1] >= last))
+            return read or time.monotonic() > end + DRAIN_SECONDS
+
+        heard = probe(port, symbols, PAUSE_SECONDS, over)
         after = {child.name: processor_seconds(child.pid) for child in children}
         memory = resident_mb(children[0].pid)
         load.popen.wait(30)
@@ -92,9 +98,9 @@ def latencies(
     tick that was never read.
     """
     moments, prices = np.array(heard.moments), np.array(heard.prices)
+    lasts = _last_numbers(rate, symbols, prices.shape[1], lead + seconds)
     found = []
-    for place in range(prices.shape[1]):
-        last = int((lead + seconds) * rate - place - 1) // symbols + 1
+    for place, last in enumerate(lasts):
         first = int(np.ceil((lead * rate - place) / symbols)) + 1
         numbers = np.arange(first, last + 1)
         due = begin + ((numbers - 1) * symbols + place) / rate
@@ -106,6 +112,11 @@ def latencies(
             )
         found.append(moments[answers] - due)
     return np.concatenate(found) * 1000
+
+
+def _last_numbers(rate: float, symbols: int, probed: int, seconds: float) -> Any:
+    """How many ticks each probed symbol has that are due within `seconds` of the first."""
+    return (int(rate * seconds) - np.arange(probed) - 1) // symbols + 1
 
 
 def paced(

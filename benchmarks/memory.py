@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event
 
@@ -86,10 +86,9 @@ def of_server(services: Services, backlog: Backlog, seconds: float) -> Run:
         symbols = [f"S{place}" for place in range(ASKED)]
 
         def ask() -> None:
-            heard.append(probe(port, symbols, 0.0, lambda: time.monotonic() > end))
+            heard.append(probe(port, symbols, 0.0, lambda _: time.monotonic() > end))
 
-        ask_once = probe(port, symbols, 0.0, _once())
-        if -1.0 in ask_once.prices[0]:
+        if -1.0 in probe(port, symbols, 0.0, lambda heard: bool(heard.prices)).prices[0]:
             raise Failed("a symbol has no price")
         idle, before = resident_mb(server.pid), processor_seconds(server.pid)
         clients = [threading.Thread(target=ask) for _ in range(CLIENTS)]
@@ -118,11 +117,6 @@ def of_server(services: Services, backlog: Backlog, seconds: float) -> Run:
         )
     finally:
         server.stop()
-
-
-def _once() -> Callable[[], bool]:
-    turns = iter((False, True))
-    return lambda: next(turns)
 
 
 @contextmanager

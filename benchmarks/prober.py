@@ -41,12 +41,12 @@ def batch_body(symbols: Sequence[str]) -> bytes:
     return msgspec.json.encode({"features": ["current_price"], "entities": entities})
 
 
-def probe(port: int, symbols: Sequence[str], pause: float, over: Callable[[], bool]) -> Heard:
+def probe(port: int, symbols: Sequence[str], pause: float, over: Callable[[Heard], bool]) -> Heard:
     """Ask every `pause` seconds, or at once when the last answer took longer, until `over`."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     body, decode, heard = batch_body(symbols), msgspec.json.Decoder(Answers).decode, Heard()
     following = time.monotonic()
-    while not over():
+    while not over(heard):
         connection.request("POST", "/features/batch", body, HEADERS)
         response = connection.getresponse()
         content = response.read()

@@ -17,6 +17,7 @@ DIRECT = "COPY straight into the table"
 REPLAY = "replay, one job"
 STOCK, STOCK_INSERT = "stock Faust", "stock Faust, INSERT"
 BYTEWAX, QUIX = "Bytewax", "Quix Streams"
+ERROR_LENGTH = 300
 STEADY, TWO = "one online worker, all partitions moving", "two online workers"
 
 
@@ -38,7 +39,9 @@ def tables(report: Report) -> str:
     failed = [run for run in report.runs if run.error]
     if failed:
         lines = [
-            f"- {run.measure}, {run.subject}, round {run.round}: {run.error}" for run in failed
+            f"- {run.measure}, {run.subject}, round {run.round}: "
+            f"{' '.join(run.error.split())[:ERROR_LENGTH]}"
+            for run in failed
         ]
         parts.append("\n".join(["### Failed", "", *lines]))
     return "\n\n".join(parts) + "\n"

@@ -12,6 +12,7 @@ import bytewax.operators as op
 import orjson
 from bytewax.connectors.kafka import KafkaSource, KafkaSourceMessage
 from bytewax.dataflow import Dataflow
+from bytewax.operators import StatefulBatchLogic
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 
 from benchmarks.peers.price_window import Features, advance
@@ -26,9 +27,17 @@ def decoded(messages: list[KafkaSourceMessage]) -> list[tuple[str, float]]:
     return [(tick["symbol"], tick["price"]) for tick in ticks]
 
 
-def materialized(state: State | None, price: float) -> tuple[State, Features]:
-    window = state or ([], [])
-    return window, advance(*window, price)
+class Window(StatefulBatchLogic[float, Features, State]):  # type: ignore[misc]
+    """The prices of one symbol. `stateful_map` is shorter, and a tenth slower."""
+
+    def __init__(self, state: State | None) -> None:
+        self._prices, self._returns = state or ([], [])
+
+    def on_batch(self, values: list[float]) -> tuple[list[Features], bool]:
+        return [advance(self._prices, self._returns, price) for price in values], False
+
+    def snapshot(self) -> State:
+        return [*self._prices], [*self._returns]
 
 
 class _Counting(StatelessSinkPartition[tuple[str, Features]]):  # type: ignore[misc]
@@ -53,5 +62,5 @@ messages = op.input(
     KafkaSource([os.environ["TICKWELL_KAFKA"]], [os.environ["BENCH_TOPIC"]], batch_size=10_000),
 )
 prices = op.flat_map_batch("decode", messages, decoded)
-features = op.stateful_map("features", prices, materialized)
+features = op.stateful_batch("features", prices, Window)
 op.output("nowhere", features, Nowhere())
