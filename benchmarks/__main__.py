@@ -51,7 +51,9 @@ def main() -> None:
         place = Path(work)
         place.chmod(0o755)  # Postgres runs as another user
         with services(place) as running:
-            options = {name: value for name, value in vars(wanted).items() if name != "out"}
+            options = {
+                name: value for name, value in vars(wanted).items() if name not in ("out", "plot")
+            }
             report = Report(machine=describe(running), options=options)
             recorder = Recorder(report, wanted.out / "results.json")
             bench = _Bench(running, recorder, wanted)
@@ -171,7 +173,7 @@ def _arguments() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("measures", nargs="*", choices=(*MEASURES, "all"), default=["all"])
+    parser.add_argument("measures", nargs="*", choices=(*MEASURES, "all"), default="all")
     parser.add_argument("--ticks", type=int, default=3_000_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--prices", choices=("rounded", "full"), default="rounded")
