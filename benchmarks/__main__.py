@@ -12,6 +12,7 @@ sizes that are too small for figures.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from functools import partial
@@ -46,6 +47,7 @@ MEMORY_ENTITIES = 10_000
 
 def main() -> None:
     wanted = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or services would be left behind
     measures = MEASURES if "all" in wanted.measures else wanted.measures
     with tempfile.TemporaryDirectory(prefix="tickwell-bench-") as work:
         place = Path(work)

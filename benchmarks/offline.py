@@ -25,7 +25,6 @@ from benchmarks.results import Failed, Run
 from benchmarks.services import Services, environment, execute
 from benchmarks.timing import span
 from benchmarks.workers import check_counted, offline_done, worker
-from tickwell.settings import Settings
 
 LIMIT_SECONDS = 300.0
 READABLE = 'CREATE INDEX ON tickwell.feature_rows (partition, "offset")'
@@ -116,7 +115,7 @@ def replay(services: Services, backlog: Backlog) -> Run:
     With `--jobs 1` where it has that option.
     """
     settings = services.fresh(backlog.settings)
-    command = ["-m", "tickwell", "replay", "--source", "price", *_jobs(settings)]
+    command = ["-m", "tickwell", "replay", "--source", "price", *_jobs()]
     deadline = time.monotonic() + LIMIT_SECONDS
     with running("replay", command, environment(settings), services.place) as child:
         while not (first := execute(settings.postgres, ROWS)):
@@ -139,11 +138,11 @@ def replay(services: Services, backlog: Backlog) -> Run:
     return _run(rows - first, seconds, cpu, memory)
 
 
-def _jobs(settings: Settings) -> list[str]:
+def _jobs() -> list[str]:
     told = subprocess.run(
         [sys.executable, "-m", "tickwell", "replay", "--help"],
         cwd=ROOT,
-        env={**os.environ, **environment(settings), "NO_COLOR": "1"},
+        env={**os.environ, "NO_COLOR": "1"},
         capture_output=True,
         text=True,
         check=True,

@@ -59,13 +59,17 @@ def start(
     place: Path,
     python: str = sys.executable,
 ) -> Child:
-    """Start `python` with a command; its output goes to `place`/`name`.log, which is emptied."""
+    """Start `python` with a command; its output goes to `place`/`name`.log, which is emptied.
+
+    No setting of Tickwell that the caller has reaches it: what is measured is as it ships.
+    """
     log = place / f"{name}.log"
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("TICKWELL_")}
     with log.open("wb") as output:
         popen = subprocess.Popen(
             [python, *command],
             cwd=ROOT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+            env={**inherited, "PYTHONUNBUFFERED": "1", **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

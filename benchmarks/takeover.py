@@ -105,12 +105,11 @@ def up(services: Services, broker: str) -> Run:
         Path(data).chmod(0o755)
         port = keep_port(services.place / "up-port")
         words = ["--data", f"{data}/data", "--port", str(port), "--broker", broker]
-        nothing_named = {f"TICKWELL_{name}": "" for name in ("KAFKA", "REDIS", "REDIS_HOT")}
         began = time.monotonic()
         with running(
             f"up-{broker}",
             ["-m", "tickwell", "up", *words],
-            {**nothing_named, "TICKWELL_POSTGRES": ""},
+            {},
             services.place,
         ) as child:
             while not _has_price(port):
