@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -22,7 +23,8 @@ class Run(Struct, frozen=True, kw_only=True):
     `value` is in `unit`; `seconds` and `ticks` are what it was computed from, where it is a rate.
     `cpu` has the seconds of processor time that each process took meanwhile, by name, beside
     `seconds` of wall time: a stall shows as both idle. `memory_mb` is the resident memory of the
-    subject at the end. A run that failed has an `error` and no value.
+    subject at the end, `load` the machine's load average then: over the number of cores, someone
+    had to wait. A run that failed has an `error` and no value.
     """
 
     measure: str = ""
@@ -34,6 +36,7 @@ class Run(Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     cpu: dict[str, float] = {}
     memory_mb: float | None = None
+    load: float = 0.0
     detail: dict[str, Any] = {}
     error: str = ""
 
@@ -76,6 +79,9 @@ class Recorder:
         except Exception as error:  # one run that fails must not cost the hour's others
             traceback.print_exc()
             run = Run(measure=measure, error=f"{type(error).__name__}: {error}")
-        run = msgspec.structs.replace(run, measure=measure, subject=subject, round=number)
+        load = round(os.getloadavg()[0], 2)
+        run = msgspec.structs.replace(
+            run, measure=measure, subject=subject, round=number, load=load
+        )
         self.add(run)
         return not run.error
