@@ -1,60 +1,90 @@
-"""The backfill sink: rows that a replay computed, in Postgres, beside those of live."""
+"""The backfill sink: rows that a replay computed, in Postgres, beside those of live.
+
+The order of a commit:
+
+1. The rows are copied into a temporary table of the session, which takes no lock.
+2. One statement, a call of `tickwell.store_replayed`, locks the replay's own progress, compares it,
+   inserts and advances: what `pipelines.offline` does with live's watermark. A replay that is
+   stopped or killed at any instant blocks nobody, and has rows and progress that agree.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from typing import Any
 from uuid import UUID
 
+from pipelines.errors import StateConflict, WatermarkMoved
 from pipelines.copy_rows import stage_rows
-from pipelines.offline import _load, _rejected, _unsettled
+from pipelines.offline import rejected_columns, state_of, unsettled
 from pipelines.postgres import Database
 from pipelines.runs import Batch
-from pipelines.state import EntityState
-from pipelines.topics import Topic
+from pipelines.state import EntityState, tick_dtype
 from registry.definitions import Source
 from registry.row import Origin
 
-SETTLE = (
-    "SELECT tickwell.settle_entities(%(source)s, %(topic_id)s::uuid, %(partition)s,"
-    " %(unsettled)s::text[])"
-)
-STORE_REJECTED = files("pipelines").joinpath("sql/store_rejected.sql").read_text("utf-8")
+LOAD_BEFORE = files("pipelines").joinpath("sql/load_before.sql").read_text("utf-8")
+STORE_REPLAYED = files("pipelines").joinpath("sql/store_replayed.sql").read_text("utf-8")
+
+NO_OFFSET = 2**63 - 1
 
 
 class BackfillSink:
-    """Stores rows that a replay computed, beside those of live, and moves no watermark.
+    """Stores what the replay `replay` computes of one partition, and gives the states for it.
 
-    With `restores`, `load` gives states from the rows that are there; without, every entity begins
-    empty, as it does where the log begins.
+    `schemas` are the ids of the row schemas that the source was ever written in. `restores_since`
+    is that of `pipelines.progress.Progress`: with None, the partition's own rows are no state.
+    The first `unseen` entities that are asked for are known to have no rows from before.
     """
 
-    name = "backfill"
-
-    def __init__(self, url: str, schemas: Sequence[int], restores: bool) -> None:
+    def __init__(
+        self,
+        url: str,
+        schemas: Sequence[int],
+        replay: str,
+        restores_since: int | None,
+        unseen: int = 0,
+    ) -> None:
         self._database = Database(url, "tickwell replay")
         self._schemas = list(schemas)
-        self._restores = restores
-        self.inserted = 0
-        self.rejected = 0
-
-    def watermarks(self, topic_id: bytes, partitions: Iterable[int]) -> Mapping[int, int]:
-        """None: a replay says itself where it begins."""
-        return {}
-
-    def settle(self, topic: Topic) -> int:
-        """Nothing to record: a replay reads a topic as it finds it."""
-        return topic.partitions
+        self._replay = replay
+        self._unseen = unseen
+        self._since = NO_OFFSET if restores_since is None else restores_since
 
     def load(
         self, source: Source, entities: Sequence[str], depth: int, before: Origin
     ) -> Mapping[str, EntityState]:
-        """The states of those of `entities` that have rows from before the run."""
-        wanted = entities if self._restores else self._settled_elsewhere(source, entities, before)
-        return _load(self._database, self._schemas, source, wanted, depth, before)
+        """The states that those of `entities` with rows had when the partition was at `before`.
+
+        At most `depth` ticks each. Raises `StoreUnavailable`.
+        """
+        self._unseen -= len(entities)
+        if self._unseen >= 0:
+            # to look for rows from before reads past all that an entity has from after
+            entities = self._settled_elsewhere(source, entities, before)
+        if not entities:
+            return {}
+        wanted = {
+            "entities": list(entities),
+            "schemas": self._schemas,
+            "depth": depth,
+            "topic_id": str(UUID(bytes=before.topic_id)),
+            "partition": before.partition,
+            "since": self._since,
+            "before": before.offset,
+        }
+        with self._database.cursor() as cursor:
+            cursor.execute(LOAD_BEFORE, wanted)
+            rows = cursor.fetchall()
+        by_entity: dict[str, list[Any]] = {}
+        for entity, *row in rows:
+            by_entity.setdefault(entity, []).append(row)
+        dtype = tick_dtype(len(source.fields))
+        return {entity: state_of(newest, dtype) for entity, newest in by_entity.items()}
 
     def _settled_elsewhere(
-        self, source: Source, entities: Sequence[str], before: Origin
+        self, source: Source, entities: Sequence[str], origin: Origin
     ) -> Sequence[str]:
         """Entities at home in another partition: their ticks here were rejected, and are again."""
         with self._database.cursor() as cursor:
@@ -64,37 +94,42 @@ class BackfillSink:
                 (
                     source.name,
                     list(entities),
-                    str(UUID(bytes=before.topic_id)),
-                    before.partition,
+                    str(UUID(bytes=origin.topic_id)),
+                    origin.partition,
                 ),
             )
             return [entity for (entity,) in cursor.fetchall()]
 
-    def store(self, batch: Batch) -> Sequence[str]:
-        """Store a batch; rows that are there already are compared.
+    def store(self, batch: Batch) -> int:
+        """Store a batch and advance the replay to `batch.run.next_offset`; returns the new rows.
 
-        Returns entities that have their home in another partition. Raises `ParityViolation` and
-        `StoreUnavailable`.
+        Rows that are there already are compared. Raises, with nothing stored, `ParityViolation`
+        when one has other bits, `WatermarkMoved` when the replay is not at
+        `batch.run.base_offset`, `StateConflict` when an entity has got its home in another
+        partition meanwhile, and `StoreUnavailable`.
         """
-        run = {
-            "topic_id": str(UUID(bytes=batch.run.topic_id)),
-            "partition": batch.run.partition,
-            "topic": batch.run.topic,
-            "source": batch.source.name,
-            "unsettled": _unsettled(batch),
-        }
-        with self._database.transaction() as cursor:
+        with self._database.cursor() as cursor:
             stage_rows(cursor, batch)
-            cursor.execute(SETTLE, run)
-            (conflicts,) = cursor.fetchone()
-            if conflicts:
-                cursor.connection.rollback()
-                return list(conflicts)
-            cursor.execute("SELECT tickwell.insert_staged()")
-            self.inserted += cursor.fetchone()[0]
-            cursor.execute(STORE_REJECTED, {**run, **_rejected(batch.rejected)})
-            self.rejected += len(batch.rejected)
-        return []
+            cursor.execute(
+                STORE_REPLAYED,
+                {
+                    "replay": self._replay,
+                    "source": batch.source.name,
+                    "topic_id": str(UUID(bytes=batch.run.topic_id)),
+                    "topic": batch.run.topic,
+                    "partition": batch.run.partition,
+                    "base": batch.run.base_offset,
+                    "following": batch.run.next_offset,
+                    "unsettled": unsettled(batch),
+                    **rejected_columns(batch.rejected),
+                },
+            )
+            progress, conflicts, inserted = cursor.fetchone()
+        if progress != batch.run.base_offset:
+            raise WatermarkMoved(progress)
+        if conflicts:
+            raise StateConflict(len(conflicts), batch.run.topic, batch.run.partition)
+        return int(inserted)
 
     def close(self) -> None:
         self._database.close()

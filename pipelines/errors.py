@@ -104,3 +104,45 @@ class ParityViolation(PipelineError):
             "than the row computed now; nothing was overwritten. Was its history changed by hand, "
             "or is this a replay of a topic that is not the one these rows came from?"
         )
+
+
+class TimesUnknown(PipelineError):
+    """The broker does not know where a time is in the log."""
+
+    def __init__(self, topic: str, partition: int) -> None:
+        super().__init__(
+            f"{topic}[{partition}]: this broker does not find offsets by time; name the range by "
+            "--from-offset and --to-offset"
+        )
+
+
+class RangeMistaken(PipelineError):
+    """What is to be replayed is not there, or ends before it begins."""
+
+
+class LogBegins(PipelineError):
+    """The log's beginning is gone, and the database does not have its rows either."""
+
+    def __init__(self, topic: str, partition: int, start: int, earliest: int) -> None:
+        super().__init__(
+            f"{topic}[{partition}] begins at offset {earliest}: the ticks before it are deleted, "
+            f"and this database does not have their rows, so that the windows at {start} are not "
+            "known. Replay into the database that live wrote to; or, where nobody has them, begin "
+            f"at {earliest} with empty windows by --cold"
+        )
+
+
+class LogCut(PipelineError):
+    """The broker deleted records while they were read, or before the turn came to them."""
+
+    def __init__(self, topic: str, partition: int, expected: int, got: int) -> None:
+        super().__init__(
+            f"{topic}[{partition}]: offsets {expected} to {got - 1} were deleted from the log "
+            "before they were read, so that what follows cannot be computed; what was stored "
+            "before is right. Give the topic a longer retention, and run the same command again: "
+            "it goes on where live's rows allow it"
+        )
+
+
+class JobEnded(PipelineError):
+    """A job of a parallel replay did not come to its end."""

@@ -129,7 +129,7 @@ class OfflineSink:
             "source": batch.source.name,
             "base": batch.run.base_offset,
             "following": batch.run.next_offset,
-            "unsettled": _unsettled(batch),
+            "unsettled": unsettled(batch),
             "patience": PATIENCE_MS,
         }
         with self._fencing(run), self._database.transaction() as cursor:
@@ -147,7 +147,7 @@ class OfflineSink:
             else:
                 copy_rows(cursor, batch)
             if batch.rejected:
-                cursor.execute(STORE_REJECTED, {**run, **_rejected(batch.rejected)})
+                cursor.execute(STORE_REJECTED, {**run, **rejected_columns(batch.rejected)})
             cursor.execute(FINISH_RUN, run)
         return []
 
@@ -171,7 +171,7 @@ def _partition(topic_id: bytes, partition: int) -> dict[str, Any]:
     return {"topic_id": str(UUID(bytes=topic_id)), "partition": partition}
 
 
-def _unsettled(batch: Batch) -> list[str]:
+def unsettled(batch: Batch) -> list[str]:
     """The entities of a batch that are not known to have their home in its partition."""
     home = batch.run.topic_id + batch.run.partition.to_bytes(4, "big")
     return [
@@ -181,7 +181,7 @@ def _unsettled(batch: Batch) -> list[str]:
     ]
 
 
-def _rejected(rejected: Sequence[Rejection]) -> dict[str, list[Any]]:
+def rejected_columns(rejected: Sequence[Rejection]) -> dict[str, list[Any]]:
     """Rejected ticks by column. Postgres' text holds no NUL, so a detail shows it."""
     return {
         "rejected_offset": [tick.offset for tick in rejected],
@@ -227,10 +227,10 @@ def _load(
     for entity, *row in rows:
         by_entity.setdefault(entity, []).append(row)
     dtype = tick_dtype(len(source.fields))
-    return {entity: _state(newest, dtype) for entity, newest in by_entity.items()}
+    return {entity: state_of(newest, dtype) for entity, newest in by_entity.items()}
 
 
-def _state(newest: Sequence[Sequence[Any]], dtype: np.dtype[np.void]) -> EntityState:
+def state_of(newest: Sequence[Sequence[Any]], dtype: np.dtype[np.void]) -> EntityState:
     """The state that an entity's rows, newest first, leave it in."""
     _, sequence, _, _, _, _, topic_id, partition, offset, index = newest[0]
     ticks = np.empty(len(newest), dtype)

@@ -1,12 +1,14 @@
-"""Replay: the live pipeline over a bounded range of a topic, into Postgres.
+"""Replay: the live pipeline over a bounded range of one partition, into Postgres.
 
 It has a consumer of its own without a group, moves no watermark and writes nothing online. Rows
-that are there already are compared, so a replay can be stopped and run again, and one that
-computes other bits says so.
+that are there already are compared, so that one that computes other bits says so.
 
-A replay that begins in the middle of the log first restores each entity's state as it was there:
-from the rows of the database, if its watermark says that it knows all before; else by computing
-from the log's beginning without storing.
+    fetch ─► decode ─► load what is not at hand ─► kernel ─► store, with the progress
+                                                       └── the next run meanwhile
+
+Whatever fails and may pass (a store that is away, an entity that another job has settled elsewhere)
+ends the pass over the range, and the next pass begins at the recorded progress, with the state that
+the rows there tell: the same as after a kill.
 """
 
 from __future__ import annotations
@@ -14,291 +16,234 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
-from threading import Event
-from typing import Any
+from time import monotonic
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from pipelines.backfill import BackfillSink
 from pipelines.decode import Decoder
-from pipelines.errors import BrokerUnavailable, PipelineError, StateConflict
-from pipelines.fetch import MAX_RECORDS, fetch_runs
-from pipelines.offline import OfflineSink
+from pipelines.errors import (
+    BrokerUnavailable,
+    StateConflict,
+    StoreUnavailable,
+    WatermarkMoved,
+)
+from pipelines.fetch import MAX_RECORDS
+from pipelines.progress import Progress, ReplayProgress
+from pipelines.ranges import Range, Wanted
+from pipelines.reading import Stop, read_range
 from pipelines.runs import Batch, Run
-from pipelines.topics import Topic, describe
+from pipelines.throttle import Throttle
 from pipelines.windows import WindowTable
-from registry.definitions import Catalog, Source
+from registry.definitions import Catalog
+from registry.keys import key_values
 from registry.program import compile_program
 from registry.row import Origin
 
-POLL_SECONDS = 1.0
-PEEK_SECONDS = 0.2
-"""How long to look for records at an offset where there may be none."""
-
 CAPACITY = 100_000
-SILENT_SECONDS = 30.0
-"""A broker that gives no record for so long before the end is reached is not answering."""
+"""Of how many entities the windows are at hand."""
 
+PAUSE_SECONDS = 0.5
+FAILURES = 20
+PATIENCE_SECONDS = 300.0
+"""When to give up: after more failures without progress than a coincidence, and longer than a store
+takes that is started anew."""
 
-class TimesUnknown(PipelineError):
-    """The broker does not know where a time is in the log."""
-
-    def __init__(self, topic: str, partition: int) -> None:
-        super().__init__(
-            f"{topic}[{partition}]: this broker does not find offsets by time; name the range by "
-            "--from-offset and --to-offset"
-        )
-
-
-class LogBegins(PipelineError):
-    """The state at the range's start cannot be known."""
-
-    def __init__(self, topic: str, partition: int, start: int, earliest: int) -> None:
-        super().__init__(
-            f"{topic}[{partition}]: the state before offset {start} is not in the database, and "
-            f"the log begins at {earliest}, after its ticks began: begin at {earliest} with "
-            "--from-offset, into a database without these rows, or use a database that has them"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """Offsets of one partition, from `start` up to, not including, `end`.
-
-    `warm_from` is where reading begins: before `start` when the state has to be computed.
-    """
-
-    source: Source
-    topic: Topic
-    partition: int
-    start: int
-    end: int
-    warm_from: int
-
-    @property
-    def offsets(self) -> int:
-        return max(0, self.end - self.warm_from)
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What to replay; times are record timestamps in milliseconds UTC, None for no bound."""
-
-    sources: Collection[str] = ()
-    entities: Collection[str] = ()
-    partition: int | None = None
-    from_offset: int | None = None
-    to_offset: int | None = None
-    from_ms: int | None = None
-    to_ms: int | None = None
+PASSING = (StoreUnavailable, BrokerUnavailable, WatermarkMoved, StateConflict)
 
 
 @dataclass(slots=True)
 class Done:
-    """What a replay has done; `offsets` of the ranges it has read."""
+    """What was done of ranges: `offsets` read, rows computed, and how many of those are new.
+
+    `keys` are the message keys that were met, when only some are wanted. `waits` says what the
+    replay waits for.
+    """
 
     offsets: int = 0
     rows: int = 0
     new_rows: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
+    keys: set[str] = field(default_factory=set)
+    waits: str | None = None
+
+    @classmethod
+    def sum(cls, parts: Sequence[Done]) -> Done:
+        """What several have done together."""
+        total = cls()
+        for part in parts:
+            total.offsets += part.offsets
+            total.rows += part.rows
+            total.new_rows += part.new_rows
+            total.rejected += part.rejected
+            total.keys |= part.keys
+            total.waits = total.waits or part.waits
+        return total
 
 
-Progress = Callable[[Done], None]
+Tell = Callable[[Done], None]
 
 
+@dataclass(frozen=True, slots=True)
 class Replay:
-    """Replays into the database at `postgres` what `kafka` holds."""
+    """Replays ranges of what `kafka` holds into the database at `postgres`.
 
-    def __init__(
-        self, kafka: str, postgres: str, catalog: Catalog, max_records: int = MAX_RECORDS
-    ) -> None:
-        self._kafka = kafka
-        self._postgres = postgres
-        self._catalog = catalog
-        self._max_records = max_records
+    It gives way to the workers whose heartbeats are in the Redis servers `heartbeats`.
+    """
 
-    async def ranges(self, wanted: Wanted) -> list[Range]:
-        """The ranges of each partition. Raises `PipelineError` where a state cannot be known."""
-        sources = [
-            source
-            for source in self._catalog.sources.values()
-            if not wanted.sources or source.name in wanted.sources
-        ]
-        topics = await asyncio.to_thread(describe, self._kafka, [s.topic for s in sources])
-        ranges = []
-        async with self._consumer() as consumer:
-            for source in sources:
-                topic = topics[source.topic]
-                partitions = range(topic.partitions)
-                for partition in partitions if wanted.partition is None else [wanted.partition]:
-                    found = await self._range(consumer, source, topic, partition, wanted)
-                    if found.end > found.start:
-                        ranges.append(found)
-        return ranges
+    kafka: str
+    postgres: str
+    catalog: Catalog
+    wanted: Wanted
+    heartbeats: tuple[str, ...] = ()
+    max_records: int = MAX_RECORDS
 
-    async def run(
-        self, ranges: Sequence[Range], wanted: Wanted, progress: Progress, stop: Event
-    ) -> Done:
-        """Replay ranges one after the other, until done or `stop` is set."""
-        done = Done()
-        for part in ranges:
-            if stop.is_set():
-                break
-            await self._replay(part, wanted, done, progress, stop)
-        return done
+    def run(self, part: Range, tell: Tell, stop: Stop) -> Done:
+        """Replay a range until it is done or `stop` is set, telling what is done after each run.
 
-    async def _range(
-        self,
-        consumer: AIOKafkaConsumer,
-        source: Source,
-        topic: Topic,
-        partition: int,
-        wanted: Wanted,
-    ) -> Range:
-        tp = TopicPartition(topic.name, partition)
-        earliest = (await consumer.beginning_offsets([tp]))[tp]
-        end = await self._end(consumer, tp, topic)
-        start = max(earliest, wanted.from_offset or 0)
-        if wanted.from_ms is not None:
-            start = max(start, await self._at(consumer, tp, topic, wanted.from_ms, end))
-        if wanted.to_offset is not None:
-            end = min(end, wanted.to_offset)
-        if wanted.to_ms is not None:
-            end = min(end, await self._at(consumer, tp, topic, wanted.to_ms, end))
-        warm_from = start
-        if start > earliest and not self._known_up_to(source, topic, partition, start):
-            if earliest > 0:
-                raise LogBegins(topic.name, partition, start, earliest)
-            warm_from = earliest
-        return Range(source, topic, partition, start, end, warm_from)
-
-    async def _end(self, consumer: AIOKafkaConsumer, tp: TopicPartition, topic: Topic) -> int:
-        """The end of a partition now.
-
-        A broker may name the last batch instead of the end (Tansu does), so what is there is read.
+        Raises what no waiting mends, and what has not passed in `PATIENCE_SECONDS`.
         """
-        told: int = (await consumer.end_offsets([tp]))[tp]
-        runs = await self._peek(consumer, tp, topic, told)
-        return runs[-1].next_offset if runs else told
+        return asyncio.run(_RangeReplay(self, part, tell, stop).run())
 
-    async def _at(
-        self, consumer: AIOKafkaConsumer, tp: TopicPartition, topic: Topic, at_ms: int, end: int
-    ) -> int:
-        """The first offset with a record timestamp of at least `at_ms`, `end` if there is none.
+    def sink(self, part: Range) -> BackfillSink:
+        """Where the rows of a range go."""
+        name = part.source.name
+        schemas = [s.id for s in self.catalog.schemas.values() if s.source == name]
+        unseen = CAPACITY if part.blank else 0
+        return BackfillSink(self.postgres, schemas, part.replay, part.restores_since, unseen)
 
-        Raises `TimesUnknown` when the record that the broker names is from before.
-        """
-        found: Mapping[TopicPartition, Any] = await consumer.offsets_for_times({tp: at_ms})
-        if found[tp] is None:
-            return end
-        offset: int = found[tp].offset
-        runs = await self._peek(consumer, tp, topic, offset)
-        if runs and len(runs[0].timestamps) and runs[0].timestamps[0] < at_ms:
-            raise TimesUnknown(tp.topic, tp.partition)
-        return offset
 
-    async def _peek(
-        self, consumer: AIOKafkaConsumer, tp: TopicPartition, topic: Topic, offset: int
-    ) -> list[Run]:
-        """What is at an offset, as far as it comes at once."""
-        consumer.assign([tp])
-        consumer.seek(tp, offset)
-        ids = {topic.name: topic.topic_id}
-        return await fetch_runs(consumer, [tp], ids, PEEK_SECONDS, MAX_RECORDS)
+class _RangeReplay:
+    """One range on its way; as many passes as it takes."""
 
-    def _known_up_to(self, source: Source, topic: Topic, partition: int, start: int) -> bool:
-        """Whether the database has every row from before `start`."""
-        sink = OfflineSink(self._postgres, self._schemas(source))
-        try:
-            watermark = sink.watermarks(topic.topic_id, [partition]).get(partition, 0)
-        finally:
-            sink.close()
-        return watermark >= start
+    def __init__(self, replay: Replay, part: Range, tell: Tell, stop: Stop) -> None:
+        self._replay = replay
+        self._part = part
+        self._tell = tell
+        self._stop = stop
+        self._keys = {key.encode() for key in replay.wanted.entities}
+        self._progress = ReplayProgress(replay.postgres)
+        self._throttle = Throttle(replay.heartbeats)
+        self._done = Done()
+        self._read_from = part.read_from
+        self._begun = part.resumed
+        self._failures, self._failing_since = 0, 0.0
 
-    async def _replay(
-        self, part: Range, wanted: Wanted, done: Done, progress: Progress, stop: Event
-    ) -> None:
-        schema = self._catalog.schemas[self._catalog.writing[part.source.name]]
-        program = compile_program(self._catalog, schema)
-        restores = part.warm_from == part.start and part.start > 0
-        sink = BackfillSink(self._postgres, self._schemas(part.source), restores)
-        decoder = Decoder(part.source)
-        # states that cannot be restored must not be forgotten
-        capacity = CAPACITY if restores else sys.maxsize
-        windows = WindowTable(part.source, schema, program, capacity)
-        keys = {entity.encode() for entity in wanted.entities}
-
-        def store(run: Run) -> Batch:
-            ticks = decoder.decode(run.only(keys) if keys else run)
-            missing = windows.missing(ticks)
-            before = Origin(run.topic_id, run.partition, run.base_offset, 0)
-            windows.restore(missing, sink.load(part.source, missing, windows.depth, before))
-            batch = windows.apply(ticks)
-            if run.base_offset >= part.start:
-                conflicts = sink.store(batch)
-                if conflicts:
-                    raise StateConflict(len(conflicts), run.topic, run.partition)
-            return batch
-
-        try:
-            async for run in self._read(part, stop):
-                batch = await asyncio.to_thread(store, run)
-                done.offsets += run.next_offset - run.base_offset
-                if run.base_offset >= part.start:
-                    done.rows += len(batch)
-                    done.rejected.update(tick.reason for tick in batch.rejected)
-                done.new_rows += sink.inserted
-                sink.inserted = 0
-                progress(done)
-        finally:
-            sink.close()
-
-    async def _read(self, part: Range, stop: Event) -> AsyncIterator[Run]:
-        """The runs of a range, cut at its start and its end."""
-        tp = TopicPartition(part.topic.name, part.partition)
-        ids = {part.topic.name: part.topic.topic_id}
-        async with self._consumer() as consumer:
-            consumer.assign([tp])
-            consumer.seek(tp, part.warm_from)
-            following, silent = part.warm_from, 0.0
-            while following < part.end and not stop.is_set():
-                runs = await fetch_runs(consumer, [tp], ids, POLL_SECONDS, self._max_records)
-                silent = 0.0 if runs else silent + POLL_SECONDS
-                if silent >= SILENT_SECONDS:
-                    raise BrokerUnavailable(
-                        self._kafka, f"{tp.topic}[{tp.partition}] gives nothing at {following}"
-                    )
-                for run in runs:
-                    following = run.next_offset
-                    wanted = run.before(part.end)
-                    for piece in (wanted.before(part.start), wanted.since(part.start)):
-                        if piece.next_offset > piece.base_offset:
-                            yield piece
-
-    @asynccontextmanager
-    async def _consumer(self) -> AsyncIterator[AIOKafkaConsumer]:
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._kafka,
-            enable_auto_commit=False,
-            isolation_level="read_committed",
-            auto_offset_reset="earliest",
-            fetch_max_wait_ms=50,
+    async def run(self) -> Done:
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(PASSING),
+            wait=wait_random_exponential(0.1, max=5),
+            stop=self._gives_up,
+            before_sleep=self._say_why,
+            reraise=True,
         )
         try:
-            await consumer.start()
-        except KafkaError as error:
-            await consumer.stop()
-            raise BrokerUnavailable(self._kafka, str(error)) from None
-        try:
-            yield consumer
+            async for attempt in retrying:
+                with attempt:
+                    await asyncio.to_thread(self._go_back if self._begun else self._begin)
+                    await self._pass()
+        except PASSING:
+            if not self._stop.is_set():
+                raise
         finally:
-            await consumer.stop()
+            self._throttle.close()
+            self._progress.close()
+        return self._done
 
-    def _schemas(self, source: Source) -> list[int]:
-        return [
-            schema.id for schema in self._catalog.schemas.values() if schema.source == source.name
-        ]
+    def _begin(self) -> None:
+        part, wanted = self._part, self._replay.wanted
+        self._progress.begin(
+            part.replay,
+            part.topic,
+            part.partition,
+            wanted.arguments,
+            not wanted.entities,
+            Progress(part.start, part.start, part.restores_since),
+        )
+        self._begun = True
+
+    def _go_back(self) -> None:
+        """To what is stored; what was read beyond it is read again."""
+        part = self._part
+        begun = self._progress.unfinished(part.replay, part.topic.topic_id, part.partition)
+        self._part = part.since(part.start if begun is None else begun.next_offset)
+        self._done.offsets = self._part.read_from - self._read_from
+
+    def _gives_up(self, state: RetryCallState) -> bool:
+        patience = monotonic() - self._failing_since < PATIENCE_SECONDS
+        return self._stop.is_set() or (self._failures > FAILURES and not patience)
+
+    def _say_why(self, state: RetryCallState) -> None:
+        if not self._failures:
+            self._failing_since = monotonic()
+        self._failures += 1
+        error = None if state.outcome is None else state.outcome.exception()
+        self._done.waits = f"waiting: {error}"
+        self._tell(self._done)
+
+    # -- a pass over what is left of the range
+
+    async def _pass(self) -> None:
+        part, catalog = self._part, self._replay.catalog
+        schema = catalog.schemas[catalog.writing[part.source.name]]
+        # states that cannot be restored must not be forgotten
+        capacity = sys.maxsize if part.restores_since is None else CAPACITY
+        windows = WindowTable(part.source, schema, compile_program(catalog, schema), capacity)
+        sink = self._replay.sink(part)
+        decoder = Decoder(part.source)
+        storing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        storing.set_result(None)
+        try:
+            async with aclosing(self._read()) as runs:
+                async for run in runs:
+                    await self._give_way()
+                    if self._stop.is_set():
+                        break
+                    wanted = run.only(self._keys) if self._keys else run
+                    ticks = await asyncio.to_thread(decoder.decode, wanted)
+                    missing = windows.missing(ticks.entities)
+                    if missing:
+                        await storing  # what is restored may have to be stored first
+                        before = Origin(run.topic_id, run.partition, run.base_offset, 0)
+                        states = await asyncio.to_thread(
+                            sink.load, part.source, missing, windows.depth, before
+                        )
+                        windows.restore(missing, states)
+                    batch = await asyncio.to_thread(windows.apply, ticks)
+                    await storing
+                    storing = asyncio.create_task(self._store(sink, batch))
+            await storing
+        finally:
+            await asyncio.gather(storing, return_exceptions=True)
+            sink.close()
+
+    async def _store(self, sink: BackfillSink, batch: Batch) -> None:
+        done, run = self._done, batch.run
+        if run.base_offset >= self._part.start:
+            done.new_rows += await asyncio.to_thread(sink.store, batch)
+            done.rows += len(batch)
+            done.rejected.update(tick.reason for tick in batch.rejected)
+            self._failures = 0
+        if self._keys:
+            done.keys |= {key_values(name)[0] for name in batch.names}
+            done.keys |= {(tick.key or b"").decode(errors="replace") for tick in batch.rejected}
+        done.offsets += run.next_offset - run.base_offset
+        done.waits = None
+        self._tell(done)
+
+    def _read(self) -> AsyncGenerator[Run]:
+        replay = self._replay
+        return read_range(replay.kafka, self._part, replay.max_records, self._stop)
+
+    async def _give_way(self) -> None:
+        """Wait while live is behind."""
+        while not self._stop.is_set():
+            why = await asyncio.to_thread(self._throttle.why)
+            if why is None:
+                return
+            self._done.waits = f"paused: {why}"
+            self._tell(self._done)
+            await asyncio.sleep(PAUSE_SECONDS)

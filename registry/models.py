@@ -4,6 +4,7 @@
     tickwell.entities          every entity and the partition that is its home
     tickwell.watermarks        the next offset to read of each partition of a topic incarnation
     tickwell.rejected_ticks    every tick that was not counted, with its bytes and the reason
+    tickwell.replays           how far each replay is in each partition
     tickwell.topics            incarnations of topics, with their number of partitions
     tickwell.sources, feature_versions, row_schemas, active_versions, audit
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Double,
@@ -76,6 +78,23 @@ watermarks = Table(
     Column("partition", Integer, primary_key=True),
     Column("topic", Text, nullable=False),
     Column("next_offset", BigInteger, nullable=False),
+)
+
+replays = Table(
+    "replays",
+    metadata,
+    Column("replay", Text, primary_key=True),
+    Column("topic_id", Uuid, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("topic", Text, nullable=False),
+    Column("arguments", Text, nullable=False),
+    Column("every_entity", Boolean, nullable=False),
+    Column("restores_since", BigInteger),
+    Column("start_offset", BigInteger, nullable=False),
+    Column("next_offset", BigInteger, nullable=False),
+    Column("stored_to", BigInteger, nullable=False),
+    Column("began_at", DateTime(timezone=True), nullable=False, server_default=NOW),
+    Column("finished_at", DateTime(timezone=True)),
 )
 
 rejected_ticks = Table(

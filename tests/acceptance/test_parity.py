@@ -87,7 +87,7 @@ def test_by_time(running: Pipeline) -> None:
     running.produce("volume", [(b"A", volume(1)), (b"A", volume(2))])
     running.wait_drained("offline")
     time.sleep(1.1)
-    between = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
+    between = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     time.sleep(1.1)
     running.produce("volume", [(b"A", volume(3))])
     running.wait_drained("offline")

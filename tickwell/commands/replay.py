@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import time
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from threading import Event
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,12 +16,12 @@ from tickwell.errors import TickwellError
 from tickwell.settings import Settings
 
 if TYPE_CHECKING:
-    from pipelines.replay import Done, Range, Replay, Wanted
+    from pipelines.progress import ReplayProgress
+    from pipelines.ranges import Range
+    from pipelines.replay import Done, Replay
+    from registry.definitions import Catalog
 
-Time = Annotated[
-    datetime | None,
-    typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S.%f"]),
-]
+STOPPED = 130
 
 
 def replay(
@@ -31,58 +32,95 @@ def replay(
     partition: Annotated[int | None, typer.Option(min=0, help="Only this partition.")] = None,
     from_offset: Annotated[int | None, typer.Option(min=0, help="First offset.")] = None,
     to_offset: Annotated[int | None, typer.Option(min=0, help="Offset to stop before.")] = None,
-    from_time: Time = None,
-    to_time: Time = None,
+    from_time: Annotated[
+        str | None, typer.Option(help="First record time, as 2026-11-24T09:00:00Z.")
+    ] = None,
+    to_time: Annotated[str | None, typer.Option(help="Record time to stop before.")] = None,
+    cold: Annotated[
+        bool,
+        typer.Option("--cold", help="Begin with empty windows where the log's beginning is gone."),
+    ] = False,
+    jobs: Annotated[int, typer.Option(min=1, max=64, help="Partitions at a time.")] = 1,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin anew what was begun and stopped.")
+    ] = False,
+    no_throttle: Annotated[
+        bool, typer.Option("--no-throttle", help="Do not pause while live is behind.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell the ranges.")] = False,
 ) -> None:
-    """Compute rows anew from Kafka; rows that are there are compared. Times are UTC."""
-    from pipelines.replay import Replay, Wanted
-    from registry import catalog
-    from registry.database import connect
+    """Compute rows anew from Kafka; rows that are there are compared.
+
+    Stopped or killed, and started again with the same arguments, it goes on where it was.
+    """
+    from pipelines.progress import ReplayProgress
+    from pipelines.ranges import Wanted, plan
+    from pipelines.replay import Replay
 
     settings = Settings.load()
     settings.need("kafka", "postgres")
-    recorded = catalog.load(connect(settings.postgres))
-    unknown = set(source or []) - recorded.sources.keys()
-    if unknown:
-        raise TickwellError(
-            f"there is no source {', '.join(unknown)}; there are {', '.join(recorded.sources)}"
-        )
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what goes wrong is told below
+    catalog = _catalog(settings.postgres)
     wanted = Wanted(
-        sources=source or (),
-        entities=entity or (),
+        sources=_known(source or [], catalog),
+        entities=tuple(entity or ()),
         partition=partition,
         from_offset=from_offset,
         to_offset=to_offset,
-        from_ms=_milliseconds(from_time),
-        to_ms=_milliseconds(to_time),
+        from_ms=_milliseconds("--from-time", from_time),
+        to_ms=_milliseconds("--to-time", to_time),
+        cold=cold,
     )
-    asyncio.run(_replay(Replay(settings.kafka, settings.postgres, recorded), wanted, dry_run))
+    progress = ReplayProgress(settings.postgres)
+    try:
+        ranges = asyncio.run(plan(settings.kafka, progress, catalog, wanted, restart))
+        for part in ranges:
+            typer.echo(_told(part))
+        if dry_run or not ranges:
+            typer.echo("dry run: nothing was read" if ranges else "nothing to replay")
+            return
+        heartbeats = () if no_throttle else _heartbeats(settings)
+        work = Replay(settings.kafka, settings.postgres, catalog, wanted, heartbeats)
+        _replay(work, ranges, jobs, progress)
+    finally:
+        progress.close()
 
 
-async def _replay(work: Replay, wanted: Wanted, dry_run: bool) -> None:
-    ranges = await work.ranges(wanted)
-    for part in ranges:
-        warm = f", state computed from {part.warm_from}" if part.warm_from < part.start else ""
-        typer.echo(f"{part.topic.name}[{part.partition}]: {part.start} to {part.end - 1}{warm}")
-    if dry_run or not ranges:
-        typer.echo("nothing to replay" if not ranges else "dry run: nothing was read")
-        return
+def _replay(work: Replay, ranges: Sequence[Range], jobs: int, progress: ReplayProgress) -> None:
     stop = Event()
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    done = await _with_progress(work, ranges, wanted, stop)
+        signal.signal(number, lambda *_: stop.set())
+    done = _with_progress_bar(work, ranges, jobs, stop)
+    if not stop.is_set():
+        for part in ranges:
+            progress.finish(part.replay, part.topic.topic_id, part.partition)
     rejected = ", ".join(f"{n} {reason}" for reason, n in sorted(done.rejected.items()))
     typer.echo(
         f"{'stopped: ' if stop.is_set() else ''}{done.rows} rows computed, {done.new_rows} of them "
         f"new, the others there already and equal; rejected: {rejected or 'none'}"
     )
     if stop.is_set():
-        raise typer.Exit(130)
+        typer.echo("the same command goes on from here")
+        raise typer.Exit(STOPPED)
+    unknown = progress.without_rows(set(work.wanted.entities) - done.keys)
+    if unknown:
+        raise TickwellError(
+            f"no message in these ranges has the key {', '.join(sorted(unknown))}; --entity names "
+            "a message key, as AAPL, or P1 with all its positions"
+        )
 
 
-async def _with_progress(work: Replay, ranges: list[Range], wanted: Wanted, stop: Event) -> Done:
+def _told(part: Range) -> str:
+    text = f"{part.topic.name}[{part.partition}]: {part.begin} to {part.end - 1}"
+    if part.resumed:
+        percent = 100 * (part.start - part.begin) // (part.end - part.begin)
+        text += f", resumes at offset {part.start}, {percent} % was done"
+    if part.read_from < part.start:
+        text += f", state computed from {part.read_from}"
+    return text
+
+
+def _with_progress_bar(work: Replay, ranges: Sequence[Range], jobs: int, stop: Event) -> Done:
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -91,23 +129,78 @@ async def _with_progress(work: Replay, ranges: list[Range], wanted: Wanted, stop
         TimeRemainingColumn,
     )
 
+    from pipelines.jobs import run_in_jobs, run_ranges
+
     columns = (
         "replay",
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]:,.0f} offsets/s", style="dim"),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[waits]}", style="yellow"),
     )
     with Progress(*columns) as progress:
         began = time.monotonic()
-        task = progress.add_task("replay", total=sum(part.offsets for part in ranges), rate=0)
+        total = sum(part.offsets for part in ranges)
+        task = progress.add_task("replay", total=total, rate=0, waits="")
 
         def show(done: Done) -> None:
             rate = done.offsets / (time.monotonic() - began)
-            progress.update(task, completed=done.offsets, rate=rate)
+            progress.update(task, completed=done.offsets, rate=rate, waits=done.waits or "")
 
-        return await work.run(ranges, wanted, show, stop)
+        left = [part for part in ranges if part.offsets]
+        if jobs == 1 or len(left) < 2:
+            return run_ranges(work, left, show, stop)
+        return run_in_jobs(work, left, min(jobs, len(left)), show, stop)
 
 
-def _milliseconds(moment: datetime | None) -> int | None:
-    return None if moment is None else int(moment.replace(tzinfo=UTC).timestamp() * 1000)
+def _catalog(postgres: str) -> Catalog:
+    from sqlalchemy.exc import DBAPIError, ProgrammingError
+
+    from registry import catalog
+    from registry.database import connect
+
+    engine = connect(postgres, connect_args={"connect_timeout": 10})
+    try:
+        return catalog.load(engine)
+    except ProgrammingError:
+        raise TickwellError(
+            "the database has no tables of ours yet: run `tickwell migrate`"
+        ) from None
+    except DBAPIError as error:
+        raise TickwellError(
+            f"TICKWELL_POSTGRES: {str(error.orig).strip().splitlines()[0]}"
+        ) from None
+    finally:
+        engine.dispose()
+
+
+def _known(sources: Sequence[str], catalog: Catalog) -> tuple[str, ...]:
+    unknown = sorted(set(sources) - catalog.sources.keys())
+    if unknown:
+        raise TickwellError(
+            f"there is no source {', '.join(unknown)}; there are {', '.join(catalog.sources)}"
+        )
+    return tuple(sources)
+
+
+def _heartbeats(settings: Settings) -> tuple[str, ...]:
+    urls = tuple(url for url in (settings.redis, settings.redis_hot) if url)
+    if not urls:
+        typer.echo("TICKWELL_REDIS is not set: it is not seen whether this holds up live")
+    return urls
+
+
+def _milliseconds(option: str, text: str | None) -> int | None:
+    """The first millisecond that is not before a time."""
+    from pipelines.times import parse_rfc_3339
+
+    if text is None:
+        return None
+    nanoseconds = parse_rfc_3339(text)
+    if nanoseconds is None or nanoseconds < 0:
+        raise TickwellError(
+            f"{option} {text}: not a time since 1970 with its zone, as 2026-11-24T09:00:00Z or "
+            "2026-11-24T10:00:00+01:00"
+        )
+    return -(-nanoseconds // 10**6)
