@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from logging import CRITICAL, getLogger
 from multiprocessing import connection, get_context, parent_process
 from queue import Empty
@@ -57,7 +58,8 @@ def run_in_jobs(replay: Replay, ranges: Sequence[Range], jobs: int, tell: Tell, 
     # the longest first, so that the last job does not begin when the others are done
     order = sorted(range(len(ranges)), key=lambda place: -ranges[place].offsets)
     with ProcessPoolExecutor(jobs, context, _begin, (told, ended)) as pool:
-        places = {pool.submit(_run, replay, place, ranges[place]): place for place in order}
+        with _uninterrupted():
+            places = {pool.submit(_run, replay, place, ranges[place]): place for place in order}
         running = set(places)
         try:
             while running:
@@ -77,6 +79,19 @@ def run_in_jobs(replay: Replay, ranges: Sequence[Range], jobs: int, tell: Tell, 
     if failed:
         raise JobEnded(failed[0])
     return Done.sum(done)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Processes that are started here never get SIGINT, and this one gets it later.
+
+    Ctrl-C reaches the whole group of processes; the parent decides, and tells it by an event.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _outcome(future: Future[Done | str]) -> Done | str:
@@ -107,8 +122,6 @@ def _hear(told: Any, done: list[Done], running: set[int]) -> None:
 def _begin(told: Any, ended: Any) -> None:
     global _told, _stop
     _told, _stop = told, ended
-    # Ctrl-C reaches the whole group of processes; the parent decides, and says it by the event
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     getLogger("aiokafka").setLevel(CRITICAL)
     Thread(target=_end_with_parent, daemon=True).start()
 

@@ -59,6 +59,7 @@ def replay(
 
     settings = Settings.load()
     settings.need("kafka", "postgres")
+    from_ms, to_ms = _milliseconds("--from-time", from_time), _milliseconds("--to-time", to_time)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what goes wrong is told below
     catalog = _catalog(settings.postgres)
     wanted = Wanted(
@@ -67,8 +68,8 @@ def replay(
         partition=partition,
         from_offset=from_offset,
         to_offset=to_offset,
-        from_ms=_milliseconds("--from-time", from_time),
-        to_ms=_milliseconds("--to-time", to_time),
+        from_ms=from_ms,
+        to_ms=to_ms,
         cold=cold,
     )
     progress = ReplayProgress(settings.postgres)
