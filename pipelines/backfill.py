@@ -4,8 +4,11 @@ The order of a commit:
 
 1. The rows are copied into a temporary table of the session, which takes no lock.
 2. One statement, a call of `tickwell.store_replayed`, locks the replay's own progress, compares it,
-   inserts and advances: what `pipelines.offline` does with live's watermark. A replay that is
-   stopped or killed at any instant blocks nobody, and has rows and progress that agree.
+   inserts and advances. It begins and ends inside the server: a replay that is stopped or killed at
+   any instant blocks nobody, and has rows and progress that agree.
+
+In a partition that live was never at, as in an empty database, the rows are copied straight into
+the table, as `pipelines.offline` does it and with the same lock, which live can take from it.
 """
 
 from __future__ import annotations
@@ -15,8 +18,8 @@ from importlib.resources import files
 from typing import Any
 from uuid import UUID
 
-from pipelines.errors import StateConflict, WatermarkMoved
-from pipelines.copy_rows import stage_rows
+from pipelines.copy_rows import copy_rows, stage_rows
+from pipelines.errors import RowsThere, StateConflict, WatermarkMoved
 from pipelines.offline import rejected_columns, state_of, unsettled
 from pipelines.postgres import Database
 from pipelines.runs import Batch
@@ -26,6 +29,9 @@ from registry.row import Origin
 
 LOAD_BEFORE = files("pipelines").joinpath("sql/load_before.sql").read_text("utf-8")
 STORE_REPLAYED = files("pipelines").joinpath("sql/store_replayed.sql").read_text("utf-8")
+BEGIN_REPLAYED = files("pipelines").joinpath("sql/begin_replayed.sql").read_text("utf-8")
+FINISH_REPLAYED = files("pipelines").joinpath("sql/finish_replayed.sql").read_text("utf-8")
+STORE_REJECTED = files("pipelines").joinpath("sql/store_rejected.sql").read_text("utf-8")
 
 NO_OFFSET = 2**63 - 1
 
@@ -50,6 +56,7 @@ class BackfillSink:
         self._schemas = list(schemas)
         self._replay = replay
         self._unseen = unseen
+        self._alone = True
         self._since = NO_OFFSET if restores_since is None else restores_since
 
     def load(
@@ -108,28 +115,52 @@ class BackfillSink:
         `batch.run.base_offset`, `StateConflict` when an entity has got its home in another
         partition meanwhile, and `StoreUnavailable`.
         """
+        run = {
+            "replay": self._replay,
+            "source": batch.source.name,
+            "topic_id": str(UUID(bytes=batch.run.topic_id)),
+            "topic": batch.run.topic,
+            "partition": batch.run.partition,
+            "base": batch.run.base_offset,
+            "following": batch.run.next_offset,
+            "unsettled": unsettled(batch),
+            **rejected_columns(batch.rejected),
+        }
+        if self._alone:
+            try:
+                self._alone = self._copy(batch, run)
+            except RowsThere:
+                self._alone = False
+            if self._alone:
+                return len(batch)
         with self._database.cursor() as cursor:
             stage_rows(cursor, batch)
-            cursor.execute(
-                STORE_REPLAYED,
-                {
-                    "replay": self._replay,
-                    "source": batch.source.name,
-                    "topic_id": str(UUID(bytes=batch.run.topic_id)),
-                    "topic": batch.run.topic,
-                    "partition": batch.run.partition,
-                    "base": batch.run.base_offset,
-                    "following": batch.run.next_offset,
-                    "unsettled": unsettled(batch),
-                    **rejected_columns(batch.rejected),
-                },
-            )
+            cursor.execute(STORE_REPLAYED, run)
             progress, conflicts, inserted = cursor.fetchone()
-        if progress != batch.run.base_offset:
-            raise WatermarkMoved(progress)
-        if conflicts:
-            raise StateConflict(len(conflicts), batch.run.topic, batch.run.partition)
+        _check(batch, progress, conflicts)
         return int(inserted)
+
+    def _copy(self, batch: Batch, run: Mapping[str, Any]) -> bool:
+        """Store a batch by copying; returns whether it may, nothing being stored when not."""
+        with self._database.transaction() as cursor:
+            cursor.execute(BEGIN_REPLAYED, run)
+            alone, progress, conflicts = cursor.fetchone()
+            if not alone:
+                return False
+            _check(batch, progress, conflicts)
+            copy_rows(cursor, batch)
+            if batch.rejected:
+                cursor.execute(STORE_REJECTED, run)
+            cursor.execute(FINISH_REPLAYED, run)
+        return True
 
     def close(self) -> None:
         self._database.close()
+
+
+def _check(batch: Batch, progress: int | None, conflicts: Sequence[str]) -> None:
+    """Raises `WatermarkMoved` and `StateConflict`."""
+    if progress != batch.run.base_offset:
+        raise WatermarkMoved(progress)
+    if conflicts:
+        raise StateConflict(len(conflicts), batch.run.topic, batch.run.partition)

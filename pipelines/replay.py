@@ -204,7 +204,7 @@ class _RangeReplay:
                         break
                     wanted = run.only(self._keys) if self._keys else run
                     ticks = await asyncio.to_thread(decoder.decode, wanted)
-                    missing = windows.missing(ticks.entities)
+                    missing = windows.missing(ticks)
                     if missing:
                         await storing  # what is restored may have to be stored first
                         before = Origin(run.topic_id, run.partition, run.base_offset, 0)

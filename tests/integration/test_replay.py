@@ -315,7 +315,7 @@ else:
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_killed_at_any_instant_it_goes_on(running: Pipeline, jobs: int) -> None:
     chance = random.Random(jobs)
-    for seed in range(4):
+    for seed in range(12):
         produce(running, 1000, seed)
     dump = live(running)
     with empty_database(running) as empty:
@@ -327,7 +327,7 @@ def test_killed_at_any_instant_it_goes_on(running: Pipeline, jobs: int) -> None:
             with process.stdin as stdin:
                 pickle.dump((work_of(empty), left, jobs), stdin)
             wait_for("progress", lambda n=before: progress_of(empty) > n)
-            time.sleep(chance.uniform(0, 0.1))
+            time.sleep(chance.uniform(0, 0.05))
             kills += process.poll() is None
             process.kill()
             process.wait()

@@ -75,3 +75,38 @@ BEGIN
     WHERE replay = the_replay AND topic_id = the_topic AND partition = the_partition;
 END
 $$;
+
+-- The first step of storing a run of a replay by copying straight into the table, for a partition
+-- that live was never at. Like live it takes the partition's lock, so that a replay that is stopped in
+-- the middle can be fenced when live comes; it does not wait for it.
+--
+-- Returns whether the replay may go on by copying, and what `store_replayed` returns. The caller
+-- rolls back unless it may, the progress is `base`, and there are no conflicts.
+CREATE FUNCTION tickwell.begin_replayed(
+    the_replay text,
+    the_source text,
+    the_topic uuid,
+    the_partition integer,
+    base bigint,
+    unsettled text[],
+    OUT alone boolean,
+    OUT progress bigint,
+    OUT conflicts text[]
+)
+LANGUAGE plpgsql AS $$
+BEGIN
+    conflicts := '{}';
+    alone := pg_try_advisory_xact_lock(tickwell.partition_lock(the_topic, the_partition))
+        AND NOT EXISTS (
+            SELECT FROM tickwell.watermarks WHERE topic_id = the_topic AND partition = the_partition
+        );
+    IF NOT alone THEN
+        RETURN;
+    END IF;
+    SELECT next_offset INTO progress FROM tickwell.replays
+    WHERE replay = the_replay AND topic_id = the_topic AND partition = the_partition FOR UPDATE;
+    IF progress = base THEN
+        conflicts := tickwell.settle_entities(the_source, the_topic, the_partition, unsettled);
+    END IF;
+END
+$$;

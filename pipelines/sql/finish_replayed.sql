@@ -1,0 +1,3 @@
+UPDATE tickwell.replays
+SET next_offset = %(following)s, stored_to = greatest(stored_to, %(following)s)
+WHERE replay = %(replay)s AND topic_id = %(topic_id)s::uuid AND partition = %(partition)s
