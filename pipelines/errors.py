@@ -71,6 +71,13 @@ class TopicRecreated(PipelineError):
         super().__init__(f"{topic} was made anew: the worker starts again, from its beginning")
 
 
+class ConsumerEnded(PipelineError):
+    """The consumer ended by itself, without an error of its own."""
+
+    def __init__(self) -> None:
+        super().__init__("the Kafka consumer ended by itself; the worker starts again")
+
+
 class OffsetsWentBack(PipelineError):
     """A partition delivered offsets that were delivered before."""
 
@@ -88,6 +95,36 @@ class StateConflict(PipelineError):
         super().__init__(
             f"{entities} entities of {topic}[{partition}] changed in the store again and again "
             "while they were computed: does another worker run under another group name?"
+        )
+
+
+class WatermarkContended(PipelineError):
+    """Another worker keeps writing to the same partition."""
+
+    def __init__(self, topic: str, partition: int, moves: int) -> None:
+        super().__init__(
+            f"the watermark of {topic}[{partition}] moved {moves} times while one run was stored: "
+            "does another worker run under another group name?"
+        )
+
+
+class HistoryTooShort(PipelineError):
+    """Fewer ticks are kept than the longest window needs."""
+
+    def __init__(self, history: int, depth: int) -> None:
+        super().__init__(
+            f"a history of {history} ticks does not hold the longest window; set TICKWELL_HISTORY "
+            f"to at least {depth}"
+        )
+
+
+class StateOfOtherFields(PipelineError):
+    """A window state was written when its source had other fields."""
+
+    def __init__(self, source: str, entity: str, was: int, now: int) -> None:
+        super().__init__(
+            f"the state of {entity!r} in Redis has {was} bytes a tick, and {source} needs {now}: "
+            "the source had other fields when it was written; give the changed one another name"
         )
 
 

@@ -10,6 +10,7 @@ Computing a run again is harmless: ticks at or before an entity's stored origin 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from threading import Event
 from typing import Any
 
@@ -21,10 +22,12 @@ from pipelines.errors import (
     Stopped,
     StoreUnavailable,
     StoreWentBack,
+    WatermarkContended,
     WatermarkMoved,
 )
 from pipelines.runs import Batch, Run
 from pipelines.sink import Sink
+from pipelines.stall import PATIENCE, Stall
 from pipelines.windows import WindowTable
 from registry.definitions import RowSchema, Source
 from registry.program import Program
@@ -33,7 +36,8 @@ from registry.row import Origin
 logger = logging.getLogger(__name__)
 
 CONFLICTS = 20
-"""A conflict is settled by reloading once. This many in a row are no coincidence."""
+"""A conflict is settled by reloading once, and so is a watermark that another worker moved. This
+many in one run are no coincidence."""
 
 LONGEST_WAIT = 5.0
 """Seconds between attempts while the store is away."""
@@ -42,17 +46,29 @@ LONGEST_WAIT = 5.0
 class Materializer:
     """Brings the runs of one source into one store.
 
-    `retrying` says why the store refuses, None while it does not; any thread may read it.
+    A call to the store that takes longer than `patience` seconds counts as refused.
     """
 
     def __init__(
-        self, source: Source, schema: RowSchema, program: Program, sink: Sink, capacity: int
+        self,
+        source: Source,
+        schema: RowSchema,
+        program: Program,
+        sink: Sink,
+        capacity: int,
+        patience: float = PATIENCE,
     ) -> None:
         self._sink = sink
         self._source = source
         self._decoder = Decoder(source)
         self._windows = WindowTable(source, schema, program, capacity)
-        self.retrying: str | None = None
+        self._refused: str | None = None
+        self._stall = Stall(f"the {sink.name} store", patience)
+
+    @property
+    def retrying(self) -> str | None:
+        """Why the store refuses, None while it does not; any thread may read it."""
+        return self._refused or self._stall.reason
 
     def forget(self) -> None:
         """Forget every state; the next run loads them from the store. For a new generation."""
@@ -77,22 +93,25 @@ class Materializer:
             retry_error_callback=_stopped,
         )
         batch: Batch | None = retrying(self._materialize, run)
-        if self.retrying is not None:
+        if self._refused is not None:
             logger.info("the %s store answers again", self._sink.name)
-            self.retrying = None
+            self._refused = None
         return batch
 
     def _materialize(self, run: Run) -> Batch | None:
         """One attempt; conflicts are settled here, an absent store by the caller."""
+        conflicts: Sequence[str] = ()
         for _ in range(CONFLICTS):
             ticks = self._decoder.decode(run)
             try:
                 missing = self._windows.missing(ticks)
                 before = Origin(run.topic_id, run.partition, run.base_offset, 0)
-                states = self._sink.load(self._source, missing, self._windows.depth, before)
+                with self._stall.asked():
+                    states = self._sink.load(self._source, missing, self._windows.depth, before)
                 self._windows.restore(missing, states)
                 batch = self._windows.apply(ticks)
-                conflicts = self._sink.store(batch)
+                with self._stall.asked():
+                    conflicts = self._sink.store(batch)
             except WatermarkMoved as moved:
                 self._windows.forget(ticks.entities)
                 rest = self._rest(run, moved.watermark)
@@ -107,7 +126,9 @@ class Materializer:
             if not conflicts:
                 return batch
             self._windows.forget(ticks.entities)
-        raise StateConflict(len(conflicts), run.topic, run.partition)
+        if conflicts:
+            raise StateConflict(len(conflicts), run.topic, run.partition)
+        raise WatermarkContended(run.topic, run.partition, CONFLICTS)
 
     def _rest(self, run: Run, watermark: int | None) -> Run | None:
         """What of a run is past the store's watermark; None when nothing is.
@@ -123,9 +144,9 @@ class Materializer:
 
     def _say_why(self, state: RetryCallState) -> None:
         error = None if state.outcome is None else state.outcome.exception()
-        if self.retrying is None:
+        if self._refused is None:
             logger.warning("the %s store is away, waiting: %s", self._sink.name, error)
-        self.retrying = str(error)
+        self._refused = str(error)
 
 
 def _stopped(state: RetryCallState) -> Any:

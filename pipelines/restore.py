@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipelines.errors import StateConflict
-from pipelines.online import OnlineSink, Restored
+from pipelines.online import OnlineSink
+from pipelines.packing import Restored
 from pipelines.state import EntityState
 from registry.definitions import Source
 

@@ -15,7 +15,7 @@ from uuid import UUID
 import numpy as np
 
 from pipelines.kernel import RESET
-from pipelines.online import Restored
+from pipelines.packing import Restored
 from pipelines.postgres import Database
 from pipelines.state import EntityState, tick_dtype
 from pipelines.topics import Topic

@@ -59,6 +59,11 @@ def partitions_key(topic_id: bytes) -> str:
     return f"tw:partitions:{topic_id.hex()}"
 
 
+def incarnations_key(topic: str) -> str:
+    """The ids that a topic's name has had, the current one last."""
+    return f"tw:incarnations:{topic}"
+
+
 def worker_key(sink: str, instance: str) -> str:
     """The heartbeat (`registry.heartbeat`) of one worker process."""
     return f"tw:worker:{sink}:{instance}"

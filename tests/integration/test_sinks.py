@@ -23,10 +23,11 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.errors import StoreWentBack
+from pipelines.errors import StoreWentBack, TopicRecreated, WatermarkContended
 from pipelines.materializer import Materializer
 from pipelines.offline import OfflineSink
 from pipelines.online import OnlineSink
+from pipelines.packing import STATE_HEADER
 from pipelines.sink import Sink
 from pipelines.state import EntityState
 from pipelines.topics import Topic
@@ -82,7 +83,7 @@ def ticks(symbols: Sequence[str], n: int, first: int = 0) -> list[Record]:
 
 def redis_dump(url: str) -> dict[bytes, bytes]:
     with redis.Redis.from_url(url) as client:
-        keys = [key for key in client.keys("tw:*") if b":members:" not in key]
+        keys = [key for key in client.keys("tw:*") if client.type(key) == b"string"]
         return {key: client.get(key) for key in keys}
 
 
@@ -188,7 +189,7 @@ def test_the_ring_wraps(opened: Opened, redis_database: str) -> None:
         assert (state.count, state.fill) == (700, 700)
         assert state.ticks["seq"].tolist() == list(range(636, 700))
         with redis.Redis.from_url(redis_database) as client:
-            assert client.strlen(state_key("price", "A")) == 56 + 100 * 40
+            assert client.strlen(state_key("price", "A")) == STATE_HEADER.size + 100 * 40
 
 
 def test_rows_are_those_of_the_row_format(opened: Opened, redis_database: str) -> None:
@@ -368,3 +369,82 @@ def test_a_store_that_is_away_is_waited_for(opened: Opened, data: Path) -> None:
         assert row.origin.offset == 19
         state = opened(OnlineSink(url)).load(SOURCE, ["B"], 64, BEGIN)["B"]
         assert state.count == 10
+
+
+class Contended:
+    """A store whose watermark another worker moves by one each time that this one has computed."""
+
+    def __init__(self, sink: OnlineSink) -> None:
+        self._sink = sink
+        self.name = sink.name
+        self.load = sink.load
+
+    def store(self, batch: Any) -> Any:
+        offset = batch.run.base_offset
+        other = worker(self._sink)
+        other.materialize(batch.run.before(offset + 1), GO_ON)
+        return self._sink.store(batch)
+
+
+def test_a_watermark_that_never_stands_still_is_told(opened: Opened, redis_database: str) -> None:
+    (run,) = runs(ticks(["A"], 100), ())
+    sink: Any = Contended(opened(OnlineSink(redis_database)))
+    with pytest.raises(WatermarkContended, match=r"ticks.price\[0\] moved 20 times"):
+        worker(sink).materialize(run, GO_ON)
+
+
+NEW_ID = bytes(reversed(TOPIC_ID))
+
+
+def settled(sink: Any, topic_id: bytes) -> int:
+    partitions: int = sink.settle(Topic("ticks.price", topic_id, 1))
+    return partitions
+
+
+def test_a_run_of_an_incarnation_that_is_over_is_refused(
+    opened: Opened, redis_database: str
+) -> None:
+    """A worker was paused with a run at hand while its topic was made anew and read again."""
+    first, second = runs(ticks(["A", "B"], 20), (10,))
+    paused = opened(OnlineSink(redis_database))
+    assert settled(paused, TOPIC_ID) == 1
+    stale = worker(paused)
+    stale.materialize(first, GO_ON)
+
+    other = opened(OnlineSink(redis_database))
+    assert settled(other, NEW_ID) == 1
+    (anew,) = runs(ticks(["A"], 6, first=40), ())
+    worker(other).materialize(
+        replace(anew, topic_id=NEW_ID, base_offset=0, next_offset=6, offsets=np.arange(6)), GO_ON
+    )
+    before = redis_dump(redis_database)
+    with pytest.raises(TopicRecreated):
+        stale.materialize(second, GO_ON)
+    stale.forget()
+    with pytest.raises(TopicRecreated):
+        stale.materialize(second, GO_ON)
+    with pytest.raises(TopicRecreated):
+        settled(paused, TOPIC_ID)
+    assert redis_dump(redis_database) == before
+    assert settled(other, NEW_ID) == 1
+
+
+def test_a_store_that_says_nothing_counts_as_away(opened: Opened, data: Path) -> None:
+    """Stopped, not killed: the call hangs in it, and no error comes."""
+    with own_redis(data) as (process, url):
+        first, second = runs(ticks(["A", "B"], 20), (10,))
+        sink = opened(OnlineSink(url))
+        work = Materializer(SOURCE, SCHEMA, PROGRAM, sink, 1000, patience=0.2)
+        work.materialize(first, GO_ON)
+        os.kill(process.pid, signal.SIGSTOP)
+        try:
+            waiting = Thread(target=work.materialize, args=(second, GO_ON))
+            waiting.start()
+            while work.retrying is None:
+                time.sleep(0.01)
+            assert "has not answered for" in work.retrying
+        finally:
+            os.kill(process.pid, signal.SIGCONT)
+        waiting.join(60)
+        assert work.retrying is None
+        assert sink.watermarks(TOPIC_ID, [0]) == {0: 20}
