@@ -16,19 +16,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import tempfile
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Any
 
 from faust.types import TP
 
-from pipelines.errors import Stopped
+from pipelines.errors import ConsumerEnded, Stopped
+from pipelines.incarnations import Incarnations
 from pipelines.materializer import Materializer
+from pipelines.member import RunApp
 from pipelines.runs import Batch, Run
-from pipelines.transport import RunApp
+from pipelines.threads import DaemonExecutor
 from registry.definitions import Source
 
 logger = logging.getLogger(__name__)
@@ -45,9 +45,9 @@ class Pipeline:
 
     materializers: Mapping[str, Materializer]
     sources: Mapping[str, Source]
-    topic_ids: Mapping[str, bytes]
-    watermark: Callable[[str, int], int | None]
-    """The next offset that the store wants of (topic, partition)."""
+    incarnations: Incarnations
+    watermarks: Callable[[Iterable[TP]], Mapping[TP, int | None]]
+    """The next offset that the store wants of each partition."""
 
     stop: Event = field(default_factory=Event)
 
@@ -59,12 +59,15 @@ class SinkApp(RunApp):
     on_batch: Callable[[Run, Batch | None], None]
     failed: asyncio.Future[BaseException]
 
-    def watermark(self, tp: TP) -> int | None:
-        """The next offset that the store wants of a partition."""
-        return self.pipeline.watermark(tp.topic, tp.partition)
+    def watermarks(self, tps: Iterable[TP]) -> Mapping[TP, int | None]:
+        """The next offset that the store wants of each partition."""
+        return self.pipeline.watermarks(tps)
 
     def fail(self, error: BaseException) -> None:
-        """End the worker with this error."""
+        """End the worker with this error, if it is the first one."""
+        self.failed.get_loop().call_soon_threadsafe(self._fail, error)
+
+    def _fail(self, error: BaseException) -> None:
         if not self.failed.done():
             self.failed.set_result(error)
 
@@ -84,7 +87,6 @@ def create_app(
         group,
         broker=[f"tickwell://{server}" for server in bootstrap.split(",")],
         store="memory://",
-        datadir=tempfile.mkdtemp(prefix="tickwell-faust-"),
         web_enabled=False,
         topic_allow_declare=False,
         topic_disable_leader=True,
@@ -103,7 +105,7 @@ def create_app(
         tracer=None,
     )
     app.pipeline = pipeline
-    app.topic_ids = pipeline.topic_ids
+    app.incarnations = pipeline.incarnations
     app.on_batch = on_batch
     app.failed = asyncio.get_running_loop().create_future()
     for source in pipeline.sources.values():
@@ -115,32 +117,34 @@ def create_app(
 
 def _agent(app: SinkApp, materializer: Materializer) -> Any:
     """The agent of one source. Its work is done in a thread, so heartbeats go on."""
-    thread = ThreadPoolExecutor(1)
+    thread = DaemonExecutor(f"store {materializer.source}")
 
     async def materialize(stream: Any) -> None:
         loop = asyncio.get_running_loop()
         generation = None
-        # with auto-ack an exception that leaves an agent would ack the event
-        async for event in stream.noack().events():
-            # partitions may have been elsewhere in between, even if none was reported as revoked
-            if event.message.generation_id != generation:
-                generation = event.message.generation_id
-                materializer.forget()
-            run: Run = event.value
-            try:
+        at = "before its first run"
+        try:
+            # with auto-ack an exception that leaves an agent would ack the event
+            async for event in stream.noack().events():
+                # partitions may have been elsewhere meanwhile, even if none was reported as revoked
+                if event.message.generation_id != generation:
+                    generation = event.message.generation_id
+                    materializer.forget()
+                run: Run = event.value
+                at = f"at {run.topic}[{run.partition}], offset {run.base_offset}"
                 batch = await loop.run_in_executor(
                     thread, materializer.materialize, run, app.pipeline.stop
                 )
-            except Stopped:
-                return
-            except Exception as error:
-                # to go on would skip the run: the next one's ack would cover it
-                logger.exception(
-                    "%s[%d] cannot go on at offset %d", run.topic, run.partition, run.base_offset
-                )
-                app.fail(error)
-                return
-            app.on_batch(run, batch)
-            event.ack()
+                app.on_batch(run, batch)
+                event.ack()
+        except Stopped:
+            return
+        except Exception as error:
+            # to go on would skip the run: the next one's ack would cover it
+            logger.exception("%s cannot go on %s", materializer.source, at)
+            app.fail(error)
+            return
+        if not app.stopping:
+            app.fail(ConsumerEnded())
 
     return materialize

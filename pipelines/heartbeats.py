@@ -9,34 +9,32 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
-import redis
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
-from redis.retry import Retry
 
+from pipelines.errors import StoreUnavailable
 from pipelines.runs import Batch, Run
+from pipelines.warm import answers, open_warm
 from registry.heartbeat import Heartbeat, PartitionLag
 from registry.keys import WORKERS_KEY, worker_key
 
 SECONDS = 1.0
 EXPIRES_SECONDS = 10
+ANSWER_SECONDS = 0.7
+"""For a Redis to answer: beats must not wait for one that hangs until they count as ended."""
 
 
 class Heartbeats:
     """Counts what a worker does and tells it; safe to use from any thread.
 
-    `urls` are Redis servers. Both tiers are told, so that an outage of the warm one is heard of.
+    `urls` are Redis servers; `cluster` is that of them which is a cluster. Both tiers are told, so
+    that an outage of the warm one is heard of.
     """
 
-    def __init__(self, sink: str, instance: str, urls: Iterable[str]) -> None:
+    def __init__(
+        self, sink: str, instance: str, urls: Iterable[str], cluster: str | None = None
+    ) -> None:
         self._sink = sink
         self._instance = instance
-        self._stores: list[Any] = [
-            redis.Redis.from_url(
-                url, socket_timeout=1, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0)
-            )
-            for url in dict.fromkeys(urls)
-        ]
+        self._stores = [_Store(url, url == cluster) for url in dict.fromkeys(urls)]
         self._state, self._error, self._since = "starting", "", time.time()
         self._rows = 0
         self._rejected: Counter[str] = Counter()
@@ -78,20 +76,33 @@ class Heartbeats:
         packed = msgspec.json.encode(heartbeat)
         for store in self._stores:
             try:
-                if lag is None:
-                    _forget_the_dead(store)
-                with store.pipeline(transaction=False) as pipeline:
-                    name = worker_key(self._sink, self._instance)
-                    pipeline.set(name, packed, ex=EXPIRES_SECONDS)
-                    pipeline.sadd(WORKERS_KEY, f"{self._sink}:{self._instance}")
-                    pipeline.execute()
-            except RedisError:
+                store.tell(f"{self._sink}:{self._instance}", packed, first=lag is None)
+            except StoreUnavailable:
                 continue  # the sink, not the heartbeat, is who says that a store is away
         return heartbeat
 
 
-def _forget_the_dead(store: Any) -> None:
-    """Take out the names of workers whose heartbeats have ended."""
-    for worker in store.smembers(WORKERS_KEY):
-        if not store.exists(worker_key(*worker.decode().split(":", 1))):
-            store.srem(WORKERS_KEY, worker)
+class _Store:
+    """One Redis that is told, reached anew whenever it answers again."""
+
+    def __init__(self, url: str, cluster: bool) -> None:
+        self._url = url
+        self._cluster = cluster
+        self._client: Any = None
+
+    def tell(self, worker: str, packed: bytes, first: bool) -> None:
+        if self._client is None:
+            self._client = open_warm(self._url, self._cluster, ANSWER_SECONDS)
+        with answers():
+            if first:
+                self._forget_the_dead()
+            with self._client.pipeline(transaction=False) as pipeline:
+                pipeline.set(worker_key(*worker.split(":", 1)), packed, ex=EXPIRES_SECONDS)
+                pipeline.sadd(WORKERS_KEY, worker)
+                pipeline.execute()
+
+    def _forget_the_dead(self) -> None:
+        """Take out the names of workers whose heartbeats have ended."""
+        for worker in self._client.smembers(WORKERS_KEY):
+            if not self._client.exists(worker_key(*worker.decode().split(":", 1))):
+                self._client.srem(WORKERS_KEY, worker)

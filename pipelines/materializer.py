@@ -70,6 +70,11 @@ class Materializer:
         """Why the store refuses, None while it does not; any thread may read it."""
         return self._refused or self._stall.reason
 
+    @property
+    def source(self) -> str:
+        """The name of the source."""
+        return self._source.name
+
     def forget(self) -> None:
         """Forget every state; the next run loads them from the store. For a new generation."""
         self._windows.forget()

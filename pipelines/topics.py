@@ -68,6 +68,8 @@ def describe(bootstrap: str, names: Sequence[str]) -> dict[str, Topic]:
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise TopicMissing(name, bootstrap) from None
             raise BrokerUnavailable(bootstrap, error.args[0].str()) from None
+        except TimeoutError:
+            raise BrokerUnavailable(bootstrap, f"no answer in {TIMEOUT:g} s") from None
         topics[name] = Topic(name, _bytes(described.topic_id), len(described.partitions))
     return topics
 

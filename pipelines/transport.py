@@ -11,107 +11,39 @@ and monitoring stay Faust's. What is different, and why:
   as one offset, and its gap arithmetic commits past the run that follows a gap.
 - A full buffer blocks the drain loop. Faust's way, to pause the partition, leaves `getmany`
   waiting on the partitions that were active when it began.
-- An ack counts only in the generation that fetched the run.
+- Generations are counted here. Kafka gives the same number again to a member that joins anew
+  without a rebalance, and to a group that was forgotten; Faust tells old events by it.
+- Runs are delivered only while the topics are known to be those that the worker began with.
+- What ends in the background ends the worker: one that waits for a dead task looks alive.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
-from hashlib import sha256
 from typing import Any, ClassVar, cast
 
-import aiokafka
-import faust
-from aiokafka import TopicPartition
-from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, Message
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
-from pipelines.errors import OffsetsWentBack, StoreUnavailable
-from pipelines.fetch import fetch_runs
+from pipelines.errors import (
+    BrokerUnavailable,
+    ConsumerEnded,
+    OffsetsWentBack,
+    StoreUnavailable,
+    TopicMissing,
+)
+from pipelines.member import POLL_SECONDS, ConsumerThread, RebalanceListener, RunApp
 from pipelines.runs import Run
+from pipelines.threads import DaemonExecutor
 
 logger = logging.getLogger(__name__)
 
-FETCH_WAIT_MS = 50
-"""How long the broker may hold a fetch without data. Faust's 1,500 ms hold up the partitions of a
-node that have data while one that is drained waits."""
-
-POLL_SECONDS = 1.0
-"""How long to wait for data before looking whether the worker should stop."""
-
-
-class RunApp(faust.App):
-    """A Faust app that knows its topics' incarnations and where its store wants to go on."""
-
-    topic_ids: Mapping[str, bytes]
-
-    def watermark(self, tp: TP) -> int | None:
-        """The next offset that the store wants of a partition, None from the beginning. Blocks.
-
-        Raises `StoreUnavailable` while the store is away.
-        """
-        raise NotImplementedError
-
-    def fail(self, error: BaseException) -> None:
-        """End the worker: only a new start, or a person, can help."""
-        raise NotImplementedError
-
-
-def assignors(topic_ids: Mapping[str, bytes]) -> list[type[RoundRobinPartitionAssignor]]:
-    """How the group shares out partitions: in turn, under a name that tells the incarnations.
-
-    A static member that starts again gets its old assignment back without a rebalance, even one
-    from when a topic was not there. The coordinator rebalances when the group's protocol changes
-    its name, and a topic that was made anew changes this one. The plain assignor is for the moment
-    in which members of both names are in the group.
-    """
-    incarnations = b"".join(topic_ids[topic] for topic in sorted(topic_ids))
-    name = f"roundrobin-{sha256(incarnations).hexdigest()[:12]}"
-    named = type("NamedAssignor", (RoundRobinPartitionAssignor,), {"name": name})
-    return [named, RoundRobinPartitionAssignor]
-
-
-class ConsumerThread(driver.AIOKafkaConsumerThread):
-    """The thread in which aiokafka's consumer lives."""
-
-    app: RunApp
-
-    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
-        consumer = super()._create_worker_consumer(transport)
-        # the driver has no setting for these; the consumer reads them when it starts
-        consumer._fetch_max_wait_ms = FETCH_WAIT_MS
-        consumer._isolation_level = "read_committed"
-        consumer._partition_assignment_strategy = assignors(self.app.topic_ids)
-        return consumer
-
-    async def fetch(self, partitions: set[TP]) -> list[Run]:
-        return await self.call_thread(self._fetch, partitions)  # type: ignore[no-any-return]
-
-    async def _fetch(self, partitions: set[TP]) -> list[Run]:
-        # looked at here, in the thread: a rebalance may have begun since the call was queued
-        if not self.consumer.flow_active:
-            return []
-        consumer = self._ensure_consumer()
-        with consumer._subscription.fetch_context():
-            return await fetch_runs(consumer, partitions, self.app.topic_ids, POLL_SECONDS)
-
-    async def go_to(self, positions: Mapping[TP, int]) -> None:
-        await self.call_thread(self._go_to, positions)
-
-    async def _go_to(self, positions: Mapping[TP, int]) -> None:
-        consumer = self._ensure_consumer()
-        for tp, offset in positions.items():
-            if tp in consumer.assignment():
-                consumer.seek(TopicPartition(*tp), offset)
-
-    def end_offset(self, tp: TP) -> int | None:
-        """The end of what may be read, as of the last fetch: past it are open transactions."""
-        return self._ensure_consumer().last_stable_offset(TopicPartition(*tp))  # type: ignore[no-any-return]
+CONFIRM_SECONDS = 0.25
+"""Between look-ups of topics while runs wait for one."""
 
 
 class Consumer(driver.Consumer):
@@ -119,11 +51,14 @@ class Consumer(driver.Consumer):
 
     app: RunApp
     _thread: ConsumerThread
+    RebalanceListener: ClassVar[type[RebalanceListener]] = RebalanceListener
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._acked_to: dict[TP, int] = {}
+        self._acked_to: dict[TP, int] = {}  # to be committed
+        self._stored_to: dict[TP, int] = {}
         self._unpositioned: set[TP] = set()
         self._expected: dict[TP, int | None] = {}
+        self._lookups = DaemonExecutor("positions")
         super().__init__(*args, **kwargs)
 
     def _new_consumer_thread(self) -> ConsumerThread:
@@ -131,32 +66,55 @@ class Consumer(driver.Consumer):
 
     # -- positions
 
-    async def perform_seek(self) -> None:
-        """Faust calls this after every rebalance, before it lets events flow again."""
-        assignment = self.assignment()
-        self._unpositioned = set(assignment)
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """A new generation: nothing that was known of positions holds in it.
+
+        This is the first that the main thread hears of it. Later, as in `perform_seek`, the drain
+        loop of a worker that had no partitions could be ahead and begin at Kafka's offsets.
+        """
+        self._unpositioned = set(assigned)
+        self._expected.clear()
         self._acked_to.clear()
-        for tp in assignment:
+        self._stored_to.clear()
+        for tp in assigned:
             self._committed_offset[tp] = None
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    async def perform_seek(self) -> None:
+        """Nothing: the drain loop goes to the store's positions before it fetches."""
 
     async def _find_positions(self) -> None:
         """Go to where the store wants to go on; waits for the store as long as it takes."""
+        generation = self.app.consumer_generation_id
         wanted = set(self._unpositioned)
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(StoreUnavailable),
             wait=wait_random_exponential(0.05, max=5),
             sleep=self.sleep,
         ):
-            if self.should_stop or not self.flow_active:
+            if self._is_over(generation):
                 return
             with attempt:
-                positions = {
-                    tp: await asyncio.to_thread(self.app.watermark, tp) for tp in sorted(wanted)
-                }
+                positions = await asyncio.get_running_loop().run_in_executor(
+                    self._lookups, self.app.watermarks, sorted(wanted)
+                )
+        # another generation may have begun meanwhile: these are not its positions then
+        if self._is_over(generation):
+            return
         # offset 0 may be gone already: the broker then says so, and the earliest one is read
         await self._thread.go_to({tp: offset or 0 for tp, offset in positions.items()})
+        if self._is_over(generation):
+            return
         self._expected.update(positions)
         self._unpositioned -= wanted
+
+    def _is_over(self, generation: int) -> bool:
+        """Whether what was begun in a generation is to be dropped; its records come again."""
+        return (
+            self.should_stop
+            or not self.flow_active
+            or generation != self.app.consumer_generation_id
+        )
 
     # -- delivery
 
@@ -176,20 +134,33 @@ class Consumer(driver.Consumer):
                     continue
                 generation = self.app.consumer_generation_id
                 for run in await self._thread.fetch(partitions):
-                    # a run that is dropped here is fetched again: a rebalance ends with a seek
-                    if not self.flow_active or generation != self.app.consumer_generation_id:
+                    await self._confirm(generation)
+                    # a run that is dropped here is fetched again: its generation is over
+                    if self._is_over(generation):
                         break
                     message = self._to_message(TP(run.topic, run.partition), self._meet(run))
                     await self.wait_first(self.callback(message), self.suspend_flow.wait())
-        except self.consumer_stopped_errors:
-            if not self.app.should_stop:
-                raise
-        except asyncio.CancelledError:
-            if not self.app.should_stop:
-                raise
         except Exception as error:
-            logger.exception("the consumer cannot go on")
-            self.app.fail(error)
+            if not self.app.stopping:
+                logger.exception("the consumer cannot go on")
+                self.app.fail(error)
+        finally:
+            if not self.app.stopping:
+                self.app.fail(ConsumerEnded())
+
+    async def _confirm(self, generation: int) -> None:
+        """Wait until it is certain that the topics are still those that runs are taken for.
+
+        Raises `TopicRecreated` and `PartitionsChanged`.
+        """
+        incarnations = self.app.incarnations
+        while not (incarnations.certain or self._is_over(generation)):
+            try:
+                await asyncio.get_running_loop().run_in_executor(
+                    self._lookups, incarnations.confirm
+                )
+            except (BrokerUnavailable, TopicMissing):
+                await self.sleep(CONFIRM_SECONDS)
 
     def _meet(self, run: Run) -> Run:
         """The run, beginning where the one before it ended.
@@ -244,7 +215,7 @@ class Consumer(driver.Consumer):
         self._unacked_messages.discard(message)
         if message.generation_id != self.app.consumer_generation_id:
             return False
-        self._acked_to[message.tp] = message.offset + 1
+        self._acked_to[message.tp] = self._stored_to[message.tp] = message.offset + 1
         self._n_acked += 1
         return True
 
@@ -258,21 +229,16 @@ class Consumer(driver.Consumer):
     def _new_offset(self, tp: TP) -> int | None:
         return self._acked_to.pop(tp, None)
 
-    def acked_to(self, tp: TP) -> int | None:
-        """The next offset after the newest run that was stored, None before the first one."""
-        return self._acked_to.get(tp) or self._committed_offset[tp]
-
-    def expected(self, tp: TP) -> int:
-        """The next offset to be delivered."""
-        return self._expected.get(tp) or 0
+    def following(self, tp: TP) -> int:
+        """The next offset to be stored; 0 before a position is known."""
+        return self._stored_to.get(tp) or self._expected.get(tp) or 0
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Nothing: heartbeats tell lag and stalls; Faust's test takes a quiet topic for one."""
 
-    def end_offsets(self, tps: Iterable[TP]) -> dict[TP, int]:
-        """The ends of partitions as far as they are known."""
-        ends = {tp: self._thread.end_offset(tp) for tp in tps}
-        return {tp: end for tp, end in ends.items() if end is not None and end >= 0}
+    def ends(self) -> dict[TP, int]:
+        """The ends of the assigned partitions, as far as they are known."""
+        return self._thread.ends()
 
 
 class Transport(driver.Transport):

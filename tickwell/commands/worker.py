@@ -28,7 +28,8 @@ def worker(
     ] = None,
 ) -> None:
     """Bring ticks from Kafka into one store, until stopped."""
-    from pipelines.worker import WorkerOptions, run_worker
+    from pipelines.startup import WorkerOptions
+    from pipelines.worker import run_worker
 
     settings = Settings.load(instance=instance, metrics_port=metrics_port)
     settings.need("kafka", "redis", "redis_hot", "postgres")

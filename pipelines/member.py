@@ -1,0 +1,147 @@
+"""A member of a consumer group: the app, and the thread in which aiokafka's consumer lives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from typing import Any
+
+import aiokafka
+import faust
+from aiokafka import TopicPartition
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.errors import ConsumerStoppedError
+from aiokafka.protocol.fetch import FetchRequest
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+from pipelines.fetch import fetch_runs
+from pipelines.incarnations import Incarnations
+from pipelines.runs import Run
+
+FETCH_WAIT_MS = 50
+"""How long the broker may hold a fetch without data. Faust's 1,500 ms hold up the partitions of a
+node that have data while one that is drained waits."""
+
+POLL_SECONDS = 0.25
+"""How long to wait for data before looking whether the worker should stop."""
+
+
+class RunApp(faust.App):
+    """A Faust app that knows its topics' incarnations and where its store wants to go on."""
+
+    incarnations: Incarnations
+
+    def watermarks(self, tps: Iterable[TP]) -> Mapping[TP, int | None]:
+        """The next offset that the store wants of each partition, None from its beginning. Blocks.
+
+        Raises `StoreUnavailable` while the store is away.
+        """
+        raise NotImplementedError
+
+    def fail(self, error: BaseException) -> None:
+        """End the worker: only a new start, or a person, can help. From any thread."""
+        raise NotImplementedError
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was asked to stop; a crash is none of that."""
+        return bool(self._stopped.is_set())
+
+    def _crash(self, reason: BaseException) -> None:
+        # Faust marks its services as crashed, they stop, and nobody else is told
+        super()._crash(reason)
+        self.fail(reason)
+
+    def _create_directories(self) -> None:
+        """None: tables would need them, and there are no tables."""
+
+
+def assignors(topic_ids: Mapping[str, bytes]) -> list[type[RoundRobinPartitionAssignor]]:
+    """How the group shares out partitions: in turn, under a name that tells the incarnations.
+
+    A static member that starts again gets its old assignment back without a rebalance, even one
+    from when a topic was not there. The coordinator rebalances when the group's protocol changes
+    its name, and a topic that was made anew changes this one. The plain assignor is for the moment
+    in which members of both names are in the group.
+    """
+    incarnations = b"".join(topic_ids[topic] for topic in sorted(topic_ids))
+    name = f"roundrobin-{sha256(incarnations).hexdigest()[:12]}"
+    named = type("NamedAssignor", (RoundRobinPartitionAssignor,), {"name": name})
+    return [named, RoundRobinPartitionAssignor]
+
+
+class RebalanceListener(driver.ConsumerRebalanceListener):
+    """Tells Faust of assignments, each as a generation of its own."""
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        thread = self._thread
+        thread.app.consumer_generation_id += 1
+        await thread.on_partitions_assigned(
+            {TP(*tp) for tp in assigned}, thread.app.consumer_generation_id
+        )
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):
+    """The thread in which aiokafka's consumer lives."""
+
+    app: RunApp
+
+    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        # the driver has no setting for these; the consumer reads them when it starts
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        consumer._isolation_level = "read_committed"
+        consumer._partition_assignment_strategy = assignors(self.app.incarnations.ids)
+        self._notice_refusals(consumer)
+        return consumer
+
+    def _notice_refusals(self, consumer: aiokafka.AIOKafkaConsumer) -> None:
+        """A fetch that is refused may mean that a topic is gone; aiokafka tries again and again."""
+        client = consumer._client
+        send = client.send
+
+        async def noticing(node: Any, request: Any, **options: Any) -> Any:
+            response = await send(node, request, **options)
+            if isinstance(request, FetchRequest) and any(
+                code for _, partitions in response.topics for _, code, *_ in partitions
+            ):
+                self.app.incarnations.doubt()
+            return response
+
+        client.send = noticing
+
+    async def fetch(self, partitions: set[TP]) -> list[Run]:
+        return await self.call_thread(self._fetch, partitions)  # type: ignore[no-any-return]
+
+    async def _fetch(self, partitions: set[TP]) -> list[Run]:
+        # looked at here, in the thread: a rebalance may have begun since the call was queued
+        if not self.consumer.flow_active:
+            return []
+        consumer = self._ensure_consumer()
+        # these two work in the background; an error of theirs waits here to be asked for
+        consumer._coordinator.check_errors()
+        fetching = consumer._fetcher.error_future
+        if fetching.done():
+            fetching.result()
+            raise ConsumerStoppedError
+        with consumer._subscription.fetch_context():
+            return await fetch_runs(consumer, partitions, self.app.incarnations.ids, POLL_SECONDS)
+
+    async def go_to(self, positions: Mapping[TP, int]) -> None:
+        await self.call_thread(self._go_to, positions)
+
+    async def _go_to(self, positions: Mapping[TP, int]) -> None:
+        consumer = self._ensure_consumer()
+        for tp, offset in positions.items():
+            if tp in consumer.assignment():
+                consumer.seek(TopicPartition(*tp), offset)
+
+    def ends(self) -> dict[TP, int]:
+        """The end of what may be read, as of the last fetch: past it are open transactions."""
+        subscription = self._ensure_consumer()._subscription.subscription
+        assignment = None if subscription is None else subscription.assignment
+        if assignment is None:
+            return {}
+        ends = {TP(*tp): assignment.state_value(tp).lso for tp in assignment.tps}
+        return {tp: end for tp, end in ends.items() if end is not None and end >= 0}

@@ -1,0 +1,38 @@
+"""The last heartbeat of a worker as Prometheus metrics."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Gauge, start_http_server
+
+from registry.heartbeat import Heartbeat
+
+
+class Metrics:
+    """Served on `port` of 127.0.0.1. Raises OSError when it is taken."""
+
+    def __init__(self, port: int) -> None:
+        registry = CollectorRegistry()
+        self._rows = Gauge("tickwell_worker_rows", "Rows stored", registry=registry)
+        self._retrying = Gauge(
+            "tickwell_worker_retrying", "1 while the store refuses", registry=registry
+        )
+        self._lag = Gauge(
+            "tickwell_worker_lag_messages",
+            "Messages behind",
+            ["topic", "partition"],
+            registry=registry,
+        )
+        self._rejected = Gauge(
+            "tickwell_worker_rejected_ticks", "Rejected ticks", ["reason"], registry=registry
+        )
+        start_http_server(port, "127.0.0.1", registry)
+
+    def show(self, heartbeat: Heartbeat) -> None:
+        """Take over what a heartbeat says; partitions that are no longer this worker's go."""
+        self._rows.set(heartbeat.rows)
+        self._retrying.set(heartbeat.state == "retrying")
+        self._lag.clear()
+        for partition in heartbeat.lag:
+            self._lag.labels(partition.topic, partition.partition).set(partition.lag)
+        for reason, count in heartbeat.rejected.items():
+            self._rejected.labels(reason).set(count)
