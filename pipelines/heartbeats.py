@@ -81,6 +81,11 @@ class Heartbeats:
                 continue  # the sink, not the heartbeat, is who says that a store is away
         return heartbeat
 
+    def close(self) -> None:
+        """Close the connections."""
+        for store in self._stores:
+            store.close()
+
 
 class _Store:
     """One Redis that is told, reached anew whenever it answers again."""
@@ -100,6 +105,10 @@ class _Store:
                 pipeline.set(worker_key(*worker.split(":", 1)), packed, ex=EXPIRES_SECONDS)
                 pipeline.sadd(WORKERS_KEY, worker)
                 pipeline.execute()
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
 
     def _forget_the_dead(self) -> None:
         """Take out the names of workers whose heartbeats have ended."""

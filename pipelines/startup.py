@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Event
@@ -179,14 +180,12 @@ class Startup:
                 raise StoreUnavailable(f"Postgres: {error.orig}") from error
         else:
             try:
-                store = open_warm(options.redis, options.cluster)
-                with answers():
+                with closing(open_warm(options.redis, options.cluster)) as store, answers():
                     store.set(CATALOG_KEY, recorded.encode(catalog))
             except StoreUnavailable as error:
                 logger.warning("no copy of the catalog is kept: %s", error)
             return catalog
-        store = open_warm(options.redis, options.cluster)
-        with answers():
+        with closing(open_warm(options.redis, options.cluster)) as store, answers():
             copy = store.get(CATALOG_KEY)
         if copy is None:
             raise StoreUnavailable("Postgres is away, and Redis has no copy of the catalog yet")

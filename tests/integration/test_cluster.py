@@ -1,0 +1,92 @@
+"""The online sink on a Redis Cluster: whole, with a node that hangs, and gone."""
+
+from __future__ import annotations
+
+import gc
+import uuid
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+import redis
+
+from pipelines.errors import StoreUnavailable
+from pipelines.heartbeats import Heartbeats
+from pipelines.online import OnlineSink
+from pipelines.topics import Topic
+from registry.keys import WORKERS_KEY, row_key
+from registry.row import unpack
+from tests.cluster import Cluster, cluster
+from tests.integration.test_sinks import BEGIN, GO_ON, Opened, opened, ticks, worker
+from tests.logs import TOPIC_ID, runs
+from tests.unit.test_windows import SOURCE
+
+__all__ = ["opened"]
+NOBODY = "redis://127.0.0.1:1/0"
+SYMBOLS = [f"S{number}" for number in range(20)]
+
+
+@pytest.fixture(scope="module")
+def three(data: Path) -> Iterator[Cluster]:
+    with cluster(data / uuid.uuid4().hex) as made:
+        yield made
+    with warnings.catch_warnings():
+        # redis-py leaves the connections of a node that it looks up anew to the garbage collector
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+@pytest.mark.timeout(180)
+def test_a_cluster_with_a_node_that_hangs_is_waited_for(
+    opened: Opened, three: Cluster, redis_database: str
+) -> None:
+    """Its rows are those of a single server, and what a worker says of itself is heard."""
+    everything = list(runs(ticks(SYMBOLS, 300), (100, 200)))
+    sink = opened(OnlineSink(three.url, cluster=True))
+    assert sink.settle(Topic("ticks.price", TOPIC_ID, 1)) == 1
+    work, alone = worker(sink), worker(opened(OnlineSink(redis_database)))
+    for run in everything:
+        alone.materialize(run, GO_ON)
+    work.materialize(everything[0], GO_ON)
+    heartbeats = opened(Heartbeats("online", "one", [three.url], cluster=three.url))
+    heartbeats.beat(None, [])
+    for number, run in enumerate(everything[1:], 1):
+        three.pause(number)
+        waiting = Thread(target=work.materialize, args=(run, GO_ON))
+        waiting.start()
+        try:
+            while work.retrying is None:
+                waiting.join(0.01)
+                assert waiting.is_alive()
+            fresh = opened(OnlineSink(three.url, cluster=True))
+            with pytest.raises(StoreUnavailable):  # one that begins now, and asks all of them
+                fresh.load(SOURCE, SYMBOLS, 64, BEGIN)
+        finally:
+            three.resume(number)
+        waiting.join(60)
+        assert not waiting.is_alive()
+    with (
+        redis.RedisCluster.from_url(three.url) as client,
+        redis.Redis.from_url(redis_database) as single,
+    ):
+        for symbol in SYMBOLS:
+            row = client.get(row_key("price", symbol))
+            assert row == single.get(row_key("price", symbol))
+        assert unpack(row).origin.topic_id == TOPIC_ID
+        assert client.smembers(WORKERS_KEY) == {b"online:one"}
+
+
+def test_a_cluster_that_is_gone_is_no_end(opened: Opened, three: Cluster) -> None:
+    """None of its nodes answers; what redis-py raises then is no RedisError."""
+    gone: Any = OnlineSink(NOBODY, cluster=True)
+    with pytest.raises(StoreUnavailable):
+        gone.settle(Topic("ticks.price", TOPIC_ID, 1))
+    with pytest.raises(StoreUnavailable):
+        gone.watermarks(TOPIC_ID, [0])
+    gone.close()
+    heartbeats = Heartbeats("online", "one", [NOBODY], cluster=NOBODY)
+    heartbeats.beat(None, None)
+    heartbeats.close()
