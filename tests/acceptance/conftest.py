@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance.pipeline import Pipeline, pipeline
+from tickwell.embedded.postgres import postgres
+from tickwell.embedded.valkey import valkey
+from tickwell.process import Process, Spec
 
 
 @pytest.fixture
@@ -17,3 +22,23 @@ def running(
     """Topics, tables and an empty Redis; the test starts the workers."""
     with pipeline(tmp_path, kafka, redis_database, hot_redis, postgres_database) as made:
         yield made
+
+
+@pytest.fixture
+def services(data: Path) -> Iterator[dict[str, tuple[Process, str]]]:
+    """Stores of the test's own, which it may kill."""
+    place = data / uuid.uuid4().hex
+    made: dict[str, Callable[[], tuple[Spec, str]]] = {
+        "postgres": lambda: postgres(place / "postgres"),
+        "redis": lambda: valkey(place / "redis", "warm"),
+    }
+    with ExitStack() as stack:
+        found = {}
+        for name, make in made.items():
+            spec, url = make()
+            process = Process(spec)
+            process.start()
+            stack.callback(process.stop)
+            process.wait_ready()
+            found[name] = (process, url)
+        yield found

@@ -6,43 +6,22 @@ import json
 import os
 import signal
 import time
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
+import psutil
 import pytest
 
 from registry import migrations
 from registry.database import connect
+from registry.heartbeat import Heartbeat
+from registry.keys import worker_key
 from tests.acceptance.checks import assert_stores_match, expected
-from tests.acceptance.pipeline import pipeline, wait_for
+from tests.acceptance.pipeline import Pipeline, pipeline, wait_for
 from tickwell.embedded.ports import keep_port
-from tickwell.embedded.postgres import postgres
-from tickwell.embedded.valkey import valkey
-from tickwell.process import Process, Spec
-
-
-@pytest.fixture
-def services(data: Path) -> Iterator[dict[str, tuple[Process, str]]]:
-    """Stores of the test's own, which it may kill."""
-    place = data / uuid.uuid4().hex
-    made: dict[str, Callable[[], tuple[Spec, str]]] = {
-        "postgres": lambda: postgres(place / "postgres"),
-        "redis": lambda: valkey(place / "redis", "warm"),
-    }
-    with ExitStack() as stack:
-        found = {}
-        for name, make in made.items():
-            spec, url = make()
-            process = Process(spec)
-            process.start()
-            stack.callback(process.stop)
-            process.wait_ready()
-            found[name] = (process, url)
-        yield found
+from tickwell.process import Process
 
 
 @pytest.mark.timeout(300)
@@ -82,6 +61,50 @@ def test_each_store_in_turn(
             running.wait_drained("online", "offline")
             wait_for("all is well again", lambda: get(port)["status"] == "ok")
         assert_stores_match(running, "price", expected(running, "price"))
+
+
+@pytest.mark.timeout(300)
+def test_a_postgres_that_hangs(
+    services: dict[str, tuple[Process, str]], tmp_path: Path, kafka: str, hot_redis: str
+) -> None:
+    """Stopped, not killed: it keeps its connections and answers nothing. The worker says so, while
+    it works and while it begins, and ends when it is asked to."""
+    urls = {name: url for name, (_, url) in services.items()}
+    engine = connect(urls["postgres"])
+    migrations.upgrade(engine)
+    engine.dispose()
+    with pipeline(tmp_path, kafka, urls["redis"], hot_redis, urls["postgres"]) as running:
+        running.start_worker("offline")
+        running.produce("price", ticks(0))
+        running.wait_drained("offline")
+        server = psutil.Process(services["postgres"][0].pid)
+        stopped = [server, *server.children(recursive=True)]
+        for process in stopped:
+            process.suspend()
+        try:
+            running.produce("price", ticks(1))
+            for who in ("the offline store", "what the worker needs to begin"):
+                wait_for("it is told", lambda who=who: who in hangs(running))
+                worker = running.processes.pop("offline-one")
+                worker.terminate()
+                assert worker.wait(60) == 0
+                running.start_worker("offline")
+        finally:
+            for process in stopped:
+                process.resume()
+        running.wait_drained("offline")
+        ((rows,),) = running.query("SELECT count(*) FROM tickwell.feature_rows")
+        assert rows == 600
+
+
+def hangs(running: Pipeline) -> str:
+    """The error of the offline worker that runs now."""
+    with running.redis() as client:
+        packed = client.get(worker_key("offline", "one-offline"))
+    beat = msgspec.json.decode(packed, type=Heartbeat) if packed else None
+    if beat is None or beat.pid != running.processes["offline-one"].pid:
+        return ""
+    return beat.error if beat.state == "retrying" and "has not answered" in beat.error else ""
 
 
 def ticks(number: int) -> list[tuple[bytes, bytes]]:

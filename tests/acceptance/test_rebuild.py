@@ -21,7 +21,8 @@ from registry.keys import row_key, watermark_key
 from registry.row import unpack
 from tests.acceptance.checks import assert_stores_match, expected
 from tests.acceptance.pipeline import Pipeline, wait_for
-from tests.acceptance.test_kill import SYMBOLS, load, progress
+from tests.acceptance.load import SYMBOLS, load
+from tests.acceptance.test_kill import progress
 from tests.acceptance.test_outage import get
 from tests.oracle.messages import Record
 from tickwell.embedded.ports import keep_port

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from pipelines.errors import PipelineError
+from pipelines.incarnations import FRESH_SECONDS
 from pipelines.topics import ensure_topics
 from registry.keys import row_key
 from registry.row import unpack
@@ -25,19 +27,12 @@ def ticks(first: int, n: int) -> list[tuple[bytes, bytes]]:
 @pytest.mark.timeout(240)
 def test_a_topic_made_anew_is_read_from_its_beginning(running: Pipeline) -> None:
     """Windows go on, values do not step back, and every tick of the new topic has its row."""
-    admin = AdminClient({"bootstrap.servers": running.settings.kafka})
     topic = running.topic("price")
     running.start_worker("online")
     running.start_worker("offline")
     running.produce("price", ticks(0, 30))
     running.wait_drained("online", "offline")
-    old = running.topics[topic].topic_id
-    admin.delete_topics([topic])[topic].result()
-
-    def made_anew() -> bool:
-        return ensure_topics(running.settings.kafka, [topic], 4)[topic].topic_id != old
-
-    wait_for("the topic is there again", lambda: _try(made_anew))
+    make_anew(running, topic)
     for name in ("online", "offline"):
         process = running.processes.pop(f"{name}-one")
         assert process.wait(60) == 1  # it says why and ends; `up` and compose start it again
@@ -56,6 +51,42 @@ def test_a_topic_made_anew_is_read_from_its_beginning(running: Pipeline) -> None
 
 
 @pytest.mark.timeout(240)
+def test_a_topic_made_anew_while_its_workers_are_paused(running: Pipeline) -> None:
+    """It has more records than the old one had: a fetch from where they were is answered."""
+    topic = running.topic("price")
+    for name in ("online", "offline"):
+        running.start_worker(name)
+    running.produce("price", ticks(0, 30))
+    running.wait_drained("online", "offline")
+    old = running.topics[topic].topic_id
+    for name in ("online", "offline"):
+        running.processes[f"{name}-one"].send_signal(signal.SIGSTOP)
+    time.sleep(FRESH_SECONDS)
+    make_anew(running, topic)
+    running.produce("price", ticks(30, 60))
+    for name in ("online", "offline"):
+        process = running.processes.pop(f"{name}-one")
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(60) == 1
+        assert "made anew" in (running.logs / f"{name}-one.log").read_text()
+        running.start_worker(name)
+    running.wait_drained("online", "offline")
+    rows = running.query(
+        'SELECT topic_id = %s::uuid, "offset", fields[1] FROM tickwell.feature_rows'
+        " ORDER BY event_time, sequence",
+        old.hex(),
+    )
+    assert rows == [
+        *((True, offset, offset) for offset in range(30)),
+        *((False, offset, 30 + offset) for offset in range(60)),
+    ]
+    with running.redis() as client:
+        row = unpack(client.get(row_key("price", "A")))
+        assert client.get(f"tw:watermark:{old.hex()}:{row.origin.partition}") == b"30"
+    assert (row.origin.topic_id, row.origin.offset) == (running.topics[topic].topic_id, 59)
+
+
+@pytest.mark.timeout(240)
 def test_more_partitions_stop_the_workers(running: Pipeline) -> None:
     running.start_worker("offline")
     running.produce("price", ticks(0, 5))
@@ -69,6 +100,17 @@ def test_more_partitions_stop_the_workers(running: Pipeline) -> None:
         assert f"{topic} had 4 partitions and has 6" in log.read_text()
         log.write_text("")
         running.start_worker("offline")
+
+
+def make_anew(running: Pipeline, topic: str) -> None:
+    old = running.topics[topic].topic_id
+    admin = AdminClient({"bootstrap.servers": running.settings.kafka})
+    admin.delete_topics([topic])[topic].result()
+
+    def made_anew() -> bool:
+        return ensure_topics(running.settings.kafka, [topic], 4)[topic].topic_id != old
+
+    wait_for("the topic is there again", lambda: _try(made_anew))
 
 
 def _try(attempt: Callable[[], bool]) -> bool:
