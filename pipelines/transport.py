@@ -161,6 +161,9 @@ class Consumer(driver.Consumer):
                 )
             except (BrokerUnavailable, TopicMissing):
                 await self.sleep(CONFIRM_SECONDS)
+            else:
+                # this one began after the fetch; what was refused meanwhile is about later runs
+                return
 
     def _meet(self, run: Run) -> Run:
         """The run, beginning where the one before it ended.

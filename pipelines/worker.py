@@ -7,16 +7,18 @@ import logging
 import os
 import signal
 from threading import Event, Timer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.app import Pipeline, SinkApp, create_app
 from pipelines.errors import BrokerUnavailable, PipelineError, TopicMissing
 from pipelines.heartbeats import SECONDS, Heartbeats
 from pipelines.incarnations import LOOK_SECONDS, Incarnations
-from pipelines.metrics import Metrics
 from pipelines.startup import Startup, WorkerOptions
 from pipelines.threads import DaemonExecutor
 from registry.heartbeat import PartitionLag
+
+if TYPE_CHECKING:
+    from pipelines.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +28,12 @@ SHUTDOWN_SECONDS = 5.0
 
 def run_worker(options: WorkerOptions) -> int:
     """Work until SIGTERM or SIGINT; returns the exit code, 1 when only a new start can help."""
-    return asyncio.run(_Worker(options).run())
+    try:
+        worker = _Worker(options)
+    except PipelineError as error:
+        logger.error("%s", error)
+        return 1
+    return asyncio.run(worker.run())
 
 
 class _Worker:
@@ -39,7 +46,7 @@ class _Worker:
             [options.redis, options.redis_hot],
             cluster=options.redis if options.cluster else None,
         )
-        self._metrics = Metrics(options.metrics_port) if options.metrics_port else None
+        self._metrics = _serve_metrics(options.metrics_port) if options.metrics_port else None
         self._startup = Startup(options, self._stop)
         self._topics_wait: str | None = None
         self._app: SinkApp | None = None
@@ -169,6 +176,18 @@ class _Worker:
                 )
             )
         return lags
+
+
+def _serve_metrics(port: int) -> Metrics:
+    from pipelines.metrics import Metrics  # a twentieth of a start, for who asks for it
+
+    try:
+        return Metrics(port)
+    except OSError as error:
+        raise PipelineError(
+            f"no metrics can be served on port {port} ({error.strerror}): name another one as "
+            "TICKWELL_METRICS_PORT"
+        ) from None
 
 
 def _give_up(code: int) -> None:

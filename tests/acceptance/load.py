@@ -18,22 +18,22 @@ SYMBOLS = [f"S{number}" for number in range(40)]
 
 
 @contextmanager
-def load(running: Pipeline, pause: float = 0.05) -> Iterator[None]:
-    """Ticks all the while, a hundred every `pause` seconds."""
+def load(running: Pipeline, a_second: int = 2000) -> Iterator[None]:
+    """Ticks all the while, about so many; the oracle must follow afterwards."""
     stop = Event()
 
     def send() -> None:
         producer = running.producer(**{"linger.ms": 2})
         number = 0
         while not stop.is_set():
-            for _ in range(100):
+            for _ in range(a_second // 20):
                 symbol = SYMBOLS[number % len(SYMBOLS)]
                 now = time.time_ns() // 10**6
                 tick = {"symbol": symbol, "price": 100 + number % 97, "ts": now, "seq": number}
                 producer.produce(running.topic("price"), json.dumps(tick), symbol)
                 number += 1
             producer.poll(0)
-            stop.wait(pause)
+            stop.wait(0.05)
         assert producer.flush(60) == 0
 
     thread = Thread(target=send)
@@ -58,7 +58,7 @@ def reader(running: Pipeline) -> Iterator[list[str]]:
                 try:
                     rows = client.mget([row_key("price", symbol) for symbol in SYMBOLS])
                 except RedisError:  # it is being restarted
-                    stop.wait(pause)
+                    stop.wait(0.05)
                     continue
                 for symbol, packed in zip(SYMBOLS, rows, strict=True):
                     if packed is None:

@@ -98,7 +98,7 @@ class Pipeline:
             process.send_signal(signal.SIGCONT)
             process.terminate()
         for process in self.processes.values():
-            process.wait(30)
+            process.wait(PATIENCE)
         self.processes.clear()
 
     def run_tickwell(self, *arguments: str) -> str:

@@ -24,7 +24,7 @@ from registry.heartbeat import Heartbeat
 from registry.keys import worker_key
 from tests.acceptance.checks import assert_stores_match, expected
 from tests.acceptance.load import SYMBOLS, load, progress, reader
-from tests.acceptance.pipeline import Pipeline, pipeline, wait_for
+from tests.acceptance.pipeline import PATIENCE, Pipeline, pipeline, wait_for
 from tickwell.embedded.broker import broker, choose
 from tickwell.process import Process
 
@@ -58,7 +58,7 @@ def test_one_after_the_other(own: Pipeline, services: Services) -> None:
     for instance in ("one", "two"):
         own.start_worker("online", instance)
     own.start_worker("offline")
-    with load(own), reader(own) as steps_back:
+    with load(own, 400), reader(own) as steps_back:
         goes_on(own, "online", "offline")
         restart_in_turn(own)
         restart("kafka", services)
@@ -68,7 +68,7 @@ def test_one_after_the_other(own: Pipeline, services: Services) -> None:
         fill_redis(own)
         goes_on(own, "online", "offline")
     assert steps_back == []
-    with load(own):
+    with load(own, 400):
         give_back_an_older_redis(own, services)
         goes_on(own, "online")
     move_committed_offsets(own)
@@ -95,7 +95,7 @@ def restart_in_turn(running: Pipeline) -> None:
     for instance in ("one", "two"):
         process = running.processes.pop(f"online-{instance}")
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE) == 0
         running.start_worker("online", instance)
         wait_for("it is back", lambda i=instance: beat(running, "online", i).state == "running")
         goes_on(running, "online")

@@ -19,7 +19,7 @@ from registry.database import connect
 from registry.heartbeat import Heartbeat
 from registry.keys import worker_key
 from tests.acceptance.checks import assert_stores_match, expected
-from tests.acceptance.pipeline import Pipeline, pipeline, wait_for
+from tests.acceptance.pipeline import PATIENCE, Pipeline, pipeline, wait_for
 from tickwell.embedded.ports import keep_port
 from tickwell.process import Process
 
@@ -87,7 +87,7 @@ def test_a_postgres_that_hangs(
                 wait_for("it is told", lambda who=who: who in hangs(running))
                 worker = running.processes.pop("offline-one")
                 worker.terminate()
-                assert worker.wait(60) == 0
+                assert worker.wait(PATIENCE) == 0
                 running.start_worker("offline")
         finally:
             for process in stopped:

@@ -93,7 +93,7 @@ def stored_by_both(running: Pipeline, topic: Topic) -> dict[int, int] | None:
 def test_emptied_under_load_after_the_log_has_lost_its_beginning(running: Pipeline) -> None:
     for sink in ("online", "offline"):
         running.start_worker(sink)
-    with load(running, 0.5), reader(running, SYMBOLS) as steps_back:
+    with load(running, 200), reader(running, SYMBOLS) as steps_back:
         for sink in ("online", "offline"):
             wait_for("progress", lambda sink=sink: progress(running, sink) > 1000)
         deleted = delete_beginning(running)

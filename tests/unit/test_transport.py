@@ -1,0 +1,200 @@
+"""The drain loop between what a rebalance may change at any moment, without a broker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from threading import Event
+from typing import Any, ParamSpec
+
+import numpy as np
+import pytest
+from faust.types import TP
+
+from pipelines.app import Pipeline, SinkApp, create_app
+from pipelines.errors import ConsumerEnded, OffsetsWentBack, TopicMissing, TopicRecreated
+from pipelines.incarnations import Incarnations
+from pipelines.runs import Run
+from pipelines.topics import Topic
+
+P = ParamSpec("P")
+TOPIC = "ticks.price"
+TOPIC_ID = bytes(16)
+HERE = TP(TOPIC, 0)
+
+
+def run(base: int, following: int) -> Run:
+    offsets = np.arange(base, following)
+    values = [b"{}"] * len(offsets)
+    return Run(TOPIC, TOPIC_ID, 0, base, following, offsets, offsets, values, values)
+
+
+class Thread:
+    """In place of aiokafka's: gives the runs that it was given, then ends the loop."""
+
+    def __init__(self, app: SinkApp, *fetched: Any) -> None:
+        self.app = app
+        self.fetched = list(fetched)
+        self.went_to: list[Mapping[TP, int]] = []
+
+    async def fetch(self, partitions: set[TP]) -> list[Run]:
+        assert partitions == {HERE}
+        if not self.fetched:
+            self.app._stopped.set()
+            self.app.consumer._stopped.set()
+            return []
+        found = self.fetched.pop(0)
+        if callable(found):
+            found = found()
+        return [found]
+
+    async def go_to(self, positions: Mapping[TP, int]) -> None:
+        self.went_to.append(positions)
+
+
+class Fixed(Incarnations):
+    """Answers of the broker, one after the other, in place of a broker."""
+
+    def __init__(self, *answers: Exception | None) -> None:
+        super().__init__("nobody:1", {TOPIC: Topic(TOPIC, TOPIC_ID, 1)})
+        self.answers = list(answers)
+
+    def confirm(self) -> None:
+        answer = self.answers.pop(0)
+        if answer is not None:
+            raise answer
+
+
+def an_app() -> SinkApp:
+    def watermarks(tps: Iterable[TP]) -> Mapping[TP, int | None]:
+        return dict.fromkeys(tps, 5)
+
+    pipeline = Pipeline({}, {}, Fixed(), watermarks, Event())
+    made = create_app("group", "127.0.0.1:1", "one", pipeline, lambda run, batch: None)
+    made.finalize()
+    return made
+
+
+def in_a_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    @functools.wraps(test)
+    def call(*args: P.args, **kwargs: P.kwargs) -> None:
+        asyncio.run(test(*args, **kwargs))
+
+    return call
+
+
+def drained(app: SinkApp, *fetched: Any) -> tuple[Any, list[Any]]:
+    """The consumer, about to drain, and where its runs go."""
+    consumer: Any = app.consumer
+    delivered: list[Any] = []
+
+    async def deliver(message: Any) -> None:
+        delivered.append(message.value)
+
+    consumer.callback = deliver
+    consumer._thread.thread_loop.close()  # it was made, and never runs
+    consumer._thread = Thread(app, *fetched)
+    consumer._active_partitions = {HERE}
+    return consumer, delivered
+
+
+async def failure(app: SinkApp) -> BaseException:
+    return await asyncio.wait_for(app.failed, 10)
+
+
+@in_a_loop
+async def test_a_run_of_a_generation_that_is_over_is_dropped() -> None:
+    app = an_app()
+
+    def rebalanced() -> Run:
+        app.consumer_generation_id += 1
+        return run(0, 5)
+
+    consumer, delivered = drained(app, rebalanced, run(5, 9))
+    await consumer._drain_messages(consumer)
+    assert [run.base_offset for run in delivered] == [5]
+
+
+@in_a_loop
+async def test_positions_that_a_rebalance_outran_are_looked_up_again() -> None:
+    app = an_app()
+    consumer, _ = drained(app)
+    asked: list[list[TP]] = []
+
+    def watermarks(tps: Iterable[TP]) -> Mapping[TP, int | None]:
+        asked.append(list(tps))
+        if len(asked) == 1:
+            app.consumer_generation_id += 1
+        return dict.fromkeys(tps, 5)
+
+    app.watermarks = watermarks  # type: ignore[method-assign]
+    consumer._unpositioned = {HERE}
+    await consumer._find_positions()
+    assert (consumer._unpositioned, consumer._thread.went_to) == ({HERE}, [])
+    await consumer._find_positions()
+    assert (consumer._unpositioned, consumer._thread.went_to) == (set(), [{HERE: 5}])
+    assert consumer.following(HERE) == 5
+
+
+@in_a_loop
+async def test_what_retention_has_deleted_lies_inside_a_run() -> None:
+    app = an_app()
+    consumer, delivered = drained(app, run(5, 7), run(9, 11), run(3, 5))
+    consumer._unpositioned = {HERE}
+    await consumer._drain_messages(consumer)
+    assert [(run.base_offset, run.next_offset) for run in delivered] == [(5, 7), (7, 11)]
+    assert isinstance(await failure(app), OffsetsWentBack)
+
+
+@in_a_loop
+async def test_a_doubtful_topic_is_looked_up_before_its_runs_are_delivered() -> None:
+    app = an_app()
+    consumer, delivered = drained(app, run(0, 5), run(5, 7))
+    incarnations = Fixed(TopicMissing(TOPIC, ""), None, TopicRecreated(TOPIC))
+    incarnations.doubt()
+    app.incarnations = incarnations
+    await consumer._drain_messages(consumer)
+    assert [run.base_offset for run in delivered] == [0]
+    assert isinstance(await failure(app), TopicRecreated)
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, OSError])
+@in_a_loop
+async def test_a_loop_that_ends_by_itself_ends_the_worker(error: type[BaseException]) -> None:
+    app = an_app()
+
+    def ends() -> Run:
+        raise error
+
+    consumer, _ = drained(app, ends)
+    with contextlib.suppress(asyncio.CancelledError):
+        await consumer._drain_messages(consumer)
+    told = await failure(app)
+    assert isinstance(told, OSError if error is OSError else ConsumerEnded)
+
+
+@in_a_loop
+async def test_a_service_of_faust_that_crashes_ends_the_worker() -> None:
+    """As its thread does where a commit is refused for good."""
+    app = an_app()
+    reason = OSError("no more")
+    consumer, _ = drained(app)
+    await consumer.crash(reason)
+    assert await failure(app) is reason
+
+
+@in_a_loop
+async def test_an_ack_of_a_generation_that_is_over_counts_for_nothing() -> None:
+    app = an_app()
+    consumer, _ = drained(app)
+    old = consumer._to_message(HERE, run(0, 5))
+    app.consumer_generation_id += 1
+    new = consumer._to_message(HERE, run(5, 9))
+    assert not consumer.ack(old)
+    assert list(consumer._filter_tps_with_pending_acks()) == []
+    assert consumer.ack(new)
+    assert consumer._new_offset(HERE) == 9
+    assert consumer._new_offset(HERE) is None
+    assert consumer.following(HERE) == 9
