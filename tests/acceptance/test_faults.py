@@ -199,10 +199,7 @@ def some_ticks(number: int) -> list[tuple[bytes, bytes]]:
 
 @pytest.mark.timeout(300)
 def test_paused_and_back_with_its_partitions(running: Pipeline) -> None:
-    """What a worker remembers from before is not what is stored when its partitions return.
-
-    The watermark is right then, and no partition counts as revoked: only the generation tells.
-    """
+    """What a worker remembers from before is not what is stored when its partitions return."""
     for sink in ("online", "offline"):
         running.start_worker(sink)
     running.produce("price", some_ticks(0))

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from threading import Event
+from types import SimpleNamespace
 from typing import Any, ParamSpec
 
 import numpy as np
 import pytest
 from faust.types import TP
 
-from pipelines.app import Pipeline, SinkApp, create_app
+from pipelines.app import Pipeline, SinkApp, _agent, create_app
 from pipelines.errors import ConsumerEnded, OffsetsWentBack, TopicMissing, TopicRecreated
 from pipelines.incarnations import Incarnations
 from pipelines.runs import Run
@@ -198,3 +199,28 @@ async def test_an_ack_of_a_generation_that_is_over_counts_for_nothing() -> None:
     assert consumer._new_offset(HERE) == 9
     assert consumer._new_offset(HERE) is None
     assert consumer.following(HERE) == 9
+
+
+@in_a_loop
+async def test_nothing_that_is_remembered_outlives_a_generation() -> None:
+    """Partitions may have been elsewhere in between, even if none was reported as revoked."""
+    app = an_app()
+    happened: list[str] = []
+
+    def materialize(run: Run, stop: Event) -> None:
+        happened.append(f"run {run.base_offset}")
+
+    materializer: Any = SimpleNamespace(
+        source="price", forget=lambda: happened.append("forget"), materialize=materialize
+    )
+
+    async def events() -> AsyncIterator[Any]:
+        for generation, base in ((1, 0), (1, 5), (2, 9), (2, 12)):
+            message = SimpleNamespace(generation_id=generation)
+            yield SimpleNamespace(message=message, value=run(base, base + 1), ack=lambda: None)
+
+    stream: Any = SimpleNamespace(noack=lambda: SimpleNamespace(events=events))
+    await _agent(app, materializer)(stream)
+    assert happened == ["forget", "run 0", "run 5", "forget", "run 9", "run 12"]
+    # a stream that ends while nobody asked for it leaves its topic unread
+    assert isinstance(await failure(app), ConsumerEnded)
