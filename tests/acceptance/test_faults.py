@@ -179,10 +179,10 @@ def move_committed_offsets(running: Pipeline) -> None:
 
         def done(request: Any = request, group: str = group) -> bool:
             try:
-                admin.alter_consumer_group_offsets(request)[group].result()
+                altered = admin.alter_consumer_group_offsets(request)[group].result()
             except KafkaException:  # its members have not been forgotten yet
                 return False
-            return True
+            return all(partition.error is None for partition in altered.topic_partitions)
 
         wait_for("the group is empty", done)
         running.start_worker(sink)
