@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from threading import Event
 from typing import Any, Literal, TypeVar
 
@@ -22,10 +24,12 @@ from pipelines.errors import (
     PartitionsChanged,
     StoreUnavailable,
 )
+from pipelines.filling import Filling
 from pipelines.incarnations import Incarnations
 from pipelines.materializer import Materializer
 from pipelines.offline import OfflineSink
 from pipelines.online import OnlineSink
+from pipelines.rebuild import Done, Rebuild
 from pipelines.relay import Relay
 from pipelines.sink import Sink
 from pipelines.stall import Stall
@@ -39,11 +43,14 @@ from registry.definitions import Catalog
 from registry.keys import CATALOG_KEY
 from registry.partitions import attach_ahead
 from registry.program import compile_program
+from registry.rules import check_rejected_topic
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAINTENANCE_SECONDS = 3_600.0
+SAY_SECONDS = 10.0
+"""How often the log tells how far a rebuild is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +58,7 @@ class WorkerOptions:
     """What a worker is told: addresses, its group and its name in it, and sizes.
 
     `history` is how many ticks Redis keeps of an entity, `capacity` of how many entities the
-    windows are kept at hand. With `metrics_port` Prometheus metrics are served on 127.0.0.1.
+    windows are kept at hand. With `metrics_port` Prometheus metrics are served on `metrics_host`.
     """
 
     sink: Literal["online", "offline"]
@@ -66,6 +73,7 @@ class WorkerOptions:
     capacity: int = 100_000
     cluster: bool = False
     metrics_port: int | None = None
+    metrics_host: str = "127.0.0.1"
 
 
 class Startup:
@@ -79,10 +87,15 @@ class Startup:
         self._preparing = Stall("what the worker needs to begin")
         self._positions_wait: str | None = None
         self._finding_positions = Stall(f"the {options.sink} store")
+        self._filling: Filling | None = None
+        self._rebuilding: str | None = None
+        self._topics: list[Topic] = []
 
     @property
     def error(self) -> str | None:
         """Why the store, or something before it, does not answer; any thread may ask."""
+        if self._rebuilding is not None:
+            return "; ".join(filter(None, (self._rebuilding, self._waiting_for)))
         return (
             self._waiting_for
             or self._preparing.reason
@@ -101,7 +114,9 @@ class Startup:
             for source in catalog.sources.values()
             if source.name in catalog.writing
         }
+        check_rejected_topic(sources.values(), options.rejected_topic, "the registry")
         topics = self._wait(lambda: describe(options.kafka, list(sources)))
+        self._topics = list(topics.values())
         sinks: dict[str, Sink] = {}
         for topic, source in sources.items():
             schema = catalog.schemas[catalog.writing[source.name]]
@@ -119,6 +134,8 @@ class Startup:
             sinks = dict.fromkeys(sources, self._sink(catalog, "positions"))
             self._start_relay()
             self._start_maintenance(engine)
+        else:
+            self._fill(catalog, {source.name: topics[topic] for topic, source in sources.items()})
 
         def watermarks(tps: Iterable[TP]) -> Mapping[TP, int | None]:
             try:
@@ -127,6 +144,9 @@ class Startup:
                         tp: sinks[tp.topic].watermarks(topics[tp.topic].topic_id, [tp.partition])
                         for tp in tps
                     }
+                    unknown = {tp.topic for tp, stored in found.items() if not stored}
+                    if self._filling is not None and unknown:
+                        self._filling.check([topics[topic] for topic in sorted(unknown)])
             except StoreUnavailable as error:
                 self._positions_wait = str(error)
                 raise
@@ -202,6 +222,35 @@ class Startup:
         settled = self._wait(lambda: sink.settle(topic))
         if settled != topic.partitions:
             raise PartitionsChanged(topic.name, settled, topic.partitions)
+
+    def _fill(self, catalog: Catalog, topics: Mapping[str, Topic]) -> None:
+        """Rebuild from Postgres what this Redis should have and has not; waits for both."""
+        options = self._options
+        sink = OnlineSink(options.redis, options.history, options.cluster)
+        rebuild = Rebuild(options.postgres, sink, catalog, options.history, self._stop)
+        said = 0.0
+
+        def say(done: Done) -> None:
+            nonlocal said
+            self._rebuilding = str(done) if done.entities else None
+            if self._rebuilding and time.monotonic() - said > SAY_SECONDS:
+                said = time.monotonic()
+                logger.info("%s", self._rebuilding)
+
+        for name, topic in topics.items():
+            self._wait(partial(rebuild.fill, catalog.sources[name], topic, say))
+            if self._rebuilding is not None:
+                logger.info("done %s", self._rebuilding)
+                self._rebuilding = None
+        self._filling = Filling(sink)
+
+    def confirm_filled(self) -> None:
+        """Look whether Redis was emptied since: its values are gone, and no tick may tell of it.
+
+        Raises `RedisEmptied`, and `StoreUnavailable` while Redis is away.
+        """
+        if self._filling is not None:
+            self._filling.check(self._topics)
 
     def _start_relay(self) -> None:
         options = self._options

@@ -10,7 +10,7 @@ from threading import Event, Timer
 from typing import TYPE_CHECKING, Any
 
 from pipelines.app import Pipeline, SinkApp, create_app
-from pipelines.errors import BrokerUnavailable, PipelineError, TopicMissing
+from pipelines.errors import BrokerUnavailable, PipelineError, StoreUnavailable, TopicMissing
 from pipelines.heartbeats import SECONDS, Heartbeats
 from pipelines.incarnations import LOOK_SECONDS, Incarnations
 from pipelines.startup import Startup, WorkerOptions
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+FILLING_LOOK_SECONDS = 1.0
 SHUTDOWN_SECONDS = 5.0
 """What Faust may take to stop. The store has what it has; nothing is lost by ending without."""
 
@@ -46,7 +47,7 @@ class _Worker:
             [options.redis, options.redis_hot],
             cluster=options.redis if options.cluster else None,
         )
-        self._metrics = _serve_metrics(options.metrics_port) if options.metrics_port else None
+        self._metrics = _serve_metrics(options) if options.metrics_port else None
         self._startup = Startup(options, self._stop)
         self._topics_wait: str | None = None
         self._app: SinkApp | None = None
@@ -91,7 +92,10 @@ class _Worker:
             options.group, options.kafka, options.instance, pipeline, self._heartbeats.count
         )
         app.finalize()
-        watching = asyncio.create_task(self._watch_topics(app, pipeline.incarnations))
+        watching = [
+            asyncio.create_task(self._watch_topics(app, pipeline.incarnations)),
+            asyncio.create_task(self._watch_filling(app)),
+        ]
         starting = asyncio.create_task(self._start(app))
         await asyncio.wait([waiting, app.failed], return_when=asyncio.FIRST_COMPLETED)
         code = 0
@@ -99,8 +103,8 @@ class _Worker:
             logger.error("%s", app.failed.result())
             code = 1
         self._stop.set()
-        watching.cancel()
-        starting.cancel()
+        for task in (*watching, starting):
+            task.cancel()
         giving_up = Timer(SHUTDOWN_SECONDS, _give_up, [code])
         giving_up.daemon = True
         giving_up.start()
@@ -141,6 +145,20 @@ class _Worker:
             else:
                 self._topics_wait = None
 
+    async def _watch_filling(self, app: SinkApp) -> None:
+        """A Redis that was emptied is noticed without a tick: its values are gone until then."""
+        looking = DaemonExecutor("filling")
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(FILLING_LOOK_SECONDS)
+            try:
+                await loop.run_in_executor(looking, self._startup.confirm_filled)
+            except StoreUnavailable:
+                continue  # the sink says so
+            except Exception as error:
+                app.fail(error)
+                return
+
     async def _beat(self) -> None:
         telling = DaemonExecutor("heartbeat")
         loop = asyncio.get_running_loop()
@@ -178,15 +196,15 @@ class _Worker:
         return lags
 
 
-def _serve_metrics(port: int) -> Metrics:
+def _serve_metrics(options: WorkerOptions) -> Metrics:
     from pipelines.metrics import Metrics  # a twentieth of a start, for who asks for it
 
     try:
-        return Metrics(port)
+        return Metrics(options.metrics_host, options.metrics_port or 0)
     except OSError as error:
         raise PipelineError(
-            f"no metrics can be served on port {port} ({error.strerror}): name another one as "
-            "TICKWELL_METRICS_PORT"
+            f"no metrics can be served on {options.metrics_host}:{options.metrics_port} "
+            f"({error.strerror}): name another port as TICKWELL_METRICS_PORT"
         ) from None
 
 

@@ -20,8 +20,8 @@ from pipelines.topics import Topic
 from registry.keys import row_key, watermark_key
 from registry.row import unpack
 from tests.acceptance.checks import assert_stores_match, expected
-from tests.acceptance.pipeline import Pipeline, wait_for
 from tests.acceptance.load import SYMBOLS, load
+from tests.acceptance.pipeline import Pipeline, wait_for
 from tests.acceptance.test_kill import progress
 from tests.acceptance.test_outage import get
 from tests.oracle.messages import Record

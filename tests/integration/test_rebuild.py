@@ -17,14 +17,18 @@ from hypothesis import strategies as st
 
 from pipelines import rebuild as module
 from pipelines import snapshot
+from pipelines.backfill import BackfillSink
+from pipelines.decode import Decoder
 from pipelines.errors import PartitionsChanged, StoreWentBack
 from pipelines.filling import Filling, RedisEmptied
 from pipelines.materializer import Materializer
-from pipelines.offline import BackfillSink, OfflineSink
+from pipelines.offline import OfflineSink
 from pipelines.online import OnlineSink
+from pipelines.progress import Progress, ReplayProgress
 from pipelines.rebuild import Done, PostgresBehind, Rebuild
 from pipelines.runs import Run
 from pipelines.topics import Topic
+from pipelines.windows import WindowTable
 from registry import catalog
 from registry.database import connect
 from registry.definitions import Catalog
@@ -34,7 +38,7 @@ from registry.program import compile_program
 from registry.row import Origin, unpack
 from tests.integration.test_sinks import GO_ON, empty, ticks, worker
 from tests.logs import TOPIC_ID, logs, runs
-from tests.unit.test_windows import SCHEMA, SOURCE
+from tests.unit.test_windows import PROGRAM, SCHEMA, SOURCE
 
 HISTORY = 64
 TOPIC = Topic("ticks.price", TOPIC_ID, 1)
@@ -183,8 +187,14 @@ def test_what_a_replay_wrote_beyond_the_watermark_does_not_count(stores: Stores)
     first, second = runs(ticks(SYMBOLS, 200), (100,))
     both(stores, [first])
     before = stores.rows()
-    backfill = worker(stores.keep(BackfillSink(stores.postgres, [SCHEMA.id], restores=True)))
-    backfill.materialize(second, GO_ON)
+    progress = stores.keep(ReplayProgress(stores.postgres))
+    progress.begin("beyond", TOPIC, 0, "", True, Progress(100, 100, 0))
+    backfill = stores.keep(BackfillSink(stores.postgres, [SCHEMA.id], "beyond", 0))
+    replayed, windows = Decoder(SOURCE).decode(second), WindowTable(SOURCE, SCHEMA, PROGRAM)
+    before_it = Origin(second.topic_id, 0, second.base_offset, 0)
+    missing = windows.missing(replayed)
+    windows.restore(missing, backfill.load(SOURCE, missing, windows.depth, before_it))
+    assert backfill.store(windows.apply(replayed)) == 100
     stores.flush()
     stores.rebuild().fill(SOURCE, TOPIC, quiet)
     assert stores.rows() == before

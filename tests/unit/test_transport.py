@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from dataclasses import replace
 from threading import Event
 from types import SimpleNamespace
 from typing import Any, ParamSpec
 
-import numpy as np
 import pytest
 from faust.types import TP
 
@@ -19,6 +19,7 @@ from pipelines.errors import ConsumerEnded, OffsetsWentBack, TopicMissing, Topic
 from pipelines.incarnations import Incarnations
 from pipelines.runs import Run
 from pipelines.topics import Topic
+from tests.logs import run_of
 
 P = ParamSpec("P")
 TOPIC = "ticks.price"
@@ -27,9 +28,11 @@ HERE = TP(TOPIC, 0)
 
 
 def run(base: int, following: int) -> Run:
-    offsets = np.arange(base, following)
+    offsets = range(base, following)
     values = [b"{}"] * len(offsets)
-    return Run(TOPIC, TOPIC_ID, 0, base, following, offsets, offsets, values, values)
+    return replace(
+        run_of(0, (base, following), offsets, offsets, values, values), topic_id=TOPIC_ID
+    )
 
 
 class Thread:
