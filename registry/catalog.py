@@ -78,8 +78,9 @@ def record(
                 connection.execute(insert(active_versions).values(name=name, version=version))
                 _audit(connection, actor, "activate", name, {"version": version})
         declared = _load(connection)
-        for source in declared.sources.values():
-            _record_schema(connection, source, definitions, declared, actor)
+        # new sources in the file's order: ids of row schemas are handed out by it
+        for name in dict.fromkeys([*known.sources, *(s.name for s in definitions.sources)]):
+            _record_schema(connection, declared.sources[name], definitions, declared, actor)
         catalog = _load(connection)
         create_views(connection, catalog)
     return catalog

@@ -31,7 +31,7 @@ from pipelines.topics import Topic
 from pipelines.windows import WindowTable
 from registry import catalog
 from registry.database import connect
-from registry.definitions import Catalog
+from registry.definitions import Catalog, FeatureVersion
 from registry.features_file import read
 from registry.keys import entity_id, row_key, watermark_key
 from registry.program import compile_program
@@ -230,9 +230,10 @@ def test_the_row_of_the_newest_tick_in_the_schema_that_is_written(stores: Stores
     both(stores, [first])
     engine = connect(stores.postgres)
     definitions = read()
-    fewer = tuple(f for f in definitions.features if f.name != "price_sma_5")
+    seven = FeatureVersion("price_sma_7", "1.0.0", ("symbol",), "mean(price, 7)", source="price")
+    more = (*definitions.features, seven)
     stores.catalog = catalog.record(
-        engine, msgspec.structs.replace(definitions, features=fewer), "test"
+        engine, msgspec.structs.replace(definitions, features=more), "test"
     )
     engine.dispose()
     writing = stores.catalog.schemas[stores.catalog.writing["price"]]
@@ -258,7 +259,7 @@ def test_the_row_of_the_newest_tick_in_the_schema_that_is_written(stores: Stores
     with redis.Redis.from_url(stores.redis_url) as client:
         a, b = (unpack(client.get(row_key("price", entity))) for entity in ("A", "B"))
     assert (a.origin.offset, a.schema_id, a.values) == (38, SCHEMA.id, (1, 2, 3, 4))
-    assert (b.origin.offset, b.schema_id, len(b.values)) == (39, writing.id, 3)
+    assert (b.origin.offset, b.schema_id, len(b.values)) == (39, writing.id, 5)
 
 
 def test_a_worker_that_remembers_what_was_lost(stores: Stores) -> None:
