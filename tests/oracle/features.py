@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
@@ -29,6 +29,11 @@ class Feature:
     function: str
     field: int
     n: int
+
+    @property
+    def depth(self) -> int:
+        """Ticks that must be there: n returns are of n + 1 prices."""
+        return self.n + 1 if self.function == "volatility" else self.n
 
 
 @dataclass(frozen=True)
@@ -55,12 +60,39 @@ class OracleRow:
 
 
 @dataclass
-class _Entity:
+class Entity:
+    """What is known of an entity: its newest tick, and what its windows remember.
+
+    `accepted` counts its ticks, `fill` those since its last reset; `seen` are the (ts, seq) that
+    make a duplicate, `window` the fields of the newest ticks, both oldest first.
+    """
+
     home: int
     newest: int
     same_time: int = 0
+    accepted: int = 0
+    fill: int = 0
     seen: list[tuple[int, int | None]] = field(default_factory=list)
     window: list[tuple[float, ...]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A tick that counts. `state` is its entity just after it, and moves on with the next one."""
+
+    entity: tuple[str, ...]
+    event_time: int
+    sequence: int
+    tick: Tick
+    origin: Origin
+    known_at: int
+    state: Entity
+
+
+@dataclass(frozen=True)
+class Rejected:
+    reason: str
+    origin: Origin
 
 
 @dataclass
@@ -82,80 +114,108 @@ def expect(
     `homes` says which partition an entity settled in where producers disagree; who is first there
     is a matter of arrival that the records do not tell.
     """
-    entities: dict[tuple[str, ...], _Entity] = {}
+    log = Log(source, homes)
     expected = Expected()
     for record in records:
-        for index, tick in read(record, source):
-            origin = (record.partition, record.offset, index)
-            if isinstance(tick, str):
-                expected.rejected[origin] = tick
-                continue
-            reason = _reason(tick, record, source, entities, homes or {})
-            if reason is not None:
-                expected.rejected[origin] = reason
-                continue
-            row = _accept(tick, record, origin, entities, features)
-            expected.rows[tick.entity].append(row)
+        for found in log.take(record):
+            if isinstance(found, Rejected):
+                expected.rejected[found.origin] = found.reason
+            else:
+                expected.rows[found.entity].append(_row(found, features))
     return expected
 
 
-def _reason(
-    tick: Tick,
-    record: Record,
-    source: SourceSpec,
-    entities: Mapping[tuple[str, ...], _Entity],
-    homes: Mapping[tuple[str, ...], int],
-) -> str | None:
-    if homes.get(tick.entity, record.partition) != record.partition:
-        return "wrong-partition"
-    known = entities.get(tick.entity)
-    if known is None:
+class Log:
+    """The records of a topic, taken one after the other, each partition in its order.
+
+    `entities` is what is known after the records so far; of each the `remembered` newest ticks.
+    """
+
+    def __init__(
+        self,
+        source: SourceSpec,
+        homes: Mapping[tuple[str, ...], int] | None = None,
+        remembered: int = 1024,
+    ) -> None:
+        self.entities: dict[tuple[str, ...], Entity] = {}
+        self._source = source
+        self._homes = homes or {}
+        self._remembered = remembered
+
+    def take(self, record: Record) -> Iterator[Accepted | Rejected]:
+        """What comes of the next record, tick by tick."""
+        for index, tick in read(record, self._source):
+            origin = (record.partition, record.offset, index)
+            reason = tick if isinstance(tick, str) else self._reason(tick, record)
+            if isinstance(tick, str) or reason is not None:
+                yield Rejected(str(reason), origin)
+            else:
+                yield self._accept(tick, record, origin)
+
+    def _reason(self, tick: Tick, record: Record) -> str | None:
+        if self._homes.get(tick.entity, record.partition) != record.partition:
+            return "wrong-partition"
+        known = self.entities.get(tick.entity)
+        if known is None:
+            return None
+        if known.home != record.partition:
+            return "wrong-partition"
+        if tick.seq is not None and (tick.tick_time, tick.seq) in known.seen:
+            return "duplicate"
+        if tick.tick_time < known.newest - self._source.skew_ns:
+            return "late"
         return None
-    if known.home != record.partition:
-        return "wrong-partition"
-    if tick.seq is not None and (tick.tick_time, tick.seq) in known.seen:
-        return "duplicate"
-    if tick.tick_time < known.newest - source.skew_ns:
-        return "late"
-    return None
+
+    def _accept(self, tick: Tick, record: Record, origin: Origin) -> Accepted:
+        known = self.entities.get(tick.entity)
+        if known is None:
+            known = Entity(home=record.partition, newest=tick.tick_time)
+            self.entities[tick.entity] = known
+        elif tick.tick_time > known.newest:
+            known.newest, known.same_time = tick.tick_time, 0
+        else:
+            known.same_time += 1
+        known.accepted += 1
+        known.seen.append((tick.tick_time, tick.seq))
+        del known.seen[:-REMEMBERED_FOR_DUPLICATES]
+        if tick.op == "reset":
+            known.fill = 0
+            known.window.clear()
+        else:
+            known.fill += 1
+            known.window.append(tick.fields)
+            del known.window[: -self._remembered]
+        return Accepted(
+            entity=tick.entity,
+            event_time=known.newest,
+            sequence=known.same_time,
+            tick=tick,
+            origin=origin,
+            known_at=record.timestamp_ms * 10**6,
+            state=known,
+        )
 
 
-def _accept(
-    tick: Tick,
-    record: Record,
-    origin: Origin,
-    entities: dict[tuple[str, ...], _Entity],
-    features: tuple[Feature, ...],
-) -> OracleRow:
-    known = entities.get(tick.entity)
-    if known is None:
-        known = entities[tick.entity] = _Entity(home=record.partition, newest=tick.tick_time)
-    elif tick.tick_time > known.newest:
-        known.newest, known.same_time = tick.tick_time, 0
-    else:
-        known.same_time += 1
-    known.seen = [*known.seen, (tick.tick_time, tick.seq)][-REMEMBERED_FOR_DUPLICATES:]
-    known.window = [] if tick.op == "reset" else [*known.window, tick.fields][-1024:]
+def _row(found: Accepted, features: tuple[Feature, ...]) -> OracleRow:
     return OracleRow(
-        entity=tick.entity,
-        event_time=known.newest,
-        sequence=known.same_time,
-        tick_time=tick.tick_time,
-        seq=tick.seq,
-        op=tick.op,
-        fields=tick.fields,
-        origin=origin,
-        known_at=record.timestamp_ms * 10**6,
-        values=tuple(evaluate(feature, known.window) for feature in features),
+        entity=found.entity,
+        event_time=found.event_time,
+        sequence=found.sequence,
+        tick_time=found.tick.tick_time,
+        seq=found.tick.seq,
+        op=found.tick.op,
+        fields=found.tick.fields,
+        origin=found.origin,
+        known_at=found.known_at,
+        values=tuple(evaluate(feature, found.state.window) for feature in features),
     )
 
 
 def evaluate(feature: Feature, window: list[tuple[float, ...]]) -> Value:
     """The feature over the last ticks of `window`; each is the tuple of a tick's fields."""
-    depth = feature.n + 1 if feature.function == "volatility" else feature.n
-    if len(window) < depth:
+    if len(window) < feature.depth:
         return Value("warming", None, 0.0)
-    values = [fields[feature.field] for fields in window[-depth:]]
+    values = [fields[feature.field] for fields in window[-feature.depth :]]
     if any(math.isnan(value) for value in values):
         return Value("undefined", None, 0.0)
     magnitude = max(abs(value) for value in values)

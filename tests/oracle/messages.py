@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 MAX_MESSAGE_BYTES = 262_144
@@ -66,33 +67,47 @@ class _NotFinite(float):
 
 def read(record: Record, source: SourceSpec) -> Iterator[tuple[int, Tick | str]]:
     """Each tick of the message with its place in it, or the reason why there is none."""
-    value = record.value
-    if value is not None and len(value) > MAX_MESSAGE_BYTES:
-        yield 0, "too-large"
+    elements = _elements(record.value)
+    if isinstance(elements, str):
+        yield 0, elements
         return
-    if _depth(value or b"") > MAX_DEPTH:
-        yield 0, "malformed"
-        return
-    try:
-        message = json.loads((value or b"").decode("utf-8"), parse_constant=_NotFinite)
-    except (ValueError, RecursionError):
-        yield 0, "malformed"
-        return
-    if isinstance(message, list):
-        if len(message) > MAX_ARRAY_TICKS:
-            yield 0, "too-large"
-            return
-        if not message:
-            yield 0, "malformed"
-            return
-        elements = list(enumerate(message))
-    else:
-        elements = [(0, message)]
-    for index, element in elements:
+    for index, element in enumerate(elements):
         try:
             yield index, _tick(element, record, source)
         except NotATickError as reason:
             yield index, str(reason)
+
+
+def texts(value: bytes | None) -> list[bytes | None]:
+    """The bytes of each tick of a message, by its place; a message that is none is one by itself.
+
+    The elements of an array are cut where commas stand at its own depth.
+    """
+    elements = _elements(value)
+    if value is None or isinstance(elements, str) or not value.lstrip(b" \t\r\n").startswith(b"["):
+        return [value]
+    cuts = [value.index(b"[")]
+    for at, depth in _depths(value):
+        if (depth == 1 and value[at] == ord(",")) or (depth == 0 and value[at] == ord("]")):
+            cuts.append(at)
+    return [value[start + 1 : end].strip(b" \t\r\n") for start, end in pairwise(cuts)]
+
+
+def _elements(value: bytes | None) -> list[Any] | str:
+    """The ticks of a message, not looked into yet, or the reason why it holds none."""
+    if value is not None and len(value) > MAX_MESSAGE_BYTES:
+        return "too-large"
+    if _depth(value or b"") > MAX_DEPTH:
+        return "malformed"
+    try:
+        message = json.loads((value or b"").decode("utf-8"), parse_constant=_NotFinite)
+    except (ValueError, RecursionError):
+        return "malformed"
+    if not isinstance(message, list):
+        return [message]
+    if len(message) > MAX_ARRAY_TICKS:
+        return "too-large"
+    return message or "malformed"
 
 
 def _tick(tick: Any, record: Record, source: SourceSpec) -> Tick:
@@ -158,20 +173,27 @@ def _tick(tick: Any, record: Record, source: SourceSpec) -> Tick:
 
 def _depth(value: bytes) -> int:
     """How deep arrays and objects are in each other, brackets in strings aside."""
-    deepest = depth = 0
+    if value.count(b"[") + value.count(b"{") <= MAX_DEPTH:
+        return 0  # not deeper than that, and no more is asked
+    return max((depth for _, depth in _depths(value)), default=0)
+
+
+def _depths(value: bytes) -> Iterator[tuple[int, int]]:
+    """Each place outside of strings, with how deep it is; a bracket as deep as what follows it."""
+    depth = 0
     in_string = escaped = False
-    for byte in value:
+    for at, byte in enumerate(value):
         if in_string:
             in_string = escaped or byte != ord('"')
             escaped = not escaped and byte == ord("\\")
-        elif byte == ord('"'):
+            continue
+        if byte == ord('"'):
             in_string = True
         elif byte in b"[{":
             depth += 1
-            deepest = max(deepest, depth)
         elif byte in b"]}":
             depth -= 1
-    return deepest
+        yield at, depth
 
 
 def _is_seq(seq: Any) -> bool:
