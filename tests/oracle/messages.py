@@ -126,7 +126,7 @@ def _tick(tick: Any, record: Record, source: SourceSpec) -> Tick:
             or min(text) < " "
         ):
             raise NotATickError("malformed")
-    if isinstance(tick["ts"], str) and _rfc_3339(tick["ts"]) is None:
+    if isinstance(tick["ts"], str) and rfc_3339(tick["ts"]) is None:
         raise NotATickError("malformed")
     if isinstance(operation, str) and operation not in ("trade", "reset"):
         raise NotATickError("unsupported-op")
@@ -214,12 +214,13 @@ def _double(number: int | float) -> float:
 def _nanoseconds(ts: int | str, unit: str) -> int:
     if isinstance(ts, int):
         return ts * UNIT_NS[unit]
-    time = _rfc_3339(ts)
+    time = rfc_3339(ts)
     assert time is not None
     return time
 
 
-def _rfc_3339(text: str) -> int | None:
+def rfc_3339(text: str) -> int | None:
+    """Nanoseconds UTC, None for what is not a time."""
     match = RFC_3339.fullmatch(text)
     if match is None:
         return None

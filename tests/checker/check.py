@@ -1,0 +1,118 @@
+"""The whole check, in order: log and Postgres, then Redis, then what readers saw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg2
+import redis
+from redis.exceptions import RedisError
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tests.checker.findings import Findings, NotCheckable
+from tests.checker.observations import Watched, check_observations, read_observations
+from tests.checker.online import check_redis, check_watermarks, redis_watermarks
+from tests.checker.relayed import Relayed
+from tests.checker.rows import Walked, walk
+from tests.checker.sources import read_sources
+from tests.checker.stored import rows_of_other_topics, watermarks
+from tests.checker.topics import Kafka, Topic
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a run's traces are. `topics` is by source and goes before what is recorded.
+
+    `history` is TICKWELL_HISTORY of the workers. `behind_seconds`: so long may a value be served as
+    `ok` while a newer tick is in Kafka, the server's limit and what it takes to notice.
+    """
+
+    kafka: str
+    redis: str
+    postgres: str
+    rejected_topic: str = "ticks.rejected"
+    topics: Mapping[str, str] = field(default_factory=dict)
+    history: int = 1024
+    observations: Sequence[Path] = ()
+    behind_seconds: float = 10.0
+
+
+def check(run: Run, bars: bool = True) -> Findings:
+    """Everything that can be said of a drained run. Raises `NotCheckable`."""
+    findings = Findings()
+    kafka = Kafka(run.kafka)
+    try:
+        with _postgres(run.postgres) as connection, redis.Redis.from_url(run.redis) as client:
+            sources = read_sources(connection, run.topics)
+            topics = {source.name: kafka.describe(source.spec.topic) for source in sources}
+            _must_be_whole(topics.values())
+            observations = read_observations(run.observations)
+            watched = Watched.of(observations)
+            relayed = Relayed(findings)
+            relayed.read(kafka, kafka.describe(run.rejected_topic))
+            walked: dict[str, Walked] = {}
+            with _progress(bars) as bar:
+                for source in sources:
+                    topic = topics[source.name]
+                    step = bar(topic.name, topic.offsets)
+                    walked[source.name] = walk(
+                        source, topic, kafka, connection, relayed, watched, findings, step
+                    )
+                    kept = watermarks(connection, topic.topic_id)
+                    check_watermarks("Postgres", kept, topic, findings)
+                relayed.end(list(topics.values()))
+                ids = [topic.topic_id for topic in topics.values()]
+                for topic_id, rows in rows_of_other_topics(connection, ids):
+                    findings.differ(
+                        "unexplained row", f"{rows} rows of the topic id {topic_id}, which is gone"
+                    )
+                step = bar("Redis", sum(len(each.newest) for each in walked.values()))
+                check_redis(client, walked, run.history, findings, step)
+            for topic in topics.values():
+                check_watermarks("Redis", redis_watermarks(client, topic), topic, findings)
+            behind = int(run.behind_seconds * 1e9)
+            check_observations(observations, watched, sources, behind, findings)
+    except (psycopg2.Error, RedisError) as error:
+        raise NotCheckable(f"a store does not answer: {str(error).strip()}") from None
+    return findings
+
+
+def _must_be_whole(topics: Iterable[Topic]) -> None:
+    """Raises `NotCheckable` where Kafka has forgotten the beginning of a log."""
+    for topic in topics:
+        for partition, begin in enumerate(topic.begins):
+            if begin:
+                raise NotCheckable(
+                    f"{topic.name}[{partition}] begins at offset {begin}: what came before is gone "
+                    "from Kafka, and with it the proof of what must be stored"
+                )
+
+
+@contextmanager
+def _postgres(url: str) -> Iterator[psycopg2.extensions.connection]:
+    """One consistent reading of everything."""
+    connection = psycopg2.connect(url)
+    try:
+        connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+        yield connection
+    finally:
+        connection.close()
+
+
+Bar = Callable[[str, int], Callable[[int], None]]
+
+
+@contextmanager
+def _progress(shown: bool) -> Iterator[Bar]:
+    """Bars on a terminal: (what, how many) to a function that is told of steps."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), transient=True, disable=not shown) as progress:
+
+        def bar(what: str, total: int) -> Callable[[int], None]:
+            task = progress.add_task(what, total=total)
+            return lambda steps: progress.advance(task, steps)
+
+        yield bar

@@ -1,0 +1,261 @@
+"""One topic's log held against its rows and rejected ticks in Postgres, side by side.
+
+Log and tables are walked in the same order, so that memory holds what is known of each entity and
+no tick twice.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.checker.arithmetic import STATUS, explain
+from tests.checker.findings import Findings, shown_time
+from tests.checker.observations import Watched
+from tests.checker.packed import entity_name, shown, split_member
+from tests.checker.relayed import Relayed
+from tests.checker.sources import Source
+from tests.checker.stored import (
+    InOrder,
+    StoredRejection,
+    StoredRow,
+    homes,
+    stored_rejections,
+    stored_rows,
+)
+from tests.checker.topics import Kafka, Topic
+from tests.oracle.features import Accepted, Entity, Log, Origin, Rejected
+from tests.oracle.messages import Record, Tick, texts
+
+NAN = float("nan")
+
+
+@dataclass
+class Newest:
+    """An entity after its last tick: that tick, what is remembered, and its rows by schema."""
+
+    event_time: int
+    sequence: int
+    known_at: int
+    origin: Origin
+    tick: Tick
+    state: Entity
+    rows: Mapping[int, StoredRow]
+
+
+@dataclass
+class Walked:
+    """What a topic's walk leaves for the check of Redis."""
+
+    source: Source
+    topic: Topic
+    newest: dict[str, Newest] = field(default_factory=dict)
+
+    @property
+    def members(self) -> dict[str, set[str]]:
+        """The entities under each message key, where the key is not all of an entity."""
+        found: dict[str, set[str]] = {}
+        for entity in self.newest:
+            message_key, member = split_member(entity)
+            if member:
+                found.setdefault(message_key, set()).add(member)
+        return found
+
+
+def walk(
+    source: Source,
+    topic: Topic,
+    kafka: Kafka,
+    connection: Any,
+    relayed: Relayed,
+    watched: Watched,
+    findings: Findings,
+    progress: Callable[[int], None],
+) -> Walked:
+    """Hold every record of a topic against Postgres."""
+    at_home = homes(connection, source.name, topic.topic_id)
+    by_key = {tuple(name.split("\x1f")): partition for name, partition in at_home.items()}
+    log = Log(source.spec, by_key, source.depth)
+    walked = Walked(source, topic)
+    rows = InOrder(stored_rows(connection, topic.topic_id))
+    rejections = InOrder(stored_rejections(connection, topic.topic_id))
+    side = _SideBySide(source, topic, rows, rejections, relayed, watched, findings, walked)
+    for message in kafka.messages(topic, progress):
+        record = message.record
+        findings.count("records")
+        for found in log.take(record):
+            if isinstance(found, Accepted):
+                side.accepted(found)
+            else:
+                side.rejected(found, record)
+    side.end()
+    for name, partition in at_home.items():
+        found_home = log.entities.get(tuple(name.split("\x1f")))
+        findings.count("homes")
+        if found_home is None or found_home.home != partition:
+            findings.differ(
+                "home", f"{source.name} {shown(name)}: at home in {partition}, without a tick there"
+            )
+    for key in log.entities.keys() - by_key.keys():
+        findings.differ("home", f"{source.name} {shown(entity_name(key))}: no home is recorded")
+    return walked
+
+
+class _SideBySide:
+    """The step of a walk: what came of a tick, and what is stored at its origin."""
+
+    def __init__(
+        self,
+        source: Source,
+        topic: Topic,
+        rows: InOrder[StoredRow],
+        rejections: InOrder[StoredRejection],
+        relayed: Relayed,
+        watched: Watched,
+        findings: Findings,
+        walked: Walked,
+    ) -> None:
+        self._source = source
+        self._topic = topic
+        self._rows = rows
+        self._rejections = rejections
+        self._relayed = relayed
+        self._watched = watched
+        self._findings = findings
+        self._walked = walked
+
+    def accepted(self, found: Accepted) -> None:
+        """A tick that counts has one row of a schema, and is not among the rejected."""
+        self._unexplained(found.origin)
+        name = entity_name(found.entity)
+        by_schema: dict[int, StoredRow] = {}
+        for row in self._rows.at(found.origin):
+            if row.schema not in self._source.schemas:
+                self._differ("unexplained row", row.origin, f"its schema {row.schema} is not ours")
+            elif row.revision:
+                self._findings.count("repaired rows")
+            elif row.schema in by_schema:
+                self._differ(
+                    "row twice", row.origin, f"{_shown(by_schema[row.schema])} and {_shown(row)}"
+                )
+            else:
+                by_schema[row.schema] = row
+                self._compare(found, name, row)
+        if not by_schema:
+            self._differ(
+                "row lost",
+                found.origin,
+                f"{shown(name)} at {shown_time(found.event_time)} has no row",
+            )
+        for stored in self._rejections.at(found.origin):
+            self._differ(
+                "accepted and rejected", found.origin, f"{shown(name)}: stored as {stored.reason}"
+            )
+        self._findings.count("accepted ticks")
+        self._watched.row(self._source, name, found, by_schema)
+        self._walked.newest[name] = Newest(
+            found.event_time,
+            found.sequence,
+            found.known_at,
+            found.origin,
+            found.tick,
+            found.state,
+            by_schema,
+        )
+
+    def rejected(self, found: Rejected, record: Record) -> None:
+        """A rejected tick is stored once, with its bytes, and was relayed."""
+        self._unexplained(found.origin)
+        for row in self._rows.at(found.origin):
+            self._differ(
+                "unexplained row", found.origin, f"the tick is {found.reason}, yet {_shown(row)}"
+            )
+        value = texts(record.value)[found.origin[2]]
+        stored = self._rejections.at(found.origin)
+        self._findings.count("rejected ticks")
+        self._relayed.expect(self._topic, found, value)
+        if not stored:
+            self._differ("rejected tick lost", found.origin, f"{found.reason}: {value!r:.80}")
+            return
+        wanted = (found.reason, record.key, value, record.timestamp_ms * 10**6)
+        kept = (stored[0].reason, stored[0].key, stored[0].value, stored[0].known_at)
+        for name, one, other in zip(
+            ("reason", "key", "value", "known_at"), kept, wanted, strict=True
+        ):
+            if one != other:
+                self._differ(
+                    "rejected tick differs",
+                    found.origin,
+                    f"{name} is {one!r:.80}, must be {other!r:.80}",
+                )
+
+    def end(self) -> None:
+        """After the last record nothing may be left."""
+        self._unexplained(None)
+
+    def _unexplained(self, origin: Origin | None) -> None:
+        for row in self._rows.before(origin):
+            self._differ("unexplained row", row.origin, f"no tick is there, yet {_shown(row)}")
+        for stored in self._rejections.before(origin):
+            self._differ("unexplained rejection", stored.origin, f"{stored.reason}, but no tick")
+
+    def _compare(self, found: Accepted, name: str, row: StoredRow) -> None:
+        self._findings.count("rows")
+        tick = found.tick
+        wanted = {
+            "entity": name,
+            "event_time": found.event_time,
+            "sequence": found.sequence,
+            "tick_time": tick.tick_time,
+            "seq": tick.seq,
+            "op": int(tick.op == "reset"),
+            "known_at": found.known_at,
+            "fields": _bits(tick.fields),
+        }
+        for column, value in wanted.items():
+            kept = getattr(row, column)
+            if (_bits(kept) if column == "fields" else kept) != value:
+                self._differ(
+                    "row differs",
+                    row.origin,
+                    f"{shown(name)}: {column} is {kept!r}, must be "
+                    f"{tick.fields if column == 'fields' else value!r}",
+                )
+        features = self._source.schemas[row.schema]
+        if not len(features) == len(row.features) == len(row.status):
+            self._differ(
+                "row differs", row.origin, f"{len(row.features)} of {len(features)} values"
+            )
+            return
+        for feature, value, status in zip(features, row.features, row.status, strict=True):
+            wrong, exactly = explain(feature, found.state.window, value, STATUS.get(status, "?"))
+            self._findings.count("feature values")
+            self._findings.count("in exact arithmetic", exactly)
+            if wrong is not None:
+                self._differ("value differs", row.origin, f"{shown(name)} {feature.name}: {wrong}")
+
+    def _differ(self, kind: str, origin: Origin, explanation: str) -> None:
+        partition, offset, index = origin
+        place = f"{self._topic.name}[{partition}] offset {offset}" + (f"/{index}" if index else "")
+        self._findings.differ(kind, f"{place}: {explanation}")
+
+
+def _shown(row: StoredRow) -> str:
+    return (
+        f"{shown(row.entity)} has the row {shown_time(row.event_time)} / {row.sequence} "
+        f"of schema {row.schema}"
+    )
+
+
+def _bits(values: Any) -> bytes:
+    """The bits of doubles, any NaN as one."""
+    return struct.pack(f"<{len(values)}d", *(NAN if value != value else value for value in values))
+
+
+def rows_expected(walked: Mapping[str, Walked]) -> Iterator[tuple[Walked, str, Newest]]:
+    """Every entity of every source."""
+    for each in walked.values():
+        for entity, newest in each.newest.items():
+            yield each, entity, newest

@@ -1,0 +1,98 @@
+"""Which sources there are and what is computed of their ticks, as it is recorded in Postgres."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tests.checker.findings import NotCheckable
+from tests.oracle.features import Feature
+from tests.oracle.messages import SourceSpec
+
+EXPRESSIONS = {
+    "last": re.compile(r"last\(\s*(\w+)\s*\)()"),
+    "mean": re.compile(r"mean\(\s*(\w+)\s*,\s*(\d+)\s*\)"),
+    "volatility": re.compile(r"stddev\(\s*log_return\(\s*(\w+)\s*\)\s*,\s*(\d+)\s*\)"),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source, and by row schema id the features (`Feature.name` is `name@version`) of its rows.
+
+    `max_age_ns` is by `name@version`.
+    """
+
+    spec: SourceSpec
+    schemas: Mapping[int, tuple[Feature, ...]]
+    max_age_ns: Mapping[str, int | None]
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def depth(self) -> int:
+        """Ticks of an entity that the longest window needs."""
+        return max((f.depth for features in self.schemas.values() for f in features), default=1)
+
+
+def read_sources(connection: Any, topics: Mapping[str, str]) -> list[Source]:
+    """The sources that are written; `topics` by source's name go before the recorded ones.
+
+    Raises `NotCheckable` for an expression that is not known here.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT name, definition FROM tickwell.sources ORDER BY name")
+        definitions = dict(cursor.fetchall())
+        cursor.execute("SELECT definition FROM tickwell.feature_versions")
+        versions = {f"{d['name']}@{d['version']}": d for (d,) in cursor.fetchall()}
+        cursor.execute("SELECT id, source, features FROM tickwell.row_schemas ORDER BY id")
+        schemas = cursor.fetchall()
+    unknown = topics.keys() - definitions.keys()
+    if unknown:
+        raise NotCheckable(
+            f"--topic names the source {', '.join(sorted(unknown))}; "
+            f"recorded are {', '.join(definitions)}"
+        )
+    found = []
+    for name, definition in definitions.items():
+        spec = _spec(definition, topics.get(name, definition["topic"]))
+        places = {field: place for place, (field, _, _) in enumerate(spec.fields)}
+        own = {
+            number: tuple(_feature(ref, versions[ref]["expression"], places) for ref in refs)
+            for number, source, refs in schemas
+            if source == name
+        }
+        ages = {f.name: versions[f.name].get("max_age_ns") for fs in own.values() for f in fs}
+        if own:
+            found.append(Source(spec, own, ages))
+    if not found:
+        raise NotCheckable("no row schema is recorded in this database: has it been migrated?")
+    return found
+
+
+def _spec(definition: Mapping[str, Any], topic: str) -> SourceSpec:
+    fields = []
+    for given in definition["fields"]:
+        default = given.get("default")
+        fields.append((given["name"], not given.get("optional") and default is None, default))
+    return SourceSpec(
+        name=definition["name"],
+        topic=topic,
+        key=tuple(definition["key"]),
+        fields=tuple(fields),
+        ts_unit=definition.get("ts_unit", "ms"),
+        skew_ns=definition.get("skew_ns", 10**9),
+        positive=definition.get("positive", False),
+    )
+
+
+def _feature(ref: str, expression: str, places: Mapping[str, int]) -> Feature:
+    for function, pattern in EXPRESSIONS.items():
+        match = pattern.fullmatch(expression.strip())
+        if match and match[1] in places:
+            return Feature(ref, function, places[match[1]], int(match[2] or 1))
+    raise NotCheckable(f"{ref} is `{expression}`, which this checker does not know: teach it there")

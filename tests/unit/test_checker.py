@@ -1,0 +1,83 @@
+"""The checker's own parts: it knows nothing of the product, and its quick arithmetic is right."""
+
+from __future__ import annotations
+
+import ast
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+import tests.checker
+import tests.oracle
+from tests.checker.arithmetic import TOLERANCE, explain
+from tests.oracle.features import Feature, evaluate
+from tests.oracle.messages import texts
+
+PRODUCT = {"registry", "pipelines", "serving", "tickwell"}
+FEATURES = (
+    Feature("last", "last", 0, 1),
+    Feature("mean", "mean", 0, 5),
+    Feature("volatility", "volatility", 0, 3),
+)
+prices = st.one_of(
+    st.floats(0.01, 1000.0),
+    st.sampled_from([100.0, 100.00000000000001, 5e-324, 1.7e308, -1.0, 0.0, 1e-300]),
+    st.floats(),
+)
+
+
+def test_it_imports_nothing_of_the_product() -> None:
+    """Neither in the source nor once everything is loaded."""
+    for package in (tests.checker, tests.oracle):
+        for file in Path(package.__path__[0]).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+                assert not {name.split(".")[0] for name in names} & PRODUCT, file
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import sys, tests.checker.__main__; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert "tests.checker.check" in loaded
+    assert not {name.split(".")[0] for name in loaded} & PRODUCT
+
+
+@given(st.lists(prices, max_size=8), st.sampled_from(FEATURES), st.floats(-3e-12, 3e-12))
+@example([100.0, 100.0 + 1e-9, 100.0, 100.0 - 1e-9], FEATURES[2], 0.99e-12)
+def test_it_decides_as_exact_arithmetic_does(
+    values: list[float], feature: Feature, off: float
+) -> None:
+    """Of a value that is off by some parts of the largest magnitude in the window."""
+    window = [(value,) for value in values]
+    exact = evaluate(feature, window)
+    if exact.value is None or exact.magnitude > 1e306:
+        wrong, _ = explain(feature, window, math.nan, exact.status)
+        assert wrong is None or exact.status == "ok"
+        assert explain(feature, window, 1.0, exact.status)[0] is not None or exact.status == "ok"
+        return
+    value = exact.value + off * exact.magnitude
+    right = abs(value - exact.value) <= TOLERANCE * exact.magnitude
+    if feature.function == "last":
+        right = value == exact.value
+    assert (explain(feature, window, value, "ok")[0] is None) == right
+
+
+def test_a_status_that_is_not_so_is_told() -> None:
+    window = [(1.0,), (2.0,)]
+    assert explain(FEATURES[1], window, 1.5, "ok")[0] is not None
+    assert explain(FEATURES[0], window, math.nan, "warming")[0] is not None
+    assert explain(FEATURES[0], window, 2.0, "ok") == (None, False)
+
+
+def test_the_bytes_of_an_arrays_ticks() -> None:
+    message = b'[ {"a": [1, "],[" , {}]} ,\n7,"x\\",y" ]'
+    assert texts(message) == [b'{"a": [1, "],[" , {}]}', b"7", b'"x\\",y"']
+    assert texts(b"[]") == [b"[]"]
+    assert texts(b"[1,") == [b"[1,"]
+    assert texts(None) == [None]
