@@ -4,13 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install up down test lint bench
+.PHONY: help install up down test lint bench chaos
 
 help:
 	@echo "make up      install, start everything, stream real data (Ctrl-C stops)"
 	@echo "make down    stop what make up started"
 	@echo "make test    install and run the tests"
 	@echo "make lint    format, lint and type checks"
+	@echo "make chaos   kill everything under load, prove that nothing is lost (SEED=1 MINUTES=2)"
 	@echo "make bench   measure beside peers, three quarters of an hour; BENCH_ARGS=--quick tries it"
 
 install: $(VENV)/.installed
@@ -38,3 +39,9 @@ lint: install
 
 bench: install
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+SEED ?= 1
+MINUTES ?= 2
+
+chaos: install
+	$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES) $(if $(REPORT),--report $(REPORT))

@@ -1,0 +1,185 @@
+"""Everything that runs: services, workers, servers, each kept running unless a fault says not to.
+
+A process that ends by itself is started again after a moment, as any deployment does, and noted.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from threading import Event, RLock, Thread
+from typing import Literal
+
+import psutil
+
+from tickwell.errors import ServiceFailed
+from tickwell.process import Process, Spec
+
+AGAIN_SECONDS = 0.5
+START_SECONDS = 120.0
+"""For a service to come back. Postgres may find its dead predecessor's memory in use at first."""
+
+CHILDREN_SECONDS = 10.0
+"""A backend whose postmaster is gone ends after its statement."""
+
+State = Literal["running", "down", "paused"]
+
+
+@dataclass
+class Kept:
+    """A process, its state as it was last wished, and how often it ended by itself."""
+
+    spec: Spec
+    process: Process
+    service: bool
+    state: State = "running"
+    lock: RLock = field(default_factory=RLock)
+
+
+class Processes:
+    """Named processes; every method waits for the process's own lock, so faults never mix."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._kept: dict[str, Kept] = {}
+        self._say = say
+        self._stop = Event()
+        self._keeper = Thread(target=self._keep, name="keeper", daemon=True)
+        self.ended: Counter[str] = Counter()
+
+    def start(self, name: str, spec: Spec, service: bool) -> None:
+        """Start and, for a service, wait until it answers."""
+        process = Process(spec)
+        process.start()
+        if service:
+            process.wait_ready()
+        self._kept[name] = Kept(spec, process, service)
+        if not self._keeper.is_alive():
+            self._keeper.start()
+
+    def kill(self, name: str, down: float) -> None:
+        """SIGKILL, then away for `down` seconds, then started again."""
+        with self._down(name, down) as kept:
+            first, *children = _family(kept.process.pid)
+            os.kill(first, signal.SIGKILL)
+            _wait(kept.process)
+            _end(children)
+
+    def terminate(self, name: str, down: float) -> None:
+        """Asked to stop, then away for `down` seconds, then started again."""
+        with self._down(name, down) as kept:
+            kept.process.stop()
+
+    def pause(self, name: str, seconds: float) -> None:
+        """SIGSTOP for `seconds`. A service's children are paused with it."""
+        kept = self._kept[name]
+        with kept.lock:
+            kept.state = "paused"
+            pids = _family(kept.process.pid)
+            _signal(pids, signal.SIGSTOP)
+            try:
+                self._stop.wait(seconds)
+            finally:
+                _signal(pids, signal.SIGCONT)
+                kept.state = "running"
+
+    def pid(self, name: str) -> int | None:
+        return self._kept[name].process.pid
+
+    def names(self) -> list[str]:
+        return list(self._kept)
+
+    def running(self) -> bool:
+        """Whether everybody runs as wished."""
+        return all(
+            kept.state == "running" and kept.process.exit_code() is None
+            for kept in self._kept.values()
+        )
+
+    def stop(self, names: list[str] | None = None) -> None:
+        """Stop everything, the last one first, or some, for good."""
+        chosen = list(self._kept) if names is None else names
+        if names is None:
+            self._stop.set()
+        for name in reversed(chosen):
+            kept = self._kept.pop(name)
+            with kept.lock:
+                _signal(_family(kept.process.pid), signal.SIGCONT)
+                kept.process.stop()
+
+    @contextmanager
+    def _down(self, name: str, down: float) -> Iterator[Kept]:
+        kept = self._kept[name]
+        with kept.lock:
+            kept.state = "down"
+            yield kept
+            self._stop.wait(down)
+            self._start_again(kept)
+            kept.state = "running"
+
+    def _start_again(self, kept: Kept) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not self._stop.is_set():
+            kept.process.start()
+            if not kept.service:
+                return
+            try:
+                kept.process.wait_ready()
+                return
+            except ServiceFailed:
+                if time.monotonic() > deadline:
+                    raise
+                self._stop.wait(AGAIN_SECONDS)
+
+    def _keep(self) -> None:
+        while not self._stop.wait(AGAIN_SECONDS):
+            for name, kept in list(self._kept.items()):
+                if not kept.lock.acquire(blocking=False):
+                    continue  # a fault is at it
+                try:
+                    code = kept.process.exit_code()
+                    if code is not None and kept.state == "running" and name in self._kept:
+                        self.ended[f"{name} with {code}"] += 1
+                        self._say(f"{name} ended with {code} and starts again")
+                        self._start_again(kept)
+                finally:
+                    kept.lock.release()
+
+
+def _family(pid: int | None) -> list[int]:
+    """A process and its children, itself first."""
+    if pid is None:
+        return []
+    try:
+        process = psutil.Process(pid)
+        return [pid, *(child.pid for child in process.children(recursive=True))]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _signal(pids: list[int], number: int) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _end(children: list[int]) -> None:
+    """Wait for the children of a dead process; they notice, and end what they are at.
+
+    A server that starts among them could write to files that they still write to.
+    """
+    processes = []
+    for pid in children:
+        with suppress(psutil.NoSuchProcess):
+            processes.append(psutil.Process(pid))
+    for late in psutil.wait_procs(processes, timeout=CHILDREN_SECONDS)[1]:
+        late.kill()
+
+
+def _wait(process: Process) -> None:
+    while process.exit_code() is None:
+        time.sleep(0.01)

@@ -1,0 +1,262 @@
+"""One run: start everything, load it, hit it, drain it, check it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import psycopg2
+import redis
+from redis.exceptions import RedisError
+
+from registry.features_file import read as shipped_definitions
+from tests.chaos.faults import Faults
+from tests.chaos.processes import Processes
+from tests.chaos.producers import Load
+from tests.chaos.readers import Readers
+from tests.chaos.schedule import SERVERS, WORKERS, schedule
+from tests.checker.check import Run as CheckedRun
+from tests.checker.check import check
+from tests.checker.findings import Findings
+from tests.checker.online import redis_watermarks
+from tests.checker.stored import watermarks
+from tests.checker.topics import Kafka
+from tickwell.embedded.broker import broker
+from tickwell.embedded.ports import connect, keep_port
+from tickwell.embedded.postgres import postgres
+from tickwell.embedded.valkey import valkey
+from tickwell.migrate import migrate
+from tickwell.process import Spec
+from tickwell.settings import Settings
+
+SOURCES = ("price", "volume", "position")
+PARTITIONS = 4
+DRAIN_SECONDS = 240.0
+"""After the last fault: restarts, rebalances and the backlog."""
+
+LAGGING_SECONDS = 5.0
+"""From here on the server must say that it is behind."""
+
+SLACK_SECONDS = 5.0
+"""What it may take to notice: a heartbeat each second, and a look at it each second, on a machine
+that has more to do than it can."""
+
+
+class Failed(Exception):
+    """The run did not come to its end; says what did not."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """`rate` is messages a second. `place` keeps logs and what readers saw."""
+
+    seed: int
+    minutes: float
+    place: Path
+    rate: float = 400.0
+
+
+@dataclass
+class Result:
+    """What a run came to."""
+
+    options: Options
+    faults: dict[str, int]
+    findings: Findings
+    load: Load
+    reads: dict[str, int]
+    ended: dict[str, int]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def clean(self) -> bool:
+        return self.findings.clean
+
+
+def run(options: Options, say: Callable[[str], None]) -> Result:
+    """Raises `Failed`, and `ServiceFailed` when a service does not start."""
+    processes = Processes(say)
+    try:
+        return _Run(options, processes, say).run()
+    finally:
+        processes.stop()
+
+
+class _Run:
+    def __init__(self, options: Options, processes: Processes, say: Callable[[str], None]) -> None:
+        self._options = options
+        self._processes = processes
+        self._say = say
+        self._seconds: dict[str, float] = {}
+
+    def run(self) -> Result:
+        options = self._options
+        faults = schedule(options.seed, options.minutes * 60)
+        with self._timed("start"):
+            settings = self._start_services()
+            urls = self._start_ours(settings)
+        topics = {source: f"ticks.{source}" for source in SOURCES}
+        load = Load(settings.kafka, options.seed, options.rate, topics, PARTITIONS)
+        readers = Readers(urls, settings.redis, options.seed, options.place)
+        doing = Faults(self._processes, settings.postgres, self._say)
+        stopped = Event()
+        with self._timed("first ticks"):
+            load.prime()
+            self._wait_drained(settings)
+        try:
+            load.start()
+            readers.start()
+            with self._timed("faults"):
+                doing.run(faults, stopped)
+        finally:
+            stopped.set()
+            load.stop()
+            with self._timed("drain"):
+                self._wait_drained(settings)
+            readers.stop()
+        failures = [*doing.failures, *load.failures, *readers.failures]
+        if failures:
+            raise Failed("\n".join(failures))
+        # what a worker would still write is a difference too, so they must not be asked to hide it
+        self._processes.stop([*WORKERS, *SERVERS])
+        self._say("checking")
+        with self._timed("check"):
+            findings = check(
+                CheckedRun(
+                    kafka=settings.kafka,
+                    redis=settings.redis,
+                    postgres=settings.postgres,
+                    rejected_topic=settings.rejected_topic,
+                    history=settings.history,
+                    observations=readers.files,
+                    behind_seconds=LAGGING_SECONDS + SLACK_SECONDS,
+                ),
+                bars=sys.stdout.isatty(),
+            )
+        ended = dict(self._processes.ended)
+        done = dict(doing.done)
+        return Result(options, done, findings, load, readers.reads, ended, self._seconds)
+
+    def _start_services(self) -> Settings:
+        data = self._options.place / "services"
+        with ThreadPoolExecutor(4) as pool:
+            made = {
+                "redis": pool.submit(valkey, data / "redis-warm", "warm"),
+                "redis_hot": pool.submit(valkey, data / "redis-hot", "hot"),
+                "postgres": pool.submit(postgres, data / "postgres"),
+                "kafka": pool.submit(broker, data / "kafka", "kafka", self._say),
+            }
+            specs = {name: each.result() for name, each in made.items()}
+        names = {"redis": "redis-warm", "redis_hot": "redis-hot"}
+        with ThreadPoolExecutor(4) as pool:
+            starting = [
+                pool.submit(self._processes.start, names.get(name, name), spec, True)
+                for name, (spec, _) in specs.items()
+            ]
+            for each in starting:
+                each.result()
+        addresses: dict[str, Any] = {name: address for name, (_, address) in specs.items()}
+        settings = Settings(features=str(self._features()), partitions=PARTITIONS, **addresses)
+        migrate(settings)
+        return settings
+
+    def _features(self) -> Path:
+        """The shipped definitions, but that a volume must be positive."""
+        shipped = Path(shipped_definitions.__code__.co_filename).with_name("features.toml")
+        file = self._options.place / "features.toml"
+        volume = 'topic = "ticks.volume"'
+        file.write_text(shipped.read_text().replace(volume, f"{volume}\npositive = true"))
+        return file
+
+    def _start_ours(self, settings: Settings) -> list[str]:
+        """Workers and servers; returns the URLs of the servers."""
+        for name in WORKERS:
+            sink, instance = name.split("-")
+            arguments = ("worker", "--sink", sink, "--instance", f"{instance}")
+            self._processes.start(name, self._spec(settings, name, *arguments), False)
+        urls = []
+        for name in SERVERS:
+            port = keep_port(self._options.place / f"{name}.port")
+            spec = self._spec(settings, name, "serve", "--port", str(port))
+            self._processes.start(name, spec, False)
+            urls.append(f"http://127.0.0.1:{port}")
+        for url in urls:
+            self._wait(f"{url} answers", partial(_listens, url), 60)
+        return urls
+
+    def _spec(self, settings: Settings, name: str, *arguments: str) -> Spec:
+        chosen = ("kafka", "redis", "redis_hot", "postgres", "features", "rejected_topic", "group")
+        return Spec(
+            name=name,
+            argv=[sys.executable, "-m", "tickwell", *arguments],
+            log=self._options.place / "services" / "log" / f"{name}.log",
+            env={f"TICKWELL_{key.upper()}": str(getattr(settings, key)) for key in chosen}
+            | {"PYTHONUNBUFFERED": "1"},
+        )
+
+    def _wait_drained(self, settings: Settings) -> None:
+        """Both stores have every offset, and every rejected tick is published."""
+        kafka = Kafka(settings.kafka)
+        topics = [kafka.describe(f"ticks.{source}") for source in SOURCES]
+        behind: list[str] = []
+
+        def drained() -> bool:
+            behind[:] = []
+            try:
+                connection = psycopg2.connect(settings.postgres, connect_timeout=5)
+                client = redis.Redis.from_url(settings.redis)
+                for topic in topics:
+                    ends = {n: end for n, end in enumerate(topic.ends) if end}
+                    for store, kept in (
+                        ("Postgres", watermarks(connection, topic.topic_id)),
+                        ("Redis", redis_watermarks(client, topic)),
+                    ):
+                        if not ends.items() <= kept.items():
+                            behind.append(f"{store} has {dict(kept)} of {topic.name}, {ends}")
+                with connection.cursor() as cursor:
+                    cursor.execute(
+                        "SELECT count(*) FROM tickwell.rejected_ticks WHERE relayed_at IS NULL"
+                    )
+                    ((waiting,),) = cursor.fetchall()
+                    if waiting:
+                        behind.append(f"{waiting} rejected ticks are not relayed")
+                connection.close()
+                client.close()
+            except (psycopg2.OperationalError, RedisError) as error:
+                behind.append(str(error))
+            return not behind
+
+        try:
+            self._wait("drained", drained, DRAIN_SECONDS)
+        except Failed as failed:
+            raise Failed(f"{failed}: {'; '.join(behind)}") from None
+
+    def _wait(self, what: str, condition: Callable[[], bool], patience: float) -> None:
+        deadline = time.monotonic() + patience
+        while not condition():
+            if time.monotonic() > deadline:
+                raise Failed(f"{what}: not within {patience:g} s")
+            time.sleep(0.25)
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self._seconds[phase] = time.monotonic() - began
+
+
+def _listens(url: str) -> bool:
+    host, port = url.removeprefix("http://").split(":")
+    try:
+        connect(host, int(port))
+    except OSError:
+        return False
+    return True
