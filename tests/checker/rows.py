@@ -175,6 +175,7 @@ class _SideBySide:
         value = texts(record.value)[found.origin[2]]
         stored = self._rejections.at(found.origin)
         self._findings.count("rejected ticks")
+        self._findings.count(f"rejected as {found.reason}")
         self._relayed.expect(self._topic, found, value)
         if not stored:
             self._differ("rejected tick lost", found.origin, f"{found.reason}: {value!r:.80}")
