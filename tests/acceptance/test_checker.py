@@ -192,7 +192,9 @@ def corrupt_redis(run: Pipeline) -> None:
         )
         served = {symbol: client.get(row) for symbol, row in rows.items()}
         newest = {symbol: read_row(row) for symbol, row in served.items()}
-        (count,) = struct.unpack(">q", client.getrange(states["B"], 40, 47))
+        # as if the newest tick were of 1970, so that it would not be known when it comes again
+        newest_time = struct.pack("<q", newest["B"].event_time)
+        forgotten = client.get(states["B"]).replace(newest_time, bytes(8))
 
         def behind(symbol: str) -> bytes:
             """The row as if it were of the offset before, all else as it is."""
@@ -210,10 +212,7 @@ def corrupt_redis(run: Pipeline) -> None:
             },
             {
                 "corrupt in Redis": lambda: client.set(rows["A"], served["A"][:-1]),
-                # the tick's time in the ring: what makes a duplicate of the next one
-                "window state": lambda: client.setrange(
-                    states["B"], 56 + (count - 1) * 40 + 8, b"\x00\x00"
-                ),
+                "window state": lambda: client.set(states["B"], forgotten),
                 "bits differ": lambda: client.set(
                     rows["Ü"], served["Ü"][:-1] + bytes([served["Ü"][-1] ^ 1])
                 ),
@@ -239,7 +238,7 @@ def observe(run: Pipeline, file: Path) -> None:
     first, last = rows[0], rows[-1]
     served = run.redis().get(row_key("price", "B"))
 
-    def seen(row: Any, at: int, **changes: Any) -> dict[str, Any]:
+    def seen(stored: Any, at: int, **changes: Any) -> dict[str, Any]:
         made = {
             "at": at,
             "until": at + 1000,
@@ -249,9 +248,9 @@ def observe(run: Pipeline, file: Path) -> None:
             "entity": ["B"],
             "feature": "current_price",
             "version": "1.0.0",
-            "event_time": row[0],
+            "event_time": stored[0],
             "sequence": None,
-            "value": row[2][0],
+            "value": stored[2][0],
             "status": "ok",
             "http": 200,
             "row": None,

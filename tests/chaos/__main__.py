@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = Options(given.seed, given.minutes, place, given.rate)
     clean = False
     try:
-        result = run(options, lambda line: console.print(line, highlight=False, markup=False))
+        result = run(options, lambda line: print(line, flush=True))
         clean = result.clean
         show(result.findings, console, first=10)
         if given.report is not None:

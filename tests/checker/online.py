@@ -38,7 +38,7 @@ def check_redis(
 ) -> None:
     """Each entity's row is its newest one to the bit, and nothing is there that no tick explains.
 
-    `history` is how many ticks a ring holds.
+    `history` is how many ticks a ring has room for that does not say it.
     """
     check = _Redis(client, history, findings)
     entities = rows_expected(walked)
@@ -89,7 +89,7 @@ class _Redis:
                 continue
             try:
                 self._row(where, walked, newest, read_row(row))
-                self._state(where, walked, newest, read_state(state))
+                self._state(where, walked, newest, read_state(state, self._history))
             except Corrupt as why:
                 self._findings.differ("corrupt in Redis", f"{where}: {why}")
 
@@ -131,7 +131,7 @@ class _Redis:
                 return
         fields = len(walked.source.spec.fields)
         for back, (tick_time, seq) in enumerate(reversed(known.seen)):
-            tick = state.tick(state.count - 1 - back, self._history, fields)
+            tick = state.tick(back, fields)
             self._findings.count("remembered ticks")
             values = known.window[-1 - back] if back < len(known.window) else None
             if (tick.tick_time, tick.seq) != (tick_time, seq) or (

@@ -15,6 +15,10 @@ BUCKETS = 256
 LAYOUT = 1
 HEADER_BYTES = 61
 STATE_HEADER_BYTES = 56
+MARK = b"layout2\xff"
+"""Follows the header in states that tell the size of their ring; the ring of others begins there."""
+
+MARKED_HEADER_BYTES = 80
 NO_SEQ = -(2**63)
 
 Origin = tuple[bytes, int, int, int]
@@ -49,21 +53,23 @@ class PackedTick:
 @dataclass(frozen=True)
 class PackedState:
     """The window state: the newest tick's origin and sequence, `count` ticks ever, `fill` since the
-    last reset, and the ring of ticks as bytes."""
+    last reset, and the ring of `room` ticks as bytes, of which the `held` newest are there."""
 
     origin: Origin
     sequence: int
     count: int
     fill: int
+    room: int
+    held: int
     ring: bytes
 
-    def tick(self, number: int, history: int, fields: int) -> PackedTick:
-        """Tick `number` (from 0) of the entity, little-endian: event time, ts, seq, fields."""
+    def tick(self, back: int, fields: int) -> PackedTick:
+        """The tick before `back` others, little-endian: event time, ts, seq, fields."""
         size = 24 + 8 * fields
-        at = number % history * size
+        at = (self.count - 1 - back) % self.room * size
         piece = self.ring[at : at + size]
-        if len(piece) < size:
-            raise Corrupt(f"the ring ends before tick {number}")
+        if len(piece) < size or back >= self.held:
+            raise Corrupt(f"of {self.count} ticks the ring does not hold the last but {back}")
         event_time, tick_time, seq = struct.unpack_from("<qqq", piece)
         return PackedTick(event_time, tick_time, None if seq == NO_SEQ else seq, piece[24:])
 
@@ -87,12 +93,20 @@ def read_row(packed: bytes) -> PackedRow:
     )
 
 
-def read_state(packed: bytes) -> PackedState:
-    """Raises `Corrupt`."""
+def read_state(packed: bytes, history: int) -> PackedState:
+    """`history` is the room of a ring that does not tell it. Raises `Corrupt`."""
     if len(packed) < STATE_HEADER_BYTES:
         raise Corrupt(f"{len(packed)} bytes are no state")
     sequence, count, fill = struct.unpack_from(">qqq", packed, 32)
-    return PackedState(_origin(packed[:32]), sequence, count, fill, packed[STATE_HEADER_BYTES:])
+    room, held, ring = history, min(count, history), packed[STATE_HEADER_BYTES:]
+    if ring.startswith(MARK):
+        if len(packed) < MARKED_HEADER_BYTES:
+            raise Corrupt(f"{len(packed)} bytes are no marked state")
+        room, _, held = struct.unpack_from(">IIq", packed, 64)
+        ring = packed[MARKED_HEADER_BYTES:]
+    if room < 1:
+        raise Corrupt(f"a ring of {room} ticks")
+    return PackedState(_origin(packed[:32]), sequence, count, fill, room, held, ring)
 
 
 def doubles(values: Sequence[float]) -> bytes:

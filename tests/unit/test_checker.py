@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import ast
 import math
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 import tests.checker
 import tests.oracle
 from tests.checker.arithmetic import TOLERANCE, explain
+from tests.checker.packed import Corrupt, read_state
 from tests.oracle.features import Feature, evaluate
 from tests.oracle.messages import texts
 
@@ -81,3 +84,18 @@ def test_the_bytes_of_an_arrays_ticks() -> None:
     assert texts(b"[]") == [b"[]"]
     assert texts(b"[1,") == [b"[1,"]
     assert texts(None) == [None]
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_a_window_state_of_either_layout(marked: bool) -> None:
+    """A ring of four ticks that has wrapped: number 5 is at place 1."""
+    header = bytes(16) + struct.pack(">iqiqqq", 1, 90, 0, 2, 6, 3)
+    if marked:
+        header += b"layout2\xff" + struct.pack(">IIq", 4, 32, 4)
+    ring = b"".join(struct.pack("<qqqd", n, n * 10, n * 100, n / 2) for n in (4, 5, 2, 3))
+    state = read_state(header + ring, history=4 if not marked else 1024)
+    assert (state.origin[1:], state.sequence, state.count, state.fill) == ((1, 90, 0), 2, 6, 3)
+    assert [state.tick(back, 1).tick_time for back in range(4)] == [50, 40, 30, 20]
+    assert state.tick(0, 1).fields == struct.pack("<d", 2.5)
+    with pytest.raises(Corrupt):
+        state.tick(4, 1)
