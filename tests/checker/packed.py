@@ -16,7 +16,7 @@ LAYOUT = 1
 HEADER_BYTES = 61
 STATE_HEADER_BYTES = 56
 MARK = b"layout2\xff"
-"""Follows the header in states that tell the size of their ring; the ring of others begins there."""
+"""Follows the header in states that tell the size of their ring; others have their ring there."""
 
 MARKED_HEADER_BYTES = 80
 NO_SEQ = -(2**63)
