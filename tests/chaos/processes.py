@@ -1,6 +1,7 @@
 """Everything that runs: services, workers, servers, each kept running unless a fault says not to.
 
 A process that ends by itself is started again after a moment, as any deployment does, and noted.
+Should the run itself be killed, the reaper ends what it started.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from threading import Event, RLock, Thread
+from threading import Event, Lock, RLock, Thread
 from typing import Literal
 
 import psutil
 
 from tickwell.errors import ServiceFailed
 from tickwell.process import Process, Spec
+from tickwell.reaper import Reaper
 
 AGAIN_SECONDS = 0.5
 START_SECONDS = 120.0
@@ -48,18 +50,20 @@ class Processes:
         self._kept: dict[str, Kept] = {}
         self._say = say
         self._stop = Event()
-        self._keeper = Thread(target=self._keep, name="keeper", daemon=True)
+        self._reaper = Reaper()
+        self._telling = Lock()
         self.ended: Counter[str] = Counter()
+        self._keeper = Thread(target=self._keep, name="keeper", daemon=True)
+        self._keeper.start()
 
     def start(self, name: str, spec: Spec, service: bool) -> None:
         """Start and, for a service, wait until it answers."""
-        process = Process(spec)
-        process.start()
-        if service:
-            process.wait_ready()
-        self._kept[name] = Kept(spec, process, service)
-        if not self._keeper.is_alive():
-            self._keeper.start()
+        kept = Kept(spec, Process(spec), service)
+        with kept.lock:
+            self._kept[name] = kept
+            self._begin(kept)
+            if service:
+                kept.process.wait_ready()
 
     def kill(self, name: str, down: float) -> None:
         """SIGKILL, then away for `down` seconds, then started again."""
@@ -90,16 +94,6 @@ class Processes:
     def pid(self, name: str) -> int | None:
         return self._kept[name].process.pid
 
-    def names(self) -> list[str]:
-        return list(self._kept)
-
-    def running(self) -> bool:
-        """Whether everybody runs as wished."""
-        return all(
-            kept.state == "running" and kept.process.exit_code() is None
-            for kept in self._kept.values()
-        )
-
     def stop(self, names: list[str] | None = None) -> None:
         """Stop everything, the last one first, or some, for good."""
         chosen = list(self._kept) if names is None else names
@@ -110,6 +104,9 @@ class Processes:
             with kept.lock:
                 _signal(_family(kept.process.pid), signal.SIGCONT)
                 kept.process.stop()
+                self._forget(kept)
+        if names is None:
+            self._reaper.close()
 
     @contextmanager
     def _down(self, name: str, down: float) -> Iterator[Kept]:
@@ -121,10 +118,22 @@ class Processes:
             self._start_again(kept)
             kept.state = "running"
 
+    def _begin(self, kept: Kept) -> None:
+        self._forget(kept)
+        pid = kept.process.start()
+        with self._telling:
+            self._reaper.started(pid, kept.spec.stop_signal)
+
+    def _forget(self, kept: Kept) -> None:
+        """The pid is a dead process's, and may go to a stranger."""
+        if kept.process.pid is not None:
+            with self._telling:
+                self._reaper.stopped(kept.process.pid)
+
     def _start_again(self, kept: Kept) -> None:
         deadline = time.monotonic() + START_SECONDS
         while not self._stop.is_set():
-            kept.process.start()
+            self._begin(kept)
             if not kept.service:
                 return
             try:

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import psycopg2
@@ -107,7 +106,6 @@ class _Run:
         load = Load(settings.kafka, options.seed, options.rate, topics, PARTITIONS)
         readers = Readers(urls, settings.redis, options.seed, options.place)
         doing = Faults(self._processes, settings.postgres, self._say)
-        stopped = Event()
         with self._timed("first ticks"):
             load.prime()
             self._wait_drained(settings)
@@ -115,17 +113,17 @@ class _Run:
             load.start()
             readers.start()
             with self._timed("faults"):
-                doing.run(faults, stopped)
-        finally:
-            stopped.set()
+                doing.run(faults)
             load.stop()
             with self._timed("drain"):
                 self._wait_drained(settings)
+        finally:
+            load.stop()
             readers.stop()
         failures = [*doing.failures, *load.failures, *readers.failures]
         if failures:
             raise Failed("\n".join(failures))
-        # what a worker would still write is a difference too, so they must not be asked to hide it
+        # Redis gives no snapshot as Postgres does: nobody may write while it is read
         self._processes.stop([*WORKERS, *SERVERS])
         self._say("checking")
         with self._timed("check"):
