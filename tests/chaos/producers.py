@@ -159,6 +159,7 @@ class Load:
                 "compression.type": "lz4",
                 "message.timeout.ms": 60_000 if "transactional.id" not in settings else 15_000,
                 "error_cb": lambda error: None,
+                "log_level": 0,
                 **settings,
             },
             logger=SILENT,

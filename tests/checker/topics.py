@@ -57,7 +57,7 @@ class Kafka:
 
     def describe(self, name: str) -> Topic:
         """Raises `NotCheckable` when the topic or the broker is not there."""
-        admin = AdminClient({"bootstrap.servers": self._bootstrap})
+        admin = AdminClient({"bootstrap.servers": self._bootstrap, "log_level": 0})
         consumer = self._consumer()
         try:
             described = admin.describe_topics(TopicCollection([name]), request_timeout=SECONDS)
@@ -93,6 +93,7 @@ class Kafka:
             {
                 "bootstrap.servers": self._bootstrap,
                 "group.id": f"tickwell-checker-{uuid.uuid4()}",
+                "log_level": 0,  # what goes wrong is raised, and not printed beside
                 "isolation.level": "read_committed",
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
