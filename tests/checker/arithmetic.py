@@ -34,14 +34,13 @@ def explain(
 
     `window` are the fields of the ticks since the last reset, oldest first.
     """
-    estimate = _estimate(feature, window)
-    if estimate is not None and status == "ok":
-        near, magnitude = estimate
+    near = estimate(feature, window)
+    if near is not None and status == "ok":
         if feature.function == "last":
-            return (None if value == near else f"{value!r}, must be {near!r}"), False
-        if abs(value - near) <= (TOLERANCE - BOUND) * magnitude:
+            return (None if value == near[0] else f"{value!r}, must be {near[0]!r}"), False
+        if abs(value - near[0]) <= (TOLERANCE - BOUND) * near[1]:
             return None, False
-    elif estimate is None and len(window) < feature.depth and status == "warming":
+    elif near is None and len(window) < feature.depth and status == "warming":
         return (None if math.isnan(value) else f"{value!r} while warming"), False
     return _exactly(evaluate(feature, window), value, status), True
 
@@ -58,7 +57,7 @@ def _exactly(exact: Value, value: float, status: str) -> str | None:
     return f"{value!r}, must be {exact.value!r} (largest magnitude {exact.magnitude!r})"
 
 
-def _estimate(feature: Feature, window: list[tuple[float, ...]]) -> tuple[float, float] | None:
+def estimate(feature: Feature, window: list[tuple[float, ...]]) -> tuple[float, float] | None:
     """The value and the largest magnitude; None where there is no value or no estimate."""
     if len(window) < feature.depth:
         return None

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import tests.checker
 import tests.oracle
-from tests.checker.arithmetic import TOLERANCE, explain
+from tests.checker.arithmetic import BOUND, TOLERANCE, estimate, explain
 from tests.checker.packed import Corrupt, read_state
 from tests.oracle.features import Feature, evaluate
 from tests.oracle.messages import texts
@@ -69,6 +69,22 @@ def test_it_decides_as_exact_arithmetic_does(
     if feature.function == "last":
         right = value == exact.value
     assert (explain(feature, window, value, "ok")[0] is None) == right
+
+
+@given(
+    st.lists(st.sampled_from([1e-300, 1e-5, 1.0, 100.0, 1e9, 1e299]), min_size=1, max_size=3),
+    st.lists(st.floats(-1e-3, 1e-3) | st.floats(-1e-13, 1e-13), min_size=6, max_size=6),
+    st.sampled_from(FEATURES),
+)
+def test_the_quick_values_are_within_their_bound(
+    levels: list[float], moves: list[float], feature: Feature
+) -> None:
+    """Prices far apart and prices that hardly move: there a log of a ratio loses its digits."""
+    window = [(levels[n % len(levels)] * (1 + move),) for n, move in enumerate(moves)]
+    exact, near = evaluate(feature, window), estimate(feature, window)
+    if near is not None:
+        assert exact.value is not None
+        assert abs(near[0] - exact.value) <= BOUND * exact.magnitude
 
 
 def test_a_status_that_is_not_so_is_told() -> None:
