@@ -185,11 +185,8 @@ def corrupt_redis(run: Pipeline) -> None:
         rows = {symbol: row_key("price", symbol) for symbol in SYMBOLS}
         states = {symbol: state_key("price", symbol) for symbol in SYMBOLS}
         members = members_key("position", "P1")
-        (watermark, *_) = (
-            key
-            for key in (watermark_key(topic_id, number) for number in range(4))
-            if client.exists(key)
-        )
+        places = [watermark_key(topic_id, number) for number in range(4)]
+        watermark = next(key for key in places if client.exists(key))
         served = {symbol: client.get(row) for symbol, row in rows.items()}
         newest = {symbol: read_row(row) for symbol, row in served.items()}
         # as if the newest tick were of 1970, so that it would not be known when it comes again
@@ -218,8 +215,8 @@ def corrupt_redis(run: Pipeline) -> None:
                 ),
             },
         ]
-        kept = [*rows.values(), *states.values(), members, watermark]
         for changes in groups:
+            kept = [*rows.values(), *states.values(), members, watermark]
             dumps = {key: client.dump(key) for key in kept}
             for change in changes.values():
                 change()
@@ -236,7 +233,8 @@ def observe(run: Pipeline, file: Path) -> None:
         " WHERE entity = 'B' AND get_byte(status, 0) = 0 ORDER BY event_time, sequence"
     )
     first, last = rows[0], rows[-1]
-    served = run.redis().get(row_key("price", "B"))
+    with run.redis() as client:
+        served = client.get(row_key("price", "B"))
 
     def seen(stored: Any, at: int, **changes: Any) -> dict[str, Any]:
         made = {
@@ -293,13 +291,13 @@ def observe(run: Pipeline, file: Path) -> None:
 def test_the_command_tells_a_person(drained: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
     settings = drained.settings
     arguments = ["--kafka", settings.kafka, "--redis", settings.redis]
-    arguments += ["--rejected-topic", settings.rejected_topic]
-    assert main([*arguments, "--postgres", settings.postgres]) == 0
+    arguments += ["--rejected-topic", settings.rejected_topic, "--postgres", settings.postgres]
+    assert main(arguments) == 0
     assert "no difference" in capsys.readouterr().out
     execute(drained, "DELETE FROM tickwell.feature_rows WHERE entity = 'B'")
-    assert main([*arguments, "--postgres", settings.postgres]) == 1
+    assert main(arguments) == 1
     told = capsys.readouterr().out
     assert "row lost" in told
     assert f"{drained.topic('price')}[" in told
-    assert main([*arguments, "--postgres", settings.postgres, "--topic", "price=none"]) == 2
+    assert main([*arguments, "--topic", "price=none"]) == 2
     assert "cannot be checked" in capsys.readouterr().out
