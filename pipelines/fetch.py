@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -201,7 +201,7 @@ class RunFetcher(Fetcher):  # type: ignore[misc]
         # the answer's end is (first offset of the log, aborted, [preferred replica,] records)
         aborted = rest[1] if len(rest) > 2 else rest[0]
         data = rest[-1]
-        state.highwater, state.lso = highwater, stable
+        state.highwater, state.lso, state.timestamp = highwater, stable, int(time() * 1000)
         if not data:
             return False
         self._records[tp] = Fetched(

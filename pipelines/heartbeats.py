@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -49,11 +49,20 @@ class Heartbeats:
             self._rejected.update(rejected.reason for rejected in batch.rejected)
 
     def behind_seconds(self, topic: str, partition: int, lag: int) -> float:
-        """How far behind, in record time, the last stored record of a lagging partition is."""
-        known_at = self._known_at.get((topic, partition))
-        return max(0.0, time.time() - known_at) if lag and known_at is not None else 0.0
+        """How far behind, in record time, the last stored record of a lagging partition is.
 
-    def beat(self, error: str | None, lag: Sequence[PartitionLag] | None) -> Heartbeat:
+        A partition that lags and of which this worker has stored nothing yet is as far behind as
+        can be: since 1970.
+        """
+        known_at = self._known_at.get((topic, partition), 0.0)
+        return max(0.0, time.time() - known_at) if lag else 0.0
+
+    def beat(
+        self,
+        error: str | None,
+        lag: Sequence[PartitionLag] | None,
+        partitions: Mapping[str, int] | None = None,
+    ) -> Heartbeat:
         """Tell every store. `error` says why the sink's store refuses; `lag` is None at first."""
         state = "starting" if lag is None else "running"
         if error is not None:
@@ -72,6 +81,7 @@ class Heartbeats:
             rows=self._rows,
             rejected=dict(self._rejected),
             lag=tuple(lag or ()),
+            partitions=dict(partitions or {}),
         )
         packed = msgspec.json.encode(heartbeat)
         for store in self._stores:

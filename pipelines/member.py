@@ -137,11 +137,18 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             if tp in consumer.assignment():
                 consumer.seek(TopicPartition(*tp), offset)
 
-    def ends(self) -> dict[TP, int]:
-        """The end of what may be read, as of the last fetch: past it are open transactions."""
+    def ends(self) -> dict[TP, tuple[int, float]]:
+        """The end of what may be read, past which are open transactions, and when it was told.
+
+        As of the last answer to a fetch; Unix seconds.
+        """
         subscription = self._ensure_consumer()._subscription.subscription
         assignment = None if subscription is None else subscription.assignment
         if assignment is None:
             return {}
-        ends = {TP(*tp): assignment.state_value(tp).lso for tp in assignment.tps}
-        return {tp: end for tp, end in ends.items() if end is not None and end >= 0}
+        states = {TP(*tp): assignment.state_value(tp) for tp in assignment.tps}
+        return {
+            tp: (state.lso, state.timestamp / 1000)
+            for tp, state in states.items()
+            if state.lso is not None and state.lso >= 0 and state.timestamp is not None
+        }

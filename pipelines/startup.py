@@ -104,6 +104,11 @@ class Startup:
             or next((m.retrying for m in self._materializers.values() if m.retrying), None)
         )
 
+    @property
+    def partitions(self) -> dict[str, int]:
+        """How many partitions each topic has that is read; empty before they are looked up."""
+        return {topic.name: topic.partitions for topic in self._topics}
+
     def prepare(self) -> Pipeline:
         """Wait for what is needed to begin: the catalog, the topics, the store."""
         options = self._options

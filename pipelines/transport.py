@@ -239,8 +239,8 @@ class Consumer(driver.Consumer):
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Nothing: heartbeats tell lag and stalls; Faust's test takes a quiet topic for one."""
 
-    def ends(self) -> dict[TP, int]:
-        """The ends of the assigned partitions, as far as they are known."""
+    def ends(self) -> dict[TP, tuple[int, float]]:
+        """The ends of the assigned partitions that are known, and when they were told."""
         return self._thread.ends()
 
 

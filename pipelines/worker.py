@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import time
 from threading import Event, Timer
 from typing import TYPE_CHECKING, Any
 
@@ -165,7 +166,11 @@ class _Worker:
         while True:
             try:
                 heartbeat = await loop.run_in_executor(
-                    telling, self._heartbeats.beat, self._error, self._lag()
+                    telling,
+                    self._heartbeats.beat,
+                    self._error,
+                    self._lag(),
+                    self._startup.partitions,
                 )
                 if self._metrics is not None:
                     self._metrics.show(heartbeat)
@@ -180,7 +185,7 @@ class _Worker:
             return None
         consumer: Any = app.consumer
         lags = []
-        for tp, end in sorted(consumer.ends().items()):
+        for tp, (end, told_at) in sorted(consumer.ends().items()):
             following = consumer.following(tp)
             lag = max(0, end - following)
             lags.append(
@@ -191,6 +196,7 @@ class _Worker:
                     end_offset=end,
                     lag=lag,
                     behind_seconds=self._heartbeats.behind_seconds(tp.topic, tp.partition, lag),
+                    unseen_seconds=max(0.0, time.time() - told_at),
                 )
             )
         return lags

@@ -6,7 +6,10 @@ from msgspec import Struct
 
 
 class PartitionLag(Struct, frozen=True):
-    """How far one partition is behind: `lag` in messages, `behind_seconds` in record time."""
+    """How far one partition is behind: `lag` in messages, `behind_seconds` in record time.
+
+    `unseen_seconds` is how long ago the broker last told where its end is.
+    """
 
     topic: str
     partition: int
@@ -14,6 +17,7 @@ class PartitionLag(Struct, frozen=True):
     end_offset: int
     lag: int
     behind_seconds: float
+    unseen_seconds: float = 0.0
 
 
 class Heartbeat(Struct, frozen=True):
@@ -21,7 +25,8 @@ class Heartbeat(Struct, frozen=True):
 
     `state` is `starting`, `running`, or `retrying` while its store refuses or is away; `error` then
     says why and `since` from when. `rejected` counts this process's rejected ticks by reason,
-    `rows` the rows that it stored.
+    `rows` the rows that it stored. `lag` is of the partitions that it reads, `partitions` how many
+    there are of each topic.
     """
 
     sink: str
@@ -34,3 +39,4 @@ class Heartbeat(Struct, frozen=True):
     rows: int = 0
     rejected: dict[str, int] = {}
     lag: tuple[PartitionLag, ...] = ()
+    partitions: dict[str, int] = {}

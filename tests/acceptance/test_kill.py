@@ -50,7 +50,7 @@ def pause_and_replace(running: Pipeline, sink: str, chance: random.Random) -> No
 
 @pytest.mark.timeout(240)
 def test_killed_inside_the_transaction(running: Pipeline) -> None:
-    """The statement goes on in the server without its client; the worker finds the run stored."""
+    """The transaction is undone without its client; who comes next stores the run."""
     running.start_worker("offline")
     running.produce("price", [(b"S0", b'{"symbol":"S0","price":1,"ts":1}')])
     running.wait_drained("offline")
@@ -99,7 +99,7 @@ def test_killed_inside_the_script(running: Pipeline) -> None:
 def waiting(running: Pipeline) -> bool:
     rows = running.query(
         "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        " AND query LIKE '%%store_run%%' AND datname = current_database()"
+        " AND query LIKE 'UPDATE tickwell.watermarks%%' AND datname = current_database()"
     )
     return bool(rows)
 
