@@ -126,6 +126,7 @@ topics = Table(
     Column("topic", Text, nullable=False),
     Column("partitions", Integer, nullable=False),
     Column("seen_at", DateTime(timezone=True), nullable=False, server_default=NOW),
+    Column("incarnation", BigInteger, Identity(always=True), nullable=False),
 )
 
 sources = Table(

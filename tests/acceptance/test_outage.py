@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +79,11 @@ def test_a_postgres_that_hangs(
         running.produce("price", ticks(0))
         running.wait_drained("offline")
         server = psutil.Process(services["postgres"][0].pid)
+        server.suspend()  # first, so that no child is born or reaped any more
         stopped = [server, *server.children(recursive=True)]
         for process in stopped:
-            process.suspend()
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
         try:
             running.produce("price", ticks(1))
             for who in ("the offline store", "what the worker needs to begin"):
@@ -91,7 +94,8 @@ def test_a_postgres_that_hangs(
                 running.start_worker("offline")
         finally:
             for process in stopped:
-                process.resume()
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
         running.wait_drained("offline")
         ((rows,),) = running.query("SELECT count(*) FROM tickwell.feature_rows")
         assert rows == 600

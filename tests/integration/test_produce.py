@@ -25,6 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.decode import Decoder
+from pipelines.entities import name_of
 from pipelines.errors import PipelineError
 from pipelines.tick_files import BadFile, BadRow, ColumnMissing, count_rows, read_ticks
 from registry.definitions import Source
@@ -57,7 +58,8 @@ def test_csv_and_parquet_are_the_same_ticks(tmp_path: Path) -> None:
     assert ticks[0] == ticks[1]
     decoded = Decoder(PRICE).decode(run_of([(t.key, t.value) for t in ticks[0]]))
     assert decoded.fields[:, 0].tolist() == table()["close"].to_pylist()
-    assert list(decoded.entities) == table()["ticker"].to_pylist()
+    names = [name_of(decoded.data, keys) for keys in decoded.keys]
+    assert names == table()["ticker"].to_pylist()
     assert decoded.rejected == []
 
 
