@@ -20,14 +20,14 @@ from uuid import UUID
 
 from pipelines.copy_rows import copy_rows, stage_rows
 from pipelines.errors import RowsThere, StateConflict, WatermarkMoved
-from pipelines.offline import rejected_columns, state_of, unsettled
+from pipelines.offline import rejected_columns, unsettled
 from pipelines.postgres import Database
+from pipelines.row_states import load_states
 from pipelines.runs import Batch
-from pipelines.state import EntityState, tick_dtype
+from pipelines.state import EntityState
 from registry.definitions import Source
 from registry.row import Origin
 
-LOAD_BEFORE = files("pipelines").joinpath("sql/load_before.sql").read_text("utf-8")
 STORE_REPLAYED = files("pipelines").joinpath("sql/store_replayed.sql").read_text("utf-8")
 BEGIN_REPLAYED = files("pipelines").joinpath("sql/begin_replayed.sql").read_text("utf-8")
 FINISH_REPLAYED = files("pipelines").joinpath("sql/finish_replayed.sql").read_text("utf-8")
@@ -70,25 +70,9 @@ class BackfillSink:
         if self._unseen >= 0:
             # to look for rows from before reads past all that an entity has from after
             entities = self._settled_elsewhere(source, entities, before)
-        if not entities:
-            return {}
-        wanted = {
-            "entities": list(entities),
-            "schemas": self._schemas,
-            "depth": depth,
-            "topic_id": str(UUID(bytes=before.topic_id)),
-            "partition": before.partition,
-            "since": self._since,
-            "before": before.offset,
-        }
-        with self._database.cursor() as cursor:
-            cursor.execute(LOAD_BEFORE, wanted)
-            rows = cursor.fetchall()
-        by_entity: dict[str, list[Any]] = {}
-        for entity, *row in rows:
-            by_entity.setdefault(entity, []).append(row)
-        dtype = tick_dtype(len(source.fields))
-        return {entity: state_of(newest, dtype) for entity, newest in by_entity.items()}
+        return load_states(
+            self._database, self._schemas, source, entities, depth, before, self._since
+        )
 
     def _settled_elsewhere(
         self, source: Source, entities: Sequence[str], origin: Origin

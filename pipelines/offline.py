@@ -27,15 +27,14 @@ from importlib.resources import files
 from typing import Any
 from uuid import UUID
 
-import numpy as np
 import psycopg2
 
 from pipelines.copy_rows import copy_rows, stage_rows
 from pipelines.errors import PartitionHeld, RowsThere, WatermarkMoved
-from pipelines.kernel import RESET
 from pipelines.postgres import Database
-from pipelines.runs import NO_SEQ, Batch, Rejection
-from pipelines.state import EntityState, tick_dtype
+from pipelines.row_states import load_states
+from pipelines.runs import Batch, Rejection
+from pipelines.state import EntityState
 from pipelines.topics import Topic
 from registry.definitions import Source
 from registry.row import Origin
@@ -47,7 +46,7 @@ def _sql(name: str) -> str:
     return files("pipelines").joinpath(f"sql/{name}.sql").read_text("utf-8")
 
 
-LOAD, WATERMARK = _sql("load"), _sql("watermark")
+WATERMARK = _sql("watermark")
 BEGIN_RUN, STORE_REJECTED, FINISH_RUN = map(_sql, ("begin_run", "store_rejected", "finish_run"))
 LOCK = "SELECT tickwell.lock_partition(%(topic_id)s::uuid, %(partition)s, %(patience)s)"
 FENCE = "SELECT tickwell.fence_partition(%(topic_id)s::uuid, %(partition)s)"
@@ -109,7 +108,7 @@ class OfflineSink:
         self, source: Source, entities: Sequence[str], depth: int, before: Origin
     ) -> Mapping[str, EntityState]:
         """The states of those of `entities` that have rows from before the run."""
-        return _load(self._database, self._schemas, source, entities, depth, before)
+        return load_states(self._database, self._schemas, source, entities, depth, before)
 
     def store(self, batch: Batch) -> Sequence[str]:
         """Store a batch; returns entities that have their home in another partition.
@@ -200,47 +199,3 @@ def _printable(text: str) -> str:
 
 def _binary(value: bytes | None) -> Any:
     return None if value is None else psycopg2.Binary(value)
-
-
-def _load(
-    database: Database,
-    schemas: Sequence[int],
-    source: Source,
-    entities: Sequence[str],
-    depth: int,
-    before: Origin,
-) -> dict[str, EntityState]:
-    if not entities:
-        return {}
-    wanted = {
-        "entities": list(entities),
-        "schemas": schemas,
-        "depth": depth,
-        "topic_id": str(UUID(bytes=before.topic_id)),
-        "partition": before.partition,
-        "before": before.offset,
-    }
-    with database.cursor() as cursor:
-        cursor.execute(LOAD, wanted)
-        rows = cursor.fetchall()
-    by_entity: dict[str, list[Any]] = {}
-    for entity, *row in rows:
-        by_entity.setdefault(entity, []).append(row)
-    dtype = tick_dtype(len(source.fields))
-    return {entity: state_of(newest, dtype) for entity, newest in by_entity.items()}
-
-
-def state_of(newest: Sequence[Sequence[Any]], dtype: np.dtype[np.void]) -> EntityState:
-    """The state that an entity's rows, newest first, leave it in."""
-    _, sequence, _, _, _, _, topic_id, partition, offset, index = newest[0]
-    ticks = np.empty(len(newest), dtype)
-    for place, (event_time, _, tick_time, seq, _, fields, *_) in enumerate(reversed(newest)):
-        ticks[place] = (event_time, tick_time, NO_SEQ if seq is None else seq, tuple(fields))
-    resets = [place for place, row in enumerate(newest) if row[4] == RESET]
-    return EntityState(
-        origin=Origin(UUID(topic_id).bytes, partition, offset, index),
-        sequence=sequence,
-        count=len(newest),
-        fill=resets[0] if resets else len(newest),
-        ticks=ticks,
-    )

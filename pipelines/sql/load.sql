@@ -1,5 +1,7 @@
 -- The newest ticks of entities, newest first, one row a tick however many row schemas it is in.
--- Of the partition that is read, only what came before the offset at which the run begins.
+-- Of the partition that is read, only what came before the offset at which the run begins, and not
+-- what came before the log's beginning when a replay began cold there. Rows of other incarnations are
+-- older; rows of another partition are of an entity that is at home there.
 SELECT wanted.entity, newest.*
 FROM unnest(%(entities)s) AS wanted (entity)
 CROSS JOIN LATERAL (
@@ -12,7 +14,7 @@ CROSS JOIN LATERAL (
         WHERE row.entity = wanted.entity AND row.schema_id = schema.id AND row.revision = 0
             AND (
                 row.topic_id <> %(topic_id)s::uuid OR row.partition <> %(partition)s
-                OR row."offset" < %(before)s
+                OR (row."offset" >= %(since)s AND row."offset" < %(before)s)
             )
         ORDER BY row.event_time DESC, row.sequence DESC
         LIMIT %(depth)s

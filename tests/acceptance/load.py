@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import Event, Thread
 
@@ -46,8 +46,13 @@ def load(running: Pipeline, a_second: int = 2000) -> Iterator[None]:
 
 
 @contextmanager
-def reader(running: Pipeline) -> Iterator[list[str]]:
-    """Polls every symbol's row and notes each time that one steps back."""
+def reader(
+    running: Pipeline, symbols: Sequence[str] = SYMBOLS, may_vanish: bool = False
+) -> Iterator[list[str]]:
+    """Polls rows and notes each time that one steps back.
+
+    With `may_vanish` a row may go, and come back as it was earlier.
+    """
     stop, reads = Event(), [0]
     steps_back: list[str] = []
 
@@ -56,13 +61,13 @@ def reader(running: Pipeline) -> Iterator[list[str]]:
         with running.redis() as client:
             while not stop.is_set():
                 try:
-                    rows = client.mget([row_key("price", symbol) for symbol in SYMBOLS])
+                    rows = client.mget([row_key("price", symbol) for symbol in symbols])
                 except RedisError:  # it is being restarted
                     stop.wait(0.05)
                     continue
-                for symbol, packed in zip(SYMBOLS, rows, strict=True):
+                for symbol, packed in zip(symbols, rows, strict=True):
                     if packed is None:
-                        if symbol in newest:
+                        if newest.pop(symbol, None) is not None and not may_vanish:
                             steps_back.append(f"{symbol} is gone")
                         continue
                     row = unpack(packed)

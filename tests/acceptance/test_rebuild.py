@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
 import httpx
@@ -17,50 +14,15 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from pipelines.topics import Topic
-from registry.keys import row_key, watermark_key
-from registry.row import unpack
+from registry.keys import watermark_key
 from tests.acceptance.checks import assert_stores_match, expected
-from tests.acceptance.load import SYMBOLS, load
+from tests.acceptance.load import SYMBOLS, load, progress, reader
 from tests.acceptance.pipeline import Pipeline, wait_for
-from tests.acceptance.test_kill import progress
 from tests.acceptance.test_outage import get
 from tests.oracle.messages import Record
 from tickwell.embedded.ports import keep_port
 
 ENTITIES = 20_000
-
-
-@contextmanager
-def reader(running: Pipeline, symbols: list[str]) -> Iterator[list[str]]:
-    """Polls rows and notes each step back. What is gone may come back as it was earlier."""
-    stop, reads = Event(), [0]
-    steps_back: list[str] = []
-
-    def poll() -> None:
-        newest: dict[str, tuple[int, int]] = {}
-        with running.redis() as client:
-            while not stop.is_set():
-                rows = client.mget([row_key("price", symbol) for symbol in symbols])
-                for symbol, packed in zip(symbols, rows, strict=True):
-                    if packed is None:
-                        newest.pop(symbol, None)
-                        continue
-                    row = unpack(packed)
-                    at = (row.event_time, row.sequence)
-                    if at < newest.get(symbol, at):
-                        steps_back.append(f"{symbol}: {newest[symbol]} to {at}")
-                    newest[symbol] = at
-                    reads[0] += 1
-                stop.wait(0.001)
-
-    thread = Thread(target=poll)
-    thread.start()
-    try:
-        yield steps_back
-    finally:
-        stop.set()
-        thread.join()
-        assert reads[0] > 1000
 
 
 def delete_beginning(running: Pipeline) -> list[Record]:
@@ -93,7 +55,7 @@ def stored_by_both(running: Pipeline, topic: Topic) -> dict[int, int] | None:
 def test_emptied_under_load_after_the_log_has_lost_its_beginning(running: Pipeline) -> None:
     for sink in ("online", "offline"):
         running.start_worker(sink)
-    with load(running, 200), reader(running, SYMBOLS) as steps_back:
+    with load(running, 200), reader(running, may_vanish=True) as steps_back:
         for sink in ("online", "offline"):
             wait_for("progress", lambda sink=sink: progress(running, sink) > 1000)
         deleted = delete_beginning(running)
@@ -167,7 +129,7 @@ def test_killed_while_it_rebuilds_and_two_at_once(running: Pipeline) -> None:
     online.terminate()
     online.wait(30)
     symbols = [f"E{number}" for number in range(0, ENTITIES, 50)]
-    with running.redis() as client, reader(running, symbols) as steps_back:
+    with running.redis() as client, reader(running, symbols, may_vanish=True) as steps_back:
         client.flushall()
         for number, share in enumerate((0.0, 0.3, 0.6), 1):
             name = f"rebuild-{number}"

@@ -1,0 +1,71 @@
+"""The window states of entities, from their rows in Postgres: a row holds its tick."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+
+from pipelines.kernel import RESET
+from pipelines.postgres import Database
+from pipelines.runs import NO_SEQ
+from pipelines.state import EntityState, tick_dtype
+from registry.definitions import Source
+from registry.row import Origin
+
+LOAD = files("pipelines").joinpath("sql/load.sql").read_text("utf-8")
+
+
+def load_states(
+    database: Database,
+    schemas: Sequence[int],
+    source: Source,
+    entities: Sequence[str],
+    depth: int,
+    before: Origin,
+    since: int = 0,
+) -> dict[str, EntityState]:
+    """The states that those of `entities` with rows had when a partition was at `before`.
+
+    At most `depth` ticks each. Of the partition only what it held from offset `since` on counts.
+    `schemas` are the ids of the row schemas that the source was ever written in. Raises
+    `StoreUnavailable`.
+    """
+    if not entities:
+        return {}
+    wanted = {
+        "entities": list(entities),
+        "schemas": list(schemas),
+        "depth": depth,
+        "topic_id": str(UUID(bytes=before.topic_id)),
+        "partition": before.partition,
+        "since": since,
+        "before": before.offset,
+    }
+    with database.cursor() as cursor:
+        cursor.execute(LOAD, wanted)
+        rows = cursor.fetchall()
+    by_entity: dict[str, list[Any]] = {}
+    for entity, *row in rows:
+        by_entity.setdefault(entity, []).append(row)
+    dtype = tick_dtype(len(source.fields))
+    return {entity: _state(newest, dtype) for entity, newest in by_entity.items()}
+
+
+def _state(newest: Sequence[Sequence[Any]], dtype: np.dtype[np.void]) -> EntityState:
+    """The state that an entity's rows, newest first, leave it in."""
+    _, sequence, _, _, _, _, topic_id, partition, offset, index = newest[0]
+    ticks = np.empty(len(newest), dtype)
+    for place, (event_time, _, tick_time, seq, _, fields, *_) in enumerate(reversed(newest)):
+        ticks[place] = (event_time, tick_time, NO_SEQ if seq is None else seq, tuple(fields))
+    resets = [place for place, row in enumerate(newest) if row[4] == RESET]
+    return EntityState(
+        origin=Origin(UUID(topic_id).bytes, partition, offset, index),
+        sequence=sequence,
+        count=len(newest),
+        fill=resets[0] if resets else len(newest),
+        ticks=ticks,
+    )
