@@ -35,7 +35,8 @@ logger = logging.getLogger(__name__)
 
 BUFFERED_RUNS = 4
 SESSION_SECONDS = 6.0
-HEARTBEAT_SECONDS = 1.5
+HEARTBEAT_SECONDS = 0.5
+"""A member hears of another one that leaves with its next heartbeat."""
 DAY = 86_400.0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -57,8 +57,12 @@ class RunApp(faust.App):
         """None: tables would need them, and there are no tables."""
 
 
-def assignors(topic_ids: Mapping[str, bytes]) -> list[type[RoundRobinPartitionAssignor]]:
+def assignors(
+    topic_ids: Mapping[str, bytes], count: Callable[[int], None] = lambda members: None
+) -> list[type[RoundRobinPartitionAssignor]]:
     """How the group shares out partitions: in turn, under a name that tells the incarnations.
+
+    The leader, who shares them out, is told by `count` of how many members the group has.
 
     A static member that starts again gets its old assignment back without a rebalance, even one
     from when a topic was not there. The coordinator rebalances when the group's protocol changes
@@ -67,16 +71,26 @@ def assignors(topic_ids: Mapping[str, bytes]) -> list[type[RoundRobinPartitionAs
     """
     incarnations = b"".join(topic_ids[topic] for topic in sorted(topic_ids))
     name = f"roundrobin-{sha256(incarnations).hexdigest()[:12]}"
-    named = type("NamedAssignor", (RoundRobinPartitionAssignor,), {"name": name})
-    return [named, RoundRobinPartitionAssignor]
+
+    class Counting(RoundRobinPartitionAssignor):  # type: ignore[misc]
+        @classmethod
+        def assign(cls, cluster: Any, members: Any) -> Any:
+            count(len(members))
+            return super().assign(cluster, members)
+
+    named = type("NamedAssignor", (Counting,), {"name": name})
+    return [named, Counting]
 
 
 class RebalanceListener(driver.ConsumerRebalanceListener):
     """Tells Faust of assignments, each as a generation of its own."""
 
+    _thread: ConsumerThread
+
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         thread = self._thread
         thread.app.consumer_generation_id += 1
+        thread.joined()
         await thread.on_partitions_assigned(
             {TP(*tp) for tp in assigned}, thread.app.consumer_generation_id
         )
@@ -87,12 +101,37 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     app: RunApp
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._shared_among: int | None = None  # told to the leader, before it has its share
+        self._is_alone = True
+        super().__init__(*args, **kwargs)
+
+    def _shares_out(self, members: int) -> None:
+        self._shared_among = members
+
+    def joined(self) -> None:
+        """A generation has begun."""
+        self._is_alone = self._shared_among == 1
+        self._shared_among = None
+
+    async def on_thread_stop(self) -> None:
+        """Leave the group, if others are there to take the partitions over.
+
+        A static member does not leave by itself: it may be back before its session ends, and so it
+        is where it is alone; a broker lets the first member of an empty group wait for others.
+        """
+        if self._consumer is not None and not self._is_alone:
+            self._consumer._coordinator._group_instance_id = None  # a dynamic one leaves
+        await super().on_thread_stop()
+
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         # the driver has no setting for these; the consumer reads them when it starts
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
         consumer._isolation_level = "read_committed"
-        consumer._partition_assignment_strategy = assignors(self.app.incarnations.ids)
+        consumer._partition_assignment_strategy = assignors(
+            self.app.incarnations.ids, self._shares_out
+        )
         self._notice_refusals(consumer)
         return consumer
 
