@@ -25,18 +25,22 @@ def ticks(first: int, n: int) -> list[tuple[bytes, bytes]]:
 
 
 @pytest.mark.timeout(240)
-def test_a_topic_made_anew_is_read_from_its_beginning(running: Pipeline) -> None:
+@pytest.mark.parametrize("meanwhile", ["at work", "off"])
+def test_a_topic_made_anew_is_read_from_its_beginning(running: Pipeline, meanwhile: str) -> None:
     """Windows go on, values do not step back, and every tick of the new topic has its row."""
     topic = running.topic("price")
     running.start_worker("online")
     running.start_worker("offline")
     running.produce("price", ticks(0, 30))
     running.wait_drained("online", "offline")
+    if meanwhile == "off":
+        running.stop()
     make_anew(running, topic)
     for name in ("online", "offline"):
-        process = running.processes.pop(f"{name}-one")
-        assert process.wait(60) == 1  # it says why and ends; `up` and compose start it again
-        assert "made anew" in (running.logs / f"{name}-one.log").read_text()
+        if meanwhile == "at work":
+            process = running.processes.pop(f"{name}-one")
+            assert process.wait(60) == 1  # it says why and ends; `up` and compose start it again
+            assert "made anew" in (running.logs / f"{name}-one.log").read_text()
         running.start_worker(name)
     running.produce("price", ticks(30, 10))
     running.wait_drained("online", "offline")

@@ -1,0 +1,75 @@
+"""A disk that is full under Postgres: the offline worker waits, says so, and nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from registry import migrations
+from registry.database import connect
+from tests.acceptance.checks import assert_stores_match, expected
+from tests.acceptance.pipeline import pipeline, wait_for
+from tests.acceptance.test_outage import ticks
+from tickwell.embedded.postgres import postgres
+from tickwell.process import Process
+
+DISK = "200m"
+"""A new cluster takes a third of it."""
+
+ROUNDS = 12
+"""Of 300 ticks, each of which needs some hundred kilobytes of rows and log."""
+
+
+@pytest.fixture
+def small_disk(data: Path) -> Iterator[Path]:
+    """A file system of its own."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a file system")
+    place = data / "small-disk"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+
+
+@pytest.mark.timeout(300)
+def test_a_full_disk_under_postgres(
+    small_disk: Path, tmp_path: Path, kafka: str, redis_database: str, hot_redis: str
+) -> None:
+    spec, url = postgres(small_disk / "postgres")
+    server = Process(spec)
+    server.start()
+    server.wait_ready()
+    try:
+        engine = connect(url)
+        migrations.upgrade(engine)
+        engine.dispose()
+        with pipeline(tmp_path, kafka, redis_database, hot_redis, url) as running:
+            for sink in ("online", "offline"):
+                running.start_worker(sink)
+            running.produce("price", ticks(0))
+            running.wait_drained("online", "offline")
+            ballast = small_disk / "ballast"
+            with ballast.open("wb") as file:
+                file.write(bytes(shutil.disk_usage(small_disk).free - 100_000))
+            for number in range(1, ROUNDS):
+                running.produce("price", ticks(number))
+            running.wait_drained("online")
+            log = running.logs / "offline-one.log"
+            wait_for("it is told", lambda: "offline store is away" in log.read_text())
+            assert running.processes["offline-one"].poll() is None
+            ballast.unlink()
+            if server.exit_code() is not None:  # without room for its log it ends
+                server.start()
+                server.wait_ready()
+            running.wait_drained("offline")
+            assert_stores_match(running, "price", expected(running, "price"))
+    finally:
+        server.stop()
