@@ -23,7 +23,6 @@ from registry.errors import CorruptRow
 LAYOUT = 1
 HEADER = struct.Struct(">BIqqq16siqi")
 ORIGIN = struct.Struct(">16siqi")
-ORIGIN_AT = 29
 
 
 class ValueStatus(IntEnum):

@@ -56,14 +56,6 @@ class Names:
         """Where a row of the schema has the feature, None where it does not."""
         return self._places.get((schema_id, ref))
 
-    def of_entity(self, kind: tuple[str, ...]) -> list[str]:
-        """The names of the active features of a kind of entity."""
-        return [
-            name
-            for name, version in self.catalog.active.items()
-            if self.catalog.features[f"{name}@{version}"].entity == kind
-        ]
-
     def _compile(self, feature: FeatureVersion) -> DerivedFeature:
         derived = compile_derived(feature.expression, feature.ref)
         return DerivedFeature(derived, {name: self.feature(name) for name in derived.names})
