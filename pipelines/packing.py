@@ -32,7 +32,7 @@ from pipelines.runs import Batch
 from pipelines.state import EntityState, tick_dtype
 from registry.definitions import Source
 from registry.keys import SEPARATOR, members_key, row_key, state_key
-from registry.row import HEADER, LAYOUT, ORIGIN, Origin
+from registry.row import HEADER, LAYOUT, Origin
 
 MARK = b"layout2\xff"
 """As an event time, which is little-endian, this is below zero."""
@@ -56,53 +56,38 @@ class Writes:
     def __init__(self, batch: Batch, history: int) -> None:
         self._batch = batch
         self._history = history
-        self._ticks, self.tick_bytes = _ticks(batch)
-        self._order = np.argsort(batch.name, kind="stable")
-        self._ends = np.searchsorted(batch.name[self._order], np.arange(len(batch.names)), "right")
-        newest = self._order[self._ends - 1] if len(batch.names) else self._order
-        self._newest = newest.tolist()
+        ticks, self.tick_bytes = _ticks(batch)
+        order = np.argsort(batch.name, kind="stable")
+        ends = np.searchsorted(batch.name[order], np.arange(len(batch.names)), "right")
+        starts = np.concatenate([[0], ends])[:-1]
+        newest = order[ends - 1] if len(batch.names) else order
+        self._sorted_ticks = ticks[order].tobytes()
         self._rows, self._row_bytes = _rows(batch, newest)
-        self._sorted_ticks = self._ticks[self._order].tobytes()
-        self._ordinals = batch.ordinal[self._order]
+        # how many the ring holds depends on how many it held: the script adds what was there
+        self._headers = _headers(batch, newest, history, self.tick_bytes, ends - starts)
+        # by place: where the entity's ticks begin and end among the sorted ones, the first's number
+        self._starts, self._ends = starts.tolist(), ends.tolist()
+        self._first = batch.ordinal[order[starts]].tolist() if len(batch.names) else []
 
     def add(self, place: int, keys: list[str], arguments: list[Any]) -> None:
         """Append the keys and arguments of the entity at `place` in the batch's names."""
-        batch, source = self._batch, self._batch.source.name
-        entity = batch.names[place]
-        newest = self._newest[place]
+        batch, size = self._batch, STATE_HEADER.size
         row = self._rows[place * self._row_bytes : (place + 1) * self._row_bytes]
-        start = self._start(place)
-        # how many the ring holds depends on how many it held: the script adds what was there
-        header = STATE_HEADER.pack(
-            ORIGIN.pack(
-                batch.run.topic_id,
-                batch.run.partition,
-                int(batch.offset[newest]),
-                int(batch.index[newest]),
-            ),
-            int(batch.sequence[newest]),
-            int(batch.ordinal[newest]) + 1,
-            int(batch.fill[place]),
-            MARK,
-            self._history,
-            self.tick_bytes,
-            int(self._ends[place]) - start,
-        )
+        header = self._headers[place * size : (place + 1) * size]
         expected = batch.expected[place]
         if expected:
-            expected = identity(expected, int(self._ordinals[start]))
+            expected = identity(expected, self._first[place])
         pieces = list(self._pieces(place))
+        entity, source = batch.names[place], batch.source.name
         _append(keys, arguments, source, entity, expected, header, row, pieces)
-
-    def _start(self, place: int) -> int:
-        """Where the entity's ticks begin among the sorted ones."""
-        return int(self._ends[place - 1]) if place else 0
 
     def _pieces(self, place: int) -> Iterator[tuple[int, bytes]]:
         """The entity's ticks as (offset in the state, bytes); two pieces where the ring wraps."""
-        end = int(self._ends[place])
-        start = max(self._start(place), end - self._history)
-        for begin, stop, at in _ring(int(self._ordinals[start]), end - start, self._history):
+        start, end = self._starts[place], self._ends[place]
+        passed_over = max(0, end - start - self._history)
+        start += passed_over
+        first = self._first[place] + passed_over
+        for begin, stop, at in _ring(first, end - start, self._history):
             size = self.tick_bytes
             ticks = self._sorted_ticks[(start + begin) * size : (start + stop) * size]
             yield STATE_HEADER.size + at * size, ticks
@@ -177,6 +162,39 @@ def _ticks(batch: Batch) -> tuple[Any, int]:
     ticks["seq"] = batch.seq
     ticks["fields"] = batch.fields
     return ticks, dtype.itemsize
+
+
+def _headers(batch: Batch, newest: Any, history: int, tick_bytes: int, added: Any) -> bytes:
+    """`STATE_HEADER` of each entity, end to end; `newest` are the places of their newest ticks."""
+    dtype = np.dtype(
+        [
+            ("topic_id", "V16"),
+            ("partition", ">i4"),
+            ("offset", ">i8"),
+            ("index", ">i4"),
+            ("sequence", ">i8"),
+            ("count", ">i8"),
+            ("fill", ">i8"),
+            ("mark", "V8"),
+            ("room", ">u4"),
+            ("tick_bytes", ">u4"),
+            ("added", ">i8"),
+        ]
+    )
+    assert dtype.itemsize == STATE_HEADER.size
+    headers = np.empty(len(newest), dtype)
+    headers["topic_id"] = np.void(batch.run.topic_id)
+    headers["partition"] = batch.run.partition
+    headers["offset"] = batch.offset[newest]
+    headers["index"] = batch.index[newest]
+    headers["sequence"] = batch.sequence[newest]
+    headers["count"] = batch.ordinal[newest] + 1
+    headers["fill"] = batch.fill
+    headers["mark"] = np.void(MARK)
+    headers["room"] = history
+    headers["tick_bytes"] = tick_bytes
+    headers["added"] = added
+    return headers.tobytes()
 
 
 def _rows(batch: Batch, places: Any) -> tuple[bytes, int]:
