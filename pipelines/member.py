@@ -191,3 +191,12 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             for tp, state in states.items()
             if state.lso is not None and state.lso >= 0 and state.timestamp is not None
         }
+
+    def next_fetched(self, tp: TP) -> int:
+        """The next offset to be fetched, 0 before it is known."""
+        subscription = self._ensure_consumer()._subscription.subscription
+        assignment = None if subscription is None else subscription.assignment
+        if assignment is None or TopicPartition(*tp) not in assignment.tps:
+            return 0
+        state = assignment.state_value(TopicPartition(*tp))
+        return int(state.position) if state.has_valid_position else 0

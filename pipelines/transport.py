@@ -55,7 +55,7 @@ class Consumer(driver.Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._acked_to: dict[TP, int] = {}  # to be committed
-        self._stored_to: dict[TP, int] = {}
+        self._stored_to: dict[TP, int | None] = {}
         self._unpositioned: set[TP] = set()
         self._expected: dict[TP, int | None] = {}
         self._lookups = DaemonExecutor("positions")
@@ -106,6 +106,7 @@ class Consumer(driver.Consumer):
         if self._is_over(generation):
             return
         self._expected.update(positions)
+        self._stored_to.update(positions)
         self._unpositioned -= wanted
 
     def _is_over(self, generation: int) -> bool:
@@ -233,8 +234,14 @@ class Consumer(driver.Consumer):
         return self._acked_to.pop(tp, None)
 
     def following(self, tp: TP) -> int:
-        """The next offset to be stored; 0 before a position is known."""
-        return self._stored_to.get(tp) or self._expected.get(tp) or 0
+        """The next offset to be stored; 0 before that is known.
+
+        Where nothing ever was, and nothing was delivered, it is where the log begins.
+        """
+        stored = self._stored_to.get(tp)
+        if stored is None and tp in self._stored_to and self._expected.get(tp) is None:
+            return self._thread.next_fetched(tp)
+        return stored or 0
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Nothing: heartbeats tell lag and stalls; Faust's test takes a quiet topic for one."""

@@ -95,13 +95,18 @@ class Watch:
     def lagging(self, source: str) -> bool:
         """Whether the online pipeline of a source is behind, or nobody says that it is not."""
         topic = self.names.catalog.sources[source].topic
+        now = time.time()
         running = [beat for beat in self.alive("online") if beat.state == "running"]
         partitions = max((beat.partitions.get(topic, 0) for beat in running), default=0)
-        told = [lag for beat in running for lag in beat.lag if lag.topic == topic]
+        told = [(beat.at, lag) for beat in running for lag in beat.lag if lag.topic == topic]
         # a partition that no worker reads may be as far behind as can be
-        if not running or len({lag.partition for lag in told}) < partitions:
+        if not running or len({lag.partition for _, lag in told}) < partitions:
             return True
-        return any(max(lag.behind_seconds, lag.unseen_seconds) > LAGGING_SECONDS for lag in told)
+        # what a worker has not told since may have come since
+        return any(
+            max(lag.behind_seconds, lag.unseen_seconds) + max(0.0, now - at) > LAGGING_SECONDS
+            for at, lag in told
+        )
 
     async def _look_at_catalog(self) -> None:
         """From Postgres; while it is away from the copy in Redis."""
