@@ -53,13 +53,23 @@ def client(
         yield made
 
 
-def beat(url: str, state: str = "running", behind: float = 0.0) -> None:
-    """A worker's word, as `pipelines.heartbeats` writes it."""
+def beat(
+    url: str,
+    state: str = "running",
+    behind: float = 0.0,
+    unseen: float = 0.0,
+    partitions: int = 1,
+) -> None:
+    """A worker's word, as `pipelines.heartbeats` writes it; it reads one of the partitions."""
     now = time.time()
-    lag = PartitionLag("ticks.price", 0, 1, 2, 1, behind)
+    lag = PartitionLag("ticks.price", 0, 1, 2, 1, behind, unseen)
     with redis.Redis.from_url(url) as store:
         for sink in ("online", "offline"):
-            word = Heartbeat(sink, "one", 1, now + 60, state, now, lag=(lag,))
+            word = Heartbeat(
+                *(sink, "one", 1, now + 60, state, now),
+                lag=(lag,),
+                partitions={"ticks.price": partitions},
+            )
             store.set(worker_key(sink, "one"), msgspec.json.encode(word))
             store.sadd(WORKERS_KEY, f"{sink}:one")
 
@@ -131,13 +141,17 @@ def test_statuses(client: TestClient, recorded: Catalog, redis_database: str) ->
     assert (undefined["status"], undefined["value"]) == ("undefined", None)
 
 
-@pytest.mark.parametrize(("state", "behind"), [("retrying", 0.0), ("running", 60.0)])
+@pytest.mark.parametrize(
+    "told",
+    [{"state": "retrying"}, {"behind": 60.0}, {"unseen": 60.0}, {"partitions": 2}],
+    ids=["its store is away", "it is behind", "the broker is away", "nobody reads a partition"],
+)
 def test_lagging(
-    client: TestClient, recorded: Catalog, redis_database: str, state: str, behind: float
+    client: TestClient, recorded: Catalog, redis_database: str, told: dict[str, Any]
 ) -> None:
     tick(redis_database, recorded, "price", [{"symbol": "AAPL", "price": 1}])
     assert online(client, "current_price", symbol="AAPL")["status"] == "ok"
-    beat(redis_database, state, behind)
+    beat(redis_database, **told)
     deadline = time.monotonic() + 10
     while online(client, "current_price", symbol="AAPL")["status"] != "lagging":
         assert time.monotonic() < deadline

@@ -153,6 +153,19 @@ async def test_what_retention_has_deleted_lies_inside_a_run() -> None:
 
 
 @in_a_loop
+async def test_a_run_that_is_only_delivered_is_not_behind_the_worker() -> None:
+    """Who has just taken a partition over must not say that it is at the end."""
+    app = an_app()
+    consumer, delivered = drained(app, run(5, 70))
+    consumer._unpositioned = {HERE}
+    await consumer._drain_messages(consumer)
+    assert [run.next_offset for run in delivered] == [70]
+    assert consumer.following(HERE) == 5
+    assert consumer.ack(consumer._to_message(HERE, delivered[0]))
+    assert consumer.following(HERE) == 70
+
+
+@in_a_loop
 async def test_a_doubtful_topic_is_looked_up_before_its_runs_are_delivered() -> None:
     app = an_app()
     consumer, delivered = drained(app, run(0, 5), run(5, 7))
