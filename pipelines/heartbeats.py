@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from pipelines.errors import StoreUnavailable
-from pipelines.runs import Batch, Run
+from pipelines.runs import Batch
 from pipelines.warm import answers, open_warm
 from registry.heartbeat import Heartbeat, PartitionLag
 from registry.keys import WORKERS_KEY, worker_key
@@ -38,24 +38,11 @@ class Heartbeats:
         self._state, self._error, self._since = "starting", "", time.time()
         self._rows = 0
         self._rejected: Counter[str] = Counter()
-        self._known_at: dict[tuple[str, int], float] = {}
 
-    def count(self, run: Run, batch: Batch | None) -> None:
-        """A run is stored; `batch` is None when another worker had stored it."""
-        if len(run.timestamps):
-            self._known_at[run.topic, run.partition] = float(run.timestamps[-1]) / 1000
-        if batch is not None:
-            self._rows += len(batch)
-            self._rejected.update(rejected.reason for rejected in batch.rejected)
-
-    def behind_seconds(self, topic: str, partition: int, lag: int) -> float:
-        """How far behind, in record time, the last stored record of a lagging partition is.
-
-        A partition that lags and of which this worker has stored nothing yet is as far behind as
-        can be: since 1970.
-        """
-        known_at = self._known_at.get((topic, partition), 0.0)
-        return max(0.0, time.time() - known_at) if lag else 0.0
+    def count(self, batch: Batch) -> None:
+        """A batch is stored."""
+        self._rows += len(batch)
+        self._rejected.update(rejected.reason for rejected in batch.rejected)
 
     def beat(
         self,

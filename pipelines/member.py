@@ -177,9 +177,9 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
                 consumer.seek(TopicPartition(*tp), offset)
 
     def ends(self) -> dict[TP, tuple[int, float]]:
-        """The end of what may be read, past which are open transactions, and when it was told.
+        """The end of each partition's log, and when it was told: by the last answer to a fetch.
 
-        As of the last answer to a fetch; Unix seconds.
+        Unix seconds. What may be read can end earlier, where a transaction is open.
         """
         subscription = self._ensure_consumer()._subscription.subscription
         assignment = None if subscription is None else subscription.assignment
@@ -187,9 +187,9 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             return {}
         states = {TP(*tp): assignment.state_value(tp) for tp in assignment.tps}
         return {
-            tp: (state.lso, state.timestamp / 1000)
+            tp: (state.highwater, state.timestamp / 1000)
             for tp, state in states.items()
-            if state.lso is not None and state.lso >= 0 and state.timestamp is not None
+            if state.highwater is not None and state.timestamp is not None
         }
 
     def next_fetched(self, tp: TP) -> int:

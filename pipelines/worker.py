@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import signal
-import time
 from threading import Event, Timer
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,8 @@ from pipelines.app import Pipeline, SinkApp, create_app
 from pipelines.errors import BrokerUnavailable, PipelineError, StoreUnavailable, TopicMissing
 from pipelines.heartbeats import SECONDS, Heartbeats
 from pipelines.incarnations import LOOK_SECONDS, Incarnations
+from pipelines.lag import Lags
+from pipelines.runs import Batch, Run
 from pipelines.startup import Startup, WorkerOptions
 from pipelines.threads import DaemonExecutor
 from registry.heartbeat import PartitionLag
@@ -50,6 +51,7 @@ class _Worker:
         )
         self._metrics = _serve_metrics(options) if options.metrics_port else None
         self._startup = Startup(options, self._stop)
+        self._lags = Lags()
         self._topics_wait: str | None = None
         self._app: SinkApp | None = None
 
@@ -89,9 +91,7 @@ class _Worker:
 
     async def _work(self, pipeline: Pipeline, waiting: asyncio.Task[Any]) -> int:
         options = self._options
-        app = create_app(
-            options.group, options.kafka, options.instance, pipeline, self._heartbeats.count
-        )
+        app = create_app(options.group, options.kafka, options.instance, pipeline, self._count)
         app.finalize()
         watching = [
             asyncio.create_task(self._watch_topics(app, pipeline.incarnations)),
@@ -184,22 +184,16 @@ class _Worker:
         if app is None:
             return None
         consumer: Any = app.consumer
-        lags = []
-        for tp, (end, told_at) in sorted(consumer.ends().items()):
-            following = consumer.following(tp)
-            lag = max(0, end - following)
-            lags.append(
-                PartitionLag(
-                    topic=tp.topic,
-                    partition=tp.partition,
-                    next_offset=following,
-                    end_offset=end,
-                    lag=lag,
-                    behind_seconds=self._heartbeats.behind_seconds(tp.topic, tp.partition, lag),
-                    unseen_seconds=max(0.0, time.time() - told_at),
-                )
-            )
-        return lags
+        return [
+            self._lags.of(tp.topic, tp.partition, consumer.following(tp), end, told_at)
+            for tp, (end, told_at) in sorted(consumer.ends().items())
+        ]
+
+    def _count(self, run: Run, batch: Batch | None) -> None:
+        """A run is stored; `batch` is None when another worker had stored it."""
+        self._lags.stored(run)
+        if batch is not None:
+            self._heartbeats.count(batch)
 
 
 def _serve_metrics(options: WorkerOptions) -> Metrics:
