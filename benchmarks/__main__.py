@@ -112,10 +112,11 @@ class _Bench:
             do(STOCK_INSERT, online.peer, main, STOCK_INSERT, self._wanted.peer_seconds)
 
     def latency(self) -> None:
-        seconds = self._wanted.latency_seconds
-        self._do("latency", 1, "online worker", latency.latency, seconds, ("online",))
-        both = ("online", "offline")
-        self._do("latency", 1, "both workers at work", latency.latency, seconds, both)
+        seconds, both = self._wanted.latency_seconds, ("online", "offline")
+        for number in self._rounds():
+            do = partial(self._do, "latency", number)
+            do("online worker", latency.latency, seconds, ("online",))
+            do("both workers at work", latency.latency, seconds, both)
 
     def memory(self) -> None:
         many = self._backlog(self._wanted.memory_ticks, MEMORY_ENTITIES)
@@ -138,7 +139,7 @@ class _Bench:
                     self._do("growth", number, subject, growth.growth, backlog, sink)
 
     def takeover(self) -> None:
-        for number in range(1, min(3, self._wanted.rounds) + 1):
+        for number in self._rounds():
             do = partial(self._do, "takeover", number)
             do("worker, start to its first stored tick", takeover.start_up)
             do("worker killed and started again", takeover.killed_and_started)
@@ -182,7 +183,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--plot", type=Path, help="the picture of growth; in --out unless set")
     parser.add_argument("--peer-seconds", type=float, default=15.0, help="of each peer's run")
-    parser.add_argument("--latency-seconds", type=float, default=60.0)
+    parser.add_argument("--latency-seconds", type=float, default=30.0)
     parser.add_argument("--memory-ticks", type=int, default=10_000_000)
     parser.add_argument("--load-seconds", type=float, default=20.0)
     parser.add_argument("--entities", type=int, nargs="+", default=growth.ENTITIES)

@@ -1,9 +1,10 @@
 """The offline worker, and a replay, beside what this Postgres can take.
 
 The limit is the rate at which Postgres takes the same rows from memory, in runs of the same size,
-over one connection: COPY to a staging table, then insert on conflict. The rows are those that a
-worker wrote, and its runs are told by the transactions that they were written in. Beside it the
-limit of a plain COPY straight into the table, which compares nothing.
+over one connection: COPY to a staging table, then insert on conflict, one transaction a run, in the
+order of the primary key and in pieces of the size that the worker hands over. The rows are those
+that a worker wrote, and its runs are told by the transactions that they were written in. Beside it
+the limit of a plain COPY straight into the table, which compares nothing.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from benchmarks.results import Failed, Run
 from benchmarks.services import Services, environment, execute
 from benchmarks.timing import span
 from benchmarks.workers import check_counted, offline_done, worker
+from pipelines.copy_rows import CHUNK_BYTES
 
 LIMIT_SECONDS = 300.0
 READABLE = 'CREATE INDEX ON tickwell.feature_rows (partition, "offset")'
@@ -35,7 +37,7 @@ GROUP BY partition, xmin ORDER BY xmin::text::bigint
 RUN = """
 COPY (
     SELECT * FROM tickwell.feature_rows
-    WHERE partition = {} AND "offset" BETWEEN {} AND {} ORDER BY "offset", index
+    WHERE partition = {} AND "offset" BETWEEN {} AND {} ORDER BY entity, event_time, sequence
 ) TO STDOUT (FORMAT binary)
 """
 STAGING = "CREATE TEMPORARY TABLE staging (LIKE tickwell.feature_rows)"
@@ -90,16 +92,17 @@ def limit(services: Services, backlog: Backlog, rows: Rows, staged: bool) -> Run
     """Rows a second that Postgres takes from memory, through a staging table or straight."""
     settings = services.fresh(backlog.settings)
     with closing(psycopg2.connect(settings.postgres)) as connection, connection.cursor() as cursor:
-        connection.autocommit = True
         cursor.execute(STAGING)
+        connection.commit()
         before, began = _processor(services), time.monotonic()
         for piece in rows.pieces:
             if staged:
                 cursor.execute(EMPTY)
-                cursor.copy_expert(STAGE, BytesIO(piece))
+                cursor.copy_expert(STAGE, BytesIO(piece), CHUNK_BYTES)
                 cursor.execute(INSERT)
             else:
-                cursor.copy_expert(DIRECT, BytesIO(piece))
+                cursor.copy_expert(DIRECT, BytesIO(piece), CHUNK_BYTES)
+            connection.commit()
         seconds, after = time.monotonic() - began, _processor(services)
         cursor.execute(ROWS)
         row = cursor.fetchone()

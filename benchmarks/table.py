@@ -86,20 +86,26 @@ def _rates(runs: Sequence[Run], title: str, against: tuple[str, ...]) -> list[st
 
 
 def _latency(runs: Sequence[Run]) -> list[str]:
+    """Percentiles of each round; of them the median, and the best and worst round's."""
     lines = [
-        "| ticks due to read over HTTP, ms | p50 | p99 | p99.9 | max | between answers, p50 / p99 "
-        "| sent late, p99 | ticks |",
+        "| ticks due to read over HTTP, ms: median (range) of the rounds | p50 | p99 | p99.9 | max "
+        "| between answers, p99 | sent late, p99 | ticks a round |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for subject, found in _by_subject(runs):
-        for run in found:
-            ms, pause = run.detail["latency_ms"], run.detail["between_answers_ms"]
-            lines.append(
-                f"| {subject} | {ms['p50']:.1f} | {ms['p99']:.1f} | {ms['p999']:.1f} "
-                f"| {ms['max']:.1f} | {pause['p50']:.1f} / {pause['p99']:.1f} "
-                f"| {run.detail['sent_late_ms']['p99']:.1f} | {run.ticks:,} |"
-            )
+        latencies = [run.detail["latency_ms"] for run in found]
+        columns = [[ms[name] for ms in latencies] for name in ("p50", "p99", "p999", "max")]
+        columns += [
+            [run.detail[name]["p99"] for run in found]
+            for name in ("between_answers_ms", "sent_late_ms")
+        ]
+        shown = " | ".join(_milliseconds(column) for column in columns)
+        lines.append(f"| {subject} | {shown} | {found[-1].ticks:,} |")
     return lines
+
+
+def _milliseconds(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
 def _memory(runs: Sequence[Run]) -> list[str]:
