@@ -35,6 +35,11 @@ class Incarnations:
         return {name: topic.topic_id for name, topic in self._topics.items()}
 
     @property
+    def partitions(self) -> int:
+        """How many there are, of all topics."""
+        return sum(topic.partitions for topic in self._topics.values())
+
+    @property
     def certain(self) -> bool:
         """Whether what is fetched now is of these incarnations."""
         confirmed = self._confirmed

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
+from types import SimpleNamespace
 from typing import Any
 
 import aiokafka
@@ -12,6 +15,7 @@ from aiokafka import TopicPartition
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import ConsumerStoppedError
 from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.protocol.group import JoinGroupRequest
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
@@ -19,12 +23,17 @@ from pipelines.fetch import fetch_runs
 from pipelines.incarnations import Incarnations
 from pipelines.runs import Run
 
+logger = logging.getLogger(__name__)
+
 FETCH_WAIT_MS = 50
 """How long the broker may hold a fetch without data. Faust's 1,500 ms hold up the partitions of a
 node that have data while one that is drained waits."""
 
 POLL_SECONDS = 0.25
 """How long to wait for data before looking whether the worker should stop."""
+
+BACKGROUND_SECONDS = 1.0
+"""Between looks at what works in the background."""
 
 
 class RunApp(faust.App):
@@ -88,12 +97,10 @@ class RebalanceListener(driver.ConsumerRebalanceListener):
     _thread: ConsumerThread
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        thread = self._thread
+        thread, share = self._thread, {TP(*tp) for tp in assigned}
         thread.app.consumer_generation_id += 1
-        thread.joined()
-        await thread.on_partitions_assigned(
-            {TP(*tp) for tp in assigned}, thread.app.consumer_generation_id
-        )
+        thread.joined(len(share))
+        await thread.on_partitions_assigned(share, thread.app.consumer_generation_id)
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
@@ -104,15 +111,61 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._shared_among: int | None = None  # told to the leader, before it has its share
         self._is_alone = True
+        self._watching: asyncio.Future[None] | None = None
         super().__init__(*args, **kwargs)
 
     def _shares_out(self, members: int) -> None:
         self._shared_among = members
 
-    def joined(self) -> None:
-        """A generation has begun."""
-        self._is_alone = self._shared_among == 1
+    def joined(self, share: int) -> None:
+        """A generation has begun, with a share of so many partitions.
+
+        Who came back as the static member that it was is told of no members, but has its share.
+        """
+        self._is_alone = self._shared_among == 1 or share == self.app.incarnations.partitions
         self._shared_among = None
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        self._join_once(self._ensure_consumer()._coordinator)
+        self._watching = asyncio.ensure_future(self._watch())
+
+    def _join_once(self, coordinator: Any) -> None:
+        """Ask to join with all assignors at once.
+
+        aiokafka asks with the first one, then with the first two, and takes the last answer. Each
+        question begins a rebalance of the whole group; with two members these may never end.
+        """
+        send, complete = coordinator._send_req, len(coordinator._assignors)
+
+        async def sending(request: Any) -> Any:
+            asks = isinstance(request, JoinGroupRequest)
+            if asks and len(request._group_protocols) < complete:
+                return SimpleNamespace(error_code=0)
+            return await send(request)
+
+        coordinator._send_req = sending
+
+    async def _watch(self) -> None:
+        """End the worker when what works in the background has failed.
+
+        aiokafka's group member and fetcher keep an error until they are asked for it, and the
+        member does nothing more until then: nobody fetches while the group is joined, so nobody
+        would ask.
+        """
+        consumer = self._ensure_consumer()
+        try:
+            while True:
+                await asyncio.sleep(BACKGROUND_SECONDS)
+                consumer._coordinator.check_errors()
+                fetching = consumer._fetcher.error_future
+                if fetching.done():
+                    fetching.result()
+                    raise ConsumerStoppedError
+        except Exception as error:
+            if not self.app.stopping:
+                logger.exception("the consumer cannot go on")
+                self.app.fail(error)
 
     async def on_thread_stop(self) -> None:
         """Leave the group, if others are there to take the partitions over.
@@ -120,6 +173,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         A static member does not leave by itself: it may be back before its session ends, and so it
         is where it is alone; a broker lets the first member of an empty group wait for others.
         """
+        if self._watching is not None:
+            self._watching.cancel()
         if self._consumer is not None and not self._is_alone:
             self._consumer._coordinator._group_instance_id = None  # a dynamic one leaves
         await super().on_thread_stop()
@@ -158,12 +213,6 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         if not self.consumer.flow_active:
             return []
         consumer = self._ensure_consumer()
-        # these two work in the background; an error of theirs waits here to be asked for
-        consumer._coordinator.check_errors()
-        fetching = consumer._fetcher.error_future
-        if fetching.done():
-            fetching.result()
-            raise ConsumerStoppedError
         with consumer._subscription.fetch_context():
             return await fetch_runs(consumer, partitions, self.app.incarnations.ids, POLL_SECONDS)
 
