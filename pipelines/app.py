@@ -6,8 +6,9 @@ Settings that are not Faust's defaults, and why:
   would hold a whole backlog in memory.
 - `consumer_group_instance_id`, a session of 6 s: a worker that is killed and started again takes
   its partitions back without a rebalance, and one that stays away is replaced in seconds.
-- `broker_max_poll_interval` of a day: while the store is away the worker keeps its partitions;
-  Kafka is the buffer.
+- `broker_max_poll_interval` of years: while the store is away nothing is fetched, and the worker
+  keeps its partitions; Kafka is the buffer. A member that passed it would never come back, since
+  it rejoins with a fetch, and fetches when it has joined.
 - `stream_wait_empty` off: it waits for unacked events at shutdown, for ever when the store is away.
 - No tables, no leader topic, no web server, no topics made: nothing that needs a topic of its own.
 """
@@ -37,7 +38,7 @@ BUFFERED_RUNS = 4
 SESSION_SECONDS = 6.0
 HEARTBEAT_SECONDS = 0.5
 """A member hears of another one that leaves with its next heartbeat."""
-DAY = 86_400.0
+TEN_YEARS = 315_360_000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class SinkApp(RunApp):
     """A Faust app that brings runs into one store."""
 
     pipeline: Pipeline
-    on_batch: Callable[[Run, Batch | None], None]
+    on_batch: Callable[[Batch], None]
     failed: asyncio.Future[BaseException]
 
     def watermarks(self, tps: Iterable[TP]) -> Mapping[TP, int | None]:
@@ -78,11 +79,11 @@ def create_app(
     bootstrap: str,
     instance: str,
     pipeline: Pipeline,
-    on_batch: Callable[[Run, Batch | None], None],
+    on_batch: Callable[[Batch], None],
 ) -> SinkApp:
     """The app of the consumer group `group`; `instance` names this worker in it.
 
-    `on_batch` is told of each run once it is stored. Needs a running event loop.
+    `on_batch` is told what each run came to, once it is stored. Needs a running event loop.
     """
     app = SinkApp(
         group,
@@ -100,7 +101,7 @@ def create_app(
         broker_session_timeout=SESSION_SECONDS,
         broker_rebalance_timeout=SESSION_SECONDS,
         broker_heartbeat_interval=HEARTBEAT_SECONDS,
-        broker_max_poll_interval=DAY,
+        broker_max_poll_interval=TEN_YEARS,
         broker_commit_interval=1.0,
         worker_redirect_stdouts=False,
         tracer=None,
@@ -136,7 +137,8 @@ def _agent(app: SinkApp, materializer: Materializer) -> Any:
                 batch = await loop.run_in_executor(
                     thread, materializer.materialize, run, app.pipeline.stop
                 )
-                app.on_batch(run, batch)
+                if batch is not None:
+                    app.on_batch(batch)
                 event.ack()
         except Stopped:
             return

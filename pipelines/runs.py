@@ -50,6 +50,13 @@ class Run:
     keys: Int64s
     values: Int64s
 
+    @classmethod
+    def empty(cls, topic: str, topic_id: bytes, partition: int, offset: int) -> Run:
+        """A run that covers nothing, at `offset`."""
+        none, spans = np.empty(0, np.int64), np.empty((0, 2), np.int64)
+        data = np.empty(0, np.uint8)
+        return cls(topic, topic_id, partition, offset, offset, data, none, none, spans, spans)
+
     def __len__(self) -> int:
         return len(self.offsets)
 

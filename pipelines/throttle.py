@@ -16,7 +16,7 @@ from registry.heartbeat import Heartbeat
 from registry.keys import WORKERS_KEY, worker_key
 
 BEHIND_SECONDS = 5.0
-"""How far behind, in record time, live may be: what serving calls `lagging` begins there."""
+"""How far behind live may be: what serving calls `lagging` begins there."""
 
 LOOK_SECONDS = 1.0
 """Heartbeats come once a second."""

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, cast
 
@@ -78,6 +78,8 @@ class Consumer(driver.Consumer):
         self._stored_to.clear()
         for tp in assigned:
             self._committed_offset[tp] = None
+        if not assigned:
+            self.app.watermarks(())  # nothing to look up, so no look-up that is waited for
         await super().on_partitions_assigned(assigned, generation_id)
 
     async def perform_seek(self) -> None:
@@ -134,7 +136,8 @@ class Consumer(driver.Consumer):
                     await self.sleep(0.1)
                     continue
                 generation = self.app.consumer_generation_id
-                for run in await self._thread.fetch(partitions):
+                runs = await self._thread.fetch(partitions)
+                for run in (*runs, *self._passed_over(partitions, runs)):
                     await self._confirm(generation)
                     # a run that is dropped here is fetched again: its generation is over
                     if self._is_over(generation):
@@ -165,6 +168,17 @@ class Consumer(driver.Consumer):
             else:
                 # this one began after the fetch; what was refused meanwhile is about later runs
                 return
+
+    def _passed_over(self, partitions: set[TP], runs: Sequence[Run]) -> Iterator[Run]:
+        """Empty runs, where the log was cut and holds no record since: see `_meet`.
+
+        Without them a partition that is quiet from then on would count as behind for ever.
+        """
+        ids = self.app.incarnations.ids
+        for tp in partitions - {TP(run.topic, run.partition) for run in runs}:
+            expected, position = self._expected.get(tp), self._thread.next_fetched(tp)
+            if expected is not None and position > expected:
+                yield Run.empty(tp.topic, ids[tp.topic], tp.partition, position)
 
     def _meet(self, run: Run) -> Run:
         """The run, beginning where the one before it ended.

@@ -14,7 +14,6 @@ from pipelines.errors import BrokerUnavailable, PipelineError, StoreUnavailable,
 from pipelines.heartbeats import SECONDS, Heartbeats
 from pipelines.incarnations import LOOK_SECONDS, Incarnations
 from pipelines.lag import Lags
-from pipelines.runs import Batch, Run
 from pipelines.startup import Startup, WorkerOptions
 from pipelines.threads import DaemonExecutor
 from registry.heartbeat import PartitionLag
@@ -91,7 +90,8 @@ class _Worker:
 
     async def _work(self, pipeline: Pipeline, waiting: asyncio.Task[Any]) -> int:
         options = self._options
-        app = create_app(options.group, options.kafka, options.instance, pipeline, self._count)
+        count = self._heartbeats.count
+        app = create_app(options.group, options.kafka, options.instance, pipeline, count)
         app.finalize()
         watching = [
             asyncio.create_task(self._watch_topics(app, pipeline.incarnations)),
@@ -188,12 +188,6 @@ class _Worker:
             self._lags.of(tp.topic, tp.partition, consumer.following(tp), end, told_at)
             for tp, (end, told_at) in sorted(consumer.ends().items())
         ]
-
-    def _count(self, run: Run, batch: Batch | None) -> None:
-        """A run is stored; `batch` is None when another worker had stored it."""
-        self._lags.stored(run)
-        if batch is not None:
-            self._heartbeats.count(batch)
 
 
 def _serve_metrics(options: WorkerOptions) -> Metrics:

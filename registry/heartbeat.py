@@ -6,9 +6,10 @@ from msgspec import Struct
 
 
 class PartitionLag(Struct, frozen=True):
-    """How far one partition is behind: `lag` in messages, `behind_seconds` in record time.
+    """How far one partition is behind: `lag` in messages, `behind_seconds` in time.
 
-    `unseen_seconds` is how long ago the broker last told where its end is.
+    What was in the log `behind_seconds` ago is stored. `unseen_seconds` is how long ago the broker
+    last told where its end is.
     """
 
     topic: str

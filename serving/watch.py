@@ -38,7 +38,7 @@ ALIVE_SECONDS = 5.0
 """A worker without a heartbeat for so long is not counted on."""
 
 LAGGING_SECONDS = 5.0
-"""Behind by more than this in record time, a source is lagging."""
+"""Behind by more than this, a source is lagging."""
 
 
 class Watch:
@@ -98,15 +98,18 @@ class Watch:
         now = time.time()
         running = [beat for beat in self.alive("online") if beat.state == "running"]
         partitions = max((beat.partitions.get(topic, 0) for beat in running), default=0)
-        told = [(beat.at, lag) for beat in running for lag in beat.lag if lag.topic == topic]
+        behind: dict[int, float] = {}
+        for beat in running:
+            age = max(0.0, now - beat.at)  # what is not told yet may have come since
+            for lag in beat.lag:
+                if lag.topic == topic:
+                    seconds = max(lag.behind_seconds, lag.unseen_seconds) + age
+                    # it is the store that is told of: who knows it better is right
+                    behind[lag.partition] = min(seconds, behind.get(lag.partition, seconds))
         # a partition that no worker reads may be as far behind as can be
-        if not running or len({lag.partition for _, lag in told}) < partitions:
+        if not partitions or len(behind) < partitions:
             return True
-        # what a worker has not told since may have come since
-        return any(
-            max(lag.behind_seconds, lag.unseen_seconds) + max(0.0, now - at) > LAGGING_SECONDS
-            for at, lag in told
-        )
+        return max(behind.values()) > LAGGING_SECONDS
 
     async def _look_at_catalog(self) -> None:
         """From Postgres; while it is away from the copy in Redis."""

@@ -59,19 +59,24 @@ def beat(
     behind: float = 0.0,
     unseen: float = 0.0,
     partitions: int = 1,
+    instance: str = "one",
 ) -> None:
-    """A worker's word, as `pipelines.heartbeats` writes it; it reads one of the partitions."""
+    """A worker's word, as `pipelines.heartbeats` writes it; it reads one partition of each topic.
+
+    Of no partitions it knows no topic.
+    """
     now = time.time()
-    lag = PartitionLag("ticks.price", 0, 1, 2, 1, behind, unseen)
+    topics = ("ticks.price", "ticks.volume", "ticks.position") if partitions else ()
+    lag = tuple(PartitionLag(topic, 0, 1, 2, 1, behind, unseen) for topic in topics)
     with redis.Redis.from_url(url) as store:
         for sink in ("online", "offline"):
             word = Heartbeat(
-                *(sink, "one", 1, now + 60, state, now),
-                lag=(lag,),
-                partitions={"ticks.price": partitions},
+                *(sink, instance, 1, now + 60, state, now),
+                lag=lag,
+                partitions=dict.fromkeys(topics, partitions),
             )
-            store.set(worker_key(sink, "one"), msgspec.json.encode(word))
-            store.sadd(WORKERS_KEY, f"{sink}:one")
+            store.set(worker_key(sink, instance), msgspec.json.encode(word))
+            store.sadd(WORKERS_KEY, f"{sink}:{instance}")
 
 
 def tick(url: str, recorded: Catalog, source: str, ticks: list[dict[str, Any]]) -> None:
@@ -143,8 +148,20 @@ def test_statuses(client: TestClient, recorded: Catalog, redis_database: str) ->
 
 @pytest.mark.parametrize(
     "told",
-    [{"state": "retrying"}, {"behind": 60.0}, {"unseen": 60.0}, {"partitions": 2}],
-    ids=["its store is away", "it is behind", "the broker is away", "nobody reads a partition"],
+    [
+        {"state": "retrying"},
+        {"behind": 60.0},
+        {"unseen": 60.0},
+        {"partitions": 2},
+        {"partitions": 0},
+    ],
+    ids=[
+        "its store is away",
+        "it is behind",
+        "the broker is away",
+        "nobody reads a partition",
+        "nobody knows the topic",
+    ],
 )
 def test_lagging(
     client: TestClient, recorded: Catalog, redis_database: str, told: dict[str, Any]
@@ -156,6 +173,19 @@ def test_lagging(
     while online(client, "current_price", symbol="AAPL")["status"] != "lagging":
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_of_two_who_tell_of_a_partition_the_better_one_is_believed(
+    client: TestClient, recorded: Catalog, redis_database: str
+) -> None:
+    """As when one is stopped, and the other has taken over: both speak of what is stored."""
+    tick(redis_database, recorded, "price", [{"symbol": "AAPL", "price": 1}])
+    beat(redis_database, unseen=60.0, instance="stopping")
+    deadline = time.monotonic() + 10
+    while len(client.get("/health").json()["workers"]["online"]) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert online(client, "current_price", symbol="AAPL")["status"] == "ok"
 
 
 def test_exposure(client: TestClient, recorded: Catalog, redis_database: str) -> None:

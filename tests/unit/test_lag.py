@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from pipelines.lag import Lags
-from pipelines.runs import Run
-from tests.logs import run_of
 
 TOPIC = "ticks.price"
 
@@ -19,11 +15,6 @@ TOPIC = "ticks.price"
 def now(monkeypatch: pytest.MonkeyPatch) -> float:
     monkeypatch.setattr(time, "time", lambda: 1000.0)
     return 1000.0
-
-
-def stored_at(seconds: float) -> Run:
-    run = run_of(0, (0, 1), [0], [0], [b"A"], [b"{}"])
-    return replace(run, topic=TOPIC, timestamps=np.array([int(seconds * 1000)]))
 
 
 def test_at_the_end(now: float) -> None:
@@ -35,15 +26,21 @@ def test_who_has_stored_nothing_yet_is_as_far_behind_as_can_be(now: float) -> No
     assert Lags().of(TOPIC, 0, 0, 7, now).behind_seconds == now
 
 
-def test_the_last_record_and_the_last_end_bound_it(now: float) -> None:
+def test_the_last_end_that_was_reached_bounds_it(now: float) -> None:
     lags = Lags()
-    lags.stored(stored_at(now - 60))
+    lags.of(TOPIC, 0, 5, 5, now - 60)  # a quiet market: at the end, long after its last record
     assert lags.of(TOPIC, 0, 5, 7, now).behind_seconds == 60
-    lags.of(TOPIC, 0, 5, 5, now - 3)  # a quiet market: at the end, long after its last record
-    assert lags.of(TOPIC, 0, 5, 7, now).behind_seconds == 3
-    lags.stored(stored_at(now - 1))
-    assert lags.of(TOPIC, 0, 6, 7, now).behind_seconds == 1
     assert lags.of(TOPIC, 1, 5, 7, now).behind_seconds == now, "another partition"
+
+
+def test_in_a_busy_market_an_end_is_reached_while_there_is_a_newer_one(now: float) -> None:
+    lags = Lags()
+    lags.of(TOPIC, 0, 0, 100, now - 9)
+    lags.of(TOPIC, 0, 60, 200, now - 8)
+    assert lags.of(TOPIC, 0, 99, 300, now - 7).behind_seconds == now, "100 is not stored yet"
+    assert lags.of(TOPIC, 0, 150, 400, now - 6).behind_seconds == 9
+    assert lags.of(TOPIC, 0, 390, 500, now - 5).behind_seconds == 9, "400 was told 6 s ago"
+    assert lags.of(TOPIC, 0, 400, 600, now - 4).behind_seconds == 6
 
 
 def test_an_end_from_before_what_is_stored_is_none(now: float) -> None:

@@ -42,6 +42,7 @@ class Thread:
         self.app = app
         self.fetched = list(fetched)
         self.went_to: list[Mapping[TP, int]] = []
+        self.position = 0
 
     async def fetch(self, partitions: set[TP]) -> list[Run]:
         assert partitions == {HERE}
@@ -52,7 +53,10 @@ class Thread:
         found = self.fetched.pop(0)
         if callable(found):
             found = found()
-        return [found]
+        return [] if found is None else [found]
+
+    def next_fetched(self, tp: TP) -> int:
+        return self.position
 
     async def go_to(self, positions: Mapping[TP, int]) -> None:
         self.went_to.append(positions)
@@ -76,7 +80,7 @@ def an_app() -> SinkApp:
         return dict.fromkeys(tps, 5)
 
     pipeline = Pipeline({}, {}, Fixed(), watermarks, Event())
-    made = create_app("group", "127.0.0.1:1", "one", pipeline, lambda run, batch: None)
+    made = create_app("group", "127.0.0.1:1", "one", pipeline, lambda batch: None)
     made.finalize()
     return made
 
@@ -150,6 +154,33 @@ async def test_what_retention_has_deleted_lies_inside_a_run() -> None:
     await consumer._drain_messages(consumer)
     assert [(run.base_offset, run.next_offset) for run in delivered] == [(5, 7), (7, 11)]
     assert isinstance(await failure(app), OffsetsWentBack)
+
+
+@in_a_loop
+async def test_a_log_that_was_cut_to_its_end_is_at_its_end() -> None:
+    """No record comes that would tell of it; the worker must not count as behind for ever."""
+    app = an_app()
+
+    def reset() -> None:
+        consumer._thread.position = 50
+
+    consumer, delivered = drained(app, run(5, 7), reset, None, run(50, 52))
+    consumer._unpositioned = {HERE}
+    await consumer._drain_messages(consumer)
+    spans = [(run.base_offset, run.next_offset, len(run)) for run in delivered]
+    assert spans == [(5, 7, 2), (7, 50, 0), (50, 52, 2)]
+
+
+@in_a_loop
+async def test_who_gets_no_partitions_waits_for_no_positions() -> None:
+    """A look-up that failed in an earlier generation is over."""
+    app = an_app()
+    asked: list[Any] = []
+    app.pipeline = replace(app.pipeline, watermarks=lambda tps: asked.append(tps) or {})
+    consumer, _ = drained(app)
+    with contextlib.suppress(Exception):  # there is no group whose generation this could be
+        await consumer.on_partitions_assigned(set(), 1)
+    assert asked == [()]
 
 
 @in_a_loop
