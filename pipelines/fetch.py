@@ -135,10 +135,10 @@ class Fetched:
         while self.aborted and self.aborted[0][1] <= batch.base_offset:
             self.aborting.add(self.aborted.pop(0)[0])
         if batch.is_control:
-            key = index([batch], batch.base_offset)
-            start, end = key.keys[0].tolist()
-            if ControlRecord.parse(key.data[start:end].tobytes()) == ABORT_MARKER:
-                self.aborting.discard(batch.producer_id)
+            markers = index([batch], batch.base_offset)
+            for start, end in markers.keys.tolist():  # none where compaction has removed it
+                if ControlRecord.parse(markers.data[start:end].tobytes()) == ABORT_MARKER:
+                    self.aborting.discard(batch.producer_id)
             return False
         return not (batch.is_transactional and batch.producer_id in self.aborting)
 
