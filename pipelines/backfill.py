@@ -39,21 +39,19 @@ NO_OFFSET = 2**63 - 1
 class BackfillSink:
     """Stores what the replay `replay` computes of one partition, and gives the states for it.
 
-    `schemas` are the ids of the row schemas that the source was ever written in. `restores_since`
-    is that of `pipelines.progress.Progress`: with None, the partition's own rows are no state.
-    The first `unseen` entities that are asked for are known to have no rows from before.
+    `restores_since` is that of `pipelines.progress.Progress`: with None, the partition's own rows
+    are no state. The first `unseen` entities that are asked for are known to have no rows from
+    before.
     """
 
     def __init__(
         self,
         url: str,
-        schemas: Sequence[int],
         replay: str,
         restores_since: int | None,
         unseen: int = 0,
     ) -> None:
         self._database = Database(url, "tickwell replay")
-        self._schemas = list(schemas)
         self._replay = replay
         self._unseen = unseen
         self._alone = True
@@ -70,9 +68,7 @@ class BackfillSink:
         if self._unseen >= 0:
             # to look for rows from before reads past all that an entity has from after
             entities = self._settled_elsewhere(source, entities, before)
-        return load_states(
-            self._database, self._schemas, source, entities, depth, before, self._since
-        )
+        return load_states(self._database, source, entities, depth, before, self._since)
 
     def _settled_elsewhere(
         self, source: Source, entities: Sequence[str], origin: Origin

@@ -40,9 +40,6 @@ class EntitySlots:
     def __len__(self) -> int:
         return len(self._slots)
 
-    def __contains__(self, entity: str) -> bool:
-        return entity in self._slots
-
     def find(self, data: Bytes, keys: Int64s) -> Int32s:
         """The slots of n entities, `EMPTY` for one that has none.
 

@@ -108,6 +108,27 @@ class WatermarkContended(PipelineError):
         )
 
 
+class SchemaBehind(PipelineError):
+    """The store has rows in a newer row schema than this worker writes."""
+
+    def __init__(self, source: str, schema: int) -> None:
+        super().__init__(
+            f"Redis has rows of {source} in a newer row schema than {schema}: features were "
+            "recorded since this worker began, and it starts again with them (if the registry was "
+            "restored from an older copy, record them again with `tickwell migrate`)"
+        )
+
+
+class StatesLost(PipelineError):
+    """The store has lost window states that it had confirmed."""
+
+    def __init__(self, topic: str, partition: int, entity: str) -> None:
+        super().__init__(
+            f"Redis has an older state of {entity!r} than it had confirmed: it lost its last "
+            f"writes; the worker starts again, and restores {topic}[{partition}] from Postgres"
+        )
+
+
 class HistoryTooShort(PipelineError):
     """Fewer ticks are kept than the longest window needs."""
 
@@ -163,9 +184,10 @@ class LogBegins(PipelineError):
     def __init__(self, topic: str, partition: int, start: int, earliest: int) -> None:
         super().__init__(
             f"{topic}[{partition}] begins at offset {earliest}: the ticks before it are deleted, "
-            f"and this database does not have their rows, so that the windows at {start} are not "
-            "known. Replay into the database that live wrote to; or, where nobody has them, begin "
-            f"at {earliest} with empty windows by --cold"
+            f"and this database does not have all their rows, so that the windows at {start} are "
+            "not known. Replay into the database that live wrote to, once live has passed the "
+            f"place; or, where no database has rows of them, begin at {earliest} with empty "
+            "windows by --cold"
         )
 
 

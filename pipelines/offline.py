@@ -57,18 +57,12 @@ PATIENCE_MS = 2_000
 
 
 class OfflineSink:
-    """Stores the batches of one source in the Postgres at `url`.
-
-    `schemas` are the ids of the row schemas that the source was ever written in.
-    """
+    """Stores batches in the Postgres at `url`."""
 
     name = "offline"
 
-    def __init__(
-        self, url: str, schemas: Sequence[int], application_name: str = "tickwell"
-    ) -> None:
+    def __init__(self, url: str, application_name: str = "tickwell") -> None:
         self._database = Database(url, application_name)
-        self._schemas = list(schemas)
         self._meets_rows = False  # a replay was here: to copy straight into the table would fail
 
     def watermarks(self, topic_id: bytes, partitions: Iterable[int]) -> Mapping[int, int]:
@@ -90,7 +84,8 @@ class OfflineSink:
     def settle(self, topic: Topic) -> int:
         """Record a topic's number of partitions; returns the number that was recorded first.
 
-        A topic id that is new becomes the current incarnation of its name.
+        A topic id that is new becomes the current incarnation of its name. Who is still storing a
+        run of an earlier one is got out of the way: its rows would come after ours were computed.
         """
         with self._database.cursor() as cursor:
             topic_id = str(UUID(bytes=topic.topic_id))
@@ -99,6 +94,7 @@ class OfflineSink:
                 " ON CONFLICT DO NOTHING",
                 (topic_id, topic.name, topic.partitions),
             )
+            cursor.execute(FENCE, {"topic_id": topic_id, "partition": None})
             cursor.execute(
                 "SELECT partitions FROM tickwell.topics WHERE topic_id = %s::uuid", (topic_id,)
             )
@@ -108,7 +104,7 @@ class OfflineSink:
         self, source: Source, entities: Sequence[str], depth: int, before: Origin
     ) -> Mapping[str, EntityState]:
         """The states of those of `entities` that have rows from before the run."""
-        return load_states(self._database, self._schemas, source, entities, depth, before)
+        return load_states(self._database, source, entities, depth, before)
 
     def store(self, batch: Batch) -> Sequence[str]:
         """Store a batch; returns entities that have their home in another partition.

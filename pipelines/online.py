@@ -8,7 +8,8 @@ The order of a commit:
 2. For each entity a script compares the stored origin and count with those that its state was
    computed from, and if they are the same bytes writes header, ring and row; atomic for each
    entity.
-3. If any entity's was another, they are returned, and nothing more happens.
+3. If any entity's was another, they are returned, and nothing more happens. If it was an *earlier*
+   one, Redis has lost what it had confirmed: the partition is to be filled anew from Postgres.
 4. The watermark moves to the run's end, if it still is where the run begins.
 
 Killed between 2 and 4, entities are ahead of the watermark. The run is then read again, and their
@@ -27,7 +28,7 @@ from typing import Any
 
 from redis.commands.core import Script
 
-from pipelines.errors import TopicRecreated, WatermarkMoved
+from pipelines.errors import SchemaBehind, StatesLost, TopicRecreated, WatermarkMoved
 from pipelines.packing import Restored, Writes, append_restored, unpack_state
 from pipelines.runs import Batch
 from pipelines.state import EntityState, tick_dtype
@@ -37,6 +38,7 @@ from registry.definitions import Source
 from registry.keys import (
     SEPARATOR,
     bucket,
+    filled_key,
     incarnations_key,
     members_key,
     partitions_key,
@@ -54,6 +56,12 @@ LOAD = files("pipelines").joinpath("lua/load.lua").read_text("utf-8")
 SETTLE = files("pipelines").joinpath("lua/settle.lua").read_text("utf-8")
 
 
+def _is_earlier(stored: Origin, known: Origin) -> bool:
+    """Whether an entity's stored origin is one that it had before `known`, in the same home."""
+    home = (known.topic_id, known.partition)
+    return (stored.topic_id, stored.partition) == home and stored < known
+
+
 class OnlineSink:
     """Stores batches in the Redis at `url`, which keeps `history` ticks of each entity.
 
@@ -67,7 +75,8 @@ class OnlineSink:
         self._cluster = cluster
         self._history = history
         self._client: Any = None
-        self._confirmed: set[str] = set()  # watermarks that this Redis was known to hold
+        # watermarks, and marks of filled partitions, that this Redis was known to hold
+        self._confirmed: set[str] = set()
 
     def _connect(self) -> Any:
         """The client, made at its first use: a cluster must answer for that."""
@@ -83,13 +92,15 @@ class OnlineSink:
     def watermarks(self, topic_id: bytes, partitions: Iterable[int]) -> Mapping[int, int]:
         """The next offset to read of those of `partitions` that were ever stored."""
         client = self._connect()
-        with answers():
-            stored = {p: client.get(watermark_key(topic_id, p)) for p in partitions}
-        known = {p: int(offset) for p, offset in stored.items() if offset is not None}
-        self._confirmed.update(watermark_key(topic_id, p) for p in known)
-        self._confirmed.difference_update(
-            watermark_key(topic_id, p) for p in stored.keys() - known.keys()
-        )
+        known = {}
+        for partition in partitions:
+            keys = [watermark_key(topic_id, partition), filled_key(topic_id, partition)]
+            with answers():
+                stored = dict(zip(keys, client.mget(keys), strict=True))
+            self._confirmed.difference_update(keys)
+            self._confirmed.update(key for key, value in stored.items() if value is not None)
+            if (offset := stored[keys[0]]) is not None:
+                known[partition] = int(offset)
         return known
 
     def settle(self, topic: Topic) -> int:
@@ -124,11 +135,12 @@ class OnlineSink:
     def store(self, batch: Batch) -> Sequence[str]:
         """Store a batch; returns the entities whose state was not the expected one.
 
-        Raises `WatermarkMoved`, `TopicRecreated` and `StoreUnavailable`.
+        Raises `WatermarkMoved`, `TopicRecreated`, `SchemaBehind`, `StatesLost` and
+        `StoreUnavailable`.
         """
         run = batch.run
         key = watermark_key(run.topic_id, run.partition)
-        stored = self._begin(batch, key)
+        stored, filled = self._begin(batch, key)
         conflicts: list[str] = []
         entities = Writes(batch, self._history)
         places = {entity: place for place, entity in enumerate(batch.names)}
@@ -139,14 +151,38 @@ class OnlineSink:
                 entities.add(places[entity], keys, arguments)
             with answers():
                 refused = self._store(keys=keys, args=arguments)
+            if min(refused, default=1) < 0:
+                raise SchemaBehind(batch.source.name, batch.schema.id)
             conflicts += [group[place - 1] for place in refused]
-        if not conflicts:
-            with answers():
-                moved = self._advance(keys=[key], args=[stored, run.next_offset])
-            if moved is not None:
-                raise WatermarkMoved(int(moved) if moved else None)
-            self._confirmed.add(key)
+        if conflicts:
+            self._check_states(batch, {name: batch.expected[places[name]] for name in conflicts})
+            return conflicts
+        with answers():
+            keys = [key, filled_key(run.topic_id, run.partition)]
+            moved = self._advance(keys=keys, args=[stored, run.next_offset, filled])
+        if moved is not None:
+            raise WatermarkMoved(int(moved) if moved else None)
+        self._confirmed.add(key)
         return conflicts
+
+    def _check_states(self, batch: Batch, expected: Mapping[str, bytes]) -> None:
+        """Raises `StatesLost` where an entity has an earlier state than it is known to have had.
+
+        `expected` are packed origins. The partition then counts as one that is not filled.
+        """
+        run = batch.run
+        at = Origin(run.topic_id, run.partition, run.base_offset, 0)
+        stored = self.load(batch.source, list(expected), 1, at)
+        for entity, packed in expected.items():
+            known, state = Origin.unpack(packed) if packed else None, stored.get(entity)
+            if known is None or (state is not None and not _is_earlier(state.origin, known)):
+                continue
+            with answers():
+                self._connect().delete(
+                    filled_key(run.topic_id, run.partition),
+                    watermark_key(run.topic_id, run.partition),
+                )
+            raise StatesLost(run.topic, run.partition, entity)
 
     def put(
         self, source: Source, restored: Sequence[Restored], stored: Mapping[str, EntityState]
@@ -192,8 +228,10 @@ class OnlineSink:
         with answers():
             return client.eval(script, len(keys), *keys, *arguments)
 
-    def _begin(self, batch: Batch, key: str) -> bytes:
-        """The partition's watermark, b"" for none, if it is where the batch's run begins.
+    def _begin(self, batch: Batch, key: str) -> tuple[bytes, bytes]:
+        """The partition's watermark, if it is where the batch's run begins, and its filled mark.
+
+        b"" for no watermark, and for a mark that need not be there.
 
         Raises `WatermarkMoved` where it is not. Raises `TopicRecreated` where the run is of an
         incarnation that is over: its ticks would pass for the newest ones of their entities.
@@ -203,15 +241,17 @@ class OnlineSink:
         with answers(), client.pipeline(transaction=False) as pipeline:
             pipeline.lindex(incarnations_key(run.topic), -1)
             pipeline.get(key)
-            current, stored = pipeline.execute()
+            pipeline.get(filled_key(run.topic_id, run.partition))
+            current, stored, filled = pipeline.execute()
         # a Redis that lost its last second may not know of it; the watermark then tells
         if current is not None and current.decode() != run.topic_id.hex():
             raise TopicRecreated(run.topic)
-        if stored is None and key in self._confirmed:
+        marked = filled_key(run.topic_id, run.partition) in self._confirmed
+        if (stored is None and key in self._confirmed) or (filled is None and marked):
             raise WatermarkMoved(None)
         if stored is not None and int(stored) != run.base_offset:
             raise WatermarkMoved(int(stored))
-        return stored or b""
+        return stored or b"", (filled if marked else b"")
 
     def close(self) -> None:
         if self._client is not None:

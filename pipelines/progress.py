@@ -59,6 +59,16 @@ class ReplayProgress:
             row = connection.execute(wanted).one_or_none()
         return None if row is None else Progress(*row)
 
+    def reached(self, replay: str, topic_id: bytes, partition: int) -> int | None:
+        """The offset up to which a replay is stored, finished or not; None if it never began."""
+        wanted = select(replays.c.next_offset).where(
+            replays.c.replay == replay,
+            replays.c.topic_id == UUID(bytes=topic_id),
+            replays.c.partition == partition,
+        )
+        with self._connection() as connection:
+            return connection.execute(wanted).scalar_one_or_none()
+
     def known_since(self, topic_id: bytes, partition: int, offset: int) -> int | None:
         """Whether the rows of all ticks before `offset` are there: from which offset on, or None.
 
@@ -81,6 +91,26 @@ class ReplayProgress:
                 return 0
             since: int | None = connection.execute(replayed).scalar_one()
             return since
+
+    def has_live(self, topic_id: bytes, partition: int) -> bool:
+        """Whether live has stored anything of a partition."""
+        live = select(1).where(
+            watermarks.c.topic_id == UUID(bytes=topic_id), watermarks.c.partition == partition
+        )
+        with self._connection() as connection:
+            return connection.execute(live).first() is not None
+
+    def has_rows(self, topic_id: bytes, partition: int, before: int) -> bool:
+        """Whether live, or a replay, was in a partition before offset `before`."""
+        replayed = select(1).where(
+            replays.c.topic_id == UUID(bytes=topic_id),
+            replays.c.partition == partition,
+            replays.c.start_offset < before,
+        )
+        if self.has_live(topic_id, partition):
+            return True
+        with self._connection() as connection:
+            return connection.execute(replayed).first() is not None
 
     def older_incarnations(self, current: set[bytes]) -> bool:
         """Whether rows may be there of topics that are none of `current`."""

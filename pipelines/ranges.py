@@ -6,7 +6,10 @@ A replay must begin with the state that live had there. In the order in which th
 2. The log's beginning (offset 0): of this incarnation there is nothing before.
 3. The database has all rows from before, by live's watermark or another replay's: from them.
 4. The log is whole: computed from its beginning, without storing what is before the range.
-5. The log's beginning is gone: an error, or, if it is asked for, empty windows there.
+5. The range begins where the log does, and live was here before that: live misses the same ticks,
+   and goes on there with the windows that its rows tell.
+6. The log's beginning is gone: an error; or, if it is asked for and no rows of the partition are
+   there, which live would go on from, empty windows there.
 
 Older incarnations of a topic are in the database or nowhere: their rows, where there are some, are
 always the state that this one began with.
@@ -202,10 +205,12 @@ def _range(
         start, since = min(begun.next_offset, end), begun.restores_since
     if since is None:
         since = 0 if start == 0 else progress.known_since(topic_id, tp.partition, start)
+    if since is None and start == log.earliest and progress.has_live(topic_id, tp.partition):
+        since = 0
     if since is not None:
         read_from = start
     elif log.earliest > 0:
-        if not wanted.cold:
+        if not wanted.cold or progress.has_rows(topic_id, tp.partition, log.earliest):
             raise LogBegins(tp.topic, tp.partition, start, log.earliest)
         if start == log.earliest:
             since, read_from = start, start

@@ -110,10 +110,8 @@ class Replay:
 
     def sink(self, part: Range) -> BackfillSink:
         """Where the rows of a range go."""
-        name = part.source.name
-        schemas = [s.id for s in self.catalog.schemas.values() if s.source == name]
         unseen = CAPACITY if part.blank else 0
-        return BackfillSink(self.postgres, schemas, part.replay, part.restores_since, unseen)
+        return BackfillSink(self.postgres, part.replay, part.restores_since, unseen)
 
 
 class _RangeReplay:
@@ -144,7 +142,8 @@ class _RangeReplay:
             async for attempt in retrying:
                 with attempt:
                     await asyncio.to_thread(self._go_back if self._begun else self._begin)
-                    await self._pass()
+                    if self._part.offsets:  # else the same replay, run twice, was faster there
+                        await self._pass()
         except PASSING:
             if not self._stop.is_set():
                 raise
@@ -168,8 +167,8 @@ class _RangeReplay:
     def _go_back(self) -> None:
         """To what is stored; what was read beyond it is read again."""
         part = self._part
-        begun = self._progress.unfinished(part.replay, part.topic.topic_id, part.partition)
-        self._part = part.since(part.start if begun is None else begun.next_offset)
+        reached = self._progress.reached(part.replay, part.topic.topic_id, part.partition)
+        self._part = part.since(part.start if reached is None else reached)
         self._done.offsets = self._part.read_from - self._read_from
 
     def _gives_up(self, state: RetryCallState) -> bool:

@@ -18,10 +18,12 @@ from registry.row import Origin
 
 LOAD = files("pipelines").joinpath("sql/load.sql").read_text("utf-8")
 
+ENTITIES_A_STATEMENT = 100
+"""A statement must not take long, and walks past all that a replay has stored beyond a place."""
+
 
 def load_states(
     database: Database,
-    schemas: Sequence[int],
     source: Source,
     entities: Sequence[str],
     depth: int,
@@ -30,27 +32,25 @@ def load_states(
 ) -> dict[str, EntityState]:
     """The states that those of `entities` with rows had when a partition was at `before`.
 
-    At most `depth` ticks each. Of the partition only what it held from offset `since` on counts.
-    `schemas` are the ids of the row schemas that the source was ever written in. Raises
+    At most `depth` ticks each, of all row schemas: another worker may write one that this process
+    does not know yet. Of the partition only what it held from offset `since` on counts. Raises
     `StoreUnavailable`.
     """
-    if not entities:
-        return {}
     wanted = {
-        "entities": list(entities),
-        "schemas": list(schemas),
+        "source": source.name,
         "depth": depth,
         "topic_id": str(UUID(bytes=before.topic_id)),
         "partition": before.partition,
         "since": since,
         "before": before.offset,
     }
-    with database.cursor() as cursor:
-        cursor.execute(LOAD, wanted)
-        rows = cursor.fetchall()
     by_entity: dict[str, list[Any]] = {}
-    for entity, *row in rows:
-        by_entity.setdefault(entity, []).append(row)
+    with database.cursor() as cursor:
+        for start in range(0, len(entities), ENTITIES_A_STATEMENT):
+            piece = list(entities[start : start + ENTITIES_A_STATEMENT])
+            cursor.execute(LOAD, {**wanted, "entities": piece})
+            for entity, *row in cursor.fetchall():
+                by_entity.setdefault(entity, []).append(row)
     dtype = tick_dtype(len(source.fields))
     return {entity: _state(newest, dtype) for entity, newest in by_entity.items()}
 

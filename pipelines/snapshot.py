@@ -41,7 +41,6 @@ class Snapshot:
         self._cursor = cursor
         self._source = source
         self._topic_id = str(UUID(bytes=topic.topic_id))
-        self._schemas = [s.id for s in catalog.schemas.values() if s.source == source.name]
         self._writing = catalog.writing[source.name]
 
     def partitions(self) -> int | None:
@@ -95,7 +94,6 @@ class Snapshot:
                 "topic_id": self._topic_id,
                 "partition": partition,
                 "before": before,
-                "schemas": self._schemas,
                 "writing": self._writing,
                 "history": history,
             },

@@ -126,7 +126,7 @@ class Startup:
         for topic, source in sources.items():
             schema = catalog.schemas[catalog.writing[source.name]]
             program = compile_program(catalog, schema)
-            sinks[topic] = sink = self._sink(catalog, source.name)
+            sinks[topic] = sink = self._sink(source.name)
             self._check_partitions(sink, topics[topic])
             if depth_of(program) > options.history:
                 raise HistoryTooShort(options.history, depth_of(program))
@@ -136,7 +136,7 @@ class Startup:
         if options.sink == "offline":
             # a look-up must not share a connection with a store that is under way; in Redis it may,
             # and there the sink must know of every watermark that was seen
-            sinks = dict.fromkeys(sources, self._sink(catalog, "positions"))
+            sinks = dict.fromkeys(sources, self._sink("positions"))
             self._start_relay()
             self._start_maintenance(engine)
         else:
@@ -216,12 +216,11 @@ class Startup:
             raise StoreUnavailable("Postgres is away, and Redis has no copy of the catalog yet")
         return recorded.decode(copy)
 
-    def _sink(self, catalog: Catalog, source: str) -> Sink:
+    def _sink(self, source: str) -> Sink:
         options = self._options
         if options.sink == "online":
             return OnlineSink(options.redis, options.history, options.cluster)
-        schemas = [schema.id for schema in catalog.schemas.values() if schema.source == source]
-        return OfflineSink(options.postgres, schemas, f"tickwell {options.instance} {source}")
+        return OfflineSink(options.postgres, f"tickwell {options.instance} {source}")
 
     def _check_partitions(self, sink: Sink, topic: Topic) -> None:
         settled = self._wait(lambda: sink.settle(topic))

@@ -35,7 +35,7 @@ def row_key(source: str, entity: str) -> str:
 
 
 def state_key(source: str, entity: str) -> str:
-    """Where the window state of an entity is (`pipelines.online`)."""
+    """Where the window state of an entity is (`pipelines.packing`)."""
     return f"tw:{{b{bucket(entity)}}}:state:{source}:{entity}"
 
 

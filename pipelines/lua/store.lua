@@ -5,8 +5,9 @@
 --       the member to add ("" for none), the number of ring pieces, and for each piece its offset
 --       and its bytes. The header (`pipelines/packing.py`) says as held how many ticks are added,
 --       or below zero how many there are in a ring that takes the place of what is stored.
--- Returns the places (from 1) of the entities whose stored state is not the expected one; nothing
--- of theirs was written. `==` compares bytes; `<` would follow the locale.
+-- Returns the places (from 1) of the entities whose stored state is not the expected one, and below
+-- zero of those that have a row in a newer row schema; nothing of theirs was written. `==` compares
+-- bytes; `<` would follow the locale.
 
 local HEADER_BYTES, MARK, MARK_AT = 80, 'layout2\255', 57
 -- where the header has them: the origin, the sequence, the count
@@ -47,6 +48,11 @@ local function convert(key, stored, room, tick_bytes)
   return held
 end
 
+-- The row schema of a packed row (`registry/row.py`), 0 where there is none.
+local function schema(row)
+  return #row < 5 and 0 or (struct.unpack('>I4', row, 2))
+end
+
 local conflicts = {}
 local arg = 1
 for entity = 1, #KEYS / 3 do
@@ -56,8 +62,12 @@ for entity = 1, #KEYS / 3 do
   arg = arg + 5
   local stored = redis.call('GETRANGE', state, 0, HEADER_BYTES - 1)
   local identity = string.sub(stored, 1, ORIGIN_END) .. string.sub(stored, COUNT_BEGIN, COUNT_END)
-  if identity == expected then
-    local room, tick_bytes, added = struct.unpack('>I4I4i8', header, 65)
+  local room, tick_bytes, added = struct.unpack('>I4I4i8', header, 65)
+  if identity ~= expected then
+    conflicts[#conflicts + 1] = entity
+  elseif added >= 0 and schema(redis.call('GETRANGE', row, 0, 4)) > schema(packed) then
+    conflicts[#conflicts + 1] = -entity
+  else
     local held = 0
     if added < 0 then
       redis.call('DEL', state)
@@ -79,8 +89,6 @@ for entity = 1, #KEYS / 3 do
     if member ~= '' then
       redis.call('SADD', members, member)
     end
-  else
-    conflicts[#conflicts + 1] = entity
   end
   arg = arg + 2 * pieces
 end

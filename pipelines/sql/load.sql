@@ -8,7 +8,7 @@ CROSS JOIN LATERAL (
     SELECT DISTINCT ON (stored.event_time, stored.sequence)
         stored.event_time, stored.sequence, stored.tick_time, stored.seq, stored.op,
         stored.fields, stored.topic_id, stored.partition, stored."offset", stored.index
-    FROM unnest(%(schemas)s) AS schema (id)
+    FROM (SELECT id FROM tickwell.row_schemas WHERE source = %(source)s) AS schema
     CROSS JOIN LATERAL (
         SELECT * FROM tickwell.feature_rows AS row
         WHERE row.entity = wanted.entity AND row.schema_id = schema.id AND row.revision = 0

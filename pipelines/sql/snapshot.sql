@@ -22,7 +22,7 @@ CROSS JOIN LATERAL (
         SELECT DISTINCT ON (stored.event_time, stored.sequence)
             stored.event_time, stored.sequence, stored.tick_time,
             coalesce(stored.seq, -9223372036854775808) AS seq, stored.op, stored.fields
-        FROM unnest(%(schemas)s) AS schema (id)
+        FROM (SELECT id FROM tickwell.row_schemas WHERE source = %(source)s) AS schema
         CROSS JOIN LATERAL (
             SELECT * FROM tickwell.feature_rows AS row
             WHERE row.entity = home.entity AND row.schema_id = schema.id AND row.revision = 0
@@ -39,7 +39,8 @@ CROSS JOIN LATERAL (
 ) AS newest
 CROSS JOIN LATERAL (
     SELECT * FROM tickwell.feature_rows AS row
-    WHERE row.entity = home.entity AND row.schema_id = ANY (%(schemas)s)
+    WHERE row.entity = home.entity
+        AND row.schema_id IN (SELECT id FROM tickwell.row_schemas WHERE source = %(source)s)
         AND row.event_time = newest.event_time AND row.sequence = newest.sequence
         AND row.revision = 0
     ORDER BY row.schema_id = %(writing)s DESC, row.schema_id DESC

@@ -64,7 +64,7 @@ class Stores:
         return worker(self.keep(OnlineSink(self.redis_url, HISTORY)))
 
     def offline(self) -> Materializer:
-        return worker(self.keep(OfflineSink(self.postgres, [SCHEMA.id])))
+        return worker(self.keep(OfflineSink(self.postgres)))
 
     def rebuild(self) -> Rebuild:
         sink = self.keep(OnlineSink(self.redis_url, HISTORY))
@@ -189,7 +189,7 @@ def test_what_a_replay_wrote_beyond_the_watermark_does_not_count(stores: Stores)
     before = stores.rows()
     progress = stores.keep(ReplayProgress(stores.postgres))
     progress.begin("beyond", TOPIC, 0, "", True, Progress(100, 100, 0))
-    backfill = stores.keep(BackfillSink(stores.postgres, [SCHEMA.id], "beyond", 0))
+    backfill = stores.keep(BackfillSink(stores.postgres, "beyond", 0))
     replayed, windows = Decoder(SOURCE).decode(second), WindowTable(SOURCE, SCHEMA, PROGRAM)
     before_it = Origin(second.topic_id, 0, second.base_offset, 0)
     missing = windows.missing(replayed)
@@ -239,7 +239,7 @@ def test_the_row_of_the_newest_tick_in_the_schema_that_is_written(stores: Stores
     writing = stores.catalog.schemas[stores.catalog.writing["price"]]
     assert writing.id != SCHEMA.id
     program = compile_program(stores.catalog, writing)
-    sink = stores.keep(OfflineSink(stores.postgres, [SCHEMA.id, writing.id]))
+    sink = stores.keep(OfflineSink(stores.postgres))
     Materializer(SOURCE, writing, program, sink, 1000).materialize(second, GO_ON)
     stores.execute(  # the newest tick of B again in the old schema: both have it
         "INSERT INTO tickwell.feature_rows SELECT %s, entity, event_time, sequence, revision,"
@@ -441,7 +441,7 @@ def test_members_are_known_before_the_first_of_their_rows(stores: Stores) -> Non
 
 def test_more_partitions_than_before(stores: Stores) -> None:
     """An emptied Redis does not know how many there were; Postgres does."""
-    sink = stores.keep(OfflineSink(stores.postgres, [SCHEMA.id]))
+    sink = stores.keep(OfflineSink(stores.postgres))
     assert sink.settle(TOPIC) == 1
     with pytest.raises(PartitionsChanged):
         stores.rebuild().fill(SOURCE, replace(TOPIC, partitions=2), quiet)

@@ -96,20 +96,22 @@ def live(running: Pipeline) -> bytes:
     catalog = catalog_of(running)
     for part in ranges_of(running, Wanted(cold=True), restart=True):
         schema = catalog.schemas[catalog.writing[part.source.name]]
-        ids = [s.id for s in catalog.schemas.values() if s.source == part.source.name]
-        sink = OfflineSink(running.settings.postgres, ids)
+        sink = OfflineSink(running.settings.postgres)
         work = Materializer(part.source, schema, compile_program(catalog, schema), sink, 100_000)
         sink.settle(part.topic)
         marks = sink.watermarks(part.topic.topic_id, [part.partition])
-        start = marks.get(part.partition, part.begin)
-        asyncio.run(_materialize(running, work, replace(part, start=start, read_from=start)))
+        mark = marks.get(part.partition, part.begin)
+        start = max(mark, part.begin)  # what was deleted before it was read is lost
+        rest = replace(part, start=start, read_from=start)
+        asyncio.run(_materialize(running, work, rest, mark))
         sink.close()
     return running.dump()
 
 
-async def _materialize(running: Pipeline, work: Materializer, part: Range) -> None:
+async def _materialize(running: Pipeline, work: Materializer, part: Range, mark: int) -> None:
     async for run in read_range(running.settings.kafka, part, 70, GO_ON):
-        await asyncio.to_thread(work.materialize, run, GO_ON)
+        await asyncio.to_thread(work.materialize, replace(run, base_offset=mark), GO_ON)
+        mark = run.next_offset
 
 
 def produce(running: Pipeline, n: int, seed: int = 1, **where: int) -> None:
@@ -243,6 +245,43 @@ def test_cold_begins_with_empty_windows_and_is_remembered(running: Pipeline) -> 
     delete_before(running, 300)
     assert replay(running).new_rows == 0
     assert running.dump() == dump
+
+
+def test_where_live_misses_the_same_ticks_it_is_followed(running: Pipeline) -> None:
+    """Live was off for longer than retention: it goes on at the log's beginning, with its rows."""
+    produce(running, 600)
+    live(running)
+    produce(running, 600, seed=2)
+    delete_before(running, 400)  # live is at about 300
+    with pytest.raises(LogBegins, match="once live has passed the place"):
+        ranges_of(running, Wanted(from_offset=450, cold=True))
+    with pytest.raises(LogBegins):
+        ranges_of(running, Wanted(from_offset=450))
+    assert replay(running).new_rows > 0
+    dump = running.dump()
+    assert live(running) == dump, "and finds the rows that it would have written"
+
+
+def test_cold_is_refused_where_live_would_go_on_from_rows(running: Pipeline) -> None:
+    """Those of another replay; what it wrote with empty windows live would contradict for ever."""
+    produce(running, 600)
+    replay(running, Wanted(to_offset=200))
+    delete_before(running, 250)
+    with pytest.raises(LogBegins):
+        ranges_of(running, Wanted(cold=True))
+
+
+def test_of_two_equal_replays_the_slower_one_ends_with_the_faster(running: Pipeline) -> None:
+    produce(running, 600)
+    part = next(part for part in ranges_of(running) if part.offsets)
+    faster: list[Done] = []
+    with ThreadPoolExecutor() as pool:
+
+        def be_faster() -> None:
+            faster.append(pool.submit(replay, running).result())
+
+        done = run_ranges(work_of(running), [part], after(2, be_faster), GO_ON)
+    assert 0 < done.rows < faster[0].rows
 
 
 def test_records_deleted_before_their_turn_are_an_error(running: Pipeline) -> None:

@@ -137,7 +137,7 @@ def test_two_workers_with_stale_memories(
         empty(redis_database, database)
         for make in (
             lambda: opened(OnlineSink(redis_database)),
-            lambda: opened(OfflineSink(database, [SCHEMA.id])),
+            lambda: opened(OfflineSink(database)),
         ):
             two = [worker(make()), worker(make())]
             at = [0, 0]
@@ -160,7 +160,7 @@ def test_both_stores_give_back_the_same_state(
     opened: Opened, redis_database: str, database: str, records: list[Record], cuts: list[int]
 ) -> None:
     empty(redis_database, database)
-    online, offline = opened(OnlineSink(redis_database)), opened(OfflineSink(database, [SCHEMA.id]))
+    online, offline = opened(OnlineSink(redis_database)), opened(OfflineSink(database))
     for run in runs(records, cuts):
         worker(online).materialize(run, GO_ON)
         worker(offline).materialize(run, GO_ON)
@@ -253,7 +253,7 @@ def test_another_worker_writes_between_the_check_and_the_script(
 def test_a_postgres_that_lost_rows_is_found_out(opened: Opened, database: str) -> None:
     """As after a restore of a backup: to go on would leave a hole."""
     first, second, third = runs(ticks(["A", "B"], 30), (10, 20))
-    work = worker(opened(OfflineSink(database, [SCHEMA.id])))
+    work = worker(opened(OfflineSink(database)))
     work.materialize(first, GO_ON)
     work.materialize(second, GO_ON)
     connection = psycopg2.connect(database)
@@ -264,7 +264,7 @@ def test_a_postgres_that_lost_rows_is_found_out(opened: Opened, database: str) -
     connection.close()
     with pytest.raises(StoreWentBack):
         work.materialize(third, GO_ON)
-    assert opened(OfflineSink(database, [SCHEMA.id])).watermarks(TOPIC_ID, [0]) == {0: 10}
+    assert opened(OfflineSink(database)).watermarks(TOPIC_ID, [0]) == {0: 10}
     assert len(postgres_dump(database)[0]) == 10
 
 
@@ -274,8 +274,8 @@ def test_an_entity_seen_in_two_partitions_at_once_gets_one_home(
     (run,) = runs(ticks(["A"], 5), ())
     other = replace(run, partition=1)
     one, two = (
-        worker(opened(OfflineSink(database, [1]))),
-        worker(opened(OfflineSink(database, [1]))),
+        worker(opened(OfflineSink(database))),
+        worker(opened(OfflineSink(database))),
     )
     threads = [
         Thread(target=work.materialize, args=(which, GO_ON))
@@ -301,7 +301,7 @@ def stop_after(cursor, batch):
     os.kill(os.getpid(), signal.SIGSTOP)
 offline.copy_rows = stop_after
 (run,) = runs(ticks(["A"], 5), ())
-worker(OfflineSink(sys.argv[1], [1])).materialize(run, GO_ON)
+worker(OfflineSink(sys.argv[1])).materialize(run, GO_ON)
 """
 
 
@@ -316,7 +316,7 @@ def test_a_worker_stopped_in_the_middle_blocks_nobody(opened: Opened, database: 
     assert stopped.stdout.readline() == b"copied\n"
     try:
         first, second = runs(ticks(["A"], 10), (5,))
-        sink = opened(OfflineSink(database, [1]))
+        sink = opened(OfflineSink(database))
         assert sink.settle(Topic("ticks.price", TOPIC_ID, 1)) == 1
         work = worker(sink)
         work.materialize(first, GO_ON)

@@ -76,6 +76,28 @@ def test_a_view_shows_rows_as_people_expect(engine: Engine) -> None:
     assert row["ts"] == datetime(2023, 11, 14, 22, 13, 20, 123456, UTC)
 
 
+def test_a_tick_that_is_in_two_row_schemas_is_one_row(engine: Engine, tmp_path: Path) -> None:
+    """A replay stores it again in the newer one; that has the features of both."""
+    first = catalog.record(engine, read(), "ann").writing["price"]
+    second = catalog.record(engine, grown(tmp_path), "ann").writing["price"]
+    insert = text(
+        "INSERT INTO tickwell.feature_rows SELECT :schema, 'A', number, 0, 0, number, NULL, 0,"
+        " ARRAY[1, 'NaN'::float8], :features, '', 0, gen_random_uuid(), 0, number, 0"
+        " FROM generate_series(:begin, :end) AS number"
+    )
+    old, new = [1.0] * 4, [1.0] * 4 + [7.0]
+    with engine.begin() as connection:
+        for schema, features, begin, end in ((first, old, 1, 20), (second, new, 6, 30)):
+            given = {"schema": schema, "features": features, "begin": begin, "end": end}
+            connection.execute(insert, given)
+        count = connection.execute(text("SELECT count(*), sum(price) FROM features.price")).one()
+        means = connection.execute(
+            text("SELECT a_mean FROM features.price ORDER BY event_time")
+        ).scalars()
+    assert tuple(count) == (30, 30)
+    assert list(means) == [None] * 5 + [7.0] * 25
+
+
 def test_what_people_have_built_on_a_view_stays(engine: Engine, tmp_path: Path) -> None:
     catalog.record(engine, read(), "ann")
     execute(

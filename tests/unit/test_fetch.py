@@ -139,6 +139,17 @@ def test_aborted_transactions_and_markers_lie_inside_runs(
     assert (run.base_offset, run.next_offset) == (0, base)
 
 
+def test_a_marker_that_compaction_has_emptied_is_passed_over() -> None:
+    """The cleaner keeps the last batch of a producer, without its marker."""
+    emptied = bytearray(batch(2, [(ABORT, b"")], producer=7, attributes=CONTROL)[:61])
+    emptied[8:12] = (len(emptied) - 12).to_bytes(4, "big")
+    emptied[57:61] = bytes(4)
+    emptied[17:21] = calc_crc32c(bytes(emptied[CHECKED_FROM:])).to_bytes(4, "big")
+    (run,) = take_all(fetched([batch(0, values(0, 2)), bytes(emptied), batch(3, values(3, 1))]))
+    assert run.offsets.tolist() == [0, 1, 3]
+    assert run.next_offset == 4
+
+
 def test_what_is_broken_is_told() -> None:
     whole = batch(0, values(0, 3))
     flipped = bytearray(whole)

@@ -1,0 +1,144 @@
+"""Who holds in Postgres what others wait for, and who is of a topic that was made anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import psycopg2
+import pytest
+
+from pipelines import offline
+from pipelines.backfill import BackfillSink
+from pipelines.decode import Decoder
+from pipelines.errors import PartitionHeld, TopicRecreated
+from pipelines.offline import OfflineSink
+from pipelines.progress import Progress, ReplayProgress
+from pipelines.runs import Batch, Run
+from pipelines.topics import Topic
+from pipelines.windows import WindowTable
+from registry import catalog
+from registry.database import connect
+from registry.features_file import read
+from tests.integration.test_sinks import GO_ON, postgres_dump, ticks, worker
+from tests.logs import TOPIC_ID, runs
+from tests.unit.test_windows import PROGRAM, SCHEMA, SOURCE
+
+OLD = Topic("ticks.price", TOPIC_ID, 2)
+NEW = Topic("ticks.price", bytes(16), 2)
+
+
+class Database:
+    """A database that knows the shipped features, and the sinks on it."""
+
+    def __init__(self, url: str, stack: ExitStack) -> None:
+        self.url, self._stack = url, stack
+        engine = connect(url)
+        catalog.record(engine, read(), "test")
+        engine.dispose()
+
+    def sink(self) -> OfflineSink:
+        sink = OfflineSink(self.url)
+        self._stack.callback(sink.close)
+        return sink
+
+    def replay(self, name: str, topic: Topic) -> BackfillSink:
+        progress = ReplayProgress(self.url)
+        progress.begin(name, topic, 0, "", True, Progress(0, 0, 0))
+        progress.close()
+        sink = BackfillSink(self.url, name, 0)
+        self._stack.callback(sink.close)
+        return sink
+
+    @contextmanager
+    def in_a_transaction(self, statement: str, *arguments: Any) -> Iterator[Any]:
+        """As a worker that was stopped in the middle: it holds what the statement took."""
+        connection = psycopg2.connect(self.url)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(statement, arguments)
+                yield connection
+        finally:
+            connection.close()
+
+    def homes(self) -> set[tuple[str, UUID, int]]:
+        connection = psycopg2.connect(self.url)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT entity, topic_id, partition FROM tickwell.entities")
+                return {(name, UUID(topic), number) for name, topic, number in cursor.fetchall()}
+        finally:
+            connection.close()
+
+
+@pytest.fixture
+def database(postgres_database: str) -> Iterator[Database]:
+    with ExitStack() as stack:
+        yield Database(postgres_database, stack)
+
+
+def batch_of(run: Run) -> Batch:
+    """What a run comes to without a state before it."""
+    windows, decoded = WindowTable(SOURCE, SCHEMA, PROGRAM), Decoder(SOURCE).decode(run)
+    windows.restore(windows.missing(decoded), {})
+    return windows.apply(decoded)
+
+
+LOCK = "SELECT tickwell.lock_partition(%s::uuid, %s, 1000)"
+
+
+def test_who_stores_a_run_of_the_topic_before_is_ended(database: Database) -> None:
+    """Its rows would come to be before those that were computed without them."""
+    database.sink().settle(OLD)
+    with database.in_a_transaction(LOCK, OLD.topic_id.hex(), 1) as stopped:
+        database.sink().settle(NEW)
+        with pytest.raises(psycopg2.OperationalError):
+            stopped.commit()
+    with pytest.raises(TopicRecreated):
+        worker(database.sink()).materialize(next(iter(runs(ticks(["A"], 5), ()))), GO_ON)
+
+
+def test_who_stores_a_run_of_this_topic_is_not(database: Database) -> None:
+    database.sink().settle(OLD)
+    with database.in_a_transaction(LOCK, OLD.topic_id.hex(), 1) as working:
+        database.sink().settle(OLD)
+        working.commit()
+
+
+def test_a_replay_of_the_topic_before_takes_no_entity_back(database: Database) -> None:
+    """It had a run in hand when the topic was made anew; live has settled the entity since."""
+    sink = database.sink()
+    sink.settle(OLD)
+    (run,) = runs(ticks(["A"], 5), ())
+    copying, comparing = (database.replay(name, OLD) for name in ("copying", "comparing"))
+    comparing._alone = False
+    sink.settle(NEW)
+    worker(sink).materialize(replace(run, topic_id=NEW.topic_id, partition=1), GO_ON)
+    before = database.homes(), postgres_dump(database.url)
+    for replay in (copying, comparing):
+        with pytest.raises(TopicRecreated):
+            replay.store(batch_of(run))
+        assert (database.homes(), postgres_dump(database.url)) == before
+
+
+def test_who_holds_an_entity_in_another_partition_is_ended(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the middle, it has settled an entity that comes from here too."""
+    sink = database.sink()
+    sink.settle(OLD)
+    settle = "SELECT tickwell.settle_entities('price', %s::uuid, 0, ARRAY['A'])"
+    lock = LOCK.replace("1000", "1000), pg_sleep(5.2")
+    with database.in_a_transaction(lock, OLD.topic_id.hex(), 0) as stopped:
+        with stopped.cursor() as cursor:
+            cursor.execute(settle, (OLD.topic_id.hex(),))
+        run = replace(next(iter(runs(ticks(["A"], 5), ()))), partition=1)
+        impatient = offline.BEGIN_RUN.replace("SELECT", "SET LOCAL lock_timeout = 100; SELECT", 1)
+        monkeypatch.setattr(offline, "BEGIN_RUN", impatient)
+        with pytest.raises(PartitionHeld):
+            sink.store(batch_of(run))
+        assert sink.store(batch_of(run)) == []
+    assert database.homes() == {("A", UUID(bytes=OLD.topic_id), 1)}

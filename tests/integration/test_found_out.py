@@ -1,0 +1,152 @@
+"""What a worker finds out of its store: that it lost something, or that others know more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import msgspec
+import pytest
+import redis
+
+from pipelines import row_states
+from pipelines.errors import SchemaBehind, StatesLost, StoreWentBack
+from pipelines.filling import Filling
+from pipelines.materializer import Materializer
+from pipelines.offline import OfflineSink
+from pipelines.online import OnlineSink
+from registry import catalog
+from registry.database import connect
+from registry.definitions import Catalog, FeatureVersion
+from registry.features_file import read
+from registry.keys import row_key, state_key, watermark_key
+from registry.program import compile_program
+from registry.row import unpack
+from tests.integration.test_rebuild import HISTORY, TOPIC, Stores, quiet
+from tests.integration.test_sinks import GO_ON, postgres_dump, redis_dump, ticks, worker
+from tests.logs import TOPIC_ID, runs
+from tests.unit.test_windows import SCHEMA, SOURCE
+
+SYMBOLS = ["A", "B", "C"]
+
+
+@pytest.fixture
+def stores(redis_database: str, postgres_database: str) -> Iterator[Stores]:
+    with ExitStack() as stack:
+        yield Stores(redis_database, postgres_database, stack)
+
+
+def with_a_feature_more(stores: Stores) -> Catalog:
+    engine = connect(stores.postgres)
+    definitions = read()
+    seven = FeatureVersion("price_sma_7", "1.0.0", ("symbol",), "mean(price, 7)", source="price")
+    more = (*definitions.features, seven)
+    recorded = catalog.record(engine, msgspec.structs.replace(definitions, features=more), "test")
+    engine.dispose()
+    return recorded
+
+
+def upgraded(stores: Stores, sink: OnlineSink | OfflineSink) -> Materializer:
+    """A worker that began when a feature more was recorded."""
+    recorded = with_a_feature_more(stores)
+    schema = recorded.schemas[recorded.writing["price"]]
+    assert schema.id > SCHEMA.id
+    return Materializer(SOURCE, schema, compile_program(recorded, schema), sink, 1000)
+
+
+# -- newer row schemas
+
+
+def test_rows_in_a_row_schema_that_a_worker_does_not_know_are_its_windows(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of a rolling restart a partition may go back to a worker of before."""
+    monkeypatch.setattr(row_states, "ENTITIES_A_STATEMENT", 2)
+    log = list(runs(ticks(SYMBOLS, 300), (100, 200)))
+    alone = stores.offline()
+    for run in log:
+        alone.materialize(run, GO_ON)
+    expected = postgres_dump(stores.postgres)
+    stores.execute("TRUNCATE tickwell.feature_rows, tickwell.entities, tickwell.watermarks")
+
+    before, after = stores.offline(), upgraded(stores, stores.keep(OfflineSink(stores.postgres)))
+    before.materialize(log[0], GO_ON)
+    after.materialize(log[1], GO_ON)
+    before.forget()  # a generation of its own
+    before.materialize(log[2], GO_ON)
+    rows = postgres_dump(stores.postgres)
+    last = slice(-100, None)
+    by_offset = [sorted(dump[0], key=lambda row: row[11])[last] for dump in (rows, expected)]
+    assert by_offset[0] == by_offset[1]
+
+
+def test_an_online_row_never_steps_back_to_an_earlier_row_schema(stores: Stores) -> None:
+    first, second, third = runs(ticks(SYMBOLS, 90), (30, 60))
+    behind = stores.online()
+    behind.materialize(first, GO_ON)
+    ahead = upgraded(stores, stores.keep(OnlineSink(stores.redis_url, HISTORY)))
+    ahead.materialize(second, GO_ON)
+    stored = redis_dump(stores.redis_url)
+    behind.forget()
+    with pytest.raises(SchemaBehind, match="starts again with them"):
+        behind.materialize(third, GO_ON)
+    assert redis_dump(stores.redis_url) == stored
+    ahead.materialize(third, GO_ON)
+    with redis.Redis.from_url(stores.redis_url) as client:
+        assert unpack(client.get(row_key("price", "A"))).schema_id > SCHEMA.id
+
+
+# -- what Redis has lost in part
+
+
+@pytest.mark.parametrize("loses", ["its last writes", "all of the entity"])
+def test_a_part_of_redis_that_went_back_is_filled_anew(stores: Stores, loses: str) -> None:
+    """As a node of a cluster whose replica takes over; watermarks are on another node."""
+    first, second, third = runs(ticks(SYMBOLS, 300), (100, 200))
+    online, offline = stores.online(), stores.offline()
+    filling = Filling(OnlineSink(stores.redis_url))
+    stores.rebuild().fill(SOURCE, TOPIC, quiet)
+    online.materialize(first, GO_ON)
+    with redis.Redis.from_url(stores.redis_url) as client:
+        keys = state_key("price", "B"), row_key("price", "B")
+        before = [client.get(key) for key in keys]
+        online.materialize(second, GO_ON)
+        for key, value in zip(keys, before, strict=True):
+            client.set(key, value) if loses == "its last writes" else client.delete(key)
+        with pytest.raises(StatesLost, match="older state of 'B'"):
+            online.materialize(third, GO_ON)
+        assert filling.unfilled(TOPIC) == [0]
+    for run in (first, second, third):
+        offline.materialize(run, GO_ON)
+    stores.rebuild().fill(SOURCE, TOPIC, quiet)
+    rebuilt = stores.rows(), stores.states(SYMBOLS)
+
+    stores.flush()
+    alone = stores.online()
+    for run in (first, second, third):
+        alone.materialize(run, GO_ON)
+    assert (stores.rows(), stores.states(SYMBOLS)) == rebuilt
+
+
+@pytest.mark.parametrize("moment", ["before the run", "within it"])
+def test_a_redis_emptied_before_a_partition_has_its_first_tick(stores: Stores, moment: str) -> None:
+    """It has no watermark that would be missed; it has the mark that it was filled."""
+    stores.rebuild().fill(SOURCE, TOPIC, quiet)
+    sink = stores.keep(OnlineSink(stores.redis_url, HISTORY))
+    assert sink.watermarks(TOPIC_ID, [0]) == {}
+    work = worker(sink)
+    if moment == "before the run":
+        stores.flush()
+    else:
+        begin = sink._begin
+
+        def begin_and_lose(*given: object) -> tuple[bytes, bytes]:
+            found = begin(*given)
+            stores.flush()
+            return found
+
+        sink._begin = begin_and_lose
+    with pytest.raises(StoreWentBack):
+        work.materialize(next(iter(runs(ticks(SYMBOLS, 30), ()))), GO_ON)
+    with redis.Redis.from_url(stores.redis_url) as client:
+        assert client.get(watermark_key(TOPIC_ID, 0)) is None
