@@ -11,6 +11,7 @@ Settings that are not Faust's defaults, and why:
   it rejoins with a fetch, and fetches when it has joined.
 - `stream_wait_empty` off: it waits for unacked events at shutdown, for ever when the store is away.
 - No tables, no leader topic, no web server, no topics made: nothing that needs a topic of its own.
+  Nor a second of every start, which Faust waits for tables.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import Any
 
+from faust.tables import TableManager
 from faust.types import TP
 
 from pipelines.errors import ConsumerEnded, Stopped
@@ -52,6 +54,14 @@ class Pipeline:
     """The next offset that the store wants of each partition."""
 
     stop: Event = field(default_factory=Event)
+
+
+class NoTables(TableManager):
+    """Starts at once: there are no tables to be waited for."""
+
+    async def on_start(self) -> None:
+        await self._update_channels()
+        await self.recovery.start()
 
 
 class SinkApp(RunApp):
@@ -90,6 +100,7 @@ def create_app(
         broker=[f"tickwell://{server}" for server in bootstrap.split(",")],
         store="memory://",
         web_enabled=False,
+        TableManager=NoTables,
         topic_allow_declare=False,
         topic_disable_leader=True,
         table_standby_replicas=0,
