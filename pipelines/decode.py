@@ -71,15 +71,15 @@ class _Judged:
         message = self._run.value(record)
         key, known_at = self._run.key(record), int(self._known_at[record])
         try:
-            ticks = list(split(message))
+            ticks = list(split(message, key))
         except Rejected as rejected:
-            self._reject(record, 0, rejected, message)
+            self._reject(record, 0, rejected, key, message)
             return
         for index, raw in ticks:
             try:
                 self.ticks.append((record, index, raw, judge(raw, self._source, key, known_at)))
             except Rejected as rejected:
-                self._reject(record, index, rejected, raw)
+                self._reject(record, index, rejected, key, raw)
 
     def merged(self, scanned: Scanned) -> tuple[Scanned, Bytes]:
         """These ticks among the scanned ones, in the order of the log, and the bytes of both.
@@ -117,14 +117,16 @@ class _Judged:
         )
         return merged, np.concatenate([self._run.data, np.frombuffer(texts, np.uint8)])
 
-    def _reject(self, record: int, index: int, why: Rejected, raw: bytes | None) -> None:
+    def _reject(
+        self, record: int, index: int, why: Rejected, key: bytes | None, raw: bytes | None
+    ) -> None:
         self.rejected.append(
             Rejection(
                 offset=int(self._run.offsets[record]),
                 index=index,
                 reason=why.reason,
                 detail=why.detail,
-                key=self._run.key(record),
+                key=key,
                 value=raw,
                 known_at=int(self._known_at[record]),
             )

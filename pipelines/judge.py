@@ -64,10 +64,11 @@ class _NotANumber(float):
 _decoder = json.JSONDecoder(parse_constant=_NotANumber)
 
 
-def split(message: bytes | None) -> Iterator[tuple[int, bytes]]:
+def split(message: bytes | None, key: bytes | None) -> Iterator[tuple[int, bytes]]:
     """The ticks of a message with their places in it, each in its own bytes.
 
-    Raises `Rejected` when the message as a whole is not a tick or an array of ticks.
+    Raises `Rejected` when the message as a whole is not a tick or an array of ticks, or its key is
+    so long that it is no tick's: kept with each tick it would take gigabytes.
     """
     if message is not None and len(message) > MAX_MESSAGE_BYTES:
         raise Rejected(
@@ -76,15 +77,19 @@ def split(message: bytes | None) -> Iterator[tuple[int, bytes]]:
     check_depth(message or b"")
     text = _text(message)
     parsed = _parse(text)
-    if not isinstance(parsed, list):
-        yield 0, message or b""
-        return
-    if not parsed:
+    if isinstance(parsed, list) and not parsed:
         raise Rejected(reasons.MALFORMED, "an empty array")
-    if len(parsed) > MAX_ARRAY_TICKS:
+    if isinstance(parsed, list) and len(parsed) > MAX_ARRAY_TICKS:
         raise Rejected(
             reasons.TOO_LARGE, f"{len(parsed)} ticks in an array; at most {MAX_ARRAY_TICKS}"
         )
+    if key is not None and len(key) > MAX_KEY_BYTES:
+        raise Rejected(
+            reasons.KEY_MISMATCH, f"the message key has {len(key)} bytes; at most {MAX_KEY_BYTES}"
+        )
+    if not isinstance(parsed, list):
+        yield 0, message or b""
+        return
     for index, (start, end) in enumerate(_elements(text)):
         yield index, text[start:end].encode()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +78,12 @@ class Run:
         """The part of the run from `offset` on; empty, and at its end, when nothing is."""
         start = max(self.base_offset, min(offset, self.next_offset))
         return replace(self._records(slice(self._place(offset), None)), base_offset=start)
+
+    def parts(self, places: Sequence[int]) -> list[Run]:
+        """The run cut before the records at `places`; all of it, and meeting as runs do."""
+        offsets = [int(self.offsets[place]) for place in places]
+        bounds = [self.base_offset, *offsets, self.next_offset]
+        return [self.since(start).before(end) for start, end in pairwise(bounds)]
 
     def only(self, keys: Collection[bytes]) -> Run:
         """The records of some message keys, over the same offsets."""

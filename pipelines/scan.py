@@ -157,6 +157,33 @@ def _most_ticks(data, values):  # type: ignore[no-untyped-def]
     return most
 
 
+@compiled("int64(uint8[::1], int64[:,::1], int64, int64, int64[::1])")
+def part(data, values, most_bytes, most_ticks, cuts):  # type: ignore[no-untyped-def]
+    """Part messages so that none of the parts is too much to be held as ticks, or rejected ones.
+
+    Fills `cuts` with the places of the first messages of parts but the first; returns how many
+    there are. A part holds at most so many bytes, and so many elements of arrays, counted by
+    commas: more only where one message alone does.
+    """
+    n = taken_bytes = taken_ticks = 0
+    for message in range(values.shape[0]):
+        start, end = values[message, 0], values[message, 1]
+        ticks = 1
+        at = after_space(data, start, end) if start >= 0 else end
+        if at < end and data[at] == OPEN_ARRAY and end - start <= MAX_MESSAGE_BYTES:
+            for place in range(at, end):
+                ticks += data[place] == COMMA
+        if message > 0 and (
+            taken_bytes + end - start > most_bytes or taken_ticks + ticks > most_ticks
+        ):
+            cuts[n] = message
+            n += 1
+            taken_bytes = taken_ticks = 0
+        taken_bytes += end - start
+        taken_ticks += ticks
+    return n
+
+
 @compiled()
 def _name(data, start, end, names, ends):  # type: ignore[no-untyped-def]
     """Which of the names the bytes from `start` to `end` are, `NO` for none."""
@@ -186,15 +213,19 @@ def _tick(  # type: ignore[no-untyped-def]
     seq,
     op,
     fields,
+    seen,
+    stamp,
 ):
-    """Where the object at `at` ends; its tick is written to row `tick` of the columns."""
+    """Where the object at `at` ends; its tick is written to row `tick` of the columns.
+
+    `seen` holds the last object in which each of the names was; `stamp` is this one.
+    """
     n_keys, n_fields = keys.shape[1], fields.shape[1]
     ts_place, seq_place, op_place = n_keys + n_fields, n_keys + n_fields + 1, n_keys + n_fields + 2
     seq[tick] = NO_SEQ
     op[tick] = TRADE
     for field in range(n_fields):
         fields[tick, field] = default[field]
-    seen = 0
     at = after_space(data, at + 1, end)
     while True:
         if at >= end or data[at] != QUOTE:
@@ -212,9 +243,9 @@ def _tick(  # type: ignore[no-untyped-def]
         if name == NO:
             at = other(data, at, end)
         else:
-            if seen >> name & 1:
+            if seen[name] == stamp:
                 return NO
-            seen |= 1 << name
+            seen[name] = stamp
             if name < n_keys or name == op_place:
                 if data[at] != QUOTE:
                     return NO
@@ -259,14 +290,14 @@ def _tick(  # type: ignore[no-untyped-def]
             return NO
         at = after_space(data, at + 1, end)
     for place in range(n_keys):
-        if not seen >> place & 1:
+        if seen[place] != stamp:
             return NO
-    if not seen >> ts_place & 1:
+    if seen[ts_place] != stamp:
         return NO
     for field in range(n_fields):
         if op[tick] == RESET:
             fields[tick, field] = math.nan
-        elif required[field] and not seen >> (n_keys + field) & 1:
+        elif required[field] and seen[n_keys + field] != stamp:
             return NO
     return at + 1
 
@@ -301,7 +332,8 @@ def _scan(  # type: ignore[no-untyped-def]
     left,
 ):
     """Fill the columns; returns how many ticks there are, and how many messages are left."""
-    n = n_left = 0
+    n = n_left = stamp = 0
+    seen = np.zeros(ends.shape[0], np.int64)
     for message in range(values.shape[0]):
         start, end = values[message, 0], values[message, 1]
         first = n
@@ -315,9 +347,10 @@ def _scan(  # type: ignore[no-untyped-def]
                 at = after_space(data, at + 1, end)
         while at < end and data[at] == OPEN_OBJECT:
             begin = at
+            stamp += 1
             at = _tick(
                 data, at, end, names, ends, required, default, factor, positive,
-                n, keys, times, seq, op, fields,
+                n, keys, times, seq, op, fields, seen, stamp,
             )  # fmt: skip
             if (
                 at == NO

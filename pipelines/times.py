@@ -11,8 +11,12 @@ NANOSECONDS: dict[TimeUnit, int] = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 
 LATEST = 7_289_654_400 * 10**9
 """The first nanosecond of the year 2201, and the first that is out of range."""
 
+HOUR, MINUTE = r"(?:[01]\d|2[0-3])", r"[0-5]\d"
+"""Told here: what Python takes for an hour of 24 or an offset of 99 minutes differs by version."""
+
 RFC_3339 = re.compile(
-    r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?([Zz]|[+-]\d{2}:\d{2})",
+    rf"(\d{{4}}-\d{{2}}-\d{{2}})[Tt ]({HOUR}:{MINUTE}:{MINUTE})(?:\.(\d{{1,9}}))?"
+    rf"([Zz]|[+-]{HOUR}:{MINUTE})",
     re.ASCII,
 )
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

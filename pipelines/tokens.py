@@ -21,8 +21,10 @@ SPACE, TAB, NEW_LINE, RETURN = map(ord, " \t\n\r")
 NOT_ASCII = 0x80
 NULL, TRUE, FALSE = (np.frombuffer(word, np.uint8) for word in (b"null", b"true", b"false"))
 
-MOST_INTEGER_DIGITS = 18
-"""So many always fit into an int64."""
+MOST_INTEGER_DIGITS = 19
+"""So many always fit into 64 bits without a sign; nanoseconds of our days have as many."""
+
+LARGEST = np.uint64(2**63 - 1)
 
 NO = -1
 """Instead of a place."""
@@ -132,16 +134,18 @@ def integer(data, at, end):  # type: ignore[no-untyped-def]
     negative = data[at] == MINUS
     at += negative
     first = at
-    value = 0
+    value = np.uint64(0)
     while is_digit(data, at, end) and at - first <= MOST_INTEGER_DIGITS:
-        value = value * 10 + (data[at] - ZERO)
+        value = value * np.uint64(10) + np.uint64(data[at] - ZERO)
         at += 1
     digits = at - first
     if digits == 0 or digits > MOST_INTEGER_DIGITS or (digits > 1 and data[first] == ZERO):
         return NO, 0
     if at < end and (data[at] == POINT or data[at] == SMALL_E or data[at] == CAPITAL_E):
         return NO, 0
-    return at, -value if negative else value
+    if value > LARGEST:
+        return NO, 0
+    return at, -np.int64(value) if negative else np.int64(value)
 
 
 @compiled()

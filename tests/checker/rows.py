@@ -172,7 +172,7 @@ class _SideBySide:
             self._differ(
                 "unexplained row", found.origin, f"the tick is {found.reason}, yet {_shown(row)}"
             )
-        value = texts(record.value)[found.origin[2]]
+        value = texts(record.value, record.key)[found.origin[2]]
         stored = self._rejections.at(found.origin)
         self._findings.count("rejected ticks")
         self._findings.count(f"rejected as {found.reason}")

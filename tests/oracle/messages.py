@@ -19,6 +19,7 @@ UNIT_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 RFC_3339 = re.compile(
     r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?([Zz]|[+-]\d{2}:\d{2})"
 )
+MAX_KEY_BYTES = 255
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class _NotFinite(float):
 
 def read(record: Record, source: SourceSpec) -> Iterator[tuple[int, Tick | str]]:
     """Each tick of the message with its place in it, or the reason why there is none."""
-    elements = _elements(record.value)
+    elements = _elements(record.value, record.key)
     if isinstance(elements, str):
         yield 0, elements
         return
@@ -78,12 +79,12 @@ def read(record: Record, source: SourceSpec) -> Iterator[tuple[int, Tick | str]]
             yield index, str(reason)
 
 
-def texts(value: bytes | None) -> list[bytes | None]:
+def texts(value: bytes | None, key: bytes | None) -> list[bytes | None]:
     """The bytes of each tick of a message, by its place; a message that is none is one by itself.
 
     The elements of an array are cut where commas stand at its own depth.
     """
-    elements = _elements(value)
+    elements = _elements(value, key)
     if value is None or isinstance(elements, str) or not value.lstrip(b" \t\r\n").startswith(b"["):
         return [value]
     cuts = [value.index(b"[")]
@@ -93,7 +94,7 @@ def texts(value: bytes | None) -> list[bytes | None]:
     return [value[start + 1 : end].strip(b" \t\r\n") for start, end in pairwise(cuts)]
 
 
-def _elements(value: bytes | None) -> list[Any] | str:
+def _elements(value: bytes | None, key: bytes | None) -> list[Any] | str:
     """The ticks of a message, not looked into yet, or the reason why it holds none."""
     if value is not None and len(value) > MAX_MESSAGE_BYTES:
         return "too-large"
@@ -103,11 +104,13 @@ def _elements(value: bytes | None) -> list[Any] | str:
         message = json.loads((value or b"").decode("utf-8"), parse_constant=_NotFinite)
     except (ValueError, RecursionError):
         return "malformed"
-    if not isinstance(message, list):
-        return [message]
-    if len(message) > MAX_ARRAY_TICKS:
+    if message == []:
+        return "malformed"
+    if isinstance(message, list) and len(message) > MAX_ARRAY_TICKS:
         return "too-large"
-    return message or "malformed"
+    if key is not None and len(key) > MAX_KEY_BYTES:
+        return "key-mismatch"
+    return message if isinstance(message, list) else [message]
 
 
 def _tick(tick: Any, record: Record, source: SourceSpec) -> Tick:
@@ -226,6 +229,8 @@ def rfc_3339(text: str) -> int | None:
         return None
     date, clock, fraction, zone = match.groups()
     zone = "+00:00" if zone in "Zz" else zone
+    if max(clock[:2], zone[1:3]) > "23" or max(clock[3:5], clock[6:], zone[4:]) > "59":
+        return None
     try:
         moment = datetime.fromisoformat(f"{date}T{clock}{zone}")
     except ValueError:

@@ -96,10 +96,11 @@ def test_a_status_that_is_not_so_is_told() -> None:
 
 def test_the_bytes_of_an_arrays_ticks() -> None:
     message = b'[ {"a": [1, "],[" , {}]} ,\n7,"x\\",y" ]'
-    assert texts(message) == [b'{"a": [1, "],[" , {}]}', b"7", b'"x\\",y"']
-    assert texts(b"[]") == [b"[]"]
-    assert texts(b"[1,") == [b"[1,"]
-    assert texts(None) == [None]
+    assert texts(message, b"k") == [b'{"a": [1, "],[" , {}]}', b"7", b'"x\\",y"']
+    assert texts(b"[]", b"k") == [b"[]"]
+    assert texts(b"[1,", b"k") == [b"[1,"]
+    assert texts(None, b"k") == [None]
+    assert texts(message, b"k" * 256) == [message]
 
 
 @pytest.mark.parametrize("marked", [False, True])

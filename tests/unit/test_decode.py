@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -17,6 +19,7 @@ from pipelines.judge import Rejected, judge, split
 from pipelines.runs import Run, Ticks
 from pipelines.scan import Layout, scan
 from pipelines.times import LATEST, parse_rfc_3339
+from registry.definitions import Field, Source, TimeUnit
 from registry.features_file import read
 from registry.keys import entity_id
 from tests import logs
@@ -77,7 +80,7 @@ def assert_is_the_definition(message: tuple[bytes | None, bytes | None]) -> None
     found = told(Decoder(PRICE).decode(run_of([message])))
     defined: dict[tuple[int, int], object] = {}
     try:
-        for index, raw in split(value):
+        for index, raw in split(value, key):
             try:
                 tick = judge(raw, PRICE, key, NOW_MS * 10**6)
             except Rejected as rejected:
@@ -99,6 +102,49 @@ def test_an_element_is_held_against_the_key_of_its_own_message() -> None:
     found = told(Decoder(PRICE).decode(run_of([(b"X", b"broken"), (b"A", array)])))
     assert (found[0, 0], found[1, 0]) == ("malformed", "key-mismatch")
     assert found[1, 1][0] == "A"  # type: ignore[index]
+
+
+def test_a_key_that_no_tick_can_have_is_kept_once() -> None:
+    """With each of ten thousand rejected elements it would take gigabytes."""
+    key, array = b"k" * 900_000, b"[" + b",".join([b"0"] * 10_000) + b"]"
+    (rejected,) = Decoder(PRICE).decode(run_of([(key, array)])).rejected
+    assert (rejected.reason, rejected.index) == ("key-mismatch", 0)
+    assert (rejected.key, rejected.value) == (key, array)
+
+
+WIDE = Source("wide", "t", ("symbol",), tuple(Field(f"f{i}", optional=i > 0) for i in range(100)))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"symbol":"A","f0":1,"f36":2}',  # no ts, whose place is 64 after that of f36
+        b'{"f0":1,"f63":2,"ts":1}',  # no symbol
+        b'{"symbol":"A","f64":2,"ts":1}',  # no f0
+    ],
+)
+def test_of_a_wide_source_no_field_stands_for_another(value: bytes) -> None:
+    ticks = Decoder(WIDE).decode(run_of([(b"A", value)]))
+    assert [rejected.reason for rejected in ticks.rejected] == ["malformed"]
+    whole = b'{"symbol":"A","f0":1,"f36":2,"f64":3,"seq":9,"ts":1}'
+    assert not scan(run_of([(b"A", whole)]), Layout.of(WIDE), np.array([NOW_MS * 10**6])).left.size
+
+
+@pytest.mark.parametrize(("unit", "digits"), [("s", 10), ("ms", 13), ("us", 16), ("ns", 19)])
+def test_times_of_every_unit_take_the_compiled_pass(unit: TimeUnit, digits: int) -> None:
+    source = msgspec.structs.replace(PRICE, ts_unit=unit)
+    ts, at = str(NOW_MS * 10**6)[:digits], np.array([NOW_MS * 10**6])
+
+    def found(seq: int) -> Any:
+        value = f'{{"symbol":"A","price":1,"ts":{ts},"seq":{seq}}}'.encode()
+        return scan(run_of([(b"A", value)]), Layout.of(source), at)
+
+    assert found(1).tick_time.tolist() == [int(ts.ljust(19, "0"))]
+    for seq, is_taken in (
+        *((2**63 - 1, True), (2**63, False)),
+        *((-(2**63) + 1, True), (-(2**63), False)),
+    ):
+        assert found(seq).seq.tolist() == ([seq] if is_taken else [])
 
 
 @pytest.mark.parametrize("at", [-(2**63), -1, 9_223_372_036_855, 2**63 - 1])
@@ -217,7 +263,11 @@ def test_rfc_3339(moment: datetime, offset: int, nanoseconds: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "2020-01-01", "2020-01-01T00:00:00", "2020-02-30T00:00:00Z", "٢020-01-01T00:00:00Z"],
+    [
+        *("", "2020-01-01", "2020-01-01T00:00:00", "2020-02-30T00:00:00Z", "٢020-01-01T00:00:00Z"),
+        *("2020-01-01T24:00:00Z", "2020-01-01T00:00:00+05:99", "2020-01-01T00:00:00-24:00"),
+        *("2020-01-01T00:60:00Z", "2020-01-01T23:59:60Z"),
+    ],
 )
 def test_not_a_time(text: str) -> None:
     assert parse_rfc_3339(text) is None

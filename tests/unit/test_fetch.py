@@ -14,9 +14,11 @@ from aiokafka.record.util import calc_crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines import fetch
 from pipelines.fetch import Fetched
 from pipelines.records import CHECKED_FROM, CONTROL, LOG_APPEND_TIME
 from pipelines.runs import Run
+from tests.logs import run_of
 
 TP = TopicPartition("t", 0)
 COMMIT, ABORT = b"\x00\x00\x00\x01", b"\x00\x00\x00\x00"
@@ -148,6 +150,35 @@ def test_a_marker_that_compaction_has_emptied_is_passed_over() -> None:
     (run,) = take_all(fetched([batch(0, values(0, 2)), bytes(emptied), batch(3, values(3, 1))]))
     assert run.offsets.tolist() == [0, 1, 3]
     assert run.next_offset == 4
+
+
+@given(
+    st.lists(st.sampled_from([b"", b"{}", b"[{},{},{}]", b" [1,2]", b"{,,,,,,,,}"]), max_size=40),
+    st.integers(1, 60),
+    st.integers(1, 8),
+)
+def test_a_run_is_parted_where_it_is_too_much(
+    messages: list[bytes], most_bytes: int, most_ticks: int
+) -> None:
+    n = len(messages)
+    whole = run_of(0, (3, 3 + n), range(3, 3 + n), range(n), [b"k"] * n, messages)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fetch, "MAX_BYTES", most_bytes)
+        patch.setattr(fetch, "MAX_TICKS", most_ticks)
+        parts = fetch.bounded(whole)
+    assert [value for part in parts for *_, value in read(part)] == messages
+    bounds = [(part.base_offset, part.next_offset) for part in parts]
+    assert [start for start, _ in bounds] == [3, *(end for _, end in bounds[:-1])]
+    assert bounds[-1][1] == 3 + n
+
+    def size(part: list[bytes]) -> tuple[int, int]:
+        return sum(map(len, part)), sum(m.count(b",") + 1 if b"[" in m else 1 for m in part)
+
+    held = [[value or b"" for *_, value in read(part)] for part in parts]
+    for one, after in pairwise(held):  # as much as may be, and more only of one message
+        assert len(one) == 1 or all(map(int.__le__, size(one), (most_bytes, most_ticks)))
+        with_next = size([*one, after[0]])
+        assert with_next[0] > most_bytes or with_next[1] > most_ticks
 
 
 def test_what_is_broken_is_told() -> None:
