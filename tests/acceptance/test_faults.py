@@ -28,6 +28,7 @@ from tests.acceptance.pipeline import PATIENCE, Pipeline, pipeline, wait_for
 from tickwell.embedded.broker import broker, choose
 from tickwell.process import Process
 
+SINKS = ("online", "offline")
 Services = dict[str, tuple[Process, str]]
 SESSION = 7.0
 """Seconds after which a worker that is paused has lost its partitions."""
@@ -55,9 +56,9 @@ def own(services: Services, data: Path, tmp_path: Path, hot_redis: str) -> Itera
 @pytest.mark.timeout(600)
 def test_one_after_the_other(own: Pipeline, services: Services) -> None:
     """Restarts in turn, of the broker, of stores; offsets that lie; a full Redis, an older one."""
-    for instance in ("one", "two"):
-        own.start_worker("online", instance)
-    own.start_worker("offline")
+    for sink in SINKS:
+        for instance in ("one", "two"):
+            own.start_worker(sink, instance)
     with load(own, 400), reader(own) as steps_back:
         goes_on(own, "online", "offline")
         restart_in_turn(own)
@@ -91,14 +92,22 @@ def restart(name: str, services: Services) -> None:
 
 
 def restart_in_turn(running: Pipeline) -> None:
-    """As a deployment does: each is stopped, started again, and works before the next one."""
+    """As a deployment does: one of each sink is stopped, the other one goes on, and it is started
+    again and works before the next one."""
     for instance in ("one", "two"):
-        process = running.processes.pop(f"online-{instance}")
-        process.terminate()
-        assert process.wait(PATIENCE) == 0
-        running.start_worker("online", instance)
-        wait_for("it is back", lambda i=instance: beat(running, "online", i).state == "running")
-        goes_on(running, "online")
+        stopped = [running.processes.pop(f"{sink}-{instance}") for sink in SINKS]
+        for process in stopped:
+            process.terminate()
+        assert [process.wait(PATIENCE) for process in stopped] == [0, 0]
+        goes_on(running, *SINKS)
+        for sink in SINKS:
+            running.start_worker(sink, instance)
+        for sink in SINKS:
+            wait_for(
+                "it is back",
+                lambda s=sink, i=instance: beat(running, s, i).state == "running",
+            )
+        goes_on(running, *SINKS)
 
 
 def beat(running: Pipeline, sink: str, instance: str) -> Heartbeat:
