@@ -14,11 +14,13 @@ from typing import Any
 import psycopg2
 import pytest
 
+from pipelines.topics import ensure_topics
 from tests.acceptance.pipeline import Pipeline, wait_for
 from tests.checker.__main__ import main
 from tests.checker.check import Run, check
 from tests.checker.findings import Findings
 from tests.checker.packed import members_key, read_row, row_key, state_key, watermark_key
+from tests.checker.topics import Kafka, Message
 
 SYMBOLS = ("A", "B", "Ü")
 TABLES = (
@@ -59,16 +61,15 @@ def drained(running: Pipeline) -> Pipeline:
     return running
 
 
-def found(run: Pipeline, *observations: Path, behind_seconds: float = 10.0) -> Findings:
+def found(run: Pipeline, *observations: Path, rejected_topic: str = "") -> Findings:
     settings = run.settings
     return check(
         Run(
             kafka=settings.kafka,
             redis=settings.redis,
             postgres=settings.postgres,
-            rejected_topic=settings.rejected_topic,
+            rejected_topic=rejected_topic or settings.rejected_topic,
             observations=observations,
-            behind_seconds=behind_seconds,
         ),
         bars=False,
     )
@@ -110,6 +111,11 @@ OF_POSTGRES = (
         "unexplained row": """
             UPDATE tickwell.feature_rows SET "offset" = 100000 WHERE ctid = (
                 SELECT ctid FROM tickwell.feature_rows WHERE entity = 'Ü' LIMIT 1)""",
+        "unexplained rejection": """
+            INSERT INTO tickwell.rejected_ticks (
+                topic_id, partition, "offset", index, topic, reason, detail, known_at)
+            SELECT topic_id, partition, "offset" + 100000, index, '', 'late', '', 0
+            FROM tickwell.rejected_ticks LIMIT 1""",
         "watermark": "UPDATE tickwell.watermarks SET next_offset = next_offset - 1",
     },
 )
@@ -132,7 +138,12 @@ def test_every_corruption_is_found(drained: Pipeline, tmp_path: Path) -> None:
     with saved(drained):
         flip_a_bit(drained)
         assert found(drained).differences == {"value differs": 1}
-    assert "not relayed" in without_relay(drained).differences
+    assert "not relayed" in found(drained, rejected_topic=drained.topic("volume")).differences
+    assert found(drained, rejected_topic=relayed_otherwise(drained)).differences == {
+        "relayed differently": 2,
+        "relayed twice, differently": 1,
+        "relayed without a tick": 1,
+    }
     corrupt_redis(drained)
     observe(drained, tmp_path / "seen.jsonl")
     assert found(drained).clean
@@ -154,11 +165,30 @@ def saved(run: Pipeline) -> Iterator[None]:
             )
 
 
-def without_relay(run: Pipeline) -> Findings:
-    """As if nothing had been published: another topic, with the raw ticks of positions."""
-    settings = run.settings
-    given = Run(settings.kafka, settings.redis, settings.postgres, run.topic("volume"))
-    return check(given, bars=False)
+def relayed_otherwise(run: Pipeline) -> str:
+    """Another topic with what was published, but for a value, a reason, a copy and a message."""
+    kafka = Kafka(run.settings.kafka)
+    published = list(kafka.messages(kafka.describe(run.settings.rejected_topic)))
+    topic = f"{run.prefix}.otherwise"
+    ensure_topics(run.settings.kafka, [topic], 1)
+    producer = run.producer()
+
+    def send(message: Message, **changes: Any) -> None:
+        record = message.record
+        given = {"key": record.key, "value": record.value, "headers": message.headers}
+        producer.produce(topic, **given | changes)
+
+    other_value, other_reason, twice, *others = published
+    send(other_value, value=b"{}")
+    send(other_reason, headers={**other_reason.headers, "reason": "none"})
+    send(twice)
+    send(twice, value=b"{}")
+    for message in others:
+        send(message)
+    topic_id = (others[0].record.key or b"").split(b"/")[0]
+    send(others[0], key=topic_id + b"/0/100000/0")
+    assert producer.flush(60) == 0
+    return topic
 
 
 def flip_a_bit(run: Pipeline) -> None:

@@ -8,6 +8,7 @@ import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from tests.acceptance.checks import assert_no_difference
 from tests.acceptance.pipeline import PATIENCE, Pipeline, wait_for
 
 
@@ -30,6 +31,7 @@ def test_a_worker_that_is_stopped_leaves_its_partitions_to_the_others(running: P
     """At once, and not when its session ends; the last one keeps its place, to be back soon."""
     for instance in ("one", "two"):
         running.start_worker("online", instance)
+    running.start_worker("offline")
     wait_for("both have partitions", lambda: sorted(members(running).values()) == [6, 6])
     stopped = running.processes.pop("online-one")
     stopped.terminate()
@@ -44,3 +46,5 @@ def test_a_worker_that_is_stopped_leaves_its_partitions_to_the_others(running: P
     last.terminate()
     assert last.wait(PATIENCE) == 0
     assert list(members(running)) == ["two-online"]
+    running.wait_drained("offline")
+    assert_no_difference(running)

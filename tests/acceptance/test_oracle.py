@@ -5,18 +5,39 @@ from __future__ import annotations
 import json
 import random
 import time
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.acceptance.checks import assert_stores_match, expected
+from tests.acceptance.checks import (
+    SPECS,
+    assert_no_difference,
+    assert_stores_match,
+    expected,
+)
 from tests.acceptance.pipeline import Pipeline
 from tests.logs import NOW_MS, messages
+from tests.oracle.features import Expected
 
 Messages = list[tuple[bytes | None, bytes | None]]
 EXAMPLES = 40
+SMALLEST, LARGEST = 1e-9, 1e12
+COMPARED = {
+    "current_price": 4_000,
+    "price_sma_5": 3_500,
+    "price_sma_20": 2_200,
+    "price_volatility": 2_200,
+    "current_volume": 12_000,
+    "volume_sma_10": 2_500,
+    "position_size": 400,
+    "position_multiplier": 400,
+}
+"""Values of each feature that must have been compared, at least: a test whose windows never fill
+would compare nothing but `warming`."""
 
 
 @pytest.mark.timeout(400)
@@ -41,13 +62,35 @@ def test_whatever_producers_send(running: Pipeline) -> None:
     random.seed(7)
     for start in range(0, len(log), 97):
         running.produce("price", log[start : start + 97])
-    running.produce("volume", _walk("volume", symbols=3000, ticks=12_000))
+    running.produce("price", _walk("price", _names("CALM", 50), 60, _calm))
+    running.produce("price", _walk("price", _names("WILD", 50), 60, _wild))
+    running.produce("price", _walk("price", ["SAME"], 60, lambda price: price))
+    running.produce("volume", _walk("volume", _names("V", 1200), 15, _leaps))
     running.produce("position", _positions(400))
     running.wait_drained("online", "offline")
+    compared: Counter[str] = Counter()
     for source in ("price", "volume", "position"):
         found = expected(running, source)
-        assert found.rows
         assert_stores_match(running, source, found)
+        compared += _compared(source, found)
+        if source == "price":
+            constant = [row.values[-1] for row in found.rows["SAME",]]
+            assert {value.value for value in constant} == {None, 0.0}  # and so in both stores
+    assert all(compared[feature] >= least for feature, least in COMPARED.items()), compared
+    assert compared.keys() == COMPARED.keys()
+    assert assert_no_difference(running).looked["rows in Redis"] > 1_300
+
+
+def _compared(source: str, found: Expected) -> Counter[str]:
+    """How often each feature has a value that was compared."""
+    _, _, features = SPECS[source]
+    return Counter(
+        feature.name
+        for rows in found.rows.values()
+        for row in rows
+        for feature, value in zip(features, row.values, strict=True)
+        if value.status == "ok" and value.magnitude < 1e306  # from there on it may be undefined
+    )
 
 
 def _shifted(value: bytes | None) -> bytes | None:
@@ -58,22 +101,43 @@ def _shifted(value: bytes | None) -> bytes | None:
     return value.replace(str(NOW_MS)[:8].encode(), str(now)[:8].encode())
 
 
-def _walk(field: str, symbols: int, ticks: int) -> Messages:
-    """Random walks of thousands of entities, magnitudes from 1e-9 to 1e12."""
-    values = {number: 10.0 ** random.uniform(-9, 12) for number in range(symbols)}
+def _walk(
+    field: str, symbols: Iterable[str], ticks: int, step: Callable[[float], float]
+) -> Messages:
+    """So many ticks of each symbol, from magnitudes of 1e-9 to 1e12 on, in any order of symbols."""
+    values = {symbol: 10.0 ** random.uniform(-9, 12) for symbol in symbols}
+    order = [symbol for symbol in values for _ in range(ticks)]
+    random.shuffle(order)
     now = time.time_ns() // 10**6
     made: Messages = []
-    for number in range(ticks):
-        symbol = random.randrange(symbols)
-        values[symbol] *= random.choice([1.0, 1.0001, 0.9999, 1e-3, 1e3])
+    for number, symbol in enumerate(order):
+        values[symbol] = min(max(step(values[symbol]), SMALLEST), LARGEST)
         tick: dict[str, Any] = {
-            "symbol": f"S{symbol}",
+            "symbol": symbol,
             field: values[symbol],
             "ts": now - random.choice([0, 0, 1, 500, 1500]),
             "seq": number // 2,
         }
-        made.append((tick["symbol"].encode(), json.dumps(tick).encode()))
+        made.append((symbol.encode(), json.dumps(tick).encode()))
     return made
+
+
+def _names(prefix: str, symbols: int) -> list[str]:
+    return [f"{prefix}{number}" for number in range(symbols)]
+
+
+def _calm(value: float) -> float:
+    """Returns of 1e-4: a logarithm of a price that is off in its last bits shows."""
+    return value * random.choice([1.0, 1.0001, 0.9999])
+
+
+def _wild(value: float) -> float:
+    """The smallest and the largest price beside each other."""
+    return random.choice([SMALLEST, LARGEST, 10.0 ** random.uniform(-9, 12)])
+
+
+def _leaps(value: float) -> float:
+    return value * random.choice([1.0, 1.0001, 0.9999, 1e-3, 1e3])
 
 
 def _positions(ticks: int) -> Messages:

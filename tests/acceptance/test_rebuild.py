@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient
 
 from pipelines.topics import Topic
 from registry.keys import watermark_key
-from tests.acceptance.checks import assert_stores_match, expected
+from tests.acceptance.checks import assert_no_difference, assert_stores_match, expected
 from tests.acceptance.load import SYMBOLS, load, progress, reader
 from tests.acceptance.pipeline import Pipeline, wait_for
 from tests.acceptance.test_outage import get
@@ -80,6 +80,7 @@ def test_emptied_under_load_after_the_log_has_lost_its_beginning(running: Pipeli
     ]
     running.produce("price", [(t["symbol"].encode(), json.dumps(t).encode()) for t in next_ticks])
     running.wait_drained("online", "offline")
+    # the checker cannot judge a log that has lost its beginning; this knows the deleted records
     assert_stores_match(running, "price", expected(running, "price", deleted=deleted))
 
 
@@ -114,6 +115,7 @@ def test_an_emptied_redis_is_noticed_without_a_tick_and_told(
     holder.close()
     wait_for("all is well again", lambda: exposure(port) == (201, "ok"))
     wait_for("and is told", lambda: get(port)["status"] == "ok")
+    assert_no_difference(running)
 
 
 @pytest.mark.timeout(300)
@@ -148,7 +150,7 @@ def test_killed_while_it_rebuilds_and_two_at_once(running: Pipeline) -> None:
     assert steps_back == []
     running.produce("price", ticks(ENTITIES, 2))
     running.wait_drained("online", "offline")
-    assert_stores_match(running, "price", expected(running, "price"))
+    assert assert_no_difference(running).looked["window states"] == ENTITIES
     told = running.run_tickwell("rebuild-online", "--source", "price")
     assert "20,000 entities in Postgres, 0 of them restored" in told
 

@@ -50,12 +50,17 @@ def test_jobs_that_end(running: Pipeline) -> None:
 
 
 @pytest.mark.timeout(200)
-def test_a_replay_gives_way_to_live(running: Pipeline) -> None:
+def test_a_replay_gives_way_to_live(running: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says why it waits, and waits."""
+    terminal = {"TTY_COMPATIBLE": "1", "TERM": "xterm", "COLUMNS": "200"}  # where it says so
+    for name, value in terminal.items():
+        monkeypatch.setenv(name, value)
     running.produce("price", ticks(random.Random(1), time.time_ns() // 10**6))
     behind(running, True)
     process = running.start("replay", "replay")
-    wait_for("it has begun", lambda: running.query("SELECT 1 FROM tickwell.replays"))
-    time.sleep(1)
+    log = running.logs / "replay.log"
+    wait_for("it says why", lambda: "the online worker is 60 s behind" in log.read_text())
+    time.sleep(1)  # it stands where it would store, so that it would have
     assert process.poll() is None
     assert rows(running) == 0
     behind(running, False)

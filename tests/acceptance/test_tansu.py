@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.checks import assert_stores_match, expected
 from tests.acceptance.pipeline import Pipeline, pipeline, wait_for
 from tests.conftest import embedded
 from tickwell.embedded.broker import broker
@@ -56,4 +57,6 @@ def test_ticks_reach_both_stores_and_survive_a_kill(on_tansu: Pipeline) -> None:
     on_tansu.start_worker("online")
     on_tansu.start_worker("offline")
     wait_for("both stores have 1000", lambda: (rows(), online()) == (1000, 1000))
+    # the checker would believe its ends
+    assert_stores_match(on_tansu, "price", expected(on_tansu, "price"))
     assert "1000 rows computed, 0 of them new" in on_tansu.run_tickwell("replay")

@@ -23,7 +23,7 @@ Do = Callable[[Fault], bool]
 
 @dataclass
 class Faults:
-    """Does the faults of a schedule at their moments and counts them."""
+    """Does the faults of a schedule at their moments; `done` counts those that happened."""
 
     processes: Processes
     postgres: str
@@ -63,20 +63,18 @@ class Faults:
         except Exception as error:
             self.failures.append(f"{fault}: {error!r}")
             raise
-        with self._lock:
-            self.done[fault.kind] += happened
+        if happened:
+            with self._lock:
+                self.done[fault.kind] += 1
 
     def _kill(self, fault: Fault) -> bool:
-        self.processes.kill(fault.target, fault.down)
-        return True
+        return self.processes.kill(fault.target, fault.down)
 
     def _terminate(self, fault: Fault) -> bool:
-        self.processes.terminate(fault.target, fault.down)
-        return True
+        return self.processes.terminate(fault.target, fault.down)
 
     def _pause(self, fault: Fault) -> bool:
-        self.processes.pause(fault.target, fault.down)
-        return True
+        return self.processes.pause(fault.target, fault.down)
 
     def _kill_backend(self, fault: Fault) -> bool:
         """kill -9 of the backend of a worker, on which the server ends all others and recovers."""

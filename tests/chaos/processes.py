@@ -44,7 +44,11 @@ class Kept:
 
 
 class Processes:
-    """Named processes; every method waits for the process's own lock, so faults never mix."""
+    """Named processes; every method waits for the process's own lock, so faults never mix.
+
+    What a fault is done to may have ended by itself just before; then nothing is done, and whoever
+    keeps it running notes it and starts it again.
+    """
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._kept: dict[str, Kept] = {}
@@ -65,23 +69,31 @@ class Processes:
             if service:
                 kept.process.wait_ready()
 
-    def kill(self, name: str, down: float) -> None:
-        """SIGKILL, then away for `down` seconds, then started again."""
+    def kill(self, name: str, down: float) -> bool:
+        """SIGKILL, then away for `down` seconds, then started again. False if it had ended."""
         with self._down(name, down) as kept:
+            if kept is None:
+                return False
             first, *children = _family(kept.process.pid)
             os.kill(first, signal.SIGKILL)
             _wait(kept.process)
             _end(children)
+        return True
 
-    def terminate(self, name: str, down: float) -> None:
-        """Asked to stop, then away for `down` seconds, then started again."""
+    def terminate(self, name: str, down: float) -> bool:
+        """Asked to stop, away for `down` seconds, then started again. False if it had ended."""
         with self._down(name, down) as kept:
+            if kept is None:
+                return False
             kept.process.stop()
+        return True
 
-    def pause(self, name: str, seconds: float) -> None:
-        """SIGSTOP for `seconds`. A service's children are paused with it."""
+    def pause(self, name: str, seconds: float) -> bool:
+        """SIGSTOP for `seconds`, with a service's children. False if it had ended."""
         kept = self._kept[name]
         with kept.lock:
+            if kept.process.exit_code() is not None:
+                return False
             kept.state = "paused"
             pids = _family(kept.process.pid)
             _signal(pids, signal.SIGSTOP)
@@ -90,6 +102,7 @@ class Processes:
             finally:
                 _signal(pids, signal.SIGCONT)
                 kept.state = "running"
+        return True
 
     def pid(self, name: str) -> int | None:
         return self._kept[name].process.pid
@@ -109,9 +122,13 @@ class Processes:
             self._reaper.close()
 
     @contextmanager
-    def _down(self, name: str, down: float) -> Iterator[Kept]:
+    def _down(self, name: str, down: float) -> Iterator[Kept | None]:
+        """What takes a process down happens inside; None where none is there to take down."""
         kept = self._kept[name]
         with kept.lock:
+            if kept.process.exit_code() is not None:
+                yield None
+                return
             kept.state = "down"
             yield kept
             self._stop.wait(down)

@@ -249,7 +249,9 @@ def hostile(chance: random.Random, partitions: int) -> Iterator[Sent]:
         [Sent("price", key, json.dumps([good | {"ts": now, "seq": 1}, 7, None]).encode())],
         [Sent("price", key, None)],
         [Sent("price", key, b"[]")],
-        [Sent("price", key, b"\\xff\\xfe")],
+        [Sent("price", key, b"\xff\xfe")],
+        # a tick but for bytes that are not UTF-8, in a field that nobody reads
+        [Sent("price", key, json.dumps(good | {"note": "?"}).encode().replace(b"?", b"\xff"))],
         # all homes are known since `prime`, so wherever it goes but home it is told
         [
             Sent("price", key, json.dumps(good | {"seq": number}).encode(), number)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.chaos.run import Result
+from tests.chaos.run import LAGGING_SECONDS, SLACK_SECONDS, Result
 
 GUARANTEES = {
     "ticks lost": ("row lost", "rejected tick lost", "not relayed", "missing in Redis"),
@@ -40,6 +40,14 @@ GUARANTEES = {
 }
 
 
+BOUND = (
+    "A value is stale when it is older than its `max_age`, or when Kafka has had a newer tick of "
+    f"its entity for more than {LAGGING_SECONDS + SLACK_SECONDS:g} s: {LAGGING_SECONDS:g} s, from "
+    f"which on it must be `lagging`, and {SLACK_SECONDS:g} s to notice."
+)
+"""By what served values are judged."""
+
+
 def report(result: Result) -> str:
     """What a run did and found."""
     options, looked = result.options, result.findings.looked
@@ -49,6 +57,7 @@ def report(result: Result) -> str:
         f"`{command(options.seed, options.minutes)}` on {day}, {_machine()}.",
         "No difference was found." if result.clean else "Differences were found; they are below.",
         _table(("guarantee", "violations"), _guarantees(result)),
+        BOUND,
         f"## Faults: {faults} of {len(result.faults)} classes in "
         f"{result.seconds['faults'] / 60:.1f} minutes",
         _table(("class", "times"), sorted(result.faults.items(), key=lambda item: -item[1])),

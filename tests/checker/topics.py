@@ -97,6 +97,7 @@ class Kafka:
                 "isolation.level": "read_committed",
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
+                "fetch.wait.max.ms": 10,  # or a partition that is read holds up the next one
                 "auto.offset.reset": "error",
             }
         )

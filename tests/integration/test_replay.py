@@ -303,6 +303,59 @@ def test_records_deleted_while_others_are_read_are_an_error(running: Pipeline) -
     assert stored[0][0] == stored[0][1] < 1900, "right up to the cut"
 
 
+# -- in any order of partitions
+
+
+def test_partitions_read_in_another_order_give_the_same_rows(running: Pipeline) -> None:
+    """Live's order is the log's; here it is turned round, and partitions take turns."""
+    produce(running, 800)
+    running.produce("position", [(b"P%d" % (n % 8), position(n)) for n in range(60)])
+    dump = live(running)
+    ranges = [part for part in ranges_of(running, restart=True) if part.offsets]
+    assert len(ranges) == 2 * PARTITIONS, "every partition of both has ticks"
+    with empty_database(running) as empty:
+        reversed_ranges = [part for part in ranges_of(empty) if part.offsets][::-1]
+        run_ranges(work_of(empty), reversed_ranges, lambda done: None, GO_ON)
+        assert empty.dump() == dump
+    with empty_database(running) as empty:
+        by_halves(empty)
+        assert empty.dump() == dump
+
+    # where homes are known, also of what other partitioners sent elsewhere
+    for partition in range(PARTITIONS):
+        produce(running, 200, seed=9, partition=partition)
+    dump = live(running)
+    rejected = running.query(REJECTED)
+    assert sum(reason == "wrong-partition" for *_, reason in rejected) > 100
+    ranges = [part for part in ranges_of(running, restart=True) if part.offsets]
+    done = run_ranges(work_of(running), ranges[::-1], lambda done: None, GO_ON)
+    rows = running.query("SELECT count(*) FROM tickwell.feature_rows")
+    assert ([(done.rows,)], done.new_rows) == (rows, 0)
+    assert (running.dump(), running.query(REJECTED)) == (dump, rejected)
+
+
+REJECTED = """\
+SELECT topic_id::text, partition, "offset", index, reason FROM tickwell.rejected_ticks
+ORDER BY 1, 2, 3, 4"""
+
+
+def by_halves(running: Pipeline) -> None:
+    """Half of every partition, the last one first; then the other halves, the first one first."""
+    ranges = [part for part in ranges_of(running) if part.offsets]
+    halves = [(part.begin + part.end) // 2 for part in ranges]
+    work = work_of(running)
+    for part, half in zip(reversed(ranges), reversed(halves), strict=True):
+        work.run(replace(part, end=half), lambda done: None, GO_ON)
+    going_on = [part for part in ranges_of(running) if part.offsets]
+    assert [part.start for part in going_on] == halves
+    run_ranges(work, going_on, lambda done: None, GO_ON)
+
+
+def position(number: int) -> bytes:
+    tick = {"portfolio": f"P{number % 8}", "symbol": f"S{number % 3}", "quantity": number}
+    return json.dumps(tick | {"ts": time.time_ns() // 10**6}).encode()
+
+
 # -- going on
 
 
