@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from http import HTTPStatus
 from typing import Any
 
@@ -100,7 +101,8 @@ class _Server:
     async def _answer(
         self, features: list[str], entities: list[dict[str, str]], *, one: bool
     ) -> Response:
-        moment = Moment(time.time_ns(), self._watch.lagging)
+        # decided once of each source: no answer holds two opinions
+        moment = Moment(time.time_ns(), cache(self._watch.lagging))
         answers = await self._reader.answer(self._watch.names, features, entities, moment)
         self._metrics.answers(answers)
         return _json(answers[0] if one else {"results": answers})

@@ -33,6 +33,7 @@ from serving.app import ServerOptions, create_app
 from serving.errors import TooLarge
 from serving.reads import Rows
 from serving.requests import MAX_BODY_BYTES, MAX_ENTITIES, MAX_FEATURES
+from serving.watch import Watch
 from tests.logs import runs
 from tests.oracle.messages import Record
 
@@ -176,6 +177,25 @@ def test_lagging(
     while online(client, "current_price", symbol="AAPL")["status"] != "lagging":
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_lag_is_decided_once_in_a_request(
+    client: TestClient, recorded: Catalog, redis_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tick(redis_database, recorded, "price", [{"symbol": s, "price": 1} for s in ("AAPL", "ES")])
+    asked: list[str] = []
+
+    def wavering(watch: Watch, source: str) -> bool:
+        asked.append(source)
+        return len(asked) > 1
+
+    monkeypatch.setattr(Watch, "lagging", wavering)
+    body = {"features": ["current_price"], "entities": [{"symbol": "AAPL"}, {"symbol": "ES"}]}
+    for status in ("ok", "lagging"):  # of the next request it is decided anew
+        results = client.post("/features/batch", json=body).json()["results"]
+        found = [result["features"]["current_price"]["status"] for result in results]
+        assert found == [status] * 2
+    assert asked == ["price"] * 2
 
 
 def test_of_two_who_tell_of_a_partition_the_better_one_is_believed(
