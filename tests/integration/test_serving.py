@@ -459,6 +459,28 @@ def test_health_and_metrics(client: TestClient, redis_database: str) -> None:
     assert "tickwell_worker_lag_messages" in text
 
 
+def call(client: TestClient, message: dict[str, Any], **scope: Any) -> list[str]:
+    """Post to /features/online as a server of HTTP may; what is counted then."""
+
+    async def receive() -> dict[str, Any]:
+        return message
+
+    async def send(answer: Any) -> None:
+        pass
+
+    assert client.portal is not None
+    post = {"type": "http", "method": "POST", "path": "/features/online", "headers": [], **scope}
+    client.portal.call(client.app, post, receive, send)
+    lines = client.get("/metrics").text.splitlines()
+    return [line for line in lines if line.startswith("tickwell_requests_total")]
+
+
+def test_a_route_is_counted_by_its_own_path_whatever_the_url(client: TestClient) -> None:
+    body = b'{"features": ["current_price"], "entity": {"symbol": "A"}}'
+    counted = call(client, {"type": "http.request", "body": body}, query_string=b"\xff")
+    assert counted == ['tickwell_requests_total{route="/features/online",status="200"} 1.0']
+
+
 def test_a_redis_that_is_away_is_said(
     recorded: Catalog, hot_redis: str, postgres_database: str
 ) -> None:
