@@ -160,6 +160,9 @@ def _measured(path: str, handler: Handler, metrics: Metrics) -> Route:
         except Problem as problem:
             status = problem.status
             raise
+        except HTTPException as refused:
+            status = refused.status_code
+            raise
         finally:
             metrics.request(path, status, time.perf_counter() - began)
         return response

@@ -475,6 +475,11 @@ def call(client: TestClient, message: dict[str, Any], **scope: Any) -> list[str]
     return [line for line in lines if line.startswith("tickwell_requests_total")]
 
 
+def test_a_client_that_hangs_up_is_no_mistake_of_the_server(client: TestClient) -> None:
+    counted = call(client, {"type": "http.disconnect"})
+    assert counted == ['tickwell_requests_total{route="/features/online",status="400"} 1.0']
+
+
 def test_a_route_is_counted_by_its_own_path_whatever_the_url(client: TestClient) -> None:
     body = b'{"features": ["current_price"], "entity": {"symbol": "A"}}'
     counted = call(client, {"type": "http.request", "body": body}, query_string=b"\xff")
