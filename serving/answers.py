@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from msgspec import Struct
@@ -19,7 +19,6 @@ from registry.errors import CorruptRow
 from registry.keys import entity_id, key_values, members_key, row_key
 from registry.row import Row, ValueStatus, unpack
 from registry.status import Status, worst
-from serving.errors import TooLarge
 from serving.names import Names, check_entity
 from serving.reads import UNAVAILABLE, Packed, Rows, Unavailable
 from serving.times import to_rfc_3339
@@ -27,7 +26,7 @@ from serving.times import to_rfc_3339
 logger = logging.getLogger(__name__)
 
 MAX_MEMBERS = 5_000
-"""Entities that one derived feature may add up in a request."""
+"""Entities that the sums of a request may add up, each counted once however often it is asked."""
 
 STATUS = {
     int(ValueStatus.OK): Status.OK,
@@ -79,44 +78,48 @@ class Reader:
         entities: Sequence[Mapping[str, str]],
         moment: Moment,
     ) -> list[Answer]:
-        """The features of each entity. Raises `UnknownFeature` and `WrongEntity`."""
+        """The features of each entity, each worked out once however often it is asked.
+
+        Raises `UnknownFeature`, `WrongEntity` and `TooLarge`.
+        """
         versions = {name: names.feature(name) for name in features}
         for entity in entities:
             for name, feature in versions.items():
                 check_entity(name, feature, entity)
-        wanted = [(feature, entity) for entity in entities for feature in versions.values()]
-        members = await self._members(names, wanted)
-        rows = await self._read(names, wanted, members)
+        wanted = {
+            _identity(feature, entity): (feature, entity)
+            for entity in entities
+            for feature in versions.values()
+        }
+        members = await self._members(names, wanted.values())
+        rows = await self._read(names, wanted.values(), members)
         look = _Look(names, members, rows, moment)
+        values = {
+            identity: _value(look.part(feature, entity), feature, moment)
+            for identity, (feature, entity) in wanted.items()
+        }
         return [
             Answer(
                 entity=dict(entity),
                 features={
-                    name: _value(look.part(feature, entity), feature, moment)
-                    for name, feature in versions.items()
+                    name: values[_identity(feature, entity)] for name, feature in versions.items()
                 },
             )
             for entity in entities
         ]
 
-    async def _members(self, names: Names, wanted: Sequence[Wanted]) -> Members:
+    async def _members(self, names: Names, wanted: Collection[Wanted]) -> Members:
         """The entities of each source that is summed up, by the set that holds them."""
         keys = {
             key
             for feature, entity in wanted
             if (key := _members_key(names, feature, entity)) is not None
         }
-        found = dict(zip(keys, await self._rows.members(list(keys)), strict=True))
-        for key, members in found.items():
-            if not isinstance(members, Unavailable) and len(members) > MAX_MEMBERS:
-                raise TooLarge(
-                    f"{key.rsplit(':', 1)[-1]} has {len(members)} members to add up; a request may "
-                    f"add up {MAX_MEMBERS} of them"
-                )
-        return found
+        found = await self._rows.members(list(keys), MAX_MEMBERS)
+        return dict(zip(keys, found, strict=True))
 
     async def _read(
-        self, names: Names, wanted: Sequence[Wanted], members: Members
+        self, names: Names, wanted: Collection[Wanted], members: Members
     ) -> dict[str, Row | Unavailable | None]:
         """Every row that the answers need, by its key."""
         keys: dict[str, None] = {}
@@ -172,6 +175,10 @@ class _Look:
             logger.error("a row has the status byte %d, which means nothing", row.status[place])
             return NOT_ANSWERED
         return _judged(Part(row.values[place], status, row.event_time), feature, self.moment)
+
+
+def _identity(feature: FeatureVersion, entity: Mapping[str, str]) -> tuple[str, ...]:
+    return (feature.ref, *(entity[field] for field in feature.entity))
 
 
 def _parts(

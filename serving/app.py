@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from http import HTTPStatus
 from typing import Any
 
@@ -49,8 +50,8 @@ def create_app(options: ServerOptions) -> Starlette:
     metrics = Metrics(watch)
     server = _Server(watch, metrics, options.redis)
     routes = [
-        Route("/features/online", _measured(metrics, server.online), methods=["POST"]),
-        Route("/features/batch", _measured(metrics, server.batch), methods=["POST"]),
+        _measured("/features/online", server.online, metrics),
+        _measured("/features/batch", server.batch, metrics),
         Route("/health", server.health),
         Route("/health/live", server.live),
         Route("/health/ready", server.ready),
@@ -100,7 +101,8 @@ class _Server:
     async def _answer(
         self, features: list[str], entities: list[dict[str, str]], *, one: bool
     ) -> Response:
-        moment = Moment(time.time_ns(), self._watch.lagging)
+        # decided once of each source: no answer holds two opinions
+        moment = Moment(time.time_ns(), cache(self._watch.lagging))
         answers = await self._reader.answer(self._watch.names, features, entities, moment)
         self._metrics.answers(answers)
         return _json(answers[0] if one else {"results": answers})
@@ -138,8 +140,11 @@ class _Server:
         return Response(self._metrics.text(), media_type="text/plain; version=0.0.4")
 
 
-def _measured(metrics: Metrics, handler: Handler) -> Handler:
-    """The handler with a deadline, counted and timed."""
+def _measured(path: str, handler: Handler, metrics: Metrics) -> Route:
+    """A route to post to, with a deadline, counted and timed under its own path.
+
+    `request.url` is no label: it is made of what the client sends, its Host too.
+    """
 
     async def measured(request: Request) -> Response:
         began, status = time.perf_counter(), HTTPStatus.INTERNAL_SERVER_ERROR.value
@@ -155,11 +160,14 @@ def _measured(metrics: Metrics, handler: Handler) -> Handler:
         except Problem as problem:
             status = problem.status
             raise
+        except HTTPException as refused:
+            status = refused.status_code
+            raise
         finally:
-            metrics.request(request.url.path, status, time.perf_counter() - began)
+            metrics.request(path, status, time.perf_counter() - began)
         return response
 
-    return measured
+    return Route(path, measured, methods=["POST"])
 
 
 async def _body(request: Request) -> bytes:
@@ -196,10 +204,10 @@ async def _problem(request: Request, error: Exception) -> Response:
 async def _http_exception(request: Request, error: Exception) -> Response:
     """What Starlette itself refuses: no such route, another method."""
     assert isinstance(error, HTTPException)
-    title = HTTPStatus(error.status_code).phrase
+    title, path = HTTPStatus(error.status_code).phrase, request.scope["path"]
     detail = {
-        404: f"there is no {request.url.path}; see README for the routes",
-        405: f"{request.url.path} does not take {request.method}",
+        404: f"there is no {path}; see README for the routes",
+        405: f"{path} does not take {request.method}",
     }.get(error.status_code, error.detail)
     response = _document(error.status_code, title, detail)
     response.headers.update(error.headers or {})

@@ -16,6 +16,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from serving.errors import TooLarge
+
 logger = logging.getLogger(__name__)
 
 TIMEOUT = 1.0
@@ -67,15 +69,22 @@ class Rows:
             self._reading = asyncio.create_task(self._read())
         return [await asyncio.shield(future) for future in futures]
 
-    async def members(self, keys: Sequence[str]) -> list[list[str] | Unavailable]:
-        """The members of each set in order, `UNAVAILABLE` when the store did not answer."""
+    async def members(self, keys: Sequence[str], most: int) -> list[list[str] | Unavailable]:
+        """The members of each set in order, `UNAVAILABLE` when the store did not answer.
+
+        Raises `TooLarge`, before any is read, when the sets have more than `most` together.
+        """
         if not keys:
             return []
         try:
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                for key in keys:
-                    pipeline.smembers(key)
-                sets = await pipeline.execute()
+            counts = await self._each("SCARD", keys)
+            if sum(counts) > most:
+                count, key = max(zip(counts, keys, strict=True))
+                raise TooLarge(
+                    f"there are {sum(counts)} members to add up, {count} of them in "
+                    f"{key.split(':', 4)[-1]}; a request may add up {most}: ask for less"
+                )
+            sets = await self._each("SMEMBERS", keys)
         except (RedisError, OSError) as error:
             logger.warning("members could not be read: %s", error)
             return [UNAVAILABLE] * len(keys)
@@ -83,6 +92,13 @@ class Rows:
 
     async def close(self) -> None:
         await self._redis.aclose()
+
+    async def _each(self, command: str, keys: Sequence[str]) -> list[Any]:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for key in keys:
+                pipeline.execute_command(command, key)
+            answers: list[Any] = await pipeline.execute()
+            return answers
 
     async def _read(self) -> None:
         # one turn of the loop: all requests that have arrived put their keys in

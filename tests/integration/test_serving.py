@@ -23,13 +23,17 @@ from pipelines.online import OnlineSink
 from registry import catalog
 from registry.database import connect
 from registry.definitions import Catalog
+from registry.derived import Derived, Part
 from registry.features_file import read
 from registry.heartbeat import Heartbeat, PartitionLag
-from registry.keys import CATALOG_KEY, WORKERS_KEY, row_key, worker_key
+from registry.keys import CATALOG_KEY, WORKERS_KEY, members_key, row_key, worker_key
 from registry.program import compile_program
+from serving.answers import MAX_MEMBERS
 from serving.app import ServerOptions, create_app
+from serving.errors import TooLarge
 from serving.reads import Rows
 from serving.requests import MAX_BODY_BYTES, MAX_ENTITIES, MAX_FEATURES
+from serving.watch import Watch
 from tests.logs import runs
 from tests.oracle.messages import Record
 
@@ -173,6 +177,25 @@ def test_lagging(
     while online(client, "current_price", symbol="AAPL")["status"] != "lagging":
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_lag_is_decided_once_in_a_request(
+    client: TestClient, recorded: Catalog, redis_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tick(redis_database, recorded, "price", [{"symbol": s, "price": 1} for s in ("AAPL", "ES")])
+    asked: list[str] = []
+
+    def wavering(watch: Watch, source: str) -> bool:
+        asked.append(source)
+        return len(asked) > 1
+
+    monkeypatch.setattr(Watch, "lagging", wavering)
+    body = {"features": ["current_price"], "entities": [{"symbol": "AAPL"}, {"symbol": "ES"}]}
+    for status in ("ok", "lagging"):  # of the next request it is decided anew
+        results = client.post("/features/batch", json=body).json()["results"]
+        found = [result["features"]["current_price"]["status"] for result in results]
+        assert found == [status] * 2
+    assert asked == ["price"] * 2
 
 
 def test_of_two_who_tell_of_a_partition_the_better_one_is_believed(
@@ -330,6 +353,66 @@ def test_as_many_sums_as_entities_in_a_request(
     assert values == [2 * i for i in range(MAX_ENTITIES)]
 
 
+def test_what_is_asked_many_times_is_worked_out_once(
+    client: TestClient, recorded: Catalog, redis_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = [{"portfolio": "P1", "symbol": symbol, "quantity": 3} for symbol in ("AAPL", "ES")]
+    tick(redis_database, recorded, "position", held)
+    tick(redis_database, recorded, "price", [{"symbol": s, "price": 2} for s in ("AAPL", "ES")])
+    evaluate, evaluated = Derived.evaluate, []
+
+    def counted(derived: Derived, entities: Any) -> Part:
+        evaluated.append(derived)
+        return evaluate(derived, entities)
+
+    monkeypatch.setattr(Derived, "evaluate", counted)
+    gross, net = "portfolio_exposure", "portfolio_exposure_net"
+    features = [gross, f"{gross}@1.0.0", net, f"{net}@1.0.0"]
+    entities = [{"portfolio": portfolio} for portfolio in ["P1", "P9", *["P1"] * 100]]
+    answer = client.post("/features/batch", json={"features": features, "entities": entities})
+    results = answer.json()["results"]
+    assert [result["entity"] for result in results] == entities
+    values = [[result["features"][name]["value"] for name in features] for result in results]
+    assert values == [[12] * 4, [None] * 4, *[[12] * 4] * 100]
+    assert len(evaluated) == 4  # two features of two portfolios
+
+
+def test_members_are_counted_over_the_whole_request(
+    client: TestClient, recorded: Catalog, redis_database: str
+) -> None:
+    with redis.Redis.from_url(redis_database) as store:
+        for portfolio, count in (("P1", MAX_MEMBERS), ("P2", 1)):
+            symbols = [f"S{i}" for i in range(count)]
+            store.sadd(members_key("position", portfolio), *symbols)
+        body = {"features": ["portfolio_exposure", "portfolio_exposure_net"]}
+        one = {**body, "entities": [{"portfolio": "P1"}] * 2}
+        assert client.post("/features/batch", json=one).status_code == 200
+    two = {**body, "entities": [{"portfolio": "P1"}, {"portfolio": "P2"}]}
+    answer = client.post("/features/batch", json=two)
+    assert answer.status_code == 413
+    assert f"{MAX_MEMBERS + 1} members" in answer.json()["detail"]
+
+
+def test_members_are_counted_before_they_are_read(redis_database: str) -> None:
+    keys = [members_key("position", "P1"), members_key("position", "P2")]
+
+    async def members(most: int) -> list[Any]:
+        rows = Rows(redis_database)
+        try:
+            return await rows.members(keys, most)
+        finally:
+            await rows.close()
+
+    with redis.Redis.from_url(redis_database) as store:
+        store.sadd(keys[0], "B", "A")
+        store.sadd(keys[1], "C")
+        store.config_resetstat()
+        with pytest.raises(TooLarge, match=r"2 of them in P1; a request may add up 2"):
+            asyncio.run(members(2))
+        assert "cmdstat_smembers" not in store.info("commandstats")
+    assert asyncio.run(members(3)) == [["A", "B"], ["C"]]
+
+
 def test_all_that_wait_in_a_moment_are_one_read(redis_database: str) -> None:
     with redis.Redis.from_url(redis_database) as store:
         store.mset({f"k{i}": str(i) for i in range(100)})
@@ -374,6 +457,33 @@ def test_health_and_metrics(client: TestClient, redis_database: str) -> None:
     assert 'tickwell_requests_total{route="/features/online",status="200"} 1.0' in text
     assert 'tickwell_values_total{status="missing"} 1.0' in text
     assert "tickwell_worker_lag_messages" in text
+
+
+def call(client: TestClient, message: dict[str, Any], **scope: Any) -> list[str]:
+    """Post to /features/online as a server of HTTP may; what is counted then."""
+
+    async def receive() -> dict[str, Any]:
+        return message
+
+    async def send(answer: Any) -> None:
+        pass
+
+    assert client.portal is not None
+    post = {"type": "http", "method": "POST", "path": "/features/online", "headers": [], **scope}
+    client.portal.call(client.app, post, receive, send)
+    lines = client.get("/metrics").text.splitlines()
+    return [line for line in lines if line.startswith("tickwell_requests_total")]
+
+
+def test_a_client_that_hangs_up_is_no_mistake_of_the_server(client: TestClient) -> None:
+    counted = call(client, {"type": "http.disconnect"})
+    assert counted == ['tickwell_requests_total{route="/features/online",status="400"} 1.0']
+
+
+def test_a_route_is_counted_by_its_own_path_whatever_the_url(client: TestClient) -> None:
+    body = b'{"features": ["current_price"], "entity": {"symbol": "A"}}'
+    counted = call(client, {"type": "http.request", "body": body}, query_string=b"\xff")
+    assert counted == ['tickwell_requests_total{route="/features/online",status="200"} 1.0']
 
 
 def test_a_redis_that_is_away_is_said(

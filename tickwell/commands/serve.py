@@ -19,6 +19,7 @@ def serve(
     import uvicorn
 
     from serving.app import ServerOptions, create_app
+    from serving.connections import Connection
 
     settings = Settings.load(host=host, port=port)
     settings.need("redis", "redis_hot", "postgres")
@@ -30,7 +31,7 @@ def serve(
         log_level="warning",
         access_log=False,
         limit_concurrency=2_000,
-        http="h11",  # the one that bounds the size of headers
+        http=Connection,  # of h11, the one that bounds the size of headers
         h11_max_incomplete_event_size=65_536,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=5,
