@@ -10,7 +10,7 @@ from uvicorn.server import ServerState
 
 from serving.connections import Connection
 
-KEEP_ALIVE = 1
+KEEP_ALIVE = 2
 HEAD = b"GET / HTTP/1.1\r\nHost: a\r\n"
 GET = HEAD + b"\r\n"
 ANSWER = b"\r\n\r\nok"
