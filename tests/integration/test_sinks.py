@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ import numpy as np
 import psycopg2
 import pytest
 import redis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import StoreWentBack, TopicRecreated, WatermarkContended
@@ -28,6 +28,7 @@ from pipelines.materializer import Materializer
 from pipelines.offline import OfflineSink
 from pipelines.online import OnlineSink
 from pipelines.packing import STATE_HEADER
+from pipelines.runs import Run
 from pipelines.sink import Sink
 from pipelines.state import EntityState
 from pipelines.topics import Topic
@@ -54,15 +55,22 @@ def database(postgres_database: str) -> str:
     return postgres_database
 
 
-@pytest.fixture
-def opened() -> Iterator[Opened]:
-    """Closes the sinks that a test opens."""
+@contextmanager
+def closing() -> Iterator[Opened]:
+    """Closes the sinks that are opened meanwhile."""
     with ExitStack() as stack:
 
         def keep(sink: Any) -> Any:
             stack.callback(sink.close)
             return sink
 
+        yield keep
+
+
+@pytest.fixture
+def opened() -> Iterator[Opened]:
+    """Closes the sinks that a test opens."""
+    with closing() as keep:
         yield keep
 
 
@@ -108,6 +116,10 @@ def postgres_dump(url: str) -> list[Any]:
 def empty(redis_url: str, postgres_url: str) -> None:
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
+    empty_postgres(postgres_url)
+
+
+def empty_postgres(postgres_url: str) -> None:
     connection = psycopg2.connect(postgres_url)
     connection.autocommit = True
     connection.cursor().execute(
@@ -117,41 +129,75 @@ def empty(redis_url: str, postgres_url: str) -> None:
     connection.close()
 
 
-steps = st.lists(st.tuples(st.integers(0, 1), st.booleans()), max_size=25)
+def clean_dump(opened: Opened, redis_url: str, log: Iterable[Run]) -> dict[bytes, bytes]:
+    """What Redis holds when one worker has stored everything, and nothing went wrong."""
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    alone = worker(opened(OnlineSink(redis_url)))
+    for run in log:
+        alone.materialize(run, GO_ON)
+    return redis_dump(redis_url)
 
 
-@settings(max_examples=25, suppress_health_check=list(HealthCheck))
-@given(logs(), st.lists(st.integers(0, 60), max_size=6), steps)
+BACK, ON, ANEW = "goes to the store's watermark", "goes on", "goes on and has forgotten everything"
+steps = st.lists(
+    st.tuples(st.integers(0, 1), st.sampled_from([BACK, BACK, BACK, ON, ANEW])),
+    min_size=15,
+    max_size=25,
+)
+
+
+@settings(
+    max_examples=10,
+    suppress_health_check=list(HealthCheck),
+    phases=(Phase.reuse, Phase.generate),  # to shrink a log takes minutes
+)
+@given(logs(least=30), st.lists(st.integers(1, 40), min_size=8, max_size=12), steps)
 def test_two_workers_with_stale_memories(
-    opened: Opened,
     redis_database: str,
     database: str,
     records: list[Record],
     cuts: list[int],
-    interleaving: list[tuple[int, bool]],
+    interleaving: list[tuple[int, str]],
 ) -> None:
-    """Whoever stores which run, and whatever they remember of before: the stores end the same."""
+    """Whoever stores which run, and whatever they remember of before: the stores end the same.
+
+    Who gets a partition back goes to the store's watermark. Redis must refuse what comes of an old
+    ring then; Postgres compares watermarks alone, and relies on it that a worker forgets.
+    """
     all_runs = list(runs(records, cuts))
     ends = []
     for steps_of_two in ([], interleaving):
         empty(redis_database, database)
-        for make in (
-            lambda: opened(OnlineSink(redis_database)),
-            lambda: opened(OfflineSink(database, [SCHEMA.id])),
+        for make, must_forget in (
+            (lambda: OnlineSink(redis_database), False),
+            (lambda: OfflineSink(database, [SCHEMA.id]), True),
         ):
-            two = [worker(make()), worker(make())]
-            at = [0, 0]
-            for who, forgets in steps_of_two:
-                if forgets:
-                    two[who].forget()
-                # nobody may begin past what is stored: positions come from the watermark
-                if at[who] < len(all_runs) and at[who] <= max(at):
-                    two[who].materialize(all_runs[at[who]], GO_ON)
-                    at[who] += 1
-            for run in all_runs[max(at) :]:
-                two[0].materialize(run, GO_ON)
+            with closing() as opened:
+                two = [worker(opened(make())) for _ in range(2)]
+                at = [0, 0]
+                for who, how in [*steps_of_two, *[(0, BACK)] * len(all_runs)]:
+                    if how == BACK:
+                        at[who] = max(at)
+                    if how == ANEW or (how == BACK and must_forget):
+                        two[who].forget()
+                    if at[who] < len(all_runs):
+                        two[who].materialize(all_runs[at[who]], GO_ON)
+                        at[who] += 1
         ends.append((redis_dump(redis_database), postgres_dump(database)))
     assert ends[0] == ends[1]
+
+
+def test_a_worker_that_comes_back_with_an_old_ring(opened: Opened, redis_database: str) -> None:
+    """Its run begins at the watermark and all ticks are newer than those that it remembers: only
+    the origin of the stored state tells that another worker was there."""
+    first, second, third = runs(ticks(["A", "B"], 120), (40, 80))
+    paused, other = (worker(opened(OnlineSink(redis_database))) for _ in range(2))
+    paused.materialize(first, GO_ON)
+    other.materialize(second, GO_ON)
+    assert paused.materialize(third, GO_ON) is not None
+    found = redis_dump(redis_database)
+    assert found == clean_dump(opened, redis_database, (first, second, third))
 
 
 @settings(max_examples=25, suppress_health_check=list(HealthCheck))
