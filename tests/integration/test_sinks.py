@@ -23,6 +23,7 @@ import redis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from pipelines import online
 from pipelines.errors import StoreWentBack, TopicRecreated, WatermarkContended
 from pipelines.materializer import Materializer
 from pipelines.offline import OfflineSink
@@ -78,11 +79,14 @@ def worker(sink: Sink, capacity: int = 1000) -> Materializer:
     return Materializer(SOURCE, SCHEMA, PROGRAM, sink, capacity)
 
 
-def ticks(symbols: Sequence[str], n: int, first: int = 0) -> list[Record]:
+def ticks(symbols: Sequence[str], n: int, first: int = 0, seq: bool = True) -> list[Record]:
+    """Without `seq` a tick that is applied twice is not known for a duplicate."""
     made = []
     for i in range(first, first + n):
         symbol = symbols[i % len(symbols)]
-        tick = {"symbol": symbol, "price": 1.0 + i % 7, "ts": NOW_MS + i // 3, "seq": i}
+        tick = {"symbol": symbol, "price": 1.0 + i % 7, "ts": NOW_MS + i // 3}
+        if seq:
+            tick["seq"] = i
         made.append(
             Record("ticks.price", 0, i, NOW_MS + i, symbol.encode(), json.dumps(tick).encode())
         )
@@ -198,6 +202,43 @@ def test_a_worker_that_comes_back_with_an_old_ring(opened: Opened, redis_databas
     assert paused.materialize(third, GO_ON) is not None
     found = redis_dump(redis_database)
     assert found == clean_dump(opened, redis_database, (first, second, third))
+
+
+class Killed(Exception):
+    """In place of a signal that ends the process."""
+
+
+def test_killed_between_two_groups_of_entities(
+    opened: Opened, redis_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watermark moves when every group is written, and the run is read again: who comes next
+    passes over the ticks of those that were, and counts the others."""
+    monkeypatch.setattr(online, "ENTITIES_A_CALL", 2)
+    symbols = ["A", "B", "C", "D", "E"]
+    log = list(runs(ticks(symbols, 300, seq=False), (150, 200)))
+    sink = opened(OnlineSink(redis_database))
+    dies = worker(sink)
+    dies.materialize(log[0], GO_ON)
+    script, calls = sink._store, []
+
+    def second_dies(**call: Any) -> Any:
+        calls.append(call)
+        if len(calls) == 2:
+            raise Killed
+        return script(**call)
+
+    sink._store = second_dies
+    with pytest.raises(Killed):
+        dies.materialize(log[1], GO_ON)
+    fresh = opened(OnlineSink(redis_database))
+    assert fresh.watermarks(TOPIC_ID, [0]) == {0: 150}
+    stored = fresh.load(SOURCE, symbols, 64, BEGIN)
+    assert [stored[symbol].count for symbol in symbols] == [40, 40, 30, 30, 30]
+    goes_on = worker(fresh)
+    for run in log[1:]:
+        goes_on.materialize(run, GO_ON)
+    found = redis_dump(redis_database)
+    assert found == clean_dump(opened, redis_database, log)
 
 
 @settings(max_examples=25, suppress_health_check=list(HealthCheck))
