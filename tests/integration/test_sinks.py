@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -9,11 +10,12 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from pipelines import online
+from pipelines.app import _agent
 from pipelines.errors import StoreWentBack, TopicRecreated, WatermarkContended
 from pipelines.materializer import Materializer
 from pipelines.offline import OfflineSink
@@ -202,6 +205,38 @@ def test_a_worker_that_comes_back_with_an_old_ring(opened: Opened, redis_databas
     assert paused.materialize(third, GO_ON) is not None
     found = redis_dump(redis_database)
     assert found == clean_dump(opened, redis_database, (first, second, third))
+
+
+def test_a_new_generation_forgets_what_postgres_does_not_compare(
+    opened: Opened, database: str
+) -> None:
+    """The run begins at the watermark; what is remembered of before is not what is stored."""
+    log = list(runs(ticks(["A", "B"], 120), (40, 80)))
+    paused, other = (worker(opened(OfflineSink(database, [SCHEMA.id]))) for _ in range(2))
+
+    async def events() -> AsyncIterator[Any]:
+        for generation, run in ((1, log[0]), (2, log[2])):
+            message = SimpleNamespace(generation_id=generation)
+            yield SimpleNamespace(message=message, value=run, ack=lambda: None)
+            if generation == 1:
+                other.materialize(log[1], GO_ON)
+
+    failures: list[BaseException] = []
+    app: Any = SimpleNamespace(
+        pipeline=SimpleNamespace(stop=GO_ON),
+        on_batch=lambda run, batch: None,
+        stopping=True,
+        fail=failures.append,
+    )
+    stream = SimpleNamespace(noack=lambda: SimpleNamespace(events=events))
+    asyncio.run(_agent(app, paused)(stream))
+    assert failures == []
+    found = postgres_dump(database)
+    empty_postgres(database)
+    alone = worker(opened(OfflineSink(database, [SCHEMA.id])))
+    for run in log:
+        alone.materialize(run, GO_ON)
+    assert found == postgres_dump(database)
 
 
 class Killed(Exception):
