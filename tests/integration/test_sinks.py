@@ -413,45 +413,83 @@ def test_an_entity_seen_in_two_partitions_at_once_gets_one_home(
 
 
 STOPPED = """
-import os, signal, sys
-from pipelines import offline
+import io, os, signal, sys
+from pipelines import copy_rows as module, offline
 from tests.integration.test_sinks import *
-copy_rows = offline.copy_rows
-def stop_after(cursor, batch):
-    copy_rows(cursor, batch)
-    print("copied", flush=True)
+
+def stop():
+    print("stopped", flush=True)
     os.kill(os.getpid(), signal.SIGSTOP)
-offline.copy_rows = stop_after
-(run,) = runs(ticks(["A"], 5), ())
+
+class StopsAfterAChunk(io.BytesIO):
+    chunks = 0
+
+    def read(self, size=-1):
+        self.chunks += 1
+        if self.chunks == 2:
+            stop()
+        return super().read(size)
+
+def copy_and_stop(cursor, batch):
+    copy_rows(cursor, batch)
+    stop()
+
+if sys.argv[2] == "in the copy":
+    module.BytesIO, module.CHUNK_BYTES = StopsAfterAChunk, 1 << 16
+else:
+    copy_rows, offline.copy_rows = offline.copy_rows, copy_and_stop
+(run,) = runs(ticks(["A"], 500), ())
 worker(OfflineSink(sys.argv[1], [1])).materialize(run, GO_ON)
 """
 
 
-def test_a_worker_stopped_in_the_middle_blocks_nobody(opened: Opened, database: str) -> None:
+@pytest.mark.parametrize(
+    ("where", "state"), [("in the copy", "active"), ("after it", "idle in transaction")]
+)
+def test_a_worker_stopped_in_the_middle_blocks_nobody(
+    opened: Opened, database: str, caplog: pytest.LogCaptureFixture, where: str, state: str
+) -> None:
     """It holds the partition, in a transaction; who comes next ends its session."""
     stopped = subprocess.Popen(
-        [sys.executable, "-c", STOPPED, database],
+        [sys.executable, "-c", STOPPED, database, where],
         stdout=subprocess.PIPE,
         cwd=Path(__file__).parents[2],
     )
     assert stopped.stdout is not None
-    assert stopped.stdout.readline() == b"copied\n"
     try:
-        first, second = runs(ticks(["A"], 10), (5,))
+        assert stopped.stdout.readline() == b"stopped\n"
+        assert copying_states(database) == [state]
+        first, second = runs(ticks(["A"], 1000), (500,))
         sink = opened(OfflineSink(database, [1]))
         assert sink.settle(Topic("ticks.price", TOPIC_ID, 1)) == 1
         work = worker(sink)
         work.materialize(first, GO_ON)
+        # not that the database's own limits have ended it: they take five times as long, or more
+        assert "ended 1 sessions" in caplog.text
         work.materialize(second, GO_ON)
         before = postgres_dump(database)
         stopped.send_signal(signal.SIGCONT)  # it comes back, and finds its run stored
         assert stopped.wait(30) == 0
         assert postgres_dump(database) == before
-        assert len(before[0]) == 10
+        assert len(before[0]) == 1000
     finally:
         stopped.kill()
         stopped.wait()
         stopped.stdout.close()
+
+
+def copying_states(url: str) -> list[str]:
+    """The states of the sessions whose last statement is a copy."""
+    connection = psycopg2.connect(url)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT state FROM pg_stat_activity WHERE datname = current_database()"
+                " AND query LIKE 'COPY tickwell.feature_rows %'"
+            )
+            return [state for (state,) in cursor.fetchall()]
+    finally:
+        connection.close()
 
 
 @contextmanager
