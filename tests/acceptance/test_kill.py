@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import time
+from typing import Any
 
 import psycopg2
 import pytest
 
+from registry.keys import row_key
+from registry.row import unpack
 from tests.acceptance.checks import assert_stores_match, expected
 from tests.acceptance.load import load, progress, reader
 from tests.acceptance.pipeline import Pipeline, wait_for
@@ -73,27 +77,48 @@ def test_killed_inside_the_transaction(running: Pipeline) -> None:
 def test_killed_inside_the_script(running: Pipeline) -> None:
     """The script waits in the server when its client dies; whether it then ran shows nowhere."""
     running.start_worker("online")
-    running.produce("price", [(b"S0", b'{"symbol":"S0","price":1,"ts":1}')])
+    running.produce("price", ticks(0, 30))
     running.wait_drained("online")
-    with running.redis() as client:
-        client.client_pause(60_000, all=False)  # writes wait, scripts among them
-        try:
-            running.produce("price", [(b"S0", b'{"symbol":"S0","price":2,"ts":2}')])
-            wait_for(
-                "the script waits",
-                lambda: any(
-                    c["cmd"] == "evalsha" and "b" in c["flags"] for c in client.client_list()
-                ),
-            )
-            running.kill("online-one")
-        finally:
-            client.client_unpause()
-    running.start_worker("online")
-    running.produce("price", [(b"S0", b'{"symbol":"S0","price":3,"ts":3}')])
+    for offset, ran in ((30, False), (31, True)):
+        with running.redis() as client:
+            client.client_pause(60_000, all=False)  # writes wait, scripts among them
+            try:
+                running.produce("price", ticks(offset, 1))
+                wait_for("the script waits", lambda client=client: script_waits(client))
+                if ran:
+                    # so that it is not killed too late, when it has moved the watermark
+                    running.processes["online-one"].send_signal(signal.SIGSTOP)
+                else:
+                    running.kill("online-one")
+            finally:
+                client.client_unpause()
+            if ran:
+                wait_for("it ran", lambda client=client, at=offset: newest(client) == at)
+                assert progress(running, "online") == offset
+                running.kill("online-one")
+        running.start_worker("online")
+        running.wait_drained("online")
+    running.produce("price", ticks(32, 1))
     running.wait_drained("online")
     running.start_worker("offline")
     running.wait_drained("offline")
     assert_stores_match(running, "price", expected(running, "price"))
+
+
+def script_waits(client: Any) -> bool:
+    return any(c["cmd"] == "evalsha" and "b" in c["flags"] for c in client.client_list())
+
+
+def newest(client: Any) -> int:
+    """The offset of the newest tick that is served."""
+    return unpack(client.get(row_key("price", "S0"))).origin.offset
+
+
+def ticks(first: int, n: int) -> list[tuple[bytes, bytes]]:
+    """Ticks whose windows show if one is missing or there twice: they have no `seq` by which a
+    repeated one would be told, and each has another price."""
+    made = [{"symbol": "S0", "price": 1 + i * i, "ts": 1 + i} for i in range(first, first + n)]
+    return [(b"S0", json.dumps(tick).encode()) for tick in made]
 
 
 def waiting(running: Pipeline) -> bool:
