@@ -15,7 +15,7 @@ from registry.keys import row_key
 from registry.row import unpack
 from tests.acceptance.checks import assert_stores_match, expected
 from tests.acceptance.load import load, progress, reader
-from tests.acceptance.pipeline import Pipeline, wait_for
+from tests.acceptance.pipeline import PATIENCE, Pipeline, wait_for
 
 ROUNDS = {"kill": 8, "stop": 4}
 
@@ -119,6 +119,43 @@ def ticks(first: int, n: int) -> list[tuple[bytes, bytes]]:
     repeated one would be told, and each has another price."""
     made = [{"symbol": "S0", "price": 1 + i * i, "ts": 1 + i} for i in range(first, first + n)]
     return [(b"S0", json.dumps(tick).encode()) for tick in made]
+
+
+KILLED_AT_AN_ACK = """
+import os, signal, sys
+from faust.events import Event
+from tickwell.cli import main
+
+when = sys.argv.pop(1)
+ack = Event.ack
+
+def killed(event):
+    if when == "after":
+        ack(event)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+Event.ack = killed
+main()
+"""
+
+
+@pytest.mark.timeout(240)
+def test_killed_before_and_after_an_ack(running: Pipeline) -> None:
+    """The store has the run, and Kafka has not heard of it: the store's watermark counts."""
+    running.produce("price", ticks(0, 30))
+    moments = {"online": "before", "offline": "after"}
+    for sink, when in moments.items():
+        arguments = ("worker", "--sink", sink, "--instance", "one")
+        running.start(f"{sink}-one", when, *arguments, program=("-c", KILLED_AT_AN_ACK))
+    for sink in moments:
+        assert running.processes.pop(f"{sink}-one").wait(PATIENCE) == -signal.SIGKILL
+        assert progress(running, sink) == 30
+        assert running.committed(sink) == {}
+    running.produce("price", ticks(30, 30))
+    for sink in moments:
+        running.start_worker(sink)
+    running.wait_drained(*moments)
+    assert_stores_match(running, "price", expected(running, "price"))
 
 
 def waiting(running: Pipeline) -> bool:
