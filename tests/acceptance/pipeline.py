@@ -95,8 +95,11 @@ class Pipeline:
         self.processes[name] = process
         return process
 
-    def start_worker(self, sink: str, instance: str = "one") -> subprocess.Popen[bytes]:
-        return self.start(f"{sink}-{instance}", "worker", "--sink", sink, "--instance", instance)
+    def start_worker(
+        self, sink: str, instance: str = "one", *arguments: str
+    ) -> subprocess.Popen[bytes]:
+        who = ("--sink", sink, "--instance", instance)
+        return self.start(f"{sink}-{instance}", "worker", *who, *arguments)
 
     def kill(self, name: str) -> None:
         process = self.processes.pop(name)
