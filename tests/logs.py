@@ -101,11 +101,11 @@ def messages(draw: st.DrawFn) -> tuple[bytes | None, bytes | None]:
 
 
 @st.composite
-def logs(draw: st.DrawFn, partitions: int = 1, most: int = 60) -> list[Record]:
+def logs(draw: st.DrawFn, partitions: int = 1, most: int = 60, least: int = 0) -> list[Record]:
     """Records of `partitions` partitions, in the order of their timestamps, with offset gaps."""
     records = []
     following = [draw(st.integers(0, 5))] * partitions
-    for key, value in draw(st.lists(messages(), max_size=most)):
+    for key, value in draw(st.lists(messages(), min_size=least, max_size=most)):
         partition = draw(st.integers(0, partitions - 1))
         at = NOW_MS + draw(st.sampled_from([0, 0, 0, 1, -2000, 500]))
         records.append(Record("ticks.price", partition, following[partition], at, key, value))

@@ -17,7 +17,15 @@ from typing import Any
 
 import psycopg2
 import redis
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
 
 from pipelines.topics import Topic, describe
 from registry.features_file import read
@@ -73,11 +81,13 @@ class Pipeline:
             "TICKWELL_REJECTED_TOPIC": s.rejected_topic,
         }
 
-    def start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start `tickwell` with arguments, as the process `name`."""
+    def start(
+        self, name: str, *arguments: str, program: Sequence[str] = ("-m", "tickwell")
+    ) -> subprocess.Popen[bytes]:
+        """Start `tickwell`, or another `program` of Python, as the process `name`."""
         with (self.logs / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "tickwell", *arguments],
+                [sys.executable, *program, *arguments],
                 env=self.environment(),
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -85,8 +95,11 @@ class Pipeline:
         self.processes[name] = process
         return process
 
-    def start_worker(self, sink: str, instance: str = "one") -> subprocess.Popen[bytes]:
-        return self.start(f"{sink}-{instance}", "worker", "--sink", sink, "--instance", instance)
+    def start_worker(
+        self, sink: str, instance: str = "one", *arguments: str
+    ) -> subprocess.Popen[bytes]:
+        who = ("--sink", sink, "--instance", instance)
+        return self.start(f"{sink}-{instance}", "worker", *who, *arguments)
 
     def kill(self, name: str) -> None:
         process = self.processes.pop(name)
@@ -183,6 +196,17 @@ class Pipeline:
         }
         consumer.close()
         return {partition: end for partition, end in ends.items() if end > 0}
+
+    def committed(self, sink: str) -> dict[tuple[bytes, int], int]:
+        """The offsets that the group of a sink has committed, by (topic id, partition)."""
+        group = f"{self.settings.group}-{sink}"
+        admin = AdminClient({"bootstrap.servers": self.settings.kafka})
+        asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
+        topics = self.topics
+        return {
+            (topics[partition.topic].topic_id, partition.partition): partition.offset
+            for partition in asked[group].result(30).topic_partitions
+        }
 
     # -- stores
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import time
+from typing import Any
 
 import psycopg2
 import pytest
 
+from registry.keys import row_key
+from registry.row import unpack
 from tests.acceptance.checks import assert_no_difference
 from tests.acceptance.load import load, progress, reader
-from tests.acceptance.pipeline import Pipeline, wait_for
+from tests.acceptance.pipeline import PATIENCE, Pipeline, wait_for
 
 ROUNDS = {"kill": 8, "stop": 4}
 
@@ -75,26 +79,84 @@ def test_killed_inside_the_transaction(running: Pipeline) -> None:
 def test_killed_inside_the_script(running: Pipeline) -> None:
     """The script waits in the server when its client dies; whether it then ran shows nowhere."""
     running.start_worker("online")
-    running.produce("price", [(b"S0", b'{"symbol":"S0","price":1,"ts":1}')])
+    running.produce("price", ticks(0, 30))
     running.wait_drained("online")
-    with running.redis() as client:
-        client.client_pause(60_000, all=False)  # writes wait, scripts among them
-        try:
-            running.produce("price", [(b"S0", b'{"symbol":"S0","price":2,"ts":2}')])
-            wait_for(
-                "the script waits",
-                lambda: any(
-                    c["cmd"] == "evalsha" and "b" in c["flags"] for c in client.client_list()
-                ),
-            )
-            running.kill("online-one")
-        finally:
-            client.client_unpause()
-    running.start_worker("online")
-    running.produce("price", [(b"S0", b'{"symbol":"S0","price":3,"ts":3}')])
+    for offset, ran in ((30, False), (31, True)):
+        with running.redis() as client:
+            client.client_pause(60_000, all=False)  # writes wait, scripts among them
+            try:
+                running.produce("price", ticks(offset, 1))
+                wait_for("the script waits", lambda client=client: script_waits(client))
+                if ran:
+                    # so that it is not killed too late, when it has moved the watermark
+                    running.processes["online-one"].send_signal(signal.SIGSTOP)
+                else:
+                    running.kill("online-one")
+            finally:
+                client.client_unpause()
+            if ran:
+                wait_for("it ran", lambda client=client, at=offset: newest(client) == at)
+                assert progress(running, "online") == offset
+                running.kill("online-one")
+        running.start_worker("online")
+        running.wait_drained("online")
+    running.produce("price", ticks(32, 1))
     running.wait_drained("online")
     running.start_worker("offline")
     running.wait_drained("offline")
+    assert_no_difference(running)
+
+
+def script_waits(client: Any) -> bool:
+    return any(c["cmd"] == "evalsha" and "b" in c["flags"] for c in client.client_list())
+
+
+def newest(client: Any) -> int:
+    """The offset of the newest tick that is served."""
+    return unpack(client.get(row_key("price", "S0"))).origin.offset
+
+
+def ticks(first: int, n: int) -> list[tuple[bytes, bytes]]:
+    """Ticks whose windows show if one is missing or there twice: they have no `seq` by which a
+    repeated one would be told, and each has another price."""
+    made = [{"symbol": "S0", "price": 1 + i * i, "ts": 1 + i} for i in range(first, first + n)]
+    return [(b"S0", json.dumps(tick).encode()) for tick in made]
+
+
+KILLED_AT_AN_ACK = """
+import os, signal, sys
+from faust.events import Event
+from tickwell.cli import main
+
+when = sys.argv.pop(1)
+ack = Event.ack
+
+def killed(event):
+    if when == "after":
+        ack(event)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+Event.ack = killed
+main()
+"""
+
+
+@pytest.mark.timeout(240)
+def test_killed_before_and_after_an_ack(running: Pipeline) -> None:
+    """The store has the run, and Kafka has not heard of it: the store's watermark counts."""
+    running.produce("price", ticks(0, 30))
+    moments = {"online": "before", "offline": "after"}
+    for sink, when in moments.items():
+        arguments = ("worker", "--sink", sink, "--instance", "one")
+        running.start(f"{sink}-one", when, *arguments, program=("-c", KILLED_AT_AN_ACK))
+    for sink in moments:
+        assert running.processes.pop(f"{sink}-one").wait(PATIENCE) == -signal.SIGKILL
+        assert progress(running, sink) == 30
+        assert running.committed(sink) == {}
+    running.produce("price", ticks(30, 30))
+    for sink in moments:
+        running.start_worker(sink)
+    running.wait_drained(*moments)
     assert_no_difference(running)
 
 

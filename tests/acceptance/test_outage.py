@@ -14,6 +14,7 @@ import httpx
 import msgspec
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from registry import migrations
 from registry.database import connect
@@ -23,6 +24,10 @@ from tests.acceptance.checks import assert_no_difference
 from tests.acceptance.pipeline import PATIENCE, Pipeline, pipeline, wait_for
 from tickwell.embedded.ports import keep_port
 from tickwell.process import Process
+
+SINKS = ("online", "offline")
+COMMIT_SECONDS = 1.5
+"""Within so many a worker has committed what it has acked."""
 
 
 @pytest.mark.timeout(300)
@@ -34,21 +39,25 @@ def test_each_store_in_turn(
     migrations.upgrade(engine)
     engine.dispose()
     with pipeline(tmp_path, kafka, urls["redis"], hot_redis, urls["postgres"]) as running:
-        port = keep_port(tmp_path / "port")
-        running.start_worker("online")
-        running.start_worker("offline")
+        port, *own = (keep_port(tmp_path / name) for name in ("port", *SINKS))
+        for sink, metrics in zip(SINKS, own, strict=True):
+            running.start_worker(sink, "one", "--metrics-port", str(metrics))
         running.start("server", "serve", "--port", str(port))
         running.produce("price", ticks(0))
-        running.wait_drained("online", "offline")
+        running.wait_drained(*SINKS)
         for number, (name, waits, goes_on) in enumerate(
             [("postgres", "offline", "online"), ("redis", "online", "offline")], 1
         ):
             process, _ = services[name]
-            time.sleep(1.1)  # Redis writes its log every second
+            logged = time.monotonic() + 1.1  # Redis writes its log every second
+            wait_for("both have committed", lambda: all_is_committed(running, *SINKS))
+            before = running.committed(waits)
+            sleep_until(logged)
             os.kill(process.pid or 0, signal.SIGKILL)
             process._popen.wait()  # type: ignore[union-attr]
             running.produce("price", ticks(number))
             running.wait_drained(goes_on)
+            would_be_committed = time.monotonic() + COMMIT_SECONDS
 
             def told(sink: str = waits) -> bool:
                 health = get(port)
@@ -57,11 +66,45 @@ def test_each_store_in_turn(
 
             wait_for("the outage is told", told)
             assert get(port)["status"] in ("degraded", "unavailable")
+            refused = [float(sink == waits) for sink in SINKS]
+            wait_for("in metrics too", lambda r=refused: retrying(port, *own) == [*r, *r])
+            wait_for(
+                "the other has committed", lambda sink=goes_on: all_is_committed(running, sink)
+            )
+            sleep_until(would_be_committed)
+            assert running.committed(waits) == before
             process.start()
             process.wait_ready()
-            running.wait_drained("online", "offline")
+            running.wait_drained(*SINKS)
             wait_for("all is well again", lambda: get(port)["status"] == "ok")
+            wait_for("in metrics too", lambda: retrying(port, *own) == [0, 0, 0, 0])
+        wait_for("both have committed", lambda: all_is_committed(running, *SINKS))
         assert_no_difference(running)
+
+
+def sleep_until(moment: float) -> None:
+    time.sleep(max(0.0, moment - time.monotonic()))
+
+
+def all_is_committed(running: Pipeline, *sinks: str) -> bool:
+    """Whether the groups of `sinks` have committed the end of every partition."""
+    ends = running.ends()
+    return all(running.committed(sink) == ends for sink in sinks)
+
+
+def retrying(server: int, *workers: int) -> list[float]:
+    """What metrics say of stores that refuse: the server's of each sink, then each worker's own."""
+    told = [
+        (sample.labels.get("sink", ""), sample.value)
+        for port in (server, *workers)
+        for family in text_string_to_metric_families(
+            httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
+        )
+        for sample in family.samples
+        if sample.name == "tickwell_worker_retrying"
+    ]
+    of_server = dict(told)
+    return [*(of_server[sink] for sink in SINKS), *(value for sink, value in told if not sink)]
 
 
 @pytest.mark.timeout(300)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -120,11 +121,13 @@ def test_an_emptied_redis_is_noticed_without_a_tick_and_told(
 
 @pytest.mark.timeout(300)
 def test_killed_while_it_rebuilds_and_two_at_once(running: Pipeline) -> None:
-    """Twenty thousand entities; the workers go on with right windows."""
+    """Twenty thousand entities, some of them with full windows, which go on as they were."""
     for sink in ("online", "offline"):
         running.start_worker(sink)
     running.produce("price", ticks(ENTITIES))
     running.produce("price", ticks(ENTITIES, 1))
+    more = [ticks(ENTITIES, number, step=500) for number in range(2, 40)]
+    running.produce("price", list(chain(*more)))
     running.wait_drained("online", "offline")
     before = dump(running)
     online = running.processes.pop("online-one")
@@ -148,7 +151,7 @@ def test_killed_while_it_rebuilds_and_two_at_once(running: Pipeline) -> None:
         wait_for("everything is there", lambda: client.dbsize() >= 2 * ENTITIES)
     assert dump(running) == before
     assert steps_back == []
-    running.produce("price", ticks(ENTITIES, 2))
+    running.produce("price", ticks(ENTITIES, 40))
     running.wait_drained("online", "offline")
     assert assert_no_difference(running).looked["window states"] == ENTITIES
     told = running.run_tickwell("rebuild-online", "--source", "price")
@@ -162,11 +165,12 @@ def dump(running: Pipeline) -> dict[bytes, bytes]:
         return dict(zip(keys, client.mget(keys), strict=True))
 
 
-def ticks(n: int, first: int = 0) -> list[tuple[bytes, bytes]]:
+def ticks(n: int, number: int = 0, step: int = 1) -> list[tuple[bytes, bytes]]:
+    """The tick of some number of every entity, or of every `step`-th of `n`."""
     now = time.time_ns() // 10**6
     made: list[dict[str, Any]] = [
-        {"symbol": f"E{i}", "price": 100 + i % 7 + 3 * first, "ts": now, "seq": first}
-        for i in range(n)
+        {"symbol": f"E{i}", "price": 100 + i % 7 + number * number, "ts": now, "seq": number}
+        for i in range(0, n, step)
     ]
     return [(tick["symbol"].encode(), json.dumps(tick).encode()) for tick in made]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -9,25 +10,29 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import psycopg2
 import pytest
 import redis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from pipelines import online
+from pipelines.app import _agent
 from pipelines.errors import StoreWentBack, TopicRecreated, WatermarkContended
 from pipelines.materializer import Materializer
 from pipelines.offline import OfflineSink
 from pipelines.online import OnlineSink
 from pipelines.packing import STATE_HEADER
+from pipelines.runs import Run
 from pipelines.sink import Sink
 from pipelines.state import EntityState
 from pipelines.topics import Topic
@@ -54,9 +59,9 @@ def database(postgres_database: str) -> str:
     return postgres_database
 
 
-@pytest.fixture
-def opened() -> Iterator[Opened]:
-    """Closes the sinks that a test opens."""
+@contextmanager
+def closing() -> Iterator[Opened]:
+    """Closes the sinks that are opened meanwhile."""
     with ExitStack() as stack:
 
         def keep(sink: Any) -> Any:
@@ -66,15 +71,25 @@ def opened() -> Iterator[Opened]:
         yield keep
 
 
+@pytest.fixture
+def opened() -> Iterator[Opened]:
+    """Closes the sinks that a test opens."""
+    with closing() as keep:
+        yield keep
+
+
 def worker(sink: Sink, capacity: int = 1000) -> Materializer:
     return Materializer(SOURCE, SCHEMA, PROGRAM, sink, capacity)
 
 
-def ticks(symbols: Sequence[str], n: int, first: int = 0) -> list[Record]:
+def ticks(symbols: Sequence[str], n: int, first: int = 0, seq: bool = True) -> list[Record]:
+    """Without `seq` a tick that is applied twice is not known for a duplicate."""
     made = []
     for i in range(first, first + n):
         symbol = symbols[i % len(symbols)]
-        tick = {"symbol": symbol, "price": 1.0 + i % 7, "ts": NOW_MS + i // 3, "seq": i}
+        tick = {"symbol": symbol, "price": 1.0 + i % 7, "ts": NOW_MS + i // 3}
+        if seq:
+            tick["seq"] = i
         made.append(
             Record("ticks.price", 0, i, NOW_MS + i, symbol.encode(), json.dumps(tick).encode())
         )
@@ -108,6 +123,10 @@ def postgres_dump(url: str) -> list[Any]:
 def empty(redis_url: str, postgres_url: str) -> None:
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
+    empty_postgres(postgres_url)
+
+
+def empty_postgres(postgres_url: str) -> None:
     connection = psycopg2.connect(postgres_url)
     connection.autocommit = True
     connection.cursor().execute(
@@ -117,41 +136,144 @@ def empty(redis_url: str, postgres_url: str) -> None:
     connection.close()
 
 
-steps = st.lists(st.tuples(st.integers(0, 1), st.booleans()), max_size=25)
+def clean_dump(opened: Opened, redis_url: str, log: Iterable[Run]) -> dict[bytes, bytes]:
+    """What Redis holds when one worker has stored everything, and nothing went wrong."""
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    alone = worker(opened(OnlineSink(redis_url)))
+    for run in log:
+        alone.materialize(run, GO_ON)
+    return redis_dump(redis_url)
 
 
-@settings(max_examples=25, suppress_health_check=list(HealthCheck))
-@given(logs(), st.lists(st.integers(0, 60), max_size=6), steps)
+BACK, ON, ANEW = "goes to the store's watermark", "goes on", "goes on and has forgotten everything"
+steps = st.lists(
+    st.tuples(st.integers(0, 1), st.sampled_from([BACK, BACK, BACK, ON, ANEW])),
+    min_size=15,
+    max_size=25,
+)
+
+
+@settings(
+    max_examples=10,
+    suppress_health_check=list(HealthCheck),
+    phases=(Phase.reuse, Phase.generate),  # to shrink a log takes minutes
+)
+@given(logs(least=30), st.lists(st.integers(1, 40), min_size=8, max_size=12), steps)
 def test_two_workers_with_stale_memories(
-    opened: Opened,
     redis_database: str,
     database: str,
     records: list[Record],
     cuts: list[int],
-    interleaving: list[tuple[int, bool]],
+    interleaving: list[tuple[int, str]],
 ) -> None:
-    """Whoever stores which run, and whatever they remember of before: the stores end the same."""
+    """Whoever stores which run, and whatever they remember of before: the stores end the same.
+
+    Who gets a partition back goes to the store's watermark. Redis must refuse what comes of an old
+    ring then; Postgres compares watermarks alone, and relies on it that a worker forgets.
+    """
     all_runs = list(runs(records, cuts))
     ends = []
     for steps_of_two in ([], interleaving):
         empty(redis_database, database)
-        for make in (
-            lambda: opened(OnlineSink(redis_database)),
-            lambda: opened(OfflineSink(database)),
+        for make, must_forget in (
+            (lambda: OnlineSink(redis_database), False),
+            (lambda: OfflineSink(database), True),
         ):
-            two = [worker(make()), worker(make())]
-            at = [0, 0]
-            for who, forgets in steps_of_two:
-                if forgets:
-                    two[who].forget()
-                # nobody may begin past what is stored: positions come from the watermark
-                if at[who] < len(all_runs) and at[who] <= max(at):
-                    two[who].materialize(all_runs[at[who]], GO_ON)
-                    at[who] += 1
-            for run in all_runs[max(at) :]:
-                two[0].materialize(run, GO_ON)
+            with closing() as opened:
+                two = [worker(opened(make())) for _ in range(2)]
+                at = [0, 0]
+                for who, how in [*steps_of_two, *[(0, BACK)] * len(all_runs)]:
+                    if how == BACK:
+                        at[who] = max(at)
+                    if how == ANEW or (how == BACK and must_forget):
+                        two[who].forget()
+                    if at[who] < len(all_runs):
+                        two[who].materialize(all_runs[at[who]], GO_ON)
+                        at[who] += 1
         ends.append((redis_dump(redis_database), postgres_dump(database)))
     assert ends[0] == ends[1]
+
+
+def test_a_worker_that_comes_back_with_an_old_ring(opened: Opened, redis_database: str) -> None:
+    """Its run begins at the watermark and all ticks are newer than those that it remembers: only
+    the origin of the stored state tells that another worker was there."""
+    first, second, third = runs(ticks(["A", "B"], 120), (40, 80))
+    paused, other = (worker(opened(OnlineSink(redis_database))) for _ in range(2))
+    paused.materialize(first, GO_ON)
+    other.materialize(second, GO_ON)
+    assert paused.materialize(third, GO_ON) is not None
+    found = redis_dump(redis_database)
+    assert found == clean_dump(opened, redis_database, (first, second, third))
+
+
+def test_a_new_generation_forgets_what_postgres_does_not_compare(
+    opened: Opened, database: str
+) -> None:
+    """The run begins at the watermark; what is remembered of before is not what is stored."""
+    log = list(runs(ticks(["A", "B"], 120), (40, 80)))
+    paused, other = (worker(opened(OfflineSink(database))) for _ in range(2))
+
+    async def events() -> AsyncIterator[Any]:
+        for generation, run in ((1, log[0]), (2, log[2])):
+            message = SimpleNamespace(generation_id=generation)
+            yield SimpleNamespace(message=message, value=run, ack=lambda: None)
+            if generation == 1:
+                other.materialize(log[1], GO_ON)
+
+    failures: list[BaseException] = []
+    app: Any = SimpleNamespace(
+        pipeline=SimpleNamespace(stop=GO_ON),
+        on_batch=lambda batch: None,
+        stopping=True,
+        fail=failures.append,
+    )
+    stream = SimpleNamespace(noack=lambda: SimpleNamespace(events=events))
+    asyncio.run(_agent(app, paused)(stream))
+    assert failures == []
+    found = postgres_dump(database)
+    empty_postgres(database)
+    alone = worker(opened(OfflineSink(database)))
+    for run in log:
+        alone.materialize(run, GO_ON)
+    assert found == postgres_dump(database)
+
+
+class Killed(Exception):
+    """In place of a signal that ends the process."""
+
+
+def test_killed_between_two_groups_of_entities(
+    opened: Opened, redis_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watermark moves when every group is written, and the run is read again: who comes next
+    passes over the ticks of those that were, and counts the others."""
+    monkeypatch.setattr(online, "ENTITIES_A_CALL", 2)
+    symbols = ["A", "B", "C", "D", "E"]
+    log = list(runs(ticks(symbols, 300, seq=False), (150, 200)))
+    sink = opened(OnlineSink(redis_database))
+    dies = worker(sink)
+    dies.materialize(log[0], GO_ON)
+    script, calls = sink._store, []
+
+    def second_dies(**call: Any) -> Any:
+        calls.append(call)
+        if len(calls) == 2:
+            raise Killed
+        return script(**call)
+
+    sink._store = second_dies
+    with pytest.raises(Killed):
+        dies.materialize(log[1], GO_ON)
+    fresh = opened(OnlineSink(redis_database))
+    assert fresh.watermarks(TOPIC_ID, [0]) == {0: 150}
+    stored = fresh.load(SOURCE, symbols, 64, BEGIN)
+    assert [stored[symbol].count for symbol in symbols] == [40, 40, 30, 30, 30]
+    goes_on = worker(fresh)
+    for run in log[1:]:
+        goes_on.materialize(run, GO_ON)
+    found = redis_dump(redis_database)
+    assert found == clean_dump(opened, redis_database, log)
 
 
 @settings(max_examples=25, suppress_health_check=list(HealthCheck))
@@ -291,45 +413,83 @@ def test_an_entity_seen_in_two_partitions_at_once_gets_one_home(
 
 
 STOPPED = """
-import os, signal, sys
-from pipelines import offline
+import io, os, signal, sys
+from pipelines import copy_rows as module, offline
 from tests.integration.test_sinks import *
-copy_rows = offline.copy_rows
-def stop_after(cursor, batch):
-    copy_rows(cursor, batch)
-    print("copied", flush=True)
+
+def stop():
+    print("stopped", flush=True)
     os.kill(os.getpid(), signal.SIGSTOP)
-offline.copy_rows = stop_after
-(run,) = runs(ticks(["A"], 5), ())
+
+class StopsAfterAChunk(io.BytesIO):
+    chunks = 0
+
+    def read(self, size=-1):
+        self.chunks += 1
+        if self.chunks == 2:
+            stop()
+        return super().read(size)
+
+def copy_and_stop(cursor, batch):
+    copy_rows(cursor, batch)
+    stop()
+
+if sys.argv[2] == "in the copy":
+    module.BytesIO, module.CHUNK_BYTES = StopsAfterAChunk, 1 << 16
+else:
+    copy_rows, offline.copy_rows = offline.copy_rows, copy_and_stop
+(run,) = runs(ticks(["A"], 500), ())
 worker(OfflineSink(sys.argv[1])).materialize(run, GO_ON)
 """
 
 
-def test_a_worker_stopped_in_the_middle_blocks_nobody(opened: Opened, database: str) -> None:
+@pytest.mark.parametrize(
+    ("where", "state"), [("in the copy", "active"), ("after it", "idle in transaction")]
+)
+def test_a_worker_stopped_in_the_middle_blocks_nobody(
+    opened: Opened, database: str, caplog: pytest.LogCaptureFixture, where: str, state: str
+) -> None:
     """It holds the partition, in a transaction; who comes next ends its session."""
     stopped = subprocess.Popen(
-        [sys.executable, "-c", STOPPED, database],
+        [sys.executable, "-c", STOPPED, database, where],
         stdout=subprocess.PIPE,
         cwd=Path(__file__).parents[2],
     )
     assert stopped.stdout is not None
-    assert stopped.stdout.readline() == b"copied\n"
     try:
-        first, second = runs(ticks(["A"], 10), (5,))
+        assert stopped.stdout.readline() == b"stopped\n"
+        assert copying_states(database) == [state]
+        first, second = runs(ticks(["A"], 1000), (500,))
         sink = opened(OfflineSink(database))
         assert sink.settle(Topic("ticks.price", TOPIC_ID, 1)) == 1
         work = worker(sink)
         work.materialize(first, GO_ON)
+        # not that the database's own limits have ended it: they take five times as long, or more
+        assert "ended 1 sessions" in caplog.text
         work.materialize(second, GO_ON)
         before = postgres_dump(database)
         stopped.send_signal(signal.SIGCONT)  # it comes back, and finds its run stored
         assert stopped.wait(30) == 0
         assert postgres_dump(database) == before
-        assert len(before[0]) == 10
+        assert len(before[0]) == 1000
     finally:
         stopped.kill()
         stopped.wait()
         stopped.stdout.close()
+
+
+def copying_states(url: str) -> list[str]:
+    """The states of the sessions whose last statement is a copy."""
+    connection = psycopg2.connect(url)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT state FROM pg_stat_activity WHERE datname = current_database()"
+                " AND query LIKE 'COPY tickwell.feature_rows %'"
+            )
+            return [state for (state,) in cursor.fetchall()]
+    finally:
+        connection.close()
 
 
 @contextmanager

@@ -15,11 +15,21 @@ import pytest
 from faust.types import TP
 
 from pipelines.app import Pipeline, SinkApp, _agent, create_app
-from pipelines.errors import ConsumerEnded, OffsetsWentBack, TopicMissing, TopicRecreated
+from pipelines.errors import (
+    ConsumerEnded,
+    OffsetsWentBack,
+    ParityViolation,
+    Stopped,
+    TopicMissing,
+    TopicRecreated,
+)
 from pipelines.incarnations import Incarnations
+from pipelines.materializer import Materializer
 from pipelines.runs import Run
 from pipelines.topics import Topic
+from registry.definitions import Source
 from tests.logs import run_of
+from tests.unit.test_windows import SOURCE
 
 P = ParamSpec("P")
 TOPIC = "ticks.price"
@@ -75,11 +85,14 @@ class Fixed(Incarnations):
             raise answer
 
 
-def an_app() -> SinkApp:
+def an_app(
+    materializers: Mapping[str, Materializer] | None = None,
+    sources: Mapping[str, Source] | None = None,
+) -> SinkApp:
     def watermarks(tps: Iterable[TP]) -> Mapping[TP, int | None]:
         return dict.fromkeys(tps, 5)
 
-    pipeline = Pipeline({}, {}, Fixed(), watermarks, Event())
+    pipeline = Pipeline(materializers or {}, sources or {}, Fixed(), watermarks, Event())
     made = create_app("group", "127.0.0.1:1", "one", pipeline, lambda batch: None)
     made.finalize()
     return made
@@ -248,26 +261,76 @@ async def test_an_ack_of_a_generation_that_is_over_counts_for_nothing() -> None:
     assert consumer.following(HERE) == 9
 
 
+class Store:
+    """In place of a materializer and its store; notes what happens, and may fail at a run."""
+
+    source = "price"
+
+    def __init__(self, error: Exception | None = None, fails_at: int = -1) -> None:
+        self.happened: list[str] = []
+        self._error, self._fails_at = error, fails_at
+
+    def forget(self) -> None:
+        self.happened.append("forget")
+
+    def materialize(self, run: Run, stop: Event) -> None:
+        if run.base_offset == self._fails_at and self._error is not None:
+            raise self._error
+        self.happened.append(f"store {run.base_offset}")
+
+    def stream(self, *events: tuple[int, int]) -> Any:
+        """What an agent reads: runs of one record, by generation and offset; notes the acks."""
+
+        async def made() -> AsyncIterator[Any]:
+            for generation, base in events:
+                yield SimpleNamespace(
+                    message=SimpleNamespace(generation_id=generation),
+                    value=run(base, base + 1),
+                    ack=functools.partial(self.happened.append, f"ack {base}"),
+                )
+
+        return SimpleNamespace(noack=lambda: SimpleNamespace(events=made))
+
+
 @in_a_loop
 async def test_nothing_that_is_remembered_outlives_a_generation() -> None:
     """Partitions may have been elsewhere in between, even if none was reported as revoked."""
     app = an_app()
-    happened: list[str] = []
-
-    def materialize(run: Run, stop: Event) -> None:
-        happened.append(f"run {run.base_offset}")
-
-    materializer: Any = SimpleNamespace(
-        source="price", forget=lambda: happened.append("forget"), materialize=materialize
-    )
-
-    async def events() -> AsyncIterator[Any]:
-        for generation, base in ((1, 0), (1, 5), (2, 9), (2, 12)):
-            message = SimpleNamespace(generation_id=generation)
-            yield SimpleNamespace(message=message, value=run(base, base + 1), ack=lambda: None)
-
-    stream: Any = SimpleNamespace(noack=lambda: SimpleNamespace(events=events))
-    await _agent(app, materializer)(stream)
-    assert happened == ["forget", "run 0", "run 5", "forget", "run 9", "run 12"]
+    store: Any = Store()
+    await _agent(app, store)(store.stream((1, 0), (1, 5), (2, 9), (2, 12)))
+    assert [what for what in store.happened if "ack" not in what] == [
+        *("forget", "store 0", "store 5"),
+        *("forget", "store 9", "store 12"),
+    ]
     # a stream that ends while nobody asked for it leaves its topic unread
     assert isinstance(await failure(app), ConsumerEnded)
+
+
+@in_a_loop
+async def test_a_run_is_acked_when_it_is_stored() -> None:
+    app = an_app()
+    store: Any = Store()
+    await _agent(app, store)(store.stream((1, 0), (1, 1)))
+    assert store.happened == ["forget", "store 0", "ack 0", "store 1", "ack 1"]
+
+
+@pytest.mark.parametrize("error", [ParityViolation("A", 1, 0), Stopped()])
+@in_a_loop
+async def test_a_run_that_was_not_stored_is_not_acked(error: Exception) -> None:
+    """Nor is one after it: its ack would cover both."""
+    app = an_app()
+    store: Any = Store(error, fails_at=1)
+    await _agent(app, store)(store.stream((1, 0), (1, 1), (1, 2)))
+    assert store.happened == ["forget", "store 0", "ack 0"]
+    if isinstance(error, Stopped):
+        assert not app.failed.done()
+    else:
+        assert await failure(app) is error
+
+
+@in_a_loop
+async def test_an_agent_works_on_one_run_at_a_time() -> None:
+    """Two at once would store the runs of a partition in any order."""
+    store: Any = Store()
+    app = an_app({"price": store}, {"price": SOURCE})
+    assert [agent.concurrency for agent in app.agents.values()] == [1]
