@@ -27,12 +27,12 @@ Messages = list[tuple[bytes | None, bytes | None]]
 EXAMPLES = 40
 SMALLEST, LARGEST = 1e-9, 1e12
 COMPARED = {
-    "current_price": 4_000,
-    "price_sma_5": 3_500,
-    "price_sma_20": 2_200,
-    "price_volatility": 2_200,
-    "current_volume": 12_000,
-    "volume_sma_10": 2_500,
+    "current_price": 4_800,
+    "price_sma_5": 4_300,
+    "price_sma_20": 2_700,
+    "price_volatility": 2_600,
+    "current_volume": 13_000,
+    "volume_sma_10": 3_500,
     "position_size": 400,
     "position_multiplier": 400,
 }
@@ -127,8 +127,8 @@ def _names(prefix: str, symbols: int) -> list[str]:
 
 
 def _calm(value: float) -> float:
-    """Returns of 1e-4: a logarithm of a price that is off in its last bits shows."""
-    return value * random.choice([1.0, 1.0001, 0.9999])
+    """Returns of 1e-6: a logarithm of the quotient would lose what it is about."""
+    return value * random.choice([1.0, 1.000001, 0.999999])
 
 
 def _wild(value: float) -> float:
