@@ -37,6 +37,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
 STEADY_SECONDS = 30.0
 """Who has run this long starts again without a pause."""
 
+SAME_SECONDS = 1.0
+"""The system counts a process's beginning from its own boot, whose time moves with the clock's."""
+
 METRICS = ("worker-online", "worker-offline")
 """They serve metrics on TICKWELL_METRICS_PORT and the port after it."""
 
@@ -126,6 +129,7 @@ class Supervisor:
                 state=kept.state,
                 restarts=kept.restarts,
                 detail=kept.detail,
+                created=kept.process.created,
             )
             for kept in self._kept
         )
@@ -208,19 +212,21 @@ class Supervisor:
         """End what an `up` left that was killed together with its reaper."""
         before = state.last(self._data)
         for left in reversed(before.processes if before else ()):
-            if left.pid is None:
+            if left.pid is None or left.state == "stopped":
                 continue
             try:
                 process = psutil.Process(left.pid)
-                ours = self._is_ours(process)
+                ours = self._is_ours(process, left.created)
             except psutil.Error:
                 continue
             if ours:
                 self.say(f"ending {left.name}, which was left behind")
                 stop(left.pid, 15)
 
-    def _is_ours(self, process: psutil.Process) -> bool:
-        """Whether a process works on this directory; its pid may have gone to another since."""
+    def _is_ours(self, process: psutil.Process, created: float) -> bool:
+        """Whether it began when ours did, and works here; its pid may be another's since."""
+        if abs(process.create_time() - created) > SAME_SECONDS:
+            return False
         told = " ".join([*process.cmdline(), *_environment(process)])
         # Valkey writes its title over both, but works in its directory
         return str(self._data) in told or Path(process.cwd()).is_relative_to(self._data)
