@@ -156,6 +156,16 @@ def _detach(settings: Settings, broker: BrokerName, demo: bool) -> None:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    try:
+        _wait_running(child, data, log)
+    except BaseException:
+        child.terminate()
+        raise
+
+
+def _wait_running(child: subprocess.Popen[bytes], data: Path, log: Path) -> None:
+    from tickwell import state
+
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if child.poll() is not None:
@@ -166,5 +176,4 @@ def _detach(settings: Settings, broker: BrokerName, demo: bool) -> None:
             typer.echo(f"running at {current.environment['TICKWELL_URL']} (pid {child.pid})")
             return
         time.sleep(0.1)
-    child.terminate()
     raise TickwellError(f"it did not start in {START_SECONDS:g} s; see {log}")
