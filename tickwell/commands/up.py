@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Event
 from typing import Annotated
@@ -48,6 +49,11 @@ def up(
 ) -> None:
     """Run everything: services that no URL names, workers, server, demo."""
     settings = Settings.load(data=data, port=port)
+    if demo and find_spec("bokeh_sampledata") is None:
+        raise TickwellError(
+            "bokeh_sampledata is not installed, and the demo streams it: "
+            "pip install 'tickwell[embedded]', or --no-demo"
+        )
     with _disk_watched(Path(settings.data)), _services_installed():
         if detach:
             _detach(settings, broker, demo)
