@@ -7,6 +7,7 @@ pauses. A reaper stops everything should this process be killed.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -22,7 +23,7 @@ import psutil
 
 from tickwell import state
 from tickwell.embedded.broker import Broker, broker, choose
-from tickwell.embedded.ports import HOST, connect, is_free
+from tickwell.embedded.ports import HOST, bind, connect
 from tickwell.embedded.postgres import postgres
 from tickwell.embedded.valkey import valkey
 from tickwell.errors import Stopped, TickwellError
@@ -79,8 +80,7 @@ class Supervisor:
     def start(self, stopped: Event) -> None:
         """Start everything. Raises what `migrate` raises, `ServiceFailed`, and `Stopped`."""
         self._end_leftovers()
-        if not is_free(self.settings.host, self.settings.port):
-            raise TickwellError(f"port {self.settings.port} is taken: name another one with --port")
+        _check_port(self.settings.host, self.settings.port)
         self.settings = self._start_services(stopped)
         if stopped.is_set():
             raise Stopped
@@ -152,7 +152,8 @@ class Supervisor:
             started = pool.map(lambda make: self._start_service(make, stopped), wanted.values())
             found = dict(zip(wanted, started, strict=True))
         settings = msgspec.structs.replace(settings, **found)
-        url = f"http://{_reached_at(settings.host)}:{settings.port}"
+        host = _reached_at(settings.host)
+        url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
         self.settings = msgspec.structs.replace(settings, url=url, data=str(self._data))
         names = ("kafka", "redis", "redis_hot", "postgres", "url")
         self.environment = {
@@ -260,9 +261,21 @@ class Supervisor:
             state.write(self._data, current)
 
 
+def _check_port(host: str, port: int) -> None:
+    """Raises `TickwellError` where the server cannot listen."""
+    try:
+        bind(port, host)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise TickwellError(f"port {port} is taken: name another one with --port") from None
+        raise TickwellError(
+            f"no server can listen on TICKWELL_HOST={host}, port {port}: {error.strerror}"
+        ) from None
+
+
 def _reached_at(host: str) -> str:
     """Where a server that listens on `host` is reached from this machine."""
-    return HOST if host == "0.0.0.0" else host
+    return {"0.0.0.0": HOST, "::": "::1"}.get(host, host)
 
 
 def _environment(process: psutil.Process) -> list[str]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 
 import psutil
 import pytest
 
 from tickwell import state, supervisor
+from tickwell.embedded import ports
+from tickwell.errors import TickwellError
 from tickwell.settings import Settings
 from tickwell.state import ProcessView, State
 from tickwell.supervisor import Supervisor
@@ -51,3 +55,27 @@ def test_a_view_says_when_its_process_began(tmp_path: Path) -> None:
         (view,) = up.processes()
         assert view.pid is not None
         assert view.created == psutil.Process(view.pid).create_time()
+
+
+def test_where_no_server_can_listen_is_said() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port: int = listener.getsockname()[1]
+        with pytest.raises(TickwellError, match=f"port {port} is taken"):
+            supervisor._check_port("127.0.0.1", port)
+    with pytest.raises(TickwellError, match=r"HOST=192\.0\.2\.1, port 8001: Cannot assign"):
+        supervisor._check_port("192.0.2.1", 8001)
+
+
+def test_it_listens_on_an_address_of_ipv6(tmp_path: Path) -> None:
+    try:
+        with socket.socket(socket.AF_INET6) as listener:
+            listener.bind(("::1", 0))
+    except OSError:
+        pytest.skip("there is no IPv6 here")
+    assert ports.bind(0, "::1") > 0
+    with an_up(tmp_path) as up:
+        named = dict.fromkeys(("kafka", "redis", "redis_hot", "postgres"), "elsewhere")
+        up.settings = Settings(host="::1", **named)
+        assert up._start_services(Event()).url == "http://[::1]:8001"
