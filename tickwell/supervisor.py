@@ -140,7 +140,7 @@ class Supervisor:
         """Start what no URL names; returns the settings with every address."""
         settings, services = self.settings, self._data / "services"
         made: dict[str, Callable[[], tuple[Spec, str]]] = {
-            "postgres": lambda: postgres(services / "postgres"),
+            "postgres": lambda: postgres(services / "postgres", self.say),
             "redis": lambda: valkey(services / "redis-warm", "warm"),
             "redis_hot": lambda: valkey(services / "redis-hot", "hot"),
         }
