@@ -71,7 +71,8 @@ def main() -> None:
 
 def _told(error: Exception) -> str | None:
     """What a person is told of an error, None where it is a mistake of ours."""
-    from sqlalchemy.exc import OperationalError
+    from psycopg2.errors import InsufficientPrivilege
+    from sqlalchemy.exc import DBAPIError, OperationalError
 
     from pipelines.errors import PipelineError
     from registry.errors import RegistryError
@@ -79,7 +80,9 @@ def _told(error: Exception) -> str | None:
 
     if isinstance(error, TickwellError | PipelineError | RegistryError):
         return str(error)
-    if isinstance(error, OperationalError):
+    if isinstance(error, DBAPIError) and (
+        isinstance(error, OperationalError) or isinstance(error.orig, InsufficientPrivilege)
+    ):
         return f"TICKWELL_POSTGRES: {one_line(error.orig)}"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
 from typing import Any
 
 import httpx
 import msgspec
 
-from tickwell.errors import SettingError, TickwellError
+from tickwell.errors import SettingError, TickwellError, one_line
 
 TIMEOUT_SECONDS = 5.0
 STRANGER = "it does not answer as a Tickwell server does"
@@ -20,9 +21,15 @@ class Client:
     def __init__(self, url: str) -> None:
         self._url = url
         try:
-            self._http = httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS)
+            beyond = not _is_loopback(httpx.URL(url).host)  # only there a proxy is of use
+            self._http = httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS, trust_env=beyond)
         except httpx.InvalidURL as error:
             raise SettingError("TICKWELL_URL", url, str(error)) from None
+        except (ImportError, ValueError) as error:
+            raise TickwellError(
+                f"{url} cannot be reached through the proxy that ALL_PROXY, HTTP_PROXY or "
+                f"HTTPS_PROXY names ({one_line(error)}); NO_PROXY names hosts that need none"
+            ) from None
 
     def batch(self, features: Sequence[str], entities: Sequence[Mapping[str, str]]) -> list[Any]:
         """The answers of `POST /features/batch`. Raises `TickwellError`."""
@@ -59,3 +66,10 @@ class Client:
             f"no answer from {self._url} ({why}): is the server running? "
             "`tickwell up` starts one, TICKWELL_URL or --url names another"
         )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 
+import psutil
+
 from tickwell.errors import ServiceFailed, Stopped
 
 POLL_SECONDS = 0.05
@@ -39,6 +41,7 @@ class Process:
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
+        self.created = 0.0
         self._popen: subprocess.Popen[bytes] | None = None
 
     @property
@@ -60,6 +63,7 @@ class Process:
                 cwd="/" if spec.user else None,
                 start_new_session=True,
             )
+        self.created = psutil.Process(self._popen.pid).create_time()
         return self._popen.pid
 
     def wait_ready(self, stopped: Event = NEVER) -> None:

@@ -19,6 +19,12 @@ from tickwell.errors import SettingError, TickwellError
 
 PREFIX = "TICKWELL_"
 SECRET = frozenset({"redis", "redis_hot", "postgres"})
+SCHEMES = {
+    "redis": ("redis", "rediss", "unix"),
+    "redis_hot": ("redis", "rediss", "unix"),
+    "postgres": ("postgresql", "postgres"),
+    "url": ("http", "https"),
+}
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -107,11 +113,30 @@ def _converted(name: str, value: Any, cls: type[Settings]) -> Any:
         raise SettingError(PREFIX + name.upper(), str(value), str(error)) from None
 
 
-def _scheme(url: str) -> str:
+def _is_plain(url: str) -> bool:
+    """Whether every client finds the same host and port: a / or @ in a password may hide them."""
     try:
-        return urlsplit(url).scheme
-    except ValueError:  # brackets that hold no address
-        return ""
+        parts = urlsplit(url)
+        found = (parts.hostname or "").lower(), parts.port
+    except ValueError:  # brackets that hold no address, or no port after the colon
+        return False
+    if parts.netloc and "@" in parts.path + parts.fragment:
+        return False
+    if parts.scheme not in SCHEMES["postgres"]:
+        return True
+    # libpq takes the first @, the others the last one
+    return parts.netloc.count("@") < 2 and found == _of_sqlalchemy(url)
+
+
+def _of_sqlalchemy(url: str) -> tuple[str, int | None] | None:
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        made = make_url(url)
+    except (ArgumentError, ValueError):
+        return None
+    return (made.host or "").lower(), made.port
 
 
 def _check(settings: Settings) -> None:
@@ -120,17 +145,17 @@ def _check(settings: Settings) -> None:
             value = "***" if name in SECRET else str(getattr(settings, name))
             raise SettingError(PREFIX + name.upper(), value, what)
 
-    for name, schemes in (
-        ("redis", ("redis", "rediss", "unix")),
-        ("redis_hot", ("redis", "rediss", "unix")),
-        ("postgres", ("postgresql", "postgres")),
-        ("url", ("http", "https")),
-    ):
+    for name, schemes in SCHEMES.items():
         value = getattr(settings, name)
         must(
-            not value or _scheme(value) in schemes,
+            not value or value.startswith(tuple(f"{scheme}://" for scheme in schemes)),
             name,
             f"must be a URL that begins with {schemes[0]}://",
+        )
+        must(
+            _is_plain(value),
+            name,
+            "host and port cannot be read: in a password write / as %2F, @ as %40 and : as %3A",
         )
     for server in filter(None, settings.kafka.split(",")):
         host, _, port = server.rpartition(":")

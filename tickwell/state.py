@@ -20,7 +20,11 @@ PROBE_SECONDS = 0.5
 
 
 class ProcessView(Struct, frozen=True):
-    """A process as it is shown. `state` is starting, running, restarting or stopped."""
+    """A process as it is shown. `state` is starting, running, restarting or stopped.
+
+    `created` is when the operating system says that it began, in seconds since 1970: with the pid
+    it tells the process from whoever has that pid later.
+    """
 
     name: str
     pid: int | None
@@ -28,6 +32,7 @@ class ProcessView(Struct, frozen=True):
     state: str
     restarts: int = 0
     detail: str = ""
+    created: float = 0.0
 
 
 class State(Struct, frozen=True):

@@ -7,6 +7,7 @@ pauses. A reaper stops everything should this process be killed.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -22,7 +23,7 @@ import psutil
 
 from tickwell import state
 from tickwell.embedded.broker import Broker, broker, choose
-from tickwell.embedded.ports import HOST, connect, is_free
+from tickwell.embedded.ports import HOST, bind, connect
 from tickwell.embedded.postgres import postgres
 from tickwell.embedded.valkey import valkey
 from tickwell.errors import Stopped, TickwellError
@@ -36,6 +37,9 @@ WATCH_SECONDS = 0.25
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
 STEADY_SECONDS = 30.0
 """Who has run this long starts again without a pause."""
+
+SAME_SECONDS = 1.0
+"""The system counts a process's beginning from its own boot, whose time moves with the clock's."""
 
 METRICS = ("worker-online", "worker-offline")
 """They serve metrics on TICKWELL_METRICS_PORT and the port after it."""
@@ -76,8 +80,7 @@ class Supervisor:
     def start(self, stopped: Event) -> None:
         """Start everything. Raises what `migrate` raises, `ServiceFailed`, and `Stopped`."""
         self._end_leftovers()
-        if not is_free(self.settings.host, self.settings.port):
-            raise TickwellError(f"port {self.settings.port} is taken: name another one with --port")
+        _check_port(self.settings.host, self.settings.port)
         self.settings = self._start_services(stopped)
         if stopped.is_set():
             raise Stopped
@@ -126,6 +129,7 @@ class Supervisor:
                 state=kept.state,
                 restarts=kept.restarts,
                 detail=kept.detail,
+                created=kept.process.created,
             )
             for kept in self._kept
         )
@@ -136,7 +140,7 @@ class Supervisor:
         """Start what no URL names; returns the settings with every address."""
         settings, services = self.settings, self._data / "services"
         made: dict[str, Callable[[], tuple[Spec, str]]] = {
-            "postgres": lambda: postgres(services / "postgres"),
+            "postgres": lambda: postgres(services / "postgres", self.say),
             "redis": lambda: valkey(services / "redis-warm", "warm"),
             "redis_hot": lambda: valkey(services / "redis-hot", "hot"),
         }
@@ -148,7 +152,8 @@ class Supervisor:
             started = pool.map(lambda make: self._start_service(make, stopped), wanted.values())
             found = dict(zip(wanted, started, strict=True))
         settings = msgspec.structs.replace(settings, **found)
-        url = f"http://{_reached_at(settings.host)}:{settings.port}"
+        host = _reached_at(settings.host)
+        url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
         self.settings = msgspec.structs.replace(settings, url=url, data=str(self._data))
         names = ("kafka", "redis", "redis_hot", "postgres", "url")
         self.environment = {
@@ -208,19 +213,21 @@ class Supervisor:
         """End what an `up` left that was killed together with its reaper."""
         before = state.last(self._data)
         for left in reversed(before.processes if before else ()):
-            if left.pid is None:
+            if left.pid is None or left.state == "stopped":
                 continue
             try:
                 process = psutil.Process(left.pid)
-                ours = self._is_ours(process)
+                ours = self._is_ours(process, left.created)
             except psutil.Error:
                 continue
             if ours:
                 self.say(f"ending {left.name}, which was left behind")
                 stop(left.pid, 15)
 
-    def _is_ours(self, process: psutil.Process) -> bool:
-        """Whether a process works on this directory; its pid may have gone to another since."""
+    def _is_ours(self, process: psutil.Process, created: float) -> bool:
+        """Whether it began when ours did, and works here; its pid may be another's since."""
+        if abs(process.create_time() - created) > SAME_SECONDS:
+            return False
         told = " ".join([*process.cmdline(), *_environment(process)])
         # Valkey writes its title over both, but works in its directory
         return str(self._data) in told or Path(process.cwd()).is_relative_to(self._data)
@@ -254,9 +261,21 @@ class Supervisor:
             state.write(self._data, current)
 
 
+def _check_port(host: str, port: int) -> None:
+    """Raises `TickwellError` where the server cannot listen."""
+    try:
+        bind(port, host)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise TickwellError(f"port {port} is taken: name another one with --port") from None
+        raise TickwellError(
+            f"no server can listen on TICKWELL_HOST={host}, port {port}: {error.strerror}"
+        ) from None
+
+
 def _reached_at(host: str) -> str:
     """Where a server that listens on `host` is reached from this machine."""
-    return HOST if host == "0.0.0.0" else host
+    return {"0.0.0.0": HOST, "::": "::1"}.get(host, host)
 
 
 def _environment(process: psutil.Process) -> list[str]:

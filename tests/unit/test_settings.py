@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,39 @@ def test_an_error_names_the_variable(variable: str, value: str) -> None:
     with pytest.raises(SettingError, match=variable) as error:
         Settings.load({variable: value})
     assert "secret@h" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("TICKWELL_REDIS", "redis://:pa/ss@h:6379/0"),
+        ("TICKWELL_REDIS_HOT", "redis://:12/ss@h:6379/0"),
+        ("TICKWELL_POSTGRES", "postgresql://u:pa/ss@h/db"),
+        ("TICKWELL_POSTGRES", "postgresql://u:pa@ss@h/db"),
+        ("TICKWELL_POSTGRES", "postgresql://u@ss:pa@h/db"),
+        ("TICKWELL_POSTGRES", "postgresql://u:pass@h:54x/db"),
+        ("TICKWELL_POSTGRES", "postgresql://u:pass@h:/db"),
+    ],
+)
+def test_a_url_that_clients_would_misread_is_not_shown(variable: str, value: str) -> None:
+    with pytest.raises(SettingError, match=f"{variable}=.*write / as %2F, @ as %40") as error:
+        Settings.load({variable: value})
+    assert not {"pa", "12", "ss", "54x"} & set(re.split(r"\W", str(error.value)))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("TICKWELL_REDIS", "redis://:p@ss@h:6379/0"),
+        ("TICKWELL_REDIS", "unix:///run/a@b"),
+        ("TICKWELL_POSTGRES", "postgres://u:p%40%2F@H:5432/db?sslmode=require"),
+        ("TICKWELL_POSTGRES", "postgresql:///db?host=/run/postgresql"),
+        ("TICKWELL_POSTGRES", "postgresql://%2Frun/db"),
+        ("TICKWELL_POSTGRES", "postgresql://u@[::1]:5432/db"),
+    ],
+)
+def test_a_url_that_clients_read_alike_is_taken(variable: str, value: str) -> None:
+    Settings.load({variable: value})
 
 
 def test_what_is_needed_and_not_set() -> None:

