@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, cast
 
@@ -245,7 +245,16 @@ class Consumer(driver.Consumer):
         )
 
     def _new_offset(self, tp: TP) -> int | None:
-        return self._acked_to.pop(tp, None)
+        return self._acked_to.get(tp)
+
+    async def _commit_offsets(self, offsets: Mapping[TP, int], *args: Any, **options: Any) -> bool:
+        """Commit, and forget what is committed; what is refused is tried again with the next."""
+        done = bool(await super()._commit_offsets(offsets, *args, **options))
+        if done:
+            for tp, offset in offsets.items():
+                if self._acked_to.get(tp) == offset:
+                    del self._acked_to[tp]
+        return done
 
     def following(self, tp: TP) -> int:
         """The next offset to be stored; 0 before that is known.

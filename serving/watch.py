@@ -118,7 +118,8 @@ class Watch:
         try:
             # a server that is stopped keeps its connections and answers nothing: one thread waits
             # for it, and no more
-            catalog = await asyncio.wait_for(asyncio.shield(self._loading), ANSWER_SECONDS)
+            async with asyncio.timeout(ANSWER_SECONDS):  # `wait_for` may lose a cancellation
+                catalog = await asyncio.shield(self._loading)
         except TimeoutError:
             self.stores["postgres"] = f"no answer in {ANSWER_SECONDS:g} s"
             await self._take_copy()

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any, ParamSpec
 
 import pytest
+from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from pipelines.app import Pipeline, SinkApp, _agent, create_app
@@ -185,6 +186,23 @@ async def test_a_log_that_was_cut_to_its_end_is_at_its_end() -> None:
 
 
 @in_a_loop
+async def test_a_commit_that_is_refused_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As while the group rebalances; no later ack may come that would bring it along."""
+    asked: list[Mapping[TP, int]] = []
+
+    async def refuse_the_first(self: Any, offsets: Mapping[TP, int], **options: Any) -> bool:
+        asked.append(offsets)
+        return len(asked) > 1
+
+    monkeypatch.setattr(driver.Consumer, "_commit_offsets", refuse_the_first)
+    consumer, _ = drained(an_app())
+    consumer._acked_to[HERE] = 7
+    for _ in range(3):
+        await consumer.force_commit()
+    assert asked == [{HERE: 7}, {HERE: 7}]
+
+
+@in_a_loop
 async def test_who_gets_no_partitions_waits_for_no_positions() -> None:
     """A look-up that failed in an earlier generation is over."""
     app = an_app()
@@ -257,7 +275,6 @@ async def test_an_ack_of_a_generation_that_is_over_counts_for_nothing() -> None:
     assert list(consumer._filter_tps_with_pending_acks()) == []
     assert consumer.ack(new)
     assert consumer._new_offset(HERE) == 9
-    assert consumer._new_offset(HERE) is None
     assert consumer.following(HERE) == 9
 
 
