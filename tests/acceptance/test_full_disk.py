@@ -99,14 +99,11 @@ def test_a_full_disk_under_the_warm_redis(
             with suppress(OSError), ballast.open("wb", buffering=0) as file:
                 while True:  # until there is no room: Redis writes meanwhile
                     file.write(bytes(2**20))
+            for number in range(1, ROUNDS):
+                running.produce("price", ticks(number))
             log = running.logs / "online-one.log"
-
-            def told() -> bool:
-                running.produce("price", ticks(next(numbers)))
-                return "online store is away, waiting: Redis: MISCONF" in log.read_text()
-
-            numbers = iter(range(1, 1000))
-            wait_for("it is told", told)
+            told = "online store is away, waiting: Redis: MISCONF"
+            wait_for("it is told", lambda: told in log.read_text())
             running.wait_drained("offline")
             assert running.processes["online-one"].poll() is None
             with running.redis() as client:
