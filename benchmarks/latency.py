@@ -30,8 +30,8 @@ RATE = 5_000
 SYMBOLS = 100
 PROBED = 20
 PAUSE_SECONDS = 0.002
-LEAD_SECONDS = 5.0
-"""Ticks that are sent before any counts."""
+LEAD_SECONDS = 10.0
+"""Ticks that are sent before any counts: the broker compiles its way of taking them meanwhile."""
 
 READY_SECONDS = 60.0
 DRAIN_SECONDS = 5.0

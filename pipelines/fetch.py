@@ -39,6 +39,11 @@ MAX_BYTES, MAX_TICKS = 32 << 20, 8 * MAX_RECORDS
 PREFETCH_BACKOFF = 0.1
 """Seconds that data of one partition, not taken yet, holds up the next fetch from its node."""
 
+PACE_SECONDS, PACED_BYTES = 0.02, 64 << 10
+"""From one fetch to the next one from its node where the first one brought no more than so many
+bytes. A run costs about a millisecond however small it is: fetched as soon as anything is there,
+a few ticks at a time keep a core busy, and wait for one another for longer than this."""
+
 
 async def fetch_runs(
     consumer: AIOKafkaConsumer,
@@ -56,7 +61,7 @@ async def fetch_runs(
     """
     fetcher = consumer._fetcher
     if not isinstance(fetcher, RunFetcher):
-        fetcher.__class__ = RunFetcher  # the consumer makes its fetcher itself, when it starts
+        RunFetcher.take_the_place_of(fetcher)
     deadline = monotonic() + timeout
     while True:
         if consumer._closed or fetcher._closed:
@@ -164,15 +169,28 @@ class FetchFailed:
 class RunFetcher(Fetcher):  # type: ignore[misc]
     """aiokafka's fetcher, which keeps what it fetches as bytes."""
 
+    _due: dict[int, float]
+    """By node: when the next fetch may begin, on the monotonic clock."""
+
+    @staticmethod
+    def take_the_place_of(fetcher: Fetcher) -> None:
+        """Become the fetcher of a consumer, which makes it itself when it starts."""
+        fetcher.__class__ = RunFetcher
+        fetcher._due = {}
+
     async def _proc_fetch_request(self, assignment: Any, node_id: int, request: Any) -> bool:
         """Fetch from one node; returns whether anything came that a waiter should be told of."""
         try:
+            await asyncio.sleep(self._due.get(node_id, 0.0) - monotonic())
+            begun = monotonic()
             response = await self._client.send(node_id, request)
         except KafkaError:
             await asyncio.sleep(self._retry_backoff)
             return False
         except asyncio.CancelledError:
             return False
+        brought = sum(len(part[-1] or b"") for _, parts in response.topics for part in parts)
+        self._due[node_id] = begun + (PACE_SECONDS if brought <= PACED_BYTES else 0.0)
         if not assignment.active:
             return False
         asked = {

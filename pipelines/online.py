@@ -12,8 +12,11 @@ The order of a commit:
    one, Redis has lost what it had confirmed: the partition is to be filled anew from Postgres.
 4. The watermark moves to the run's end, if it still is where the run begins.
 
-Killed between 2 and 4, entities are ahead of the watermark. The run is then read again, and their
-ticks, at or before their origin, are passed over by the kernel.
+A single server does all of it in one script, for as many entities as one call may hold: three calls
+a run are most of what a small run costs. On a cluster nothing may span hash slots, so there, and for
+more entities, these are calls of their own. Killed between 2 and 4, entities are ahead of the
+watermark. The run is then read again, and their ticks, at or before their origin, are passed over
+by the kernel.
 
 A value never steps back: a write succeeds only on top of exactly the state that it was computed
 from, and the state that it leaves is of a later origin in the entity's one home partition.
@@ -50,16 +53,31 @@ from registry.row import Origin
 ENTITIES_A_CALL = 500
 """Redis does nothing else while a script runs: this many take about a millisecond."""
 
-STORE = files("pipelines").joinpath("lua/store.lua").read_text("utf-8")
-ADVANCE = files("pipelines").joinpath("lua/advance.lua").read_text("utf-8")
-LOAD = files("pipelines").joinpath("lua/load.lua").read_text("utf-8")
-SETTLE = files("pipelines").joinpath("lua/settle.lua").read_text("utf-8")
+
+def _script(*names: str) -> str:
+    """The text of a script, which may be of several files."""
+    scripts = files("pipelines").joinpath("lua")
+    return "".join(scripts.joinpath(f"{name}.lua").read_text("utf-8") for name in names)
+
+
+STORE, COMMIT = _script("entities", "store"), _script("entities", "commit")
+ADVANCE, LOAD, SETTLE = _script("advance"), _script("load"), _script("settle")
 
 
 def _is_earlier(stored: Origin, known: Origin) -> bool:
     """Whether an entity's stored origin is one that it had before `known`, in the same home."""
     home = (known.topic_id, known.partition)
     return (stored.topic_id, stored.partition) == home and stored < known
+
+
+def _conflicts(batch: Batch, entities: Sequence[str], refused: Sequence[int]) -> list[str]:
+    """Those of `entities` that a script refused because their state was not the expected one.
+
+    Raises `SchemaBehind`.
+    """
+    if min(refused, default=1) < 0:
+        raise SchemaBehind(batch.source.name, batch.schema.id)
+    return [entities[place - 1] for place in refused]
 
 
 class OnlineSink:
@@ -83,6 +101,7 @@ class OnlineSink:
         if self._client is None:
             client = open_warm(self._url, self._cluster)
             self._store = Script(client, STORE)
+            self._commit = Script(client, COMMIT)
             self._advance = Script(client, ADVANCE)
             self._load = Script(client, LOAD)
             self._settle = Script(client, SETTLE)
@@ -138,31 +157,59 @@ class OnlineSink:
         Raises `WatermarkMoved`, `TopicRecreated`, `SchemaBehind`, `StatesLost` and
         `StoreUnavailable`.
         """
+        writes = Writes(batch, self._history)
+        if self._cluster or len(batch.names) > ENTITIES_A_CALL:
+            conflicts = self._store_in_steps(batch, writes)
+        else:
+            conflicts = self._store_at_once(batch, writes)
+        if conflicts:
+            expected = dict(zip(batch.names, batch.expected, strict=True))
+            self._check_states(batch, {name: expected[name] for name in conflicts})
+        else:
+            self._confirmed.add(watermark_key(batch.run.topic_id, batch.run.partition))
+        return conflicts
+
+    def _store_at_once(self, batch: Batch, writes: Writes) -> Sequence[str]:
+        """In one call; returns the entities in conflict."""
+        run = batch.run
+        self._connect()
+        watermark = watermark_key(run.topic_id, run.partition)
+        filled = filled_key(run.topic_id, run.partition)
+        keys = [incarnations_key(run.topic), watermark, filled]
+        arguments: list[Any] = [run.topic_id.hex(), run.base_offset, run.next_offset]
+        arguments += ("1" if key in self._confirmed else "" for key in (watermark, filled))
+        for place in range(len(batch.names)):
+            writes.add(place, keys, arguments)
+        with answers():
+            answer = self._commit(keys=keys, args=arguments)
+        if answer == b"recreated":
+            raise TopicRecreated(run.topic)
+        if answer and answer[0] == b"moved":
+            raise WatermarkMoved(int(answer[1]) if answer[1] else None)
+        return _conflicts(batch, batch.names, answer)
+
+    def _store_in_steps(self, batch: Batch, writes: Writes) -> Sequence[str]:
+        """In calls of entities that may go together; returns the entities in conflict."""
         run = batch.run
         key = watermark_key(run.topic_id, run.partition)
         stored, filled = self._begin(batch, key)
         conflicts: list[str] = []
-        entities = Writes(batch, self._history)
         places = {entity: place for place, entity in enumerate(batch.names)}
         for group in self._groups(batch.names):
             keys: list[str] = []
             arguments: list[Any] = []
             for entity in group:
-                entities.add(places[entity], keys, arguments)
+                writes.add(places[entity], keys, arguments)
             with answers():
                 refused = self._store(keys=keys, args=arguments)
-            if min(refused, default=1) < 0:
-                raise SchemaBehind(batch.source.name, batch.schema.id)
-            conflicts += [group[place - 1] for place in refused]
+            conflicts += _conflicts(batch, group, refused)
         if conflicts:
-            self._check_states(batch, {name: batch.expected[places[name]] for name in conflicts})
             return conflicts
         with answers():
             keys = [key, filled_key(run.topic_id, run.partition)]
             moved = self._advance(keys=keys, args=[stored, run.next_offset, filled])
         if moved is not None:
             raise WatermarkMoved(int(moved) if moved else None)
-        self._confirmed.add(key)
         return conflicts
 
     def _check_states(self, batch: Batch, expected: Mapping[str, bytes]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine
 
+from pipelines import online
 from registry.database import connect
 
 
@@ -16,3 +17,16 @@ def engine(postgres_database: str) -> Iterator[Engine]:
     made = connect(postgres_database)
     yield made
     made.dispose()
+
+
+@pytest.fixture
+def in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis is written as by a batch of more entities than one call may hold."""
+    monkeypatch.setattr(online, "ENTITIES_A_CALL", 1)
+
+
+@pytest.fixture(params=["at once", "in steps"])
+def either_way(request: pytest.FixtureRequest) -> None:
+    """A batch goes to Redis in one call, or in steps."""
+    if request.param == "in steps":
+        request.getfixturevalue("in_steps")

@@ -80,6 +80,7 @@ def test_rows_in_a_row_schema_that_a_worker_does_not_know_are_its_windows(
     assert by_offset[0] == by_offset[1]
 
 
+@pytest.mark.usefixtures("either_way")
 def test_an_online_row_never_steps_back_to_an_earlier_row_schema(stores: Stores) -> None:
     first, second, third = runs(ticks(SYMBOLS, 90), (30, 60))
     behind = stores.online()
@@ -99,6 +100,7 @@ def test_an_online_row_never_steps_back_to_an_earlier_row_schema(stores: Stores)
 # -- what Redis has lost in part
 
 
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("loses", ["its last writes", "all of the entity"])
 def test_a_part_of_redis_that_went_back_is_filled_anew(stores: Stores, loses: str) -> None:
     """As a node of a cluster whose replica takes over; watermarks are on another node."""
@@ -128,25 +130,38 @@ def test_a_part_of_redis_that_went_back_is_filled_anew(stores: Stores, loses: st
     assert (stores.rows(), stores.states(SYMBOLS)) == rebuilt
 
 
-@pytest.mark.parametrize("moment", ["before the run", "within it"])
-def test_a_redis_emptied_before_a_partition_has_its_first_tick(stores: Stores, moment: str) -> None:
-    """It has no watermark that would be missed; it has the mark that it was filled."""
+def filled_without_a_tick(stores: Stores) -> OnlineSink:
+    """The sink of a partition that was filled and has no watermark."""
     stores.rebuild().fill(SOURCE, TOPIC, quiet)
     sink = stores.keep(OnlineSink(stores.redis_url, HISTORY))
     assert sink.watermarks(TOPIC_ID, [0]) == {}
-    work = worker(sink)
-    if moment == "before the run":
-        stores.flush()
-    else:
-        begin = sink._begin
+    return sink
 
-        def begin_and_lose(*given: object) -> tuple[bytes, bytes]:
-            found = begin(*given)
-            stores.flush()
-            return found
 
-        sink._begin = begin_and_lose
+def assert_found_out(stores: Stores, sink: OnlineSink) -> None:
     with pytest.raises(StoreWentBack):
-        work.materialize(next(iter(runs(ticks(SYMBOLS, 30), ()))), GO_ON)
+        worker(sink).materialize(next(iter(runs(ticks(SYMBOLS, 30), ()))), GO_ON)
     with redis.Redis.from_url(stores.redis_url) as client:
         assert client.get(watermark_key(TOPIC_ID, 0)) is None
+
+
+@pytest.mark.usefixtures("either_way")
+def test_a_redis_emptied_before_a_partition_has_its_first_tick(stores: Stores) -> None:
+    """It has no watermark that would be missed; it has the mark that it was filled."""
+    sink = filled_without_a_tick(stores)
+    stores.flush()
+    assert_found_out(stores, sink)
+
+
+@pytest.mark.usefixtures("in_steps")
+def test_a_redis_emptied_within_a_partitions_first_run(stores: Stores) -> None:
+    sink = filled_without_a_tick(stores)
+    begin = sink._begin
+
+    def begin_and_lose(*given: object) -> tuple[bytes, bytes]:
+        found = begin(*given)
+        stores.flush()
+        return found
+
+    sink._begin = begin_and_lose
+    assert_found_out(stores, sink)

@@ -154,6 +154,7 @@ steps = st.lists(
 )
 
 
+@pytest.mark.usefixtures("either_way")
 @settings(
     max_examples=10,
     suppress_health_check=list(HealthCheck),
@@ -195,6 +196,7 @@ def test_two_workers_with_stale_memories(
     assert ends[0] == ends[1]
 
 
+@pytest.mark.usefixtures("either_way")
 def test_a_worker_that_comes_back_with_an_old_ring(opened: Opened, redis_database: str) -> None:
     """Its run begins at the watermark and all ticks are newer than those that it remembers: only
     the origin of the stored state tells that another worker was there."""
@@ -329,6 +331,7 @@ def test_rows_are_those_of_the_row_format(opened: Opened, redis_database: str) -
             assert row.origin.offset == batch.offset[newest]
 
 
+@pytest.mark.usefixtures("either_way")
 def test_a_redis_that_lost_its_last_second_is_found_out(
     opened: Opened, redis_database: str
 ) -> None:
@@ -348,6 +351,7 @@ def test_a_redis_that_lost_its_last_second_is_found_out(
         work.materialize(third, GO_ON)
 
 
+@pytest.mark.usefixtures("in_steps")
 def test_another_worker_writes_between_the_check_and_the_script(
     opened: Opened, redis_database: str
 ) -> None:
@@ -507,6 +511,7 @@ def own_redis(data: Path) -> Iterator[Any]:
         process.stop()
 
 
+@pytest.mark.usefixtures("either_way")
 def test_a_store_that_is_away_is_waited_for(opened: Opened, data: Path) -> None:
     with own_redis(data) as (process, url):
         first, second = runs(ticks(["A", "B"], 20), (10,))
@@ -561,6 +566,7 @@ def settled(sink: Any, topic_id: bytes) -> int:
     return partitions
 
 
+@pytest.mark.usefixtures("either_way")
 def test_a_run_of_an_incarnation_that_is_over_is_refused(
     opened: Opened, redis_database: str
 ) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import pairwise
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
@@ -15,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines import fetch
-from pipelines.fetch import Fetched
+from pipelines.fetch import PACE_SECONDS, PACED_BYTES, Fetched, RunFetcher
 from pipelines.records import CHECKED_FROM, CONTROL, LOG_APPEND_TIME
 from pipelines.runs import Run
 from tests.logs import run_of
@@ -198,3 +200,39 @@ def test_what_is_broken_is_told() -> None:
     lies[17:21] = calc_crc32c(bytes(lies[CHECKED_FROM:])).to_bytes(4, "big")
     with pytest.raises(CorruptRecordException, match="cannot be in"):
         take_all(fetched([bytes(lies)]))
+
+
+@pytest.mark.parametrize(
+    ("brought", "passed", "waits"),
+    [
+        ([PACED_BYTES // 2] * 2, 0.005, PACE_SECONDS - 0.005),
+        ([PACED_BYTES // 2 + 1] * 2, 0.005, 0.0),
+        ([1, None], 2 * PACE_SECONDS, 0.0),
+    ],
+)
+def test_the_next_fetch_waits_where_this_one_brought_little(
+    monkeypatch: pytest.MonkeyPatch, brought: list[int | None], passed: float, waits: float
+) -> None:
+    """Of its own node only, and no longer than since this one began."""
+    now, slept = [100.0], []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(max(0.0, seconds))
+        now[0] += slept[-1]
+
+    async def send(node: int, request: Any) -> Any:
+        now[0] += passed
+        parts = [(place, 0, 9, 9, [], size and bytes(size)) for place, size in enumerate(brought)]
+        return SimpleNamespace(topics=[("t", parts)])
+
+    async def fetch_thrice(fetcher: Any) -> None:
+        for node in (0, 1, 0):
+            await fetcher._proc_fetch_request(SimpleNamespace(active=False), node, None)
+            now[0] -= passed if node == 1 else 0.0
+
+    monkeypatch.setattr(fetch, "monotonic", lambda: now[0])
+    monkeypatch.setattr(fetch, "asyncio", SimpleNamespace(sleep=sleep, CancelledError=Exception))
+    fetcher: Any = object.__new__(RunFetcher)
+    fetcher._client, fetcher._due = SimpleNamespace(send=send), {}
+    asyncio.run(fetch_thrice(fetcher))
+    assert slept == pytest.approx([0.0, 0.0, waits])
