@@ -54,6 +54,8 @@ class Pipeline:
     """The next offset that the store wants of each partition."""
 
     stop: Event = field(default_factory=Event)
+    pace: float = 0.0
+    """Seconds from one fetch that brings little to the next."""
 
 
 class NoTables(TableManager):
@@ -118,7 +120,7 @@ def create_app(
         tracer=None,
     )
     app.pipeline = pipeline
-    app.incarnations = pipeline.incarnations
+    app.incarnations, app.pace = pipeline.incarnations, pipeline.pace
     app.on_batch = on_batch
     app.failed = asyncio.get_running_loop().create_future()
     for source in pipeline.sources.values():

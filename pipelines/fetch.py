@@ -39,10 +39,8 @@ MAX_BYTES, MAX_TICKS = 32 << 20, 8 * MAX_RECORDS
 PREFETCH_BACKOFF = 0.1
 """Seconds that data of one partition, not taken yet, holds up the next fetch from its node."""
 
-PACE_SECONDS, PACED_BYTES = 0.02, 64 << 10
-"""From one fetch to the next one from its node where the first one brought no more than so many
-bytes. A run costs about a millisecond however small it is: fetched as soon as anything is there,
-a few ticks at a time keep a core busy, and wait for one another for longer than this."""
+PACED_BYTES = 64 << 10
+"""A fetch that brings no more than this is followed by a pause, if its consumer has one."""
 
 
 async def fetch_runs(
@@ -51,17 +49,21 @@ async def fetch_runs(
     topic_ids: Mapping[str, bytes],
     timeout: float,
     max_records: int = MAX_RECORDS,
+    pace: float = 0.0,
 ) -> list[Run]:
     """The next run of each of `partitions` that has one, waiting up to `timeout` seconds for any.
 
-    What would be too much for one run is several that meet.
+    What would be too much for one run is several that meet. From one fetch that brings little to
+    the next one from its node there are `pace` seconds, as the first call for a consumer has it. A
+    run costs about a millisecond however small it is: fetched as soon as anything is there, a few
+    ticks at a time keep a core busy, and wait for one another for longer than that.
 
     Raises what aiokafka raises when a partition cannot be read, and `CorruptRecordException` for a
     record batch whose checksum is wrong.
     """
     fetcher = consumer._fetcher
     if not isinstance(fetcher, RunFetcher):
-        RunFetcher.take_the_place_of(fetcher)
+        RunFetcher.take_the_place_of(fetcher, pace)
     deadline = monotonic() + timeout
     while True:
         if consumer._closed or fetcher._closed:
@@ -169,14 +171,15 @@ class FetchFailed:
 class RunFetcher(Fetcher):  # type: ignore[misc]
     """aiokafka's fetcher, which keeps what it fetches as bytes."""
 
+    _pace: float
     _due: dict[int, float]
     """By node: when the next fetch may begin, on the monotonic clock."""
 
     @staticmethod
-    def take_the_place_of(fetcher: Fetcher) -> None:
+    def take_the_place_of(fetcher: Fetcher, pace: float) -> None:
         """Become the fetcher of a consumer, which makes it itself when it starts."""
         fetcher.__class__ = RunFetcher
-        fetcher._due = {}
+        fetcher._pace, fetcher._due = pace, {}
 
     async def _proc_fetch_request(self, assignment: Any, node_id: int, request: Any) -> bool:
         """Fetch from one node; returns whether anything came that a waiter should be told of."""
@@ -190,7 +193,7 @@ class RunFetcher(Fetcher):  # type: ignore[misc]
         except asyncio.CancelledError:
             return False
         brought = sum(len(part[-1] or b"") for _, parts in response.topics for part in parts)
-        self._due[node_id] = begun + (PACE_SECONDS if brought <= PACED_BYTES else 0.0)
+        self._due[node_id] = begun + (self._pace if brought <= PACED_BYTES else 0.0)
         if not assignment.active:
             return False
         asked = {

@@ -40,6 +40,8 @@ class RunApp(faust.App):
     """A Faust app that knows its topics' incarnations and where its store wants to go on."""
 
     incarnations: Incarnations
+    pace: float
+    """Seconds from one fetch that brings little to the next."""
 
     def watermarks(self, tps: Iterable[TP]) -> Mapping[TP, int | None]:
         """The next offset that the store wants of each partition, None from its beginning. Blocks.
@@ -214,7 +216,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             return []
         consumer = self._ensure_consumer()
         with consumer._subscription.fetch_context():
-            return await fetch_runs(consumer, partitions, self.app.incarnations.ids, POLL_SECONDS)
+            ids, pace = self.app.incarnations.ids, self.app.pace
+            return await fetch_runs(consumer, partitions, ids, POLL_SECONDS, pace=pace)
 
     async def go_to(self, positions: Mapping[TP, int]) -> None:
         await self.call_thread(self._go_to, positions)

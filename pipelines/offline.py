@@ -60,6 +60,7 @@ class OfflineSink:
     """Stores batches in the Postgres at `url`."""
 
     name = "offline"
+    pace = 0.1  # each run is a transaction, and nobody waits for a row
 
     def __init__(self, url: str, application_name: str = "tickwell") -> None:
         self._database = Database(url, application_name)

@@ -12,8 +12,8 @@ The order of a commit:
    one, Redis has lost what it had confirmed: the partition is to be filled anew from Postgres.
 4. The watermark moves to the run's end, if it still is where the run begins.
 
-A single server does all of it in one script, for as many entities as one call may hold: three calls
-a run are most of what a small run costs. On a cluster nothing may span hash slots, so there, and for
+A single server does all of it in one script, for as many entities as one call may hold: three
+calls are most of what a small run costs. On a cluster, where nothing may span hash slots, and for
 more entities, these are calls of their own. Killed between 2 and 4, entities are ahead of the
 watermark. The run is then read again, and their ticks, at or before their origin, are passed over
 by the kernel.
@@ -87,6 +87,7 @@ class OnlineSink:
     """
 
     name = "online"
+    pace = 0.02
 
     def __init__(self, url: str, history: int = 1024, cluster: bool = False) -> None:
         self._url = url

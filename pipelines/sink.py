@@ -20,6 +20,8 @@ class Sink(Protocol):
     """
 
     name: str
+    pace: float
+    """Seconds from one fetch of few ticks to the next: how often it is worth what a run costs."""
 
     def watermarks(self, topic_id: bytes, partitions: Iterable[int]) -> Mapping[int, int]:
         """The next offset to read of each of a topic incarnation's partitions it knows."""

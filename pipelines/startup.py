@@ -164,6 +164,7 @@ class Startup:
             incarnations=Incarnations(options.kafka, topics),
             watermarks=watermarks,
             stop=self._stop,
+            pace=min(sink.pace for sink in sinks.values()),
         )
 
     def _wait(self, attempt: Callable[[], T]) -> T:

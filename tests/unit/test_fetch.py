@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines import fetch
-from pipelines.fetch import PACE_SECONDS, PACED_BYTES, Fetched, RunFetcher
+from pipelines.fetch import PACED_BYTES, Fetched, RunFetcher
 from pipelines.records import CHECKED_FROM, CONTROL, LOG_APPEND_TIME
 from pipelines.runs import Run
 from tests.logs import run_of
@@ -205,9 +205,9 @@ def test_what_is_broken_is_told() -> None:
 @pytest.mark.parametrize(
     ("brought", "passed", "waits"),
     [
-        ([PACED_BYTES // 2] * 2, 0.005, PACE_SECONDS - 0.005),
+        ([PACED_BYTES // 2] * 2, 0.005, 0.015),
         ([PACED_BYTES // 2 + 1] * 2, 0.005, 0.0),
-        ([1, None], 2 * PACE_SECONDS, 0.0),
+        ([1, None], 0.04, 0.0),
     ],
 )
 def test_the_next_fetch_waits_where_this_one_brought_little(
@@ -233,6 +233,7 @@ def test_the_next_fetch_waits_where_this_one_brought_little(
     monkeypatch.setattr(fetch, "monotonic", lambda: now[0])
     monkeypatch.setattr(fetch, "asyncio", SimpleNamespace(sleep=sleep, CancelledError=Exception))
     fetcher: Any = object.__new__(RunFetcher)
-    fetcher._client, fetcher._due = SimpleNamespace(send=send), {}
+    fetcher._client = SimpleNamespace(send=send)
+    fetcher._pace, fetcher._due = 0.02, {}
     asyncio.run(fetch_thrice(fetcher))
     assert slept == pytest.approx([0.0, 0.0, waits])
