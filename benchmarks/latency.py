@@ -29,7 +29,7 @@ from tickwell.settings import Settings
 RATE = 5_000
 SYMBOLS = 100
 PROBED = 20
-PAUSE_SECONDS = 0.002
+PAUSE_SECONDS = 0.005
 LEAD_SECONDS = 10.0
 """Ticks that are sent before any counts: the broker compiles its way of taking them meanwhile."""
 

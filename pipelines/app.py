@@ -36,7 +36,7 @@ from registry.definitions import Source
 
 logger = logging.getLogger(__name__)
 
-BUFFERED_RUNS = 4
+BUFFERED_RUNS = 1
 SESSION_SECONDS = 6.0
 HEARTBEAT_SECONDS = 0.5
 """A member hears of another one that leaves with its next heartbeat."""

@@ -91,7 +91,7 @@ SIGNATURE = (
     "void(int32[::1], int64[::1], int32[::1], int64[::1], int64[::1], uint8[::1], float64[:,::1],"
     " int32, int32, int64, int64[:,::1],"
     " int32[::1], int32[::1], int64[::1], int32[::1], int64[::1], int64[::1], int64[::1],"
-    " int64[:,::1], int64[:,::1], int64[:,::1], float64[:,:,::1], float64[:,:,::1],"
+    " int64[::1], int64[:,::1], int64[:,::1], float64[:,:,::1], float64[:,:,::1],"
     " uint8[::1], int64[::1], int64[::1], int64[::1], float64[:,::1], uint8[:,::1])"
 )
 
@@ -119,7 +119,7 @@ def advance(  # type: ignore[no-untyped-def]
     sequence,
     count,
     fill,
-    ring_event,
+    newest_event,
     ring_time,
     ring_seq,
     ring_fields,
@@ -133,7 +133,7 @@ def advance(  # type: ignore[no-untyped-def]
     status,
 ):
     """Decide and compute every tick; see `pipelines.windows` for the arrays' meaning."""
-    mask = ring_event.shape[1] - 1
+    remembered, mask = ring_time.shape[1] - 1, ring_fields.shape[1] - 1
     for i in range(slot.shape[0]):
         s = slot[i]
         known = count[s] > 0
@@ -150,10 +150,10 @@ def advance(  # type: ignore[no-untyped-def]
         event = time
         out_sequence[i] = 0
         if known:
-            if _is_duplicate(ring_time, ring_seq, s, count[s], time, seq[i], mask):
+            if _is_duplicate(ring_time, ring_seq, s, count[s], time, seq[i], remembered):
                 verdict[i] = DUPLICATE
                 continue
-            newest = ring_event[s, (count[s] - 1) & mask]
+            newest = newest_event[s]
             if time < newest - skew:
                 verdict[i] = LATE
                 continue
@@ -164,10 +164,10 @@ def advance(  # type: ignore[no-untyped-def]
         verdict[i] = ACCEPTED
         out_event[i] = event
         out_ordinal[i] = count[s]
+        newest_event[s] = event
+        ring_time[s, count[s] & remembered] = time
+        ring_seq[s, count[s] & remembered] = seq[i]
         place = count[s] & mask
-        ring_event[s, place] = event
-        ring_time[s, place] = time
-        ring_seq[s, place] = seq[i]
         for f in range(fields.shape[1]):
             ring_fields[s, place, f] = fields[i, f]
         home_topic[s] = topic

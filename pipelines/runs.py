@@ -81,6 +81,8 @@ class Run:
 
     def parts(self, places: Sequence[int]) -> list[Run]:
         """The run cut before the records at `places`; all of it, and meeting as runs do."""
+        if not places:
+            return [self]
         offsets = [int(self.offsets[place]) for place in places]
         bounds = [self.base_offset, *offsets, self.next_offset]
         return [self.since(start).before(end) for start, end in pairwise(bounds)]

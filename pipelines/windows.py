@@ -32,9 +32,14 @@ REASON = {
 }
 
 
+def _lookback_of(program: Program) -> int:
+    """How many values of an entity are at hand: a power of two that holds the longest window."""
+    return 1 << (program.lookback - 1).bit_length()
+
+
 def depth_of(program: Program) -> int:
-    """How many ticks of an entity must be at hand: a power of two that holds the longest window."""
-    return max(REMEMBERED, 1 << (program.lookback - 1).bit_length())
+    """How many ticks of an entity must be known: those that could come again, and the windows'."""
+    return max(REMEMBERED, _lookback_of(program))
 
 
 def _with_returns(program: Program) -> tuple[Any, int]:
@@ -69,7 +74,7 @@ class WindowTable:
         self._entities = EntitySlots()
         self._run = 0
         # by slot: the origin of the newest tick (whose partition is home), its sequence, how many
-        # ticks were ever accepted and how many since the last reset
+        # ticks were ever accepted and how many since the last reset, its event time
         self._home_topic = np.zeros(FIRST_SLOTS, np.int32)
         self._home_partition = np.zeros(FIRST_SLOTS, np.int32)
         self._offset = np.zeros(FIRST_SLOTS, np.int64)
@@ -77,12 +82,13 @@ class WindowTable:
         self._sequence = np.zeros(FIRST_SLOTS, np.int64)
         self._count = np.zeros(FIRST_SLOTS, np.int64)
         self._fill = np.zeros(FIRST_SLOTS, np.int64)
-        # (slots, depth): tick number o of an entity is at o & (depth - 1)
-        self._ring_event = np.zeros((FIRST_SLOTS, self.depth), np.int64)
-        self._ring_time = np.zeros((FIRST_SLOTS, self.depth), np.int64)
-        self._ring_seq = np.zeros((FIRST_SLOTS, self.depth), np.int64)
-        self._ring_fields = np.zeros((FIRST_SLOTS, self.depth, len(source.fields)))
-        self._ring_returns = np.zeros((FIRST_SLOTS, self.depth, returns))
+        self._event = np.zeros(FIRST_SLOTS, np.int64)
+        # by slot and tick: number o of an entity is at o % the length, a power of two
+        self._ring_time = np.zeros((FIRST_SLOTS, REMEMBERED), np.int64)
+        self._ring_seq = np.zeros((FIRST_SLOTS, REMEMBERED), np.int64)
+        lookback = _lookback_of(program)
+        self._ring_fields = np.zeros((FIRST_SLOTS, lookback, len(source.fields)))
+        self._ring_returns = np.zeros((FIRST_SLOTS, lookback, returns))
         # by slot: the run that last needed it, and its number among the entities of a run
         self._used = np.zeros(FIRST_SLOTS, np.int64)
         self._number = np.zeros(FIRST_SLOTS, np.int32)
@@ -155,7 +161,7 @@ class WindowTable:
             self._sequence,
             self._count,
             self._fill,
-            self._ring_event,
+            self._event,
             self._ring_time,
             self._ring_seq,
             self._ring_fields,
@@ -244,7 +250,6 @@ class WindowTable:
         return f"more than {ticks.source.skew_ns / 1e9:g} s behind the newest tick of its entity"
 
     def _restore_one(self, slot: int, state: EntityState) -> None:
-        ticks = state.ticks[-self.depth :]
         self._home_topic[slot] = self._topic(state.origin.topic_id)
         self._home_partition[slot] = state.origin.partition
         self._offset[slot] = state.origin.offset
@@ -252,12 +257,17 @@ class WindowTable:
         self._sequence[slot] = state.sequence
         self._count[slot] = state.count
         self._fill[slot] = state.fill
-        places = np.arange(state.count - len(ticks), state.count) & (self.depth - 1)
-        self._ring_event[slot, places] = ticks["event_time"]
-        self._ring_time[slot, places] = ticks["tick_time"]
-        self._ring_seq[slot, places] = ticks["seq"]
-        self._ring_fields[slot, places] = ticks["fields"]
-        first = state.count - len(ticks) + 1  # the oldest tick at hand has none before it
+        self._event[slot] = state.ticks["event_time"][-1]
+
+        def put(ring: Any, name: str) -> int:
+            newest = state.ticks[name][-ring.shape[1] :]
+            oldest: int = state.count - len(newest)
+            ring[slot, np.arange(oldest, state.count) & (ring.shape[1] - 1)] = newest
+            return oldest
+
+        put(self._ring_time, "tick_time")
+        put(self._ring_seq, "seq")
+        first = put(self._ring_fields, "fields") + 1  # the oldest value at hand has none before it
         fill_returns(slot, first, state.count, self._code, self._ring_fields, self._ring_returns)
 
     def _topic(self, topic_id: bytes) -> int:
@@ -280,7 +290,10 @@ class WindowTable:
         """Make the columns twice as long."""
 
         def longer(column: Any) -> Any:
-            return np.concatenate([column, np.zeros_like(column)])
+            # new zeros take no memory before they are written
+            grown = np.zeros((2 * len(column), *column.shape[1:]), column.dtype)
+            grown[: len(column)] = column
+            return grown
 
         self._home_topic = longer(self._home_topic)
         self._home_partition = longer(self._home_partition)
@@ -289,7 +302,7 @@ class WindowTable:
         self._sequence = longer(self._sequence)
         self._count = longer(self._count)
         self._fill = longer(self._fill)
-        self._ring_event = longer(self._ring_event)
+        self._event = longer(self._event)
         self._ring_time = longer(self._ring_time)
         self._ring_seq = longer(self._ring_seq)
         self._ring_fields = longer(self._ring_fields)

@@ -21,7 +21,7 @@ from pipelines import kernel
 n, slots, depth = 100, 1, 64
 prices = np.array([[i * i % 97 + 1.0] for i in range(n)])
 code = np.array([[3, 0, 20, 0], [2, 0, 5, 0]])  # stddev of 20 log returns, mean of 5
-ints = [np.zeros(slots, np.int64) for _ in range(4)]
+ints = [np.zeros(slots, np.int64) for _ in range(5)]
 verdict, event, sequence, ordinal = np.zeros(n, np.uint8), *(np.zeros(n, np.int64) for _ in "123")
 features, status = np.zeros((n, 2)), np.zeros((n, 2), np.uint8)
 kernel.advance(
@@ -29,7 +29,7 @@ kernel.advance(
     np.zeros(n, np.uint8), prices, 0, 0, 10**9, code,
     np.zeros(slots, np.int32), np.zeros(slots, np.int32), ints[0], np.zeros(slots, np.int32),
     *ints[1:],
-    *(np.zeros((slots, depth), np.int64) for _ in "123"),
+    *(np.zeros((slots, depth), np.int64) for _ in "12"),
     np.zeros((slots, depth, 1)), np.zeros((slots, depth, 1)),
     verdict, event, sequence, ordinal, features, status,
 )
