@@ -8,6 +8,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,7 +19,7 @@ from pipelines.kernel import RESET
 from pipelines.runs import NO_SEQ, Batch
 from pipelines.state import EntityState, tick_dtype
 from pipelines.windows import WindowTable
-from registry.definitions import Catalog, RowSchema
+from registry.definitions import Catalog, FeatureVersion, RowSchema
 from registry.features_file import read
 from registry.program import compile_program
 from registry.row import Origin
@@ -178,6 +179,47 @@ def test_more_entities_than_the_table_holds() -> None:
         total += len(windows.apply(ticks))
     assert total == 3000
     assert len(windows) <= 700
+
+
+@pytest.mark.parametrize("n", [2, 31, 32, 33, 64, 100])
+def test_windows_may_be_longer_than_what_is_remembered(n: int) -> None:
+    """And shorter; through a restart, whose state is longer than either."""
+    features = [
+        FeatureVersion(name, "1.0.0", ("symbol",), expression, source="price")
+        for name, expression in (
+            ("m", f"mean(price, {n})"),
+            ("s", f"stddev(log_return(price), {n})"),
+        )
+    ]
+    schema = RowSchema(1, "price", tuple(feature.ref for feature in features))
+    catalog = msgspec.structs.replace(
+        CATALOG, features={feature.ref: feature for feature in features}, schemas={1: schema}
+    )
+    program = compile_program(catalog, schema)
+    chance = random.Random(n)
+    prices = [chance.uniform(1, 2) for _ in range(3 * n + 150)]
+    records = [
+        Record("ticks.price", 0, place, NOW_MS, b"A", json.dumps(tick).encode())
+        for place, price in enumerate(prices)
+        for tick in [{"symbol": "A", "price": price, "ts": NOW_MS}]
+    ]
+    decoder, windows = Decoder(SOURCE), WindowTable(SOURCE, schema, program)
+    before, after = runs(records, [len(records) // 2])
+    windows.restore(["A"], {})
+    batches = [windows.apply(decoder.decode(before))]
+    rows = [
+        ((0, 0, NO_SEQ, fields), (0, place, 0), place, 0)
+        for place, fields in enumerate(batches[0].fields)
+    ]
+    windows.forget()
+    windows.restore(["A"], {"A": _state(rows)})
+    batches.append(windows.apply(decoder.decode(after)))
+    found = np.concatenate([batch.features for batch in batches])
+    returns = np.diff(np.log(prices))
+    for end in range(n, len(prices)):
+        mean = math.fsum(prices[end - n + 1 : end + 1]) / n
+        deviation = np.std(returns[end - n : end], ddof=1)
+        assert found[end] == pytest.approx([mean, deviation], rel=1e-12)
 
 
 def test_an_unknown_entity_is_an_error() -> None:
