@@ -2,8 +2,9 @@
 
 Settings that are not Faust's defaults, and why:
 
-- `stream_buffer_maxsize` 4: an event is a run of thousands of ticks; the default, 4,096 events,
-  would hold a whole backlog in memory.
+- `stream_buffer_maxsize` 1: an event is a run of thousands of ticks, and while one is stored the
+  next is there. More would only wait and take memory; the default, 4,096 events, would hold a
+  whole backlog.
 - `consumer_group_instance_id`, a session of 6 s: a worker that is killed and started again takes
   its partitions back without a rebalance, and one that stays away is replaced in seconds.
 - `broker_max_poll_interval` of years: while the store is away nothing is fetched, and the worker
@@ -38,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 BUFFERED_RUNS = 1
 SESSION_SECONDS = 6.0
+REBALANCE_SECONDS = 4.0
+"""For a member to ask again; Tansu lets the first one of a group wait for half of it."""
 HEARTBEAT_SECONDS = 0.5
 """A member hears of another one that leaves with its next heartbeat."""
 TEN_YEARS = 315_360_000.0
@@ -55,7 +58,7 @@ class Pipeline:
 
     stop: Event = field(default_factory=Event)
     pace: float = 0.0
-    """Seconds from one fetch that brings little to the next."""
+    """Seconds from the beginning of one fetch to the next; `fetch_runs` has the exceptions."""
 
 
 class NoTables(TableManager):
@@ -112,7 +115,7 @@ def create_app(
         consumer_group_instance_id=instance,
         consumer_metadata_max_age_ms=5_000,
         broker_session_timeout=SESSION_SECONDS,
-        broker_rebalance_timeout=SESSION_SECONDS,
+        broker_rebalance_timeout=REBALANCE_SECONDS,
         broker_heartbeat_interval=HEARTBEAT_SECONDS,
         broker_max_poll_interval=TEN_YEARS,
         broker_commit_interval=1.0,

@@ -39,9 +39,6 @@ MAX_BYTES, MAX_TICKS = 32 << 20, 8 * MAX_RECORDS
 PREFETCH_BACKOFF = 0.1
 """Seconds that data of one partition, not taken yet, holds up the next fetch from its node."""
 
-PACED_BYTES = 64 << 10
-"""A fetch that brings no more than this is followed by a pause, if its consumer has one."""
-
 
 async def fetch_runs(
     consumer: AIOKafkaConsumer,
@@ -53,10 +50,11 @@ async def fetch_runs(
 ) -> list[Run]:
     """The next run of each of `partitions` that has one, waiting up to `timeout` seconds for any.
 
-    What would be too much for one run is several that meet. From one fetch that brings little to
-    the next one from its node there are `pace` seconds, as the first call for a consumer has it. A
-    run costs about a millisecond however small it is: fetched as soon as anything is there, a few
-    ticks at a time keep a core busy, and wait for one another for longer than that.
+    What would be too much for one run is several that meet. A fetch from a node begins `pace`
+    seconds after the one before it, as the first call for a consumer has it, unless there is known
+    to be more, or that one brought nothing. A run costs about a millisecond however small it is:
+    fetched as soon as anything is there, a few ticks at a time keep a core busy, and wait for one
+    another for longer than that.
 
     Raises what aiokafka raises when a partition cannot be read, and `CorruptRecordException` for a
     record batch whose checksum is wrong.
@@ -183,29 +181,30 @@ class RunFetcher(Fetcher):  # type: ignore[misc]
 
     async def _proc_fetch_request(self, assignment: Any, node_id: int, request: Any) -> bool:
         """Fetch from one node; returns whether anything came that a waiter should be told of."""
+        asked = {
+            TopicPartition(topic, partition): offset
+            for topic, partitions in request.topics
+            for partition, offset, _ in partitions
+        }
         try:
-            await asyncio.sleep(self._due.get(node_id, 0.0) - monotonic())
-            begun = monotonic()
+            if not _is_behind(assignment, asked):
+                await asyncio.sleep(self._due.get(node_id, 0.0) - monotonic())
+            self._due[node_id] = monotonic() + self._pace
             response = await self._client.send(node_id, request)
         except KafkaError:
             await asyncio.sleep(self._retry_backoff)
             return False
         except asyncio.CancelledError:
             return False
-        brought = sum(len(part[-1] or b"") for _, parts in response.topics for part in parts)
-        self._due[node_id] = begun + (self._pace if brought <= PACED_BYTES else 0.0)
         if not assignment.active:
             return False
-        asked = {
-            TopicPartition(topic, partition): offset
-            for topic, partitions in request.topics
-            for partition, offset, _ in partitions
-        }
         told = [
             self._take_answer(assignment, TopicPartition(topic, partition), asked, error, *rest)
             for topic, partitions in response.topics
             for partition, error, *rest in partitions
         ]
+        if not any(told):
+            del self._due[node_id]
         if any(error for _, partitions in response.topics for _, error, *_ in partitions):
             await asyncio.sleep(self._retry_backoff)
         return any(told)
@@ -251,6 +250,15 @@ class RunFetcher(Fetcher):  # type: ignore[misc]
             return False
         self._records[tp] = FetchFailed(error(f"{tp.topic}[{tp.partition}] at offset {at}"))
         return True
+
+
+def _is_behind(assignment: Any, asked: Mapping[TopicPartition, int]) -> bool:
+    """Whether any partition is known to have more that may be read than what was fetched of it."""
+    states = ((assignment.state_value(tp), offset) for tp, offset in asked.items())
+    return any(
+        state.highwater is not None and offset < min(state.highwater, state.lso)
+        for state, offset in states
+    )
 
 
 def _take_fetched(

@@ -41,7 +41,7 @@ class RunApp(faust.App):
 
     incarnations: Incarnations
     pace: float
-    """Seconds from one fetch that brings little to the next."""
+    """Seconds from the beginning of one fetch to the next; `fetch_runs` has the exceptions."""
 
     def watermarks(self, tps: Iterable[TP]) -> Mapping[TP, int | None]:
         """The next offset that the store wants of each partition, None from its beginning. Blocks.

@@ -21,7 +21,7 @@ class Sink(Protocol):
 
     name: str
     pace: float
-    """Seconds from one fetch of few ticks to the next: how often it is worth what a run costs."""
+    """Seconds from one fetch to the next while there is not much: how often a run is worth it."""
 
     def watermarks(self, topic_id: bytes, partitions: Iterable[int]) -> Mapping[int, int]:
         """The next offset to read of each of a topic incarnation's partitions it knows."""

@@ -13,11 +13,11 @@ if current and current ~= ARGV[1] then
 end
 local stored = redis.call('GET', KEYS[2])
 local filled = redis.call('GET', KEYS[3])
-if stored and stored ~= ARGV[2] then
-  return {'moved', stored}
-end
 if (ARGV[4] ~= '' and not stored) or (ARGV[5] ~= '' and not filled) then
   return {'moved', ''}
+end
+if stored and stored ~= ARGV[2] then
+  return {'moved', stored}
 end
 local conflicts = write(4, 6)
 if #conflicts == 0 then

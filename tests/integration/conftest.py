@@ -21,7 +21,7 @@ def engine(postgres_database: str) -> Iterator[Engine]:
 
 @pytest.fixture
 def in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Redis is written as by a batch of more entities than one call may hold."""
+    """Redis is written as by a batch of too many entities for one call, if it has two or more."""
     monkeypatch.setattr(online, "ENTITIES_A_CALL", 1)
 
 

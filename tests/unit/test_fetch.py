@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines import fetch
-from pipelines.fetch import PACED_BYTES, Fetched, RunFetcher
+from pipelines.fetch import Fetched, RunFetcher
 from pipelines.records import CHECKED_FROM, CONTROL, LOG_APPEND_TIME
 from pipelines.runs import Run
 from tests.logs import run_of
@@ -202,38 +202,67 @@ def test_what_is_broken_is_told() -> None:
         take_all(fetched([bytes(lies)]))
 
 
+class Paced:
+    """A fetcher whose broker answers with `data` of one partition, after `seconds` of its clock."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, data: bytes, highwater: int) -> None:
+        self.now, self.slept, self.data, self.sent = 100.0, list[float](), data, 0
+        self.state = SimpleNamespace(has_valid_position=True, position=7, highwater=None, lso=None)
+        self.assignment = SimpleNamespace(active=True, state_value=lambda tp: self.state)
+        self.highwater = highwater
+        self.fetcher: Any = object.__new__(RunFetcher)
+        self.fetcher._client, self.fetcher._records = self, {}
+        self.fetcher._pace, self.fetcher._due = 0.02, {}
+        monkeypatch.setattr(fetch, "monotonic", lambda: self.now)
+        monkeypatch.setattr(asyncio, "sleep", self.sleep)
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(max(0.0, seconds))
+        self.now += self.slept[-1]
+
+    async def send(self, node: int, request: Any) -> Any:
+        self.sent += 1
+        self.now += 0.005
+        part = (TP.partition, 0, self.highwater, self.highwater, [], self.data)
+        return SimpleNamespace(topics=[(TP.topic, [part])])
+
+    async def fetch(self, node: int, offset: int) -> bool:
+        self.state.position = offset
+        request = SimpleNamespace(topics=[(TP.topic, [(TP.partition, offset, 1 << 20)])])
+        told: bool = await self.fetcher._proc_fetch_request(self.assignment, node, request)
+        return told
+
+
 @pytest.mark.parametrize(
-    ("brought", "passed", "waits"),
-    [
-        ([PACED_BYTES // 2] * 2, 0.005, 0.015),
-        ([PACED_BYTES // 2 + 1] * 2, 0.005, 0.0),
-        ([1, None], 0.04, 0.0),
-    ],
+    ("data", "highwater", "waits"),
+    [(b"all", 9, [0.0, 0.015]), (b"a part", 10, [0.0]), (b"", 9, [0.0, 0.0])],
 )
-def test_the_next_fetch_waits_where_this_one_brought_little(
-    monkeypatch: pytest.MonkeyPatch, brought: list[int | None], passed: float, waits: float
+def test_fetches_from_a_node_begin_some_time_apart(
+    monkeypatch: pytest.MonkeyPatch, data: bytes, highwater: int, waits: list[float]
 ) -> None:
-    """Of its own node only, and no longer than since this one began."""
-    now, slept = [100.0], []
+    """But where there is known to be more, and after one that brought nothing."""
+    paced = Paced(monkeypatch, data, highwater)
+    for offset in (7, 9):
+        assert asyncio.run(paced.fetch(0, offset)) == bool(data)
+    assert paced.slept == pytest.approx(waits)
 
-    async def sleep(seconds: float) -> None:
-        slept.append(max(0.0, seconds))
-        now[0] += slept[-1]
 
-    async def send(node: int, request: Any) -> Any:
-        now[0] += passed
-        parts = [(place, 0, 9, 9, [], size and bytes(size)) for place, size in enumerate(brought)]
-        return SimpleNamespace(topics=[("t", parts)])
+def test_the_time_between_fetches_is_a_nodes_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    paced = Paced(monkeypatch, b"all", 9)
+    for node, offset in ((0, 7), (1, 9)):
+        asyncio.run(paced.fetch(node, offset))
+    assert paced.slept == [0.0, 0.0]
 
-    async def fetch_thrice(fetcher: Any) -> None:
-        for node in (0, 1, 0):
-            await fetcher._proc_fetch_request(SimpleNamespace(active=False), node, None)
-            now[0] -= passed if node == 1 else 0.0
 
-    monkeypatch.setattr(fetch, "monotonic", lambda: now[0])
-    monkeypatch.setattr(fetch, "asyncio", SimpleNamespace(sleep=sleep, CancelledError=Exception))
-    fetcher: Any = object.__new__(RunFetcher)
-    fetcher._client = SimpleNamespace(send=send)
-    fetcher._pace, fetcher._due = 0.02, {}
-    asyncio.run(fetch_thrice(fetcher))
-    assert slept == pytest.approx([0.0, 0.0, waits])
+def test_a_fetch_that_is_cancelled_before_it_begins_asks_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As aiokafka does when partitions are taken away, and when it ends."""
+    paced = Paced(monkeypatch, b"all", 9)
+
+    async def cancelled(seconds: float) -> None:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(asyncio, "sleep", cancelled)
+    assert not asyncio.run(paced.fetch(0, 7))
+    assert paced.sent == 0
