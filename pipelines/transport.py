@@ -109,6 +109,9 @@ class Consumer(driver.Consumer):
             return
         self._expected.update(positions)
         self._stored_to.update(positions)
+        # a store that was filled by another way, or all of whose runs an earlier generation acked,
+        # has nothing to ack now, and a lag monitor would count it as behind
+        self._acked_to.update({tp: offset for tp, offset in positions.items() if offset})
         self._unpositioned -= wanted
 
     def _is_over(self, generation: int) -> bool:
@@ -250,10 +253,11 @@ class Consumer(driver.Consumer):
     async def _commit_offsets(self, offsets: Mapping[TP, int], *args: Any, **options: Any) -> bool:
         """Commit, and forget what is committed; what is refused is tried again with the next."""
         done = bool(await super()._commit_offsets(offsets, *args, **options))
-        if done:
-            for tp, offset in offsets.items():
-                if self._acked_to.get(tp) == offset:
-                    del self._acked_to[tp]
+        for tp, offset in offsets.items():
+            if not done:
+                self._committed_offset[tp] = None  # Faust takes it for committed even so
+            elif self._acked_to.get(tp) == offset:
+                del self._acked_to[tp]
         return done
 
     def following(self, tp: TP) -> int:
