@@ -31,8 +31,11 @@ class StoreWentBack(PipelineError):
     """The store has lost what it had confirmed."""
 
     def __init__(self, topic: str, partition: int, watermark: int | None, base: int) -> None:
+        found = (
+            "is gone, or its mark that it was filled" if watermark is None else f"is {watermark}"
+        )
         super().__init__(
-            f"the store's watermark of {topic}[{partition}] is {watermark}, and {base} was "
+            f"the store's watermark of {topic}[{partition}] {found}, and {base} was "
             "confirmed before: it lost its last writes; the worker starts again from there"
         )
 

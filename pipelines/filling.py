@@ -19,13 +19,12 @@ from importlib.resources import files
 from uuid import uuid4
 
 from pipelines.errors import PipelineError
-from pipelines.online import OnlineSink
+from pipelines.online import FILLED_MARK, OnlineSink
 from pipelines.topics import Topic
 from registry.keys import filled_key, watermark_key
 
 CLAIM = files("pipelines").joinpath("lua/claim.lua").read_text("utf-8")
 FILLED = files("pipelines").joinpath("lua/filled.lua").read_text("utf-8")
-DONE = b"filled"
 
 
 class RedisEmptied(PipelineError):
@@ -49,7 +48,7 @@ class Filling:
         return [
             partition
             for partition in range(topic.partitions)
-            if self._sink.get(filled_key(topic.topic_id, partition)) != DONE
+            if self._sink.get(filled_key(topic.topic_id, partition)) != FILLED_MARK
             and self._sink.get(watermark_key(topic.topic_id, partition)) is None
         ]
 

@@ -27,11 +27,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
-from typing import Any
+from typing import Any, NoReturn
 
 from redis.commands.core import Script
 
-from pipelines.errors import SchemaBehind, StatesLost, TopicRecreated, WatermarkMoved
+from pipelines.errors import (
+    SchemaBehind,
+    StatesLost,
+    StoreUnavailable,
+    TopicRecreated,
+    WatermarkMoved,
+)
 from pipelines.packing import Restored, Writes, append_restored, unpack_state
 from pipelines.runs import Batch
 from pipelines.state import EntityState, tick_dtype
@@ -60,8 +66,12 @@ def _script(*names: str) -> str:
     return "".join(scripts.joinpath(f"{name}.lua").read_text("utf-8") for name in names)
 
 
-STORE, COMMIT = _script("entities", "store"), _script("entities", "commit")
-ADVANCE, LOAD, SETTLE = _script("advance"), _script("load"), _script("settle")
+STORE, COMMIT = _script("entities", "store"), _script("life", "entities", "commit")
+ADVANCE, LIFE = _script("life", "advance"), _script("life", "ask_life")
+LOAD, SETTLE = _script("load"), _script("settle")
+
+FILLED_MARK = b"filled"
+"""Under `filled_key`, when a partition is filled; while it is being filled there is a token."""
 
 
 def _is_earlier(stored: Origin, known: Origin) -> bool:
@@ -96,6 +106,8 @@ class OnlineSink:
         self._client: Any = None
         # watermarks, and marks of filled partitions, that this Redis was known to hold
         self._confirmed: set[str] = set()
+        # of the server, which what was read since belongs to
+        self._life = b""
 
     def _connect(self) -> Any:
         """The client, made at its first use: a cluster must answer for that."""
@@ -106,6 +118,9 @@ class OnlineSink:
             self._advance = Script(client, ADVANCE)
             self._load = Script(client, LOAD)
             self._settle = Script(client, SETTLE)
+            if not self._cluster:
+                with answers():
+                    self._life = Script(client, LIFE)()
             self._client = client
         return self._client
 
@@ -115,11 +130,14 @@ class OnlineSink:
         known = {}
         for partition in partitions:
             keys = [watermark_key(topic_id, partition), filled_key(topic_id, partition)]
+            known_before = self._confirmed.intersection(keys)  # a store may add to it meanwhile
             with answers():
-                stored = dict(zip(keys, client.mget(keys), strict=True))
-            self._confirmed.difference_update(keys)
-            self._confirmed.update(key for key, value in stored.items() if value is not None)
-            if (offset := stored[keys[0]]) is not None:
+                offset, filled = client.mget(keys)
+            self._confirmed -= known_before
+            if filled == FILLED_MARK:
+                self._confirmed.add(keys[1])
+            if offset is not None:
+                self._confirmed.add(keys[0])
                 known[partition] = int(offset)
         return known
 
@@ -156,18 +174,25 @@ class OnlineSink:
         """Store a batch; returns the entities whose state was not the expected one.
 
         Raises `WatermarkMoved`, `TopicRecreated`, `SchemaBehind`, `StatesLost` and
-        `StoreUnavailable`.
+        `StoreUnavailable`; the latter also where the server was started again since states were
+        read: those that the run leaves as they are, and so nothing compares, may be lost.
         """
         writes = Writes(batch, self._history)
-        if self._cluster or len(batch.names) > ENTITIES_A_CALL:
-            conflicts = self._store_in_steps(batch, writes)
-        else:
-            conflicts = self._store_at_once(batch, writes)
+        watermark = watermark_key(batch.run.topic_id, batch.run.partition)
+        try:
+            if self._cluster or len(batch.names) > ENTITIES_A_CALL:
+                conflicts = self._store_in_steps(batch, writes)
+            else:
+                conflicts = self._store_at_once(batch, writes)
+        except WatermarkMoved as moved:
+            if moved.watermark is not None:
+                self._confirmed.add(watermark)
+            raise
         if conflicts:
             expected = dict(zip(batch.names, batch.expected, strict=True))
             self._check_states(batch, {name: expected[name] for name in conflicts})
         else:
-            self._confirmed.add(watermark_key(batch.run.topic_id, batch.run.partition))
+            self._confirmed.add(watermark)
         return conflicts
 
     def _store_at_once(self, batch: Batch, writes: Writes) -> Sequence[str]:
@@ -177,16 +202,19 @@ class OnlineSink:
         watermark = watermark_key(run.topic_id, run.partition)
         filled = filled_key(run.topic_id, run.partition)
         keys = [incarnations_key(run.topic), watermark, filled]
-        arguments: list[Any] = [run.topic_id.hex(), run.base_offset, run.next_offset]
+        arguments: list[Any] = [self._life, run.topic_id.hex(), run.base_offset, run.next_offset]
         arguments += ("1" if key in self._confirmed else "" for key in (watermark, filled))
         for place in range(len(batch.names)):
             writes.add(place, keys, arguments)
         with answers():
             answer = self._commit(keys=keys, args=arguments)
-        if answer == b"recreated":
-            raise TopicRecreated(run.topic)
-        if answer and answer[0] == b"moved":
-            raise WatermarkMoved(int(answer[1]) if answer[1] else None)
+        match answer:
+            case [b"another life", life]:
+                self._begin_life(life)
+            case [b"recreated"]:
+                raise TopicRecreated(run.topic)
+            case [b"moved", moved]:
+                raise WatermarkMoved(int(moved) if moved else None)
         return _conflicts(batch, batch.names, answer)
 
     def _store_in_steps(self, batch: Batch, writes: Writes) -> Sequence[str]:
@@ -208,10 +236,19 @@ class OnlineSink:
             return conflicts
         with answers():
             keys = [key, filled_key(run.topic_id, run.partition)]
-            moved = self._advance(keys=keys, args=[stored, run.next_offset, filled])
-        if moved is not None:
-            raise WatermarkMoved(int(moved) if moved else None)
+            arguments = [stored, run.next_offset, filled, self._life]
+            answer = self._advance(keys=keys, args=arguments)
+        match answer:
+            case [b"another life", life]:
+                self._begin_life(life)
+            case bytes():
+                raise WatermarkMoved(int(answer) if answer else None)
         return conflicts
+
+    def _begin_life(self, life: bytes) -> NoReturn:
+        """Raises `StoreUnavailable`: what was read before is to be read again."""
+        self._life = life
+        raise StoreUnavailable("Redis: it was started again, or another one has taken its place")
 
     def _check_states(self, batch: Batch, expected: Mapping[str, bytes]) -> None:
         """Raises `StatesLost` where an entity has an earlier state than it is known to have had.
@@ -295,7 +332,7 @@ class OnlineSink:
         if current is not None and current.decode() != run.topic_id.hex():
             raise TopicRecreated(run.topic)
         marked = filled_key(run.topic_id, run.partition) in self._confirmed
-        if (stored is None and key in self._confirmed) or (filled is None and marked):
+        if (stored is None and key in self._confirmed) or (filled != FILLED_MARK and marked):
             raise WatermarkMoved(None)
         if stored is not None and int(stored) != run.base_offset:
             raise WatermarkMoved(int(stored))

@@ -37,8 +37,8 @@ from tenacity import (
 )
 
 from pipelines.errors import PartitionsChanged, PipelineError, Stopped
-from pipelines.filling import DONE, Filling
-from pipelines.online import OnlineSink
+from pipelines.filling import Filling
+from pipelines.online import FILLED_MARK, OnlineSink
 from pipelines.restore import restore
 from pipelines.snapshot import Snapshot, snapshot
 from pipelines.topics import Topic
@@ -111,7 +111,7 @@ class Rebuild:
         """
         while True:
             everything = range(topic.partitions)
-            tokens = dict.fromkeys(everything, DONE) | self._filling.claim(topic, everything)
+            tokens = dict.fromkeys(everything, FILLED_MARK) | self._filling.claim(topic, everything)
             if self._rebuild(source, topic, tokens, True, progress):
                 return
 
@@ -152,7 +152,7 @@ class Rebuild:
         done: Done,
         progress: Progress,
     ) -> bool:
-        if token != DONE and self._filling.claim(topic, [partition]).get(partition) != token:
+        if token != FILLED_MARK and self._filling.claim(topic, [partition]).get(partition) != token:
             return False
         needed = self._sink.watermarks(topic.topic_id, [partition]).get(partition, 0)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from typing import Any
 
 import msgspec
 import pytest
 import redis
 
-from pipelines import row_states
+from pipelines import online, row_states
 from pipelines.errors import SchemaBehind, StatesLost, StoreWentBack
 from pipelines.filling import Filling
 from pipelines.materializer import Materializer
@@ -165,3 +166,82 @@ def test_a_redis_emptied_within_a_partitions_first_run(stores: Stores) -> None:
 
     sink._begin = begin_and_lose
     assert_found_out(stores, sink)
+
+
+@pytest.mark.usefixtures("either_way")
+def test_a_watermark_that_was_only_heard_of_is_missed(stores: Stores) -> None:
+    """The first run of a partition was stored already when it was to be stored; then it is lost."""
+    first, second = runs(ticks(SYMBOLS, 60), (30,))
+    sink = filled_without_a_tick(stores)
+    before = redis_dump(stores.redis_url)
+    work = worker(sink)
+    stores.online().materialize(first, GO_ON)
+    assert work.materialize(first, GO_ON) is None
+    set_back(stores, before)
+    with pytest.raises(StoreWentBack):
+        work.materialize(second, GO_ON)
+
+
+@pytest.mark.usefixtures("either_way")
+def test_what_a_run_passes_over_is_read_again_in_another_life(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker died between two groups; the next one has read what was written, and then Redis is
+    started again without it. Nothing compares an entity to which a run adds nothing."""
+    log = list(runs(ticks(SYMBOLS, 90), (30, 60)))
+    stores.online().materialize(log[0], GO_ON)
+    before = redis_dump(stores.redis_url)
+    with monkeypatch.context() as context:
+        context.setattr(online, "ENTITIES_A_CALL", 1)
+        dies = stores.keep(OnlineSink(stores.redis_url, HISTORY))
+        advanced = worker(dies)
+        dies.watermarks(TOPIC_ID, [0])
+        script = dies._store
+
+        def only_the_first(**call: Any) -> Any:
+            dies._store = killed
+            return script(**call)
+
+        def killed(**call: Any) -> Any:
+            raise KeyboardInterrupt
+
+        dies._store = only_the_first
+        with pytest.raises(KeyboardInterrupt):
+            advanced.materialize(log[1], GO_ON)
+
+    sink = stores.keep(OnlineSink(stores.redis_url, HISTORY))
+    sink.watermarks(TOPIC_ID, [0])
+    load = sink.load
+
+    def load_and_lose(*given: Any) -> Any:
+        found = load(*given)
+        sink.load = load
+        set_back(stores, before)
+        sink._life = b"the one before"
+        return found
+
+    sink.load = load_and_lose
+    work = worker(sink)
+    for run in log[1:]:
+        work.materialize(run, GO_ON)
+    found = redis_dump(stores.redis_url)
+    stores.flush()
+    alone = stores.online()
+    for run in log:
+        alone.materialize(run, GO_ON)
+    assert found == redis_dump(stores.redis_url)
+
+
+@pytest.mark.usefixtures("either_way")
+def test_a_partition_that_is_being_filled_is_not_stored_to(stores: Stores) -> None:
+    """Redis was emptied, and another worker has begun to fill it, before this one noticed."""
+    sink = filled_without_a_tick(stores)
+    stores.flush()
+    Filling(stores.keep(OnlineSink(stores.redis_url, HISTORY))).claim(TOPIC, [0])
+    assert_found_out(stores, sink)
+
+
+def set_back(stores: Stores, before: Mapping[bytes, bytes]) -> None:
+    with redis.Redis.from_url(stores.redis_url) as client:
+        client.delete(*(redis_dump(stores.redis_url).keys() - before.keys()), b"none")
+        client.mset(dict(before))
