@@ -25,7 +25,8 @@ logger = logging.getLogger(__name__)
 
 FILLING_LOOK_SECONDS = 1.0
 SHUTDOWN_SECONDS = 5.0
-"""What Faust may take to stop. The store has what it has; nothing is lost by ending without."""
+"""What Faust and asyncio may take to stop. The store has what it has; nothing is lost by ending
+without."""
 
 
 def run_worker(options: WorkerOptions) -> int:
@@ -35,7 +36,10 @@ def run_worker(options: WorkerOptions) -> int:
     except PipelineError as error:
         logger.error("%s", error)
         return 1
-    return asyncio.run(worker.run())
+    try:
+        return asyncio.run(worker.run())
+    finally:
+        worker.ended()
 
 
 class _Worker:
@@ -53,6 +57,7 @@ class _Worker:
         self._lags = Lags()
         self._topics_wait: str | None = None
         self._app: SinkApp | None = None
+        self._giving_up: Timer | None = None
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -106,16 +111,19 @@ class _Worker:
         self._stop.set()
         for task in (*watching, starting):
             task.cancel()
-        giving_up = Timer(SHUTDOWN_SECONDS, _give_up, [code])
-        giving_up.daemon = True
-        giving_up.start()
+        self._giving_up = Timer(SHUTDOWN_SECONDS, _give_up, [code])
+        self._giving_up.daemon = True
+        self._giving_up.start()
         try:
             await app.stop()
         except Exception:
             logger.exception("Faust did not stop as it should")
-        else:
-            giving_up.cancel()
         return code
+
+    def ended(self) -> None:
+        """The event loop is closed, which waits for every task, and some lose a cancellation."""
+        if self._giving_up is not None:
+            self._giving_up.cancel()
 
     async def _start(self, app: SinkApp) -> None:
         try:
@@ -204,5 +212,5 @@ def _serve_metrics(options: WorkerOptions) -> Metrics:
 
 def _give_up(code: int) -> None:
     """End the process whatever holds it: some threads of Faust and aiokafka are waited for."""
-    logger.warning("Faust did not stop in %g s; ending without", SHUTDOWN_SECONDS)
+    logger.warning("Faust or a task did not stop in %g s; ending without", SHUTDOWN_SECONDS)
     os._exit(code)

@@ -160,6 +160,41 @@ def test_killed_before_and_after_an_ack(running: Pipeline) -> None:
     assert_no_difference(running)
 
 
+HELD_BY_A_TASK = """
+import asyncio
+from pipelines.worker import _Worker
+from tickwell.cli import main
+
+start = _Worker._start
+
+async def deaf():
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            pass
+
+async def start_beside(self, app):
+    self.deaf = asyncio.create_task(deaf())
+    await start(self, app)
+
+_Worker._start = start_beside
+main()
+"""
+
+
+@pytest.mark.timeout(240)
+def test_stopped_whatever_holds_it(running: Pipeline) -> None:
+    """A task that loses its cancellation, as some of Faust and aiokafka do."""
+    arguments = ("worker", "--sink", "online", "--instance", "one")
+    running.start("online-one", *arguments, program=("-c", HELD_BY_A_TASK))
+    running.produce("price", ticks(0, 1))
+    running.wait_drained("online")
+    process = running.processes.pop("online-one")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE) == 0
+
+
 def waiting(running: Pipeline) -> bool:
     rows = running.query(
         "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
