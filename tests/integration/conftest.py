@@ -8,7 +8,10 @@ import pytest
 from sqlalchemy import Engine
 
 from pipelines import online
+from registry import catalog
 from registry.database import connect
+from registry.features_file import read
+from tests.integration.sinks import Opened, closing
 
 
 @pytest.fixture
@@ -17,6 +20,20 @@ def engine(postgres_database: str) -> Iterator[Engine]:
     made = connect(postgres_database)
     yield made
     made.dispose()
+
+
+@pytest.fixture
+def database(postgres_database: str, engine: Engine) -> str:
+    """A database that knows the shipped features."""
+    catalog.record(engine, read(), "test")
+    return postgres_database
+
+
+@pytest.fixture
+def opened() -> Iterator[Opened]:
+    """Closes the sinks that a test opens."""
+    with closing() as keep:
+        yield keep
 
 
 @pytest.fixture

@@ -20,11 +20,10 @@ from pipelines.topics import Topic
 from registry.keys import WORKERS_KEY, row_key
 from registry.row import unpack
 from tests.cluster import Cluster, cluster
-from tests.integration.test_sinks import BEGIN, GO_ON, Opened, opened, ticks, worker
+from tests.integration.sinks import BEGIN, GO_ON, Opened, ticks, worker
 from tests.logs import TOPIC_ID, runs
 from tests.unit.test_windows import SOURCE
 
-__all__ = ["opened"]
 NOBODY = "redis://127.0.0.1:1/0"
 SYMBOLS = [f"S{number}" for number in range(20)]
 

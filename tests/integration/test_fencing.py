@@ -23,7 +23,7 @@ from pipelines.windows import WindowTable
 from registry import catalog
 from registry.database import connect
 from registry.features_file import read
-from tests.integration.test_sinks import GO_ON, postgres_dump, ticks, worker
+from tests.integration.sinks import GO_ON, postgres_dump, ticks, worker
 from tests.logs import TOPIC_ID, runs
 from tests.unit.test_windows import PROGRAM, SCHEMA, SOURCE
 

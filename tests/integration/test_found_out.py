@@ -23,8 +23,8 @@ from registry.features_file import read
 from registry.keys import row_key, state_key, watermark_key
 from registry.program import compile_program
 from registry.row import unpack
+from tests.integration.sinks import GO_ON, postgres_dump, redis_dump, ticks, worker
 from tests.integration.test_rebuild import HISTORY, TOPIC, Stores, quiet
-from tests.integration.test_sinks import GO_ON, postgres_dump, redis_dump, ticks, worker
 from tests.logs import TOPIC_ID, runs
 from tests.unit.test_windows import SCHEMA, SOURCE
 

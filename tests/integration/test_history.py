@@ -18,11 +18,10 @@ from pipelines.packing import STATE_HEADER
 from pipelines.state import EntityState
 from registry.definitions import Field
 from registry.keys import state_key
-from tests.integration.test_sinks import BEGIN, GO_ON, Opened, opened, ticks, worker
+from tests.integration.sinks import BEGIN, GO_ON, Opened, ticks, worker
 from tests.logs import runs
 from tests.unit.test_windows import SOURCE
 
-__all__ = ["opened"]
 TICK_BYTES = 40
 HISTORIES = st.sampled_from([64, 65, 99, 100, 128, 257, 1024])
 

@@ -36,7 +36,7 @@ from registry.features_file import read
 from registry.keys import entity_id, row_key, watermark_key
 from registry.program import compile_program
 from registry.row import Origin, unpack
-from tests.integration.test_sinks import GO_ON, empty, ticks, worker
+from tests.integration.sinks import GO_ON, empty, ticks, worker
 from tests.logs import TOPIC_ID, logs, runs
 from tests.unit.test_windows import PROGRAM, SCHEMA, SOURCE
 

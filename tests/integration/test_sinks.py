@@ -3,18 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
-import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
-from threading import Event, Thread
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,123 +19,29 @@ from hypothesis import strategies as st
 from pipelines import online
 from pipelines.app import _agent
 from pipelines.errors import StoreWentBack, TopicRecreated, WatermarkContended
-from pipelines.materializer import Materializer
 from pipelines.offline import OfflineSink
 from pipelines.online import OnlineSink
 from pipelines.packing import STATE_HEADER
-from pipelines.runs import Run
-from pipelines.sink import Sink
 from pipelines.state import EntityState
 from pipelines.topics import Topic
-from registry import catalog
-from registry.database import connect
-from registry.features_file import read
 from registry.keys import row_key, state_key
-from registry.row import Origin, pack, unpack
-from tests.logs import NOW_MS, TOPIC_ID, logs, runs
+from registry.row import pack, unpack
+from tests.integration.sinks import (
+    BEGIN,
+    GO_ON,
+    Opened,
+    clean_dump,
+    closing,
+    empty,
+    empty_postgres,
+    postgres_dump,
+    redis_dump,
+    ticks,
+    worker,
+)
+from tests.logs import TOPIC_ID, logs, runs
 from tests.oracle.messages import Record
-from tests.unit.test_windows import PROGRAM, SCHEMA, SOURCE
-
-Opened = Callable[[Any], Any]
-GO_ON = Event()
-BEGIN = Origin(TOPIC_ID, 0, 2**62, 0)
-
-
-@pytest.fixture
-def database(postgres_database: str) -> str:
-    """A database that knows the shipped features."""
-    engine = connect(postgres_database)
-    catalog.record(engine, read(), "test")
-    engine.dispose()
-    return postgres_database
-
-
-@contextmanager
-def closing() -> Iterator[Opened]:
-    """Closes the sinks that are opened meanwhile."""
-    with ExitStack() as stack:
-
-        def keep(sink: Any) -> Any:
-            stack.callback(sink.close)
-            return sink
-
-        yield keep
-
-
-@pytest.fixture
-def opened() -> Iterator[Opened]:
-    """Closes the sinks that a test opens."""
-    with closing() as keep:
-        yield keep
-
-
-def worker(sink: Sink, capacity: int = 1000) -> Materializer:
-    return Materializer(SOURCE, SCHEMA, PROGRAM, sink, capacity)
-
-
-def ticks(symbols: Sequence[str], n: int, first: int = 0, seq: bool = True) -> list[Record]:
-    """Without `seq` a tick that is applied twice is not known for a duplicate."""
-    made = []
-    for i in range(first, first + n):
-        symbol = symbols[i % len(symbols)]
-        tick = {"symbol": symbol, "price": 1.0 + i % 7, "ts": NOW_MS + i // 3}
-        if seq:
-            tick["seq"] = i
-        made.append(
-            Record("ticks.price", 0, i, NOW_MS + i, symbol.encode(), json.dumps(tick).encode())
-        )
-    return made
-
-
-def redis_dump(url: str) -> dict[bytes, bytes]:
-    with redis.Redis.from_url(url) as client:
-        keys = [key for key in client.keys("tw:*") if client.type(key) == b"string"]
-        return {key: client.get(key) for key in keys}
-
-
-def postgres_dump(url: str) -> list[Any]:
-    connection = psycopg2.connect(url)
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT entity, event_time, sequence, tick_time, seq, op, array_send(fields)::text,"
-                ' array_send(features)::text, status::text, known_at, partition, "offset", index'
-                " FROM tickwell.feature_rows ORDER BY 1, 2, 3"
-            )
-            rows = cursor.fetchall()
-            cursor.execute(
-                'SELECT "offset", index, reason FROM tickwell.rejected_ticks ORDER BY 1, 2'
-            )
-            return [rows, cursor.fetchall()]
-    finally:
-        connection.close()
-
-
-def empty(redis_url: str, postgres_url: str) -> None:
-    with redis.Redis.from_url(redis_url) as client:
-        client.flushall()
-    empty_postgres(postgres_url)
-
-
-def empty_postgres(postgres_url: str) -> None:
-    connection = psycopg2.connect(postgres_url)
-    connection.autocommit = True
-    connection.cursor().execute(
-        "TRUNCATE tickwell.feature_rows, tickwell.entities, tickwell.watermarks,"
-        " tickwell.rejected_ticks"
-    )
-    connection.close()
-
-
-def clean_dump(opened: Opened, redis_url: str, log: Iterable[Run]) -> dict[bytes, bytes]:
-    """What Redis holds when one worker has stored everything, and nothing went wrong."""
-    with redis.Redis.from_url(redis_url) as client:
-        client.flushall()
-    alone = worker(opened(OnlineSink(redis_url)))
-    for run in log:
-        alone.materialize(run, GO_ON)
-    return redis_dump(redis_url)
-
+from tests.unit.test_windows import SOURCE
 
 BACK, ON, ANEW = "goes to the store's watermark", "goes on", "goes on and has forgotten everything"
 steps = st.lists(
@@ -416,126 +313,6 @@ def test_an_entity_seen_in_two_partitions_at_once_gets_one_home(
     assert [reason for _, _, reason in rejected] == ["wrong-partition"] * 5
 
 
-STOPPED = """
-import io, os, signal, sys
-from pipelines import copy_rows as module, offline
-from tests.integration.test_sinks import *
-
-def stop():
-    print("stopped", flush=True)
-    os.kill(os.getpid(), signal.SIGSTOP)
-
-class StopsAfterAChunk(io.BytesIO):
-    chunks = 0
-
-    def read(self, size=-1):
-        self.chunks += 1
-        if self.chunks == 2:
-            stop()
-        return super().read(size)
-
-def copy_and_stop(cursor, batch):
-    copy_rows(cursor, batch)
-    stop()
-
-if sys.argv[2] == "in the copy":
-    module.BytesIO, module.CHUNK_BYTES = StopsAfterAChunk, 1 << 16
-else:
-    copy_rows, offline.copy_rows = offline.copy_rows, copy_and_stop
-(run,) = runs(ticks(["A"], 500), ())
-worker(OfflineSink(sys.argv[1])).materialize(run, GO_ON)
-"""
-
-
-@pytest.mark.parametrize(
-    ("where", "state"), [("in the copy", "active"), ("after it", "idle in transaction")]
-)
-def test_a_worker_stopped_in_the_middle_blocks_nobody(
-    opened: Opened, database: str, caplog: pytest.LogCaptureFixture, where: str, state: str
-) -> None:
-    """It holds the partition, in a transaction; who comes next ends its session."""
-    stopped = subprocess.Popen(
-        [sys.executable, "-c", STOPPED, database, where],
-        stdout=subprocess.PIPE,
-        cwd=Path(__file__).parents[2],
-    )
-    assert stopped.stdout is not None
-    try:
-        assert stopped.stdout.readline() == b"stopped\n"
-        assert copying_states(database) == [state]
-        first, second = runs(ticks(["A"], 1000), (500,))
-        sink = opened(OfflineSink(database))
-        assert sink.settle(Topic("ticks.price", TOPIC_ID, 1)) == 1
-        work = worker(sink)
-        work.materialize(first, GO_ON)
-        # not that the database's own limits have ended it: they take five times as long, or more
-        assert "ended 1 sessions" in caplog.text
-        work.materialize(second, GO_ON)
-        before = postgres_dump(database)
-        stopped.send_signal(signal.SIGCONT)  # it comes back, and finds its run stored
-        assert stopped.wait(30) == 0
-        assert postgres_dump(database) == before
-        assert len(before[0]) == 1000
-    finally:
-        stopped.kill()
-        stopped.wait()
-        stopped.stdout.close()
-
-
-def copying_states(url: str) -> list[str]:
-    """The states of the sessions whose last statement is a copy."""
-    connection = psycopg2.connect(url)
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT state FROM pg_stat_activity WHERE datname = current_database()"
-                " AND query LIKE 'COPY tickwell.feature_rows %'"
-            )
-            return [state for (state,) in cursor.fetchall()]
-    finally:
-        connection.close()
-
-
-@contextmanager
-def own_redis(data: Path) -> Iterator[Any]:
-    from tickwell.embedded.valkey import valkey
-    from tickwell.process import Process
-
-    spec, url = valkey(data / uuid.uuid4().hex, "warm")
-    process = Process(spec)
-    process.start()
-    process.wait_ready()
-    try:
-        yield process, url
-    finally:
-        process.stop()
-
-
-@pytest.mark.usefixtures("either_way")
-def test_a_store_that_is_away_is_waited_for(opened: Opened, data: Path) -> None:
-    with own_redis(data) as (process, url):
-        first, second = runs(ticks(["A", "B"], 20), (10,))
-        work = worker(opened(OnlineSink(url)))
-        work.materialize(first, GO_ON)
-        time.sleep(1.1)  # appendfsync everysec
-        os.kill(process.pid, signal.SIGKILL)
-        waiting = Thread(target=work.materialize, args=(second, GO_ON))
-        waiting.start()
-        while work.retrying is None:
-            time.sleep(0.01)
-        assert "Redis" in work.retrying
-        process._popen.wait()
-        process.start()
-        waiting.join(60)
-        assert not waiting.is_alive()
-        assert work.retrying is None
-        with redis.Redis.from_url(url) as client:
-            row = unpack(client.get(row_key("price", "B")))
-        assert row.origin.offset == 19
-        state = opened(OnlineSink(url)).load(SOURCE, ["B"], 64, BEGIN)["B"]
-        assert state.count == 10
-
-
 class Contended:
     """A store whose watermark another worker moves by one each time that this one has computed."""
 
@@ -593,24 +370,3 @@ def test_a_run_of_an_incarnation_that_is_over_is_refused(
         settled(paused, TOPIC_ID)
     assert redis_dump(redis_database) == before
     assert settled(other, NEW_ID) == 1
-
-
-def test_a_store_that_says_nothing_counts_as_away(opened: Opened, data: Path) -> None:
-    """Stopped, not killed: the call hangs in it, and no error comes."""
-    with own_redis(data) as (process, url):
-        first, second = runs(ticks(["A", "B"], 20), (10,))
-        sink = opened(OnlineSink(url))
-        work = Materializer(SOURCE, SCHEMA, PROGRAM, sink, 1000, patience=0.2)
-        work.materialize(first, GO_ON)
-        os.kill(process.pid, signal.SIGSTOP)
-        try:
-            waiting = Thread(target=work.materialize, args=(second, GO_ON))
-            waiting.start()
-            while work.retrying is None:
-                time.sleep(0.01)
-            assert "has not answered for" in work.retrying
-        finally:
-            os.kill(process.pid, signal.SIGCONT)
-        waiting.join(60)
-        assert work.retrying is None
-        assert sink.watermarks(TOPIC_ID, [0]) == {0: 20}

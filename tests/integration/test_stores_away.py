@@ -1,0 +1,171 @@
+"""A store that is away, or says nothing, and a worker that is stopped while it stores."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import psycopg2
+import pytest
+import redis
+
+from pipelines.materializer import Materializer
+from pipelines.offline import OfflineSink
+from pipelines.online import OnlineSink
+from pipelines.topics import Topic
+from registry.keys import row_key
+from registry.row import unpack
+from tests.integration.sinks import BEGIN, GO_ON, Opened, postgres_dump, ticks, worker
+from tests.logs import TOPIC_ID, runs
+from tests.unit.test_windows import PROGRAM, SCHEMA, SOURCE
+
+STOPPED = """
+import io, os, signal, sys
+from pipelines import copy_rows as module, offline
+from tests.integration.sinks import *
+from tests.logs import runs
+from pipelines.offline import OfflineSink
+
+def stop():
+    print("stopped", flush=True)
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+class StopsAfterAChunk(io.BytesIO):
+    chunks = 0
+
+    def read(self, size=-1):
+        self.chunks += 1
+        if self.chunks == 2:
+            stop()
+        return super().read(size)
+
+def copy_and_stop(cursor, batch):
+    copy_rows(cursor, batch)
+    stop()
+
+if sys.argv[2] == "in the copy":
+    module.BytesIO, module.CHUNK_BYTES = StopsAfterAChunk, 1 << 16
+else:
+    copy_rows, offline.copy_rows = offline.copy_rows, copy_and_stop
+(run,) = runs(ticks(["A"], 500), ())
+worker(OfflineSink(sys.argv[1])).materialize(run, GO_ON)
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "state"), [("in the copy", "active"), ("after it", "idle in transaction")]
+)
+def test_a_worker_stopped_in_the_middle_blocks_nobody(
+    opened: Opened, database: str, caplog: pytest.LogCaptureFixture, where: str, state: str
+) -> None:
+    """It holds the partition, in a transaction; who comes next ends its session."""
+    stopped = subprocess.Popen(
+        [sys.executable, "-c", STOPPED, database, where],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
+    assert stopped.stdout is not None
+    try:
+        assert stopped.stdout.readline() == b"stopped\n"
+        assert copying_states(database) == [state]
+        first, second = runs(ticks(["A"], 1000), (500,))
+        sink = opened(OfflineSink(database))
+        assert sink.settle(Topic("ticks.price", TOPIC_ID, 1)) == 1
+        work = worker(sink)
+        work.materialize(first, GO_ON)
+        # not that the database's own limits have ended it: they take five times as long, or more
+        assert "ended 1 sessions" in caplog.text
+        work.materialize(second, GO_ON)
+        before = postgres_dump(database)
+        stopped.send_signal(signal.SIGCONT)  # it comes back, and finds its run stored
+        assert stopped.wait(30) == 0
+        assert postgres_dump(database) == before
+        assert len(before[0]) == 1000
+    finally:
+        stopped.kill()
+        stopped.wait()
+        stopped.stdout.close()
+
+
+def copying_states(url: str) -> list[str]:
+    """The states of the sessions whose last statement is a copy."""
+    connection = psycopg2.connect(url)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT state FROM pg_stat_activity WHERE datname = current_database()"
+                " AND query LIKE 'COPY tickwell.feature_rows %'"
+            )
+            return [state for (state,) in cursor.fetchall()]
+    finally:
+        connection.close()
+
+
+@contextmanager
+def own_redis(data: Path) -> Iterator[Any]:
+    from tickwell.embedded.valkey import valkey
+    from tickwell.process import Process
+
+    spec, url = valkey(data / uuid.uuid4().hex, "warm")
+    process = Process(spec)
+    process.start()
+    process.wait_ready()
+    try:
+        yield process, url
+    finally:
+        process.stop()
+
+
+@pytest.mark.usefixtures("either_way")
+def test_a_store_that_is_away_is_waited_for(opened: Opened, data: Path) -> None:
+    with own_redis(data) as (process, url):
+        first, second = runs(ticks(["A", "B"], 20), (10,))
+        work = worker(opened(OnlineSink(url)))
+        work.materialize(first, GO_ON)
+        time.sleep(1.1)  # appendfsync everysec
+        os.kill(process.pid, signal.SIGKILL)
+        waiting = Thread(target=work.materialize, args=(second, GO_ON))
+        waiting.start()
+        while work.retrying is None:
+            time.sleep(0.01)
+        assert "Redis" in work.retrying
+        process._popen.wait()
+        process.start()
+        waiting.join(60)
+        assert not waiting.is_alive()
+        assert work.retrying is None
+        with redis.Redis.from_url(url) as client:
+            row = unpack(client.get(row_key("price", "B")))
+        assert row.origin.offset == 19
+        state = opened(OnlineSink(url)).load(SOURCE, ["B"], 64, BEGIN)["B"]
+        assert state.count == 10
+
+
+def test_a_store_that_says_nothing_counts_as_away(opened: Opened, data: Path) -> None:
+    """Stopped, not killed: the call hangs in it, and no error comes."""
+    with own_redis(data) as (process, url):
+        first, second = runs(ticks(["A", "B"], 20), (10,))
+        sink = opened(OnlineSink(url))
+        work = Materializer(SOURCE, SCHEMA, PROGRAM, sink, 1000, patience=0.2)
+        work.materialize(first, GO_ON)
+        os.kill(process.pid, signal.SIGSTOP)
+        try:
+            waiting = Thread(target=work.materialize, args=(second, GO_ON))
+            waiting.start()
+            while work.retrying is None:
+                time.sleep(0.01)
+            assert "has not answered for" in work.retrying
+        finally:
+            os.kill(process.pid, signal.SIGCONT)
+        waiting.join(60)
+        assert work.retrying is None
+        assert sink.watermarks(TOPIC_ID, [0]) == {0: 20}
