@@ -224,6 +224,8 @@ def test_what_a_run_passes_over_is_read_again_in_another_life(
     work = worker(sink)
     for run in log[1:]:
         work.materialize(run, GO_ON)
+    with redis.Redis.from_url(stores.redis_url) as client:
+        assert sink._life.decode() == client.info("server")["run_id"]
     found = redis_dump(stores.redis_url)
     stores.flush()
     alone = stores.online()
