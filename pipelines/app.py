@@ -38,9 +38,8 @@ from registry.definitions import Source
 logger = logging.getLogger(__name__)
 
 BUFFERED_RUNS = 1
-SESSION_SECONDS = 6.0
 REBALANCE_SECONDS = 4.0
-"""For a member to ask again; Tansu lets the first one of a group wait for half of it."""
+"""For a member to ask again."""
 HEARTBEAT_SECONDS = 0.5
 """A member hears of another one that leaves with its next heartbeat."""
 TEN_YEARS = 315_360_000.0
@@ -92,12 +91,15 @@ class SinkApp(RunApp):
 def create_app(
     group: str,
     bootstrap: str,
-    instance: str,
+    instance: str | None,
+    session: float,
     pipeline: Pipeline,
     on_batch: Callable[[Batch], None],
 ) -> SinkApp:
-    """The app of the consumer group `group`; `instance` names this worker in it.
+    """The app of the consumer group `group`.
 
+    `instance` names this worker in it, if it is a static member; after `session` seconds without
+    its heartbeat others have its partitions.
     `on_batch` is told what each run came to, once it is stored. Needs a running event loop.
     """
     app = SinkApp(
@@ -114,7 +116,7 @@ def create_app(
         consumer_auto_offset_reset="earliest",
         consumer_group_instance_id=instance,
         consumer_metadata_max_age_ms=5_000,
-        broker_session_timeout=SESSION_SECONDS,
+        broker_session_timeout=session,
         broker_rebalance_timeout=REBALANCE_SECONDS,
         broker_heartbeat_interval=HEARTBEAT_SECONDS,
         broker_max_poll_interval=TEN_YEARS,

@@ -49,6 +49,16 @@ class BrokerUnavailable(PipelineError):
         )
 
 
+class SessionRefused(PipelineError):
+    """The broker takes no session of this length."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"the broker refuses a session of {seconds:g} s: set TICKWELL_SESSION between its "
+            "group.min.session.timeout.ms and group.max.session.timeout.ms"
+        )
+
+
 class TopicMissing(PipelineError):
     """A topic that a source reads is not there."""
 

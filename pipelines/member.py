@@ -13,12 +13,13 @@ import aiokafka
 import faust
 from aiokafka import TopicPartition
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.errors import ConsumerStoppedError
+from aiokafka.errors import ConsumerStoppedError, InvalidSessionTimeoutError
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.group import JoinGroupRequest
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from pipelines.errors import SessionRefused
 from pipelines.fetch import fetch_runs
 from pipelines.incarnations import Incarnations
 from pipelines.runs import Run
@@ -164,6 +165,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
                 if fetching.done():
                     fetching.result()
                     raise ConsumerStoppedError
+        except InvalidSessionTimeoutError:
+            self.app.fail(SessionRefused(self.app.conf.broker_session_timeout))
         except Exception as error:
             if not self.app.stopping:
                 logger.exception("the consumer cannot go on")

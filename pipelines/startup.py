@@ -57,8 +57,10 @@ SAY_SECONDS = 10.0
 class WorkerOptions:
     """What a worker is told: addresses, its group and its name in it, and sizes.
 
-    `history` is how many ticks Redis keeps of an entity, `capacity` of how many entities the
-    windows are kept at hand. With `metrics_port` Prometheus metrics are served on `metrics_host`.
+    A static member of its group has its partitions back when it starts again; who was not heard of
+    for `session` seconds loses them. `history` is how many ticks Redis keeps of an entity,
+    `capacity` of how many entities the windows are kept at hand. With `metrics_port` Prometheus
+    metrics are served on `metrics_host`.
     """
 
     sink: Literal["online", "offline"]
@@ -69,6 +71,8 @@ class WorkerOptions:
     group: str
     instance: str
     rejected_topic: str
+    static_member: bool = True
+    session: float = 6.0
     history: int = 1024
     capacity: int = 100_000
     cluster: bool = False

@@ -96,7 +96,8 @@ class _Worker:
     async def _work(self, pipeline: Pipeline, waiting: asyncio.Task[Any]) -> int:
         options = self._options
         count = self._heartbeats.count
-        app = create_app(options.group, options.kafka, options.instance, pipeline, count)
+        instance = options.instance if options.static_member else None
+        app = create_app(options.group, options.kafka, instance, options.session, pipeline, count)
         app.finalize()
         watching = [
             asyncio.create_task(self._watch_topics(app, pipeline.incarnations)),

@@ -41,6 +41,8 @@ class Settings(msgspec.Struct, frozen=True):
     features: str = ""
     group: str = "tickwell"
     instance: str = ""
+    static_member: bool = True
+    session: float = 6.0
     partitions: int = 4
     rejected_topic: str = "ticks.rejected"
     history: int = 1024
@@ -73,7 +75,7 @@ class Settings(msgspec.Struct, frozen=True):
 
     @property
     def instance_name(self) -> str:
-        """This process's name in its group: static, so that it keeps its partitions."""
+        """This process's name in its group; a static member keeps its partitions by it."""
         return self.instance or f"{socket.gethostname()}-{Path(self.data).resolve().name}"
 
     def need(self, *names: str) -> None:
@@ -166,4 +168,5 @@ def _check(settings: Settings) -> None:
     must(0 < settings.partitions <= 1024, "partitions", "must be 1 to 1024")
     must(64 <= settings.history <= 65_536, "history", "must be 64 to 65536 ticks")
     must(settings.capacity >= 1000, "capacity", "must be at least 1000 entities")
+    must(1 <= settings.session <= 300, "session", "must be 1 to 300 seconds")
     must(bool(settings.group) and settings.group.isascii(), "group", "must be ASCII text")

@@ -41,6 +41,15 @@ STEADY_SECONDS = 30.0
 SAME_SECONDS = 1.0
 """The system counts a process's beginning from its own boot, whose time moves with the clock's."""
 
+WORKING = (
+    *("data", "features", "group", "static_member", "session"),
+    *("history", "capacity", "rejected_topic"),
+)
+"""Settings that everything is given that is started, beside addresses."""
+
+JOINS_TANSU = {"static_member": False, "session": 3.0}
+"""Tansu lets a static member wait for six seconds to join, any other one for half its session."""
+
 METRICS = ("worker-online", "worker-offline")
 """They serve metrics on TICKWELL_METRICS_PORT and the port after it."""
 
@@ -147,6 +156,8 @@ class Supervisor:
         if not settings.kafka:
             kind = choose(self.broker)
             made["kafka"] = lambda: broker(services / kind, kind, self.say, stopped)
+            if kind == "tansu":
+                settings = msgspec.structs.replace(settings, **JOINS_TANSU)
         wanted = {name: make for name, make in made.items() if not getattr(settings, name)}
         with ThreadPoolExecutor(max(1, len(wanted))) as pool:
             started = pool.map(lambda make: self._start_service(make, stopped), wanted.values())
@@ -187,10 +198,7 @@ class Supervisor:
             "worker-offline": ["worker", "--sink", "offline"],
             "demo": ["demo"],
         }
-        chosen = {
-            f"{PREFIX}{field.upper()}": str(getattr(settings, field))
-            for field in ("data", "features", "group", "history", "capacity", "rejected_topic")
-        }
+        chosen = {f"{PREFIX}{field.upper()}": str(getattr(settings, field)) for field in WORKING}
         host, address, check = _reached_at(settings.host), "", lambda: None
         if name == "server":
             address, check = (

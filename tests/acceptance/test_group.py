@@ -1,4 +1,4 @@
-"""What a consumer group knows of workers that stop."""
+"""What a consumer group makes of its workers: names, sessions, and those that stop."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.acceptance.checks import assert_no_difference
 from tests.acceptance.pipeline import PATIENCE, Pipeline, wait_for
 
 
-def members(running: Pipeline) -> dict[str, int]:
-    """How many partitions each member of the online group has, by the name of its instance."""
+def members(running: Pipeline) -> dict[str | None, int]:
+    """How many partitions each member of the online group has, by its name if it is static."""
     group = f"{running.settings.group}-online"
     admin = AdminClient({"bootstrap.servers": running.settings.kafka})
     try:
@@ -48,3 +48,27 @@ def test_a_worker_that_is_stopped_leaves_its_partitions_to_the_others(running: P
     assert list(members(running)) == ["two-online"]
     running.wait_drained("offline")
     assert_no_difference(running)
+
+
+@pytest.mark.timeout(120)
+def test_a_worker_that_is_no_static_member(
+    running: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TICKWELL_STATIC_MEMBER", "false")
+    monkeypatch.setenv("TICKWELL_SESSION", "3")
+    worker = running.start_worker("online")
+    wait_for("it has all partitions, and no name", lambda: members(running) == {None: 12})
+    worker.terminate()
+    assert worker.wait(PATIENCE) == 0
+    assert not members(running)
+
+
+@pytest.mark.timeout(120)
+def test_a_session_that_the_broker_refuses_is_told(
+    running: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TICKWELL_SESSION", "1.5")
+    assert running.start_worker("online").wait(PATIENCE) == 1
+    told = (running.logs / "online-one.log").read_text()
+    assert "refuses a session of 1.5 s: set TICKWELL_SESSION" in told
+    assert "Traceback" not in told

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from tests.acceptance.checks import assert_stores_match, expected
 from tests.acceptance.pipeline import Pipeline, pipeline, wait_for
 from tests.conftest import embedded
 from tickwell.embedded.broker import broker
+from tickwell.supervisor import JOINS_TANSU
 
 
 @pytest.fixture
@@ -27,7 +29,15 @@ def on_tansu(
 
 
 @pytest.mark.timeout(200)
-def test_ticks_reach_both_stores_and_survive_a_kill(on_tansu: Pipeline) -> None:
+@pytest.mark.parametrize(
+    "membership", [{}, JOINS_TANSU], ids=["static members", "as `up` lets them join"]
+)
+def test_ticks_reach_both_stores_and_survive_a_kill(
+    membership: dict[str, Any], on_tansu: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in membership.items():
+        monkeypatch.setenv(f"TICKWELL_{name.upper()}", str(value))
+
     def send(first: int) -> None:
         now = time.time_ns() // 10**6
         ticks = [

@@ -37,6 +37,8 @@ def test_a_secret_in_a_file_is_not_shown(tmp_path: Path) -> None:
         ("TICKWELL_HISTORY", "10"),
         ("TICKWELL_PARTITIONS", "0"),
         ("TICKWELL_CLUSTER", "perhaps"),
+        ("TICKWELL_STATIC_MEMBER", "perhaps"),
+        ("TICKWELL_SESSION", "0"),
         ("TICKWELL_POSTGRES_FILE", "/nowhere/secret"),
     ],
 )

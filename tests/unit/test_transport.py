@@ -94,7 +94,7 @@ def an_app(
         return dict.fromkeys(tps, 5)
 
     pipeline = Pipeline(materializers or {}, sources or {}, Fixed(), watermarks, Event())
-    made = create_app("group", "127.0.0.1:1", "one", pipeline, lambda batch: None)
+    made = create_app("group", "127.0.0.1:1", "one", 6.0, pipeline, lambda batch: None)
     made.finalize()
     return made
 

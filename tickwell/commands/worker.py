@@ -46,6 +46,8 @@ def worker(
         postgres=settings.postgres,
         group=f"{settings.group}-{sink.value}",
         instance=f"{settings.instance_name}-{sink.value}",
+        static_member=settings.static_member,
+        session=settings.session,
         rejected_topic=settings.rejected_topic,
         history=settings.history,
         capacity=settings.capacity,
