@@ -19,9 +19,9 @@ def main() -> None:
     points = json.load(sys.stdin)
     mpl.rcParams.update({"font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "growth"})
     figure, (rates, memory) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
-    for axes, name, title in (
-        (rates, "rate", "ticks a second"),
-        (memory, "memory", "worker, MB at the most"),
+    for axes, name, title, scale in (
+        (rates, "rate", "ticks a second", "log"),
+        (memory, "memory", "worker, MB at the most", "linear"),
     ):
         for sink, colour in COLOURS.items():
             found = defaultdict(list)
@@ -31,8 +31,9 @@ def main() -> None:
             entities = sorted(found)
             values = [statistics.median(found[number]) for number in entities]
             axes.plot(entities, values, marker="o", color=colour, label=f"{sink} worker")
-        axes.set(xscale="log", xlabel="entities", title=title)
-        axes.set_ylim(bottom=0)
+        axes.set(xscale="log", yscale=scale, xlabel="entities", title=title)
+        if scale == "linear":
+            axes.set_ylim(bottom=0)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.grid(alpha=0.3)
         for side in ("top", "right"):
