@@ -5,8 +5,9 @@ Settings that are not Faust's defaults, and why:
 - `stream_buffer_maxsize` 1: an event is a run of thousands of ticks, and while one is stored the
   next is there. More would only wait and take memory; the default, 4,096 events, would hold a
   whole backlog.
-- `consumer_group_instance_id`, a session of 6 s: a worker that is killed and started again takes
-  its partitions back without a rebalance, and one that stays away is replaced in seconds.
+- `consumer_group_instance_id` and a short session, unless told otherwise: a worker that is killed
+  and started again takes its partitions back without a rebalance, and one that stays away is
+  replaced in seconds.
 - `broker_max_poll_interval` of years: while the store is away nothing is fetched, and the worker
   keeps its partitions; Kafka is the buffer. A member that passed it would never come back, since
   it rejoins with a fetch, and fetches when it has joined.

@@ -176,7 +176,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         """Leave the group, if others are there to take the partitions over.
 
         A static member does not leave by itself: it may be back before its session ends, and so it
-        is where it is alone; a broker lets the first member of an empty group wait for others.
+        is where it is alone; a broker lets the first member of an empty group wait for others. One
+        that is not static always leaves.
         """
         if self._watching is not None:
             self._watching.cancel()

@@ -17,7 +17,6 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 from tenacity import Retrying, retry_if_exception_type, wait_random_exponential
 
-from pipelines.allocator import give_back_at_once
 from pipelines.app import Pipeline
 from pipelines.errors import (
     BrokerUnavailable,
@@ -117,8 +116,6 @@ class Startup:
     def prepare(self) -> Pipeline:
         """Wait for what is needed to begin: the catalog, the topics, the store."""
         options = self._options
-        if options.sink == "offline":
-            give_back_at_once()
         engine = connect(options.postgres, pool_pre_ping=True)
         catalog = self._wait(lambda: self._load_catalog(engine))
         sources = {

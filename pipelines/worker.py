@@ -9,6 +9,7 @@ import signal
 from threading import Event, Timer
 from typing import TYPE_CHECKING, Any
 
+from pipelines.allocator import give_back_at_once
 from pipelines.app import Pipeline, SinkApp, create_app
 from pipelines.errors import BrokerUnavailable, PipelineError, StoreUnavailable, TopicMissing
 from pipelines.heartbeats import SECONDS, Heartbeats
@@ -31,6 +32,8 @@ without."""
 
 def run_worker(options: WorkerOptions) -> int:
     """Work until SIGTERM or SIGINT; returns the exit code, 1 when only a new start can help."""
+    if options.sink == "offline":
+        give_back_at_once()
     try:
         worker = _Worker(options)
     except PipelineError as error:

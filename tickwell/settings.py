@@ -168,5 +168,5 @@ def _check(settings: Settings) -> None:
     must(0 < settings.partitions <= 1024, "partitions", "must be 1 to 1024")
     must(64 <= settings.history <= 65_536, "history", "must be 64 to 65536 ticks")
     must(settings.capacity >= 1000, "capacity", "must be at least 1000 entities")
-    must(1 <= settings.session <= 300, "session", "must be 1 to 300 seconds")
+    must(2 <= settings.session <= 60, "session", "must be 2 to 60 seconds")
     must(bool(settings.group) and settings.group.isascii(), "group", "must be ASCII text")

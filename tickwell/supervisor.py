@@ -41,11 +41,11 @@ STEADY_SECONDS = 30.0
 SAME_SECONDS = 1.0
 """The system counts a process's beginning from its own boot, whose time moves with the clock's."""
 
-WORKING = (
+PASSED_ON = (
     *("data", "features", "group", "static_member", "session"),
     *("history", "capacity", "rejected_topic"),
 )
-"""Settings that everything is given that is started, beside addresses."""
+"""Settings that are passed on to all that is started, beside addresses."""
 
 JOINS_TANSU = {"static_member": False, "session": 3.0}
 """Tansu lets a static member wait for six seconds to join, any other one for half its session."""
@@ -198,7 +198,7 @@ class Supervisor:
             "worker-offline": ["worker", "--sink", "offline"],
             "demo": ["demo"],
         }
-        chosen = {f"{PREFIX}{field.upper()}": str(getattr(settings, field)) for field in WORKING}
+        chosen = {f"{PREFIX}{field.upper()}": str(getattr(settings, field)) for field in PASSED_ON}
         host, address, check = _reached_at(settings.host), "", lambda: None
         if name == "server":
             address, check = (

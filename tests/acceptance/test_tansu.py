@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +68,12 @@ def test_ticks_reach_both_stores_and_survive_a_kill(
     on_tansu.start_worker("online")
     on_tansu.start_worker("offline")
     wait_for("both stores have 1000", lambda: (rows(), online()) == (1000, 1000))
+    paused = on_tansu.processes["online-one"]
+    paused.send_signal(signal.SIGSTOP)
+    time.sleep(4)  # longer than the shorter session
+    paused.send_signal(signal.SIGCONT)
+    send(1000)
+    wait_for("both stores have 1500", lambda: (rows(), online()) == (1500, 1500))
     # the checker would believe its ends
     assert_stores_match(on_tansu, "price", expected(on_tansu, "price"))
-    assert "1000 rows computed, 0 of them new" in on_tansu.run_tickwell("replay")
+    assert "1500 rows computed, 0 of them new" in on_tansu.run_tickwell("replay")

@@ -12,8 +12,8 @@ PROGRAM = """
 import numpy as np, psutil
 from pipelines.allocator import give_back_at_once
 
+np.ones(3_000_000)  # freed: from now on glibc keeps blocks of this size
 {first}
-np.ones(3_000_000)  # freed: from now on glibc would keep blocks of this size
 before = psutil.Process().memory_info().rss
 blocks = [np.ones(300_000) for _ in range(15)]  # 36 MB
 del blocks

@@ -38,7 +38,9 @@ def test_a_secret_in_a_file_is_not_shown(tmp_path: Path) -> None:
         ("TICKWELL_PARTITIONS", "0"),
         ("TICKWELL_CLUSTER", "perhaps"),
         ("TICKWELL_STATIC_MEMBER", "perhaps"),
-        ("TICKWELL_SESSION", "0"),
+        ("TICKWELL_SESSION", "1"),
+        ("TICKWELL_SESSION", "nan"),
+        ("TICKWELL_SESSION", "61"),
         ("TICKWELL_POSTGRES_FILE", "/nowhere/secret"),
     ],
 )

@@ -18,7 +18,7 @@ from tickwell.embedded import ports
 from tickwell.errors import TickwellError
 from tickwell.settings import Settings
 from tickwell.state import ProcessView, State
-from tickwell.supervisor import Supervisor
+from tickwell.supervisor import JOINS_TANSU, Supervisor
 
 
 @contextmanager
@@ -79,3 +79,21 @@ def test_it_listens_on_an_address_of_ipv6(tmp_path: Path) -> None:
         named = dict.fromkeys(("kafka", "redis", "redis_hot", "postgres"), "elsewhere")
         up.settings = Settings(host="::1", **named)
         assert up._start_services(Event()).url == "http://[::1]:8001"
+
+
+@pytest.mark.parametrize(
+    ("kind", "static", "session"), [("tansu", False, 3.0), ("kafka", True, 6.0)]
+)
+def test_workers_join_a_broker_as_suits_it(
+    kind: str, static: bool, session: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "choose", lambda wanted: kind)
+    with an_up(tmp_path) as up:
+        monkeypatch.setattr(up, "_start_service", lambda make, stopped: "127.0.0.1:1")
+        named = dict.fromkeys(("redis", "redis_hot", "postgres"), "elsewhere")
+        up.settings = Settings(data=str(tmp_path), **named)
+        up._start_services(Event())
+        environment = up._spec("worker-online").env
+    told = {name: environment[f"TICKWELL_{name.upper()}"] for name in JOINS_TANSU}
+    joining = Settings.load({f"TICKWELL_{name.upper()}": value for name, value in told.items()})
+    assert (joining.static_member, joining.session) == (static, session)
