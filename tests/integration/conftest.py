@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
+from starlette.testclient import TestClient
 
-from pipelines import online
+from pipelines import online, snapshot
 from registry import catalog
 from registry.database import connect
+from registry.definitions import Catalog
 from registry.features_file import read
+from serving.app import ServerOptions, create_app
+from tests.acceptance.pipeline import Pipeline, pipeline
+from tests.integration.rebuilds import Stores
+from tests.integration.served import beat
 from tests.integration.sinks import Opened, closing
 
 
@@ -47,3 +55,40 @@ def either_way(request: pytest.FixtureRequest) -> None:
     """A batch goes to Redis in one call, or in steps."""
     if request.param == "in steps":
         request.getfixturevalue("in_steps")
+
+
+@pytest.fixture
+def running(tmp_path: Path, kafka: str, postgres_database: str) -> Iterator[Pipeline]:
+    """Topics of two partitions, and tables; a replay needs no Redis."""
+    with pipeline(tmp_path, kafka, "", "", postgres_database, partitions=2) as made:
+        yield made
+
+
+@pytest.fixture
+def recorded(postgres_database: str) -> Catalog:
+    engine = connect(postgres_database)
+    try:
+        return catalog.record(engine, read(), "test")
+    finally:
+        engine.dispose()
+
+
+@pytest.fixture
+def client(
+    recorded: Catalog, redis_database: str, hot_redis: str, postgres_database: str
+) -> Iterator[TestClient]:
+    beat(redis_database)
+    options = ServerOptions(redis_database, hot_redis, postgres_database)
+    with TestClient(create_app(options), raise_server_exceptions=False) as made:
+        yield made
+
+
+@pytest.fixture
+def stores(redis_database: str, postgres_database: str) -> Iterator[Stores]:
+    with ExitStack() as stack:
+        yield Stores(redis_database, postgres_database, stack)
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "ENTITIES_A_PIECE", 2)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from threading import Event, Thread
 from typing import Any
 
 import msgspec
-import psycopg2
 import pytest
 import redis
 from hypothesis import HealthCheck, given, settings
@@ -19,137 +16,34 @@ from pipelines import rebuild as module
 from pipelines import snapshot
 from pipelines.backfill import BackfillSink
 from pipelines.decode import Decoder
-from pipelines.errors import PartitionsChanged, StoreWentBack
-from pipelines.filling import Filling, RedisEmptied
+from pipelines.errors import PartitionsChanged
 from pipelines.materializer import Materializer
 from pipelines.offline import OfflineSink
 from pipelines.online import OnlineSink
 from pipelines.progress import Progress, ReplayProgress
 from pipelines.rebuild import Done, PostgresBehind, Rebuild
-from pipelines.runs import Run
 from pipelines.topics import Topic
 from pipelines.windows import WindowTable
 from registry import catalog
 from registry.database import connect
-from registry.definitions import Catalog, FeatureVersion
+from registry.definitions import FeatureVersion
 from registry.features_file import read
 from registry.keys import entity_id, row_key, watermark_key
 from registry.program import compile_program
 from registry.row import Origin, unpack
-from tests.integration.sinks import GO_ON, empty, ticks, worker
+from tests.integration.rebuilds import (
+    HISTORY,
+    OTHER,
+    SYMBOLS,
+    TOPIC,
+    Stores,
+    both,
+    in_partition,
+    quiet,
+)
+from tests.integration.sinks import GO_ON, empty, ticks
 from tests.logs import TOPIC_ID, logs, runs
 from tests.unit.test_windows import PROGRAM, SCHEMA, SOURCE
-
-HISTORY = 64
-TOPIC = Topic("ticks.price", TOPIC_ID, 1)
-OTHER = Topic("ticks.price", bytes(16), 2)
-END = Origin(TOPIC_ID, 0, 2**62, 0)
-SYMBOLS = [f"S{number}" for number in range(9)]
-
-
-class Stores:
-    """A Redis, and a database that knows the shipped features."""
-
-    def __init__(self, redis_url: str, postgres: str, stack: ExitStack) -> None:
-        self.redis_url, self.postgres, self._stack = redis_url, postgres, stack
-        engine = connect(postgres)
-        self.catalog: Catalog = catalog.record(engine, read(), "test")
-        engine.dispose()
-
-    def keep(self, sink: Any) -> Any:
-        self._stack.callback(sink.close)
-        return sink
-
-    def online(self) -> Materializer:
-        return worker(self.keep(OnlineSink(self.redis_url, HISTORY)))
-
-    def offline(self) -> Materializer:
-        return worker(self.keep(OfflineSink(self.postgres)))
-
-    def rebuild(self) -> Rebuild:
-        sink = self.keep(OnlineSink(self.redis_url, HISTORY))
-        return Rebuild(self.postgres, sink, self.catalog, HISTORY, Event())
-
-    def flush(self) -> None:
-        with redis.Redis.from_url(self.redis_url) as client:
-            client.flushall()
-
-    def delete(self, *keys: str) -> None:
-        with redis.Redis.from_url(self.redis_url) as client:
-            client.delete(*keys)
-
-    def execute(self, statement: str, *arguments: Any) -> None:
-        connection = psycopg2.connect(self.postgres)
-        connection.autocommit = True
-        try:
-            connection.cursor().execute(statement, arguments)
-        finally:
-            connection.close()
-
-    def rows(self) -> dict[bytes, Any]:
-        """Rows, members and watermarks, as bytes."""
-        with redis.Redis.from_url(self.redis_url) as client:
-            found: dict[bytes, Any] = {
-                key: client.smembers(key) if b":members:" in key else client.get(key)
-                for key in client.keys("tw:*")
-                if b":state:" not in key and b":filled:" not in key
-            }
-            return found
-
-    def states(self, entities: Sequence[str]) -> dict[str, Any]:
-        """What of the states decides what comes next."""
-        sink = self.keep(OnlineSink(self.redis_url, HISTORY))
-        return {
-            entity: (
-                state.origin,
-                state.sequence,
-                min(state.fill, HISTORY),
-                min(state.count, HISTORY),
-                state.ticks.tobytes(),
-            )
-            for entity, state in sink.load(SOURCE, entities, HISTORY, END).items()
-        }
-
-
-@pytest.fixture
-def stores(redis_database: str, postgres_database: str) -> Iterator[Stores]:
-    with ExitStack() as stack:
-        yield Stores(redis_database, postgres_database, stack)
-
-
-@pytest.fixture
-def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshot, "ENTITIES_A_PIECE", 2)
-
-
-def quiet(done: Done) -> None:
-    """Nothing is to happen while it works."""
-
-
-def at_work(*steps: Callable[[], None]) -> Callable[[Done], None]:
-    """Does something else at each of the first moments in which a rebuild says how far it is."""
-    waiting = list(steps)
-
-    def step(done: Done) -> None:
-        if waiting:
-            waiting.pop(0)()
-
-    return step
-
-
-def nothing() -> None:
-    pass
-
-
-def both(stores: Stores, log: Sequence[Run]) -> None:
-    online, offline = stores.online(), stores.offline()
-    for run in log:
-        online.materialize(run, GO_ON)
-        offline.materialize(run, GO_ON)
-
-
-def in_partition(run: Run, partition: int, topic: Topic) -> Run:
-    return replace(run, partition=partition, topic_id=topic.topic_id)
 
 
 @settings(max_examples=30, suppress_health_check=list(HealthCheck))
@@ -262,93 +156,6 @@ def test_the_row_of_the_newest_tick_in_the_schema_that_is_written(stores: Stores
     assert (b.origin.offset, b.schema_id, len(b.values)) == (39, writing.id, 5)
 
 
-def test_a_worker_that_remembers_what_was_lost(stores: Stores) -> None:
-    """Its state has the same origin as the rebuilt one, and its ticks in other places."""
-    first, second, third = runs(ticks(["A"], 240), (200, 230))
-    remembers, offline = stores.online(), stores.offline()
-    for run in (first, second):
-        remembers.materialize(run, GO_ON)
-        offline.materialize(run, GO_ON)
-    stores.flush()
-    stores.rebuild().fill(SOURCE, TOPIC, quiet)
-    remembers.materialize(third, GO_ON)
-    found = stores.states(["A"])
-    empty(stores.redis_url, stores.postgres)
-    both(stores, [first, second, third])
-    assert stores.states(["A"]) == found
-
-
-@pytest.mark.usefixtures("small_pieces")
-@pytest.mark.parametrize("moment", range(1, 7))
-def test_redis_is_emptied_while_it_is_rebuilt(stores: Stores, moment: int) -> None:
-    both(stores, list(runs(ticks(SYMBOLS, 200), (100,))))
-    before = stores.rows()
-    stores.flush()
-    steps = at_work(*[nothing] * (moment - 1), stores.flush)
-    stores.rebuild().fill(SOURCE, TOPIC, steps)
-    assert stores.rows() == before
-
-
-@pytest.mark.usefixtures("small_pieces")
-@pytest.mark.parametrize("moment", range(1, 7))
-def test_a_rebuild_that_ends_in_the_middle(stores: Stores, moment: int) -> None:
-    """The next one goes on; until it is done no partition passes for filled."""
-    both(stores, list(runs(ticks(SYMBOLS, 200), (100,))))
-    before = stores.rows()
-    stores.flush()
-
-    class Killed(Exception):
-        pass
-
-    def kill() -> None:
-        raise Killed
-
-    with pytest.raises(Killed):
-        stores.rebuild().fill(SOURCE, TOPIC, at_work(*[nothing] * (moment - 1), kill))
-    filling = Filling(stores.keep(OnlineSink(stores.redis_url, HISTORY)))
-    with pytest.raises(RedisEmptied):
-        filling.check([TOPIC])
-    stores.rebuild().fill(SOURCE, TOPIC, quiet)
-    filling.check([TOPIC])
-    assert stores.rows() == before
-
-
-@pytest.mark.usefixtures("small_pieces")
-def test_two_rebuilds_and_a_worker_at_once(stores: Stores) -> None:
-    """The second begins and ends inside the first, Postgres goes on, and a worker begins."""
-    first, second, third, fourth = runs(ticks(SYMBOLS, 400), (100, 200, 300))
-    both(stores, [first])
-    stores.flush()
-    online, offline = stores.online(), stores.offline()
-
-    def meanwhile() -> None:
-        offline.materialize(second, GO_ON)
-        offline.materialize(third, GO_ON)
-        stores.rebuild().fill(SOURCE, TOPIC, quiet)
-        online.materialize(fourth, GO_ON)
-
-    stores.rebuild().fill(SOURCE, TOPIC, at_work(nothing, nothing, meanwhile))
-    offline.materialize(fourth, GO_ON)
-    found = stores.rows(), stores.states(SYMBOLS)
-    empty(stores.redis_url, stores.postgres)
-    both(stores, [first, second, third, fourth])
-    assert (stores.rows(), stores.states(SYMBOLS)) == found
-
-
-def test_a_redis_that_has_everything_is_left_alone(stores: Stores) -> None:
-    """Also one that Postgres is behind."""
-    first, second = runs(ticks(SYMBOLS, 200), (100,))
-    both(stores, [first, second])
-    before = stores.rows()
-    seen: list[Done] = []
-    stores.rebuild().refill(SOURCE, TOPIC, seen.append)
-    assert (seen[-1].looked_at, seen[-1].written) == (len(SYMBOLS), 0)
-    assert stores.rows() == before
-    stores.delete(watermark_key(TOPIC_ID, 0), *[f"tw:filled:{{{watermark_key(TOPIC_ID, 0)}}}"])
-    stores.rebuild().fill(SOURCE, TOPIC, quiet)
-    assert stores.rows() == before
-
-
 def test_single_entities_that_were_lost(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     """They come back as they are at Redis' watermark or later, never earlier."""
     first, second, third = runs(ticks(SYMBOLS, 300), (100, 200))
@@ -364,25 +171,6 @@ def test_single_entities_that_were_lost(stores: Stores, monkeypatch: pytest.Monk
     offline.materialize(third, GO_ON)
     stores.rebuild().refill(SOURCE, TOPIC, quiet)
     online.materialize(third, GO_ON)
-    found = stores.rows(), stores.states(SYMBOLS)
-    empty(stores.redis_url, stores.postgres)
-    both(stores, [first, second, third])
-    assert (stores.rows(), stores.states(SYMBOLS)) == found
-
-
-def test_a_live_worker_finds_redis_emptied(stores: Stores) -> None:
-    first, second, third = runs(ticks(SYMBOLS, 300), (100, 200))
-    both(stores, [first])
-    online, offline = stores.online(), stores.offline()
-    online.materialize(second, GO_ON)
-    stores.flush()
-    stores.rebuild().fill(SOURCE, TOPIC, quiet)
-    with pytest.raises(StoreWentBack):  # Postgres is behind: it starts again, from there
-        online.materialize(third, GO_ON)
-    online = stores.online()
-    for run in (second, third):
-        online.materialize(run, GO_ON)
-        offline.materialize(run, GO_ON)
     found = stores.rows(), stores.states(SYMBOLS)
     empty(stores.redis_url, stores.postgres)
     both(stores, [first, second, third])
