@@ -61,22 +61,26 @@ def redis_dump(url: str) -> dict[bytes, bytes]:
         return {key: client.get(key) for key in keys}
 
 
-def postgres_dump(url: str) -> list[Any]:
+def query(url: str, statement: str) -> list[tuple[Any, ...]]:
+    """What a database answers, over a connection of its own."""
     connection = psycopg2.connect(url)
     try:
         with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT entity, event_time, sequence, tick_time, seq, op, array_send(fields)::text,"
-                ' array_send(features)::text, status::text, known_at, partition, "offset", index'
-                " FROM tickwell.feature_rows ORDER BY 1, 2, 3"
-            )
-            rows = cursor.fetchall()
-            cursor.execute(
-                'SELECT "offset", index, reason FROM tickwell.rejected_ticks ORDER BY 1, 2'
-            )
-            return [rows, cursor.fetchall()]
+            cursor.execute(statement)
+            return cursor.fetchall()
     finally:
         connection.close()
+
+
+def postgres_dump(url: str) -> list[Any]:
+    rows = query(
+        url,
+        "SELECT entity, event_time, sequence, tick_time, seq, op, array_send(fields)::text,"
+        ' array_send(features)::text, status::text, known_at, partition, "offset", index'
+        " FROM tickwell.feature_rows ORDER BY 1, 2, 3",
+    )
+    rejected = 'SELECT "offset", index, reason FROM tickwell.rejected_ticks ORDER BY 1, 2'
+    return [rows, query(url, rejected)]
 
 
 def empty(redis_url: str, postgres_url: str) -> None:

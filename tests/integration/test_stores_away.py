@@ -14,7 +14,6 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import psycopg2
 import pytest
 import redis
 
@@ -24,7 +23,7 @@ from pipelines.online import OnlineSink
 from pipelines.topics import Topic
 from registry.keys import row_key
 from registry.row import unpack
-from tests.integration.sinks import BEGIN, GO_ON, Opened, postgres_dump, ticks, worker
+from tests.integration.sinks import BEGIN, GO_ON, Opened, postgres_dump, query, ticks, worker
 from tests.logs import TOPIC_ID, runs
 from tests.unit.test_windows import PROGRAM, SCHEMA, SOURCE
 
@@ -98,16 +97,12 @@ def test_a_worker_stopped_in_the_middle_blocks_nobody(
 
 def copying_states(url: str) -> list[str]:
     """The states of the sessions whose last statement is a copy."""
-    connection = psycopg2.connect(url)
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT state FROM pg_stat_activity WHERE datname = current_database()"
-                " AND query LIKE 'COPY tickwell.feature_rows %'"
-            )
-            return [state for (state,) in cursor.fetchall()]
-    finally:
-        connection.close()
+    states = query(
+        url,
+        "SELECT state FROM pg_stat_activity WHERE datname = current_database()"
+        " AND query LIKE 'COPY tickwell.feature_rows %'",
+    )
+    return [state for (state,) in states]
 
 
 @contextmanager
