@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Event, Lock, RLock, Thread
 from typing import Literal
 
@@ -28,6 +29,9 @@ START_SECONDS = 120.0
 
 CHILDREN_SECONDS = 10.0
 """A backend whose postmaster is gone ends after its statement."""
+
+OUR_ERROR = " ERROR pipelines."
+"""Libraries log errors that end nothing."""
 
 State = Literal["running", "down", "paused"]
 
@@ -169,11 +173,19 @@ class Processes:
                 try:
                     code = kept.process.exit_code()
                     if code is not None and kept.state == "running" and name in self._kept:
-                        self.ended[f"{name} with {code}"] += 1
-                        self._say(f"{name} ended with {code} and starts again")
+                        why = _last_error(kept.process.spec.log)
+                        self.ended[f"{name} with {code}: {why}"] += 1
+                        self._say(f"{name} ended with {code} and starts again: {why}")
                         self._start_again(kept)
                 finally:
                     kept.lock.release()
+
+
+def _last_error(log: Path) -> str:
+    """The last error of ours in a log, without its time: why its process ended."""
+    lines = reversed(log.read_text("utf-8", errors="replace").splitlines())
+    found = (line.partition(OUR_ERROR)[2] for line in lines if OUR_ERROR in line)
+    return next(found, "its log has no error")
 
 
 def _family(pid: int | None) -> list[int]:
