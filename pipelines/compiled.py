@@ -5,14 +5,14 @@ also holds what the function calls and the constants that it names, from whateve
 update of one of them numba would go on with the old code, and live would differ from a replay. So
 the code is kept in a directory named by a digest of everything that it can be made of:
 
-    <root>/tickwell-<digest>/kernel.advance-88.py311.1.nbc
+    <root>/tickwell-<digest>/kernel.advance-pipelines.kernel-88.py311.1.nbc
 
 Another digest is another directory, so neither a process that runs an older version at the same
 time nor one that is killed while it writes can give its code to another. The root is the first
 of these that has the directory, or can be written:
 
 1. what NUMBA_CACHE_DIR names,
-2. `__pycache__` beside the sources,
+2. `__pycache__` of the package `pipelines`,
 3. the user's cache directory.
 
 Where none can be written, as in a container with a read-only file system and nothing shipped, the
@@ -40,11 +40,15 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLoca
 from numba.core.dispatcher import Dispatcher
 from numba.misc.appdirs import AppDirs
 
+import pipelines
 import registry
 
 logger = logging.getLogger(__name__)
 SETTINGS: Any = config
 Function = TypeVar("Function", bound=Callable[..., object])
+
+PACKAGE = Path(pipelines.__path__[0])
+"""The folder whose modules, at any depth, have compiled functions."""
 
 PREFIX = "tickwell-"
 KEPT = 8
@@ -75,10 +79,10 @@ def compiled(*signatures: str, **options: Any) -> Callable[[Function], Dispatche
 
 def warm_up() -> None:
     """Compile all that has signatures, or see that it is there: the next start only loads it."""
-    folder = Path(__file__).parent
-    for source in sorted(folder.glob("*.py")):
+    for source in sorted(PACKAGE.rglob("*.py")):
         if f"from {__name__} import" in source.read_text("utf-8"):
-            import_module(f"{__package__}.{source.stem}")
+            inside = source.relative_to(PACKAGE.parent).with_suffix("")
+            import_module(".".join(inside.parts))
 
 
 @cache
@@ -90,7 +94,7 @@ def digest() -> str:
     found = hashlib.sha256()
     versions = (sys.version, numba.__version__, version("llvmlite"), np.__version__)
     found.update(repr(versions).encode())
-    for package in (Path(__file__).parent, *map(Path, registry.__path__)):
+    for package in (PACKAGE, *map(Path, registry.__path__)):
         for source in sorted(package.rglob("*.py")):
             content = source.read_bytes()
             found.update(f"{source.relative_to(package.parent)} {len(content)}\n".encode())
@@ -116,7 +120,7 @@ def directory() -> Path | None:
 
 def _roots() -> list[Path]:
     roots = [Path(SETTINGS.CACHE_DIR)] if SETTINGS.CACHE_DIR else []
-    roots.append(Path(__file__).parent / "__pycache__")
+    roots.append(PACKAGE / "__pycache__")
     users: Any = AppDirs("tickwell", False)  # type: ignore[no-untyped-call]
     if Path(users.user_cache_dir).is_absolute():  # it begins with "~" where there is no home
         roots.append(Path(users.user_cache_dir))
@@ -164,7 +168,8 @@ class _Locator(_CacheLocator):
     """Tells numba the directory; whether it can be written is known."""
 
     def __init__(self, function: Any) -> None:
-        self._line = function.__code__.co_firstlineno
+        # numba names a file by the module's last word alone: two folders may have a `kernel`
+        self._disambiguator = f"{function.__module__}-{function.__code__.co_firstlineno}"
 
     @classmethod
     def from_function(cls, py_func: Any, py_file: str) -> _Locator:
@@ -177,7 +182,7 @@ class _Locator(_CacheLocator):
         return digest()
 
     def get_disambiguator(self) -> str:
-        return str(self._line)
+        return self._disambiguator
 
 
 class _Implementation(CompileResultCacheImpl):

@@ -144,14 +144,45 @@ def test_old_directories_do_not_pile_up(installed: Path) -> None:
 
 
 def test_one_start_compiles_for_all(installed: Path) -> None:
-    """Every module with compiled functions, whichever it is."""
-    extra = installed / "pipelines/extra.py"
-    extra.write_text(
+    """Every module with compiled functions, in whichever folder, and two of one name apart."""
+    twice = (
         "from pipelines.compiled import compiled\n\n\n"
-        '@compiled("float64(float64)")\ndef twice(x):\n    return 2.0 * x\n'
+        '@compiled("float64(float64)")\ndef scaled(x):\n    return {factor} * x\n'
     )
+    for folder, factor in (("", 2.0), ("room/", 3.0), ("room/deeper/", 5.0)):
+        (installed / "pipelines" / folder).mkdir(exist_ok=True)
+        (installed / "pipelines" / folder / "__init__.py").touch()
+        (installed / "pipelines" / folder / "extra.py").write_text(twice.format(factor=factor))
     warm_up = "from pipelines.compiled import warm_up; warm_up()"
     subprocess.run([sys.executable, "-c", warm_up], cwd=installed, check=True)
-    kept = {path.name.split("-")[0] for path in installed.rglob("*.nbi")}
-    assert {"kernel.advance", "log.log", "extra.twice"} <= kept
+    kept = [path.name.split("-")[0] for path in installed.rglob("*.nbi")]
+    assert {"kernel.advance", "log.log"} <= set(kept)
+    assert kept.count("extra.scaled") == 3
     assert result(start(installed))[1] == "1 0"
+    products = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from pipelines import extra as a\n"
+            "from pipelines.room import extra as b\n"
+            "from pipelines.room.deeper import extra as c\n"
+            "print(a.scaled(1.0), b.scaled(1.0), c.scaled(1.0))\n"
+            "print(sum(sum(m.scaled.stats.cache_hits.values()) for m in (a, b, c)))",
+        ],
+        cwd=installed,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert products.stdout.split() == ["2.0", "3.0", "5.0", "3"]
+
+
+def test_a_change_in_a_subfolder_is_not_missed(installed: Path) -> None:
+    """The digest is of every source, however deep: an old kernel must not survive an edit."""
+    constant = installed / "pipelines/room/deeper/constant.py"
+    constant.parent.mkdir(parents=True)
+    constant.write_text("ALPHA = 1.0\n")
+    before = result(start(installed))
+    assert result(start(installed))[1] == "1 0"
+    change(constant, "1.0", "2.0")
+    assert result(start(installed)) == (before[0], "0 1")
