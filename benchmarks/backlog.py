@@ -20,7 +20,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from benchmarks.results import Failed
 from benchmarks.services import Services
-from pipelines.topics import Topic, ensure_topics
+from pipelines.kafka.topics import Topic, ensure_topics
 from tickwell.settings import Settings
 
 Prices = Literal["rounded", "full"]

@@ -22,7 +22,7 @@ from benchmarks.processes import Child, processor_seconds, resident_mb, running,
 from benchmarks.results import Failed, Run
 from benchmarks.services import Services, environment
 from benchmarks.workers import await_shares, start_worker
-from pipelines.topics import Topic
+from pipelines.kafka.topics import Topic
 from tickwell.embedded.ports import HOST, connect, keep_port
 from tickwell.settings import Settings
 

@@ -26,7 +26,7 @@ from benchmarks.results import Failed, Run
 from benchmarks.services import Services, environment, execute
 from benchmarks.timing import span
 from benchmarks.workers import check_counted, offline_done, worker
-from pipelines.copy_rows import CHUNK_BYTES
+from pipelines.stores.postgres.row_copy import CHUNK_BYTES
 
 LIMIT_SECONDS = 300.0
 READABLE = 'CREATE INDEX ON tickwell.feature_rows (partition, "offset")'

@@ -17,8 +17,8 @@ from tickwell.embedded.broker import broker, choose
 from tickwell.embedded.postgres import postgres
 from tickwell.embedded.valkey import valkey
 from tickwell.migrate import migrate
-from tickwell.process import Process, Spec
 from tickwell.settings import Settings
+from tickwell.up.process import Process, Spec
 
 
 @dataclass

@@ -24,7 +24,7 @@ from benchmarks.processes import Child, running
 from benchmarks.results import Failed, Run
 from benchmarks.services import Services
 from benchmarks.workers import await_shares, start_worker, watermarks
-from pipelines.topics import Topic
+from pipelines.kafka.topics import Topic
 from tickwell.embedded.ports import HOST, keep_port
 from tickwell.settings import Settings
 

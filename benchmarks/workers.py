@@ -14,9 +14,9 @@ from benchmarks.processes import Child, running, start
 from benchmarks.results import Failed
 from benchmarks.services import Services, environment
 from benchmarks.timing import Done
-from pipelines.topics import Topic
-from registry.heartbeat import Heartbeat
-from registry.keys import watermark_key, worker_key
+from pipelines.kafka.topics import Topic
+from registry.formats.heartbeat import Heartbeat
+from registry.formats.redis_keys import watermark_key, worker_key
 from tickwell.settings import Settings
 
 HEARTBEAT_SECONDS = 5.0

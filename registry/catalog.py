@@ -11,18 +11,18 @@ from sqlalchemy import Connection, Engine, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import ProgrammingError
 
-from registry.definitions import Catalog, FeatureVersion, RowSchema, Source
-from registry.errors import DefinitionError, NewerRegistry, RegistryEmpty, VersionChanged
-from registry.features_file import Definitions
-from registry.models import (
+from registry.consistency import check, check_rejected_topic
+from registry.database.tables import (
     active_versions,
     audit,
     feature_versions,
     row_schemas,
     sources,
 )
-from registry.rules import check, check_rejected_topic
-from registry.views import create_views
+from registry.database.views import create_views
+from registry.definitions import Catalog, FeatureVersion, RowSchema, Source
+from registry.errors import DefinitionError, NewerRegistry, RegistryEmpty, VersionChanged
+from registry.features_file import Definitions
 
 LOCK = 7_242_019_003
 MOST_FEATURES = 1_000

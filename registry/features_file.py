@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from registry import rules
+from registry import consistency as rules
 from registry.definitions import FeatureVersion, Field, Source, TimeUnit
 from registry.errors import DefinitionError
-from registry.program import compile_expression
+from registry.language.program import compile_expression
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 """At most 63 characters: Postgres cuts off longer names of views and columns."""

@@ -19,13 +19,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from registry.status import Status
-from serving.answers import Moment, Reader
-from serving.errors import NotReady, Problem, TooLarge
+from registry.formats.status import Status
+from serving.api.problems import NotReady, Problem, TooLarge
+from serving.api.requests import MAX_BODY_BYTES, BatchRequest, OnlineRequest, parse
+from serving.features.reader import Moment, Reader
 from serving.metrics import Metrics
-from serving.reads import Rows
-from serving.requests import MAX_BODY_BYTES, BatchRequest, OnlineRequest, parse
-from serving.watch import Watch
+from serving.stores.warm import Rows
+from serving.watch.watch import Watch
 
 logger = logging.getLogger(__name__)
 

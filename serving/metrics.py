@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from serving.answers import Answer
-from serving.watch import Watch
+from serving.features.reader import Answer
+from serving.watch.watch import Watch
 
 
 class Metrics:

@@ -19,10 +19,10 @@ import pytest
 import redis
 from hypothesis import HealthCheck, settings
 
-from registry import migrations
-from registry.database import connect
-from tests import containers
-from tickwell.process import Process, Spec
+from registry.database import migrations
+from registry.database.engine import connect
+from tests.support import containers
+from tickwell.up.process import Process, Spec
 
 settings.register_profile(
     "tickwell", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -15,8 +15,8 @@ from typing import Any
 
 import msgspec
 
-from pipelines.produce import Tick, TickProducer
-from pipelines.topics import describe
+from pipelines.kafka.producer import Tick, TickProducer
+from pipelines.kafka.topics import describe
 
 SYMBOLS = {
     "AAPL": "AAPL",

@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 
 from sqlalchemy.exc import DBAPIError
 
-from pipelines.compiled import warm_up
-from pipelines.topics import ensure_topics
-from registry import catalog, migrations
-from registry.database import connect
+from pipelines.kafka.topics import ensure_topics
+from pipelines.runtime.machine_code import warm_up
+from registry import catalog
+from registry.database import migrations
+from registry.database.engine import connect
+from registry.database.month_partitions import attach_ahead
 from registry.definitions import Catalog
 from registry.features_file import read
-from registry.partitions import attach_ahead
 from tickwell.errors import TickwellError, one_line
 from tickwell.settings import Settings
 

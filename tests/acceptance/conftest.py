@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.pipeline import Pipeline, pipeline
+from tests.support.pipeline import Pipeline, pipeline
 from tickwell.embedded.postgres import postgres
 from tickwell.embedded.valkey import valkey
-from tickwell.process import Process, Spec
+from tickwell.up.process import Process, Spec
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import pytest
 from aiokafka.partitioner import DefaultPartitioner
 from confluent_kafka import KafkaException
 
-from pipelines.reasons import REASONS
-from tests.acceptance.checks import assert_stores_match, expected
-from tests.acceptance.pipeline import Pipeline, wait_for
+from pipelines.ticks.rejection_reasons import REASONS
+from tests.support.checks import assert_stores_match, expected
+from tests.support.pipeline import Pipeline, wait_for
 
 
 def tick(**changes: Any) -> bytes:

@@ -14,13 +14,13 @@ from typing import Any
 import psycopg2
 import pytest
 
-from pipelines.topics import ensure_topics
-from tests.acceptance.pipeline import Pipeline, wait_for
+from pipelines.kafka.topics import ensure_topics
 from tests.checker.__main__ import main
 from tests.checker.check import Run, check
 from tests.checker.findings import Findings
 from tests.checker.packed import members_key, read_row, row_key, state_key, watermark_key
 from tests.checker.topics import Kafka, Message
+from tests.support.pipeline import Pipeline, wait_for
 
 SYMBOLS = ("A", "B", "Ü")
 TABLES = (

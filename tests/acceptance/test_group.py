@@ -8,8 +8,8 @@ import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from tests.acceptance.checks import assert_no_difference
-from tests.acceptance.pipeline import PATIENCE, Pipeline, wait_for
+from tests.support.checks import assert_no_difference
+from tests.support.pipeline import PATIENCE, Pipeline, wait_for
 from tickwell.embedded.broker import choose
 
 

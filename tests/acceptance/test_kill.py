@@ -11,11 +11,11 @@ from typing import Any
 import psycopg2
 import pytest
 
-from registry.keys import row_key
-from registry.row import unpack
-from tests.acceptance.checks import assert_no_difference
-from tests.acceptance.load import load, progress, reader
-from tests.acceptance.pipeline import PATIENCE, Pipeline, wait_for
+from registry.formats.redis_keys import row_key
+from registry.formats.row import unpack
+from tests.support.checks import assert_no_difference
+from tests.support.load import load, progress, reader
+from tests.support.pipeline import PATIENCE, Pipeline, wait_for
 
 ROUNDS = {"kill": 8, "stop": 4}
 
@@ -162,7 +162,7 @@ def test_killed_before_and_after_an_ack(running: Pipeline) -> None:
 
 HELD_BY_A_TASK = """
 import asyncio
-from pipelines.worker import _Worker
+from pipelines.live.worker import _Worker
 from tickwell.cli import main
 
 start = _Worker._start

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.acceptance.checks import (
+from tests.oracle.features import Expected
+from tests.support.checks import (
     SPECS,
     assert_no_difference,
     assert_stores_match,
     expected,
 )
-from tests.acceptance.pipeline import Pipeline
-from tests.logs import NOW_MS, messages
-from tests.oracle.features import Expected
+from tests.support.logs import NOW_MS, messages
+from tests.support.pipeline import Pipeline
 
 Messages = list[tuple[bytes | None, bytes | None]]
 EXAMPLES = 40

@@ -16,14 +16,14 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from registry import migrations
-from registry.database import connect
-from registry.heartbeat import Heartbeat
-from registry.keys import worker_key
-from tests.acceptance.checks import assert_no_difference
-from tests.acceptance.pipeline import PATIENCE, Pipeline, pipeline, wait_for
+from registry.database import migrations
+from registry.database.engine import connect
+from registry.formats.heartbeat import Heartbeat
+from registry.formats.redis_keys import worker_key
+from tests.support.checks import assert_no_difference
+from tests.support.pipeline import PATIENCE, Pipeline, pipeline, wait_for
 from tickwell.embedded.ports import keep_port
-from tickwell.process import Process
+from tickwell.up.process import Process
 
 SINKS = ("online", "offline")
 COMMIT_SECONDS = 1.5

@@ -13,7 +13,7 @@ import msgspec
 import psycopg2
 import pytest
 
-from tests.acceptance.pipeline import Pipeline
+from tests.support.pipeline import Pipeline
 from tickwell.migrate import migrate
 
 

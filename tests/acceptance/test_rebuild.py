@@ -14,13 +14,13 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from pipelines.topics import Topic
-from registry.keys import watermark_key
-from tests.acceptance.checks import assert_no_difference, assert_stores_match, expected
-from tests.acceptance.load import SYMBOLS, load, progress, reader
-from tests.acceptance.pipeline import Pipeline, wait_for
+from pipelines.kafka.topics import Topic
+from registry.formats.redis_keys import watermark_key
 from tests.acceptance.test_outage import get
 from tests.oracle.messages import Record
+from tests.support.checks import assert_no_difference, assert_stores_match, expected
+from tests.support.load import SYMBOLS, load, progress, reader
+from tests.support.pipeline import Pipeline, wait_for
 from tickwell.embedded.ports import keep_port
 
 ENTITIES = 20_000

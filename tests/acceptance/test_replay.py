@@ -11,10 +11,10 @@ import msgspec
 import psutil
 import pytest
 
-from registry.heartbeat import Heartbeat, PartitionLag
-from registry.keys import WORKERS_KEY, worker_key
-from tests.acceptance.pipeline import Pipeline, wait_for
+from registry.formats.heartbeat import Heartbeat, PartitionLag
+from registry.formats.redis_keys import WORKERS_KEY, worker_key
 from tests.acceptance.test_parity import ticks
+from tests.support.pipeline import Pipeline, wait_for
 
 
 @pytest.mark.timeout(300)

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.checks import assert_stores_match, expected
-from tests.acceptance.pipeline import Pipeline, pipeline, wait_for
 from tests.conftest import embedded
+from tests.support.checks import assert_stores_match, expected
+from tests.support.pipeline import Pipeline, pipeline, wait_for
 from tickwell.embedded.broker import broker
-from tickwell.supervisor import JOINS_TANSU
+from tickwell.up.supervisor import JOINS_TANSU
 
 
 @pytest.fixture

@@ -15,12 +15,12 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from pipelines.errors import PipelineError
-from pipelines.incarnations import FRESH_SECONDS
-from pipelines.topics import ensure_topics
-from registry.keys import row_key
-from registry.row import unpack
-from tests.acceptance.checks import assert_no_difference
-from tests.acceptance.pipeline import Pipeline, wait_for
+from pipelines.kafka.topic_identity import FRESH_SECONDS
+from pipelines.kafka.topics import ensure_topics
+from registry.formats.redis_keys import row_key
+from registry.formats.row import unpack
+from tests.support.checks import assert_no_difference
+from tests.support.pipeline import Pipeline, wait_for
 
 
 def ticks(first: int, n: int) -> list[tuple[bytes, bytes]]:

@@ -23,11 +23,11 @@ import pytest
 from confluent_kafka import Producer
 from rich.console import Console
 
-from tests.acceptance.pipeline import wait_for
-from tickwell import state
+from tests.support.pipeline import wait_for
 from tickwell.demo import PORTFOLIOS, SYMBOLS
 from tickwell.embedded.ports import keep_port
-from tickwell.live import LiveView
+from tickwell.up import state
+from tickwell.up.live_view import LiveView
 
 pytestmark = pytest.mark.timeout(300)
 PROCESSES = {
@@ -240,7 +240,7 @@ def test_killed_with_its_reaper_the_next_one_ends_what_is_left(up: Up) -> None:
     up.start()
     left = {process["name"]: process["pid"] for process in up.processes().values()}
     supervisor = psutil.Process(up.supervisor())
-    reaper = [child for child in supervisor.children() if "tickwell.reaper" in child.cmdline()]
+    reaper = [child for child in supervisor.children() if "tickwell.up.reaper" in child.cmdline()]
     for process in (*reaper, supervisor):
         process.kill()
     up.start()

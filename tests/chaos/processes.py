@@ -20,8 +20,8 @@ from typing import Literal
 import psutil
 
 from tickwell.errors import ServiceFailed
-from tickwell.process import Process, Spec
-from tickwell.reaper import Reaper
+from tickwell.up.process import Process, Spec
+from tickwell.up.reaper import Reaper
 
 AGAIN_SECONDS = 0.5
 START_SECONDS = 120.0

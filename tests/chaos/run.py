@@ -33,8 +33,8 @@ from tickwell.embedded.ports import connect, keep_port
 from tickwell.embedded.postgres import postgres
 from tickwell.embedded.valkey import valkey
 from tickwell.migrate import migrate
-from tickwell.process import Spec
 from tickwell.settings import Settings
+from tickwell.up.process import Spec
 
 SOURCES = ("price", "volume", "position")
 PARTITIONS = 4

@@ -10,16 +10,17 @@ import pytest
 from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
-from pipelines import online, snapshot
+from pipelines.rebuild import snapshot
+from pipelines.stores.redis import online_sink as online
 from registry import catalog
-from registry.database import connect
+from registry.database.engine import connect
 from registry.definitions import Catalog
 from registry.features_file import read
 from serving.app import ServerOptions, create_app
-from tests.acceptance.pipeline import Pipeline, pipeline
-from tests.integration.rebuilds import Stores
-from tests.integration.served import beat
-from tests.integration.sinks import Opened, closing
+from tests.support.pipeline import Pipeline, pipeline
+from tests.support.rebuilds import Stores
+from tests.support.served import beat
+from tests.support.sinks import Opened, closing
 
 
 @pytest.fixture

@@ -12,12 +12,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, text
 
-from registry import catalog, migrations
+from registry import catalog
+from registry.database import migrations
+from registry.database.month_partitions import attach_ahead
+from registry.database.tables import metadata
 from registry.errors import DefinitionError, RegistryEmpty, VersionChanged
 from registry.features_file import read
-from registry.models import metadata
-from registry.partitions import attach_ahead
-from tests.unit.test_registry import changed
+from tests.unit.registry.test_registry import changed
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
@@ -47,7 +48,8 @@ def test_two_processes_migrate_at_once(engine: Engine) -> None:
         connection.execute(text("DROP SCHEMA features CASCADE"))
     url = engine.url.render_as_string(hide_password=False)
     code = (
-        "import sys; from registry.database import connect; from registry import migrations;"
+        "import sys; from registry.database import migrations;"
+        "from registry.database.engine import connect;"
         "migrations.upgrade(connect(sys.argv[1]))"
     )
     processes = [subprocess.Popen([sys.executable, "-c", code, url]) for _ in range(3)]

@@ -14,15 +14,15 @@ import pytest
 import redis
 
 from pipelines.errors import StoreUnavailable
-from pipelines.heartbeats import Heartbeats
-from pipelines.online import OnlineSink
-from pipelines.topics import Topic
-from registry.keys import WORKERS_KEY, row_key
-from registry.row import unpack
-from tests.cluster import Cluster, cluster
-from tests.integration.sinks import BEGIN, GO_ON, Opened, ticks, worker
-from tests.logs import TOPIC_ID, runs
-from tests.unit.test_windows import SOURCE
+from pipelines.kafka.topics import Topic
+from pipelines.live.heartbeats import Heartbeats
+from pipelines.stores.redis.online_sink import OnlineSink
+from registry.formats.redis_keys import WORKERS_KEY, row_key
+from registry.formats.row import unpack
+from tests.support.cluster import Cluster, cluster
+from tests.support.logs import TOPIC_ID, runs
+from tests.support.sinks import BEGIN, GO_ON, Opened, ticks, worker
+from tests.unit.pipelines.compute.test_window_table import SOURCE
 
 NOBODY = "redis://127.0.0.1:1/0"
 SYMBOLS = [f"S{number}" for number in range(20)]

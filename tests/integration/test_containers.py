@@ -11,7 +11,7 @@ from threading import Thread
 
 import pytest
 
-from tests import containers
+from tests.support import containers
 from tickwell.embedded.ports import HOST, keep_port
 
 COMPOSE = Path(__file__).parents[2] / "compose/compose.yaml"

@@ -11,21 +11,21 @@ from uuid import UUID
 import psycopg2
 import pytest
 
-from pipelines import offline
-from pipelines.backfill import BackfillSink
-from pipelines.decode import Decoder
+from pipelines.compute.window_table import WindowTable
 from pipelines.errors import PartitionHeld, TopicRecreated
-from pipelines.offline import OfflineSink
-from pipelines.progress import Progress, ReplayProgress
-from pipelines.runs import Batch, Run
-from pipelines.topics import Topic
-from pipelines.windows import WindowTable
+from pipelines.kafka.run import Batch, Run
+from pipelines.kafka.topics import Topic
+from pipelines.replay.backfill_sink import BackfillSink
+from pipelines.replay.progress import Progress, ReplayProgress
+from pipelines.stores.postgres import offline_sink as offline
+from pipelines.stores.postgres.offline_sink import OfflineSink
+from pipelines.ticks.decoder import Decoder
 from registry import catalog
-from registry.database import connect
+from registry.database.engine import connect
 from registry.features_file import read
-from tests.integration.sinks import GO_ON, postgres_dump, ticks, worker
-from tests.logs import TOPIC_ID, runs
-from tests.unit.test_windows import PROGRAM, SCHEMA, SOURCE
+from tests.support.logs import TOPIC_ID, runs
+from tests.support.sinks import GO_ON, postgres_dump, ticks, worker
+from tests.unit.pipelines.compute.test_window_table import PROGRAM, SCHEMA, SOURCE
 
 OLD = Topic("ticks.price", TOPIC_ID, 2)
 NEW = Topic("ticks.price", bytes(16), 2)

@@ -10,23 +10,24 @@ import msgspec
 import pytest
 import redis
 
-from pipelines import online, row_states
 from pipelines.errors import SchemaBehind, StatesLost, StoreWentBack
-from pipelines.filling import Filling
-from pipelines.materializer import Materializer
-from pipelines.offline import OfflineSink
-from pipelines.online import OnlineSink
+from pipelines.live.materializer import Materializer
+from pipelines.stores.postgres import states_from_rows as row_states
+from pipelines.stores.postgres.offline_sink import OfflineSink
+from pipelines.stores.redis import online_sink as online
+from pipelines.stores.redis.fill_marks import Filling
+from pipelines.stores.redis.online_sink import OnlineSink
 from registry import catalog
-from registry.database import connect
+from registry.database.engine import connect
 from registry.definitions import Catalog, FeatureVersion
 from registry.features_file import read
-from registry.keys import row_key, state_key, watermark_key
-from registry.program import compile_program
-from registry.row import unpack
-from tests.integration.sinks import GO_ON, postgres_dump, redis_dump, ticks, worker
+from registry.formats.redis_keys import row_key, state_key, watermark_key
+from registry.formats.row import unpack
+from registry.language.program import compile_program
 from tests.integration.test_rebuild import HISTORY, TOPIC, Stores, quiet
-from tests.logs import TOPIC_ID, runs
-from tests.unit.test_windows import SCHEMA, SOURCE
+from tests.support.logs import TOPIC_ID, runs
+from tests.support.sinks import GO_ON, postgres_dump, redis_dump, ticks, worker
+from tests.unit.pipelines.compute.test_window_table import SCHEMA, SOURCE
 
 SYMBOLS = ["A", "B", "C"]
 

@@ -12,15 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from pipelines.compute.entity_state import EntityState
 from pipelines.errors import StateOfOtherFields
-from pipelines.online import OnlineSink
-from pipelines.packing import STATE_HEADER
-from pipelines.state import EntityState
+from pipelines.stores.redis.online_sink import OnlineSink
+from pipelines.stores.redis.state_bytes import STATE_HEADER
 from registry.definitions import Field
-from registry.keys import state_key
-from tests.integration.sinks import BEGIN, GO_ON, Opened, ticks, worker
-from tests.logs import runs
-from tests.unit.test_windows import SOURCE
+from registry.formats.redis_keys import state_key
+from tests.support.logs import runs
+from tests.support.sinks import BEGIN, GO_ON, Opened, ticks, worker
+from tests.unit.pipelines.compute.test_window_table import SOURCE
 
 TICK_BYTES = 40
 HISTORIES = st.sampled_from([64, 65, 99, 100, 128, 257, 1024])

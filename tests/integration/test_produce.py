@@ -24,14 +24,14 @@ from confluent_kafka.admin import AdminClient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.decode import Decoder
-from pipelines.entities import name_of
+from pipelines.compute.entity_slots import name_of
 from pipelines.errors import PipelineError
-from pipelines.tick_files import BadFile, BadRow, ColumnMissing, count_rows, read_ticks
+from pipelines.produce.tick_files import BadFile, BadRow, ColumnMissing, count_rows, read_ticks
+from pipelines.ticks.decoder import Decoder
 from registry.definitions import Source
 from registry.features_file import read
-from tests.acceptance.pipeline import Pipeline, pipeline, wait_for
-from tests.unit.test_decode import run_of
+from tests.support.pipeline import Pipeline, pipeline, wait_for
+from tests.unit.pipelines.ticks.test_decoder import run_of
 
 PRICE, VOLUME, POSITION = read().sources
 
@@ -331,7 +331,7 @@ PEAK_OF_READING = """
 import re, sys
 from itertools import islice
 from pathlib import Path
-from pipelines.tick_files import read_ticks
+from pipelines.produce.tick_files import read_ticks
 from registry.features_file import read
 for _ in islice(read_ticks(Path(sys.argv[1]), read().sources[0], {}), 5_000):
     pass

@@ -12,26 +12,27 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines import rebuild as module
-from pipelines import snapshot
-from pipelines.backfill import BackfillSink
-from pipelines.decode import Decoder
+from pipelines.compute.window_table import WindowTable
 from pipelines.errors import PartitionsChanged
-from pipelines.materializer import Materializer
-from pipelines.offline import OfflineSink
-from pipelines.online import OnlineSink
-from pipelines.progress import Progress, ReplayProgress
-from pipelines.rebuild import Done, PostgresBehind, Rebuild
-from pipelines.topics import Topic
-from pipelines.windows import WindowTable
+from pipelines.kafka.topics import Topic
+from pipelines.live.materializer import Materializer
+from pipelines.rebuild import rebuild as module
+from pipelines.rebuild import snapshot
+from pipelines.rebuild.rebuild import Done, PostgresBehind, Rebuild
+from pipelines.replay.backfill_sink import BackfillSink
+from pipelines.replay.progress import Progress, ReplayProgress
+from pipelines.stores.postgres.offline_sink import OfflineSink
+from pipelines.stores.redis.online_sink import OnlineSink
+from pipelines.ticks.decoder import Decoder
 from registry import catalog
-from registry.database import connect
+from registry.database.engine import connect
 from registry.definitions import FeatureVersion
 from registry.features_file import read
-from registry.keys import entity_id, row_key, watermark_key
-from registry.program import compile_program
-from registry.row import Origin, unpack
-from tests.integration.rebuilds import (
+from registry.formats.redis_keys import entity_id, row_key, watermark_key
+from registry.formats.row import Origin, unpack
+from registry.language.program import compile_program
+from tests.support.logs import TOPIC_ID, logs, runs
+from tests.support.rebuilds import (
     HISTORY,
     OTHER,
     SYMBOLS,
@@ -41,9 +42,8 @@ from tests.integration.rebuilds import (
     in_partition,
     quiet,
 )
-from tests.integration.sinks import GO_ON, empty, ticks
-from tests.logs import TOPIC_ID, logs, runs
-from tests.unit.test_windows import PROGRAM, SCHEMA, SOURCE
+from tests.support.sinks import GO_ON, empty, ticks
+from tests.unit.pipelines.compute.test_window_table import PROGRAM, SCHEMA, SOURCE
 
 
 @settings(max_examples=30, suppress_health_check=list(HealthCheck))

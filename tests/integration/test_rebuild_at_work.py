@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from pipelines.errors import StoreWentBack
-from pipelines.filling import Filling, RedisEmptied
-from pipelines.online import OnlineSink
-from pipelines.rebuild import Done
-from registry.keys import watermark_key
-from tests.integration.rebuilds import (
+from pipelines.rebuild.rebuild import Done
+from pipelines.stores.redis.fill_marks import Filling, RedisEmptied
+from pipelines.stores.redis.online_sink import OnlineSink
+from registry.formats.redis_keys import watermark_key
+from tests.support.logs import TOPIC_ID, runs
+from tests.support.rebuilds import (
     HISTORY,
     SYMBOLS,
     TOPIC,
@@ -19,9 +20,8 @@ from tests.integration.rebuilds import (
     nothing,
     quiet,
 )
-from tests.integration.sinks import GO_ON, empty, ticks
-from tests.logs import TOPIC_ID, runs
-from tests.unit.test_windows import SOURCE
+from tests.support.sinks import GO_ON, empty, ticks
+from tests.unit.pipelines.compute.test_window_table import SOURCE
 
 
 def test_a_worker_that_remembers_what_was_lost(stores: Stores) -> None:

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from registry import catalog, migrations
+from registry import catalog
+from registry.database import migrations
 from registry.errors import DefinitionError, NewerRegistry, RegistryEmpty
 from registry.features_file import read
-from tests.unit.test_registry import SHIPPED, changed
+from tests.unit.registry.test_registry import SHIPPED, changed
 
 OTHER = """
 [[source]]

@@ -19,9 +19,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     NewTopic,
 )
 
-from pipelines import relay
 from pipelines.errors import BrokerUnavailable
-from pipelines.topics import DEFAULT_MESSAGE_BYTES, max_message_bytes
+from pipelines.kafka.topics import DEFAULT_MESSAGE_BYTES, max_message_bytes
+from pipelines.live import rejected_relay as relay
 
 TOPIC_ID = uuid.UUID(int=7)
 SMALL = b"not a tick"

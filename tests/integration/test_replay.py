@@ -11,12 +11,12 @@ from threading import Event
 import pytest
 
 from pipelines.errors import LogBegins, LogCut, RangeMistaken
-from pipelines.jobs import run_ranges
-from pipelines.ranges import Wanted
-from pipelines.replay import Done
-from tests.acceptance.pipeline import Pipeline
+from pipelines.replay.jobs import run_ranges
+from pipelines.replay.ranges import Wanted
+from pipelines.replay.replay import Done
 from tests.acceptance.test_parity import empty_database
-from tests.integration.replays import (
+from tests.support.pipeline import Pipeline
+from tests.support.replays import (
     GO_ON,
     PARTITIONS,
     after,

@@ -13,10 +13,10 @@ from threading import Event
 import pytest
 
 from pipelines.errors import ParityViolation
-from pipelines.ranges import Wanted
-from tests.acceptance.pipeline import Pipeline, wait_for
+from pipelines.replay.ranges import Wanted
 from tests.acceptance.test_parity import empty_database
-from tests.integration.replays import (
+from tests.support.pipeline import Pipeline, wait_for
+from tests.support.replays import (
     GO_ON,
     PARTITIONS,
     after,
@@ -63,7 +63,7 @@ def test_a_stopped_replay_goes_on_where_it_was(running: Pipeline, wanted: Wanted
 KILLED = """
 import pickle, sys
 from threading import Event
-from pipelines.jobs import run_in_jobs, run_ranges
+from pipelines.replay.jobs import run_in_jobs, run_ranges
 
 replay, ranges, jobs = pickle.load(sys.stdin.buffer)
 if jobs == 1:

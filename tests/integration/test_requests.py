@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from registry.definitions import Catalog
-from registry.derived import Derived, Part
-from registry.keys import members_key
-from serving.answers import MAX_MEMBERS
-from serving.errors import TooLarge
-from serving.reads import Rows
-from serving.requests import MAX_BODY_BYTES, MAX_ENTITIES, MAX_FEATURES
-from tests.integration.served import tick
+from registry.formats.redis_keys import members_key
+from registry.language.derived import Derived, Part
+from serving.api.problems import TooLarge
+from serving.api.requests import MAX_BODY_BYTES, MAX_ENTITIES, MAX_FEATURES
+from serving.features.reader import MAX_MEMBERS
+from serving.stores.warm import Rows
+from tests.support.served import tick
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from starlette.testclient import TestClient
 
 from registry import catalog
 from registry.definitions import Catalog
-from registry.keys import CATALOG_KEY, row_key
+from registry.formats.redis_keys import CATALOG_KEY, row_key
 from serving.app import ServerOptions, create_app
-from serving.watch import Watch
-from tests.integration.served import beat, online, tick
+from serving.watch.watch import Watch
+from tests.support.served import beat, online, tick
 
 
 def test_values_versions_times_and_aliases(

@@ -16,17 +16,19 @@ import redis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from pipelines import online
-from pipelines.app import _agent
+from pipelines.compute.entity_state import EntityState
 from pipelines.errors import StoreWentBack, TopicRecreated, WatermarkContended
-from pipelines.offline import OfflineSink
-from pipelines.online import OnlineSink
-from pipelines.packing import STATE_HEADER
-from pipelines.state import EntityState
-from pipelines.topics import Topic
-from registry.keys import row_key, state_key
-from registry.row import pack, unpack
-from tests.integration.sinks import (
+from pipelines.kafka.topics import Topic
+from pipelines.live.faust_app import _agent
+from pipelines.stores.postgres.offline_sink import OfflineSink
+from pipelines.stores.redis import online_sink as online
+from pipelines.stores.redis.online_sink import OnlineSink
+from pipelines.stores.redis.state_bytes import STATE_HEADER
+from registry.formats.redis_keys import row_key, state_key
+from registry.formats.row import pack, unpack
+from tests.oracle.messages import Record
+from tests.support.logs import TOPIC_ID, logs, runs
+from tests.support.sinks import (
     BEGIN,
     GO_ON,
     Opened,
@@ -39,9 +41,7 @@ from tests.integration.sinks import (
     ticks,
     worker,
 )
-from tests.logs import TOPIC_ID, logs, runs
-from tests.oracle.messages import Record
-from tests.unit.test_windows import SOURCE
+from tests.unit.pipelines.compute.test_window_table import SOURCE
 
 BACK, ON, ANEW = "goes to the store's watermark", "goes on", "goes on and has forgotten everything"
 steps = st.lists(

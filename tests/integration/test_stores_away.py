@@ -17,22 +17,23 @@ from typing import Any
 import pytest
 import redis
 
-from pipelines.materializer import Materializer
-from pipelines.offline import OfflineSink
-from pipelines.online import OnlineSink
-from pipelines.topics import Topic
-from registry.keys import row_key
-from registry.row import unpack
-from tests.integration.sinks import BEGIN, GO_ON, Opened, postgres_dump, query, ticks, worker
-from tests.logs import TOPIC_ID, runs
-from tests.unit.test_windows import PROGRAM, SCHEMA, SOURCE
+from pipelines.kafka.topics import Topic
+from pipelines.live.materializer import Materializer
+from pipelines.stores.postgres.offline_sink import OfflineSink
+from pipelines.stores.redis.online_sink import OnlineSink
+from registry.formats.redis_keys import row_key
+from registry.formats.row import unpack
+from tests.support.logs import TOPIC_ID, runs
+from tests.support.sinks import BEGIN, GO_ON, Opened, postgres_dump, query, ticks, worker
+from tests.unit.pipelines.compute.test_window_table import PROGRAM, SCHEMA, SOURCE
 
 STOPPED = """
 import io, os, signal, sys
-from pipelines import copy_rows as module, offline
-from tests.integration.sinks import *
-from tests.logs import runs
-from pipelines.offline import OfflineSink
+from pipelines.stores.postgres import row_copy as module
+from pipelines.stores.postgres import offline_sink as offline
+from tests.support.sinks import *
+from tests.support.logs import runs
+from pipelines.stores.postgres.offline_sink import OfflineSink
 
 def stop():
     print("stopped", flush=True)
@@ -108,7 +109,7 @@ def copying_states(url: str) -> list[str]:
 @contextmanager
 def own_redis(data: Path) -> Iterator[Any]:
     from tickwell.embedded.valkey import valkey
-    from tickwell.process import Process
+    from tickwell.up.process import Process
 
     spec, url = valkey(data / uuid.uuid4().hex, "warm")
     process = Process(spec)

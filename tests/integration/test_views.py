@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from registry import catalog, views
+from registry import catalog
+from registry.database import views
+from registry.database.month_partitions import attach_ahead
 from registry.definitions import Catalog
 from registry.errors import NotOurView, ViewBusy
 from registry.features_file import Definitions, read
-from registry.partitions import attach_ahead
-from tests.unit.test_registry import SHIPPED
+from tests.unit.registry.test_registry import SHIPPED
 
 MORE = """
 [[feature]]

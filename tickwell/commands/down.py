@@ -20,7 +20,7 @@ def down(
     data: Annotated[str | None, typer.Option(help="Data directory; ./data unless set.")] = None,
 ) -> None:
     """Stop what `tickwell up` runs on a data directory."""
-    from tickwell import state
+    from tickwell.up import state
 
     place = Path(Settings.load(data=data).data)
     pid = state.read(place).pid

@@ -16,7 +16,7 @@ def env(
     data: Annotated[str | None, typer.Option(help="Data directory; ./data unless set.")] = None,
 ) -> None:
     """Print where everything is, for `eval "$(tickwell env)"`."""
-    from tickwell import state
+    from tickwell.up import state
 
     place = Path(Settings.load(data=data).data)
     environment = state.read(place).environment

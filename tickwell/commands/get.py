@@ -33,7 +33,7 @@ def get(
     """Print features of an entity: value, status, version, event time, age."""
     from rich.console import Console
 
-    from tickwell.client import Client
+    from tickwell.client.http import Client
 
     client = Client(Settings.load(url=url).url)
     console = Console()

@@ -40,9 +40,9 @@ def produce(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from pipelines.errors import PipelineError
-    from pipelines.produce import TickProducer
-    from pipelines.tick_files import count_rows, read_ticks
-    from pipelines.topics import describe
+    from pipelines.kafka.producer import TickProducer
+    from pipelines.kafka.topics import describe
+    from pipelines.produce.tick_files import count_rows, read_ticks
     from registry.features_file import read
 
     settings = Settings.load()

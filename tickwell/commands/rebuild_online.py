@@ -13,7 +13,7 @@ from tickwell.errors import TickwellError
 from tickwell.settings import Settings
 
 if TYPE_CHECKING:
-    from pipelines.rebuild import Done
+    from pipelines.rebuild.rebuild import Done
 
 
 def rebuild_online(
@@ -24,11 +24,11 @@ def rebuild_online(
     Every entity is looked at. Workers may run; one that finds Redis empty does this by itself.
     """
     from pipelines.errors import Stopped
-    from pipelines.online import OnlineSink
-    from pipelines.rebuild import Rebuild
-    from pipelines.topics import describe
+    from pipelines.kafka.topics import describe
+    from pipelines.rebuild.rebuild import Rebuild
+    from pipelines.stores.redis.online_sink import OnlineSink
     from registry import catalog
-    from registry.database import connect
+    from registry.database.engine import connect
 
     settings = Settings.load()
     settings.need("kafka", "redis", "postgres")

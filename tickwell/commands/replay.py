@@ -16,9 +16,9 @@ from tickwell.errors import TickwellError
 from tickwell.settings import Settings
 
 if TYPE_CHECKING:
-    from pipelines.progress import ReplayProgress
-    from pipelines.ranges import Range
-    from pipelines.replay import Done, Replay
+    from pipelines.replay.progress import ReplayProgress
+    from pipelines.replay.ranges import Range
+    from pipelines.replay.replay import Done, Replay
     from registry.definitions import Catalog
 
 STOPPED = 130
@@ -53,9 +53,9 @@ def replay(
 
     Stopped or killed, and started again with the same arguments, it goes on where it was.
     """
-    from pipelines.progress import ReplayProgress
-    from pipelines.ranges import Wanted, plan
-    from pipelines.replay import Replay
+    from pipelines.replay.progress import ReplayProgress
+    from pipelines.replay.ranges import Wanted, plan
+    from pipelines.replay.replay import Replay
 
     settings = Settings.load()
     settings.need("kafka", "postgres")
@@ -130,7 +130,7 @@ def _with_progress_bar(work: Replay, ranges: Sequence[Range], jobs: int, stop: E
         TimeRemainingColumn,
     )
 
-    from pipelines.jobs import run_in_jobs, run_ranges
+    from pipelines.replay.jobs import run_in_jobs, run_ranges
 
     columns = (
         "replay",
@@ -159,7 +159,7 @@ def _catalog(postgres: str) -> Catalog:
     from sqlalchemy.exc import DBAPIError, ProgrammingError
 
     from registry import catalog
-    from registry.database import connect
+    from registry.database.engine import connect
 
     engine = connect(postgres, connect_args={"connect_timeout": 10})
     try:
@@ -194,7 +194,7 @@ def _heartbeats(settings: Settings) -> tuple[str, ...]:
 
 def _milliseconds(option: str, text: str | None) -> int | None:
     """The first millisecond that is not before a time."""
-    from pipelines.times import parse_rfc_3339
+    from pipelines.ticks.event_time import parse_rfc_3339
 
     if text is None:
         return None

@@ -18,8 +18,8 @@ def serve(
     """Serve features over HTTP, until stopped."""
     import uvicorn
 
+    from serving.api.connections import Connection
     from serving.app import ServerOptions, create_app
-    from serving.connections import Connection
 
     settings = Settings.load(host=host, port=port)
     settings.need("redis", "redis_hot", "postgres")

@@ -21,10 +21,10 @@ def status(
     """
     import msgspec
 
-    from tickwell import state
-    from tickwell.client import Client
+    from tickwell.client.health import sinks
+    from tickwell.client.http import Client
     from tickwell.errors import TickwellError
-    from tickwell.health import sinks
+    from tickwell.up import state
 
     current = state.read(Path(Settings.load(data=data).data))
     try:

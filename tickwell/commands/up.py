@@ -105,9 +105,9 @@ def _disk_watched(data: Path) -> Iterator[None]:
 def _run(settings: Settings, broker: BrokerName, demo: bool) -> None:
     from rich.console import Console
 
-    from tickwell import state
-    from tickwell.live import LiveView
-    from tickwell.supervisor import Supervisor
+    from tickwell.up import state
+    from tickwell.up.live_view import LiveView
+    from tickwell.up.supervisor import Supervisor
 
     console = Console()
     stopped = Event()
@@ -155,8 +155,8 @@ def _try_it(url: str) -> str:
 
 
 def _detach(settings: Settings, broker: BrokerName, demo: bool) -> None:
-    from tickwell import state
     from tickwell.errors import AlreadyRunning
+    from tickwell.up import state
 
     data = Path(settings.data)
     if state.is_running(data):
@@ -183,7 +183,7 @@ def _detach(settings: Settings, broker: BrokerName, demo: bool) -> None:
 
 
 def _wait_running(child: subprocess.Popen[bytes], data: Path, log: Path) -> None:
-    from tickwell import state
+    from tickwell.up import state
 
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:

@@ -22,7 +22,7 @@ from confluent_kafka.admin import AdminClient
 
 from tickwell.embedded.ports import HOST, keep_port
 from tickwell.errors import ServiceFailed, Stopped, TickwellError
-from tickwell.process import NEVER, POLL_SECONDS, Spec
+from tickwell.up.process import NEVER, POLL_SECONDS, Spec
 
 Broker = Literal["auto", "kafka", "tansu"]
 JAVA = 17

@@ -20,7 +20,7 @@ import psycopg2
 
 from tickwell.embedded.ports import HOST, keep_port
 from tickwell.errors import ServiceFailed, TickwellError
-from tickwell.process import Spec
+from tickwell.up.process import Spec
 
 SYSTEM_USER = "embedded_postgres"
 DATABASE = "tickwell"

@@ -9,7 +9,7 @@ import redis
 from redis.exceptions import RedisError
 
 from tickwell.embedded.ports import HOST, keep_port
-from tickwell.process import Spec
+from tickwell.up.process import Spec
 
 HOT_MEMORY = "64mb"
 WARM = ["--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction"]

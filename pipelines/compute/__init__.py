@@ -1,0 +1,1 @@
+"""Ticks to feature rows: entities, their windows, and the kernel over both."""

@@ -1,0 +1,41 @@
+"""The window state of an entity, as stores keep and restore it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from registry.formats.row import Origin
+
+
+def tick_dtype(fields: int) -> np.dtype[np.void]:
+    """One remembered tick: little-endian, 24 + 8 × `fields` bytes.
+
+    `event_time` is when it counts, `tick_time` what it said; both nanoseconds UTC.
+    """
+    return np.dtype(
+        [
+            ("event_time", "<i8"),
+            ("tick_time", "<i8"),
+            ("seq", "<i8"),
+            ("fields", "<f8", (fields,)),
+        ]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class EntityState:
+    """What the kernel must know of an entity to go on.
+
+    `origin` is its newest accepted tick's (whose partition is its home), `sequence` that tick's
+    sequence, `count` how many ticks it ever accepted, `fill` how many since its last reset.
+    `ticks` are the newest ones (`tick_dtype`), oldest first, at most what was asked for.
+    """
+
+    origin: Origin
+    sequence: int
+    count: int
+    fill: int
+    ticks: NDArray[np.void]

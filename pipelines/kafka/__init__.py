@@ -1,0 +1,1 @@
+"""Kafka without objects a record: runs from record batches, topics, offsets, and the producer."""

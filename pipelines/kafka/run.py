@@ -1,0 +1,206 @@
+"""A run: consecutive records of one partition, the unit in which everything here works.
+
+    Kafka record batches ──► Run ──► Ticks ──► Batch ──► store
+                          transport  decode   windows    online, offline
+
+The transport delivers one run as one Faust event; a sink stores what came of it in one piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from registry.definitions import RowSchema, Source
+from registry.formats.redis_keys import entity_id
+
+Int64s = NDArray[np.int64]
+Int32s = NDArray[np.int32]
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float64]
+
+NO_SEQ = np.iinfo(np.int64).min
+"""Stands for a tick without `seq` in an int64 column."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Records of one partition in the order of their offsets.
+
+    It covers the offsets from `base_offset` up to, not including, `next_offset`; those without a
+    record (control markers, aborted transactions, compacted away) hold no tick. The runs of a
+    partition meet without a gap: one's `next_offset` is the next one's `base_offset`. A run may
+    hold no record at all.
+
+    Columns of length n: `timestamps` are the records' own, milliseconds UTC; `keys` and `values`
+    are (n, 2), where each begins and ends in `data`, which begins below 0 for a null.
+    """
+
+    topic: str
+    topic_id: bytes
+    partition: int
+    base_offset: int
+    next_offset: int
+    data: Bytes
+    offsets: Int64s
+    timestamps: Int64s
+    keys: Int64s
+    values: Int64s
+
+    @classmethod
+    def empty(cls, topic: str, topic_id: bytes, partition: int, offset: int) -> Run:
+        """A run that covers nothing, at `offset`."""
+        none, spans = np.empty(0, np.int64), np.empty((0, 2), np.int64)
+        data = np.empty(0, np.uint8)
+        return cls(topic, topic_id, partition, offset, offset, data, none, none, spans, spans)
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def key(self, record: int) -> bytes | None:
+        """The message key of a record, by its place in the run."""
+        return self._cut(self.keys[record])
+
+    def value(self, record: int) -> bytes | None:
+        """The message of a record, by its place in the run."""
+        return self._cut(self.values[record])
+
+    def before(self, offset: int) -> Run:
+        """The part of the run before `offset`; empty, and at its base, when nothing is."""
+        end = max(self.base_offset, min(offset, self.next_offset))
+        return replace(self._records(slice(0, self._place(offset))), next_offset=end)
+
+    def since(self, offset: int) -> Run:
+        """The part of the run from `offset` on; empty, and at its end, when nothing is."""
+        start = max(self.base_offset, min(offset, self.next_offset))
+        return replace(self._records(slice(self._place(offset), None)), base_offset=start)
+
+    def parts(self, places: Sequence[int]) -> list[Run]:
+        """The run cut before the records at `places`; all of it, and meeting as runs do."""
+        if not places:
+            return [self]
+        offsets = [int(self.offsets[place]) for place in places]
+        bounds = [self.base_offset, *offsets, self.next_offset]
+        return [self.since(start).before(end) for start, end in pairwise(bounds)]
+
+    def only(self, keys: Collection[bytes]) -> Run:
+        """The records of some message keys, over the same offsets."""
+        return self._records([place for place in range(len(self)) if self.key(place) in keys])
+
+    def _cut(self, span: Int64s) -> bytes | None:
+        start, end = span.tolist()
+        return None if start < 0 else self.data[start:end].tobytes()
+
+    def _place(self, offset: int) -> int:
+        """The place of the first record at or after `offset`."""
+        return int(np.searchsorted(self.offsets, offset))
+
+    def _records(self, which: slice | list[int]) -> Run:
+        return replace(
+            self,
+            offsets=self.offsets[which],
+            timestamps=self.timestamps[which],
+            keys=self.keys[which],
+            values=self.values[which],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A tick that was not counted, and why: `reason` is one of `pipelines.ticks.rejection_reasons`.
+
+    `index` is the place in an array message (0 for the message itself); `value` the original bytes
+    of the tick; `known_at` the record's timestamp, nanoseconds UTC.
+    """
+
+    offset: int
+    index: int
+    reason: str
+    detail: str
+    key: bytes | None
+    value: bytes | None
+    known_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ticks:
+    """The well-formed ticks of a run as columns of length n, and what decoding rejected.
+
+    Texts are in `data`, `keys` (n, key fields, 2) and `raw` (n, 2) are where they begin and end:
+    the values of the key fields, and the tick's original bytes. `fields` is (n, fields of the
+    source); times are int64 nanoseconds UTC; `record` is the place in the run of each tick's
+    message.
+    """
+
+    run: Run
+    source: Source
+    data: Bytes
+    keys: Int64s
+    raw: Int64s
+    record: Int64s
+    offset: Int64s
+    index: Int32s
+    tick_time: Int64s
+    seq: Int64s
+    op: Bytes
+    fields: Floats
+    known_at: Int64s
+    rejected: Sequence[Rejection]
+
+    def __len__(self) -> int:
+        return len(self.record)
+
+    def original(self, tick: int) -> bytes:
+        """The bytes of a tick as its producer wrote them."""
+        start, end = self.raw[tick].tolist()
+        return self.data[start:end].tobytes()
+
+    @property
+    def entities(self) -> list[str]:
+        """The distinct entities, in order of appearance; a slow way to know them."""
+        spans = self.keys.tolist()
+        names = (
+            entity_id([self.data[start:end].tobytes().decode() for start, end in parts])
+            for parts in spans
+        )
+        return list(dict.fromkeys(names))
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a run came to: rows (columns of length n, in the run's order) and rejections.
+
+    One row for each accepted tick. `features` and `status` are (n, features of the schema).
+    `ordinal` numbers an entity's accepted ticks from 0 for as long as it has state. `names` are the
+    distinct entities of the rows, `name[i]` the place of row i's entity in it. By place in `names`:
+    `expected` is the packed origin that the entity's state was computed from (b"" for none), and
+    `fill` the number of ticks in its windows after the batch.
+    """
+
+    run: Run
+    source: Source
+    schema: RowSchema
+    names: Sequence[str]
+    expected: Sequence[bytes]
+    fill: Int64s
+    name: Int32s
+    ordinal: Int64s
+    offset: Int64s
+    index: Int32s
+    event_time: Int64s
+    sequence: Int64s
+    tick_time: Int64s
+    seq: Int64s
+    op: Bytes
+    fields: Floats
+    known_at: Int64s
+    features: Floats
+    status: Bytes
+    rejected: Sequence[Rejection]
+
+    def __len__(self) -> int:
+        return len(self.name)

@@ -1,0 +1,65 @@
+"""Whether the topics that a worker reads are still those that it began with.
+
+A fetch names a topic, not an incarnation. Where a topic is deleted and made anew, offsets go on to
+be answered: by other records, once there are as many as before. So runs are delivered only while
+the topics are known to be the old ones. They are looked up every two seconds; again when the
+broker has refused a fetch, as it does while a topic is not there; and after a pause of the whole
+process, which may have slept through everything.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from pipelines.errors import PartitionsChanged, TopicRecreated
+from pipelines.kafka.topics import Topic, describe
+
+LOOK_SECONDS = 2.0
+FRESH_SECONDS = 10.0
+"""How long a look-up holds; one may take a while when some of the brokers are away."""
+
+
+class Incarnations:
+    """What is known of `topics`; safe to use from any thread."""
+
+    def __init__(self, bootstrap: str, topics: Mapping[str, Topic]) -> None:
+        self._bootstrap = bootstrap
+        self._topics = topics
+        self._confirmed = time.monotonic()
+        self._doubted = 0.0
+
+    @property
+    def ids(self) -> Mapping[str, bytes]:
+        """The id of each topic by its name."""
+        return {name: topic.topic_id for name, topic in self._topics.items()}
+
+    @property
+    def partitions(self) -> int:
+        """How many there are, of all topics."""
+        return sum(topic.partitions for topic in self._topics.values())
+
+    @property
+    def certain(self) -> bool:
+        """Whether what is fetched now is of these incarnations."""
+        confirmed = self._confirmed
+        return confirmed > self._doubted and time.monotonic() - confirmed < FRESH_SECONDS
+
+    def doubt(self) -> None:
+        """The broker has refused to give records of a topic."""
+        self._doubted = time.monotonic()
+
+    def confirm(self) -> None:
+        """Look the topics up. Blocks.
+
+        Raises `TopicRecreated` and `PartitionsChanged`; `TopicMissing` and `BrokerUnavailable`
+        while nothing can be said.
+        """
+        begun = time.monotonic()
+        now = describe(self._bootstrap, list(self._topics))
+        for name, topic in self._topics.items():
+            if now[name].topic_id != topic.topic_id:
+                raise TopicRecreated(name)
+            if now[name].partitions != topic.partitions:
+                raise PartitionsChanged(name, topic.partitions, now[name].partitions)
+        self._confirmed = begun

@@ -1,0 +1,1 @@
+"""A worker process: Faust with a transport of our own, bringing ticks into one store."""

@@ -1,0 +1,172 @@
+"""The Faust app: an agent for each source, and nothing else of ours in its way.
+
+Settings that are not Faust's defaults, and why:
+
+- `stream_buffer_maxsize` 1: an event is a run of thousands of ticks, and while one is stored the
+  next is there. More would only wait and take memory; the default, 4,096 events, would hold a
+  whole backlog.
+- `consumer_group_instance_id` and a short session, unless told otherwise: a worker that is killed
+  and started again takes its partitions back without a rebalance, and one that stays away is
+  replaced in seconds.
+- `broker_max_poll_interval` of years: while the store is away nothing is fetched, and the worker
+  keeps its partitions; Kafka is the buffer. A member that passed it would never come back, since
+  it rejoins with a fetch, and fetches when it has joined.
+- `stream_wait_empty` off: it waits for unacked events at shutdown, for ever when the store is away.
+- No tables, no leader topic, no web server, no topics made: nothing that needs a topic of its own.
+  Nor a second of every start, which Faust waits for tables.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Any
+
+from faust.tables import TableManager
+from faust.types import TP
+
+from pipelines.errors import ConsumerEnded, Stopped
+from pipelines.kafka.run import Batch, Run
+from pipelines.kafka.topic_identity import Incarnations
+from pipelines.live.consumer_thread import RunApp
+from pipelines.live.materializer import Materializer
+from pipelines.runtime.daemon_threads import DaemonExecutor
+from registry.definitions import Source
+
+logger = logging.getLogger(__name__)
+
+BUFFERED_RUNS = 1
+REBALANCE_SECONDS = 4.0
+"""For a member to ask again."""
+HEARTBEAT_SECONDS = 0.5
+"""A member hears of another one that leaves with its next heartbeat."""
+TEN_YEARS = 315_360_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """What the app works on: each source with its materializer and its own watermarks."""
+
+    materializers: Mapping[str, Materializer]
+    sources: Mapping[str, Source]
+    incarnations: Incarnations
+    watermarks: Callable[[Iterable[TP]], Mapping[TP, int | None]]
+    """The next offset that the store wants of each partition."""
+
+    stop: Event = field(default_factory=Event)
+    pace: float = 0.0
+    """Seconds from the beginning of one fetch to the next; `fetch_runs` has the exceptions."""
+
+
+class NoTables(TableManager):
+    """Starts at once: there are no tables to be waited for."""
+
+    async def on_start(self) -> None:
+        await self._update_channels()
+        await self.recovery.start()
+
+
+class SinkApp(RunApp):
+    """A Faust app that brings runs into one store."""
+
+    pipeline: Pipeline
+    on_batch: Callable[[Batch], None]
+    failed: asyncio.Future[BaseException]
+
+    def watermarks(self, tps: Iterable[TP]) -> Mapping[TP, int | None]:
+        """The next offset that the store wants of each partition."""
+        return self.pipeline.watermarks(tps)
+
+    def fail(self, error: BaseException) -> None:
+        """End the worker with this error, if it is the first one."""
+        self.failed.get_loop().call_soon_threadsafe(self._fail, error)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self.failed.done():
+            self.failed.set_result(error)
+
+
+def create_app(
+    group: str,
+    bootstrap: str,
+    instance: str | None,
+    session: float,
+    pipeline: Pipeline,
+    on_batch: Callable[[Batch], None],
+) -> SinkApp:
+    """The app of the consumer group `group`.
+
+    `instance` names this worker in it, if it is a static member; after `session` seconds without
+    its heartbeat others have its partitions.
+    `on_batch` is told what each run came to, once it is stored. Needs a running event loop.
+    """
+    app = SinkApp(
+        group,
+        broker=[f"tickwell://{server}" for server in bootstrap.split(",")],
+        store="memory://",
+        web_enabled=False,
+        TableManager=NoTables,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        table_standby_replicas=0,
+        stream_buffer_maxsize=BUFFERED_RUNS,
+        stream_wait_empty=False,
+        consumer_auto_offset_reset="earliest",
+        consumer_group_instance_id=instance,
+        consumer_metadata_max_age_ms=5_000,
+        broker_session_timeout=session,
+        broker_rebalance_timeout=REBALANCE_SECONDS,
+        broker_heartbeat_interval=HEARTBEAT_SECONDS,
+        broker_max_poll_interval=TEN_YEARS,
+        broker_commit_interval=1.0,
+        worker_redirect_stdouts=False,
+        tracer=None,
+    )
+    app.pipeline = pipeline
+    app.incarnations, app.pace = pipeline.incarnations, pipeline.pace
+    app.on_batch = on_batch
+    app.failed = asyncio.get_running_loop().create_future()
+    for source in pipeline.sources.values():
+        topic = app.topic(source.topic, key_serializer="raw", value_serializer="raw")
+        agent = _agent(app, pipeline.materializers[source.name])
+        app.agent(topic, name=f"pipelines.{source.name}", concurrency=1)(agent)
+    return app
+
+
+def _agent(app: SinkApp, materializer: Materializer) -> Any:
+    """The agent of one source. Its work is done in a thread, so heartbeats go on."""
+    thread = DaemonExecutor(f"store {materializer.source}")
+
+    async def materialize(stream: Any) -> None:
+        loop = asyncio.get_running_loop()
+        generation = None
+        at = "before its first run"
+        try:
+            # with auto-ack an exception that leaves an agent would ack the event
+            async for event in stream.noack().events():
+                # partitions may have been elsewhere meanwhile, even if none was reported as revoked
+                if event.message.generation_id != generation:
+                    generation = event.message.generation_id
+                    materializer.forget()
+                run: Run = event.value
+                at = f"at {run.topic}[{run.partition}], offset {run.base_offset}"
+                batch = await loop.run_in_executor(
+                    thread, materializer.materialize, run, app.pipeline.stop
+                )
+                if batch is not None:
+                    app.on_batch(batch)
+                event.ack()
+        except Stopped:
+            return
+        except Exception as error:
+            # to go on would skip the run: the next one's ack would cover it
+            logger.exception("%s cannot go on %s", materializer.source, at)
+            app.fail(error)
+            return
+        if not app.stopping:
+            app.fail(ConsumerEnded())
+
+    return materialize

@@ -1,0 +1,114 @@
+"""A worker's word of itself, once a second, to every Redis that answers."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from pipelines.errors import StoreUnavailable
+from pipelines.kafka.run import Batch
+from pipelines.stores.redis.client import answers, open_warm
+from registry.formats.heartbeat import Heartbeat, PartitionLag
+from registry.formats.redis_keys import WORKERS_KEY, worker_key
+
+SECONDS = 1.0
+EXPIRES_SECONDS = 10
+ANSWER_SECONDS = 0.7
+"""For a Redis to answer: beats must not wait for one that hangs until they count as ended."""
+
+
+class Heartbeats:
+    """Counts what a worker does and tells it; safe to use from any thread.
+
+    `urls` are Redis servers; `cluster` is that of them which is a cluster. Both tiers are told, so
+    that an outage of the warm one is heard of.
+    """
+
+    def __init__(
+        self, sink: str, instance: str, urls: Iterable[str], cluster: str | None = None
+    ) -> None:
+        self._sink = sink
+        self._instance = instance
+        self._stores = [_Store(url, url == cluster) for url in dict.fromkeys(urls)]
+        self._state, self._error, self._since = "starting", "", time.time()
+        self._rows = 0
+        self._rejected: Counter[str] = Counter()
+
+    def count(self, batch: Batch) -> None:
+        """A batch is stored."""
+        self._rows += len(batch)
+        self._rejected.update(rejected.reason for rejected in batch.rejected)
+
+    def beat(
+        self,
+        error: str | None,
+        lag: Sequence[PartitionLag] | None,
+        partitions: Mapping[str, int] | None = None,
+    ) -> Heartbeat:
+        """Tell every store. `error` says why the sink's store refuses; `lag` is None at first."""
+        state = "starting" if lag is None else "running"
+        if error is not None:
+            state = "retrying"
+        if state != self._state:
+            self._state, self._since = state, time.time()
+        self._error = error or ""
+        heartbeat = Heartbeat(
+            sink=self._sink,
+            instance=self._instance,
+            pid=os.getpid(),
+            at=time.time(),
+            state=self._state,
+            since=self._since,
+            error=self._error,
+            rows=self._rows,
+            rejected=dict(self._rejected),
+            lag=tuple(lag or ()),
+            partitions=dict(partitions or {}),
+        )
+        packed = msgspec.json.encode(heartbeat)
+        for store in self._stores:
+            try:
+                store.tell(f"{self._sink}:{self._instance}", packed, first=lag is None)
+            except StoreUnavailable:
+                continue  # the sink, not the heartbeat, is who says that a store is away
+        return heartbeat
+
+    def close(self) -> None:
+        """Close the connections."""
+        for store in self._stores:
+            store.close()
+
+
+class _Store:
+    """One Redis that is told, reached anew whenever it answers again."""
+
+    def __init__(self, url: str, cluster: bool) -> None:
+        self._url = url
+        self._cluster = cluster
+        self._client: Any = None
+
+    def tell(self, worker: str, packed: bytes, first: bool) -> None:
+        if self._client is None:
+            self._client = open_warm(self._url, self._cluster, ANSWER_SECONDS)
+        with answers():
+            if first:
+                self._forget_the_dead()
+            with self._client.pipeline(transaction=False) as pipeline:
+                pipeline.set(worker_key(*worker.split(":", 1)), packed, ex=EXPIRES_SECONDS)
+                pipeline.sadd(WORKERS_KEY, worker)
+                pipeline.execute()
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+
+    def _forget_the_dead(self) -> None:
+        """Take out the names of workers whose heartbeats have ended."""
+        for worker in self._client.smembers(WORKERS_KEY):
+            if not self._client.exists(worker_key(*worker.decode().split(":", 1))):
+                self._client.srem(WORKERS_KEY, worker)

@@ -1,0 +1,1 @@
+"""Rebuild: what Redis lost, restored from Postgres."""

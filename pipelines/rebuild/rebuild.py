@@ -1,0 +1,193 @@
+"""Rebuilding Redis from Postgres: after FLUSHALL, on a new machine, on a lost disk.
+
+The order, for the topic of a source:
+
+1. Claim every partition that is not filled (`pipelines.stores.redis.fill_marks`).
+2. Make known the members of what is summed up, so that a sum whose parts are not all there yet is
+   `missing` and not too small.
+3. Restore the entities whose home is an older incarnation of the topic: any partition may be the
+   next to see them.
+4. For each partition, in one snapshot of Postgres, restore the entities that are at home there as
+   they were at Postgres' watermark; then set the watermark. What came later is read from Kafka.
+5. When all are filled, and not before, any of them may be read: an entity that is not restored yet
+   would settle wherever it is seen first.
+
+Killed anywhere, the partitions without a watermark are done again; what is written already is found
+and left. Two at once do the same work twice, or share it where there are many partitions, and
+cannot harm each other or a worker: every write is on top of exactly what was looked at, and only
+where that is older. What was lost with Redis beyond Postgres' watermark is computed anew.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from threading import Event
+from typing import TypeVar
+
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    sleep_using_event,
+    stop_after_delay,
+    stop_when_event_set,
+    wait_random_exponential,
+)
+
+from pipelines.errors import PartitionsChanged, PipelineError, Stopped
+from pipelines.kafka.topics import Topic
+from pipelines.rebuild.restore import restore
+from pipelines.rebuild.snapshot import Snapshot, snapshot
+from pipelines.stores.redis.fill_marks import Filling
+from pipelines.stores.redis.online_sink import FILLED_MARK, OnlineSink
+from registry.definitions import Catalog, Source
+
+T = TypeVar("T")
+
+PATIENCE = 60.0
+"""Seconds for the offline worker to store what Redis knows already; it is a moment behind."""
+
+
+class PostgresBehind(PipelineError):
+    """Postgres lacks what Redis has counted already."""
+
+    def __init__(self, topic: str, partition: int, has: int | None, needed: int) -> None:
+        super().__init__(
+            f"{topic}[{partition}]: Postgres has everything before offset {has or 0}, and Redis is "
+            f"at {needed}: what is missing in Redis would miss the ticks between. Let the offline "
+            "worker catch up, then run this again; or empty Redis, and it is rebuilt by itself"
+        )
+
+
+@dataclass(slots=True)
+class Done:
+    """How far the rebuild of a source is, in entities; `written` those that Redis did not have."""
+
+    source: str
+    entities: int
+    looked_at: int = 0
+    written: int = 0
+
+    def __str__(self) -> str:
+        return (
+            f"rebuilding {self.source} from Postgres: {self.looked_at:,} of {self.entities:,} "
+            "entities"
+        )
+
+
+Progress = Callable[[Done], None]
+
+
+class Rebuild:
+    """Rebuilds the Redis of `sink`, which keeps `history` ticks of an entity.
+
+    Methods return when it is done, and raise `Stopped` once `stop` is set, `StoreUnavailable`, and
+    `PartitionsChanged`.
+    """
+
+    def __init__(
+        self, postgres: str, sink: OnlineSink, catalog: Catalog, history: int, stop: Event
+    ) -> None:
+        self._postgres = postgres
+        self._sink = sink
+        self._filling = Filling(sink)
+        self._catalog = catalog
+        self._history = history
+        self._stop = stop
+
+    def fill(self, source: Source, topic: Topic, progress: Progress) -> None:
+        """Fill what Redis never had, or has lost; nothing if it has it all."""
+        while unfilled := self._filling.unfilled(topic):
+            tokens = self._filling.claim(topic, unfilled)
+            # the older incarnations come before the first partition
+            self._rebuild(source, topic, tokens, len(tokens) == topic.partitions, progress)
+
+    def refill(self, source: Source, topic: Topic, progress: Progress) -> None:
+        """Look at every entity, and restore those that Redis has lost.
+
+        Raises `PostgresBehind` when it does not catch up with Redis in a minute.
+        """
+        while True:
+            everything = range(topic.partitions)
+            tokens = dict.fromkeys(everything, FILLED_MARK) | self._filling.claim(topic, everything)
+            if self._rebuild(source, topic, tokens, True, progress):
+                return
+
+    def _rebuild(
+        self,
+        source: Source,
+        topic: Topic,
+        tokens: Mapping[int, bytes],
+        older: bool,
+        progress: Progress,
+    ) -> bool:
+        """Rebuild partitions; False if Redis was emptied meanwhile, or others were faster."""
+        if not tokens:
+            return True
+        with self._snapshot(source, topic) as now:
+            recorded = now.partitions()
+            if recorded not in (None, topic.partitions):
+                raise PartitionsChanged(topic.name, recorded or 0, topic.partitions)
+            done = Done(source.name, now.count(tokens))
+            progress(done)
+            if len(source.key) > 1:
+                for names in now.names():
+                    self._sink.add_members(source, names)
+            if older:
+                self._restore(now, source, None, done, progress)
+        # workers that start together share the work
+        for partition in random.sample(sorted(tokens), len(tokens)):
+            if not self._partition(source, topic, partition, tokens[partition], done, progress):
+                return False
+        return True
+
+    def _partition(
+        self,
+        source: Source,
+        topic: Topic,
+        partition: int,
+        token: bytes,
+        done: Done,
+        progress: Progress,
+    ) -> bool:
+        if token != FILLED_MARK and self._filling.claim(topic, [partition]).get(partition) != token:
+            return False
+        needed = self._sink.watermarks(topic.topic_id, [partition]).get(partition, 0)
+
+        def rebuild() -> int | None:
+            with self._snapshot(source, topic) as now:
+                watermark = now.watermark(partition)
+                if (watermark or 0) < needed:
+                    raise PostgresBehind(topic.name, partition, watermark, needed)
+                self._restore(now, source, partition, done, progress)
+                return watermark
+
+        watermark: int | None = self._patiently(rebuild)
+        return self._filling.finish(topic, partition, token, watermark)
+
+    def _patiently(self, attempt: Callable[[], T]) -> T:
+        """Try until Postgres has caught up, for a while."""
+        retrying = Retrying(
+            retry=retry_if_exception_type(PostgresBehind),
+            wait=wait_random_exponential(0.1, max=5),
+            stop=stop_after_delay(PATIENCE) | stop_when_event_set(self._stop),
+            sleep=sleep_using_event(self._stop),
+            reraise=True,
+        )
+        result: T = retrying(attempt)
+        return result
+
+    def _restore(
+        self, now: Snapshot, source: Source, partition: int | None, done: Done, progress: Progress
+    ) -> None:
+        for piece in now.entities(partition, self._history):
+            if self._stop.is_set():
+                raise Stopped("asked to stop while Redis was rebuilt; a new start goes on with it")
+            done.written += restore(self._sink, source, piece)
+            done.looked_at += len(piece)
+            progress(done)
+
+    def _snapshot(self, source: Source, topic: Topic) -> AbstractContextManager[Snapshot]:
+        return snapshot(self._postgres, self._catalog, source, topic)

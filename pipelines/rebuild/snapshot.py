@@ -1,0 +1,181 @@
+"""Postgres at one moment: watermarks, and of each entity its state and newest row.
+
+Read through cursors of the server, a piece at a time: what is in memory does not grow with the
+number of entities. Numbers come as the bytes that they are stored as.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+
+from pipelines.compute.entity_state import EntityState, tick_dtype
+from pipelines.compute.kernel import RESET
+from pipelines.kafka.topics import Topic
+from pipelines.stores.postgres.connection import Database
+from pipelines.stores.redis.state_bytes import Restored
+from registry.definitions import Catalog, Source
+from registry.formats.row import Origin, Row, pack
+from registry.resources import sql
+
+ENTITIES = sql(__package__, "snapshot")
+
+ENTITIES_A_PIECE = 200
+"""With full rings about 16 MB."""
+
+NAMES_A_PIECE = 5_000
+ARRAY_HEADER = 20
+"""Bytes that `array_send` puts before the elements of a one-dimensional array."""
+
+Packed = memoryview | bytes
+
+
+class Snapshot:
+    """What the database said of one source and topic incarnation when it was opened."""
+
+    def __init__(self, cursor: Any, catalog: Catalog, source: Source, topic: Topic) -> None:
+        self._cursor = cursor
+        self._source = source
+        self._topic_id = str(UUID(bytes=topic.topic_id))
+        self._writing = catalog.writing[source.name]
+
+    def partitions(self) -> int | None:
+        """How many partitions the topic had when it was first stored, None if it never was."""
+        self._cursor.execute(
+            "SELECT partitions FROM tickwell.topics WHERE topic_id = %s::uuid", (self._topic_id,)
+        )
+        found = self._cursor.fetchone()
+        return None if found is None else int(found[0])
+
+    def watermark(self, partition: int) -> int | None:
+        """The offset before which everything is stored, None if nothing is."""
+        self._cursor.execute(
+            "SELECT next_offset FROM tickwell.watermarks"
+            " WHERE topic_id = %s::uuid AND partition = %s",
+            (self._topic_id, partition),
+        )
+        found = self._cursor.fetchone()
+        return None if found is None else int(found[0])
+
+    def count(self, partitions: Collection[int]) -> int:
+        """How many entities are at home in `partitions` or in another incarnation."""
+        self._cursor.execute(
+            "SELECT count(*) FROM tickwell.entities WHERE source = %s"
+            " AND (topic_id <> %s::uuid OR partition = ANY (%s))",
+            (self._source.name, self._topic_id, list(partitions)),
+        )
+        return int(self._cursor.fetchone()[0])
+
+    def names(self) -> Iterator[list[str]]:
+        """The names of all entities of the source, in pieces."""
+        self._cursor.execute(
+            "DECLARE names NO SCROLL CURSOR FOR"
+            " SELECT entity FROM tickwell.entities WHERE source = %s",
+            (self._source.name,),
+        )
+        for piece in self._pieces("names", NAMES_A_PIECE):
+            yield [name for (name,) in piece]
+
+    def entities(self, partition: int | None, history: int) -> Iterator[list[Restored]]:
+        """The entities at home in a partition as they were at its watermark, in pieces.
+
+        Of None, those that are at home in another incarnation of the topic. At most `history`
+        ticks of each; the state counts these.
+        """
+        before = 0 if partition is None else self.watermark(partition) or 0
+        self._cursor.execute(
+            ENTITIES,
+            {
+                "source": self._source.name,
+                "topic_id": self._topic_id,
+                "partition": partition,
+                "before": before,
+                "writing": self._writing,
+                "history": history,
+            },
+        )
+        fields = len(self._source.fields)
+        for piece in self._pieces("entities", ENTITIES_A_PIECE):
+            yield [_restored(row, fields) for row in piece]
+
+    def _pieces(self, cursor: str, size: int) -> Iterator[Sequence[Any]]:
+        while True:
+            self._cursor.execute(f"FETCH {size} FROM {cursor}")
+            piece = self._cursor.fetchall()
+            if not piece:
+                break
+            yield piece
+        self._cursor.execute(f"CLOSE {cursor}")
+
+
+@contextmanager
+def snapshot(postgres: str, catalog: Catalog, source: Source, topic: Topic) -> Iterator[Snapshot]:
+    """The database at `postgres` as it is now. Raises `StoreUnavailable`."""
+    database = Database(postgres, "tickwell rebuild-online")
+    try:
+        with database.cursor() as cursor:
+            cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            yield Snapshot(cursor, catalog, source, topic)
+    finally:
+        database.close()
+
+
+def _restored(row: Sequence[Any], fields: int) -> Restored:
+    entity, packed, schema_id, event_time, sequence, known_at, topic_id, *place = row
+    partition, offset, index, status, features = place
+    origin = Origin(UUID(topic_id).bytes, partition, offset, index)
+    ticks, resets = _ticks(packed, fields)
+    return Restored(
+        entity=entity,
+        state=EntityState(
+            origin=origin,
+            sequence=sequence,
+            count=len(ticks),
+            fill=len(ticks) - 1 - int(resets[-1]) if len(resets) else len(ticks),
+            ticks=ticks,
+        ),
+        row=pack(
+            Row(
+                schema_id=schema_id,
+                event_time=event_time,
+                sequence=sequence,
+                known_at=known_at,
+                origin=origin,
+                status=bytes(status),
+                values=tuple(_doubles(features, len(status)).tolist()),
+            )
+        ),
+    )
+
+
+def _ticks(packed: Packed, fields: int) -> tuple[Any, Any]:
+    """Ticks as Postgres sent them, as `tick_dtype`; and the places of resets."""
+    sent = np.frombuffer(
+        packed,
+        np.dtype(
+            [
+                ("event_time", ">i8"),
+                ("tick_time", ">i8"),
+                ("seq", ">i8"),
+                ("op", ">i2"),
+                ("header", f"V{ARRAY_HEADER}"),
+                ("fields", _ELEMENT, (fields,)),
+            ]
+        ),
+    )
+    ticks = np.empty(len(sent), tick_dtype(fields))
+    for name in ("event_time", "tick_time", "seq"):
+        ticks[name] = sent[name]
+    ticks["fields"] = sent["fields"]["value"]
+    return ticks, np.flatnonzero(sent["op"] == RESET)
+
+
+_ELEMENT = np.dtype([("size", ">i4"), ("value", ">f8")])
+
+
+def _doubles(packed: Packed, n: int) -> Any:
+    return np.frombuffer(packed, _ELEMENT, n, ARRAY_HEADER)["value"]

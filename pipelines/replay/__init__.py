@@ -1,0 +1,1 @@
+"""Replay: the same computation over a bounded range of the log, into Postgres."""

@@ -1,0 +1,148 @@
+"""The backfill sink: rows that a replay computed, in Postgres, beside those of live.
+
+The order of a commit:
+
+1. The rows are copied into a temporary table of the session, which takes no lock.
+2. One statement, a call of `tickwell.store_replayed`, locks the replay's own progress, compares it,
+   inserts and advances. It begins and ends inside the server: a replay that is stopped or killed at
+   any instant blocks nobody, and has rows and progress that agree.
+
+In a partition that live was never at, as in an empty database, the rows are copied straight into
+the table, as `stores.postgres.offline_sink` does it and with the same lock, which live can take
+from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from pipelines.compute.entity_state import EntityState
+from pipelines.errors import RowsThere, StateConflict, WatermarkMoved
+from pipelines.kafka.run import Batch
+from pipelines.stores import postgres
+from pipelines.stores.postgres.connection import Database
+from pipelines.stores.postgres.offline_sink import rejected_columns, unsettled
+from pipelines.stores.postgres.row_copy import copy_rows, stage_rows
+from pipelines.stores.postgres.states_from_rows import load_states
+from registry.definitions import Source
+from registry.formats.row import Origin
+from registry.resources import sql
+
+STORE_REPLAYED = sql(__package__, "store_replayed")
+BEGIN_REPLAYED = sql(__package__, "begin_replayed")
+FINISH_REPLAYED = sql(__package__, "finish_replayed")
+STORE_REJECTED = sql(postgres.__package__, "store_rejected")
+
+NO_OFFSET = 2**63 - 1
+
+
+class BackfillSink:
+    """Stores what the replay `replay` computes of one partition, and gives the states for it.
+
+    `restores_since` is that of `replay.progress.Progress`: with None, the partition's own rows
+    are no state. The first `unseen` entities that are asked for are known to have no rows from
+    before.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        replay: str,
+        restores_since: int | None,
+        unseen: int = 0,
+    ) -> None:
+        self._database = Database(url, "tickwell replay")
+        self._replay = replay
+        self._unseen = unseen
+        self._alone = True
+        self._since = NO_OFFSET if restores_since is None else restores_since
+
+    def load(
+        self, source: Source, entities: Sequence[str], depth: int, before: Origin
+    ) -> Mapping[str, EntityState]:
+        """The states that those of `entities` with rows had when the partition was at `before`.
+
+        At most `depth` ticks each. Raises `StoreUnavailable`.
+        """
+        self._unseen -= len(entities)
+        if self._unseen >= 0:
+            # to look for rows from before reads past all that an entity has from after
+            entities = self._settled_elsewhere(source, entities, before)
+        return load_states(self._database, source, entities, depth, before, self._since)
+
+    def _settled_elsewhere(
+        self, source: Source, entities: Sequence[str], origin: Origin
+    ) -> Sequence[str]:
+        """Entities at home in another partition: their ticks here were rejected, and are again."""
+        with self._database.cursor() as cursor:
+            cursor.execute(
+                "SELECT entity FROM tickwell.entities WHERE source = %s AND entity = ANY (%s)"
+                " AND topic_id = %s::uuid AND partition <> %s",
+                (
+                    source.name,
+                    list(entities),
+                    str(UUID(bytes=origin.topic_id)),
+                    origin.partition,
+                ),
+            )
+            return [entity for (entity,) in cursor.fetchall()]
+
+    def store(self, batch: Batch) -> int:
+        """Store a batch and advance the replay to `batch.run.next_offset`; returns the new rows.
+
+        Rows that are there already are compared. Raises, with nothing stored, `ParityViolation`
+        when one has other bits, `WatermarkMoved` when the replay is not at
+        `batch.run.base_offset`, `StateConflict` when an entity has got its home in another
+        partition meanwhile, and `StoreUnavailable`.
+        """
+        run = {
+            "replay": self._replay,
+            "source": batch.source.name,
+            "topic_id": str(UUID(bytes=batch.run.topic_id)),
+            "topic": batch.run.topic,
+            "partition": batch.run.partition,
+            "base": batch.run.base_offset,
+            "following": batch.run.next_offset,
+            "unsettled": unsettled(batch),
+            **rejected_columns(batch.rejected),
+        }
+        if self._alone:
+            try:
+                self._alone = self._copy(batch, run)
+            except RowsThere:
+                self._alone = False
+            if self._alone:
+                return len(batch)
+        with self._database.cursor() as cursor:
+            stage_rows(cursor, batch)
+            cursor.execute(STORE_REPLAYED, run)
+            progress, conflicts, inserted = cursor.fetchone()
+        _check(batch, progress, conflicts)
+        return int(inserted)
+
+    def _copy(self, batch: Batch, run: Mapping[str, Any]) -> bool:
+        """Store a batch by copying; returns whether it may, nothing being stored when not."""
+        with self._database.transaction() as cursor:
+            cursor.execute(BEGIN_REPLAYED, run)
+            alone, progress, conflicts = cursor.fetchone()
+            if not alone:
+                return False
+            _check(batch, progress, conflicts)
+            copy_rows(cursor, batch)
+            if batch.rejected:
+                cursor.execute(STORE_REJECTED, run)
+            cursor.execute(FINISH_REPLAYED, run)
+        return True
+
+    def close(self) -> None:
+        self._database.close()
+
+
+def _check(batch: Batch, progress: int | None, conflicts: Sequence[str]) -> None:
+    """Raises `WatermarkMoved` and `StateConflict`."""
+    if progress != batch.run.base_offset:
+        raise WatermarkMoved(progress)
+    if conflicts:
+        raise StateConflict(len(conflicts), batch.run.topic, batch.run.partition)

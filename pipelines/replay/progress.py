@@ -1,0 +1,219 @@
+"""How far each replay is, as Postgres has it: written with the rows, read at the next start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import Connection, and_, case, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DBAPIError, ProgrammingError
+
+from pipelines.errors import PipelineError, StoreUnavailable
+from pipelines.kafka.topics import Topic
+from registry.database.engine import connect
+from registry.database.tables import entities, replays, topics, watermarks
+from registry.formats.redis_keys import SEPARATOR
+
+ANSWER = {"connect_timeout": 10, "options": "-c statement_timeout=60000"}
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One replay in one partition: begun at `start_offset`, to go on at `next_offset`.
+
+    The state there is in the rows of the partition from offset `restores_since` on; None when it
+    has to be computed from the log's beginning.
+    """
+
+    start_offset: int
+    next_offset: int
+    restores_since: int | None
+
+
+class ReplayProgress:
+    """The table `tickwell.replays` and what else tells which rows are there. Close it after use.
+
+    Methods raise `StoreUnavailable` while Postgres is away.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._engine = connect(url, connect_args=ANSWER, pool_size=1, max_overflow=0)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def unfinished(self, replay: str, topic_id: bytes, partition: int) -> Progress | None:
+        """Where a replay goes on that was begun and is not finished."""
+        wanted = select(
+            replays.c.start_offset, replays.c.next_offset, replays.c.restores_since
+        ).where(
+            replays.c.replay == replay,
+            replays.c.topic_id == UUID(bytes=topic_id),
+            replays.c.partition == partition,
+            replays.c.finished_at.is_(None),
+        )
+        with self._connection() as connection:
+            row = connection.execute(wanted).one_or_none()
+        return None if row is None else Progress(*row)
+
+    def reached(self, replay: str, topic_id: bytes, partition: int) -> int | None:
+        """The offset up to which a replay is stored, finished or not; None if it never began."""
+        wanted = select(replays.c.next_offset).where(
+            replays.c.replay == replay,
+            replays.c.topic_id == UUID(bytes=topic_id),
+            replays.c.partition == partition,
+        )
+        with self._connection() as connection:
+            return connection.execute(wanted).scalar_one_or_none()
+
+    def known_since(self, topic_id: bytes, partition: int, offset: int) -> int | None:
+        """Whether the rows of all ticks before `offset` are there: from which offset on, or None.
+
+        Live has brought them there, or a replay of every entity.
+        """
+        the_topic = UUID(bytes=topic_id)
+        live = select(watermarks.c.next_offset).where(
+            watermarks.c.topic_id == the_topic,
+            watermarks.c.partition == partition,
+            watermarks.c.next_offset >= offset,
+        )
+        replayed = select(func.min(replays.c.restores_since)).where(
+            replays.c.topic_id == the_topic,
+            replays.c.partition == partition,
+            replays.c.every_entity,
+            replays.c.stored_to >= offset,
+        )
+        with self._connection() as connection:
+            if connection.execute(live).first() is not None:
+                return 0
+            since: int | None = connection.execute(replayed).scalar_one()
+            return since
+
+    def has_live(self, topic_id: bytes, partition: int) -> bool:
+        """Whether live has stored anything of a partition."""
+        live = select(1).where(
+            watermarks.c.topic_id == UUID(bytes=topic_id), watermarks.c.partition == partition
+        )
+        with self._connection() as connection:
+            return connection.execute(live).first() is not None
+
+    def has_rows(self, topic_id: bytes, partition: int, before: int) -> bool:
+        """Whether live, or a replay, was in a partition before offset `before`."""
+        replayed = select(1).where(
+            replays.c.topic_id == UUID(bytes=topic_id),
+            replays.c.partition == partition,
+            replays.c.start_offset < before,
+        )
+        if self.has_live(topic_id, partition):
+            return True
+        with self._connection() as connection:
+            return connection.execute(replayed).first() is not None
+
+    def older_incarnations(self, current: set[bytes]) -> bool:
+        """Whether rows may be there of topics that are none of `current`."""
+        ids = [UUID(bytes=topic_id) for topic_id in current]
+        with self._connection() as connection:
+            return any(
+                connection.execute(select(1).where(table.c.topic_id.not_in(ids))).first()
+                for table in (watermarks, replays)
+            )
+
+    def settled_partitions(self, topic_id: bytes) -> int | None:
+        """How many partitions a topic had when live first read it."""
+        wanted = select(topics.c.partitions).where(topics.c.topic_id == UUID(bytes=topic_id))
+        with self._connection() as connection:
+            return connection.execute(wanted).scalar_one_or_none()
+
+    def without_rows(self, keys: set[str]) -> set[str]:
+        """Those of the message keys `keys` that have no entity."""
+        named = {
+            key: or_(
+                entities.c.entity == key,
+                # P1<separator>AAPL and so on: a range of the names, which are compared by bytes
+                and_(
+                    entities.c.entity > key + SEPARATOR,
+                    entities.c.entity < key + chr(ord(SEPARATOR) + 1),
+                ),
+            )
+            for key in keys
+        }
+        with self._connection() as connection:
+            return {
+                key
+                for key, named_so in named.items()
+                if connection.execute(select(1).where(named_so)).first() is None
+            }
+
+    def begin(
+        self,
+        replay: str,
+        topic: Topic,
+        partition: int,
+        arguments: str,
+        every_entity: bool,
+        start: Progress,
+    ) -> None:
+        """Record that a replay begins, or begins anew. What it stored before stays stored."""
+        row = insert(replays).values(
+            replay=replay,
+            topic_id=UUID(bytes=topic.topic_id),
+            partition=partition,
+            topic=topic.name,
+            arguments=arguments,
+            every_entity=every_entity,
+            restores_since=start.restores_since,
+            start_offset=start.start_offset,
+            next_offset=start.next_offset,
+            stored_to=start.next_offset,
+        )
+        meets = and_(
+            replays.c.restores_since.is_not(None),
+            replays.c.stored_to > row.excluded.stored_to,
+        )
+        row = row.on_conflict_do_update(
+            index_elements=[replays.c.replay, replays.c.topic_id, replays.c.partition],
+            set_={
+                "restores_since": row.excluded.restores_since,
+                "start_offset": row.excluded.start_offset,
+                "next_offset": row.excluded.next_offset,
+                "stored_to": case((meets, replays.c.stored_to), else_=row.excluded.stored_to),
+                "began_at": func.now(),
+                "finished_at": None,
+            },
+        )
+        with self._connection() as connection:
+            connection.execute(row)
+
+    def finish(self, replay: str, topic_id: bytes, partition: int) -> None:
+        """Record that a replay is done; the next one with its arguments begins anew."""
+        done = (
+            update(replays)
+            .where(
+                replays.c.replay == replay,
+                replays.c.topic_id == UUID(bytes=topic_id),
+                replays.c.partition == partition,
+            )
+            .values(finished_at=func.now())
+        )
+        with self._connection() as connection:
+            connection.execute(done)
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except ProgrammingError as error:
+            raise PipelineError(
+                f"Postgres: {_first_line(error)}: is the database up to date? "
+                "`tickwell migrate` brings it there"
+            ) from error
+        except DBAPIError as error:
+            raise StoreUnavailable(f"Postgres: {_first_line(error)}") from error
+
+
+def _first_line(error: DBAPIError) -> str:
+    return str(error.orig).strip().split("\n")[0]

@@ -1,0 +1,228 @@
+"""The ranges of a replay: which offsets of which partitions, and where the state comes from.
+
+A replay must begin with the state that live had there. In the order in which they are tried:
+
+1. It was begun before and not finished: it goes on where it was, from the rows that are stored.
+2. The log's beginning (offset 0): of this incarnation there is nothing before.
+3. The database has all rows from before, by live's watermark or another replay's: from them.
+4. The log is whole: computed from its beginning, without storing what is before the range.
+5. The range begins where the log does, and live was here before that: live misses the same ticks,
+   and goes on there with the windows that its rows tell.
+6. The log's beginning is gone: an error; or, if it is asked for and no rows of the partition are
+   there, which live would go on from, empty windows there.
+
+Older incarnations of a topic are in the database or nowhere: their rows, where there are some, are
+always the state that this one began with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
+
+import msgspec
+from aiokafka import TopicPartition
+
+from pipelines.errors import (
+    LogBegins,
+    PartitionsChanged,
+    RangeMistaken,
+)
+from pipelines.kafka.log_offsets import Log, logs_of, offsets_at, open_consumer
+from pipelines.kafka.topics import Topic, describe
+from pipelines.replay.progress import ReplayProgress
+from registry.definitions import Catalog, Source
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to replay; times are record timestamps in milliseconds UTC, None for no bound.
+
+    `entities` are message keys. `cold`: begin with empty windows where the log's beginning is gone.
+    """
+
+    sources: tuple[str, ...] = ()
+    entities: tuple[str, ...] = ()
+    partition: int | None = None
+    from_offset: int | None = None
+    to_offset: int | None = None
+    from_ms: int | None = None
+    to_ms: int | None = None
+    cold: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises `RangeMistaken` for a range that ends before it begins."""
+        for low, high, unit in (
+            (self.from_offset, self.to_offset, "offset"),
+            (self.from_ms, self.to_ms, "time"),
+        ):
+            if low is not None and high is not None and low >= high:
+                raise RangeMistaken(f"the range is empty: --from-{unit} is not before --to-{unit}")
+
+    @property
+    def arguments(self) -> str:
+        """What makes it this replay and no other, as JSON."""
+        given = {name: getattr(self, name) for name in self.__slots__}
+        given["sources"], given["entities"] = sorted(self.sources), sorted(self.entities)
+        told = {name: value for name, value in given.items() if value not in (None, [], False)}
+        return msgspec.json.encode(told).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """What is to be read of one partition, and stored from `start` up to, not including, `end`.
+
+    `read_from` is before `start` when the state has to be computed; `restores_since` is as in
+    `replay.progress.Progress`. `begin` is before `start` when the replay goes on. `blank` tells
+    that no rows from before `start` count, so that there is no state to look for.
+    """
+
+    source: Source
+    topic: Topic
+    partition: int
+    replay: str
+    begin: int
+    start: int
+    end: int
+    read_from: int
+    restores_since: int | None
+    blank: bool
+
+    @property
+    def offsets(self) -> int:
+        """How many offsets there are to read."""
+        return self.end - self.read_from if self.end > self.start else 0
+
+    @property
+    def resumed(self) -> bool:
+        return self.start > self.begin
+
+    def since(self, offset: int) -> Range:
+        """The range when it is stored up to `offset`."""
+        start = min(offset, self.end)
+        computed = self.restores_since is None
+        return replace(
+            self,
+            start=start,
+            read_from=self.read_from if computed else start,
+            blank=self.blank and (computed or start == self.restores_since),
+        )
+
+
+def replay_id(wanted: Wanted, schema_id: int) -> str:
+    """The name of a replay in `tickwell.replays`: the same for the same arguments and schema."""
+    return sha256(f"{schema_id} {wanted.arguments}".encode()).hexdigest()[:32]
+
+
+async def plan(
+    kafka: str, progress: ReplayProgress, catalog: Catalog, wanted: Wanted, restart: bool
+) -> list[Range]:
+    """The ranges of each partition that has something to replay.
+
+    With `restart` what was begun is forgotten. Raises `RangeMistaken` for what is not there,
+    `LogBegins` where a state cannot be known, `TimesUnknown`, `BrokerUnavailable`,
+    `StoreUnavailable` and other errors of `pipelines.errors`.
+    """
+    sources = [
+        source
+        for source in catalog.sources.values()
+        if not wanted.sources or source.name in wanted.sources
+    ]
+    topics = await asyncio.to_thread(describe, kafka, [s.topic for s in catalog.sources.values()])
+    read = {source.topic: topics[source.topic] for source in sources}
+    for topic in read.values():
+        settled = await asyncio.to_thread(progress.settled_partitions, topic.topic_id)
+        if settled not in (None, topic.partitions):
+            raise PartitionsChanged(topic.name, settled, topic.partitions)
+    partitions = _partitions(read.values(), wanted.partition)
+    async with open_consumer(kafka) as consumer:
+        logs = await logs_of(consumer, sources, read, partitions)
+        _check_offsets(logs, wanted)
+        begins = {tp: max(log.earliest, wanted.from_offset or 0) for tp, log in logs.items()}
+        ends = {tp: min(log.end, wanted.to_offset or log.end) for tp, log in logs.items()}
+        if wanted.from_ms is not None:
+            for tp, at in (await offsets_at(consumer, logs, wanted.from_ms)).items():
+                begins[tp] = max(begins[tp], at)
+        if wanted.to_ms is not None:
+            for tp, at in (await offsets_at(consumer, logs, wanted.to_ms)).items():
+                ends[tp] = min(ends[tp], at)
+
+    def ranges() -> list[Range]:
+        alone = not progress.older_incarnations({topic.topic_id for topic in topics.values()})
+        return [
+            _range(progress, catalog, wanted, restart, alone, tp, logs[tp], begins[tp], ends[tp])
+            for tp in partitions
+            if begins[tp] < ends[tp]
+        ]
+
+    return await asyncio.to_thread(ranges)
+
+
+def _partitions(topics: Iterable[Topic], only: int | None) -> list[TopicPartition]:
+    there = [
+        TopicPartition(topic.name, number) for topic in topics for number in range(topic.partitions)
+    ]
+    chosen = [tp for tp in there if only is None or tp.partition == only]
+    if not chosen:
+        counts = ", ".join(f"{topic.name} has 0 to {topic.partitions - 1}" for topic in topics)
+        raise RangeMistaken(f"there is no partition {only}: {counts}")
+    return chosen
+
+
+def _check_offsets(logs: Mapping[TopicPartition, Log], wanted: Wanted) -> None:
+    """Offsets that no partition has are a mistake; of partitions without them nothing is read."""
+    earliest = min(log.earliest for log in logs.values())
+    end = max(log.end for log in logs.values())
+    for name, offset in (("--from-offset", wanted.from_offset), ("--to-offset", wanted.to_offset)):
+        if offset is not None and not earliest <= offset <= end:
+            held = ", ".join(
+                f"{tp.topic}[{tp.partition}] {log.earliest} to {log.end - 1}"
+                for tp, log in logs.items()
+                if log.end > log.earliest
+            )
+            raise RangeMistaken(f"{name} {offset}: the log holds {held or 'nothing'}")
+
+
+def _range(
+    progress: ReplayProgress,
+    catalog: Catalog,
+    wanted: Wanted,
+    restart: bool,
+    alone: bool,
+    tp: TopicPartition,
+    log: Log,
+    begin: int,
+    end: int,
+) -> Range:
+    replay = replay_id(wanted, catalog.writing[log.source.name])
+    topic_id = log.topic.topic_id
+    begun = None if restart else progress.unfinished(replay, topic_id, tp.partition)
+    start, since, read_from = begin, None, log.earliest
+    # a log that was cut meanwhile begins after the place to go on at
+    if begun is not None and begun.next_offset >= begin:
+        start, since = min(begun.next_offset, end), begun.restores_since
+    if since is None:
+        since = 0 if start == 0 else progress.known_since(topic_id, tp.partition, start)
+    if since is None and start == log.earliest and progress.has_live(topic_id, tp.partition):
+        since = 0
+    if since is not None:
+        read_from = start
+    elif log.earliest > 0:
+        if not wanted.cold or progress.has_rows(topic_id, tp.partition, log.earliest):
+            raise LogBegins(tp.topic, tp.partition, start, log.earliest)
+        if start == log.earliest:
+            since, read_from = start, start
+    return Range(
+        source=log.source,
+        topic=log.topic,
+        partition=tp.partition,
+        replay=replay,
+        begin=begin,
+        start=start,
+        end=end,
+        read_from=read_from,
+        restores_since=since,
+        blank=alone and (since is None or since == start),
+    )

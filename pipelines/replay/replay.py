@@ -1,0 +1,248 @@
+"""Replay: the live pipeline over a bounded range of one partition, into Postgres.
+
+It has a consumer of its own without a group, moves no watermark and writes nothing online. Rows
+that are there already are compared, so that one that computes other bits says so.
+
+    fetch ─► decode ─► load what is not at hand ─► kernel ─► store, with the progress
+                                                       └── the next run meanwhile
+
+Whatever fails and may pass (a store that is away, an entity that another job has settled elsewhere)
+ends the pass over the range, and the next pass begins at the recorded progress, with the state that
+the rows there tell: the same as after a kill.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from time import monotonic
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+
+from pipelines.compute.window_table import WindowTable
+from pipelines.errors import (
+    BrokerUnavailable,
+    StateConflict,
+    StoreUnavailable,
+    WatermarkMoved,
+)
+from pipelines.kafka.run import Batch, Run
+from pipelines.kafka.run_fetcher import MAX_RECORDS
+from pipelines.replay.backfill_sink import BackfillSink
+from pipelines.replay.progress import Progress, ReplayProgress
+from pipelines.replay.range_reader import Stop, read_range
+from pipelines.replay.ranges import Range, Wanted
+from pipelines.replay.throttle import Throttle
+from pipelines.ticks.decoder import Decoder
+from registry.definitions import Catalog
+from registry.formats.redis_keys import key_values
+from registry.formats.row import Origin
+from registry.language.program import compile_program
+
+CAPACITY = 100_000
+"""Of how many entities the windows are at hand."""
+
+PAUSE_SECONDS = 0.5
+FAILURES = 20
+PATIENCE_SECONDS = 300.0
+"""When to give up: after more failures without progress than a coincidence, and longer than a store
+takes that is started anew."""
+
+PASSING = (StoreUnavailable, BrokerUnavailable, WatermarkMoved, StateConflict)
+
+
+@dataclass(slots=True)
+class Done:
+    """What was done of ranges: `offsets` read, rows computed, and how many of those are new.
+
+    `keys` are the message keys that were met, when only some are wanted. `waits` says what the
+    replay waits for.
+    """
+
+    offsets: int = 0
+    rows: int = 0
+    new_rows: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    keys: set[str] = field(default_factory=set)
+    waits: str | None = None
+
+    @classmethod
+    def sum(cls, parts: Sequence[Done]) -> Done:
+        """What several have done together."""
+        total = cls()
+        for part in parts:
+            total.offsets += part.offsets
+            total.rows += part.rows
+            total.new_rows += part.new_rows
+            total.rejected += part.rejected
+            total.keys |= part.keys
+            total.waits = total.waits or part.waits
+        return total
+
+
+Tell = Callable[[Done], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Replays ranges of what `kafka` holds into the database at `postgres`.
+
+    It gives way to the workers whose heartbeats are in the Redis servers `heartbeats`.
+    """
+
+    kafka: str
+    postgres: str
+    catalog: Catalog
+    wanted: Wanted
+    heartbeats: tuple[str, ...] = ()
+    max_records: int = MAX_RECORDS
+
+    def run(self, part: Range, tell: Tell, stop: Stop) -> Done:
+        """Replay a range until it is done or `stop` is set, telling what is done after each run.
+
+        Raises what no waiting mends, and what has not passed in `PATIENCE_SECONDS`.
+        """
+        return asyncio.run(_RangeReplay(self, part, tell, stop).run())
+
+    def sink(self, part: Range) -> BackfillSink:
+        """Where the rows of a range go."""
+        unseen = CAPACITY if part.blank else 0
+        return BackfillSink(self.postgres, part.replay, part.restores_since, unseen)
+
+
+class _RangeReplay:
+    """One range on its way; as many passes as it takes."""
+
+    def __init__(self, replay: Replay, part: Range, tell: Tell, stop: Stop) -> None:
+        self._replay = replay
+        self._part = part
+        self._tell = tell
+        self._stop = stop
+        self._keys = {key.encode() for key in replay.wanted.entities}
+        self._progress = ReplayProgress(replay.postgres)
+        self._throttle = Throttle(replay.heartbeats)
+        self._done = Done()
+        self._read_from = part.read_from
+        self._begun = part.resumed
+        self._failures, self._failing_since = 0, 0.0
+
+    async def run(self) -> Done:
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(PASSING),
+            wait=wait_random_exponential(0.1, max=5),
+            stop=self._gives_up,
+            before_sleep=self._say_why,
+            reraise=True,
+        )
+        try:
+            async for attempt in retrying:
+                with attempt:
+                    await asyncio.to_thread(self._go_back if self._begun else self._begin)
+                    if self._part.offsets:  # else the same replay, run twice, was faster there
+                        await self._pass()
+        except PASSING:
+            if not self._stop.is_set():
+                raise
+        finally:
+            self._throttle.close()
+            self._progress.close()
+        return self._done
+
+    def _begin(self) -> None:
+        part, wanted = self._part, self._replay.wanted
+        self._progress.begin(
+            part.replay,
+            part.topic,
+            part.partition,
+            wanted.arguments,
+            not wanted.entities,
+            Progress(part.start, part.start, part.restores_since),
+        )
+        self._begun = True
+
+    def _go_back(self) -> None:
+        """To what is stored; what was read beyond it is read again."""
+        part = self._part
+        reached = self._progress.reached(part.replay, part.topic.topic_id, part.partition)
+        self._part = part.since(part.start if reached is None else reached)
+        self._done.offsets = self._part.read_from - self._read_from
+
+    def _gives_up(self, state: RetryCallState) -> bool:
+        patience = monotonic() - self._failing_since < PATIENCE_SECONDS
+        return self._stop.is_set() or (self._failures > FAILURES and not patience)
+
+    def _say_why(self, state: RetryCallState) -> None:
+        if not self._failures:
+            self._failing_since = monotonic()
+        self._failures += 1
+        error = None if state.outcome is None else state.outcome.exception()
+        self._done.waits = f"waiting: {error}"
+        self._tell(self._done)
+
+    # -- a pass over what is left of the range
+
+    async def _pass(self) -> None:
+        part, catalog = self._part, self._replay.catalog
+        schema = catalog.schemas[catalog.writing[part.source.name]]
+        # states that cannot be restored must not be forgotten
+        capacity = sys.maxsize if part.restores_since is None else CAPACITY
+        windows = WindowTable(part.source, schema, compile_program(catalog, schema), capacity)
+        sink = self._replay.sink(part)
+        decoder = Decoder(part.source)
+        storing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        storing.set_result(None)
+        try:
+            async with aclosing(self._read()) as runs:
+                async for run in runs:
+                    await self._give_way()
+                    if self._stop.is_set():
+                        break
+                    wanted = run.only(self._keys) if self._keys else run
+                    ticks = await asyncio.to_thread(decoder.decode, wanted)
+                    missing = windows.missing(ticks)
+                    if missing:
+                        await storing  # what is restored may have to be stored first
+                        before = Origin(run.topic_id, run.partition, run.base_offset, 0)
+                        states = await asyncio.to_thread(
+                            sink.load, part.source, missing, windows.depth, before
+                        )
+                        windows.restore(missing, states)
+                    batch = await asyncio.to_thread(windows.apply, ticks)
+                    await storing
+                    storing = asyncio.create_task(self._store(sink, batch))
+            await storing
+        finally:
+            await asyncio.gather(storing, return_exceptions=True)
+            sink.close()
+
+    async def _store(self, sink: BackfillSink, batch: Batch) -> None:
+        done, run = self._done, batch.run
+        if run.base_offset >= self._part.start:
+            done.new_rows += await asyncio.to_thread(sink.store, batch)
+            done.rows += len(batch)
+            done.rejected.update(tick.reason for tick in batch.rejected)
+            self._failures = 0
+        if self._keys:
+            done.keys |= {key_values(name)[0] for name in batch.names}
+            done.keys |= {(tick.key or b"").decode(errors="replace") for tick in batch.rejected}
+        done.offsets += run.next_offset - run.base_offset
+        done.waits = None
+        self._tell(done)
+
+    def _read(self) -> AsyncGenerator[Run]:
+        replay = self._replay
+        return read_range(replay.kafka, self._part, replay.max_records, self._stop)
+
+    async def _give_way(self) -> None:
+        """Wait while live is behind."""
+        while not self._stop.is_set():
+            why = await asyncio.to_thread(self._throttle.why)
+            if why is None:
+                return
+            self._done.waits = f"paused: {why}"
+            self._tell(self._done)
+            await asyncio.sleep(PAUSE_SECONDS)

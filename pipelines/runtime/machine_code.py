@@ -1,0 +1,212 @@
+"""Compiled functions, and where their machine code is kept from one start to the next.
+
+numba's own cache asks only whether the file that defines a function has changed. But machine code
+also holds what the function calls and the constants that it names, from whatever module: after an
+update of one of them numba would go on with the old code, and live would differ from a replay. So
+the code is kept in a directory named by a digest of everything that it can be made of:
+
+    <root>/tickwell-<digest>/kernel.advance-pipelines.compute.kernel-88.py311.1.nbc
+
+Another digest is another directory, so neither a process that runs an older version at the same
+time nor one that is killed while it writes can give its code to another. The root is the first
+of these that has the directory, or can be written:
+
+1. what NUMBA_CACHE_DIR names,
+2. `__pycache__` of the package `pipelines`,
+3. the user's cache directory.
+
+Where none can be written, as in a container with a read-only file system and nothing shipped, the
+functions are compiled at every start, which takes seconds and is no error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numba
+import numpy as np
+from numba.core import config
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.core.dispatcher import Dispatcher
+from numba.misc.appdirs import AppDirs
+
+import pipelines
+import registry
+
+logger = logging.getLogger(__name__)
+SETTINGS: Any = config
+Function = TypeVar("Function", bound=Callable[..., object])
+
+PACKAGE = Path(pipelines.__path__[0])
+"""The folder whose modules, at any depth, have compiled functions."""
+
+PREFIX = "tickwell-"
+KEPT = 8
+"""Directories in a root, the newest: other checkouts and versions may be in use beside this one."""
+
+
+def compiled(*signatures: str, **options: Any) -> Callable[[Function], Dispatcher[Function]]:
+    """A decorator: the function as machine code, which runs without the GIL.
+
+    It is compiled at once for `signatures`, without them at its first call. Arithmetic is IEEE
+    754's, also in a division by zero, and never fast-math. `options` are numba's.
+    """
+
+    def compile_function(function: Function) -> Dispatcher[Function]:
+        dispatcher: Any = numba.njit(nogil=True, error_model="numpy", **options)(function)
+        if SETTINGS.DISABLE_JIT:
+            return cast("Dispatcher[Function]", function)
+        if directory() is not None:
+            dispatcher._cache = _Cache(function)  # type: ignore[no-untyped-call]
+        for signature in signatures:
+            dispatcher.compile(signature)
+        if signatures:
+            dispatcher.disable_compile()
+        return cast("Dispatcher[Function]", dispatcher)
+
+    return compile_function
+
+
+def warm_up() -> None:
+    """Compile all that has signatures, or see that it is there: the next start only loads it."""
+    for source in sorted(PACKAGE.rglob("*.py")):
+        if f"from {__name__} import" in source.read_text("utf-8"):
+            inside = source.relative_to(PACKAGE.parent).with_suffix("")
+            import_module(".".join(inside.parts))
+
+
+@cache
+def digest() -> str:
+    """Of everything that machine code can be made of: sources of ours, and compilers.
+
+    All sources, and not those alone that have compiled functions: a constant may come from any.
+    """
+    found = hashlib.sha256()
+    versions = (sys.version, numba.__version__, version("llvmlite"), np.__version__)
+    found.update(repr(versions).encode())
+    for package in (PACKAGE, *map(Path, registry.__path__)):
+        for source in sorted(package.rglob("*.py")):
+            content = source.read_bytes()
+            found.update(f"{source.relative_to(package.parent)} {len(content)}\n".encode())
+            found.update(content)
+    return found.hexdigest()[:16]
+
+
+@cache
+def directory() -> Path | None:
+    """Where the machine code of this version is kept; None when that is nowhere."""
+    if not Path(__file__).exists():  # packed in a zip: there is nothing to take a digest of
+        return None
+    candidates = [root / f"{PREFIX}{digest()}" for root in _roots()]
+    for candidate in candidates:
+        if _is_filled(candidate):
+            return candidate
+        if _is_writable(candidate):
+            _prune(candidate.parent)
+            return candidate
+    _say_not_kept(", ".join(map(str, candidates)))
+    return None
+
+
+def _roots() -> list[Path]:
+    roots = [Path(SETTINGS.CACHE_DIR)] if SETTINGS.CACHE_DIR else []
+    roots.append(PACKAGE / "__pycache__")
+    users: Any = AppDirs("tickwell", False)  # type: ignore[no-untyped-call]
+    if Path(users.user_cache_dir).is_absolute():  # it begins with "~" where there is no home
+        roots.append(Path(users.user_cache_dir))
+    return roots
+
+
+def _is_filled(place: Path) -> bool:
+    try:
+        return any(place.glob("*.nbi"))
+    except OSError:
+        return False
+
+
+def _is_writable(place: Path) -> bool:
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=place).close()
+    except OSError:
+        return False
+    return True
+
+
+def _prune(root: Path) -> None:
+    """Remove what older versions left, but for the newest."""
+    made = []
+    for place in root.glob(f"{PREFIX}*"):
+        try:
+            made.append((place.stat().st_mtime, place))
+        except OSError:  # another process removed it
+            continue
+    for _, place in sorted(made)[:-KEPT]:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+@cache
+def _say_not_kept(why: str) -> None:
+    logger.warning(
+        "compiled code is not kept, and every start compiles anew (%s); "
+        "NUMBA_CACHE_DIR names a directory that can be written",
+        why,
+    )
+
+
+class _Locator(_CacheLocator):
+    """Tells numba the directory; whether it can be written is known."""
+
+    def __init__(self, function: Any) -> None:
+        # numba names a file by the module's last word alone: two folders may have a `kernel`
+        self._disambiguator = f"{function.__module__}-{function.__code__.co_firstlineno}"
+
+    @classmethod
+    def from_function(cls, py_func: Any, py_file: str) -> _Locator:
+        return cls(py_func)
+
+    def get_cache_path(self) -> str:
+        return str(directory())
+
+    def get_source_stamp(self) -> str:
+        return digest()
+
+    def get_disambiguator(self) -> str:
+        return self._disambiguator
+
+
+class _Implementation(CompileResultCacheImpl):
+    _locator_classes: list[Any] = [_Locator]  # noqa: RUF012
+
+
+class _Cache(FunctionCache):
+    """numba's cache of a function, for which neither a full disk nor a broken file is an error."""
+
+    _impl_class = _Implementation
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+        except Exception as error:  # unpickling what a crashed machine left raises anything
+            logger.warning("compiled code in %s is broken, compiling anew: %r", directory(), error)
+            try:
+                self.flush()  # type: ignore[no-untyped-call]
+            except OSError as full:
+                _say_not_kept(str(full))
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)  # type: ignore[no-untyped-call]
+        except (OSError, EOFError) as error:
+            _say_not_kept(str(error))

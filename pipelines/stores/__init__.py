@@ -1,0 +1,1 @@
+"""The two stores: rows, window states and watermarks, each written atomically."""

@@ -1,0 +1,165 @@
+"""Rows of a batch into PostgreSQL, in its binary COPY format.
+
+    row = number of columns, entity, seq (both of varying size), then the rest, which is of one size
+
+The rest is one numpy array of big-endian records: arrays of a source's fields and a schema's
+features have a fixed length, and an absent number is NaN. A compiled pass puts the two together.
+Rows are copied in the order of the primary key, so that its index grows in few places.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+
+from pipelines.kafka.run import NO_SEQ, Batch, Bytes
+from pipelines.runtime.machine_code import compiled
+from registry.resources import sql
+
+CREATE = sql(__package__, "staging")
+COLUMNS = (
+    "entity, seq, schema_id, event_time, sequence, revision, tick_time, op, fields, features,"
+    ' status, known_at, topic_id, partition, "offset", index'
+)
+COPY = f"COPY tickwell.feature_rows ({COLUMNS}) FROM STDIN (FORMAT binary)"
+STAGE = f"COPY pg_temp.staging_rows ({COLUMNS}) FROM STDIN (FORMAT binary)"
+
+N_COLUMNS = 16
+HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
+TRAILER = b"\xff\xff"
+FLOAT8_OID = 701
+CHUNK_BYTES = 1 << 20
+"""What psycopg2 hands over at a time: between two, it waits for the interpreter."""
+
+Column = tuple[Any, ...]
+
+
+def copy_rows(cursor: Any, batch: Batch) -> None:
+    """Copy the rows of a batch into the table.
+
+    Raises psycopg2's `UniqueViolation` where one is there already.
+    """
+    cursor.copy_expert(COPY, BytesIO(copy_bytes(batch)), CHUNK_BYTES)
+
+
+def stage_rows(cursor: Any, batch: Batch) -> None:
+    """Copy the rows of a batch into the session's staging table, in place of what it held."""
+    cursor.execute(CREATE)
+    cursor.execute("TRUNCATE pg_temp.staging_rows")
+    cursor.copy_expert(STAGE, BytesIO(copy_bytes(batch)), CHUNK_BYTES)
+
+
+def copy_bytes(batch: Batch) -> Any:
+    """The rows of a batch in binary COPY format, by entity and then in the batch's order."""
+    names = [name.encode() for name in batch.names]
+    rank = np.empty(len(names), np.int32)
+    rank[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names), dtype=np.int32)
+    order = np.argsort(rank[batch.name], kind="stable")
+    texts = np.frombuffer(bytearray().join(names), np.uint8)
+    ends = np.cumsum([0, *map(len, names)], dtype=np.int64)
+    rest = _rest(batch, order)
+    name, seq = batch.name[order], batch.seq[order]
+    size = len(HEADER) + len(TRAILER) + len(batch) * (18 + rest.shape[1])
+    copied = np.empty(size + int((ends[name + 1] - ends[name]).sum()), np.uint8)
+    copied[: len(HEADER)] = np.frombuffer(HEADER, np.uint8)
+    end = _assemble(name, texts, ends, seq, rest, copied, len(HEADER))
+    copied[end : end + len(TRAILER)] = np.frombuffer(TRAILER, np.uint8)
+    return copied[: end + len(TRAILER)].data
+
+
+def _rest(batch: Batch, order: Any) -> Bytes:
+    """The columns of fixed size, (n, bytes of a row)."""
+    fields, features = batch.fields.shape[1], batch.features.shape[1]
+    layout = [
+        *_sized("schema_id", ">i4"),
+        *_sized("event_time", ">i8"),
+        *_sized("sequence", ">i8"),
+        *_sized("revision", ">i2"),
+        *_sized("tick_time", ">i8"),
+        *_sized("op", ">i2"),
+        *_array("fields", fields),
+        *_array("features", features),
+        ("status_size", ">i4"),
+        ("status", "u1", (features,)),
+        *_sized("known_at", ">i8"),
+        *_sized("topic_id", "V16"),
+        *_sized("partition", ">i4"),
+        *_sized("offset", ">i8"),
+        *_sized("index", ">i4"),
+    ]
+    rows = np.zeros(len(batch), np.dtype(layout))
+    columns: dict[str, Any] = {
+        "schema_id": batch.schema.id,
+        "event_time": batch.event_time[order],
+        "sequence": batch.sequence[order],
+        "revision": 0,
+        "tick_time": batch.tick_time[order],
+        "op": batch.op[order],
+        "known_at": batch.known_at[order],
+        "topic_id": np.void(batch.run.topic_id),
+        "partition": batch.run.partition,
+        "offset": batch.offset[order],
+        "index": batch.index[order],
+    }
+    for name, column in columns.items():
+        rows[f"{name}_size"] = rows.dtype[name].itemsize
+        rows[name] = column
+    for name, values in (("fields", batch.fields), ("features", batch.features)):
+        rows[f"{name}_size"] = 20 + 12 * values.shape[1]
+        rows[f"{name}_dimensions"] = 1
+        rows[f"{name}_oid"] = FLOAT8_OID
+        rows[f"{name}_length"] = values.shape[1]
+        rows[f"{name}_lower"] = 1
+        rows[name]["size"] = 8
+        rows[name]["value"] = values[order]
+    rows["status_size"] = features
+    rows["status"] = batch.status[order]
+    return rows.view(np.uint8).reshape(len(batch), rows.itemsize)
+
+
+def _sized(name: str, kind: str) -> list[Column]:
+    return [(f"{name}_size", ">i4"), (name, kind)]
+
+
+def _array(name: str, length: int) -> list[Column]:
+    """A one-dimensional float8[] without nulls, as `array_recv` reads it."""
+    return [
+        (f"{name}_size", ">i4"),
+        (f"{name}_dimensions", ">i4"),
+        (f"{name}_has_nulls", ">i4"),
+        (f"{name}_oid", ">u4"),
+        (f"{name}_length", ">i4"),
+        (f"{name}_lower", ">i4"),
+        (name, [("size", ">i4"), ("value", ">f8")], (length,)),
+    ]
+
+
+@compiled()
+def _big_endian(out, at, value, size):  # type: ignore[no-untyped-def]
+    """Write an integer of `size` bytes; returns where it ends."""
+    for place in range(size):
+        out[at + place] = (value >> (8 * (size - 1 - place))) & 0xFF
+    return at + size
+
+
+@compiled("int64(int32[::1], uint8[::1], int64[::1], int64[::1], uint8[:,::1], uint8[::1], int64)")
+def _assemble(name, texts, ends, seq, rest, out, at):  # type: ignore[no-untyped-def]
+    """Write the rows from `at` on; returns where the last one ends."""
+    for i in range(name.shape[0]):
+        first, last = ends[name[i]], ends[name[i] + 1]
+        at = _big_endian(out, at, N_COLUMNS, 2)
+        at = _big_endian(out, at, last - first, 4)
+        for place in range(first, last):
+            out[at] = texts[place]
+            at += 1
+        if seq[i] == NO_SEQ:
+            at = _big_endian(out, at, -1, 4)
+        else:
+            at = _big_endian(out, at, 8, 4)
+            at = _big_endian(out, at, seq[i], 8)
+        for place in range(rest.shape[1]):
+            out[at + place] = rest[i, place]
+        at += rest.shape[1]
+    return at

@@ -1,0 +1,71 @@
+"""The window states of entities, from their rows in Postgres: a row holds its tick."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+
+from pipelines.compute.entity_state import EntityState, tick_dtype
+from pipelines.compute.kernel import RESET
+from pipelines.kafka.run import NO_SEQ
+from pipelines.stores.postgres.connection import Database
+from registry.definitions import Source
+from registry.formats.row import Origin
+from registry.resources import sql
+
+LOAD = sql(__package__, "load_states")
+
+ENTITIES_A_STATEMENT = 100
+"""A statement must not take long, and walks past all that a replay has stored beyond a place."""
+
+
+def load_states(
+    database: Database,
+    source: Source,
+    entities: Sequence[str],
+    depth: int,
+    before: Origin,
+    since: int = 0,
+) -> dict[str, EntityState]:
+    """The states that those of `entities` with rows had when a partition was at `before`.
+
+    At most `depth` ticks each, of all row schemas: another worker may write one that this process
+    does not know yet. Of the partition only what it held from offset `since` on counts. Raises
+    `StoreUnavailable`.
+    """
+    wanted = {
+        "source": source.name,
+        "depth": depth,
+        "topic_id": str(UUID(bytes=before.topic_id)),
+        "partition": before.partition,
+        "since": since,
+        "before": before.offset,
+    }
+    by_entity: dict[str, list[Any]] = {}
+    with database.cursor() as cursor:
+        for start in range(0, len(entities), ENTITIES_A_STATEMENT):
+            piece = list(entities[start : start + ENTITIES_A_STATEMENT])
+            cursor.execute(LOAD, {**wanted, "entities": piece})
+            for entity, *row in cursor.fetchall():
+                by_entity.setdefault(entity, []).append(row)
+    dtype = tick_dtype(len(source.fields))
+    return {entity: _state(newest, dtype) for entity, newest in by_entity.items()}
+
+
+def _state(newest: Sequence[Sequence[Any]], dtype: np.dtype[np.void]) -> EntityState:
+    """The state that an entity's rows, newest first, leave it in."""
+    _, sequence, _, _, _, _, topic_id, partition, offset, index = newest[0]
+    ticks = np.empty(len(newest), dtype)
+    for place, (event_time, _, tick_time, seq, _, fields, *_) in enumerate(reversed(newest)):
+        ticks[place] = (event_time, tick_time, NO_SEQ if seq is None else seq, tuple(fields))
+    resets = [place for place, row in enumerate(newest) if row[4] == RESET]
+    return EntityState(
+        origin=Origin(UUID(topic_id).bytes, partition, offset, index),
+        sequence=sequence,
+        count=len(newest),
+        fill=resets[0] if resets else len(newest),
+        ticks=ticks,
+    )

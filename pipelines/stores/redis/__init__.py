@@ -1,0 +1,1 @@
+"""The online store: Redis, single or a cluster."""

@@ -1,0 +1,251 @@
+"""A batch as the bytes that Redis keeps.
+
+The state of an entity is one string, big-endian up to the ring:
+
+     0  32  origin of the newest accepted tick (`registry.formats.row.ORIGIN`)
+    32   8  its sequence
+    40   8  how many ticks were ever accepted
+    48   8  how many since the last reset
+    56   8  mark of this layout
+    64   4  ticks that the ring has room for
+    68   4  bytes of a tick
+    72   8  how many ticks the ring holds, the newest ones
+    80      ring of ticks (`pipelines.compute.entity_state.tick_dtype`), number o at o % room
+
+In the layout before this one the ring began at 56, and its room was that of whoever read it. There
+the eight bytes of the mark are an event time, and none is so large: the two cannot be taken for
+each other. Its room follows from the length of the string, because it was never larger than the
+ticks that were written, nor smaller unless it had wrapped.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipelines.compute.entity_state import EntityState, tick_dtype
+from pipelines.errors import StateOfOtherFields
+from pipelines.kafka.run import Batch
+from registry.definitions import Source
+from registry.formats.redis_keys import SEPARATOR, members_key, row_key, state_key
+from registry.formats.row import HEADER, LAYOUT, Origin
+
+MARK = b"layout2\xff"
+"""As an event time, which is little-endian, this is below zero."""
+
+STATE_HEADER = struct.Struct(">32sqqq8sIIq")
+COUNT = struct.Struct(">q")
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """An entity as another store knows it: its state, and its newest row (`formats.row`)."""
+
+    entity: str
+    state: EntityState
+    row: bytes
+
+
+class Writes:
+    """What to write of each entity of a batch, as bytes cut from whole columns."""
+
+    def __init__(self, batch: Batch, history: int) -> None:
+        self._batch = batch
+        self._history = history
+        ticks, self.tick_bytes = _ticks(batch)
+        order = np.argsort(batch.name, kind="stable")
+        ends = np.searchsorted(batch.name[order], np.arange(len(batch.names)), "right")
+        starts = np.concatenate([[0], ends])[:-1]
+        newest = order[ends - 1] if len(batch.names) else order
+        self._sorted_ticks = ticks[order].tobytes()
+        self._rows, self._row_bytes = _rows(batch, newest)
+        # how many the ring holds depends on how many it held: the script adds what was there
+        self._headers = _headers(batch, newest, history, self.tick_bytes, ends - starts)
+        # by place: where the entity's ticks begin and end among the sorted ones, the first's number
+        self._starts, self._ends = starts.tolist(), ends.tolist()
+        self._first = batch.ordinal[order[starts]].tolist() if len(batch.names) else []
+
+    def add(self, place: int, keys: list[str], arguments: list[Any]) -> None:
+        """Append the keys and arguments of the entity at `place` in the batch's names."""
+        batch, size = self._batch, STATE_HEADER.size
+        row = self._rows[place * self._row_bytes : (place + 1) * self._row_bytes]
+        header = self._headers[place * size : (place + 1) * size]
+        expected = batch.expected[place]
+        if expected:
+            expected = identity(expected, self._first[place])
+        pieces = list(self._pieces(place))
+        entity, source = batch.names[place], batch.source.name
+        _append(keys, arguments, source, entity, expected, header, row, pieces)
+
+    def _pieces(self, place: int) -> Iterator[tuple[int, bytes]]:
+        """The entity's ticks as (offset in the state, bytes); two pieces where the ring wraps."""
+        start, end = self._starts[place], self._ends[place]
+        passed_over = max(0, end - start - self._history)
+        start += passed_over
+        first = self._first[place] + passed_over
+        for begin, stop, at in _ring(first, end - start, self._history):
+            size = self.tick_bytes
+            ticks = self._sorted_ticks[(start + begin) * size : (start + stop) * size]
+            yield STATE_HEADER.size + at * size, ticks
+
+
+def append_restored(
+    keys: list[str],
+    arguments: list[Any],
+    source: Source,
+    restored: Restored,
+    below: EntityState | None,
+    history: int,
+) -> None:
+    """Append what the script takes to put a state in the place of the one `below`."""
+    state = restored.state
+    n, size = len(state.ticks), state.ticks.itemsize
+    header = STATE_HEADER.pack(
+        state.origin.pack(), state.sequence, state.count, state.fill, MARK, history, size, -n
+    )
+    ticks = state.ticks.tobytes()
+    pieces = [
+        (STATE_HEADER.size + at * size, ticks[begin * size : stop * size])
+        for begin, stop, at in _ring(state.count - n, n, history)
+    ]
+    expected = b"" if below is None else identity(below.origin.pack(), below.count)
+    entity = restored.entity
+    _append(keys, arguments, source.name, entity, expected, header, restored.row, pieces)
+
+
+def identity(origin: bytes, count: int) -> bytes:
+    """What the script knows a state by.
+
+    The origin alone would not do: a state that was rebuilt from Postgres has the same one, and its
+    ticks in other places of the ring.
+    """
+    return origin + COUNT.pack(count)
+
+
+def _append(
+    keys: list[str],
+    arguments: list[Any],
+    source: str,
+    entity: str,
+    expected: bytes,
+    header: bytes,
+    row: bytes,
+    pieces: Sequence[tuple[int, bytes]],
+) -> None:
+    """Append what the script takes of one entity."""
+    message_key, _, member = entity.partition(SEPARATOR)
+    keys += (state_key(source, entity), row_key(source, entity), members_key(source, message_key))
+    arguments += (expected, header, row, member, len(pieces))
+    for piece in pieces:
+        arguments += piece
+
+
+def _ring(first: int, n: int, history: int) -> Iterator[tuple[int, int, int]]:
+    """Where `n` ticks from number `first` on go: (begin, stop) of them to a place of the ring."""
+    at = first % history
+    wrap = min(n, history - at)
+    for begin, stop, place in ((0, wrap, at), (wrap, n, 0)):
+        if stop > begin:
+            yield begin, stop, place
+
+
+def _ticks(batch: Batch) -> tuple[Any, int]:
+    """The accepted ticks as a column of `tick_dtype`, and the size of one."""
+    dtype = tick_dtype(len(batch.source.fields))
+    ticks = np.empty(len(batch), dtype)
+    ticks["event_time"] = batch.event_time
+    ticks["tick_time"] = batch.tick_time
+    ticks["seq"] = batch.seq
+    ticks["fields"] = batch.fields
+    return ticks, dtype.itemsize
+
+
+def _headers(batch: Batch, newest: Any, history: int, tick_bytes: int, added: Any) -> bytes:
+    """`STATE_HEADER` of each entity, end to end; `newest` are the places of their newest ticks."""
+    dtype = np.dtype(
+        [
+            ("topic_id", "V16"),
+            ("partition", ">i4"),
+            ("offset", ">i8"),
+            ("index", ">i4"),
+            ("sequence", ">i8"),
+            ("count", ">i8"),
+            ("fill", ">i8"),
+            ("mark", "V8"),
+            ("room", ">u4"),
+            ("tick_bytes", ">u4"),
+            ("added", ">i8"),
+        ]
+    )
+    assert dtype.itemsize == STATE_HEADER.size
+    headers = np.empty(len(newest), dtype)
+    headers["topic_id"] = np.void(batch.run.topic_id)
+    headers["partition"] = batch.run.partition
+    headers["offset"] = batch.offset[newest]
+    headers["index"] = batch.index[newest]
+    headers["sequence"] = batch.sequence[newest]
+    headers["count"] = batch.ordinal[newest] + 1
+    headers["fill"] = batch.fill
+    headers["mark"] = np.void(MARK)
+    headers["room"] = history
+    headers["tick_bytes"] = tick_bytes
+    headers["added"] = added
+    return headers.tobytes()
+
+
+def _rows(batch: Batch, places: Any) -> tuple[bytes, int]:
+    """The rows at `places` as `formats.row.pack` makes them, end to end, and the size of one."""
+    features = len(batch.schema.features)
+    dtype = np.dtype(
+        [
+            ("layout", "u1"),
+            ("schema_id", ">u4"),
+            ("event_time", ">i8"),
+            ("sequence", ">i8"),
+            ("known_at", ">i8"),
+            ("topic_id", "V16"),
+            ("partition", ">i4"),
+            ("offset", ">i8"),
+            ("index", ">i4"),
+            ("status", "u1", (features,)),
+            ("values", ">f8", (features,)),
+        ]
+    )
+    assert dtype.itemsize == HEADER.size + 9 * features
+    rows = np.empty(len(places), dtype)
+    rows["layout"] = LAYOUT
+    rows["schema_id"] = batch.schema.id
+    rows["event_time"] = batch.event_time[places]
+    rows["sequence"] = batch.sequence[places]
+    rows["known_at"] = batch.known_at[places]
+    rows["topic_id"] = np.void(batch.run.topic_id)
+    rows["partition"] = batch.run.partition
+    rows["offset"] = batch.offset[places]
+    rows["index"] = batch.index[places]
+    rows["status"] = batch.status[places]
+    rows["values"] = batch.features[places]
+    return rows.tobytes(), dtype.itemsize
+
+
+def unpack_state(packed: bytes, source: Source, entity: str, depth: int) -> EntityState:
+    """The state of a header and the `depth` newest ticks, oldest first, as `load.lua` gives them.
+
+    Windows see no further back than the ring: when it was kept shorter until now, those that need
+    more than it holds fill up first. Raises `StateOfOtherFields`.
+    """
+    dtype = tick_dtype(len(source.fields))
+    origin, sequence, count, fill, _, _, tick_bytes, _ = STATE_HEADER.unpack_from(packed)
+    if tick_bytes != dtype.itemsize:
+        raise StateOfOtherFields(source.name, entity, tick_bytes, dtype.itemsize)
+    ticks = np.frombuffer(packed, dtype, offset=STATE_HEADER.size)
+    return EntityState(
+        origin=Origin.unpack(origin),
+        sequence=sequence,
+        count=count,
+        fill=fill if len(ticks) == depth else min(fill, len(ticks)),
+        ticks=ticks,
+    )

@@ -1,0 +1,55 @@
+"""What a store must offer to be a sink. Everything here blocks; the worker calls it in a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+from pipelines.compute.entity_state import EntityState
+from pipelines.kafka.run import Batch
+from pipelines.kafka.topics import Topic
+from registry.definitions import Source
+from registry.formats.row import Origin
+
+
+class Sink(Protocol):
+    """A store of rows, window states and origins that changes them together.
+
+    Methods raise `pipelines.errors.StoreUnavailable` while the store is away (the caller waits and
+    tries again) and other errors of `pipelines.errors` where only a person can help.
+    """
+
+    name: str
+    pace: float
+    """Seconds from one fetch to the next while there is not much: how often a run is worth it."""
+
+    def watermarks(self, topic_id: bytes, partitions: Iterable[int]) -> Mapping[int, int]:
+        """The next offset to read of each of a topic incarnation's partitions it knows."""
+        ...
+
+    def settle(self, topic: Topic) -> int:
+        """Record a topic's number of partitions; returns the number that was recorded first."""
+        ...
+
+    def load(
+        self, source: Source, entities: Sequence[str], depth: int, before: Origin
+    ) -> Mapping[str, EntityState]:
+        """The states of those of `entities` that it knows, with their `depth` newest ticks.
+
+        `before` is where the run begins. A store that keeps history (a replay may have written
+        what comes later) gives the states as they were there; one that keeps only the newest gives
+        that, and the kernel passes over what is applied already.
+        """
+        ...
+
+    def store(self, batch: Batch) -> Sequence[str]:
+        """Store a batch and advance its partition's watermark to `batch.run.next_offset`.
+
+        Returns the entities whose stored origin is not the expected one: nothing of theirs was
+        stored, the watermark did not move, and the caller reloads them and computes the run again.
+        Raises `WatermarkMoved`, with nothing stored, when the partition's watermark is not at
+        `batch.run.base_offset`; one that was never set is.
+        """
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,133 @@
+"""A run's messages to columns of ticks.
+
+One compiled pass (`ticks.json_scanner`) takes what nearly all producers send. Each message that it
+leaves goes to `ticks.reference_decoder`, which is the definition. So what a tick comes to never
+depends on the others of its run, nor on which of the two ways it took.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pipelines.kafka.run import Bytes, Int64s, Rejection, Run, Ticks
+from pipelines.ticks.event_time import LATEST
+from pipelines.ticks.json_scanner import Layout, Scanned, scan
+from pipelines.ticks.reference_decoder import Rejected, Tick, judge, split
+from registry.definitions import Source
+
+NO_TIMESTAMP = -1
+"""Kafka's, for a record that has none."""
+
+
+class Decoder:
+    """Decodes the runs of one source. It remembers nothing."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._layout = Layout.of(source)
+
+    def decode(self, run: Run) -> Ticks:
+        """The ticks of a run, in order, and what decoding rejects of it."""
+        # bounded, for where producers set it anything can come, and nanoseconds have 64 bits
+        known_at = np.clip(run.timestamps, NO_TIMESTAMP, LATEST // 10**6) * 10**6
+        scanned = scan(run, self._layout, known_at)
+        judged = _Judged(run, self.source, known_at)
+        for record in scanned.left.tolist():
+            judged.judge(record)
+        found, data = (scanned, run.data) if not judged.ticks else judged.merged(scanned)
+        return Ticks(
+            run=run,
+            source=self.source,
+            data=data,
+            keys=found.keys,
+            raw=found.raw,
+            record=found.record,
+            offset=run.offsets[found.record],
+            index=found.index,
+            tick_time=found.tick_time,
+            seq=found.seq,
+            op=found.op,
+            fields=found.fields,
+            known_at=known_at[found.record],
+            rejected=judged.rejected,
+        )
+
+
+class _Judged:
+    """What came of the messages of a run that were judged one at a time."""
+
+    def __init__(self, run: Run, source: Source, known_at: Int64s) -> None:
+        self._run = run
+        self._source = source
+        self._known_at = known_at
+        self.ticks: list[tuple[int, int, bytes, Tick]] = []
+        """Record, index, original bytes, and what they say."""
+        self.rejected: list[Rejection] = []
+
+    def judge(self, record: int) -> None:
+        """Judge each tick of the message of a record."""
+        message = self._run.value(record)
+        key, known_at = self._run.key(record), int(self._known_at[record])
+        try:
+            ticks = list(split(message, key))
+        except Rejected as rejected:
+            self._reject(record, 0, rejected, key, message)
+            return
+        for index, raw in ticks:
+            try:
+                self.ticks.append((record, index, raw, judge(raw, self._source, key, known_at)))
+            except Rejected as rejected:
+                self._reject(record, index, rejected, key, raw)
+
+    def merged(self, scanned: Scanned) -> tuple[Scanned, Bytes]:
+        """These ticks among the scanned ones, in the order of the log, and the bytes of both.
+
+        The texts of these are written behind the run's own bytes.
+        """
+        texts, at = bytearray(), len(self._run.data)
+
+        def written(text: bytes) -> tuple[int, int]:
+            nonlocal texts
+            start = at + len(texts)
+            texts += text
+            return start, start + len(text)
+
+        keys = [[written(part.encode()) for part in tick.key] for *_, tick in self.ticks]
+        raw = [written(original) for _, _, original, _ in self.ticks]
+        record = np.array([record for record, *_ in self.ticks], np.int64)
+        # a message is scanned or judged as a whole, so the order within each stays as it is
+        order = np.argsort(np.concatenate([scanned.record, record]), kind="stable")
+
+        def both(column: Any, own: list[Any]) -> Any:
+            more = np.array(own, column.dtype).reshape(-1, *column.shape[1:])
+            return np.concatenate([column, more])[order]
+
+        merged = Scanned(
+            record=both(scanned.record, record.tolist()),
+            index=both(scanned.index, [index for _, index, *_ in self.ticks]),
+            keys=both(scanned.keys, keys),
+            raw=both(scanned.raw, raw),
+            tick_time=both(scanned.tick_time, [tick.tick_time for *_, tick in self.ticks]),
+            seq=both(scanned.seq, [tick.seq for *_, tick in self.ticks]),
+            op=both(scanned.op, [tick.op for *_, tick in self.ticks]),
+            fields=both(scanned.fields, [tick.fields for *_, tick in self.ticks]),
+            left=scanned.left,
+        )
+        return merged, np.concatenate([self._run.data, np.frombuffer(texts, np.uint8)])
+
+    def _reject(
+        self, record: int, index: int, why: Rejected, key: bytes | None, raw: bytes | None
+    ) -> None:
+        self.rejected.append(
+            Rejection(
+                offset=int(self._run.offsets[record]),
+                index=index,
+                reason=why.reason,
+                detail=why.detail,
+                key=key,
+                value=raw,
+                known_at=int(self._known_at[record]),
+            )
+        )

@@ -1,0 +1,117 @@
+"""What must hold among definitions: within a file, and of a file with what is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from registry.definitions import FeatureVersion, Source
+from registry.errors import DefinitionError
+from registry.language.derived import compile_derived
+
+
+def check(sources: Mapping[str, Source], features: Collection[FeatureVersion], file: str) -> None:
+    """Check sources by name and all versions of all features.
+
+    Raises `DefinitionError`, which names the file and the feature.
+    """
+    _check_sources(sources.values(), file)
+    _check_names(sources, features, file)
+    _check_kinds(features, file)
+    _check_derived(sources, features, file)
+
+
+def check_rejected_topic(sources: Iterable[Source], rejected_topic: str, file: str) -> None:
+    """Raises `DefinitionError` for a source that reads what the relay of rejected ticks writes."""
+    for source in sources:
+        if source.topic == rejected_topic:
+            raise DefinitionError(
+                f"{file}: source {source.name}",
+                f"reads {rejected_topic}, where rejected ticks are published, and would reject "
+                "them again for ever; read another topic, or let TICKWELL_REJECTED_TOPIC name "
+                "another one",
+            )
+
+
+def _check_sources(sources: Iterable[Source], file: str) -> None:
+    readers: dict[str, str] = {}
+    for source in sources:
+        other = readers.setdefault(source.topic, source.name)
+        if other != source.name:
+            raise DefinitionError(
+                f"{file}: source {source.name}",
+                f"source {other} reads the topic {source.topic} already; a topic has one source, "
+                "so give this one a topic of its own",
+            )
+
+
+def _check_names(
+    sources: Mapping[str, Source], features: Iterable[FeatureVersion], file: str
+) -> None:
+    owners: dict[str, str] = {}
+    for feature in features:
+        where = f"{file}: feature {feature.name}"
+        taken = set(feature.entity)
+        if feature.source is not None:
+            taken.update(sources[feature.source].field_names)
+        for name in (feature.name, *feature.aliases):
+            if name in taken:
+                raise DefinitionError(
+                    where,
+                    f"{name} is a field of its ticks, and one view has columns of both; name the "
+                    f"feature otherwise, such as current_{name}",
+                )
+            owner = owners.setdefault(name, feature.name)
+            if owner != feature.name:
+                raise DefinitionError(
+                    where,
+                    f"{name} names both {owner} and {feature.name}; names and aliases that are "
+                    "recorded stay taken, so choose another one",
+                )
+
+
+def _check_kinds(features: Iterable[FeatureVersion], file: str) -> None:
+    first: dict[str, FeatureVersion] = {}
+    for feature in features:
+        other = first.setdefault(feature.name, feature)
+        if other.entity != feature.entity or other.derived != feature.derived:
+            raise DefinitionError(
+                f"{file}: feature {feature.name}",
+                f"version {other.version} is {_kind(other)} and version {feature.version} is "
+                f"{_kind(feature)}: who asks for {feature.name} would have to ask otherwise; give "
+                "the other kind a name of its own",
+            )
+
+
+def _kind(feature: FeatureVersion) -> str:
+    kind = "derived" if feature.derived else "computed of ticks"
+    return f"{kind}, of ({', '.join(feature.entity)}),"
+
+
+def _check_derived(
+    sources: Mapping[str, Source], features: Iterable[FeatureVersion], file: str
+) -> None:
+    by_name = {feature.name: feature for feature in features}
+    for feature in features:
+        if not feature.derived:
+            continue
+        where = f"{file}: feature {feature.name}"
+        derived = compile_derived(feature.expression, where)
+        if derived.sums != (feature.over is not None):
+            raise DefinitionError(where, "`over` names the source whose entities sum(...) adds up")
+        key = feature.entity if feature.over is None else sources[feature.over].key
+        if feature.over is not None and key[: len(feature.entity)] != feature.entity:
+            raise DefinitionError(where, f"the entity must begin {feature.over}'s key {list(key)}")
+        for name in derived.names:
+            part = by_name.get(name)
+            if part is None:
+                raise DefinitionError(
+                    where,
+                    f"there is no feature {name}; there are {', '.join(sorted(by_name))}, and an "
+                    "expression names none by alias or version",
+                )
+            if part.derived:
+                raise DefinitionError(where, f"{name} is derived itself; write its expression out")
+            if not set(part.entity) <= set(key):
+                raise DefinitionError(
+                    where, f"{name} is of {list(part.entity)}, which {list(key)} does not hold"
+                )

@@ -1,0 +1,1 @@
+"""The registry's and the rows' tables in Postgres: engine, views, partitions, migrations."""

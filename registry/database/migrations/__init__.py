@@ -1,0 +1,56 @@
+"""The database schema, step by step (Alembic), run by `upgrade`."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, text
+
+from registry.database.tables import SCHEMA
+from registry.errors import NewerRegistry
+
+LOCK = 7_242_019_001
+"""Advisory lock: of two processes that migrate at once, one waits and finds nothing to do."""
+
+
+def configuration() -> Config:
+    """Alembic's configuration without an ini file."""
+    config = Config()
+    config.set_main_option("script_location", str(files(__package__ or __name__)))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def upgrade(engine: Engine) -> None:
+    """Bring the database to the newest schema; safe when several processes do it at once.
+
+    Raises `NewerRegistry` when a newer Tickwell has brought it further.
+    """
+    with engine.connect() as connection:
+        connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": LOCK})
+        try:
+            connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
+            connection.commit()
+            config = configuration()
+            _check_known(connection, config)
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+            connection.commit()
+        finally:
+            connection.rollback()
+            connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": LOCK})
+            connection.commit()
+
+
+def _check_known(connection: Connection, config: Config) -> None:
+    context = MigrationContext.configure(connection, opts={"version_table_schema": SCHEMA})
+    known = {revision.revision for revision in ScriptDirectory.from_config(config).walk_revisions()}
+    unknown = set(context.get_current_heads()) - known
+    if unknown:
+        raise NewerRegistry(
+            f"its schema is {', '.join(sorted(unknown))}, and this one knows up to {max(known)}"
+        )

@@ -1,0 +1,174 @@
+"""The tables, as SQLAlchemy sees them; `registry.database.migrations` makes them.
+
+    tickwell.feature_rows      one row a tick, source and row schema, partitioned by event time
+    tickwell.entities          every entity and the partition that is its home
+    tickwell.watermarks        the next offset to read of each partition of a topic incarnation
+    tickwell.rejected_ticks    every tick that was not counted, with its bytes and the reason
+    tickwell.replays           how far each replay is in each partition
+    tickwell.topics            incarnations of topics, with their number of partitions
+    tickwell.sources, feature_versions, row_schemas, active_versions, audit
+
+Times are bigint nanoseconds UTC where they are a tick's, timestamptz where they are ours.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Double,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+SCHEMA = "tickwell"
+metadata = MetaData(schema=SCHEMA)
+NOW = func.now()
+
+feature_rows = Table(
+    "feature_rows",
+    metadata,
+    Column("schema_id", Integer, nullable=False),
+    Column("entity", Text, nullable=False),
+    Column("event_time", BigInteger, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("revision", SmallInteger, nullable=False),
+    Column("tick_time", BigInteger, nullable=False),
+    Column("seq", BigInteger),
+    Column("op", SmallInteger, nullable=False),
+    Column("fields", ARRAY(Double), nullable=False),
+    Column("features", ARRAY(Double), nullable=False),
+    Column("status", LargeBinary, nullable=False),
+    Column("known_at", BigInteger, nullable=False),
+    Column("topic_id", Uuid, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("index", Integer, nullable=False),
+    PrimaryKeyConstraint("entity", "schema_id", "event_time", "sequence", "revision"),
+    postgresql_partition_by="RANGE (event_time)",
+)
+
+entities = Table(
+    "entities",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("entity", Text, primary_key=True),
+    Column("topic_id", Uuid, nullable=False),
+    Column("partition", Integer, nullable=False),
+)
+
+watermarks = Table(
+    "watermarks",
+    metadata,
+    Column("topic_id", Uuid, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("topic", Text, nullable=False),
+    Column("next_offset", BigInteger, nullable=False),
+)
+
+replays = Table(
+    "replays",
+    metadata,
+    Column("replay", Text, primary_key=True),
+    Column("topic_id", Uuid, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("topic", Text, nullable=False),
+    Column("arguments", Text, nullable=False),
+    Column("every_entity", Boolean, nullable=False),
+    Column("restores_since", BigInteger),
+    Column("start_offset", BigInteger, nullable=False),
+    Column("next_offset", BigInteger, nullable=False),
+    Column("stored_to", BigInteger, nullable=False),
+    Column("began_at", DateTime(timezone=True), nullable=False, server_default=NOW),
+    Column("finished_at", DateTime(timezone=True)),
+)
+
+rejected_ticks = Table(
+    "rejected_ticks",
+    metadata,
+    Column("topic_id", Uuid, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("offset", BigInteger, primary_key=True),
+    Column("index", Integer, primary_key=True),
+    Column("topic", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("key", LargeBinary),
+    Column("value", LargeBinary),
+    Column("known_at", BigInteger, nullable=False),
+    Column("stored_at", DateTime(timezone=True), nullable=False, server_default=NOW),
+    Column("relayed_at", DateTime(timezone=True)),
+    Index(
+        "rejected_ticks_to_relay",
+        "stored_at",
+        postgresql_where=text("relayed_at IS NULL"),
+    ),
+)
+
+topics = Table(
+    "topics",
+    metadata,
+    Column("topic_id", Uuid, primary_key=True),
+    Column("topic", Text, nullable=False),
+    Column("partitions", Integer, nullable=False),
+    Column("seen_at", DateTime(timezone=True), nullable=False, server_default=NOW),
+    Column("incarnation", BigInteger, Identity(always=True), nullable=False),
+)
+
+sources = Table(
+    "sources",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("definition", JSONB, nullable=False),
+)
+
+feature_versions = Table(
+    "feature_versions",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("version", Text, primary_key=True),
+    Column("definition", JSONB, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=NOW),
+    Column("created_by", Text, nullable=False),
+)
+
+row_schemas = Table(
+    "row_schemas",
+    metadata,
+    Column("id", Integer, Identity(always=True), primary_key=True),
+    Column("source", Text, ForeignKey(sources.c.name), nullable=False),
+    Column("features", ARRAY(Text), nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=NOW),
+)
+
+active_versions = Table(
+    "active_versions",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("version", Text, nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=NOW),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("detail", JSONB, nullable=False),
+)

@@ -1,0 +1,1 @@
+"""What processes must agree on to the byte: rows, keys, heartbeats, statuses."""

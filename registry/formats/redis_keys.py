@@ -1,0 +1,76 @@
+"""Names of what is kept in Redis, and of entities.
+
+An entity is named by its key fields joined with the ASCII unit separator, a character that no
+key may hold. All keys of one Kafka message key (`AAPL`; `P1` with all its positions) share one of
+256 hash tags, so that scripts and MGETs over them stay on one slot of a Redis Cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from zlib import crc32
+
+BUCKETS = 256
+SEPARATOR = "\x1f"
+
+
+def entity_id(key_values: Sequence[str]) -> str:
+    """The entity's name: its key field values in the source's order, `("P1", "AAPL")`."""
+    return SEPARATOR.join(key_values)
+
+
+def key_values(entity: str) -> tuple[str, ...]:
+    """The key field values of an entity, the inverse of `entity_id`."""
+    return tuple(entity.split(SEPARATOR))
+
+
+def bucket(entity: str) -> int:
+    """The hash tag's number, 0 to 255, by the first key field (the Kafka message key)."""
+    return crc32(entity.split(SEPARATOR, 1)[0].encode()) % BUCKETS
+
+
+def row_key(source: str, entity: str) -> str:
+    """Where the newest row of an entity is (`registry.formats.row`)."""
+    return f"tw:{{b{bucket(entity)}}}:row:{source}:{entity}"
+
+
+def state_key(source: str, entity: str) -> str:
+    """Where the window state of an entity is (`pipelines.stores.redis.state_bytes`)."""
+    return f"tw:{{b{bucket(entity)}}}:state:{source}:{entity}"
+
+
+def members_key(source: str, message_key: str) -> str:
+    """The set of entities of a source under one message key: the positions of a portfolio."""
+    return f"tw:{{b{bucket(message_key)}}}:members:{source}:{message_key}"
+
+
+def watermark_key(topic_id: bytes, partition: int) -> str:
+    """The next offset to read of a topic incarnation's partition."""
+    return f"tw:watermark:{topic_id.hex()}:{partition}"
+
+
+def filled_key(topic_id: bytes, partition: int) -> str:
+    """Whether this Redis has what came before a partition's watermark; beside it, in one slot."""
+    return f"tw:filled:{{{watermark_key(topic_id, partition)}}}"
+
+
+def partitions_key(topic_id: bytes) -> str:
+    """How many partitions a topic incarnation had when it was first read."""
+    return f"tw:partitions:{topic_id.hex()}"
+
+
+def incarnations_key(topic: str) -> str:
+    """The ids that a topic's name has had, the current one last."""
+    return f"tw:incarnations:{topic}"
+
+
+def worker_key(sink: str, instance: str) -> str:
+    """The heartbeat (`registry.formats.heartbeat`) of one worker process."""
+    return f"tw:worker:{sink}:{instance}"
+
+
+CATALOG_KEY = "tw:catalog"
+"""A JSON copy of the catalog: the online path restarts from it while Postgres is away."""
+
+WORKERS_KEY = "tw:workers"
+"""The set of `sink:instance` of workers that have sent a heartbeat."""

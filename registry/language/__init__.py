@@ -1,0 +1,1 @@
+"""The language of features: its syntax, its programs, and derived features."""

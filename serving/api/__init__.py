@@ -1,0 +1,1 @@
+"""HTTP: requests, problem documents, connections. It lives here and nowhere else."""

@@ -1,0 +1,1 @@
+"""Features of entities, answered from rows; knows no HTTP and no Redis."""

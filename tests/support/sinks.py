@@ -1,0 +1,109 @@
+"""Sinks as tests open them, what is stored by them, and what the stores then hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from threading import Event
+from typing import Any
+
+import psycopg2
+import redis
+
+from pipelines.kafka.run import Run
+from pipelines.live.materializer import Materializer
+from pipelines.stores.redis.online_sink import OnlineSink
+from pipelines.stores.sink import Sink
+from registry.formats.row import Origin
+from tests.oracle.messages import Record
+from tests.support.logs import NOW_MS, TOPIC_ID
+from tests.unit.pipelines.compute.test_window_table import PROGRAM, SCHEMA, SOURCE
+
+Opened = Callable[[Any], Any]
+GO_ON = Event()
+BEGIN = Origin(TOPIC_ID, 0, 2**62, 0)
+
+
+@contextmanager
+def closing() -> Iterator[Opened]:
+    """Closes the sinks that are opened meanwhile."""
+    with ExitStack() as stack:
+
+        def keep(sink: Any) -> Any:
+            stack.callback(sink.close)
+            return sink
+
+        yield keep
+
+
+def worker(sink: Sink, capacity: int = 1000) -> Materializer:
+    return Materializer(SOURCE, SCHEMA, PROGRAM, sink, capacity)
+
+
+def ticks(symbols: Sequence[str], n: int, first: int = 0, seq: bool = True) -> list[Record]:
+    """Without `seq` a tick that is applied twice is not known for a duplicate."""
+    made = []
+    for i in range(first, first + n):
+        symbol = symbols[i % len(symbols)]
+        tick = {"symbol": symbol, "price": 1.0 + i % 7, "ts": NOW_MS + i // 3}
+        if seq:
+            tick["seq"] = i
+        made.append(
+            Record("ticks.price", 0, i, NOW_MS + i, symbol.encode(), json.dumps(tick).encode())
+        )
+    return made
+
+
+def redis_dump(url: str) -> dict[bytes, bytes]:
+    with redis.Redis.from_url(url) as client:
+        keys = [key for key in client.keys("tw:*") if client.type(key) == b"string"]
+        return {key: client.get(key) for key in keys}
+
+
+def query(url: str, statement: str) -> list[tuple[Any, ...]]:
+    """What a database answers, over a connection of its own."""
+    connection = psycopg2.connect(url)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+            return cursor.fetchall()
+    finally:
+        connection.close()
+
+
+def postgres_dump(url: str) -> list[Any]:
+    rows = query(
+        url,
+        "SELECT entity, event_time, sequence, tick_time, seq, op, array_send(fields)::text,"
+        ' array_send(features)::text, status::text, known_at, partition, "offset", index'
+        " FROM tickwell.feature_rows ORDER BY 1, 2, 3",
+    )
+    rejected = 'SELECT "offset", index, reason FROM tickwell.rejected_ticks ORDER BY 1, 2'
+    return [rows, query(url, rejected)]
+
+
+def empty(redis_url: str, postgres_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    empty_postgres(postgres_url)
+
+
+def empty_postgres(postgres_url: str) -> None:
+    connection = psycopg2.connect(postgres_url)
+    connection.autocommit = True
+    connection.cursor().execute(
+        "TRUNCATE tickwell.feature_rows, tickwell.entities, tickwell.watermarks,"
+        " tickwell.rejected_ticks"
+    )
+    connection.close()
+
+
+def clean_dump(opened: Opened, redis_url: str, log: Iterable[Run]) -> dict[bytes, bytes]:
+    """What Redis holds when one worker has stored everything, and nothing went wrong."""
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    alone = worker(opened(OnlineSink(redis_url)))
+    for run in log:
+        alone.materialize(run, GO_ON)
+    return redis_dump(redis_url)

@@ -1,0 +1,282 @@
+"""Decode and kernel against the oracle, and what must not show in a result."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.compute.entity_state import EntityState, tick_dtype
+from pipelines.compute.kernel import RESET
+from pipelines.compute.window_table import WindowTable
+from pipelines.kafka.run import NO_SEQ, Batch
+from pipelines.ticks.decoder import Decoder
+from registry.definitions import Catalog, FeatureVersion, RowSchema
+from registry.features_file import read
+from registry.formats.row import Origin
+from registry.language.program import compile_program
+from tests.oracle.features import OracleRow, Value, expect
+from tests.oracle.messages import Record
+from tests.support.logs import NOW_MS, PRICE, PRICE_FEATURES, TOPIC_ID, logs, runs, same_double
+
+definitions = read()
+SOURCE = definitions.sources[0]
+SCHEMA = RowSchema(1, "price", tuple(f.ref for f in definitions.features if f.source == "price"))
+CATALOG = Catalog(
+    sources={"price": SOURCE},
+    features={f.ref: f for f in definitions.features},
+    active={},
+    schemas={1: SCHEMA},
+    writing={"price": 1},
+)
+PROGRAM = compile_program(CATALOG, SCHEMA)
+
+
+def table() -> WindowTable:
+    return WindowTable(SOURCE, SCHEMA, PROGRAM)
+
+
+def materialize(records: Sequence[Record], cuts: Sequence[int] = ()) -> list[Batch]:
+    decoder, windows, batches = Decoder(SOURCE), table(), []
+    for run in runs(records, cuts):
+        ticks = decoder.decode(run)
+        windows.restore(windows.missing(ticks), {})
+        batches.append(windows.apply(ticks))
+    return batches
+
+
+def row_bytes(batches: Sequence[Batch]) -> list[tuple[object, ...]]:
+    """Every row with the bits of its doubles, in order."""
+    return [
+        (
+            batch.names[batch.name[i]],
+            *(int(column[i]) for column in (batch.event_time, batch.sequence, batch.tick_time)),
+            *(int(column[i]) for column in (batch.seq, batch.op, batch.offset, batch.index)),
+            *(column[i].tobytes() for column in (batch.fields, batch.features, batch.status)),
+        )
+        for batch in batches
+        for i in range(len(batch))
+    ]
+
+
+STATUS = {0: "ok", 1: "warming", 2: "undefined"}
+
+
+def assert_row(batch: Batch, i: int, expected: OracleRow) -> None:
+    assert (batch.names[batch.name[i]],) == expected.entity
+    assert batch.event_time[i] == expected.event_time
+    assert batch.sequence[i] == expected.sequence
+    assert batch.tick_time[i] == expected.tick_time
+    assert batch.seq[i] == (NO_SEQ if expected.seq is None else expected.seq)
+    assert batch.op[i] == (expected.op == "reset")
+    assert batch.known_at[i] == expected.known_at
+    assert all(map(same_double, batch.fields[i].tolist(), expected.fields))
+    for k, value in enumerate(expected.values):
+        assert_value(float(batch.features[i, k]), STATUS[int(batch.status[i, k])], value)
+
+
+def assert_value(value: float, status: str, expected: Value) -> None:
+    if status == "undefined" and expected.status == "ok":
+        # a sum of finite doubles may be past the largest one, which exact arithmetic is not
+        assert expected.magnitude > 1e306
+        return
+    assert status == expected.status
+    if expected.value is None:
+        assert math.isnan(value)
+    else:
+        assert abs(value - expected.value) <= 1e-12 * expected.magnitude
+
+
+@settings(max_examples=300, deadline=None)
+@given(logs())
+def test_rows_and_rejections_are_those_of_the_oracle(records: list[Record]) -> None:
+    expected = expect(records, PRICE, PRICE_FEATURES)
+    (batch,) = materialize(records) or [None]
+    assert {
+        (0, rejection.offset, rejection.index): rejection.reason for rejection in batch.rejected
+    } == expected.rejected
+    rows = {row.origin: row for rows in expected.rows.values() for row in rows}
+    assert len(rows) == len(batch)
+    for i in range(len(batch)):
+        assert_row(batch, i, rows[0, int(batch.offset[i]), int(batch.index[i])])
+
+
+@settings(max_examples=150, deadline=None)
+@given(logs(), st.lists(st.integers(0, 60), max_size=8))
+def test_batch_boundaries_do_not_show(records: list[Record], cuts: list[int]) -> None:
+    whole, parts = materialize(records), materialize(records, cuts)
+    assert row_bytes(whole) == row_bytes(parts)
+    assert {(r.offset, r.index, r.reason) for b in whole for r in b.rejected} == {
+        (r.offset, r.index, r.reason) for b in parts for r in b.rejected
+    }
+
+
+@settings(max_examples=100, deadline=None)
+@given(logs())
+def test_what_was_applied_is_passed_over(records: list[Record]) -> None:
+    decoder, windows = Decoder(SOURCE), table()
+    (run,) = runs(records, ())
+    ticks = decoder.decode(run)
+    windows.restore(windows.missing(ticks), {})
+    first, second = windows.apply(ticks), windows.apply(ticks)
+    assert len(second) == 0
+    accepted = {(int(o), int(i)) for o, i in zip(first.offset, first.index, strict=True)}
+    assert not accepted & {(r.offset, r.index) for r in second.rejected}
+
+
+magnitudes = st.sampled_from([1e-9, 1e-3, 1.0, 100.0, 1e12])
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.one_of(st.floats(0.5, 2), st.floats(1 - 1e-6, 1 + 1e-6)), min_size=21, max_size=50),
+    st.lists(magnitudes, min_size=1, max_size=3),
+)
+def test_full_windows_are_those_of_the_oracle(factors: list[float], scales: list[float]) -> None:
+    """Small returns and large, magnitudes side by side; every window is full at the end."""
+    prices = [factor * scales[i % len(scales)] for i, factor in enumerate(factors)]
+    records = [
+        Record("t", 0, i, 10, b"A", f'{{"symbol":"A","price":{price!r},"ts":{i}}}'.encode())
+        for i, price in enumerate(prices)
+    ]
+    (batch,) = materialize(records)
+    rows = expect(records, PRICE, PRICE_FEATURES).rows["A",]
+    for i, row in enumerate(rows):
+        assert_row(batch, i, row)
+    assert set(batch.status[-1].tolist()) == {0}
+
+
+@given(st.floats(1e-9, 1e12), st.integers(21, 40))
+def test_volatility_of_a_constant_price_is_exactly_zero(price: float, n: int) -> None:
+    records = [
+        Record("t", 0, i, 10, b"A", f'{{"symbol":"A","price":{price!r},"ts":{i}}}'.encode())
+        for i in range(n)
+    ]
+    (batch,) = materialize(records)
+    assert batch.features[-1, 3] == 0.0
+
+
+def test_more_entities_than_the_table_holds() -> None:
+    """Some come again and again, which must not be pushed out by those that come with them."""
+    symbols = [f"S{i}" if i % 10 else f"KNOWN{i % 7}" for i in range(3000)]
+    records = [
+        Record("t", 0, i, 10, s.encode(), f'{{"symbol":"{s}","price":1,"ts":1}}'.encode())
+        for i, s in enumerate(symbols)
+    ]
+    windows, decoder = WindowTable(SOURCE, SCHEMA, PROGRAM, capacity=100), Decoder(SOURCE)
+    total = 0
+    for run in runs(records, list(range(0, 3000, 700))):
+        ticks = decoder.decode(run)
+        windows.restore(windows.missing(ticks), {})
+        total += len(windows.apply(ticks))
+    assert total == 3000
+    assert len(windows) <= 700
+
+
+@pytest.mark.parametrize("n", [2, 31, 32, 33, 64, 100])
+def test_windows_may_be_longer_than_what_is_remembered(n: int) -> None:
+    """And shorter; through a restart, whose state is longer than either."""
+    features = [
+        FeatureVersion(name, "1.0.0", ("symbol",), expression, source="price")
+        for name, expression in (
+            ("m", f"mean(price, {n})"),
+            ("s", f"stddev(log_return(price), {n})"),
+        )
+    ]
+    schema = RowSchema(1, "price", tuple(feature.ref for feature in features))
+    catalog = msgspec.structs.replace(
+        CATALOG, features={feature.ref: feature for feature in features}, schemas={1: schema}
+    )
+    program = compile_program(catalog, schema)
+    chance = random.Random(n)
+    prices = [chance.uniform(1, 2) for _ in range(3 * n + 150)]
+    records = [
+        Record("ticks.price", 0, place, NOW_MS, b"A", json.dumps(tick).encode())
+        for place, price in enumerate(prices)
+        for tick in [{"symbol": "A", "price": price, "ts": NOW_MS}]
+    ]
+    decoder, windows = Decoder(SOURCE), WindowTable(SOURCE, schema, program)
+    before, after = runs(records, [len(records) // 2])
+    windows.restore(["A"], {})
+    batches = [windows.apply(decoder.decode(before))]
+    rows = [
+        ((0, 0, NO_SEQ, fields), (0, place, 0), place, 0)
+        for place, fields in enumerate(batches[0].fields)
+    ]
+    windows.forget()
+    windows.restore(["A"], {"A": _state(rows)})
+    batches.append(windows.apply(decoder.decode(after)))
+    found = np.concatenate([batch.features for batch in batches])
+    returns = np.diff(np.log(prices))
+    for end in range(n, len(prices)):
+        mean = math.fsum(prices[end - n + 1 : end + 1]) / n
+        deviation = np.std(returns[end - n : end], ddof=1)
+        assert found[end] == pytest.approx([mean, deviation], rel=1e-12)
+
+
+def test_an_unknown_entity_is_an_error() -> None:
+    (run,) = runs([Record("t", 0, 0, 10, b"A", b'{"symbol":"A","price":1,"ts":1}')], ())
+    with pytest.raises(KeyError):
+        table().apply(Decoder(SOURCE).decode(run))
+
+
+def test_columns_have_the_kernel_types() -> None:
+    (batch,) = materialize([Record("t", 0, 0, 10, b"A", b'{"symbol":"A","price":1,"ts":1}')])
+    assert batch.name.dtype == np.int32
+    assert batch.status.dtype == np.uint8
+
+
+@st.composite
+def long_logs(draw: st.DrawFn) -> list[Record]:
+    """Good ticks of one entity, enough to fill every window and the ring, now and then a reset."""
+    chance = random.Random(draw(st.integers()))
+    return [
+        Record("ticks.price", 0, place, NOW_MS, b"A", json.dumps(tick).encode())
+        for place in range(draw(st.integers(20, 150)))
+        for tick in [{"symbol": "A", "price": chance.uniform(1, 2), "ts": NOW_MS}]
+        if chance.random() > 0.01 or not tick.update(op="reset")
+    ]
+
+
+@given(logs() | long_logs(), st.lists(st.integers(0, 150), max_size=6))
+def test_a_state_that_is_stored_and_restored_shows_nowhere(
+    records: list[Record], cuts: list[int]
+) -> None:
+    """Each run by a worker that knows nothing but the rows so far, as after a restart."""
+    decoder, rows = Decoder(SOURCE), dict[str, list[tuple[Any, ...]]]()
+    batches = []
+    for run in runs(records, cuts):
+        ticks, windows = decoder.decode(run), table()
+        windows.restore(ticks.entities, {e: _state(rows[e]) for e in ticks.entities if e in rows})
+        batch = windows.apply(ticks)
+        batches.append(batch)
+        for i in range(len(batch)):
+            rows.setdefault(batch.names[batch.name[i]], []).append(
+                (
+                    (batch.event_time[i], batch.tick_time[i], batch.seq[i], batch.fields[i]),
+                    (batch.run.partition, int(batch.offset[i]), int(batch.index[i])),
+                    int(batch.sequence[i]),
+                    int(batch.op[i]),
+                )
+            )
+    assert row_bytes(batches) == row_bytes(materialize(records))
+
+
+def _state(rows: list[tuple[Any, ...]]) -> EntityState:
+    ticks = np.array([row[0] for row in rows], tick_dtype(2))
+    resets = [place for place, row in enumerate(reversed(rows)) if row[3] == RESET]
+    return EntityState(
+        origin=Origin(TOPIC_ID, *rows[-1][1]),
+        sequence=rows[-1][2],
+        count=len(rows),
+        fill=resets[0] if resets else len(rows),
+        ticks=ticks,
+    )

@@ -1,0 +1,74 @@
+"""Threads that nobody waits for, and calls that do not answer."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from threading import Event
+
+import pytest
+
+from pipelines.runtime import daemon_threads as threads
+from pipelines.runtime.daemon_threads import DaemonExecutor, keep_running
+from pipelines.runtime.patience import Stall
+
+
+def test_calls_come_one_after_the_other_with_their_results() -> None:
+    executor = DaemonExecutor("test")
+    order: list[int] = []
+    futures = [executor.submit(order.append, number) for number in range(50)]
+    failing = executor.submit(lambda: 1 // 0)
+    after = executor.submit(lambda: len(order))
+    assert after.result(10) == 50
+    assert order == list(range(50))
+    assert all(future.done() for future in futures)
+    with pytest.raises(ZeroDivisionError):
+        failing.result(10)
+
+
+def test_a_call_that_was_given_up_is_not_made() -> None:
+    executor = DaemonExecutor("test")
+    begun, go_on = Event(), Event()
+    executor.submit(lambda: (begun.set(), go_on.wait(10)))
+    assert begun.wait(10)
+    given_up = executor.submit(pytest.fail, "it was cancelled")
+    assert given_up.cancel()
+    go_on.set()
+    assert executor.submit(lambda: True).result(10)
+
+
+def test_a_call_that_hangs_does_not_hold_up_the_end() -> None:
+    program = (
+        "import time; from pipelines.runtime.daemon_threads import DaemonExecutor;"
+        "DaemonExecutor('hangs').submit(time.sleep, 3600)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=60, check=True).returncode == 0
+
+
+def test_work_that_fails_begins_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "AFTER_ERROR_SECONDS", 0.001)
+    stop, again = Event(), Event()
+    begun = []
+
+    def work() -> None:
+        begun.append(1)
+        if len(begun) < 3:
+            raise ValueError("what nobody thought of")
+        again.set()
+        stop.wait(10)
+
+    keep_running("test", work, stop)
+    assert again.wait(10)
+    stop.set()
+    assert len(begun) == 3
+
+
+def test_a_stall_is_told_while_it_lasts() -> None:
+    stall = Stall("the store", patience=0.01)
+    assert stall.reason is None
+    with stall.asked():
+        while stall.reason is None:
+            time.sleep(0.001)
+        assert stall.reason == "the store has not answered for 0 s"
+    assert stall.reason is None

@@ -1,0 +1,188 @@
+"""Compiled code that is kept: never old, never in the way of a start."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.runtime import machine_code as compiled
+
+ROOT = Path(__file__).parents[4]
+ROWS = """
+import hashlib
+import numpy as np
+from pipelines.compute import kernel
+
+n, slots, depth = 100, 1, 64
+prices = np.array([[i * i % 97 + 1.0] for i in range(n)])
+code = np.array([[3, 0, 20, 0], [2, 0, 5, 0]])  # stddev of 20 log returns, mean of 5
+ints = [np.zeros(slots, np.int64) for _ in range(5)]
+verdict, event, sequence, ordinal = np.zeros(n, np.uint8), *(np.zeros(n, np.int64) for _ in "123")
+features, status = np.zeros((n, 2)), np.zeros((n, 2), np.uint8)
+kernel.advance(
+    np.zeros(n, np.int32), np.arange(n), np.zeros(n, np.int32), np.arange(n), np.arange(n),
+    np.zeros(n, np.uint8), prices, 0, 0, 10**9, code,
+    np.zeros(slots, np.int32), np.zeros(slots, np.int32), ints[0], np.zeros(slots, np.int32),
+    *ints[1:],
+    *(np.zeros((slots, depth), np.int64) for _ in "12"),
+    np.zeros((slots, depth, 1)), np.zeros((slots, depth, 1)),
+    verdict, event, sequence, ordinal, features, status,
+)
+stats = kernel.advance.stats
+print(hashlib.sha256(features.tobytes() + status.tobytes()).hexdigest())
+print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
+"""
+"""The kernel alone, over the prices of one entity: what else is compiled is not imported."""
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """A copy of the packages, where nothing was compiled yet."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    for package in ("pipelines", "registry"):
+        shutil.copytree(ROOT / package, tmp_path / "src" / package, ignore=ignored)
+    return tmp_path / "src"
+
+
+def start(installed: Path, **settings: str) -> subprocess.Popen[str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA_")}
+    return subprocess.Popen(
+        [sys.executable, "-c", ROWS],
+        cwd=installed,
+        env={**kept, "PYTHONPATH": f"{installed}:{ROOT}", **settings},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def result(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """(digest of the rows, "hits misses" of the kernel in the cache)."""
+    told, wrong = process.communicate()
+    assert process.returncode == 0, wrong
+    rows, counts = told.splitlines()
+    return rows, counts
+
+
+def change(file: Path, old: str, new: str) -> None:
+    """An update that leaves the file's size and time as they were."""
+    assert len(old) == len(new)
+    text, times = file.read_text(), file.stat()
+    assert old in text
+    file.write_text(text.replace(old, new))
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_the_second_start_compiles_nothing(installed: Path) -> None:
+    first, second = result(start(installed)), result(start(installed))
+    assert (first[1], second[1]) == ("0 1", "1 0")
+    assert first[0] == second[0]
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        ("pipelines/compute/natural_log.py", "LG1 = 6.66", "LG1 = 6.99"),
+        ("registry/formats/row.py", "WARMING = 1", "WARMING = 7"),
+    ],
+)
+def test_a_change_of_another_module_is_not_missed(
+    installed: Path, module: str, old: str, new: str
+) -> None:
+    """The kernel's own file stays as it was; what it is compiled from does not."""
+    before = result(start(installed))
+    change(installed / module, old, new)
+    after = result(start(installed))
+    assert after[1] == "0 1"
+    assert after[0] != before[0]
+    change(installed / module, new, old)
+    assert result(start(installed)) == (before[0], "1 0")
+
+
+def test_the_directory_can_be_named(installed: Path, tmp_path: Path) -> None:
+    named = {"NUMBA_CACHE_DIR": str(tmp_path / "named")}
+    before = result(start(installed, **named))
+    assert list((tmp_path / "named").rglob("*.nbi"))
+    assert not list(installed.rglob("*.nbi"))
+    assert result(start(installed, **named)) == (before[0], "1 0")
+
+
+def test_broken_files_are_replaced(installed: Path) -> None:
+    """What a machine that lost its power leaves: files of the right names with nothing in them."""
+    before = result(start(installed))
+    for kept in installed.rglob("*.nb?"):
+        kept.write_bytes(b"")
+    assert result(start(installed)) == (before[0], "0 1")
+    assert result(start(installed)) == (before[0], "1 0")
+
+
+def test_many_cold_starts_at_once(installed: Path) -> None:
+    found = [result(process) for process in [start(installed) for _ in range(4)]]
+    assert len({rows for rows, _ in found}) == 1
+    assert result(start(installed))[1] == "1 0"
+
+
+def test_old_directories_do_not_pile_up(installed: Path) -> None:
+    root = installed / "pipelines/__pycache__"
+    for number in range(20):
+        old = root / f"{compiled.PREFIX}{number:016x}"
+        old.mkdir(parents=True)
+        os.utime(old, (number, number))
+    other = root / "something-else"
+    other.mkdir()
+    result(start(installed))
+    left = sorted(place.name for place in root.glob(f"{compiled.PREFIX}*"))
+    assert len(left) == compiled.KEPT
+    assert f"{compiled.PREFIX}{19:016x}" in left
+    assert other.exists()
+    assert result(start(installed))[1] == "1 0"
+
+
+def test_one_start_compiles_for_all(installed: Path) -> None:
+    """Every module with compiled functions, in whichever folder, and two of one name apart."""
+    twice = (
+        "from pipelines.runtime.machine_code import compiled\n\n\n"
+        '@compiled("float64(float64)")\ndef scaled(x):\n    return {factor} * x\n'
+    )
+    for folder, factor in (("", 2.0), ("room/", 3.0), ("room/deeper/", 5.0)):
+        (installed / "pipelines" / folder).mkdir(exist_ok=True)
+        (installed / "pipelines" / folder / "__init__.py").touch()
+        (installed / "pipelines" / folder / "extra.py").write_text(twice.format(factor=factor))
+    warm_up = "from pipelines.runtime.machine_code import warm_up; warm_up()"
+    subprocess.run([sys.executable, "-c", warm_up], cwd=installed, check=True)
+    kept = [path.name.split("-")[0] for path in installed.rglob("*.nbi")]
+    assert {"kernel.advance", "natural_log.log"} <= set(kept)
+    assert kept.count("extra.scaled") == 3
+    assert result(start(installed))[1] == "1 0"
+    products = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from pipelines import extra as a\n"
+            "from pipelines.room import extra as b\n"
+            "from pipelines.room.deeper import extra as c\n"
+            "print(a.scaled(1.0), b.scaled(1.0), c.scaled(1.0))\n"
+            "print(sum(sum(m.scaled.stats.cache_hits.values()) for m in (a, b, c)))",
+        ],
+        cwd=installed,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert products.stdout.split() == ["2.0", "3.0", "5.0", "3"]
+
+
+def test_a_change_in_a_subfolder_is_not_missed(installed: Path) -> None:
+    """The digest is of every source, however deep: an old kernel must not survive an edit."""
+    constant = installed / "pipelines/room/deeper/constant.py"
+    constant.parent.mkdir(parents=True)
+    constant.write_text("ALPHA = 1.0\n")
+    before = result(start(installed))
+    assert result(start(installed))[1] == "1 0"
+    change(constant, "1.0", "2.0")
+    assert result(start(installed)) == (before[0], "0 1")

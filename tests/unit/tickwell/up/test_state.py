@@ -1,0 +1,70 @@
+"""The state of an `up`: who holds a directory, and whose state is believed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+
+from tickwell.errors import AlreadyRunning, NotRunning
+from tickwell.up import state
+from tickwell.up.state import State
+
+
+def test_nobody_holds_it(tmp_path: Path) -> None:
+    state.write(tmp_path, State(1, "running", (), {}))
+    assert not state.is_running(tmp_path)
+    with pytest.raises(NotRunning):
+        state.read(tmp_path)
+
+
+def test_looking_makes_nothing(tmp_path: Path) -> None:
+    assert not state.is_running(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_one_holds_it(tmp_path: Path) -> None:
+    with state.locked(tmp_path):
+        with pytest.raises(AlreadyRunning, match=str(os.getpid())), state.locked(tmp_path):
+            pass
+        assert state.running_pid(tmp_path) == os.getpid()
+    assert not state.is_running(tmp_path)
+
+
+def test_what_an_earlier_one_left_is_not_believed(tmp_path: Path) -> None:
+    state.write(tmp_path, State(1, "running", (), {"TICKWELL_URL": "http://127.0.0.1:1"}))
+    with state.locked(tmp_path):
+        # `down` signals this pid: that of the earlier one may be anybody's by now
+        assert state.read(tmp_path) == State(os.getpid(), "starting", (), {})
+        mine = State(os.getpid(), "running", (), {})
+        state.write(tmp_path, mine)
+        assert state.read(tmp_path) == mine
+
+
+def test_who_only_looks_is_in_nobodys_way(tmp_path: Path) -> None:
+    with state.locked(tmp_path):
+        pass
+    done = Event()
+
+    def look() -> None:
+        while not done.is_set():
+            state.is_running(tmp_path)
+
+    watchers = [Thread(target=look) for _ in range(2)]
+    for watcher in watchers:
+        watcher.start()
+    try:
+        for _ in range(200):
+            with state.locked(tmp_path):
+                pass
+    finally:
+        done.set()
+        for watcher in watchers:
+            watcher.join()
+
+
+def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
+    state.write(tmp_path, State(1, "running", (), {"TICKWELL_POSTGRES": "postgresql://u:p@h/d"}))
+    assert state.state_file(tmp_path).stat().st_mode & 0o077 == 0

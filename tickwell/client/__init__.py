@@ -1,0 +1,1 @@
+"""The product as its HTTP clients see it."""

@@ -1,0 +1,1 @@
+"""`tickwell up`: what it starts, keeps running, shows and stops."""

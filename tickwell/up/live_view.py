@@ -1,0 +1,70 @@
+"""The live view of `tickwell up`: prices and features as a client reads them, and who does what.
+
+It reads over HTTP only, so what it shows is what anybody is served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from threading import Event
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+
+from tickwell.client.health import sinks
+from tickwell.client.http import Client
+from tickwell.demo import PORTFOLIOS, SYMBOLS
+from tickwell.errors import TickwellError
+from tickwell.up.screen import FEATURES, POSITION, Answers, screen
+from tickwell.up.state import ProcessView
+
+SECONDS = 0.5
+
+
+class LiveView:
+    """Draws until it is told to stop."""
+
+    def __init__(
+        self, url: str, processes: Callable[[], Sequence[ProcessView]], console: Console
+    ) -> None:
+        self._url = url
+        self._processes = processes
+        self._console = console
+        self._client = Client(url)
+
+    def run(self, stop: Event) -> None:
+        """Draw twice a second until `stop` is set."""
+        with Live(self.draw(), console=self._console, auto_refresh=False, screen=True) as live:
+            while not stop.wait(SECONDS):
+                live.update(self.draw(), refresh=True)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def draw(self) -> RenderableType:
+        """What there is to see now, in the console's size."""
+        answers: Answers | str
+        try:
+            answers = self._ask()
+        except TickwellError as error:
+            answers = str(error)
+        return screen(self._console, self._url, answers, self._processes())
+
+    def _ask(self) -> Answers:
+        batch = self._client.batch
+        return Answers(
+            prices=batch(FEATURES, [{"symbol": symbol} for symbol in SYMBOLS]),
+            exposures=batch(
+                ["portfolio_exposure", "portfolio_exposure_net"],
+                [{"portfolio": portfolio} for portfolio in PORTFOLIOS],
+            ),
+            positions=batch(
+                [POSITION],
+                [
+                    {"portfolio": portfolio, "symbol": symbol}
+                    for portfolio, held in PORTFOLIOS.items()
+                    for symbol in held
+                ],
+            ),
+            workers=sinks(self._client.health()),
+        )

@@ -1,0 +1,293 @@
+"""Starts services and processes, keeps them running, and stops them in order.
+
+Services come first, then tables and topics, then workers and server, then the demo; they stop the
+other way round. What ends by itself is started again, at once the first time and then with growing
+pauses. A reaper stops everything should this process be killed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event, Lock
+
+import msgspec
+import psutil
+
+from tickwell.embedded.broker import Broker, broker, choose
+from tickwell.embedded.ports import HOST, bind, connect
+from tickwell.embedded.postgres import postgres
+from tickwell.embedded.valkey import valkey
+from tickwell.errors import Stopped, TickwellError
+from tickwell.migrate import migrate
+from tickwell.settings import PREFIX, Settings
+from tickwell.up import state
+from tickwell.up.process import Process, Spec
+from tickwell.up.reaper import Reaper, stop
+from tickwell.up.state import ProcessView, State
+
+WATCH_SECONDS = 0.25
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
+STEADY_SECONDS = 30.0
+"""Who has run this long starts again without a pause."""
+
+SAME_SECONDS = 1.0
+"""The system counts a process's beginning from its own boot, whose time moves with the clock's."""
+
+PASSED_ON = (
+    *("data", "features", "group", "static_member", "session"),
+    *("history", "capacity", "rejected_topic"),
+)
+"""Settings that are passed on to all that is started, beside addresses."""
+
+JOINS_TANSU = {"static_member": False, "session": 3.0}
+"""Tansu lets a static member wait for six seconds to join, any other one for half its session."""
+
+METRICS = ("worker-online", "worker-offline")
+"""They serve metrics on TICKWELL_METRICS_PORT and the port after it."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class _Kept:
+    """A process that is kept running."""
+
+    process: Process
+    state: str = "starting"
+    restarts: int = 0
+    pause: float = 0.0
+    started: float = 0.0
+    due: float = 0.0
+    detail: str = ""
+
+
+@dataclass
+class Supervisor:
+    """What `tickwell up` does in one data directory, which it must have locked."""
+
+    settings: Settings
+    broker: Broker
+    demo: bool
+    say: Say
+    phase: str = "starting"
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._data = Path(self.settings.data).resolve()
+        self._kept: list[_Kept] = []
+        self._publishing = Lock()
+        self._reaper = Reaper()
+
+    def start(self, stopped: Event) -> None:
+        """Start everything. Raises what `migrate` raises, `ServiceFailed`, and `Stopped`."""
+        self._end_leftovers()
+        _check_port(self.settings.host, self.settings.port)
+        self.settings = self._start_services(stopped)
+        if stopped.is_set():
+            raise Stopped
+        self.say("tables, features and topics")
+        migrate(self.settings)
+        for name in self._process_names():
+            self._start(Process(self._spec(name)))
+        for kept in self._kept:
+            kept.process.wait_ready(stopped)
+            kept.state = "running"
+        self.phase = "running"
+        self._publish()
+
+    def watch(self, stopped: Event) -> None:
+        """Start again what ends, until `stopped` is set."""
+        while not stopped.wait(WATCH_SECONDS):
+            before = self.processes()
+            for kept in self._kept:
+                self._look_after(kept)
+            if self.processes() != before:
+                self._publish()
+
+    def stop(self) -> None:
+        """Stop everything, the last one first."""
+        self.phase = "stopping"
+        with suppress(OSError):  # a full disk keeps nothing from being stopped
+            self._publish()
+        for kept in reversed(self._kept):
+            self.say(f"stopping {kept.process.spec.name}")
+            pid = kept.process.pid
+            kept.process.stop()
+            kept.state = "stopped"
+            if pid is not None:
+                self._reaper.stopped(pid)
+        self._reaper.close()
+        with suppress(OSError):
+            self._publish()
+
+    def processes(self) -> tuple[ProcessView, ...]:
+        """Every process as it is now."""
+        return tuple(
+            ProcessView(
+                name=kept.process.spec.name,
+                pid=kept.process.pid,
+                address=kept.process.spec.address,
+                state=kept.state,
+                restarts=kept.restarts,
+                detail=kept.detail,
+                created=kept.process.created,
+            )
+            for kept in self._kept
+        )
+
+    # -- starting
+
+    def _start_services(self, stopped: Event) -> Settings:
+        """Start what no URL names; returns the settings with every address."""
+        settings, services = self.settings, self._data / "services"
+        made: dict[str, Callable[[], tuple[Spec, str]]] = {
+            "postgres": lambda: postgres(services / "postgres", self.say),
+            "redis": lambda: valkey(services / "redis-warm", "warm"),
+            "redis_hot": lambda: valkey(services / "redis-hot", "hot"),
+        }
+        if not settings.kafka:
+            kind = choose(self.broker)
+            made["kafka"] = lambda: broker(services / kind, kind, self.say, stopped)
+            if kind == "tansu":
+                settings = msgspec.structs.replace(settings, **JOINS_TANSU)
+        wanted = {name: make for name, make in made.items() if not getattr(settings, name)}
+        with ThreadPoolExecutor(max(1, len(wanted))) as pool:
+            started = pool.map(lambda make: self._start_service(make, stopped), wanted.values())
+            found = dict(zip(wanted, started, strict=True))
+        settings = msgspec.structs.replace(settings, **found)
+        host = _reached_at(settings.host)
+        url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+        self.settings = msgspec.structs.replace(settings, url=url, data=str(self._data))
+        names = ("kafka", "redis", "redis_hot", "postgres", "url")
+        self.environment = {
+            f"{PREFIX}{name.upper()}": getattr(self.settings, name) for name in names
+        }
+        return self.settings
+
+    def _start_service(self, make: Callable[[], tuple[Spec, str]], stopped: Event) -> str:
+        spec, address = make()
+        self.say(f"{spec.name} on {spec.address}")
+        process = Process(spec)
+        self._start(process)
+        process.wait_ready(stopped)
+        return address
+
+    def _start(self, process: Process) -> None:
+        pid = process.start()
+        self._reaper.started(pid, process.spec.stop_signal)
+        self._kept.append(_Kept(process, started=time.monotonic()))
+        self._publish()
+
+    def _process_names(self) -> list[str]:
+        names = ["server", "worker-online", "worker-offline"]
+        return [*names, "demo"] if self.demo else names
+
+    def _spec(self, name: str) -> Spec:
+        settings = self.settings
+        arguments: Mapping[str, list[str]] = {
+            "server": ["serve", "--host", settings.host, "--port", str(settings.port)],
+            "worker-online": ["worker", "--sink", "online"],
+            "worker-offline": ["worker", "--sink", "offline"],
+            "demo": ["demo"],
+        }
+        chosen = {f"{PREFIX}{field.upper()}": str(getattr(settings, field)) for field in PASSED_ON}
+        host, address, check = _reached_at(settings.host), "", lambda: None
+        if name == "server":
+            address, check = (
+                f"{settings.host}:{settings.port}",
+                lambda: connect(host, settings.port),
+            )
+        elif settings.metrics_port and name in METRICS:
+            port = settings.metrics_port + METRICS.index(name)
+            address, chosen[f"{PREFIX}METRICS_PORT"] = f"{HOST}:{port}", str(port)
+        return Spec(
+            name=name,
+            argv=[sys.executable, "-m", "tickwell", *arguments[name]],
+            log=self._data / "services" / "log" / f"{name}.log",
+            address=address,
+            env={**chosen, **self.environment, "PYTHONUNBUFFERED": "1"},
+            check=check,
+        )
+
+    def _end_leftovers(self) -> None:
+        """End what an `up` left that was killed together with its reaper."""
+        before = state.last(self._data)
+        for left in reversed(before.processes if before else ()):
+            if left.pid is None or left.state == "stopped":
+                continue
+            try:
+                process = psutil.Process(left.pid)
+                ours = self._is_ours(process, left.created)
+            except psutil.Error:
+                continue
+            if ours:
+                self.say(f"ending {left.name}, which was left behind")
+                stop(left.pid, 15)
+
+    def _is_ours(self, process: psutil.Process, created: float) -> bool:
+        """Whether it began when ours did, and works here; its pid may be another's since."""
+        if abs(process.create_time() - created) > SAME_SECONDS:
+            return False
+        told = " ".join([*process.cmdline(), *_environment(process)])
+        # Valkey writes its title over both, but works in its directory
+        return str(self._data) in told or Path(process.cwd()).is_relative_to(self._data)
+
+    # -- watching
+
+    def _look_after(self, kept: _Kept) -> None:
+        now = time.monotonic()
+        if kept.state == "restarting":
+            if now >= kept.due:
+                kept.started = now
+                self._reaper.started(kept.process.start(), kept.process.spec.stop_signal)
+                kept.state = "running"
+            return
+        code = kept.process.exit_code()
+        if code is None:
+            return
+        if kept.process.pid is not None:
+            self._reaper.stopped(kept.process.pid)  # the number may go to a stranger
+        steady = now - kept.started > STEADY_SECONDS
+        kept.pause = FIRST_PAUSE if steady else min(LONGEST_PAUSE, kept.pause * 2 or FIRST_PAUSE)
+        kept.due = now + (0 if steady else kept.pause)
+        kept.restarts += 1
+        kept.state = "restarting"
+        kept.detail = f"ended with {code}"
+        self.say(f"{kept.process.spec.name} ended with {code} and starts again")
+
+    def _publish(self) -> None:
+        with self._publishing:  # services start in threads
+            current = State(os.getpid(), self.phase, self.processes(), self.environment)
+            state.write(self._data, current)
+
+
+def _check_port(host: str, port: int) -> None:
+    """Raises `TickwellError` where the server cannot listen."""
+    try:
+        bind(port, host)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise TickwellError(f"port {port} is taken: name another one with --port") from None
+        raise TickwellError(
+            f"no server can listen on TICKWELL_HOST={host}, port {port}: {error.strerror}"
+        ) from None
+
+
+def _reached_at(host: str) -> str:
+    """Where a server that listens on `host` is reached from this machine."""
+    return {"0.0.0.0": HOST, "::": "::1"}.get(host, host)
+
+
+def _environment(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.environ().values())
+    except psutil.Error:
+        return []
