@@ -10,7 +10,7 @@ help:
 	@echo "make up      install, start everything, stream real data (Ctrl-C stops)"
 	@echo "make down    stop what make up started"
 	@echo "make test    install and run the tests"
-	@echo "make lint    format, lint and type checks"
+	@echo "make lint    format, lint, types and the direction of imports"
 	@echo "make chaos   kill everything under load, prove that nothing is lost (SEED=1 MINUTES=2)"
 	@echo "make bench   measure beside peers, three quarters of an hour; BENCH_ARGS=--quick tries it"
 
@@ -36,6 +36,7 @@ lint: install
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 bench: install
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)

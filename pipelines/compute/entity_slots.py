@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.kafka.run import Bytes, Int32s, Int64s
+from pipelines.runtime.array_types import Bytes, Int32s, Int64s
 from pipelines.runtime.machine_code import compiled
 from registry.formats.redis_keys import SEPARATOR, entity_id
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.formats.row import Origin
+from registry.formats.origin import Origin
 
 
 def tick_dtype(fields: int) -> np.dtype[np.void]:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 
 from pipelines.compute.natural_log import log_ratio
-from pipelines.kafka.run import NO_SEQ
 from pipelines.runtime.machine_code import compiled
+from pipelines.ticks.columns import NO_SEQ, RESET
 from registry.formats.row import ValueStatus
 from registry.language.program import Function
 
@@ -22,9 +22,6 @@ WRONG_PARTITION = 2
 DUPLICATE = 3
 LATE = 4
 """What became of a tick; `APPLIED` ticks are at or before the origin of what is stored."""
-
-TRADE = 0
-RESET = 1
 
 REMEMBERED = 64
 """A tick is a duplicate of one of its entity's last 64."""

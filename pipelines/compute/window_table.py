@@ -13,16 +13,18 @@ from typing import Any
 import numpy as np
 
 from pipelines.compute import kernel
+from pipelines.compute.batch import Batch
 from pipelines.compute.entity_slots import EMPTY, EntitySlots, name_of
 from pipelines.compute.entity_state import EntityState
 from pipelines.compute.kernel import REMEMBERED, advance, fill_returns, number_slots
-from pipelines.kafka.run import Batch, Int32s, Rejection, Ticks
+from pipelines.runtime.array_types import Int32s
 from pipelines.ticks import rejection_reasons as reasons
+from pipelines.ticks.columns import Rejection, Ticks
 from registry.definitions import RowSchema, Source
 from registry.language.program import Function, Program
 
 ORIGIN = np.dtype([("topic_id", "V16"), ("partition", ">i4"), ("offset", ">i8"), ("index", ">i4")])
-"""The layout of `registry.formats.row.ORIGIN` as a column."""
+"""The layout of `formats.origin.ORIGIN` as a column."""
 
 FIRST_SLOTS = 1024
 

@@ -20,7 +20,7 @@ from aiokafka import codec
 from aiokafka.errors import CorruptRecordException, UnsupportedCodecError
 from aiokafka.record.util import calc_crc32c
 
-from pipelines.kafka.run import Bytes, Int64s
+from pipelines.runtime.array_types import Bytes, Int64s
 from pipelines.runtime.machine_code import compiled
 
 HEADER = struct.Struct(">qiibIhiqqqhii")

@@ -13,18 +13,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
-from registry.definitions import RowSchema, Source
-from registry.formats.redis_keys import entity_id
-
-Int64s = NDArray[np.int64]
-Int32s = NDArray[np.int32]
-Bytes = NDArray[np.uint8]
-Floats = NDArray[np.float64]
-
-NO_SEQ = np.iinfo(np.int64).min
-"""Stands for a tick without `seq` in an int64 column."""
+from pipelines.runtime.array_types import Bytes, Int64s
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,100 +97,3 @@ class Run:
             keys=self.keys[which],
             values=self.values[which],
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """A tick that was not counted, and why: `reason` is one of `pipelines.ticks.rejection_reasons`.
-
-    `index` is the place in an array message (0 for the message itself); `value` the original bytes
-    of the tick; `known_at` the record's timestamp, nanoseconds UTC.
-    """
-
-    offset: int
-    index: int
-    reason: str
-    detail: str
-    key: bytes | None
-    value: bytes | None
-    known_at: int
-
-
-@dataclass(frozen=True, slots=True)
-class Ticks:
-    """The well-formed ticks of a run as columns of length n, and what decoding rejected.
-
-    Texts are in `data`, `keys` (n, key fields, 2) and `raw` (n, 2) are where they begin and end:
-    the values of the key fields, and the tick's original bytes. `fields` is (n, fields of the
-    source); times are int64 nanoseconds UTC; `record` is the place in the run of each tick's
-    message.
-    """
-
-    run: Run
-    source: Source
-    data: Bytes
-    keys: Int64s
-    raw: Int64s
-    record: Int64s
-    offset: Int64s
-    index: Int32s
-    tick_time: Int64s
-    seq: Int64s
-    op: Bytes
-    fields: Floats
-    known_at: Int64s
-    rejected: Sequence[Rejection]
-
-    def __len__(self) -> int:
-        return len(self.record)
-
-    def original(self, tick: int) -> bytes:
-        """The bytes of a tick as its producer wrote them."""
-        start, end = self.raw[tick].tolist()
-        return self.data[start:end].tobytes()
-
-    @property
-    def entities(self) -> list[str]:
-        """The distinct entities, in order of appearance; a slow way to know them."""
-        spans = self.keys.tolist()
-        names = (
-            entity_id([self.data[start:end].tobytes().decode() for start, end in parts])
-            for parts in spans
-        )
-        return list(dict.fromkeys(names))
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What a run came to: rows (columns of length n, in the run's order) and rejections.
-
-    One row for each accepted tick. `features` and `status` are (n, features of the schema).
-    `ordinal` numbers an entity's accepted ticks from 0 for as long as it has state. `names` are the
-    distinct entities of the rows, `name[i]` the place of row i's entity in it. By place in `names`:
-    `expected` is the packed origin that the entity's state was computed from (b"" for none), and
-    `fill` the number of ticks in its windows after the batch.
-    """
-
-    run: Run
-    source: Source
-    schema: RowSchema
-    names: Sequence[str]
-    expected: Sequence[bytes]
-    fill: Int64s
-    name: Int32s
-    ordinal: Int64s
-    offset: Int64s
-    index: Int32s
-    event_time: Int64s
-    sequence: Int64s
-    tick_time: Int64s
-    seq: Int64s
-    op: Bytes
-    fields: Floats
-    known_at: Int64s
-    features: Floats
-    status: Bytes
-    rejected: Sequence[Rejection]
-
-    def __len__(self) -> int:
-        return len(self.name)

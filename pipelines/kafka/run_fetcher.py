@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from time import monotonic, time
 from typing import Any
 
-import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka import errors as kafka_errors
 from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher
@@ -28,13 +27,9 @@ from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
 
 from pipelines.kafka.record_batches import RecordBatch, batch_end, index, next_batch
 from pipelines.kafka.run import Run
-from pipelines.ticks.json_scanner import part
 
 MAX_RECORDS = 16_384
 """Of a run, rounded up to a record batch: larger ones gain nothing and cost memory."""
-
-MAX_BYTES, MAX_TICKS = 32 << 20, 8 * MAX_RECORDS
-"""Of the messages of a run, and of the elements of their arrays."""
 
 PREFETCH_BACKOFF = 0.1
 """Seconds that data of one partition, not taken yet, holds up the next fetch from its node."""
@@ -50,7 +45,7 @@ async def fetch_runs(
 ) -> list[Run]:
     """The next run of each of `partitions` that has one, waiting up to `timeout` seconds for any.
 
-    What would be too much for one run is several that meet. A fetch from a node begins `pace`
+    A fetch from a node begins `pace`
     seconds after the one before it, as the first call for a consumer has it, unless there is known
     to be more, or that one brought nothing. A run costs about a millisecond however small it is:
     fetched as soon as anything is there, a few ticks at a time keep a core busy, and wait for one
@@ -288,18 +283,8 @@ def _take_fetched(
         fetched.assignment.state_value(tp).consumed_to(run.next_offset)
         if not fetched.holds_batch:
             _drop(fetcher, tp)
-        runs += bounded(run)
+        runs.append(run)
     return runs
-
-
-def bounded(run: Run) -> list[Run]:
-    """A run in parts that can be held as ticks: compressed, a fetch may hold a hundred times more.
-
-    Runs of plain messages are one part, unless their messages are large.
-    """
-    cuts = np.empty(len(run), np.int64)
-    many = part(run.data, run.values, MAX_BYTES, MAX_TICKS, cuts)
-    return run.parts(cuts[:many].tolist())
 
 
 def _drop(fetcher: Any, tp: TopicPartition) -> None:

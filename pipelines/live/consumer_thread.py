@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
+from itertools import chain
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +24,7 @@ from pipelines.errors import SessionRefused
 from pipelines.kafka.run import Run
 from pipelines.kafka.run_fetcher import fetch_runs
 from pipelines.kafka.topic_identity import Incarnations
+from pipelines.ticks.run_limits import bounded
 
 logger = logging.getLogger(__name__)
 
@@ -221,7 +223,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = self._ensure_consumer()
         with consumer._subscription.fetch_context():
             ids, pace = self.app.incarnations.ids, self.app.pace
-            return await fetch_runs(consumer, partitions, ids, POLL_SECONDS, pace=pace)
+            runs = await fetch_runs(consumer, partitions, ids, POLL_SECONDS, pace=pace)
+        return list(chain.from_iterable(map(bounded, runs)))
 
     async def go_to(self, positions: Mapping[TP, int]) -> None:
         await self.call_thread(self._go_to, positions)

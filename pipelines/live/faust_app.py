@@ -28,8 +28,9 @@ from typing import Any
 from faust.tables import TableManager
 from faust.types import TP
 
+from pipelines.compute.batch import Batch
 from pipelines.errors import ConsumerEnded, Stopped
-from pipelines.kafka.run import Batch, Run
+from pipelines.kafka.run import Run
 from pipelines.kafka.topic_identity import Incarnations
 from pipelines.live.consumer_thread import RunApp
 from pipelines.live.materializer import Materializer

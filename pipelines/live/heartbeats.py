@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
+from pipelines.compute.batch import Batch
 from pipelines.errors import StoreUnavailable
-from pipelines.kafka.run import Batch
 from pipelines.stores.redis.client import answers, open_warm
 from registry.formats.heartbeat import Heartbeat, PartitionLag
 from registry.formats.redis_keys import WORKERS_KEY, worker_key

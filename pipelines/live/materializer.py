@@ -16,6 +16,7 @@ from typing import Any
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
+from pipelines.compute.batch import Batch
 from pipelines.compute.window_table import WindowTable
 from pipelines.errors import (
     StateConflict,
@@ -25,12 +26,12 @@ from pipelines.errors import (
     WatermarkContended,
     WatermarkMoved,
 )
-from pipelines.kafka.run import Batch, Run
+from pipelines.kafka.run import Run
 from pipelines.runtime.patience import PATIENCE, Stall
 from pipelines.stores.sink import Sink
 from pipelines.ticks.decoder import Decoder
 from registry.definitions import RowSchema, Source
-from registry.formats.row import Origin
+from registry.formats.origin import Origin
 from registry.language.program import Program
 
 logger = logging.getLogger(__name__)

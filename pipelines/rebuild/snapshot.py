@@ -14,12 +14,13 @@ from uuid import UUID
 import numpy as np
 
 from pipelines.compute.entity_state import EntityState, tick_dtype
-from pipelines.compute.kernel import RESET
 from pipelines.kafka.topics import Topic
 from pipelines.stores.postgres.connection import Database
 from pipelines.stores.redis.state_bytes import Restored
+from pipelines.ticks.columns import RESET
 from registry.definitions import Catalog, Source
-from registry.formats.row import Origin, Row, pack
+from registry.formats.origin import Origin
+from registry.formats.row import Row, pack
 from registry.resources import sql
 
 ENTITIES = sql(__package__, "snapshot")

@@ -18,16 +18,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+from pipelines.compute.batch import Batch
 from pipelines.compute.entity_state import EntityState
 from pipelines.errors import RowsThere, StateConflict, WatermarkMoved
-from pipelines.kafka.run import Batch
 from pipelines.stores import postgres
 from pipelines.stores.postgres.connection import Database
 from pipelines.stores.postgres.offline_sink import rejected_columns, unsettled
 from pipelines.stores.postgres.row_copy import copy_rows, stage_rows
 from pipelines.stores.postgres.states_from_rows import load_states
 from registry.definitions import Source
-from registry.formats.row import Origin
+from registry.formats.origin import Origin
 from registry.resources import sql
 
 STORE_REPLAYED = sql(__package__, "store_replayed")

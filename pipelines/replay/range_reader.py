@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from itertools import chain
 from time import monotonic
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from pipelines.kafka.run import Run
 from pipelines.kafka.run_fetcher import fetch_runs
 from pipelines.kafka.topics import Topic, describe
 from pipelines.replay.ranges import Range
+from pipelines.ticks.run_limits import bounded
 
 POLL_SECONDS = 1.0
 """How long to wait for data before looking whether to stop."""
@@ -60,7 +62,7 @@ async def read_range(kafka: str, part: Range, max_records: int, stop: Stop) -> A
                 raise BrokerUnavailable(
                     kafka, f"{tp.topic}[{tp.partition}] gives nothing at {following}"
                 )
-            for run in runs:
+            for run in chain.from_iterable(map(bounded, runs)):
                 following = run.next_offset
                 wanted = run.before(part.end)
                 for piece in (wanted.before(part.start), wanted.since(part.start)):

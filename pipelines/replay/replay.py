@@ -23,6 +23,7 @@ from time import monotonic
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
+from pipelines.compute.batch import Batch
 from pipelines.compute.window_table import WindowTable
 from pipelines.errors import (
     BrokerUnavailable,
@@ -30,7 +31,7 @@ from pipelines.errors import (
     StoreUnavailable,
     WatermarkMoved,
 )
-from pipelines.kafka.run import Batch, Run
+from pipelines.kafka.run import Run
 from pipelines.kafka.run_fetcher import MAX_RECORDS
 from pipelines.replay.backfill_sink import BackfillSink
 from pipelines.replay.progress import Progress, ReplayProgress
@@ -39,8 +40,8 @@ from pipelines.replay.ranges import Range, Wanted
 from pipelines.replay.throttle import Throttle
 from pipelines.ticks.decoder import Decoder
 from registry.definitions import Catalog
+from registry.formats.origin import Origin
 from registry.formats.redis_keys import key_values
-from registry.formats.row import Origin
 from registry.language.program import compile_program
 
 CAPACITY = 100_000

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
+from pipelines.compute.batch import Batch
 from pipelines.compute.entity_state import EntityState
-from pipelines.kafka.run import Batch
 from pipelines.kafka.topics import Topic
 from registry.definitions import Source
-from registry.formats.row import Origin
+from registry.formats.origin import Origin
 
 
 class Sink(Protocol):

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.kafka.run import Bytes, Int64s, Rejection, Run, Ticks
+from pipelines.kafka.run import Run
+from pipelines.runtime.array_types import Bytes, Int64s
+from pipelines.ticks.columns import Rejection, Ticks
 from pipelines.ticks.event_time import LATEST
 from pipelines.ticks.json_scanner import Layout, Scanned, scan
 from pipelines.ticks.reference_decoder import Rejected, Tick, judge, split

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.compute.kernel import RESET, TRADE
-from pipelines.kafka.run import NO_SEQ, Bytes, Floats, Int64s, Run
+from pipelines.kafka.run import Run
+from pipelines.runtime.array_types import Bytes, Floats, Int64s
 from pipelines.runtime.machine_code import compiled
+from pipelines.ticks.columns import NO_SEQ, RESET, TRADE
 from pipelines.ticks.event_time import LATEST, NANOSECONDS
 from pipelines.ticks.json_tokens import (
     CLOSE_ARRAY,
@@ -155,33 +156,6 @@ def _most_ticks(data, values):  # type: ignore[no-untyped-def]
             for place in range(at, end):
                 most += data[place] == OPEN_OBJECT
     return most
-
-
-@compiled("int64(uint8[::1], int64[:,::1], int64, int64, int64[::1])")
-def part(data, values, most_bytes, most_ticks, cuts):  # type: ignore[no-untyped-def]
-    """Part messages so that none of the parts is too much to be held as ticks, or rejected ones.
-
-    Fills `cuts` with the places of the first messages of parts but the first; returns how many
-    there are. A part holds at most so many bytes, and so many elements of arrays, counted by
-    commas: more only where one message alone does.
-    """
-    n = taken_bytes = taken_ticks = 0
-    for message in range(values.shape[0]):
-        start, end = values[message, 0], values[message, 1]
-        ticks = 1
-        at = after_space(data, start, end) if start >= 0 else end
-        if at < end and data[at] == OPEN_ARRAY and end - start <= MAX_MESSAGE_BYTES:
-            for place in range(at, end):
-                ticks += data[place] == COMMA
-        if message > 0 and (
-            taken_bytes + end - start > most_bytes or taken_ticks + ticks > most_ticks
-        ):
-            cuts[n] = message
-            n += 1
-            taken_bytes = taken_ticks = 0
-        taken_bytes += end - start
-        taken_ticks += ticks
-    return n
 
 
 @compiled()

@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.compute.kernel import RESET, TRADE
-from pipelines.kafka.run import NO_SEQ
 from pipelines.ticks import rejection_reasons as reasons
+from pipelines.ticks.columns import NO_SEQ, RESET, TRADE
 from pipelines.ticks.event_time import LATEST, NANOSECONDS, parse_rfc_3339
 from registry.definitions import Source
 

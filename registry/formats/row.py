@@ -19,10 +19,10 @@ from enum import IntEnum
 from msgspec import Struct
 
 from registry.errors import CorruptRow
+from registry.formats.origin import Origin
 
 LAYOUT = 1
 HEADER = struct.Struct(">BIqqq16siqi")
-ORIGIN = struct.Struct(">16siqi")
 
 
 class ValueStatus(IntEnum):
@@ -31,22 +31,6 @@ class ValueStatus(IntEnum):
     OK = 0
     WARMING = 1
     UNDEFINED = 2
-
-
-class Origin(Struct, frozen=True, order=True):
-    """Where a tick was in the log: `index` is its place in an array message, else 0."""
-
-    topic_id: bytes
-    partition: int
-    offset: int
-    index: int
-
-    def pack(self) -> bytes:
-        return ORIGIN.pack(self.topic_id, self.partition, self.offset, self.index)
-
-    @classmethod
-    def unpack(cls, packed: bytes) -> Origin:
-        return cls(*ORIGIN.unpack(packed))
 
 
 class Row(Struct, frozen=True):

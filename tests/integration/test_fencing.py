@@ -11,9 +11,10 @@ from uuid import UUID
 import psycopg2
 import pytest
 
+from pipelines.compute.batch import Batch
 from pipelines.compute.window_table import WindowTable
 from pipelines.errors import PartitionHeld, TopicRecreated
-from pipelines.kafka.run import Batch, Run
+from pipelines.kafka.run import Run
 from pipelines.kafka.topics import Topic
 from pipelines.replay.backfill_sink import BackfillSink
 from pipelines.replay.progress import Progress, ReplayProgress

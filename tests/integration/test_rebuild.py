@@ -28,8 +28,9 @@ from registry import catalog
 from registry.database.engine import connect
 from registry.definitions import FeatureVersion
 from registry.features_file import read
+from registry.formats.origin import Origin
 from registry.formats.redis_keys import entity_id, row_key, watermark_key
-from registry.formats.row import Origin, unpack
+from registry.formats.row import unpack
 from registry.language.program import compile_program
 from tests.support.logs import TOPIC_ID, logs, runs
 from tests.support.rebuilds import (

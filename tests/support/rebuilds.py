@@ -21,7 +21,7 @@ from registry import catalog
 from registry.database.engine import connect
 from registry.definitions import Catalog
 from registry.features_file import read
-from registry.formats.row import Origin
+from registry.formats.origin import Origin
 from tests.support.logs import TOPIC_ID
 from tests.support.sinks import GO_ON, worker
 from tests.unit.pipelines.compute.test_window_table import SOURCE

@@ -15,7 +15,7 @@ from pipelines.kafka.run import Run
 from pipelines.live.materializer import Materializer
 from pipelines.stores.redis.online_sink import OnlineSink
 from pipelines.stores.sink import Sink
-from registry.formats.row import Origin
+from registry.formats.origin import Origin
 from tests.oracle.messages import Record
 from tests.support.logs import NOW_MS, TOPIC_ID
 from tests.unit.pipelines.compute.test_window_table import PROGRAM, SCHEMA, SOURCE

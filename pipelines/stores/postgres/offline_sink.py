@@ -28,15 +28,16 @@ from uuid import UUID
 
 import psycopg2
 
+from pipelines.compute.batch import Batch
 from pipelines.compute.entity_state import EntityState
 from pipelines.errors import PartitionHeld, RowsThere, WatermarkMoved
-from pipelines.kafka.run import Batch, Rejection
 from pipelines.kafka.topics import Topic
 from pipelines.stores.postgres.connection import Database
 from pipelines.stores.postgres.row_copy import copy_rows, stage_rows
 from pipelines.stores.postgres.states_from_rows import load_states
+from pipelines.ticks.columns import Rejection
 from registry.definitions import Source
-from registry.formats.row import Origin
+from registry.formats.origin import Origin
 from registry.resources import sql
 
 logger = logging.getLogger(__name__)

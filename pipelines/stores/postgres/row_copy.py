@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.kafka.run import NO_SEQ, Batch, Bytes
+from pipelines.compute.batch import Batch
+from pipelines.runtime.array_types import Bytes
 from pipelines.runtime.machine_code import compiled
+from pipelines.ticks.columns import NO_SEQ
 from registry.resources import sql
 
 CREATE = sql(__package__, "staging")

@@ -9,11 +9,10 @@ from uuid import UUID
 import numpy as np
 
 from pipelines.compute.entity_state import EntityState, tick_dtype
-from pipelines.compute.kernel import RESET
-from pipelines.kafka.run import NO_SEQ
 from pipelines.stores.postgres.connection import Database
+from pipelines.ticks.columns import NO_SEQ, RESET
 from registry.definitions import Source
-from registry.formats.row import Origin
+from registry.formats.origin import Origin
 from registry.resources import sql
 
 LOAD = sql(__package__, "load_states")

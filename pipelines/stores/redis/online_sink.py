@@ -30,6 +30,7 @@ from typing import Any, NoReturn
 
 from redis.commands.core import Script
 
+from pipelines.compute.batch import Batch
 from pipelines.compute.entity_state import EntityState, tick_dtype
 from pipelines.errors import (
     SchemaBehind,
@@ -38,11 +39,11 @@ from pipelines.errors import (
     TopicRecreated,
     WatermarkMoved,
 )
-from pipelines.kafka.run import Batch
 from pipelines.kafka.topics import Topic
 from pipelines.stores.redis.client import answers, open_warm
 from pipelines.stores.redis.state_bytes import Restored, Writes, append_restored, unpack_state
 from registry.definitions import Source
+from registry.formats.origin import Origin
 from registry.formats.redis_keys import (
     SEPARATOR,
     bucket,
@@ -53,7 +54,6 @@ from registry.formats.redis_keys import (
     state_key,
     watermark_key,
 )
-from registry.formats.row import Origin
 from registry.resources import lua
 
 ENTITIES_A_CALL = 500

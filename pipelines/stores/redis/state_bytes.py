@@ -2,7 +2,7 @@
 
 The state of an entity is one string, big-endian up to the ring:
 
-     0  32  origin of the newest accepted tick (`registry.formats.row.ORIGIN`)
+     0  32  origin of the newest accepted tick (`formats.origin.ORIGIN`)
     32   8  its sequence
     40   8  how many ticks were ever accepted
     48   8  how many since the last reset
@@ -27,12 +27,13 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.compute.batch import Batch
 from pipelines.compute.entity_state import EntityState, tick_dtype
 from pipelines.errors import StateOfOtherFields
-from pipelines.kafka.run import Batch
 from registry.definitions import Source
+from registry.formats.origin import Origin
 from registry.formats.redis_keys import SEPARATOR, members_key, row_key, state_key
-from registry.formats.row import HEADER, LAYOUT, Origin
+from registry.formats.row import HEADER, LAYOUT
 
 MARK = b"layout2\xff"
 """As an event time, which is little-endian, this is below zero."""

@@ -14,8 +14,9 @@ from registry import catalog
 from registry.definitions import Catalog, RowSchema
 from registry.errors import CorruptRow, DefinitionError
 from registry.features_file import read
+from registry.formats.origin import Origin
 from registry.formats.redis_keys import BUCKETS, bucket, entity_id, key_values, members_key, row_key
-from registry.formats.row import Origin, Row, pack, unpack
+from registry.formats.row import Row, pack, unpack
 from registry.formats.status import Status, worst
 from registry.language.derived import Part, compile_derived
 from registry.language.program import Function, compile_program

@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.compute.batch import Batch
 from pipelines.compute.entity_state import EntityState, tick_dtype
-from pipelines.compute.kernel import RESET
 from pipelines.compute.window_table import WindowTable
-from pipelines.kafka.run import NO_SEQ, Batch
+from pipelines.ticks.columns import NO_SEQ, RESET
 from pipelines.ticks.decoder import Decoder
 from registry.definitions import Catalog, FeatureVersion, RowSchema
 from registry.features_file import read
-from registry.formats.row import Origin
+from registry.formats.origin import Origin
 from registry.language.program import compile_program
 from tests.oracle.features import OracleRow, Value, expect
 from tests.oracle.messages import Record

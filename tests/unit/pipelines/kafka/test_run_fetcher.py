@@ -20,6 +20,7 @@ from pipelines.kafka import run_fetcher as fetch
 from pipelines.kafka.record_batches import CHECKED_FROM, CONTROL, LOG_APPEND_TIME
 from pipelines.kafka.run import Run
 from pipelines.kafka.run_fetcher import Fetched, RunFetcher
+from pipelines.ticks.run_limits import bounded
 from tests.support.logs import run_of
 
 TP = TopicPartition("t", 0)
@@ -164,10 +165,7 @@ def test_a_run_is_parted_where_it_is_too_much(
 ) -> None:
     n = len(messages)
     whole = run_of(0, (3, 3 + n), range(3, 3 + n), range(n), [b"k"] * n, messages)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fetch, "MAX_BYTES", most_bytes)
-        patch.setattr(fetch, "MAX_TICKS", most_ticks)
-        parts = fetch.bounded(whole)
+    parts = bounded(whole, most_bytes, most_ticks)
     assert [value for part in parts for *_, value in read(part)] == messages
     bounds = [(part.base_offset, part.next_offset) for part in parts]
     assert [start for start, _ in bounds] == [3, *(end for _, end in bounds[:-1])]

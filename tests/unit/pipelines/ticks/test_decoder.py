@@ -14,7 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipelines.compute.entity_slots import name_of
-from pipelines.kafka.run import Run, Ticks
+from pipelines.kafka.run import Run
+from pipelines.ticks.columns import Ticks
 from pipelines.ticks.decoder import Decoder
 from pipelines.ticks.event_time import LATEST, parse_rfc_3339
 from pipelines.ticks.json_scanner import Layout, scan

@@ -1,0 +1,47 @@
+"""What a run came to: the rows that a sink stores in one piece."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipelines.kafka.run import Run
+from pipelines.runtime.array_types import Bytes, Floats, Int32s, Int64s
+from pipelines.ticks.columns import Rejection
+from registry.definitions import RowSchema, Source
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a run came to: rows (columns of length n, in the run's order) and rejections.
+
+    One row for each accepted tick. `features` and `status` are (n, features of the schema).
+    `ordinal` numbers an entity's accepted ticks from 0 for as long as it has state. `names` are the
+    distinct entities of the rows, `name[i]` the place of row i's entity in it. By place in `names`:
+    `expected` is the packed origin that the entity's state was computed from (b"" for none), and
+    `fill` the number of ticks in its windows after the batch.
+    """
+
+    run: Run
+    source: Source
+    schema: RowSchema
+    names: Sequence[str]
+    expected: Sequence[bytes]
+    fill: Int64s
+    name: Int32s
+    ordinal: Int64s
+    offset: Int64s
+    index: Int32s
+    event_time: Int64s
+    sequence: Int64s
+    tick_time: Int64s
+    seq: Int64s
+    op: Bytes
+    fields: Floats
+    known_at: Int64s
+    features: Floats
+    status: Bytes
+    rejected: Sequence[Rejection]
+
+    def __len__(self) -> int:
+        return len(self.name)

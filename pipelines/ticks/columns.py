@@ -1,0 +1,80 @@
+"""What decoding makes of a run: well-formed ticks as columns, and rejections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipelines.kafka.run import Run
+from pipelines.runtime.array_types import Bytes, Floats, Int32s, Int64s
+from registry.definitions import Source
+from registry.formats.redis_keys import entity_id
+
+NO_SEQ = np.iinfo(np.int64).min
+"""Stands for a tick without `seq` in an int64 column."""
+
+TRADE, RESET = 0, 1
+"""The operations of a tick, as the column `op` has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A tick that was not counted, and why: `reason` is one of `pipelines.ticks.rejection_reasons`.
+
+    `index` is the place in an array message (0 for the message itself); `value` the original bytes
+    of the tick; `known_at` the record's timestamp, nanoseconds UTC.
+    """
+
+    offset: int
+    index: int
+    reason: str
+    detail: str
+    key: bytes | None
+    value: bytes | None
+    known_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ticks:
+    """The well-formed ticks of a run as columns of length n, and what decoding rejected.
+
+    Texts are in `data`, `keys` (n, key fields, 2) and `raw` (n, 2) are where they begin and end:
+    the values of the key fields, and the tick's original bytes. `fields` is (n, fields of the
+    source); times are int64 nanoseconds UTC; `record` is the place in the run of each tick's
+    message.
+    """
+
+    run: Run
+    source: Source
+    data: Bytes
+    keys: Int64s
+    raw: Int64s
+    record: Int64s
+    offset: Int64s
+    index: Int32s
+    tick_time: Int64s
+    seq: Int64s
+    op: Bytes
+    fields: Floats
+    known_at: Int64s
+    rejected: Sequence[Rejection]
+
+    def __len__(self) -> int:
+        return len(self.record)
+
+    def original(self, tick: int) -> bytes:
+        """The bytes of a tick as its producer wrote them."""
+        start, end = self.raw[tick].tolist()
+        return self.data[start:end].tobytes()
+
+    @property
+    def entities(self) -> list[str]:
+        """The distinct entities, in order of appearance; a slow way to know them."""
+        spans = self.keys.tolist()
+        names = (
+            entity_id([self.data[start:end].tobytes().decode() for start, end in parts])
+            for parts in spans
+        )
+        return list(dict.fromkeys(names))
