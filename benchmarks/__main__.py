@@ -1,12 +1,14 @@
 """`make bench`: every figure of the project, beside what it is compared with, in one run.
 
-    python -m benchmarks [online offline latency memory growth takeover all]
+    python -m benchmarks [online offline latency memory growth takeover all | builds]
         [--ticks 3000000] [--rounds 5] [--prices rounded] [--out benchmarks/results] [--quick]
+        [--before CHECKOUT]
 
 One broker and one set of stores are started for it. What is compared is measured in turn, round by
 round, on one backlog, each in a database, a Redis and a consumer group of its own. Every run goes
 to `results.json` at once, the tables to `results.md` in the end. `--quick` tries everything with
-sizes that are too small for figures.
+sizes that are too small for figures. `builds` compares the processor time and the memory of this
+checkout with those of another one, `--before`, in pairs.
 """
 
 from __future__ import annotations
@@ -19,9 +21,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import growth, latency, memory, offline, online, takeover
+from benchmarks import builds, growth, latency, memory, offline, online, takeover
 from benchmarks.backlog import Backlog, Prices, produce
 from benchmarks.machine import describe
+from benchmarks.processes import THIS
 from benchmarks.results import Recorder, Report
 from benchmarks.services import Services, services
 from benchmarks.table import (
@@ -40,9 +43,12 @@ from benchmarks.table import (
 )
 
 MEASURES = ("online", "offline", "latency", "memory", "growth", "takeover")
+BUILDS = "builds"
+"""Measured only where it is asked for: it needs a second checkout."""
 SYMBOLS = 100
 WARM_UP_TICKS = 20_000
 MEMORY_ENTITIES = 10_000
+MEMORY_ROUNDS = 3
 
 
 def main() -> None:
@@ -54,13 +60,15 @@ def main() -> None:
         place.chmod(0o755)  # Postgres runs as another user
         with services(place) as running:
             options = {
-                name: value for name, value in vars(wanted).items() if name not in ("out", "plot")
+                name: value
+                for name, value in vars(wanted).items()
+                if name not in ("out", "plot", "before")
             }
             report = Report(machine=describe(running), options=options)
             recorder = Recorder(report, wanted.out / "results.json")
             bench = _Bench(running, recorder, wanted)
             bench.warm_up()
-            for measure in MEASURES:
+            for measure in (*MEASURES, BUILDS):
                 if measure in measures:
                     getattr(bench, measure)()
     shown = tables(report)
@@ -126,6 +134,25 @@ class _Bench:
         clients = f"server, {memory.CLIENTS} clients without a pause"
         self._do("memory", 1, clients, memory.of_server, few, self._wanted.load_seconds)
 
+    def builds(self) -> None:
+        backlog = self._main()
+        few = self._backlog(self._wanted.ticks // 3, SYMBOLS)
+        many = self._backlog(self._wanted.ticks, MEMORY_ENTITIES)
+        pair = {"before": builds.checkout(self._wanted.before), "this build": THIS}
+        for number in self._rounds():
+            # the first of a pair finds other caches than the second: they take turns
+            for name in sorted(pair, reverse=number % 2 == 0):
+                do = partial(self._do, BUILDS, number)
+                do(f"online worker: {name}", builds.worker_time, backlog, "online", pair[name])
+                do(f"offline worker: {name}", builds.worker_time, few, "offline", pair[name])
+                do(f"online, 5,000 ticks/s: {name}", builds.paced_time, pair[name])
+                do(f"1 entity a request: {name}", builds.server_time, few, 1, pair[name])
+                do(f"100 entities a request: {name}", builds.server_time, few, 100, pair[name])
+                if number <= MEMORY_ROUNDS:
+                    for sink in ("online", "offline"):
+                        subject = f"{sink} worker, most memory: {name}"
+                        do(subject, builds.worker_memory, many, sink, pair[name])
+
     def growth(self) -> None:
         most = max(self._wanted.entities)
         backlogs = [
@@ -176,7 +203,7 @@ def _arguments() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("measures", nargs="*", choices=(*MEASURES, "all"), default="all")
+    parser.add_argument("measures", nargs="*", choices=(*MEASURES, BUILDS, "all"), default="all")
     parser.add_argument("--ticks", type=int, default=3_000_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--prices", choices=("rounded", "full"), default="rounded")
@@ -187,8 +214,15 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--memory-ticks", type=int, default=10_000_000)
     parser.add_argument("--load-seconds", type=float, default=20.0)
     parser.add_argument("--entities", type=int, nargs="+", default=growth.ENTITIES)
+    parser.add_argument(
+        "--before",
+        type=Path,
+        help="an installed checkout (make install) that `builds` compares with",
+    )
     parser.add_argument("--quick", action="store_true", help="small sizes for all of these")
     wanted = parser.parse_args()
+    if BUILDS in wanted.measures and not wanted.before:
+        parser.error("builds needs --before: the checkout that this one is compared with")
     if wanted.quick:
         wanted.ticks, wanted.rounds, wanted.memory_ticks = 200_000, 1, 200_000
         wanted.peer_seconds, wanted.latency_seconds, wanted.load_seconds = 3.0, 5.0, 3.0

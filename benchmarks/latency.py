@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.backlog import new_topics
 from benchmarks.prober import Heard, probe
-from benchmarks.processes import Child, processor_seconds, resident_mb, running, start
+from benchmarks.processes import THIS, Build, Child, processor_seconds, resident_mb, running, start
 from benchmarks.results import Failed, Run
 from benchmarks.services import Services, environment
 from benchmarks.workers import await_shares, start_worker
@@ -38,14 +38,14 @@ DRAIN_SECONDS = 5.0
 PERCENTILES = (50.0, 99.0, 99.9, 100.0)
 
 
-def latency(services: Services, seconds: float, sinks: tuple[str, ...]) -> Run:
+def latency(services: Services, seconds: float, sinks: tuple[str, ...], build: Build = THIS) -> Run:
     """Milliseconds from due to read of 5,000 ticks a second, with workers of `sinks` at work."""
     settings, topic = new_topics(services)
     settings = services.fresh(settings)
     with ExitStack() as stack:
         port = keep_port(services.place / "server-port")
-        children = [start_server(services, settings, port)]
-        children += [start_worker(services, settings, sink) for sink in sinks]
+        children = [start_server(services, settings, port, build)]
+        children += [start_worker(services, settings, sink, build=build) for sink in sinks]
         for child in children:
             stack.callback(child.stop)
         for sink in sinks:
@@ -133,10 +133,10 @@ def paced(
     return running("paced", command, {}, services.place)
 
 
-def start_server(services: Services, settings: Settings, port: int) -> Child:
+def start_server(services: Services, settings: Settings, port: int, build: Build = THIS) -> Child:
     """Start a server; it may not listen yet."""
     command = ["-m", "tickwell", "serve", "--port", str(port)]
-    child = start("server", command, environment(settings), services.place)
+    child = start("server", command, environment(settings), services.place, build)
     deadline = time.monotonic() + READY_SECONDS
     while True:
         try:

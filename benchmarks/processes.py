@@ -21,6 +21,17 @@ LAST_WORDS = 1500
 
 
 @dataclass(frozen=True, slots=True)
+class Build:
+    """A checkout of Tickwell, and the Python that runs it with the libraries it wants."""
+
+    python: str = sys.executable
+    root: Path = ROOT
+
+
+THIS = Build()
+
+
+@dataclass(frozen=True, slots=True)
 class Child:
     """A running process."""
 
@@ -57,9 +68,9 @@ def start(
     command: Sequence[str],
     environment: Mapping[str, str],
     place: Path,
-    python: str = sys.executable,
+    build: Build = THIS,
 ) -> Child:
-    """Start `python` with a command; its output goes to `place`/`name`.log, which is emptied.
+    """Start a build's Python with a command; its output replaces what `place`/`name`.log holds.
 
     No setting of Tickwell that the caller has reaches it: what is measured is as it ships.
     """
@@ -67,8 +78,8 @@ def start(
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("TICKWELL_")}
     with log.open("wb") as output:
         popen = subprocess.Popen(
-            [python, *command],
-            cwd=ROOT,
+            [build.python, *command],
+            cwd=build.root,
             env={**inherited, "PYTHONUNBUFFERED": "1", **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -83,10 +94,10 @@ def running(
     command: Sequence[str],
     environment: Mapping[str, str],
     place: Path,
-    python: str = sys.executable,
+    build: Build = THIS,
 ) -> Iterator[Child]:
     """A process that is stopped at the end."""
-    child = start(name, command, environment, place, python)
+    child = start(name, command, environment, place, build)
     try:
         yield child
     finally:
@@ -103,6 +114,14 @@ def processor_seconds(pid: int, alone: bool = False) -> float:
         return float(sum(sum(one.cpu_times()[:4]) for one in family))
     except psutil.NoSuchProcess:
         return 0.0
+
+
+def peak_mb(pid: int) -> float:
+    """The most resident memory that a process ever had, MiB, as Linux counts it."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise Failed(f"/proc/{pid}/status has no VmHWM")
 
 
 def resident_mb(pid: int) -> float:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from benchmarks import builds
 from benchmarks.results import Report, Run
 
 ONLINE, OFFLINE = "online worker", "offline worker"
@@ -31,6 +32,7 @@ def tables(report: Report) -> str:
         "memory": _memory,
         "growth": _growth,
         "takeover": _takeover,
+        "builds": builds.table,
     }
     for measure, make in makers.items():
         runs = [run for run in report.runs if run.measure == measure]

@@ -10,7 +10,7 @@ import msgspec
 import psycopg2
 import redis
 
-from benchmarks.processes import Child, running, start
+from benchmarks.processes import THIS, Build, Child, running, start
 from benchmarks.results import Failed
 from benchmarks.services import Services, environment
 from benchmarks.timing import Done
@@ -23,20 +23,22 @@ HEARTBEAT_SECONDS = 5.0
 JOIN_SECONDS = 60.0
 
 
-def start_worker(services: Services, settings: Settings, sink: str, instance: str = "one") -> Child:
+def start_worker(
+    services: Services, settings: Settings, sink: str, instance: str = "one", build: Build = THIS
+) -> Child:
     """Start a worker. Whoever starts it stops it."""
     command = ["-m", "tickwell", "worker", "--sink", sink, "--instance", instance]
-    return start(f"{sink}-{instance}", command, environment(settings), services.place)
+    return start(f"{sink}-{instance}", command, environment(settings), services.place, build)
 
 
 @contextmanager
 def worker(
-    services: Services, settings: Settings, sink: str, instance: str = "one"
+    services: Services, settings: Settings, sink: str, instance: str = "one", build: Build = THIS
 ) -> Iterator[Child]:
     """A worker that is stopped at the end."""
     command = ["-m", "tickwell", "worker", "--sink", sink, "--instance", instance]
     name = f"{sink}-{instance}"
-    with running(name, command, environment(settings), services.place) as child:
+    with running(name, command, environment(settings), services.place, build) as child:
         yield child
 
 

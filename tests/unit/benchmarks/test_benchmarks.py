@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks import builds
 from benchmarks.latency import latencies
 from benchmarks.peers.price_window import advance
 from benchmarks.prober import Heard
@@ -128,3 +129,16 @@ def test_the_peers_compute_the_same_features() -> None:
         assert short == (pytest.approx(statistics.mean(window[-5:])) if count >= 5 else None)
         assert long == (pytest.approx(statistics.mean(window[-20:])) if count >= 20 else None)
         assert volatility == (pytest.approx(statistics.stdev(logs)) if count >= 21 else None)
+
+
+def test_builds_are_compared_round_by_round() -> None:
+    """The ratio is of pairs: a round in which one of the two failed has none."""
+    taken = {"before": {1: 1.0, 2: 2.0, 3: 4.0}, "this build": {1: 1.5, 2: 2.0}}
+    runs = [
+        Run(measure="builds", subject=f"worker: {name}", round=number, value=value, unit="µs")
+        for name, values in taken.items()
+        for number, value in values.items()
+    ]
+    failed = Run(measure="builds", subject="worker: this build", round=3, error="it ended")
+    line = builds.table([*runs, failed])[-1]
+    assert line == "| worker | 2 µs | 1.75 µs | 1.250 (1.000 to 1.500) | 2 |"
