@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install up down test lint bench chaos
+.PHONY: help install up down test lint bench chaos mutations
 
 help:
 	@echo "make up      install, start everything, stream real data (Ctrl-C stops)"
@@ -12,6 +12,7 @@ help:
 	@echo "make test    install and run the tests"
 	@echo "make lint    format, lint, types and the direction of imports"
 	@echo "make chaos   kill everything under load, prove that nothing is lost (SEED=1 MINUTES=2)"
+	@echo "make mutations   make each mistake of a list, and see that a test catches it; half an hour"
 	@echo "make bench   measure beside peers, three quarters of an hour; BENCH_ARGS=--quick tries it"
 
 install: $(VENV)/.installed
@@ -46,3 +47,6 @@ MINUTES ?= 2
 
 chaos: install
 	$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES) $(if $(REPORT),--report $(REPORT))
+
+mutations: install
+	$(BIN)/python -m tests.mutations $(MUTATIONS_ARGS)

@@ -1,0 +1,108 @@
+"""`python -m tests.mutations`"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+
+from rich.console import Console
+from rich.progress import Progress
+
+from tests.mutations.mutation import Mutation, read_mutations
+from tests.mutations.report import report
+from tests.mutations.runner import Copy, NotRunnable, Outcome
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs/mutations.md"
+ALL_CAUGHT, SURVIVED, NOT_RUNNABLE = 0, 1, 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns 0 when every mistake was caught, 1 when one was not, 2 when tests could not run."""
+    given = _parser().parse_args(arguments)
+    console = Console(stderr=True)
+    chosen = [m for m in read_mutations() if given.area in (None, m.area)]
+    if not chosen:
+        console.print(f"no mutation has the area {given.area!r}", markup=False)
+        return NOT_RUNNABLE
+    try:
+        with _copies(given.jobs) as copies:
+            outcomes = _run(chosen, copies, console)
+    except (NotRunnable, ValueError) as error:
+        console.print(str(error), markup=False)
+        return NOT_RUNNABLE
+    survivors = [outcome.mutation for outcome in outcomes if outcome.caught_by is None]
+    for mutation in survivors:
+        print(f"not caught: {mutation.file}: {mutation.mistake}")
+    if given.area is None:
+        PAGE.write_text(report(outcomes), "utf-8")
+    print(f"{len(chosen) - len(survivors)} of {len(chosen)} mistakes were caught")
+    return SURVIVED if survivors else ALL_CAUGHT
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.mutations",
+        description="Make each mistake of mutations.toml in a copy of the repository, run the "
+        "tests that should catch it, and write docs/mutations.md.",
+    )
+    parser.add_argument("--area", help="only the mistakes of this area; writes no page")
+    parser.add_argument("--jobs", type=int, default=2, help="mistakes tried at a time (2)")
+    return parser
+
+
+@contextmanager
+def _copies(jobs: int) -> Iterator[list[Copy]]:
+    """A copy of the repository for each job, below one temporary directory.
+
+    A service that is started as another user must be able to enter it.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="tickwell-mutations-"))
+    folder.chmod(0o755)
+    try:
+        environments: list[Mapping[str, str]] = [
+            {"NUMBA_CACHE_DIR": str(folder / f"machine-code-{job}")} for job in range(jobs)
+        ]
+        yield [Copy(ROOT, folder / f"{job}", e) for job, e in enumerate(environments)]
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run(chosen: Sequence[Mutation], copies: Sequence[Copy], console: Console) -> list[Outcome]:
+    """The outcome of each mutation, in order.
+
+    The tests are run without any mistake first. Raises `NotRunnable`, also where one fails then.
+    """
+    free: SimpleQueue[Copy] = SimpleQueue()
+    for copy in copies:
+        free.put(copy)
+    with (
+        Progress(console=console) as progress,
+        ThreadPoolExecutor(len(copies)) as executor,
+    ):
+        bar = progress.add_task("without a mistake", total=len(chosen))
+        failed = copies[0].first_failure(sorted({test for m in chosen for test in m.tests}))
+        if failed is not None:
+            raise NotRunnable(f"{failed} fails without any mistake: mend it first")
+
+        def attempt(mutation: Mutation) -> Outcome:
+            copy = free.get()
+            try:
+                progress.update(bar, description=f"{mutation.area}: {mutation.mistake[:50]}")
+                return copy.try_mutation(mutation)
+            finally:
+                free.put(copy)
+                progress.advance(bar)
+
+        return list(executor.map(attempt, chosen))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""The list of deliberate mistakes fits the code that it is about."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.mutations.mutation import Mutation, read_mutations
+from tests.mutations.report import report
+from tests.mutations.runner import Copy, Outcome
+
+ROOT = Path(__file__).parents[3]
+MUTATIONS = read_mutations()
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: m.mistake)
+def test_a_mistake_can_be_made(mutation: Mutation) -> None:
+    """Its text is in the file, once; what replaces it is still Python; its tests exist."""
+    mutated = mutation.mutated(ROOT)
+    assert mutated != (ROOT / mutation.file).read_text("utf-8")
+    if mutation.file.endswith(".py"):
+        ast.parse(mutated)
+    for test in mutation.tests:
+        assert (ROOT / test.partition("::")[0]).exists()
+
+
+def test_no_mistake_is_listed_twice() -> None:
+    made = Counter((mutation.file, mutation.old, mutation.new) for mutation in MUTATIONS)
+    assert max(made.values()) == 1
+
+
+def test_the_page_names_what_caught_a_mistake() -> None:
+    caught = Outcome(MUTATIONS[0], "tests/unit/test_a.py::test_b[c | d]")
+    page = report([caught, Outcome(MUTATIONS[0], None)])
+    assert "1 of 2 are caught" in page
+    assert "| `unit/test_a.py::test_b` |" in page
+    assert "| **nothing** |" in page
+
+
+def git(root: Path, *arguments: str) -> None:
+    subprocess.run(["git", *arguments], cwd=root, check=True)
+
+
+def test_a_mistake_is_made_in_the_copy_alone(tmp_path: Path) -> None:
+    """A test that passes on the correct text, fails on the wrong one, and passes again after."""
+    root, folder = tmp_path / "root", tmp_path / "copy"
+    (root / "tests").mkdir(parents=True)
+    (root / "pyproject.toml").write_text("")
+    (root / "value.txt").write_text("right")
+    test = "def test_value():\n    assert open('value.txt').read() == 'right'\n"
+    (root / "tests/test_value.py").write_text(test)
+    git(root, "init", "-q")
+    copy = Copy(root, folder, {})
+    mutation = Mutation("area", "wrong", "value.txt", "right", "wrong", ["tests/test_value.py"])
+    assert copy.first_failure(mutation.tests) is None
+    assert copy.try_mutation(mutation).caught_by == "tests/test_value.py::test_value"
+    assert copy.first_failure(mutation.tests) is None
+    assert (root / "value.txt").read_text() == "right"
