@@ -12,14 +12,13 @@ import msgspec
 
 from pipelines.compute.batch import Batch
 from pipelines.errors import StoreUnavailable
-from pipelines.stores.redis.client import answers, open_warm
+from pipelines.stores.redis.client import answers
+from registry import redis_clients
 from registry.formats.heartbeat import Heartbeat, PartitionLag
 from registry.formats.redis_keys import WORKERS_KEY, worker_key
 
 SECONDS = 1.0
 EXPIRES_SECONDS = 10
-ANSWER_SECONDS = 0.7
-"""For a Redis to answer: beats must not wait for one that hangs until they count as ended."""
 
 
 class Heartbeats:
@@ -93,9 +92,9 @@ class _Store:
         self._client: Any = None
 
     def tell(self, worker: str, packed: bytes, first: bool) -> None:
-        if self._client is None:
-            self._client = open_warm(self._url, self._cluster, ANSWER_SECONDS)
         with answers():
+            if self._client is None:
+                self._client = redis_clients.heartbeat(self._url, self._cluster)
             if first:
                 self._forget_the_dead()
             with self._client.pipeline(transaction=False) as pipeline:

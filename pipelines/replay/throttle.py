@@ -7,11 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
-import redis
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
+from registry import redis_clients
 from registry.formats.heartbeat import Heartbeat
 from registry.formats.redis_keys import WORKERS_KEY, worker_key
 
@@ -33,12 +31,7 @@ class Throttle:
     """
 
     def __init__(self, urls: Iterable[str]) -> None:
-        self._stores: list[Any] = [
-            redis.Redis.from_url(
-                url, socket_timeout=1, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0)
-            )
-            for url in dict.fromkeys(urls)
-        ]
+        self._stores: list[Any] = [redis_clients.throttle(url) for url in dict.fromkeys(urls)]
         self._looked = -LOOK_SECONDS
         self._why: str | None = None
 

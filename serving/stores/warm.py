@@ -11,20 +11,12 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import redis.asyncio
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from registry import redis_clients
 from serving.api.problems import TooLarge
 
 logger = logging.getLogger(__name__)
-
-TIMEOUT = 1.0
-"""Seconds that the store has to answer. An MGET of 5,000 keys takes a few milliseconds."""
-
-CONNECTIONS = 16
-"""To Redis, of one server process; who finds none free waits, as long as for an answer."""
 
 MAX_KEYS = 5_000
 """Keys of one MGET: Redis does nothing else meanwhile."""
@@ -42,16 +34,7 @@ class Rows:
     """Reads packed rows and members from one Redis."""
 
     def __init__(self, url: str, on_read: Callable[[int], None] = lambda keys: None) -> None:
-        # a pool that waits for a free connection: the default one refuses the 101st
-        pool: Any = redis.asyncio.BlockingConnectionPool.from_url(
-            url,
-            max_connections=CONNECTIONS,
-            timeout=TIMEOUT,
-            socket_timeout=TIMEOUT,
-            socket_connect_timeout=TIMEOUT,
-            retry=Retry(NoBackoff(), 0),
-        )
-        self._redis: Any = redis.asyncio.Redis.from_pool(pool)
+        self._redis: Any = redis_clients.rows(url)
         self._on_read = on_read
         self._waiting: dict[str, asyncio.Future[Packed]] = {}
         self._reading: asyncio.Task[None] | None = None

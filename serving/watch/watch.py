@@ -12,14 +12,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-import redis.asyncio
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from registry import catalog as recorded
+from registry import redis_clients
 from registry.database.engine import connect
 from registry.definitions import Catalog
 from registry.errors import RegistryError
@@ -46,8 +44,8 @@ class Watch:
 
     def __init__(self, redis_url: str, hot_url: str, postgres_url: str) -> None:
         self._names: Names | None = None
-        self._warm = _client(redis_url)
-        self._hot = _client(hot_url) if hot_url else None
+        self._warm = redis_clients.watch(redis_url)
+        self._hot = redis_clients.watch(hot_url) if hot_url else None
         self._engine: Engine = connect(
             postgres_url,
             pool_size=1,
@@ -195,9 +193,3 @@ async def _forever(look: Any) -> None:
             await look()
         except Exception:
             logger.exception("a look in the background failed; the next one is in a second")
-
-
-def _client(url: str) -> Any:
-    return redis.asyncio.Redis.from_url(
-        url, socket_timeout=1, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0)
-    )

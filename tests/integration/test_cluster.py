@@ -17,6 +17,7 @@ from pipelines.errors import StoreUnavailable
 from pipelines.kafka.topics import Topic
 from pipelines.live.heartbeats import Heartbeats
 from pipelines.stores.redis.online_sink import OnlineSink
+from registry import redis_clients
 from registry.formats.redis_keys import WORKERS_KEY, row_key
 from registry.formats.row import unpack
 from tests.support.cluster import Cluster, cluster
@@ -36,6 +37,30 @@ def three(data: Path) -> Iterator[Cluster]:
         # redis-py leaves the connections of a node that it looks up anew to the garbage collector
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
+
+
+@pytest.mark.parametrize(
+    ("make", "limits"),
+    [
+        (redis_clients.warm, redis_clients.WARM_CLUSTER),
+        (redis_clients.heartbeat, redis_clients.HEARTBEAT_CLUSTER),
+    ],
+)
+def test_a_client_of_a_cluster_states_its_limits_and_does_not_retry(
+    three: Cluster, make: Any, limits: redis_clients.Limits
+) -> None:
+    with make(three.url, cluster=True) as client:
+        assert client.retry.get_retries() == 0
+        assert len(client.get_nodes()) == 3
+        for node in client.get_nodes():
+            pool = client.get_redis_connection(node).connection_pool
+            stated = dict(pool.connection_kwargs, max_connections=pool.max_connections)
+            # redis-py does not pass the interval on to the nodes: no connection is tested
+            assert stated.get("health_check_interval", 0) == limits.health_check_interval
+            assert stated["max_connections"] == limits.max_connections
+            assert stated["socket_timeout"] == limits.socket_timeout
+            assert stated["socket_connect_timeout"] == limits.socket_connect_timeout
+            assert stated["retry"].get_retries() == 0
 
 
 @pytest.mark.timeout(180)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import redis
 from redis.exceptions import RedisError
 
+from registry import redis_clients
 from tickwell.embedded.ports import HOST, keep_port
 from tickwell.up.process import Spec
 
@@ -26,7 +26,7 @@ def valkey(data: Path, tier: Literal["warm", "hot"]) -> tuple[Spec, str]:
 
     def check() -> None:
         try:
-            with redis.Redis.from_url(url, socket_timeout=1) as client:
+            with redis_clients.probe(url) as client:
                 client.ping()
         except RedisError as error:  # also while it reads its append-only file
             raise OSError(str(error)) from None

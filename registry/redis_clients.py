@@ -1,0 +1,109 @@
+"""Every client of Redis is made here: one function for each use, which states its limits.
+
+Nothing is left to the library's defaults, because they differ between its major versions: redis-py
+8 has timeouts of 5 s and, except for clients made from a URL, retries ten times; redis-py 6 has no
+timeouts and retries three times.
+
+No client retries. Those who write repeat the whole run, and a retry below it could store the run
+twice; those who read have something better to do than to wait: they answer `unavailable`, read the
+other tier, or read again a second later.
+
+A client connects at its first command, but a client of a cluster when it is made: it then raises
+what `redis.exceptions.RedisClusterException` and `RedisError` cover.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of one client, by the names that redis-py has for them."""
+
+    socket_timeout: float
+    """Seconds for the answer to a command."""
+
+    socket_connect_timeout: float
+    """Seconds to connect."""
+
+    health_check_interval: int = 0
+    """Seconds without use after which a connection is tested before its next command; 0 for never.
+
+    A cluster's client tests none: redis-py does not pass the interval on to the nodes.
+    """
+
+    max_connections: int = 100
+    """Connections at the same time, to each node of a cluster; one more is an error."""
+
+
+WARM = Limits(5.0, 5.0, health_check_interval=15)
+"""Of a sink: a script takes milliseconds, and more than this means that the server hangs."""
+
+WARM_CLUSTER = Limits(1.5, 1.5)
+"""The same for one node: a call that fails asks the other nodes, in turn, where its slot is now."""
+
+HEARTBEAT = Limits(0.7, 0.7, health_check_interval=15)
+"""Below the second between heartbeats: one Redis that hangs must not delay those to the others."""
+
+HEARTBEAT_CLUSTER = Limits(0.7, 0.7)
+
+THROTTLE = Limits(1.0, 1.0)
+"""Of a replay, which reads the heartbeats of the live workers between two runs."""
+
+PROBE = Limits(1.0, 5.0)
+"""Of a supervisor, which asks whether a server that it started answers."""
+
+ROWS = Limits(1.0, 1.0, max_connections=16)
+"""Of the requests of one server process. An MGET of 5,000 keys takes a few milliseconds."""
+
+WATCH = Limits(1.0, 1.0)
+"""Of a server's background tasks, which read heartbeats and the catalog every second."""
+
+
+def warm(url: str, cluster: bool = False) -> Any:
+    """A sink's client of the Redis, or of the Redis Cluster, that holds every entity."""
+    return _cluster(url, WARM_CLUSTER) if cluster else _single(url, WARM)
+
+
+def heartbeat(url: str, cluster: bool = False) -> Any:
+    """A worker's client to write its heartbeats with."""
+    return _cluster(url, HEARTBEAT_CLUSTER) if cluster else _single(url, HEARTBEAT)
+
+
+def throttle(url: str) -> Any:
+    """A replay's client to read heartbeats with."""
+    return _single(url, THROTTLE)
+
+
+def probe(url: str) -> Any:
+    """A supervisor's client, to ask whether a server answers."""
+    return _single(url, PROBE)
+
+
+def rows(url: str) -> Any:
+    """A server's asyncio client to read rows with; a command waits for a free connection."""
+    pool: Any = redis.asyncio.BlockingConnectionPool.from_url(
+        url, timeout=ROWS.socket_timeout, retry=AsyncRetry(NoBackoff(), 0), **asdict(ROWS)
+    )
+    return redis.asyncio.Redis.from_pool(pool)
+
+
+def watch(url: str) -> Any:
+    """A server's asyncio client to read heartbeats and the catalog with."""
+    return redis.asyncio.Redis.from_url(url, retry=AsyncRetry(NoBackoff(), 0), **asdict(WATCH))
+
+
+def _single(url: str, limits: Limits) -> Any:
+    return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **asdict(limits))
+
+
+def _cluster(url: str, limits: Limits) -> Any:
+    return redis.RedisCluster.from_url(url, retry=Retry(NoBackoff(), 0), **asdict(limits))

@@ -1,0 +1,89 @@
+"""Every client of Redis states its limits, and none is made elsewhere."""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from registry import redis_clients
+from registry.redis_clients import HEARTBEAT, PROBE, ROWS, THROTTLE, WARM, WATCH, Limits
+
+FACTORY = Path("redis_clients.py")
+
+CLIENTS = {
+    *("Redis", "StrictRedis", "RedisCluster", "Sentinel"),
+    *("ConnectionPool", "BlockingConnectionPool"),
+}
+"""The clients of redis-py, and the pools that they can be made of."""
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "rediss://x:y@[::1]:1", "unix:///tmp/x"])
+@pytest.mark.parametrize(
+    ("client", "limits"),
+    [
+        (redis_clients.warm, WARM),
+        (redis_clients.heartbeat, HEARTBEAT),
+        (redis_clients.throttle, THROTTLE),
+        (redis_clients.probe, PROBE),
+        (redis_clients.rows, ROWS),
+        (redis_clients.watch, WATCH),
+    ],
+)
+def test_a_client_states_its_limits_and_does_not_retry(
+    client: Any, limits: Limits, url: str
+) -> None:
+    pool = client(url).connection_pool
+    stated = dict(pool.connection_kwargs, max_connections=pool.max_connections)
+    assert {name: stated[name] for name in asdict(limits)} == asdict(limits)
+    assert stated["retry"].get_retries() == 0
+    connection = pool.connection_class(**pool.connection_kwargs)
+    assert connection.retry.get_retries() == 0
+
+
+def test_a_reader_of_rows_waits_for_a_connection_as_long_as_for_an_answer() -> None:
+    assert redis_clients.rows("redis://127.0.0.1:1/0").connection_pool.timeout == 1.0
+
+
+@pytest.mark.parametrize("package", ["registry", "pipelines", "serving", "tickwell"])
+def test_no_client_is_made_elsewhere(package: str) -> None:
+    root = Path(str(files(package)))
+    found = [
+        f"{package}/{path.relative_to(root)}:{line}"
+        for path in sorted(root.rglob("*.py"))
+        if (package, path.relative_to(root)) != ("registry", FACTORY)
+        for line in clients_made(path.read_text("utf-8"))
+    ]
+    assert not found
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "import redis\nredis.Redis()",
+        "import redis.asyncio as r\nr.Redis.from_url(url)",
+        "import redis\nredis.from_url(url)",
+        "from redis import Redis",
+        "from redis.asyncio import from_url",
+        "from redis.asyncio.cluster import RedisCluster as Cluster",
+        "from redis.connection import *",
+    ],
+)
+def test_clients_are_found(made: str) -> None:
+    assert list(clients_made(made))
+
+
+def clients_made(module: str) -> Iterator[int]:
+    """The lines of a module that make a client of Redis, or import what makes one."""
+    for node in ast.walk(ast.parse(module)):
+        match node:
+            case ast.ImportFrom(module=str(origin), names=names) if origin.split(".")[0] == "redis":
+                if any(name.name in CLIENTS | {"from_url", "*"} for name in names):
+                    yield node.lineno
+            case ast.Attribute(value=ast.Name(id="redis"), attr="from_url"):
+                yield node.lineno
+            case ast.Attribute(attr=attribute) if attribute in CLIENTS:
+                yield node.lineno
