@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, settings
 from registry.database import migrations
 from registry.database.engine import connect
 from tests.support import containers
-from tickwell.up.process import Process, Spec
+from tests.support.services import embedded
 
 settings.register_profile(
     "tickwell", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -37,19 +37,6 @@ def data() -> Iterator[Path]:
     place.chmod(0o755)
     yield place
     shutil.rmtree(place, ignore_errors=True)
-
-
-@contextmanager
-def embedded(make: Callable[[], tuple[Spec, str]]) -> Iterator[str]:
-    """One of our own services."""
-    spec, address = make()
-    process = Process(spec)
-    process.start()
-    try:
-        process.wait_ready()
-        yield address
-    finally:
-        process.stop()
 
 
 @pytest.fixture(scope="session")

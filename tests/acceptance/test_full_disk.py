@@ -14,8 +14,8 @@ import pytest
 from registry.database import migrations
 from registry.database.engine import connect
 from registry.formats.redis_keys import row_key
-from tests.acceptance.test_outage import ticks
 from tests.support.checks import assert_no_difference
+from tests.support.load import burst
 from tests.support.pipeline import pipeline, wait_for
 from tickwell.embedded.postgres import postgres
 from tickwell.embedded.valkey import valkey
@@ -59,13 +59,13 @@ def test_a_full_disk_under_postgres(
         with pipeline(tmp_path, kafka, redis_database, hot_redis, url) as running:
             for sink in ("online", "offline"):
                 running.start_worker(sink)
-            running.produce("price", ticks(0))
+            running.produce("price", burst(0))
             running.wait_drained("online", "offline")
             ballast = small_disk / "ballast"
             with ballast.open("wb") as file:
                 file.write(bytes(shutil.disk_usage(small_disk).free - 100_000))
             for number in range(1, ROUNDS):
-                running.produce("price", ticks(number))
+                running.produce("price", burst(number))
             running.wait_drained("online")
             log = running.logs / "offline-one.log"
             wait_for("it is told", lambda: "offline store is away" in log.read_text())
@@ -93,14 +93,14 @@ def test_a_full_disk_under_the_warm_redis(
         with pipeline(tmp_path, kafka, url, hot_redis, postgres_database) as running:
             for sink in ("online", "offline"):
                 running.start_worker(sink)
-            running.produce("price", ticks(0))
+            running.produce("price", burst(0))
             running.wait_drained("online", "offline")
             ballast = small_disk / "ballast"
             with suppress(OSError), ballast.open("wb", buffering=0) as file:
                 while True:  # until there is no room: Redis writes meanwhile
                     file.write(bytes(2**20))
             for number in range(1, ROUNDS):
-                running.produce("price", ticks(number))
+                running.produce("price", burst(number))
             log = running.logs / "online-one.log"
             told = "online store is away, waiting: Redis: MISCONF"
             wait_for("it is told", lambda: told in log.read_text())

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import httpx
 import msgspec
@@ -21,7 +19,9 @@ from registry.database.engine import connect
 from registry.formats.heartbeat import Heartbeat
 from registry.formats.redis_keys import worker_key
 from tests.support.checks import assert_no_difference
+from tests.support.load import burst
 from tests.support.pipeline import PATIENCE, Pipeline, pipeline, wait_for
+from tests.support.served import health
 from tickwell.embedded.ports import keep_port
 from tickwell.up.process import Process
 
@@ -43,7 +43,7 @@ def test_each_store_in_turn(
         for sink, metrics in zip(SINKS, own, strict=True):
             running.start_worker(sink, "one", "--metrics-port", str(metrics))
         running.start("server", "serve", "--port", str(port))
-        running.produce("price", ticks(0))
+        running.produce("price", burst(0))
         running.wait_drained(*SINKS)
         for number, (name, waits, goes_on) in enumerate(
             [("postgres", "offline", "online"), ("redis", "online", "offline")], 1
@@ -55,17 +55,17 @@ def test_each_store_in_turn(
             sleep_until(logged)
             os.kill(process.pid or 0, signal.SIGKILL)
             process._popen.wait()  # type: ignore[union-attr]
-            running.produce("price", ticks(number))
+            running.produce("price", burst(number))
             running.wait_drained(goes_on)
             would_be_committed = time.monotonic() + COMMIT_SECONDS
 
             def told(sink: str = waits) -> bool:
-                health = get(port)
-                beats = health.get("workers", {}).get(sink, [])
+                found = health(port)
+                beats = found.get("workers", {}).get(sink, [])
                 return bool(beats) and beats[0]["state"] == "retrying" and beats[0]["error"] != ""
 
             wait_for("the outage is told", told)
-            assert get(port)["status"] in ("degraded", "unavailable")
+            assert health(port)["status"] in ("degraded", "unavailable")
             refused = [float(sink == waits) for sink in SINKS]
             wait_for("in metrics too", lambda r=refused: retrying(port, *own) == [*r, *r])
             wait_for(
@@ -76,7 +76,7 @@ def test_each_store_in_turn(
             process.start()
             process.wait_ready()
             running.wait_drained(*SINKS)
-            wait_for("all is well again", lambda: get(port)["status"] == "ok")
+            wait_for("all is well again", lambda: health(port)["status"] == "ok")
             wait_for("in metrics too", lambda: retrying(port, *own) == [0, 0, 0, 0])
         wait_for("both have committed", lambda: all_is_committed(running, *SINKS))
         assert_no_difference(running)
@@ -120,7 +120,7 @@ def test_a_postgres_that_hangs(
     with pipeline(tmp_path, kafka, urls["redis"], hot_redis, urls["postgres"]) as running:
         for sink in ("online", "offline"):
             running.start_worker(sink)
-        running.produce("price", ticks(0))
+        running.produce("price", burst(0))
         running.wait_drained("online", "offline")
         server = psutil.Process(services["postgres"][0].pid)
         server.suspend()  # first, so that no child is born or reaped any more
@@ -129,7 +129,7 @@ def test_a_postgres_that_hangs(
             with suppress(psutil.NoSuchProcess):
                 process.suspend()
         try:
-            running.produce("price", ticks(1))
+            running.produce("price", burst(1))
             for who in ("the offline store", "what the worker needs to begin"):
                 wait_for("it is told", lambda who=who: who in hangs(running))
                 worker = running.processes.pop("offline-one")
@@ -152,20 +152,3 @@ def hangs(running: Pipeline) -> str:
     if beat is None or beat.pid != running.processes["offline-one"].pid:
         return ""
     return beat.error if beat.state == "retrying" and "has not answered" in beat.error else ""
-
-
-def ticks(number: int) -> list[tuple[bytes, bytes]]:
-    now = time.time_ns() // 10**6
-    made = [
-        {"symbol": f"S{i % 9}", "price": 1 + i % 13, "ts": now, "seq": 1000 * number + i}
-        for i in range(300)
-    ]
-    return [(str(tick["symbol"]).encode(), json.dumps(tick).encode()) for tick in made]
-
-
-def get(port: int) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = httpx.get(f"http://127.0.0.1:{port}/health", timeout=10).json()
-    except httpx.HTTPError:
-        return {"status": "starting"}
-    return found

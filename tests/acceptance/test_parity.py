@@ -5,33 +5,13 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 
-import msgspec
 import psycopg2
 import pytest
 
+from tests.support.load import random_ticks
 from tests.support.pipeline import Pipeline
-from tickwell.migrate import migrate
-
-
-@contextmanager
-def empty_database(running: Pipeline) -> Iterator[Pipeline]:
-    """The same topics over a database of its own, without rows."""
-    base, name = running.settings.postgres.rsplit("/", 1)
-    connection = psycopg2.connect(f"{base}/postgres")
-    connection.autocommit = True
-    connection.cursor().execute(f"CREATE DATABASE {name}_replay")
-    url = f"{base}/{name}_replay"
-    settings = msgspec.structs.replace(running.settings, postgres=url)
-    migrate(settings)
-    try:
-        yield replace(running, settings=settings, processes={})
-    finally:
-        connection.cursor().execute(f"DROP DATABASE {name}_replay WITH (FORCE)")
-        connection.close()
+from tests.support.replays import empty_database
 
 
 @pytest.mark.timeout(300)
@@ -40,7 +20,7 @@ def test_live_and_replays(running: Pipeline) -> None:
     running.start_worker("offline")
     now = time.time_ns() // 10**6
     for burst in range(6):
-        running.produce("price", ticks(chance, now + burst))
+        running.produce("price", random_ticks(chance, now + burst))
     running.wait_drained("offline")
     live = running.dump()
     assert len(live) > 100_000
@@ -107,19 +87,6 @@ def test_other_bits_are_an_error(running: Pipeline) -> None:
     with pytest.raises(AssertionError, match="has other bits"):
         running.run_tickwell("replay")
     assert running.query("SELECT features FROM tickwell.feature_rows") == [([7, 7],)]
-
-
-def ticks(chance: random.Random, now: int) -> list[tuple[bytes, bytes]]:
-    made = []
-    for _ in range(1000):
-        symbol = f"S{chance.randrange(12)}"
-        tick = {"symbol": symbol, "price": chance.uniform(1, 2), "ts": now - chance.randrange(1500)}
-        if chance.random() < 0.5:
-            tick["seq"] = chance.randrange(50)
-        if chance.random() < 0.01:
-            tick["op"] = "reset"
-        made.append((symbol.encode(), json.dumps(tick).encode()))
-    return made
 
 
 def volume(seq: int) -> bytes:

@@ -16,11 +16,11 @@ from confluent_kafka.admin import AdminClient
 
 from pipelines.kafka.topics import Topic
 from registry.formats.redis_keys import watermark_key
-from tests.acceptance.test_outage import get
 from tests.oracle.messages import Record
 from tests.support.checks import assert_no_difference, assert_stores_match, expected
 from tests.support.load import SYMBOLS, load, progress, reader
 from tests.support.pipeline import Pipeline, wait_for
+from tests.support.served import health
 from tickwell.embedded.ports import keep_port
 
 ENTITIES = 20_000
@@ -106,16 +106,16 @@ def test_an_emptied_redis_is_noticed_without_a_tick_and_told(
         running.start_worker("online")
 
         def told() -> bool:
-            beats = get(port).get("workers", {}).get("online", [])
+            beats = health(port).get("workers", {}).get("online", [])
             return any("rebuilding" in beat["error"] for beat in beats)
 
         wait_for("the rebuild is told", told)
-        assert get(port)["status"] == "degraded"
+        assert health(port)["status"] == "degraded"
         assert exposure(port) == (None, "missing")
     holder.rollback()
     holder.close()
     wait_for("all is well again", lambda: exposure(port) == (201, "ok"))
-    wait_for("and is told", lambda: get(port)["status"] == "ok")
+    wait_for("and is told", lambda: health(port)["status"] == "ok")
     assert_no_difference(running)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from registry.formats.heartbeat import Heartbeat, PartitionLag
 from registry.formats.redis_keys import WORKERS_KEY, worker_key
-from tests.acceptance.test_parity import ticks
+from tests.support.load import random_ticks
 from tests.support.pipeline import Pipeline, wait_for
 
 
@@ -22,7 +22,7 @@ def test_jobs_that_end(running: Pipeline) -> None:
     """A job that is killed is told in a line; jobs end with the parent, and at Ctrl-C."""
     behind(running, True)  # so that they are there, and wait
     for number in range(4):
-        running.produce("price", ticks(random.Random(number), time.time_ns() // 10**6))
+        running.produce("price", random_ticks(random.Random(number), time.time_ns() // 10**6))
     log = running.logs / "replay.log"
 
     parent = started(running)
@@ -55,7 +55,7 @@ def test_a_replay_gives_way_to_live(running: Pipeline, monkeypatch: pytest.Monke
     terminal = {"TTY_COMPATIBLE": "1", "TERM": "xterm", "COLUMNS": "200"}  # where it says so
     for name, value in terminal.items():
         monkeypatch.setenv(name, value)
-    running.produce("price", ticks(random.Random(1), time.time_ns() // 10**6))
+    running.produce("price", random_ticks(random.Random(1), time.time_ns() // 10**6))
     behind(running, True)
     process = running.start("replay", "replay")
     log = running.logs / "replay.log"
@@ -70,7 +70,7 @@ def test_a_replay_gives_way_to_live(running: Pipeline, monkeypatch: pytest.Monke
 
 @pytest.mark.timeout(200)
 def test_an_entity_that_nobody_has(running: Pipeline) -> None:
-    running.produce("price", ticks(random.Random(1), time.time_ns() // 10**6))
+    running.produce("price", random_ticks(random.Random(1), time.time_ns() // 10**6))
     with pytest.raises(AssertionError, match="no message in these ranges has the key S99; --ent"):
         running.run_tickwell("replay", "--entity", "S1", "--entity", "S99")
     assert rows(running) > 0

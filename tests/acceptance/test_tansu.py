@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import embedded
 from tests.support.checks import assert_stores_match, expected
 from tests.support.pipeline import Pipeline, pipeline, wait_for
+from tests.support.services import embedded
 from tickwell.embedded.broker import broker
 from tickwell.up.supervisor import JOINS_TANSU
 

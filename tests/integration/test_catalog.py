@@ -18,7 +18,7 @@ from registry.database.month_partitions import attach_ahead
 from registry.database.tables import metadata
 from registry.errors import DefinitionError, RegistryEmpty, VersionChanged
 from registry.features_file import read
-from tests.unit.registry.test_registry import changed
+from tests.support.shipped import changed
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 

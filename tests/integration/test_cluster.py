@@ -22,8 +22,8 @@ from registry.formats.redis_keys import WORKERS_KEY, row_key
 from registry.formats.row import unpack
 from tests.support.cluster import Cluster, cluster
 from tests.support.logs import TOPIC_ID, runs
+from tests.support.shipped import SOURCE
 from tests.support.sinks import BEGIN, GO_ON, Opened, ticks, worker
-from tests.unit.pipelines.compute.test_window_table import SOURCE
 
 NOBODY = "redis://127.0.0.1:1/0"
 SYMBOLS = [f"S{number}" for number in range(20)]

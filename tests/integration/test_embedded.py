@@ -7,7 +7,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from tests.conftest import embedded
+from tests.support.services import embedded
 from tickwell.embedded.broker import broker
 from tickwell.embedded.postgres import postgres
 from tickwell.errors import TickwellError

@@ -25,8 +25,8 @@ from registry import catalog
 from registry.database.engine import connect
 from registry.features_file import read
 from tests.support.logs import TOPIC_ID, runs
+from tests.support.shipped import PROGRAM, SCHEMA, SOURCE
 from tests.support.sinks import GO_ON, postgres_dump, ticks, worker
-from tests.unit.pipelines.compute.test_window_table import PROGRAM, SCHEMA, SOURCE
 
 OLD = Topic("ticks.price", TOPIC_ID, 2)
 NEW = Topic("ticks.price", bytes(16), 2)

@@ -24,10 +24,10 @@ from registry.features_file import read
 from registry.formats.redis_keys import row_key, state_key, watermark_key
 from registry.formats.row import unpack
 from registry.language.program import compile_program
-from tests.integration.test_rebuild import HISTORY, TOPIC, Stores, quiet
 from tests.support.logs import TOPIC_ID, runs
+from tests.support.rebuilds import HISTORY, TOPIC, Stores, quiet
+from tests.support.shipped import SCHEMA, SOURCE
 from tests.support.sinks import GO_ON, postgres_dump, redis_dump, ticks, worker
-from tests.unit.pipelines.compute.test_window_table import SCHEMA, SOURCE
 
 SYMBOLS = ["A", "B", "C"]
 

@@ -19,8 +19,8 @@ from pipelines.stores.redis.state_bytes import STATE_HEADER
 from registry.definitions import Field
 from registry.formats.redis_keys import state_key
 from tests.support.logs import runs
+from tests.support.shipped import SOURCE
 from tests.support.sinks import BEGIN, GO_ON, Opened, ticks, worker
-from tests.unit.pipelines.compute.test_window_table import SOURCE
 
 TICK_BYTES = 40
 HISTORIES = st.sampled_from([64, 65, 99, 100, 128, 257, 1024])

@@ -30,8 +30,8 @@ from pipelines.produce.tick_files import BadFile, BadRow, ColumnMissing, count_r
 from pipelines.ticks.decoder import Decoder
 from registry.definitions import Source
 from registry.features_file import read
+from tests.support.logs import run_of
 from tests.support.pipeline import Pipeline, pipeline, wait_for
-from tests.unit.pipelines.ticks.test_decoder import run_of
 
 PRICE, VOLUME, POSITION = read().sources
 

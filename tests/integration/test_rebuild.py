@@ -43,8 +43,8 @@ from tests.support.rebuilds import (
     in_partition,
     quiet,
 )
+from tests.support.shipped import PROGRAM, SCHEMA, SOURCE
 from tests.support.sinks import GO_ON, empty, ticks
-from tests.unit.pipelines.compute.test_window_table import PROGRAM, SCHEMA, SOURCE
 
 
 @settings(max_examples=30, suppress_health_check=list(HealthCheck))

@@ -20,8 +20,8 @@ from tests.support.rebuilds import (
     nothing,
     quiet,
 )
+from tests.support.shipped import SOURCE
 from tests.support.sinks import GO_ON, empty, ticks
-from tests.unit.pipelines.compute.test_window_table import SOURCE
 
 
 def test_a_worker_that_remembers_what_was_lost(stores: Stores) -> None:

@@ -15,7 +15,7 @@ from registry import catalog
 from registry.database import migrations
 from registry.errors import DefinitionError, NewerRegistry, RegistryEmpty
 from registry.features_file import read
-from tests.unit.registry.test_registry import SHIPPED, changed
+from tests.support.shipped import SHIPPED, changed
 
 OTHER = """
 [[source]]

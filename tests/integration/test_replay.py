@@ -14,13 +14,13 @@ from pipelines.errors import LogBegins, LogCut, RangeMistaken
 from pipelines.replay.jobs import run_ranges
 from pipelines.replay.ranges import Wanted
 from pipelines.replay.replay import Done
-from tests.acceptance.test_parity import empty_database
 from tests.support.pipeline import Pipeline
 from tests.support.replays import (
     GO_ON,
     PARTITIONS,
     after,
     delete_before,
+    empty_database,
     execute,
     live,
     make_anew,

@@ -14,12 +14,12 @@ import pytest
 
 from pipelines.errors import ParityViolation
 from pipelines.replay.ranges import Wanted
-from tests.acceptance.test_parity import empty_database
 from tests.support.pipeline import Pipeline, wait_for
 from tests.support.replays import (
     GO_ON,
     PARTITIONS,
     after,
+    empty_database,
     execute,
     live,
     produce,

@@ -28,6 +28,7 @@ from registry.formats.redis_keys import row_key, state_key
 from registry.formats.row import pack, unpack
 from tests.oracle.messages import Record
 from tests.support.logs import TOPIC_ID, logs, runs
+from tests.support.shipped import SOURCE
 from tests.support.sinks import (
     BEGIN,
     GO_ON,
@@ -41,7 +42,6 @@ from tests.support.sinks import (
     ticks,
     worker,
 )
-from tests.unit.pipelines.compute.test_window_table import SOURCE
 
 BACK, ON, ANEW = "goes to the store's watermark", "goes on", "goes on and has forgotten everything"
 steps = st.lists(

@@ -24,8 +24,8 @@ from pipelines.stores.redis.online_sink import OnlineSink
 from registry.formats.redis_keys import row_key
 from registry.formats.row import unpack
 from tests.support.logs import TOPIC_ID, runs
+from tests.support.shipped import PROGRAM, SCHEMA, SOURCE
 from tests.support.sinks import BEGIN, GO_ON, Opened, postgres_dump, query, ticks, worker
-from tests.unit.pipelines.compute.test_window_table import PROGRAM, SCHEMA, SOURCE
 
 STOPPED = """
 import io, os, signal, sys

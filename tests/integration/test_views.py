@@ -15,7 +15,7 @@ from registry.database.month_partitions import attach_ahead
 from registry.definitions import Catalog
 from registry.errors import NotOurView, ViewBusy
 from registry.features_file import Definitions, read
-from tests.unit.registry.test_registry import SHIPPED
+from tests.support.shipped import SHIPPED
 
 MORE = """
 [[feature]]

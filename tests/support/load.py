@@ -1,8 +1,9 @@
-"""Ticks all the while, and a reader that notes each step back."""
+"""Ticks at once and all the while, and a reader that notes each step back."""
 
 from __future__ import annotations
 
 import json
+import random
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,30 @@ from registry.formats.row import unpack
 from tests.support.pipeline import Pipeline
 
 SYMBOLS = [f"S{number}" for number in range(40)]
+
+
+def burst(number: int) -> list[tuple[bytes, bytes]]:
+    """Messages of 300 ticks of nine symbols, the `number`-th of their kind."""
+    now = time.time_ns() // 10**6
+    made = [
+        {"symbol": f"S{i % 9}", "price": 1 + i % 13, "ts": now, "seq": 1000 * number + i}
+        for i in range(300)
+    ]
+    return [(str(tick["symbol"]).encode(), json.dumps(tick).encode()) for tick in made]
+
+
+def random_ticks(chance: random.Random, now: int) -> list[tuple[bytes, bytes]]:
+    """Messages of 1,000 ticks about `now` in milliseconds: late ones, duplicates and resets too."""
+    made = []
+    for _ in range(1000):
+        symbol = f"S{chance.randrange(12)}"
+        tick = {"symbol": symbol, "price": chance.uniform(1, 2), "ts": now - chance.randrange(1500)}
+        if chance.random() < 0.5:
+            tick["seq"] = chance.randrange(50)
+        if chance.random() < 0.01:
+            tick["op"] = "reset"
+        made.append((symbol.encode(), json.dumps(tick).encode()))
+    return made
 
 
 @contextmanager

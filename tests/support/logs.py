@@ -113,7 +113,7 @@ def logs(draw: st.DrawFn, partitions: int = 1, most: int = 60, least: int = 0) -
     return records
 
 
-def run_of(
+def run_of_columns(
     partition: int,
     bounds: tuple[int, int],
     offsets: Sequence[int],
@@ -147,6 +147,15 @@ def run_of(
     )
 
 
+def run_of(
+    messages: Sequence[tuple[bytes | None, bytes | None]], timestamp_ms: int = NOW_MS
+) -> Run:
+    """A run of partition 0 that begins at offset 0, of the keys and values of `messages`."""
+    n = len(messages)
+    keys, values = [key for key, _ in messages], [value for _, value in messages]
+    return run_of_columns(0, (0, n), range(n), [timestamp_ms] * n, keys, values)
+
+
 def runs(records: Sequence[Record], cuts: Sequence[int], base: int = 0) -> Iterator[Run]:
     """The records of one partition as runs cut before the places in `cuts`, without gaps."""
     places = [0, *sorted(cut for cut in cuts if cut < len(records)), len(records)]
@@ -157,7 +166,7 @@ def runs(records: Sequence[Record], cuts: Sequence[int], base: int = 0) -> Itera
             if end < len(records)
             else (records[-1].offset + 1 if records else base)
         )
-        yield run_of(
+        yield run_of_columns(
             records[0].partition if records else 0,
             (base, following),
             [record.offset for record in part],

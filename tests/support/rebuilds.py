@@ -23,8 +23,8 @@ from registry.definitions import Catalog
 from registry.features_file import read
 from registry.formats.origin import Origin
 from tests.support.logs import TOPIC_ID
+from tests.support.shipped import SOURCE
 from tests.support.sinks import GO_ON, worker
-from tests.unit.pipelines.compute.test_window_table import SOURCE
 
 HISTORY = 64
 TOPIC = Topic("ticks.price", TOPIC_ID, 1)

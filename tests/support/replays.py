@@ -6,10 +6,12 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from threading import Event
 
+import msgspec
 import psycopg2
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -28,6 +30,7 @@ from registry.database.engine import connect
 from registry.definitions import Catalog
 from registry.language.program import compile_program
 from tests.support.pipeline import Pipeline, wait_for
+from tickwell.migrate import migrate
 
 GO_ON = Event()
 PARTITIONS = 2
@@ -40,6 +43,23 @@ def catalog_of(running: Pipeline) -> Catalog:
         return recorded.load(engine)
     finally:
         engine.dispose()
+
+
+@contextmanager
+def empty_database(running: Pipeline) -> Iterator[Pipeline]:
+    """The same topics over a database of its own, without rows."""
+    base, name = running.settings.postgres.rsplit("/", 1)
+    connection = psycopg2.connect(f"{base}/postgres")
+    connection.autocommit = True
+    connection.cursor().execute(f"CREATE DATABASE {name}_replay")
+    url = f"{base}/{name}_replay"
+    settings = msgspec.structs.replace(running.settings, postgres=url)
+    migrate(settings)
+    try:
+        yield replace(running, settings=settings, processes={})
+    finally:
+        connection.cursor().execute(f"DROP DATABASE {name}_replay WITH (FORCE)")
+        connection.close()
 
 
 def ranges_of(running: Pipeline, wanted: Wanted = EVERYTHING, restart: bool = False) -> list[Range]:

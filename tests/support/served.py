@@ -7,6 +7,7 @@ import time
 from threading import Event
 from typing import Any
 
+import httpx
 import msgspec
 import redis
 from starlette.testclient import TestClient
@@ -72,3 +73,12 @@ def online(client: TestClient, feature: str, **entity: str) -> dict[str, Any]:
     assert answer.status_code == 200, answer.text
     value: dict[str, Any] = answer.json()["features"][feature]
     return value
+
+
+def health(port: int) -> dict[str, Any]:
+    """What the server on `port` answers about itself; `starting` while it does not answer."""
+    try:
+        found: dict[str, Any] = httpx.get(f"http://127.0.0.1:{port}/health", timeout=10).json()
+    except httpx.HTTPError:
+        return {"status": "starting"}
+    return found

@@ -18,7 +18,7 @@ from pipelines.stores.sink import Sink
 from registry.formats.origin import Origin
 from tests.oracle.messages import Record
 from tests.support.logs import NOW_MS, TOPIC_ID
-from tests.unit.pipelines.compute.test_window_table import PROGRAM, SCHEMA, SOURCE
+from tests.support.shipped import PROGRAM, SCHEMA, SOURCE
 
 Opened = Callable[[Any], Any]
 GO_ON = Event()

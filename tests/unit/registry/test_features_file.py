@@ -13,7 +13,7 @@ from registry.errors import DefinitionError
 from registry.features_file import read
 from registry.language.derived import compile_derived
 from registry.language.program import compile_expression
-from tests.unit.registry.test_registry import SHIPPED, changed
+from tests.support.shipped import SHIPPED, changed
 
 SMA = '"mean(price, 5)"'
 SUM = '"sum(position_size'

@@ -20,17 +20,7 @@ from registry.formats.row import Row, pack, unpack
 from registry.formats.status import Status, worst
 from registry.language.derived import Part, compile_derived
 from registry.language.program import Function, compile_program
-
-SHIPPED = Path(read.__code__.co_filename).with_name("features.toml")
-
-
-def changed(place: Path, old: str, new: str) -> Path:
-    """The shipped file with a change."""
-    text = SHIPPED.read_text()
-    assert old in text
-    file = place / "features.toml"
-    file.write_text(text.replace(old, new))
-    return file
+from tests.support.shipped import changed
 
 
 def test_the_shipped_file() -> None:

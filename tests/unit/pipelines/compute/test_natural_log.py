@@ -25,7 +25,7 @@ import hashlib
 import numpy as np
 from numba import njit
 from pipelines.compute.natural_log import log, log_ratio
-from tests.unit.pipelines.compute.test_window_table import materialize, row_bytes
+from tests.support.windows import materialize, row_bytes
 from tests.oracle.messages import Record
 
 @njit

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -19,53 +18,14 @@ from pipelines.compute.entity_state import EntityState, tick_dtype
 from pipelines.compute.window_table import WindowTable
 from pipelines.ticks.columns import NO_SEQ, RESET
 from pipelines.ticks.decoder import Decoder
-from registry.definitions import Catalog, FeatureVersion, RowSchema
-from registry.features_file import read
+from registry.definitions import FeatureVersion, RowSchema
 from registry.formats.origin import Origin
 from registry.language.program import compile_program
 from tests.oracle.features import OracleRow, Value, expect
 from tests.oracle.messages import Record
 from tests.support.logs import NOW_MS, PRICE, PRICE_FEATURES, TOPIC_ID, logs, runs, same_double
-
-definitions = read()
-SOURCE = definitions.sources[0]
-SCHEMA = RowSchema(1, "price", tuple(f.ref for f in definitions.features if f.source == "price"))
-CATALOG = Catalog(
-    sources={"price": SOURCE},
-    features={f.ref: f for f in definitions.features},
-    active={},
-    schemas={1: SCHEMA},
-    writing={"price": 1},
-)
-PROGRAM = compile_program(CATALOG, SCHEMA)
-
-
-def table() -> WindowTable:
-    return WindowTable(SOURCE, SCHEMA, PROGRAM)
-
-
-def materialize(records: Sequence[Record], cuts: Sequence[int] = ()) -> list[Batch]:
-    decoder, windows, batches = Decoder(SOURCE), table(), []
-    for run in runs(records, cuts):
-        ticks = decoder.decode(run)
-        windows.restore(windows.missing(ticks), {})
-        batches.append(windows.apply(ticks))
-    return batches
-
-
-def row_bytes(batches: Sequence[Batch]) -> list[tuple[object, ...]]:
-    """Every row with the bits of its doubles, in order."""
-    return [
-        (
-            batch.names[batch.name[i]],
-            *(int(column[i]) for column in (batch.event_time, batch.sequence, batch.tick_time)),
-            *(int(column[i]) for column in (batch.seq, batch.op, batch.offset, batch.index)),
-            *(column[i].tobytes() for column in (batch.fields, batch.features, batch.status)),
-        )
-        for batch in batches
-        for i in range(len(batch))
-    ]
-
+from tests.support.shipped import CATALOG, PROGRAM, SCHEMA, SOURCE
+from tests.support.windows import materialize, row_bytes, table
 
 STATUS = {0: "ok", 1: "warming", 2: "undefined"}
 

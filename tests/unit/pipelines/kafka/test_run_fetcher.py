@@ -21,7 +21,7 @@ from pipelines.kafka.record_batches import CHECKED_FROM, CONTROL, LOG_APPEND_TIM
 from pipelines.kafka.run import Run
 from pipelines.kafka.run_fetcher import Fetched, RunFetcher
 from pipelines.ticks.run_limits import bounded
-from tests.support.logs import run_of
+from tests.support.logs import run_of_columns
 
 TP = TopicPartition("t", 0)
 COMMIT, ABORT = b"\x00\x00\x00\x01", b"\x00\x00\x00\x00"
@@ -164,7 +164,7 @@ def test_a_run_is_parted_where_it_is_too_much(
     messages: list[bytes], most_bytes: int, most_ticks: int
 ) -> None:
     n = len(messages)
-    whole = run_of(0, (3, 3 + n), range(3, 3 + n), range(n), [b"k"] * n, messages)
+    whole = run_of_columns(0, (3, 3 + n), range(3, 3 + n), range(n), [b"k"] * n, messages)
     parts = bounded(whole, most_bytes, most_ticks)
     assert [value for part in parts for *_, value in read(part)] == messages
     bounds = [(part.base_offset, part.next_offset) for part in parts]

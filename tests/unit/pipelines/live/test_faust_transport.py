@@ -29,8 +29,8 @@ from pipelines.kafka.topics import Topic
 from pipelines.live.faust_app import Pipeline, SinkApp, _agent, create_app
 from pipelines.live.materializer import Materializer
 from registry.definitions import Source
-from tests.support.logs import run_of
-from tests.unit.pipelines.compute.test_window_table import SOURCE
+from tests.support.logs import run_of_columns
+from tests.support.shipped import SOURCE
 
 P = ParamSpec("P")
 TOPIC = "ticks.price"
@@ -42,7 +42,7 @@ def run(base: int, following: int) -> Run:
     offsets = range(base, following)
     values = [b"{}"] * len(offsets)
     return replace(
-        run_of(0, (base, following), offsets, offsets, values, values), topic_id=TOPIC_ID
+        run_of_columns(0, (base, following), offsets, offsets, values, values), topic_id=TOPIC_ID
     )
 
 

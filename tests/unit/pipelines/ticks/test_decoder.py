@@ -14,7 +14,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipelines.compute.entity_slots import name_of
-from pipelines.kafka.run import Run
 from pipelines.ticks.columns import Ticks
 from pipelines.ticks.decoder import Decoder
 from pipelines.ticks.event_time import LATEST, parse_rfc_3339
@@ -25,16 +24,9 @@ from registry.features_file import read
 from registry.formats.redis_keys import entity_id
 from tests.oracle.messages import Record, SourceSpec
 from tests.oracle.messages import read as oracle_read
-from tests.support import logs
-from tests.support.logs import NOW_MS, messages
+from tests.support.logs import NOW_MS, messages, run_of
 
 PRICE, _, POSITION = read().sources
-
-
-def run_of(values: list[tuple[bytes | None, bytes | None]], at: int = NOW_MS) -> Run:
-    n = len(values)
-    keys, messages = [key for key, _ in values], [value for _, value in values]
-    return logs.run_of(0, (0, n), range(n), [at] * n, keys, messages)
 
 
 def told(ticks: Ticks) -> dict[tuple[int, int], object]:

@@ -1,0 +1,21 @@
+"""A service of our own, for as long as a test needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tickwell.up.process import Process, Spec
+
+
+@contextmanager
+def embedded(make: Callable[[], tuple[Spec, str]]) -> Iterator[str]:
+    """The address of a service that is started here and stopped at the end."""
+    spec, address = make()
+    process = Process(spec)
+    process.start()
+    try:
+        process.wait_ready()
+        yield address
+    finally:
+        process.stop()
