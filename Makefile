@@ -4,16 +4,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install up down test lint bench chaos mutations
+.PHONY: help install up down test lint bench chaos mutations picture
 
 help:
-	@echo "make up      install, start everything, stream real data (Ctrl-C stops)"
-	@echo "make down    stop what make up started"
-	@echo "make test    install and run the tests"
-	@echo "make lint    format, lint, types and the direction of imports"
-	@echo "make chaos   kill everything under load, prove that nothing is lost (SEED=1 MINUTES=2)"
-	@echo "make mutations   make each mistake of a list, and see that a test catches it; half an hour"
-	@echo "make bench   measure beside peers, three quarters of an hour; BENCH_ARGS=--quick tries it"
+	@echo "make up          install, start everything, stream real market data; Ctrl-C stops it"
+	@echo "make down        stop what make up started"
+	@echo "make test        install, run the tests"
+	@echo "make lint        check format, lint, types and the direction of imports"
+	@echo "make chaos       inject faults under load, prove that no tick is lost (SEED=1 MINUTES=2)"
+	@echo "make mutations   make deliberate mistakes, show that a test catches each; half an hour"
+	@echo "make bench       measure beside peers, an hour; BENCH_ARGS=--quick tries it"
+	@echo "make picture     draw the pictures of README.md from a running make up"
 
 install: $(VENV)/.installed
 
@@ -50,3 +51,7 @@ chaos: install
 
 mutations: install
 	$(BIN)/python -m tests.mutations $(MUTATIONS_ARGS)
+
+picture: install
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	$(BIN)/python -m docs.picture
