@@ -9,45 +9,35 @@ Computing a run again is harmless: ticks at or before an entity's stored origin 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
+from functools import partial
 from threading import Event
-from typing import Any
-
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
 from pipelines.compute.batch import Batch
 from pipelines.compute.window_table import WindowTable
 from pipelines.errors import (
     StateConflict,
-    Stopped,
-    StoreUnavailable,
     StoreWentBack,
     WatermarkContended,
     WatermarkMoved,
 )
 from pipelines.kafka.run import Run
-from pipelines.runtime.patience import PATIENCE, Stall
+from pipelines.runtime.patience import STALL_SECONDS, Patience
 from pipelines.stores.sink import Sink
 from pipelines.ticks.decoder import Decoder
 from registry.definitions import RowSchema, Source
 from registry.formats.origin import Origin
 from registry.language.program import Program
 
-logger = logging.getLogger(__name__)
-
 CONFLICTS = 20
 """A conflict is settled by reloading once, and so is a watermark that another worker moved. This
 many in one run are no coincidence."""
-
-LONGEST_WAIT = 5.0
-"""Seconds between attempts while the store is away."""
 
 
 class Materializer:
     """Brings the runs of one source into one store.
 
-    A call to the store that takes longer than `patience` seconds counts as refused.
+    A call of the store that takes longer than `stall_seconds` is reported as a refusal.
     """
 
     def __init__(
@@ -57,19 +47,18 @@ class Materializer:
         program: Program,
         sink: Sink,
         capacity: int,
-        patience: float = PATIENCE,
+        stall_seconds: float = STALL_SECONDS,
     ) -> None:
         self._sink = sink
         self._source = source
         self._decoder = Decoder(source)
         self._windows = WindowTable(source, schema, program, capacity)
-        self._refused: str | None = None
-        self._stall = Stall(f"the {sink.name} store", patience)
+        self._patience = Patience(f"the {sink.name} store", stall_seconds=stall_seconds)
 
     @property
     def retrying(self) -> str | None:
         """Why the store refuses, None while it does not; any thread may read it."""
-        return self._refused or self._stall.reason
+        return self._patience.reason
 
     @property
     def source(self) -> str:
@@ -86,23 +75,7 @@ class Materializer:
         Returns the batch, None when the store had the whole run already. Raises `Stopped` once
         `stop` is set while the store is away, and errors that waiting does not mend.
         """
-
-        def pause(seconds: float) -> None:
-            stop.wait(seconds)
-
-        retrying = Retrying(
-            retry=retry_if_exception_type(StoreUnavailable),
-            wait=wait_random_exponential(0.05, max=LONGEST_WAIT),
-            before_sleep=self._say_why,
-            sleep=pause,
-            stop=lambda _: stop.is_set(),
-            retry_error_callback=_stopped,
-        )
-        batch: Batch | None = retrying(self._materialize, run)
-        if self._refused is not None:
-            logger.info("the %s store answers again", self._sink.name)
-            self._refused = None
-        return batch
+        return self._patience.retry(partial(self._materialize, run), stop)
 
     def _materialize(self, run: Run) -> Batch | None:
         """One attempt; conflicts are settled here, an absent store by the caller."""
@@ -112,11 +85,11 @@ class Materializer:
             try:
                 missing = self._windows.missing(ticks)
                 before = Origin(run.topic_id, run.partition, run.base_offset, 0)
-                with self._stall.asked():
+                with self._patience.call():
                     states = self._sink.load(self._source, missing, self._windows.depth, before)
                 self._windows.restore(missing, states)
                 batch = self._windows.apply(ticks)
-                with self._stall.asked():
+                with self._patience.call():
                     conflicts = self._sink.store(batch)
             except WatermarkMoved as moved:
                 self._windows.forget(ticks.entities)
@@ -147,13 +120,3 @@ class Materializer:
         if watermark >= run.next_offset:
             return None
         return run.since(watermark)
-
-    def _say_why(self, state: RetryCallState) -> None:
-        error = None if state.outcome is None else state.outcome.exception()
-        if self._refused is None:
-            logger.warning("the %s store is away, waiting: %s", self._sink.name, error)
-        self._refused = str(error)
-
-
-def _stopped(state: RetryCallState) -> Any:
-    raise Stopped("the worker was asked to stop while its store was away")

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from threading import Event
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from faust.types import TP
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
-from tenacity import Retrying, retry_if_exception_type, wait_random_exponential
 
 from pipelines.compute.window_table import depth_of
 from pipelines.errors import (
@@ -31,7 +30,7 @@ from pipelines.live.materializer import Materializer
 from pipelines.live.rejected_relay import Relay
 from pipelines.rebuild.rebuild import Done, Rebuild
 from pipelines.runtime.daemon_threads import keep_running
-from pipelines.runtime.patience import Stall
+from pipelines.runtime.patience import Patience
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from pipelines.stores.redis.client import answers, open_warm
 from pipelines.stores.redis.fill_marks import Filling
@@ -87,10 +86,10 @@ class Startup:
         self._options = options
         self._stop = stop
         self._materializers: dict[str, Materializer] = {}
-        self._waiting_for: str | None = None
-        self._preparing = Stall("what the worker needs to begin")
-        self._positions_wait: str | None = None
-        self._finding_positions = Stall(f"the {options.sink} store")
+        self._preparing = Patience(
+            "a service that the worker needs to start", (StoreUnavailable, BrokerUnavailable)
+        )
+        self._finding_positions = Patience(f"the {options.sink} store")
         self._filling: Filling | None = None
         self._rebuilding: str | None = None
         self._topics: list[Topic] = []
@@ -99,11 +98,9 @@ class Startup:
     def error(self) -> str | None:
         """Why the store, or something before it, does not answer; any thread may ask."""
         if self._rebuilding is not None:
-            return "; ".join(filter(None, (self._rebuilding, self._waiting_for)))
+            return "; ".join(filter(None, (self._rebuilding, self._preparing.refusal)))
         return (
-            self._waiting_for
-            or self._preparing.reason
-            or self._positions_wait
+            self._preparing.reason
             or self._finding_positions.reason
             or next((m.retrying for m in self._materializers.values() if m.retrying), None)
         )
@@ -147,19 +144,14 @@ class Startup:
             self._fill(catalog, {source.name: topics[topic] for topic, source in sources.items()})
 
         def watermarks(tps: Iterable[TP]) -> Mapping[TP, int | None]:
-            try:
-                with self._finding_positions.asked():
-                    found = {
-                        tp: sinks[tp.topic].watermarks(topics[tp.topic].topic_id, [tp.partition])
-                        for tp in tps
-                    }
-                    unknown = {tp.topic for tp, stored in found.items() if not stored}
-                    if self._filling is not None and unknown:
-                        self._filling.check([topics[topic] for topic in sorted(unknown)])
-            except StoreUnavailable as error:
-                self._positions_wait = str(error)
-                raise
-            self._positions_wait = None
+            with self._finding_positions.attempt(), self._finding_positions.call():
+                found = {
+                    tp: sinks[tp.topic].watermarks(topics[tp.topic].topic_id, [tp.partition])
+                    for tp in tps
+                }
+                unknown = {tp.topic for tp, stored in found.items() if not stored}
+                if self._filling is not None and unknown:
+                    self._filling.check([topics[topic] for topic in sorted(unknown)])
             return {tp: stored.get(tp.partition) for tp, stored in found.items()}
 
         return Pipeline(
@@ -174,31 +166,11 @@ class Startup:
     def _wait(self, attempt: Callable[[], T]) -> T:
         """Try until what is away answers, or the worker is asked to stop."""
 
-        def say_why(state: Any) -> None:
-            error = str(state.outcome.exception())
-            if self._waiting_for is None:
-                logger.warning("waiting: %s", error)
-            self._waiting_for = error
-
-        def pause(seconds: float) -> None:
-            self._stop.wait(seconds)
-
-        retrying = Retrying(
-            retry=retry_if_exception_type((StoreUnavailable, BrokerUnavailable)),
-            wait=wait_random_exponential(0.1, max=5),
-            stop=lambda _: self._stop.is_set(),
-            sleep=pause,
-            before_sleep=say_why,
-            reraise=True,
-        )
-
-        def asked() -> T:
-            with self._preparing.asked():
+        def call() -> T:
+            with self._preparing.call():
                 return attempt()
 
-        result: T = retrying(asked)
-        self._waiting_for = None
-        return result
+        return self._preparing.retry(call, self._stop)
 
     def _load_catalog(self, engine: Engine) -> Catalog:
         """From Postgres; the online worker has a copy in Redis and does without Postgres."""

@@ -68,7 +68,7 @@ def test_a_full_disk_under_postgres(
                 running.produce("price", burst(number))
             running.wait_drained("online")
             log = running.logs / "offline-one.log"
-            wait_for("it is told", lambda: "offline store is away" in log.read_text())
+            wait_for("it is told", lambda: "offline store is unavailable" in log.read_text())
             assert running.processes["offline-one"].poll() is None
             ballast.unlink()
             if server.exit_code() is not None:  # without room for its log it ends
@@ -102,7 +102,7 @@ def test_a_full_disk_under_the_warm_redis(
             for number in range(1, ROUNDS):
                 running.produce("price", burst(number))
             log = running.logs / "online-one.log"
-            told = "online store is away, waiting: Redis: MISCONF"
+            told = "online store is unavailable, waiting: Redis: MISCONF"
             wait_for("it is told", lambda: told in log.read_text())
             running.wait_drained("offline")
             assert running.processes["online-one"].poll() is None

@@ -130,7 +130,7 @@ def test_a_postgres_that_hangs(
                 process.suspend()
         try:
             running.produce("price", burst(1))
-            for who in ("the offline store", "what the worker needs to begin"):
+            for who in ("the offline store", "a service that the worker needs to start"):
                 wait_for("it is told", lambda who=who: who in hangs(running))
                 worker = running.processes.pop("offline-one")
                 worker.terminate()

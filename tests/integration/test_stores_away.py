@@ -151,7 +151,7 @@ def test_a_store_that_says_nothing_counts_as_away(opened: Opened, data: Path) ->
     with own_redis(data) as (process, url):
         first, second = runs(ticks(["A", "B"], 20), (10,))
         sink = opened(OnlineSink(url))
-        work = Materializer(SOURCE, SCHEMA, PROGRAM, sink, 1000, patience=0.2)
+        work = Materializer(SOURCE, SCHEMA, PROGRAM, sink, 1000, stall_seconds=0.2)
         work.materialize(first, GO_ON)
         os.kill(process.pid, signal.SIGSTOP)
         try:

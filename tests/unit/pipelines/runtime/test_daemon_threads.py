@@ -1,17 +1,15 @@
-"""Threads that nobody waits for, and calls that do not answer."""
+"""Threads that no exit waits for."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from threading import Event
 
 import pytest
 
 from pipelines.runtime import daemon_threads as threads
 from pipelines.runtime.daemon_threads import DaemonExecutor, keep_running
-from pipelines.runtime.patience import Stall
 
 
 def test_calls_come_one_after_the_other_with_their_results() -> None:
@@ -62,13 +60,3 @@ def test_work_that_fails_begins_again(monkeypatch: pytest.MonkeyPatch) -> None:
     assert again.wait(10)
     stop.set()
     assert len(begun) == 3
-
-
-def test_a_stall_is_told_while_it_lasts() -> None:
-    stall = Stall("the store", patience=0.01)
-    assert stall.reason is None
-    with stall.asked():
-        while stall.reason is None:
-            time.sleep(0.001)
-        assert stall.reason == "the store has not answered for 0 s"
-    assert stall.reason is None
