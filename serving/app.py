@@ -1,9 +1,8 @@
-"""The HTTP routes: bytes to requests, answers to bytes, errors to problem documents."""
+"""The HTTP routes: bytes to requests, answers to bytes."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -20,14 +19,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from registry.formats.status import Status
-from serving.api.problems import NotReady, Problem, TooLarge
+from serving.api import problems
 from serving.api.requests import MAX_BODY_BYTES, BatchRequest, OnlineRequest, parse
+from serving.errors import NotReady, ServingError, TooLarge
 from serving.features.reader import Moment, Reader
 from serving.metrics import Metrics
 from serving.stores.warm import Rows
 from serving.watch.watch import Watch
-
-logger = logging.getLogger(__name__)
 
 DEADLINE_SECONDS = 5.0
 """For a whole request. The store has one second; the rest is for a client that sends slowly."""
@@ -60,11 +58,7 @@ def create_app(options: ServerOptions) -> Starlette:
     app = Starlette(
         routes=routes,
         lifespan=server.lifespan,
-        exception_handlers={
-            Problem: _problem,
-            HTTPException: _http_exception,
-            Exception: _unexpected,
-        },
+        exception_handlers=dict(problems.HANDLERS),
     )
     app.router.redirect_slashes = False  # a redirect loses what a client has posted
     return app
@@ -157,8 +151,8 @@ def _measured(path: str, handler: Handler, metrics: Metrics) -> Route:
             raise NotReady(
                 f"no answer within {DEADLINE_SECONDS:g} s: ask for less, or again"
             ) from None
-        except Problem as problem:
-            status = problem.status
+        except ServingError as error:
+            status = problems.status_of(error)
             raise
         except HTTPException as refused:
             status = refused.status_code
@@ -185,35 +179,3 @@ async def _body(request: Request) -> bytes:
 
 def _json(content: Any, status: int = HTTPStatus.OK) -> Response:
     return Response(msgspec.json.encode(content), status, media_type="application/json")
-
-
-def _document(status: int, title: str, detail: str, **extensions: object) -> Response:
-    content = {"type": "about:blank", "title": title, "status": int(status), "detail": detail}
-    return Response(
-        msgspec.json.encode({**content, **extensions}),
-        status,
-        media_type="application/problem+json",
-    )
-
-
-async def _problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Problem)
-    return _document(error.status, error.title, error.detail, **error.extensions)
-
-
-async def _http_exception(request: Request, error: Exception) -> Response:
-    """What Starlette itself refuses: no such route, another method."""
-    assert isinstance(error, HTTPException)
-    title, path = HTTPStatus(error.status_code).phrase, request.scope["path"]
-    detail = {
-        404: f"there is no {path}; see README for the routes",
-        405: f"{path} does not take {request.method}",
-    }.get(error.status_code, error.detail)
-    response = _document(error.status_code, title, detail)
-    response.headers.update(error.headers or {})
-    return response
-
-
-async def _unexpected(request: Request, error: Exception) -> Response:
-    """A mistake of ours: the log has it, the client learns nothing of our insides."""
-    return _document(500, "Internal error", "this is a mistake of the server; its log has more")

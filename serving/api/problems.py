@@ -1,50 +1,84 @@
-"""What a client did wrong, told as a problem document (RFC 9457)."""
+"""Errors as problem documents (RFC 9457): the only module that gives an error its HTTP status."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from typing import NamedTuple
 
-class Problem(Exception):
-    """An error with an HTTP status; `detail` says what was wrong and what to do."""
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
 
-    status = 400
-    title = "Bad request"
-
-    def __init__(self, detail: str, **extensions: object) -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.extensions = extensions
-
-
-class BadRequest(Problem):
-    """The body is not what the route takes."""
-
-    status = 422
-    title = "The request cannot be understood"
-
-
-class TooLarge(Problem):
-    """Something is over its limit."""
-
-    status = 413
-    title = "Too large"
+from serving.errors import (
+    InvalidRequest,
+    NotReady,
+    ServingError,
+    TooLarge,
+    UnknownFeature,
+    WrongEntity,
+)
 
 
-class UnknownFeature(Problem):
-    """There is no feature of that name or version."""
+class Problem(NamedTuple):
+    """How HTTP names a kind of error: `title` is the same for every error of the kind."""
 
-    status = 404
-    title = "Unknown feature"
-
-
-class WrongEntity(Problem):
-    """The feature is of another kind of entity."""
-
-    status = 422
-    title = "Wrong kind of entity"
+    status: int
+    title: str
 
 
-class NotReady(Problem):
-    """The server cannot answer yet."""
+PROBLEMS: Mapping[type[ServingError], Problem] = {
+    InvalidRequest: Problem(422, "The request cannot be understood"),
+    TooLarge: Problem(413, "Too large"),
+    UnknownFeature: Problem(404, "Unknown feature"),
+    WrongEntity: Problem(422, "Wrong kind of entity"),
+    NotReady: Problem(503, "Not ready"),
+}
 
-    status = 503
-    title = "Not ready"
+
+def status_of(error: ServingError) -> int:
+    """The HTTP status of an error."""
+    return PROBLEMS[type(error)].status
+
+
+async def of_serving(request: Request, error: Exception) -> Response:
+    """The document of an error of ours."""
+    assert isinstance(error, ServingError)
+    status, title = PROBLEMS[type(error)]
+    return _document(status, title, error.detail, **error.context)
+
+
+async def of_starlette(request: Request, error: Exception) -> Response:
+    """The document of what Starlette itself refuses: an unknown path, another method."""
+    assert isinstance(error, HTTPException)
+    title, path = HTTPStatus(error.status_code).phrase, request.scope["path"]
+    detail = {
+        404: f"there is no {path}; see README for the routes",
+        405: f"{path} does not take {request.method}",
+    }.get(error.status_code, error.detail)
+    response = _document(error.status_code, title, detail)
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def of_mistake(request: Request, error: Exception) -> Response:
+    """The document of a bug: the log has the exception, the client learns no internals."""
+    return _document(500, "Internal error", "this is a mistake of the server; its log has more")
+
+
+HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
+    ServingError: of_serving,
+    HTTPException: of_starlette,
+    Exception: of_mistake,
+}
+"""The handler of each kind of exception, as Starlette wants them."""
+
+
+def _document(status: int, title: str, detail: str, **extensions: object) -> Response:
+    content = {"type": "about:blank", "title": title, "status": int(status), "detail": detail}
+    return Response(
+        msgspec.json.encode({**content, **extensions}),
+        status,
+        media_type="application/problem+json",
+    )

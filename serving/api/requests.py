@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from serving.api.problems import BadRequest
+from serving.errors import InvalidRequest
 
 MAX_BODY_BYTES = 262_144
 MAX_FEATURES = 100
@@ -28,13 +28,13 @@ class OnlineRequest(Struct, forbid_unknown_fields=True):
     entity: Entity | None = None
 
     def key(self) -> dict[str, str]:
-        """The entity by key field. Raises `BadRequest` unless it is named in just one way."""
+        """The entity by key field. Raises `InvalidRequest` unless it is named in just one way."""
         named = self.entity_type is not None and self.entity_value is not None
         if named and self.entity is None:
             return {str(self.entity_type): str(self.entity_value)}
         if self.entity is not None and self.entity_type is None and self.entity_value is None:
             return self.entity
-        raise BadRequest(
+        raise InvalidRequest(
             'name the entity by "entity_type" and "entity_value", or by "entity", as in '
             '{"entity": {"symbol": "AAPL"}}'
         )
@@ -51,10 +51,10 @@ R = TypeVar("R", OnlineRequest, BatchRequest)
 
 
 def parse(body: bytes, kind: type[R]) -> R:
-    """The request in a body. Raises `BadRequest`, which says where it is wrong."""
+    """The request in a body. Raises `InvalidRequest`, which says where it is wrong."""
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(
+        raise InvalidRequest(
             f"{error}. At most {MAX_FEATURES} features and {MAX_ENTITIES} entities are taken"
         ) from None

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 from registry.definitions import Catalog, FeatureVersion
 from registry.language.derived import Derived, compile_derived
-from serving.api.problems import UnknownFeature, WrongEntity
+from serving.errors import UnknownFeature, WrongEntity
 
 
 @dataclass(frozen=True, slots=True)

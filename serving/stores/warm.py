@@ -14,7 +14,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from registry import redis_clients
-from serving.api.problems import TooLarge
+from serving.errors import TooLarge
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from registry.definitions import Catalog
 from registry.errors import RegistryError
 from registry.formats.heartbeat import Heartbeat
 from registry.formats.redis_keys import CATALOG_KEY, WORKERS_KEY, worker_key
-from serving.api.problems import NotReady
+from serving.errors import NotReady
 from serving.features.lookup import Names
 
 logger = logging.getLogger(__name__)

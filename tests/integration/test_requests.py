@@ -17,8 +17,8 @@ from starlette.testclient import TestClient
 from registry.definitions import Catalog
 from registry.formats.redis_keys import members_key
 from registry.language.derived import Derived, Part
-from serving.api.problems import TooLarge
 from serving.api.requests import MAX_BODY_BYTES, MAX_ENTITIES, MAX_FEATURES
+from serving.errors import TooLarge
 from serving.features.reader import MAX_MEMBERS
 from serving.stores.warm import Rows
 from tests.support.served import tick

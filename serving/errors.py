@@ -1,0 +1,36 @@
+"""Reasons for which a request gets no answer. None of them knows HTTP: `api.problems` does."""
+
+from __future__ import annotations
+
+
+class ServingError(Exception):
+    """Any of these reasons.
+
+    `detail` says what was wrong, with which value, and what to do; `context` names the values that
+    a program may want to read.
+    """
+
+    def __init__(self, detail: str, **context: object) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.context = context
+
+
+class InvalidRequest(ServingError):
+    """The request does not have the form that is expected."""
+
+
+class TooLarge(ServingError):
+    """The request is over a limit."""
+
+
+class UnknownFeature(ServingError):
+    """No feature has that name or version."""
+
+
+class WrongEntity(ServingError):
+    """The feature belongs to another kind of entity."""
+
+
+class NotReady(ServingError):
+    """The server cannot answer yet, or not in time."""
