@@ -22,9 +22,10 @@ from registry.formats.status import Status
 from serving.api import problems
 from serving.api.requests import MAX_BODY_BYTES, BatchRequest, OnlineRequest, parse
 from serving.errors import NotReady, ServingError, TooLarge
-from serving.features.reader import Moment, Reader
+from serving.features.reader import Reader
+from serving.features.values import Moment
 from serving.metrics import Metrics
-from serving.stores.warm import Rows
+from serving.stores.warm import WarmStore
 from serving.watch.watch import Watch
 
 DEADLINE_SECONDS = 5.0
@@ -73,14 +74,14 @@ class _Server:
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        rows = Rows(self._redis, self._metrics.read)
-        self._reader = Reader(rows)
+        store = WarmStore(self._redis, self._metrics.read)
+        self._reader = Reader(store)
         await self._watch.start()
         try:
             yield
         finally:
             await self._watch.stop()
-            await rows.close()
+            await store.close()
 
     async def online(self, request: Request) -> Response:
         """Features of one entity."""

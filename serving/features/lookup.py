@@ -1,8 +1,8 @@
-"""Names in a request to versions of features, and entities to kinds that have them."""
+"""Which version of a feature a name in a request means, and whether it fits the entity."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -20,7 +20,7 @@ class DerivedFeature:
 
 
 class Names:
-    """The names of one catalog; made anew when the catalog changes."""
+    """The names of one catalog; a changed catalog gets another object."""
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
@@ -37,10 +37,10 @@ class Names:
             for feature in catalog.features.values()
             if feature.derived
         }
-        self._places = {
-            (schema.id, ref): place
+        self._indexes = {
+            (schema.id, ref): index
             for schema in catalog.schemas.values()
-            for place, ref in enumerate(schema.features)
+            for index, ref in enumerate(schema.features)
         }
 
     def feature(self, name: str) -> FeatureVersion:
@@ -52,21 +52,28 @@ class Names:
             raise UnknownFeature(f"there is no feature {name!r}{hint}", feature=name)
         return feature
 
-    def place(self, schema_id: int, ref: str) -> int | None:
-        """Where a row of the schema has the feature, None where it does not."""
-        return self._places.get((schema_id, ref))
+    def index(self, schema_id: int, ref: str) -> int | None:
+        """The index of a feature in rows of a schema, None when they do not hold it."""
+        return self._indexes.get((schema_id, ref))
 
     def _compile(self, feature: FeatureVersion) -> DerivedFeature:
         derived = compile_derived(feature.expression, feature.ref)
         return DerivedFeature(derived, {name: self.feature(name) for name in derived.names})
 
 
-def check_entity(name: str, feature: FeatureVersion, entity: Mapping[str, str]) -> None:
-    """Raises `WrongEntity` unless the feature is of this kind of entity."""
-    if set(feature.entity) != entity.keys():
-        right = ", ".join(feature.entity)
-        raise WrongEntity(
-            f"{name} is a feature of ({right}), not of ({', '.join(entity)}): name {right}",
-            feature=name,
-            entity=list(feature.entity),
-        )
+def check_entities(
+    versions: Mapping[str, FeatureVersion], entities: Iterable[Mapping[str, str]]
+) -> None:
+    """Raises `WrongEntity` unless all features, by requested name, are of the entities' kind."""
+    kinds: dict[frozenset[str], str] = {}
+    for name, feature in versions.items():
+        kinds.setdefault(frozenset(feature.entity), name)
+    for entity in entities:
+        for fields, name in kinds.items():
+            if fields != entity.keys():
+                right = ", ".join(versions[name].entity)
+                raise WrongEntity(
+                    f"{name} is a feature of ({right}), not of ({', '.join(entity)}): name {right}",
+                    feature=name,
+                    entity=list(versions[name].entity),
+                )

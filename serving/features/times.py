@@ -1,4 +1,4 @@
-"""Times as answers tell them."""
+"""Times as text."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Reads of packed rows, coalesced: all that wait in the same moment go in one MGET.
+"""Warm: the Redis that holds every entity. All rows that are wanted in a moment are one MGET.
 
-One MGET for many requests costs little more than one for each, and while one is under way the next
-collects. A read that fails says so for each of its keys; nobody waits longer than the timeout.
+One MGET for many requests costs little more than one for each of them. While one is under way, the
+rows of the next are collected. A read that fails is answered as such for each of its rows, and no
+request waits longer than the timeout.
 """
 
 from __future__ import annotations
@@ -9,69 +10,67 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
 from redis.exceptions import RedisError
 
 from registry import redis_clients
+from registry.formats.redis_keys import entity_id, key_values, members_key, row_key
 from serving.errors import TooLarge
+from serving.stores.row_store import UNAVAILABLE, Key, MemberSet, Packed, RowId, Unavailable
 
 logger = logging.getLogger(__name__)
 
 MAX_KEYS = 5_000
-"""Keys of one MGET: Redis does nothing else meanwhile."""
+"""Number of keys in one MGET: Redis serves no other client meanwhile."""
 
 
-class Unavailable:
-    """The store did not answer."""
-
-
-UNAVAILABLE = Unavailable()
-Packed = bytes | None | Unavailable
-
-
-class Rows:
-    """Reads packed rows and members from one Redis."""
+class WarmStore:
+    """The `RowStore` of the Redis that holds every entity."""
 
     def __init__(self, url: str, on_read: Callable[[int], None] = lambda keys: None) -> None:
         self._redis: Any = redis_clients.rows(url)
         self._on_read = on_read
-        self._waiting: dict[str, asyncio.Future[Packed]] = {}
+        self._waiting: dict[RowId, asyncio.Future[Packed]] = {}
         self._reading: asyncio.Task[None] | None = None
 
-    async def get(self, keys: Sequence[str]) -> list[Packed]:
-        """The bytes of each key, None for none, `UNAVAILABLE` when the store did not answer."""
+    async def rows(self, wanted: Sequence[RowId]) -> list[Packed]:
+        """The packed rows, read together with those of all requests that wait in this moment."""
         loop = asyncio.get_running_loop()
         futures = []
-        for key in keys:
-            future = self._waiting.get(key)
+        for row in wanted:
+            future = self._waiting.get(row)
             if future is None:
-                future = self._waiting[key] = loop.create_future()
+                future = self._waiting[row] = loop.create_future()
             futures.append(future)
         if self._waiting and self._reading is None:
             self._reading = asyncio.create_task(self._read())
         return [await asyncio.shield(future) for future in futures]
 
-    async def members(self, keys: Sequence[str], most: int) -> list[list[str] | Unavailable]:
-        """The members of each set in order, `UNAVAILABLE` when the store did not answer.
-
-        Raises `TooLarge`, before any is read, when the sets have more than `most` together.
-        """
-        if not keys:
+    async def members(
+        self, wanted: Sequence[MemberSet], most: int
+    ) -> list[list[Key] | Unavailable]:
+        """The entities of each set. Raises `TooLarge` when there are more than `most`."""
+        if not wanted:
             return []
+        keys = [members_key(one.source, one.message_key) for one in wanted]
         try:
             counts = await self._each("SCARD", keys)
             if sum(counts) > most:
-                count, key = max(zip(counts, keys, strict=True))
+                count, _, largest = max(zip(counts, keys, wanted, strict=True))
                 raise TooLarge(
                     f"there are {sum(counts)} members to add up, {count} of them in "
-                    f"{key.split(':', 4)[-1]}; a request may add up {most}: ask for less"
+                    f"{largest.message_key}; a request may add up {most}: ask for less"
                 )
             sets = await self._each("SMEMBERS", keys)
         except (RedisError, OSError) as error:
             logger.warning("members could not be read: %s", error)
-            return [UNAVAILABLE] * len(keys)
-        return [sorted(member.decode() for member in members) for members in sets]
+            return [UNAVAILABLE] * len(wanted)
+        return [
+            [(one.message_key, *key_values(name)) for name in sorted(m.decode() for m in members)]
+            for one, members in zip(wanted, sets, strict=True)
+        ]
 
     async def close(self) -> None:
         await self._redis.aclose()
@@ -84,25 +83,27 @@ class Rows:
             return answers
 
     async def _read(self) -> None:
-        # one turn of the loop: all requests that have arrived put their keys in
+        # In one turn of the loop all requests that have arrived add their rows.
         await asyncio.sleep(0)
         try:
             while self._waiting:
-                batch = dict(list(self._waiting.items())[:MAX_KEYS])
-                for key in batch:
-                    del self._waiting[key]
+                batch = dict(islice(self._waiting.items(), MAX_KEYS))
+                for row in batch:
+                    del self._waiting[row]
                 await self._read_batch(batch)
         finally:
             self._reading = None
 
-    async def _read_batch(self, batch: dict[str, asyncio.Future[Packed]]) -> None:
+    async def _read_batch(self, batch: dict[RowId, asyncio.Future[Packed]]) -> None:
         self._on_read(len(batch))
         values: Sequence[Packed] = [UNAVAILABLE] * len(batch)
         try:
-            values = await self._redis.mget(list(batch))
+            values = await self._redis.mget(
+                [row_key(row.source, entity_id(row.entity)) for row in batch]
+            )
         except (RedisError, OSError) as error:
             logger.warning("rows could not be read: %s", error)
-        finally:  # whatever happened, nobody may wait for ever
+        finally:  # whatever happened, no request may wait for ever
             for future, value in zip(batch.values(), values, strict=True):
                 if not future.done():
                     future.set_result(value)

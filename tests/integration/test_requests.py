@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from registry.definitions import Catalog
-from registry.formats.redis_keys import members_key
-from registry.language.derived import Derived, Part
+from registry.formats.redis_keys import members_key, row_key
 from serving.api.requests import MAX_BODY_BYTES, MAX_ENTITIES, MAX_FEATURES
 from serving.errors import TooLarge
 from serving.features.reader import MAX_MEMBERS
-from serving.stores.warm import Rows
+from serving.stores.row_store import MemberSet, RowId
+from serving.stores.warm import WarmStore
 from tests.support.served import tick
 
 
@@ -136,19 +136,12 @@ def test_as_many_sums_as_entities_in_a_request(
     assert values == [2 * i for i in range(MAX_ENTITIES)]
 
 
-def test_what_is_asked_many_times_is_worked_out_once(
-    client: TestClient, recorded: Catalog, redis_database: str, monkeypatch: pytest.MonkeyPatch
+def test_an_entity_that_is_named_again_is_answered_again(
+    client: TestClient, recorded: Catalog, redis_database: str
 ) -> None:
     held = [{"portfolio": "P1", "symbol": symbol, "quantity": 3} for symbol in ("AAPL", "ES")]
     tick(redis_database, recorded, "position", held)
     tick(redis_database, recorded, "price", [{"symbol": s, "price": 2} for s in ("AAPL", "ES")])
-    evaluate, evaluated = Derived.evaluate, []
-
-    def counted(derived: Derived, entities: Any) -> Part:
-        evaluated.append(derived)
-        return evaluate(derived, entities)
-
-    monkeypatch.setattr(Derived, "evaluate", counted)
     gross, net = "portfolio_exposure", "portfolio_exposure_net"
     features = [gross, f"{gross}@1.0.0", net, f"{net}@1.0.0"]
     entities = [{"portfolio": portfolio} for portfolio in ["P1", "P9", *["P1"] * 100]]
@@ -157,7 +150,6 @@ def test_what_is_asked_many_times_is_worked_out_once(
     assert [result["entity"] for result in results] == entities
     values = [[result["features"][name]["value"] for name in features] for result in results]
     assert values == [[12] * 4, [None] * 4, *[[12] * 4] * 100]
-    assert len(evaluated) == 4  # two features of two portfolios
 
 
 def test_members_are_counted_over_the_whole_request(
@@ -177,34 +169,35 @@ def test_members_are_counted_over_the_whole_request(
 
 
 def test_members_are_counted_before_they_are_read(redis_database: str) -> None:
-    keys = [members_key("position", "P1"), members_key("position", "P2")]
+    sets = [MemberSet("position", "P1"), MemberSet("position", "P2")]
 
     async def members(most: int) -> list[Any]:
-        rows = Rows(redis_database)
+        store = WarmStore(redis_database)
         try:
-            return await rows.members(keys, most)
+            return await store.members(sets, most)
         finally:
-            await rows.close()
+            await store.close()
 
     with redis.Redis.from_url(redis_database) as store:
-        store.sadd(keys[0], "B", "A")
-        store.sadd(keys[1], "C")
+        store.sadd(members_key("position", "P1"), "B", "A")
+        store.sadd(members_key("position", "P2"), "C")
         store.config_resetstat()
         with pytest.raises(TooLarge, match=r"2 of them in P1; a request may add up 2"):
             asyncio.run(members(2))
         assert "cmdstat_smembers" not in store.info("commandstats")
-    assert asyncio.run(members(3)) == [["A", "B"], ["C"]]
+    assert asyncio.run(members(3)) == [[("P1", "A"), ("P1", "B")], [("P2", "C")]]
 
 
 def test_all_that_wait_in_a_moment_are_one_read(redis_database: str) -> None:
+    wanted = [RowId("price", (f"S{i}",)) for i in range(100)]
     with redis.Redis.from_url(redis_database) as store:
-        store.mset({f"k{i}": str(i) for i in range(100)})
+        store.mset({row_key("price", f"S{i}"): str(i) for i in range(100)})
         store.config_resetstat()
 
         async def read_all() -> list[Any]:
-            rows = Rows(redis_database)
-            found = await asyncio.gather(*(rows.get([f"k{i}", "k0"]) for i in range(100)))
-            await rows.close()
+            warm = WarmStore(redis_database)
+            found = await asyncio.gather(*(warm.rows([row, wanted[0]]) for row in wanted))
+            await warm.close()
             return found
 
         found = asyncio.run(read_all())

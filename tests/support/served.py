@@ -14,7 +14,8 @@ from starlette.testclient import TestClient
 
 from pipelines.live.materializer import Materializer
 from pipelines.stores.redis.online_sink import OnlineSink
-from registry.definitions import Catalog
+from registry.definitions import Catalog, RowSchema
+from registry.features_file import Definitions
 from registry.formats.heartbeat import Heartbeat, PartitionLag
 from registry.formats.redis_keys import WORKERS_KEY, worker_key
 from registry.language.program import compile_program
@@ -82,3 +83,19 @@ def health(port: int) -> dict[str, Any]:
     except httpx.HTTPError:
         return {"status": "starting"}
     return found
+
+
+def catalog_of(definitions: Definitions) -> Catalog:
+    """The catalog of a features file that is recorded alone: every source has one row schema."""
+    features = definitions.features
+    schemas = [
+        RowSchema(number, source.name, tuple(f.ref for f in features if f.source == source.name))
+        for number, source in enumerate(definitions.sources, 1)
+    ]
+    return Catalog(
+        sources={source.name: source for source in definitions.sources},
+        features={feature.ref: feature for feature in features},
+        active={feature.name: feature.version for feature in features},
+        schemas={schema.id: schema for schema in schemas},
+        writing={schema.source: schema.id for schema in schemas},
+    )

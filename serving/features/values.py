@@ -1,0 +1,130 @@
+"""From rows to values with a status: interpret, combine, judge.
+
+A recipe takes a feature from a row, or combines several such parts
+(`registry.language.derived.Part`). Whether the status of a part then gets worse depends on its age
+and on the lag of its pipeline.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+
+from msgspec import Struct
+
+from registry.definitions import FeatureVersion
+from registry.formats.row import Row, ValueStatus
+from registry.formats.status import Status, worst
+from registry.language.derived import Part
+from serving.features.lookup import Names
+from serving.features.plan import Recipe, StoredRecipe
+from serving.features.times import to_rfc_3339
+from serving.stores.row_store import RowId, Unavailable
+
+logger = logging.getLogger(__name__)
+
+STATUS = {
+    int(ValueStatus.OK): Status.OK,
+    int(ValueStatus.WARMING): Status.WARMING,
+    int(ValueStatus.UNDEFINED): Status.UNDEFINED,
+}
+MISSING = Part(math.nan, Status.MISSING, None)
+NOT_ANSWERED = Part(math.nan, Status.UNAVAILABLE, None)
+
+
+class Value(Struct):
+    """A served value; `value` is null where the status says that it has none."""
+
+    value: float | None
+    status: Status
+    version: str
+    event_time: str | None
+    age_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What an answer is judged by: the time (Unix nanoseconds), and which sources are behind."""
+
+    now_ns: int
+    lagging: Callable[[str], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Computes values by their recipes from the rows that were read.
+
+    `text` writes an event time; the features of a row share theirs.
+    """
+
+    names: Names
+    rows: Mapping[RowId, Row | Unavailable | None]
+    moment: Moment
+    text: Callable[[int], str] = field(default_factory=lambda: cache(to_rfc_3339))
+
+    def value(self, recipe: Recipe) -> Value:
+        """The value of a recipe."""
+        feature = recipe.feature
+        if isinstance(recipe, StoredRecipe):
+            part = self._stored(recipe)
+        elif recipe.inputs is None:
+            part = NOT_ANSWERED
+        else:
+            combined = recipe.derived.evaluate(
+                [
+                    {name: self._stored(part) for name, part in entity.items()}
+                    for entity in recipe.inputs
+                ]
+            )
+            part = self._judged(combined, feature)
+        time = part.event_time
+        return Value(
+            value=None if math.isnan(part.value) else part.value,
+            status=part.status,
+            version=feature.version,
+            event_time=None if time is None else self.text(time),
+            age_seconds=None if time is None else (self.moment.now_ns - time) / 1e9,
+        )
+
+    def _stored(self, recipe: StoredRecipe) -> Part:
+        row = self.rows[recipe.row]
+        if row is None:
+            return MISSING
+        if isinstance(row, Unavailable):
+            return NOT_ANSWERED
+        schema = self.names.catalog.schemas.get(row.schema_id)
+        if schema is None or len(schema.features) != len(row.values):
+            logger.error(
+                "a row has the row schema %d, which is not in the catalog that was read last; the "
+                "catalog is read again every second",
+                row.schema_id,
+            )
+            return NOT_ANSWERED
+        index = self.names.index(row.schema_id, recipe.feature.ref)
+        if index is None:  # the row is of an older schema, which does not have the feature
+            return MISSING
+        status = STATUS.get(row.status[index])
+        if status is None:
+            logger.error("a row has the status byte %d, which no status has", row.status[index])
+            return NOT_ANSWERED
+        return self._judged(Part(row.values[index], status, row.event_time), recipe.feature)
+
+    def _judged(self, part: Part, feature: FeatureVersion) -> Part:
+        """The part with the status that its age and its pipeline's lag leave it."""
+        status, time = part.status, part.event_time
+        old = (
+            feature.max_age_ns is not None
+            and time is not None
+            and self.moment.now_ns - time > feature.max_age_ns
+        )
+        behind = feature.source is not None and self.moment.lagging(feature.source)
+        if not old and not behind:
+            return part
+        if old:
+            status = worst((status, Status.STALE))
+        if behind:
+            status = worst((status, Status.LAGGING))
+        return Part(part.value, status, time)

@@ -1,0 +1,83 @@
+"""What every store of rows can do, whatever it keeps them in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+Key = tuple[str, ...]
+"""An entity: the values of its key fields in the order of the source's key, `("P1", "AAPL")`."""
+
+
+class RowId(NamedTuple):
+    """The newest row of an entity of a source."""
+
+    source: str
+    entity: Key
+
+
+class MemberSet(NamedTuple):
+    """The entities of a source under one Kafka message key: the positions of a portfolio."""
+
+    source: str
+    message_key: str
+
+
+class Unavailable:
+    """The store did not answer."""
+
+
+UNAVAILABLE = Unavailable()
+Packed = bytes | None | Unavailable
+"""A packed row (`registry.formats.row`), None where the entity has none."""
+
+
+class RowStore(Protocol):
+    """Reads packed rows, and the members of what is summed up.
+
+    A store that is unavailable is part of an answer and not an error: the values that need it say
+    so, the others are answered. So no method raises what a connection raises, and none waits longer
+    than the timeout of its store.
+    """
+
+    async def rows(self, wanted: Sequence[RowId]) -> list[Packed]:
+        """Read the newest rows of entities.
+
+        Parameters
+        ----------
+        wanted : the rows, each once.
+
+        Returns
+        -------
+        A packed row for each of `wanted`, in their order; None where the entity has none;
+        `UNAVAILABLE` where the store did not answer.
+        """
+        ...
+
+    async def members(
+        self, wanted: Sequence[MemberSet], most: int
+    ) -> list[list[Key] | Unavailable]:
+        """Read which entities belong to each set.
+
+        The sets are counted before any is read, so that a request for too much costs little.
+
+        Parameters
+        ----------
+        wanted : the sets, each once.
+        most : the number of members that all sets may have together.
+
+        Returns
+        -------
+        The entities of each set in the order of their keys; `UNAVAILABLE` for every set when the
+        store did not answer.
+
+        Raises
+        ------
+        TooLarge
+            The sets have more than `most` members together.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close the connections. Reads that wait are answered `UNAVAILABLE`."""
+        ...

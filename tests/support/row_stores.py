@@ -1,0 +1,35 @@
+"""A store of rows in memory, for tests of what reads from one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from serving.stores.row_store import UNAVAILABLE, Key, MemberSet, Packed, RowId, Unavailable
+
+
+class MemoryStore:
+    """A `RowStore` of what it is given; `reads` are the rows of each read, in order.
+
+    A set that it is not given is unavailable.
+    """
+
+    def __init__(
+        self,
+        rows: Mapping[RowId, Packed] | None = None,
+        members: Mapping[MemberSet, Sequence[Key]] | None = None,
+    ) -> None:
+        self._rows = rows or {}
+        self._members = members or {}
+        self.reads: list[list[RowId]] = []
+
+    async def rows(self, wanted: Sequence[RowId]) -> list[Packed]:
+        self.reads.append(list(wanted))
+        return [self._rows.get(row) for row in wanted]
+
+    async def members(
+        self, wanted: Sequence[MemberSet], most: int
+    ) -> list[list[Key] | Unavailable]:
+        return [list(self._members[one]) if one in self._members else UNAVAILABLE for one in wanted]
+
+    async def close(self) -> None:
+        pass

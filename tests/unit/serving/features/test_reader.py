@@ -1,0 +1,133 @@
+"""Values and their statuses, from rows in memory: no store and no clock of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Mapping
+
+import msgspec
+import pytest
+
+from registry.features_file import read
+from registry.formats.origin import Origin
+from registry.formats.row import Row, ValueStatus, pack
+from registry.formats.status import Status
+from serving.features.lookup import Names
+from serving.features.reader import Reader
+from serving.features.values import Moment, Value
+from serving.stores.row_store import UNAVAILABLE, MemberSet, Packed, RowId
+from tests.support.row_stores import MemoryStore
+from tests.support.served import catalog_of
+
+CATALOG = catalog_of(read())
+NAMES = Names(CATALOG)
+NOW = 1_700_000_000 * 10**9
+SECOND = 10**9
+PRICE = RowId("price", ("A",))
+
+
+def row(source: str, *values: float, age: int = 0, status: bytes | None = None) -> bytes:
+    """A packed row of `source` with these values, `age` seconds old."""
+    known = Origin(bytes(16), 0, 0, 0)
+    statuses = bytes(len(values)) if status is None else status
+    schema = CATALOG.writing[source]
+    return pack(Row(schema, NOW - age * SECOND, 0, NOW, known, statuses, values))
+
+
+def value(
+    feature: str,
+    entity: Mapping[str, str],
+    store: MemoryStore,
+    *lagging: str,
+) -> Value:
+    """What a feature of an entity is answered."""
+    moment = Moment(NOW, frozenset(lagging).__contains__)
+    (answer,) = asyncio.run(Reader(store).answer(NAMES, [feature], [entity], moment))
+    assert answer.entity == entity
+    return answer.features[feature]
+
+
+@pytest.mark.parametrize(
+    ("packed", "lagging", "status"),
+    [
+        (row("price", 1, 2, 3, 4), (), Status.OK),
+        (row("price", 1, 2, 3, 4, age=60), (), Status.OK),
+        (row("price", 1, 2, 3, 4, age=61), (), Status.STALE),
+        (row("price", 1, 2, 3, 4), ("price",), Status.LAGGING),
+        (row("price", 1, 2, 3, 4), ("volume",), Status.OK),
+        (row("price", 1, 2, 3, 4, age=61), ("price",), Status.LAGGING),
+        (row("price", *[math.nan] * 4, status=bytes([ValueStatus.WARMING]) * 4), (), "warming"),
+        (row("price", *[math.nan] * 4, status=bytes([ValueStatus.UNDEFINED]) * 4), (), "undefined"),
+        (None, ("price",), Status.MISSING),
+        (UNAVAILABLE, (), Status.UNAVAILABLE),
+        (b"junk", (), Status.UNAVAILABLE),
+        (row("price", 1, 2, 3, 4, status=b"\x09" * 4), (), Status.UNAVAILABLE),
+        (row("price", 1, 2, 3), (), Status.UNAVAILABLE),
+        (row("position", 1, 2), (), Status.MISSING),
+    ],
+    ids=[
+        "fresh",
+        "as old as it may be",
+        "older",
+        "its pipeline is behind",
+        "another pipeline is behind",
+        "older, and behind",
+        "warming",
+        "undefined",
+        "no row",
+        "no answer",
+        "no packed row",
+        "an unknown status",
+        "another number of values than its schema",
+        "a row schema without the feature",
+    ],
+)
+def test_the_status_of_a_stored_feature(
+    packed: Packed, lagging: tuple[str, ...], status: Status
+) -> None:
+    found = value("current_price", {"symbol": "A"}, MemoryStore({PRICE: packed}), *lagging)
+    assert found.status == status
+    assert (found.value == 1) == (status in (Status.OK, Status.STALE, Status.LAGGING))
+
+
+def test_a_value_has_the_version_and_time_of_its_row() -> None:
+    store = MemoryStore({PRICE: row("price", 1.5, 2, 3, 4, age=2)})
+    found = value("current_price", {"symbol": "A"}, store)
+    assert found == Value(1.5, Status.OK, "1.0.0", "2023-11-14T22:13:18Z", 2.0)
+    missing = value("current_price", {"symbol": "B"}, store)
+    assert msgspec.to_builtins(missing) == {
+        "value": None,
+        "status": "missing",
+        "version": "1.0.0",
+        "event_time": None,
+        "age_seconds": None,
+    }
+
+
+def test_a_sum_is_of_all_members_or_of_none() -> None:
+    rows: dict[RowId, Packed] = {
+        RowId("position", ("P1", "A")): row("position", -3, 1),
+        RowId("position", ("P1", "B")): row("position", 2, 50, age=3),
+        PRICE: row("price", 10, 0, 0, 0),
+        RowId("price", ("B",)): row("price", 4, 0, 0, 0),
+    }
+    members = {MemberSet("position", "P1"): [("P1", "A"), ("P1", "B")]}
+    portfolio = {"portfolio": "P1"}
+    net = value("portfolio_exposure_net", portfolio, MemoryStore(rows, members))
+    assert (net.value, net.status, net.age_seconds) == (370, Status.OK, 3.0)
+    behind = value("portfolio_exposure", portfolio, MemoryStore(rows, members), "price")
+    assert (behind.value, behind.status) == (430, Status.LAGGING)
+    assert value("portfolio_exposure", portfolio, MemoryStore(rows)).status == Status.UNAVAILABLE
+    del rows[PRICE]
+    partial = value("portfolio_exposure", portfolio, MemoryStore(rows, members))
+    assert (partial.value, partial.status) == (None, Status.MISSING)
+
+
+def test_a_request_is_one_read() -> None:
+    store = MemoryStore()
+    features, entities = ["current_price", "volatility"], [{"symbol": s} for s in "ABAB"]
+    moment = Moment(NOW, lambda source: False)
+    answers = asyncio.run(Reader(store).answer(NAMES, features, entities, moment))
+    assert [answer.entity for answer in answers] == entities
+    assert store.reads == [[RowId("price", ("A",)), RowId("price", ("B",))]]
