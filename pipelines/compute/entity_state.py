@@ -8,21 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.formats.origin import Origin
+from registry.formats.state import tick_layout
 
 
 def tick_dtype(fields: int) -> np.dtype[np.void]:
-    """One remembered tick: little-endian, 24 + 8 × `fields` bytes.
-
-    `event_time` is when it counts, `tick_time` what it said; both nanoseconds UTC.
-    """
-    return np.dtype(
-        [
-            ("event_time", "<i8"),
-            ("tick_time", "<i8"),
-            ("seq", "<i8"),
-            ("fields", "<f8", (fields,)),
-        ]
-    )
+    """The type of one remembered tick of a source with so many fields."""
+    return tick_layout(fields).dtype
 
 
 @dataclass(frozen=True, slots=True)

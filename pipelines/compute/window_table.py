@@ -21,10 +21,8 @@ from pipelines.runtime.array_types import Int32s
 from pipelines.ticks import rejection_reasons as reasons
 from pipelines.ticks.columns import Rejection, Ticks
 from registry.definitions import RowSchema, Source
+from registry.formats.origin import ORIGIN
 from registry.language.program import Function, Program
-
-ORIGIN = np.dtype([("topic_id", "V16"), ("partition", ">i4"), ("offset", ">i8"), ("index", ">i4")])
-"""The layout of `formats.origin.ORIGIN` as a column."""
 
 FIRST_SLOTS = 1024
 
@@ -217,13 +215,13 @@ class WindowTable:
 
     def _origins(self, slots: Any) -> list[bytes]:
         """The packed origins of slots, b"" for an entity without one."""
-        origins = np.zeros(len(slots), ORIGIN)
+        origins = np.zeros(len(slots), ORIGIN.dtype)
         ids = np.frombuffer(b"".join(self._topics) or bytes(16), "V16")
         origins["topic_id"] = ids[self._home_topic[slots]]
         origins["partition"] = self._home_partition[slots]
         origins["offset"] = self._offset[slots]
         origins["index"] = self._index[slots]
-        packed, size = origins.tobytes(), ORIGIN.itemsize
+        packed, size = origins.tobytes(), ORIGIN.size
         known = (self._count[slots] > 0).tolist()
         return [packed[i * size : (i + 1) * size] if k else b"" for i, k in enumerate(known)]
 

@@ -41,8 +41,9 @@ from pipelines.kafka.topics import Topic
 from pipelines.rebuild.restore import restore
 from pipelines.rebuild.snapshot import Snapshot, snapshot
 from pipelines.stores.redis.fill_marks import Filling
-from pipelines.stores.redis.online_sink import FILLED_MARK, OnlineSink
+from pipelines.stores.redis.online_sink import OnlineSink
 from registry.definitions import Catalog, Source
+from registry.formats.redis_keys import FILLED_MARK
 
 T = TypeVar("T")
 

@@ -1,23 +1,24 @@
-"""Where a tick was in the log, as stores keep it.
-
-offset  size  what (big-endian)
-     0    16  topic id
-    16     4  partition, i32
-    20     8  offset, i64
-    28     4  index in an array message, i32; 0 for a message that is one tick
-"""
+"""The origin of a tick: where it stands in the log."""
 
 from __future__ import annotations
 
-import struct
-
 from msgspec import Struct
 
-ORIGIN = struct.Struct(">16siqi")
+from registry.formats.layout import Field, Layout
+
+ORIGIN = Layout(
+    Field("topic_id", "V16"),
+    Field("partition", "i4"),
+    Field("offset", "i8"),
+    Field("index", "i4"),
+)
 
 
 class Origin(Struct, frozen=True, order=True):
-    """Where a tick was in the log: `index` is its place in an array message, else 0."""
+    """Where a tick stands in the log: `index` counts the ticks of an array message from 0.
+
+    Of a message that is one tick it is 0.
+    """
 
     topic_id: bytes
     partition: int
@@ -25,8 +26,10 @@ class Origin(Struct, frozen=True, order=True):
     index: int
 
     def pack(self) -> bytes:
-        return ORIGIN.pack(self.topic_id, self.partition, self.offset, self.index)
+        """The 32 bytes that stores keep (`ORIGIN`)."""
+        return ORIGIN.struct.pack(self.topic_id, self.partition, self.offset, self.index)
 
     @classmethod
     def unpack(cls, packed: bytes) -> Origin:
-        return cls(*ORIGIN.unpack(packed))
+        """The inverse of `pack`."""
+        return cls(*ORIGIN.struct.unpack(packed))

@@ -35,7 +35,7 @@ def row_key(source: str, entity: str) -> str:
 
 
 def state_key(source: str, entity: str) -> str:
-    """Where the window state of an entity is (`pipelines.stores.redis.state_bytes`)."""
+    """Where the window state of an entity is (`registry.formats.state`)."""
     return f"tw:{{b{bucket(entity)}}}:state:{source}:{entity}"
 
 
@@ -52,6 +52,10 @@ def watermark_key(topic_id: bytes, partition: int) -> str:
 def filled_key(topic_id: bytes, partition: int) -> str:
     """Whether this Redis has what came before a partition's watermark; beside it, in one slot."""
     return f"tw:filled:{{{watermark_key(topic_id, partition)}}}"
+
+
+FILLED_MARK = b"filled"
+"""The value under `filled_key` of a filled partition; while it is being filled there is a token."""
 
 
 def partitions_key(topic_id: bytes) -> str:

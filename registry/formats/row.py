@@ -1,32 +1,43 @@
-"""The packed row: what Redis holds for an entity and a source.
-
-offset  size  what (big-endian)
-     0     1  layout version, 1
-     1     4  row schema id, u32
-     5     8  event time, i64, nanoseconds UTC
-    13     8  sequence, i64
-    21     8  known at, i64, nanoseconds UTC
-    29    32  origin: topic id 16, partition i32, offset i64, index i32
-    61     k  feature status, a byte each
-  61+k    8k  feature values, f64 each; NaN where the status says there is no value
-"""
+"""The packed row: what Redis holds for an entity and a source."""
 
 from __future__ import annotations
 
-import struct
 from enum import IntEnum
+from functools import lru_cache
 
 from msgspec import Struct
 
 from registry.errors import CorruptRow
-from registry.formats.origin import Origin
+from registry.formats.layout import Field, Layout
+from registry.formats.origin import ORIGIN, Origin
 
-LAYOUT = 1
-HEADER = struct.Struct(">BIqqq16siqi")
+LAYOUT_VERSION = 1
+
+HEADER = Layout(
+    Field("layout_version", "u1"),
+    Field("schema_id", "u4"),
+    Field("event_time", "i8"),  # nanoseconds UTC
+    Field("sequence", "i8"),
+    Field("known_at", "i8"),  # nanoseconds UTC
+    *ORIGIN.fields,
+)
+
+
+@lru_cache
+def row_layout(features: int) -> Layout:
+    """The layout of a row with so many features: the header, their statuses, their values.
+
+    A status is a `ValueStatus`. A value is NaN where the status says that there is none.
+    """
+    return Layout(*HEADER.fields, Field("status", "u1", features), Field("values", "f8", features))
+
+
+FEATURE_BYTES = row_layout(1).size - HEADER.size
+"""Bytes of a row for each feature: its status and its value."""
 
 
 class ValueStatus(IntEnum):
-    """What a stored value says of itself; age and lag are judged by who reads it."""
+    """The status of a stored value. Age and lag come on top of it when the value is read."""
 
     OK = 0
     WARMING = 1
@@ -47,8 +58,8 @@ class Row(Struct, frozen=True):
 
 def pack(row: Row) -> bytes:
     """The bytes of a row."""
-    header = HEADER.pack(
-        LAYOUT,
+    return row_layout(len(row.values)).struct.pack(
+        LAYOUT_VERSION,
         row.schema_id,
         row.event_time,
         row.sequence,
@@ -57,8 +68,9 @@ def pack(row: Row) -> bytes:
         row.origin.partition,
         row.origin.offset,
         row.origin.index,
+        row.status,
+        *row.values,
     )
-    return header + row.status + struct.pack(f">{len(row.values)}d", *row.values)
 
 
 def unpack(packed: bytes) -> Row:
@@ -66,17 +78,17 @@ def unpack(packed: bytes) -> Row:
 
     Raises `CorruptRow` where the length or the layout version is not one that `pack` makes.
     """
-    features, rest = divmod(len(packed) - HEADER.size, 9)
-    if features < 0 or rest or packed[0] != LAYOUT:
+    features, rest = divmod(len(packed) - HEADER.size, FEATURE_BYTES)
+    if features < 0 or rest or packed[0] != LAYOUT_VERSION:
         raise CorruptRow(packed[:64])
-    _, schema_id, event_time, sequence, known_at, *origin = HEADER.unpack_from(packed)
-    values_at = HEADER.size + features
+    fields = row_layout(features).struct.unpack(packed)
+    _, schema_id, event_time, sequence, known_at, topic_id, partition, offset, index = fields[:9]
     return Row(
         schema_id=schema_id,
         event_time=event_time,
         sequence=sequence,
         known_at=known_at,
-        origin=Origin(*origin),
-        status=packed[HEADER.size : values_at],
-        values=struct.unpack_from(f">{features}d", packed, values_at),
+        origin=Origin(topic_id, partition, offset, index),
+        status=fields[9],
+        values=fields[10:],
     )

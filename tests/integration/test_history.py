@@ -15,9 +15,9 @@ from msgspec.structs import replace
 from pipelines.compute.entity_state import EntityState
 from pipelines.errors import StateOfOtherFields
 from pipelines.stores.redis.online_sink import OnlineSink
-from pipelines.stores.redis.state_bytes import STATE_HEADER
 from registry.definitions import Field
 from registry.formats.redis_keys import state_key
+from registry.formats.state import STATE_HEADER
 from tests.support.logs import runs
 from tests.support.shipped import SOURCE
 from tests.support.sinks import BEGIN, GO_ON, Opened, ticks, worker

@@ -23,9 +23,9 @@ from pipelines.live.faust_app import _agent
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from pipelines.stores.redis import online_sink as online
 from pipelines.stores.redis.online_sink import OnlineSink
-from pipelines.stores.redis.state_bytes import STATE_HEADER
 from registry.formats.redis_keys import row_key, state_key
 from registry.formats.row import pack, unpack
+from registry.formats.state import STATE_HEADER
 from tests.oracle.messages import Record
 from tests.support.logs import TOPIC_ID, logs, runs
 from tests.support.shipped import SOURCE

@@ -19,12 +19,9 @@ from uuid import uuid4
 
 from pipelines.errors import PipelineError
 from pipelines.kafka.topics import Topic
-from pipelines.stores.redis.online_sink import FILLED_MARK, OnlineSink
-from registry.formats.redis_keys import filled_key, watermark_key
-from registry.resources import lua
-
-CLAIM = lua(__package__, "claim")
-FILLED = lua(__package__, "filled")
+from pipelines.stores.redis import scripts
+from pipelines.stores.redis.online_sink import OnlineSink
+from registry.formats.redis_keys import FILLED_MARK, filled_key, watermark_key
 
 
 class RedisEmptied(PipelineError):
@@ -63,7 +60,7 @@ class Filling:
         mine = uuid4().hex
         claimed = {}
         for partition in partitions:
-            token = self._sink.run(CLAIM, _keys(topic, partition), [mine])
+            token = self._sink.run(scripts.CLAIM, _keys(topic, partition), [mine])
             if token is not None:
                 claimed[partition] = token
         return claimed
@@ -74,7 +71,7 @@ class Filling:
         It is False as well when somebody else was done first: `unfilled` tells.
         """
         arguments = [token, "" if watermark is None else watermark]
-        return bool(self._sink.run(FILLED, _keys(topic, partition), arguments))
+        return bool(self._sink.run(scripts.FINISH, _keys(topic, partition), arguments))
 
 
 def _keys(topic: Topic, partition: int) -> list[str]:

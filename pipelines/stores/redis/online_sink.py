@@ -40,11 +40,13 @@ from pipelines.errors import (
     WatermarkMoved,
 )
 from pipelines.kafka.topics import Topic
+from pipelines.stores.redis import scripts
 from pipelines.stores.redis.client import answers, open_warm
 from pipelines.stores.redis.state_bytes import Restored, Writes, append_restored, unpack_state
 from registry.definitions import Source
 from registry.formats.origin import Origin
 from registry.formats.redis_keys import (
+    FILLED_MARK,
     SEPARATOR,
     bucket,
     filled_key,
@@ -54,21 +56,9 @@ from registry.formats.redis_keys import (
     state_key,
     watermark_key,
 )
-from registry.resources import lua
 
 ENTITIES_A_CALL = 500
 """Redis does nothing else while a script runs: this many take about a millisecond."""
-
-
-STORE, COMMIT = (
-    lua(__package__, "entities", "store"),
-    lua(__package__, "life", "entities", "commit"),
-)
-ADVANCE, LIFE = lua(__package__, "life", "advance"), lua(__package__, "life", "ask_life")
-LOAD, SETTLE = lua(__package__, "load"), lua(__package__, "settle")
-
-FILLED_MARK = b"filled"
-"""Under `filled_key`, when a partition is filled; while it is being filled there is a token."""
 
 
 def _is_earlier(stored: Origin, known: Origin) -> bool:
@@ -110,14 +100,14 @@ class OnlineSink:
         """The client, made at its first use: a cluster must answer for that."""
         if self._client is None:
             client = open_warm(self._url, self._cluster)
-            self._store = Script(client, STORE)
-            self._commit = Script(client, COMMIT)
-            self._advance = Script(client, ADVANCE)
-            self._load = Script(client, LOAD)
-            self._settle = Script(client, SETTLE)
+            self._store = Script(client, scripts.STORE)
+            self._commit = Script(client, scripts.COMMIT)
+            self._advance = Script(client, scripts.ADVANCE)
+            self._load = Script(client, scripts.LOAD)
+            self._settle = Script(client, scripts.SETTLE)
             if not self._cluster:
                 with answers():
-                    self._life = Script(client, LIFE)()
+                    self._life = Script(client, scripts.ASK_LIFE)()
             self._client = client
         return self._client
 

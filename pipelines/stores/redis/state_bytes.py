@@ -1,26 +1,7 @@
-"""A batch as the bytes that Redis keeps.
-
-The state of an entity is one string, big-endian up to the ring:
-
-     0  32  origin of the newest accepted tick (`formats.origin.ORIGIN`)
-    32   8  its sequence
-    40   8  how many ticks were ever accepted
-    48   8  how many since the last reset
-    56   8  mark of this layout
-    64   4  ticks that the ring has room for
-    68   4  bytes of a tick
-    72   8  how many ticks the ring holds, the newest ones
-    80      ring of ticks (`pipelines.compute.entity_state.tick_dtype`), number o at o % room
-
-In the layout before this one the ring began at 56, and its room was that of whoever read it. There
-the eight bytes of the mark are an event time, and none is so large: the two cannot be taken for
-each other. Its room follows from the length of the string, because it was never larger than the
-ticks that were written, nor smaller unless it had wrapped.
-"""
+"""A batch as the bytes that Redis keeps (`registry.formats`)."""
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,15 +12,13 @@ from pipelines.compute.batch import Batch
 from pipelines.compute.entity_state import EntityState, tick_dtype
 from pipelines.errors import StateOfOtherFields
 from registry.definitions import Source
+from registry.formats.layout import Field, Layout
 from registry.formats.origin import Origin
 from registry.formats.redis_keys import SEPARATOR, members_key, row_key, state_key
-from registry.formats.row import HEADER, LAYOUT
+from registry.formats.row import LAYOUT_VERSION, row_layout
+from registry.formats.state import MARK, STATE_HEADER
 
-MARK = b"layout2\xff"
-"""As an event time, which is little-endian, this is below zero."""
-
-STATE_HEADER = struct.Struct(">32sqqq8sIIq")
-COUNT = struct.Struct(">q")
+COUNT = Layout(Field("count", "i8"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +84,11 @@ def append_restored(
     """Append what the script takes to put a state in the place of the one `below`."""
     state = restored.state
     n, size = len(state.ticks), state.ticks.itemsize
-    header = STATE_HEADER.pack(
-        state.origin.pack(), state.sequence, state.count, state.fill, MARK, history, size, -n
+    origin = state.origin
+    header = STATE_HEADER.struct.pack(
+        *(origin.topic_id, origin.partition, origin.offset, origin.index),
+        *(state.sequence, state.count, state.fill),
+        *(MARK, history, size, -n),
     )
     ticks = state.ticks.tobytes()
     pieces = [
@@ -124,7 +106,7 @@ def identity(origin: bytes, count: int) -> bytes:
     The origin alone would not do: a state that was rebuilt from Postgres has the same one, and its
     ticks in other places of the ring.
     """
-    return origin + COUNT.pack(count)
+    return origin + COUNT.struct.pack(count)
 
 
 def _append(
@@ -167,23 +149,7 @@ def _ticks(batch: Batch) -> tuple[Any, int]:
 
 def _headers(batch: Batch, newest: Any, history: int, tick_bytes: int, added: Any) -> bytes:
     """`STATE_HEADER` of each entity, end to end; `newest` are the places of their newest ticks."""
-    dtype = np.dtype(
-        [
-            ("topic_id", "V16"),
-            ("partition", ">i4"),
-            ("offset", ">i8"),
-            ("index", ">i4"),
-            ("sequence", ">i8"),
-            ("count", ">i8"),
-            ("fill", ">i8"),
-            ("mark", "V8"),
-            ("room", ">u4"),
-            ("tick_bytes", ">u4"),
-            ("added", ">i8"),
-        ]
-    )
-    assert dtype.itemsize == STATE_HEADER.size
-    headers = np.empty(len(newest), dtype)
+    headers = np.empty(len(newest), STATE_HEADER.dtype)
     headers["topic_id"] = np.void(batch.run.topic_id)
     headers["partition"] = batch.run.partition
     headers["offset"] = batch.offset[newest]
@@ -194,31 +160,15 @@ def _headers(batch: Batch, newest: Any, history: int, tick_bytes: int, added: An
     headers["mark"] = np.void(MARK)
     headers["room"] = history
     headers["tick_bytes"] = tick_bytes
-    headers["added"] = added
+    headers["held"] = added
     return headers.tobytes()
 
 
 def _rows(batch: Batch, places: Any) -> tuple[bytes, int]:
     """The rows at `places` as `formats.row.pack` makes them, end to end, and the size of one."""
-    features = len(batch.schema.features)
-    dtype = np.dtype(
-        [
-            ("layout", "u1"),
-            ("schema_id", ">u4"),
-            ("event_time", ">i8"),
-            ("sequence", ">i8"),
-            ("known_at", ">i8"),
-            ("topic_id", "V16"),
-            ("partition", ">i4"),
-            ("offset", ">i8"),
-            ("index", ">i4"),
-            ("status", "u1", (features,)),
-            ("values", ">f8", (features,)),
-        ]
-    )
-    assert dtype.itemsize == HEADER.size + 9 * features
-    rows = np.empty(len(places), dtype)
-    rows["layout"] = LAYOUT
+    layout = row_layout(len(batch.schema.features))
+    rows = np.empty(len(places), layout.dtype)
+    rows["layout_version"] = LAYOUT_VERSION
     rows["schema_id"] = batch.schema.id
     rows["event_time"] = batch.event_time[places]
     rows["sequence"] = batch.sequence[places]
@@ -229,7 +179,7 @@ def _rows(batch: Batch, places: Any) -> tuple[bytes, int]:
     rows["index"] = batch.index[places]
     rows["status"] = batch.status[places]
     rows["values"] = batch.features[places]
-    return rows.tobytes(), dtype.itemsize
+    return rows.tobytes(), layout.size
 
 
 def unpack_state(packed: bytes, source: Source, entity: str, depth: int) -> EntityState:
@@ -239,12 +189,13 @@ def unpack_state(packed: bytes, source: Source, entity: str, depth: int) -> Enti
     more than it holds fill up first. Raises `StateOfOtherFields`.
     """
     dtype = tick_dtype(len(source.fields))
-    origin, sequence, count, fill, _, _, tick_bytes, _ = STATE_HEADER.unpack_from(packed)
+    header = STATE_HEADER.struct.unpack_from(packed)
+    *origin, sequence, count, fill, _, _, tick_bytes, _ = header
     if tick_bytes != dtype.itemsize:
         raise StateOfOtherFields(source.name, entity, tick_bytes, dtype.itemsize)
     ticks = np.frombuffer(packed, dtype, offset=STATE_HEADER.size)
     return EntityState(
-        origin=Origin.unpack(origin),
+        origin=Origin(*origin),
         sequence=sequence,
         count=count,
         fill=fill if len(ticks) == depth else min(fill, len(ticks)),

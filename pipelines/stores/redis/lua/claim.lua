@@ -5,11 +5,11 @@
 -- watermark is: that is written last.
 
 local filled = redis.call('GET', KEYS[1])
-if filled == 'filled' then
+if filled == FILLED_MARK then
   return false
 end
 if redis.call('EXISTS', KEYS[2]) == 1 then
-  redis.call('SET', KEYS[1], 'filled')
+  redis.call('SET', KEYS[1], FILLED_MARK)
   return false
 end
 if not filled then

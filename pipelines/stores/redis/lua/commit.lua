@@ -20,7 +20,7 @@ if current and current ~= ARGV[2] then
 end
 local stored = redis.call('GET', KEYS[2])
 local filled = redis.call('GET', KEYS[3])
-if (ARGV[5] ~= '' and not stored) or (ARGV[6] ~= '' and filled ~= 'filled') then
+if (ARGV[5] ~= '' and not stored) or (ARGV[6] ~= '' and filled ~= FILLED_MARK) then
   return {'moved', ''}
 end
 if stored and stored ~= ARGV[3] then

@@ -1,61 +1,64 @@
 -- Compare and swap the state of entities that share a hash tag (or of any, on a single server).
 --
--- What `store.lua` and `commit.lua` have in common; each is this text followed by its own.
+-- The first part of a script, before `store.lua` or `commit.lua`. `STATE_…`, `ROW_…` and `MARK` are
+-- the prelude (`scripts.py`), made from the layouts in `registry/formats`.
 --
--- Of each entity there are three keys: of its state, its row, and its members; and these arguments:
--- the expected origin and count of ticks ("" for none), the header, the row, the member to add (""
--- for none), the number of ring pieces, and for each piece its offset and its bytes. The header
--- (`pipelines/stores/redis/state_bytes.py`) says as held how many ticks are added, or below zero how many there are
--- in a ring that takes the place of what is stored. `==` compares bytes; `<` would follow the
--- locale.
+-- Each entity has three keys: of its state, of its row, and of the set of members; and these
+-- arguments: the expected origin and count of ticks ("" for none), the header, the row, the member
+-- to add ("" for none), the number of ring pieces, and for each piece its offset and its bytes.
+-- Where the stored header says how many ticks the ring holds, the one in the arguments says how many
+-- are added, or, below zero, how many are in a ring that replaces what is stored.
+-- `==` compares bytes; `<` would follow the locale.
 
-local HEADER_BYTES, MARK, MARK_AT = 80, 'layout2\255', 57
--- where the header has them: the origin, the sequence, the count
-local ORIGIN_END, COUNT_BEGIN, COUNT_END = 32, 41, 48
-local OLD_HEADER_BYTES = 56
+local RING_TYPES = STATE_ROOM_TYPE .. STATE_TICK_BYTES_TYPE .. STATE_HELD_TYPE
+local FIRST_LAYOUT_BYTES = STATE_MARK - 1
 
--- Where in a ring `many` ticks from number `ordinal` on begin, and how many come before it wraps.
-local function places(ordinal, many, room)
+-- The slot of a ring that holds tick number `ordinal`, and how many of `many` ticks from that one on
+-- come before the ring wraps.
+local function slots(ordinal, many, room)
   local first = ordinal % room
   return first, math.min(many, room - first)
 end
 
--- Rewrites a state whose ring has another size, or the layout before, and returns how many ticks it
--- then holds: the newest ones that there is room for.
+-- Rewrites a state whose ring has another size, or whose layout is the first one, and returns how
+-- many ticks it then holds: the newest ones that fit.
 local function convert(key, stored, room, tick_bytes)
-  local count = struct.unpack('>I8', stored, 41)
+  local count = struct.unpack(STATE_COUNT_TYPE, stored, STATE_COUNT)
   local all = redis.call('GET', key)
-  local ring, old_room, bytes, held = OLD_HEADER_BYTES, nil, tick_bytes, nil
-  if string.sub(stored, MARK_AT, MARK_AT + 7) == MARK then
-    ring = HEADER_BYTES
-    old_room, bytes, held = struct.unpack('>I4I4I8', stored, 65)
+  local ring, old_room, bytes, held = FIRST_LAYOUT_BYTES, nil, tick_bytes, nil
+  if string.sub(stored, STATE_MARK, STATE_MARK_END) == MARK then
+    ring = STATE_BYTES
+    old_room, bytes, held = struct.unpack(RING_TYPES, stored, STATE_ROOM)
   else
     old_room = math.floor((#all - ring) / bytes)
     held = math.min(count, old_room)
   end
   held = math.min(held, room)
-  local first, before_wrap = places(count - held, held, old_room)
+  local first, before_wrap = slots(count - held, held, old_room)
   local start, size = ring + first * bytes, before_wrap * bytes
   local newest = string.sub(all, start + 1, start + size)
     .. string.sub(all, ring + 1, ring + (held - before_wrap) * bytes)
-  first, before_wrap = places(count - held, held, room)
+  first, before_wrap = slots(count - held, held, room)
   size = before_wrap * bytes
-  redis.call('SET', key, string.sub(stored, 1, OLD_HEADER_BYTES))
-  redis.call('SETRANGE', key, HEADER_BYTES + first * bytes, string.sub(newest, 1, size))
+  redis.call('SET', key, string.sub(stored, 1, FIRST_LAYOUT_BYTES))
+  redis.call('SETRANGE', key, STATE_BYTES + first * bytes, string.sub(newest, 1, size))
   if held > before_wrap then
-    redis.call('SETRANGE', key, HEADER_BYTES, string.sub(newest, size + 1))
+    redis.call('SETRANGE', key, STATE_BYTES, string.sub(newest, size + 1))
   end
   return held
 end
 
--- The row schema of a packed row (`registry/formats/row.py`), 0 where there is none.
+-- The row schema of a packed row, 0 where there is no row.
 local function schema(row)
-  return #row < 5 and 0 or (struct.unpack('>I4', row, 2))
+  if #row < ROW_SCHEMA_ID_END then
+    return 0
+  end
+  return (struct.unpack(ROW_SCHEMA_ID_TYPE, row, ROW_SCHEMA_ID))
 end
 
--- Writes the entities whose keys begin at KEYS[key], and arguments at ARGV[arg]. Returns the places
--- (from 1) of those whose stored state is not the expected one, and below zero of those that have a
--- row in a newer row schema; nothing of theirs was written.
+-- Writes the entities whose keys begin at KEYS[key], and arguments at ARGV[arg]. Returns the indexes
+-- (from 1) of the entities whose stored state is not the expected one, and as negative numbers those
+-- of the entities that have a row in a newer row schema; nothing of these entities was written.
 local function write(key, arg)
   local conflicts = {}
   for entity = 1, (#KEYS - key + 1) / 3 do
@@ -63,12 +66,16 @@ local function write(key, arg)
     local expected, header, packed, member = ARGV[arg], ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3]
     local pieces = tonumber(ARGV[arg + 4])
     arg = arg + 5
-    local stored = redis.call('GETRANGE', state, 0, HEADER_BYTES - 1)
-    local identity = string.sub(stored, 1, ORIGIN_END) .. string.sub(stored, COUNT_BEGIN, COUNT_END)
-    local room, tick_bytes, added = struct.unpack('>I4I4i8', header, 65)
+    local stored = redis.call('GETRANGE', state, 0, STATE_BYTES - 1)
+    local identity = string.sub(stored, STATE_TOPIC_ID, STATE_INDEX_END)
+      .. string.sub(stored, STATE_COUNT, STATE_COUNT_END)
+    local room, tick_bytes, added = struct.unpack(RING_TYPES, header, STATE_ROOM)
     if identity ~= expected then
       conflicts[#conflicts + 1] = entity
-    elseif added >= 0 and schema(redis.call('GETRANGE', row, 0, 4)) > schema(packed) then
+    elseif
+      added >= 0
+      and schema(redis.call('GETRANGE', row, 0, ROW_SCHEMA_ID_END - 1)) > schema(packed)
+    then
       conflicts[#conflicts + 1] = -entity
     else
       local held = 0
@@ -76,15 +83,15 @@ local function write(key, arg)
         redis.call('DEL', state)
         added = -added
       elseif stored ~= '' then
-        -- mark, room and bytes of a tick
-        if string.sub(stored, MARK_AT, 72) == string.sub(header, MARK_AT, 72) then
-          held = struct.unpack('>I8', stored, 73)
+        local ring = string.sub(stored, STATE_MARK, STATE_TICK_BYTES_END)
+        if ring == string.sub(header, STATE_MARK, STATE_TICK_BYTES_END) then
+          held = struct.unpack(STATE_HELD_TYPE, stored, STATE_HELD)
         else
           held = convert(state, stored, room, tick_bytes)
         end
       end
-      held = math.min(room, held + added)
-      redis.call('SETRANGE', state, 0, string.sub(header, 1, 72) .. struct.pack('>I8', held))
+      held = struct.pack(STATE_HELD_TYPE, math.min(room, held + added))
+      redis.call('SETRANGE', state, 0, string.sub(header, 1, STATE_TICK_BYTES_END) .. held)
       for piece = 0, pieces - 1 do
         redis.call('SETRANGE', state, ARGV[arg + 2 * piece], ARGV[arg + 2 * piece + 1])
       end

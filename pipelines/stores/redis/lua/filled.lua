@@ -11,5 +11,5 @@ local stored = redis.call('GET', KEYS[2])
 if ARGV[2] ~= '' and (not stored or tonumber(stored) < tonumber(ARGV[2])) then
   redis.call('SET', KEYS[2], ARGV[2])
 end
-redis.call('SET', KEYS[1], 'filled')
+redis.call('SET', KEYS[1], FILLED_MARK)
 return 1

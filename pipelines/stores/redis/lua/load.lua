@@ -1,29 +1,30 @@
 -- The states of entities that share a hash tag (or of any, on a single server).
 --
 -- KEYS: the state keys. ARGV: bytes of a tick, ticks wanted.
--- Returns for each key the header (`pipelines/stores/redis/state_bytes.py`) followed by the newest ticks, oldest
--- first; "" for no state. A state of the layout before gets the header of this one.
+-- Returns for each key the header, followed by the newest ticks, oldest first; "" for no state. A
+-- state of the first layout gets a header of the current one. `STATE_…` and `MARK` are the prelude
+-- (`scripts.py`), made from the layouts in `registry/formats`.
 
-local HEADER_BYTES, MARK, MARK_AT = 80, 'layout2\255', 57
-local OLD_HEADER_BYTES = 56
+local RING_TYPES = STATE_ROOM_TYPE .. STATE_TICK_BYTES_TYPE .. STATE_HELD_TYPE
+local FIRST_LAYOUT_BYTES = STATE_MARK - 1
+
 local tick_bytes, depth = tonumber(ARGV[1]), tonumber(ARGV[2])
 local states = {}
-for place, key in ipairs(KEYS) do
-  local header = redis.call('GETRANGE', key, 0, HEADER_BYTES - 1)
+for index, key in ipairs(KEYS) do
+  local header = redis.call('GETRANGE', key, 0, STATE_BYTES - 1)
   if header == '' then
-    states[place] = ''
+    states[index] = ''
   else
-    -- the count of accepted ticks follows the origin (32 bytes) and the sequence (8)
-    local count = struct.unpack('>I8', header, 41)
+    local count = struct.unpack(STATE_COUNT_TYPE, header, STATE_COUNT)
     local ring, room, bytes, held
-    if string.sub(header, MARK_AT, MARK_AT + 7) == MARK then
-      ring = HEADER_BYTES
-      room, bytes, held = struct.unpack('>I4I4I8', header, 65)
+    if string.sub(header, STATE_MARK, STATE_MARK_END) == MARK then
+      ring = STATE_BYTES
+      room, bytes, held = struct.unpack(RING_TYPES, header, STATE_ROOM)
     else
-      ring, bytes = OLD_HEADER_BYTES, tick_bytes
+      ring, bytes = FIRST_LAYOUT_BYTES, tick_bytes
       room = math.floor((redis.call('STRLEN', key) - ring) / bytes)
       held = math.min(count, room)
-      header = string.sub(header, 1, ring) .. MARK .. struct.pack('>I4I4I8', room, bytes, held)
+      header = string.sub(header, 1, ring) .. MARK .. struct.pack(RING_TYPES, room, bytes, held)
     end
     local newest = ''
     if bytes == tick_bytes then
@@ -39,7 +40,7 @@ for place, key in ipairs(KEYS) do
         newest = newest .. redis.call('GETRANGE', key, ring, ring + wrapped - 1)
       end
     end
-    states[place] = header .. newest
+    states[index] = header .. newest
   end
 end
 return states

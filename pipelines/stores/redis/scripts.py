@@ -1,0 +1,30 @@
+"""The Lua scripts of the online store, by name.
+
+A script is the prelude, where it needs one, and its parts. The prelude declares the layouts of
+`registry.formats` and the mark of a filled partition, so that no script repeats them.
+"""
+
+from __future__ import annotations
+
+from registry.formats.layout import lua_constants
+from registry.formats.redis_keys import FILLED_MARK
+from registry.formats.row import HEADER
+from registry.formats.state import MARK, STATE_HEADER
+from registry.resources import lua
+
+LAYOUTS = STATE_HEADER.lua("STATE") + HEADER.lua("ROW") + lua_constants({"MARK": MARK})
+FILLED = lua_constants({"FILLED_MARK": FILLED_MARK})
+
+
+def _script(*parts: str) -> str:
+    return lua(__package__, *parts)
+
+
+STORE = LAYOUTS + _script("entities", "store")
+COMMIT = LAYOUTS + FILLED + _script("life", "entities", "commit")
+ADVANCE = _script("life", "advance")
+LOAD = LAYOUTS + _script("load")
+SETTLE = _script("settle")
+ASK_LIFE = _script("life", "ask_life")
+CLAIM = FILLED + _script("claim")
+FINISH = FILLED + _script("filled")
