@@ -1,7 +1,7 @@
 """Features out.
 
-    request ─► names ─► keys ─► read ─► answer ─► bytes
-    requests   names    plan    reads    answers   app
+    request ──► selection ──► plan ──► rows ──► values ──► answer
+    api         features               stores   features   api
 
-The steps between request and bytes know nothing of HTTP.
+The steps between know nothing of HTTP; which key of which store holds a row, only `stores` knows.
 """

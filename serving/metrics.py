@@ -1,22 +1,24 @@
-"""What the server counts, and what it has heard of the workers, for Prometheus."""
+"""Metrics for Prometheus: what the server counts, and the heartbeats of the workers as gauges."""
 
 from __future__ import annotations
 
 from collections import Counter as Count
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from registry.formats.heartbeat import Heartbeat
 from serving.features.reader import Answer
-from serving.watch.watch import Watch
+
+Heartbeats = Callable[[], Iterable[Heartbeat]]
 
 
 class Metrics:
-    """The metrics of one server process."""
+    """The metrics of one server process; the gauges of workers show what `heartbeats` returns."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, heartbeats: Heartbeats) -> None:
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "tickwell_requests", "Requests", ["route", "status"], registry=self._registry
@@ -37,29 +39,33 @@ class Metrics:
             registry=self._registry,
             buckets=(1, 2, 5, 10, 50, 100, 500, 1000, 5000),
         )
-        self._registry.register(_Workers(watch))
+        self._registry.register(_Workers(heartbeats))
 
     def request(self, route: str, status: int, seconds: float) -> None:
+        """Counts a request and its time, in seconds."""
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
-    def answers(self, answers: list[Answer]) -> None:
+    def answers(self, answers: Iterable[Answer]) -> None:
+        """Counts served values by status."""
         statuses = Count(value.status for answer in answers for value in answer.features.values())
         for status, count in statuses.items():
             self._values.labels(status).inc(count)
 
     def read(self, keys: int) -> None:
+        """Notes how many keys one read of the store has."""
         self._keys.observe(keys)
 
     def text(self) -> bytes:
+        """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
 class _Workers(Collector):
-    """The last heartbeats, as gauges."""
+    """The latest heartbeats, as gauges."""
 
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
+    def __init__(self, heartbeats: Heartbeats) -> None:
+        self._heartbeats = heartbeats
 
     def collect(self) -> Iterator[Metric]:
         def gauge(name: str, text: str, labels: list[str]) -> GaugeMetricFamily:
@@ -73,14 +79,14 @@ class _Workers(Collector):
         rejected = gauge(
             "tickwell_worker_rejected_ticks", "Rejected by the process", [*worker, "reason"]
         )
-        for beat in self._watch.heartbeats:
+        for beat in self._heartbeats():
             name = [beat.sink, beat.instance]
             rows.add_metric(name, beat.rows)
             retrying.add_metric(name, beat.state == "retrying")
             for reason, count in beat.rejected.items():
                 rejected.add_metric([*name, reason], count)
-            for part in beat.lag:
-                place = [*name, part.topic, str(part.partition)]
-                lag.add_metric(place, part.lag)
-                behind.add_metric(place, part.behind_seconds)
+            for partition in beat.lag:
+                labels = [*name, partition.topic, str(partition.partition)]
+                lag.add_metric(labels, partition.lag)
+                behind.add_metric(labels, partition.behind_seconds)
         yield from (lag, behind, rows, retrying, rejected)

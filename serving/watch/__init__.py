@@ -1,1 +1,1 @@
-"""What the server follows in the background: the catalog, and how the workers are."""
+"""What the server reads in the background: the catalog, and the heartbeats of the workers."""

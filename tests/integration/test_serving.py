@@ -14,7 +14,7 @@ from registry import catalog
 from registry.definitions import Catalog
 from registry.formats.redis_keys import CATALOG_KEY, row_key
 from serving.app import ServerOptions, create_app
-from serving.watch.watch import Watch
+from serving.watch.workers import WorkersWatch
 from tests.support.served import beat, online, tick
 
 
@@ -93,17 +93,17 @@ def test_lag_is_decided_once_in_a_request(
     tick(redis_database, recorded, "price", [{"symbol": s, "price": 1} for s in ("AAPL", "ES")])
     asked: list[str] = []
 
-    def wavering(watch: Watch, source: str) -> bool:
-        asked.append(source)
+    def wavering(workers: WorkersWatch, topic: str) -> bool:
+        asked.append(topic)
         return len(asked) > 1
 
-    monkeypatch.setattr(Watch, "lagging", wavering)
+    monkeypatch.setattr(WorkersWatch, "lagging", wavering)
     body = {"features": ["current_price"], "entities": [{"symbol": "AAPL"}, {"symbol": "ES"}]}
     for status in ("ok", "lagging"):  # of the next request it is decided anew
         results = client.post("/features/batch", json=body).json()["results"]
         found = [result["features"]["current_price"]["status"] for result in results]
         assert found == [status] * 2
-    assert asked == ["price"] * 2
+    assert asked == ["ticks.price"] * 2
 
 
 def test_of_two_who_tell_of_a_partition_the_better_one_is_believed(

@@ -1,0 +1,101 @@
+"""The latest catalog: from Postgres, or while that is unavailable from its copy in Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from redis.exceptions import RedisError
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from registry import catalog as recorded
+from registry import redis_clients
+from registry.database.engine import connect
+from registry.definitions import Catalog
+from registry.errors import RegistryError
+from registry.formats.redis_keys import CATALOG_KEY
+from serving.errors import NotReady
+from serving.features.lookup import Names
+
+logger = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 3.0
+"""Time that Postgres has to answer, in seconds; the catalog is a few rows."""
+
+
+class CatalogWatch:
+    """The names of the latest catalog that was read."""
+
+    def __init__(self, postgres_url: str, redis_url: str) -> None:
+        self._names: Names | None = None
+        self._redis = redis_clients.watch(redis_url)
+        self._engine: Engine = connect(
+            postgres_url,
+            pool_size=1,
+            max_overflow=0,
+            connect_args={"connect_timeout": 3, "options": "-c statement_timeout=3000"},
+        )
+        self._loading: asyncio.Task[Catalog] | None = None
+        self.stores: dict[str, str] = {}
+        """The state of Postgres: "ok", or why it did not answer."""
+
+    @property
+    def names(self) -> Names:
+        """The names of the latest catalog. Raises `NotReady` before the first one."""
+        if self._names is None:
+            raise NotReady("no features are recorded yet: run `tickwell migrate`, then ask again")
+        return self._names
+
+    @property
+    def ready(self) -> bool:
+        """Whether a catalog was read."""
+        return self._names is not None
+
+    async def refresh(self) -> None:
+        """Read the catalog; what fails leaves the latest one in use."""
+        if self._loading is None:
+            self._loading = asyncio.create_task(asyncio.to_thread(self._load))
+        try:
+            # A server that is stopped keeps its connections and answers nothing: a single thread
+            # waits for it, however often it is read. `wait_for` may lose a cancellation.
+            async with asyncio.timeout(ANSWER_SECONDS):
+                catalog = await asyncio.shield(self._loading)
+        except TimeoutError:
+            self.stores["postgres"] = f"no answer in {ANSWER_SECONDS:g} s"
+            await self._take_copy()
+            return
+        except (DBAPIError, RegistryError) as error:
+            self._loading = None
+            self.stores["postgres"] = str(getattr(error, "orig", error)).strip().split("\n")[0]
+            await self._take_copy()
+            return
+        self._loading = None
+        self.stores["postgres"] = "ok"
+        if self._names is None or self._names.catalog != catalog:
+            self._names = Names(catalog)
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+        self._engine.dispose()
+
+    def _load(self) -> Catalog:
+        with self._engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+        return recorded.load(self._engine)
+
+    async def _take_copy(self) -> None:
+        try:
+            copy = await self._redis.get(CATALOG_KEY)
+        except (RedisError, OSError):
+            return
+        if copy is None:
+            return
+        try:
+            catalog = recorded.decode(copy)
+        except RegistryError as error:
+            logger.error("the copy of the catalog in Redis cannot be read: %s", error)
+            return
+        # Never back to an older catalog: schemas are only ever added.
+        if self._names is None or len(catalog.schemas) > len(self._names.catalog.schemas):
+            self._names = Names(catalog)

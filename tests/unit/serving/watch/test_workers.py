@@ -1,0 +1,60 @@
+"""Lag, decided from heartbeats alone."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from registry.formats.heartbeat import Heartbeat, PartitionLag
+from serving.watch.workers import LAGGING_SECONDS, WorkersWatch
+
+TOPIC = "ticks.price"
+LATE = LAGGING_SECONDS + 1
+
+
+def beat(
+    *behind: float, sink: str = "online", state: str = "running", age: float = 0.0, first: int = 0
+) -> Heartbeat:
+    """A worker that reads partitions of two from `first` on, each behind by so many seconds."""
+    at = time.time() - age
+    lag = tuple(
+        PartitionLag(TOPIC, partition, 0, 0, 0, seconds)
+        for partition, seconds in enumerate(behind, first)
+    )
+    return Heartbeat(sink, "one", 1, at, state, at, lag=lag, partitions={TOPIC: 2})
+
+
+@pytest.mark.parametrize(
+    ("beats", "lagging"),
+    [
+        ([], True),
+        ([beat(0, 0)], False),
+        ([beat(0, LATE)], True),
+        ([beat(0)], True),
+        ([beat(0), beat(0, first=1)], False),
+        ([beat(LATE, LATE), beat(0, 0)], False),
+        ([beat(0, 0, state="retrying")], True),
+        ([beat(0, 0, sink="offline")], True),
+        ([beat(0, 0, age=60)], True),
+        ([beat(LAGGING_SECONDS - 1, 0, age=2)], True),
+    ],
+    ids=[
+        "no worker",
+        "one worker reads all",
+        "a partition is behind",
+        "no worker reads a partition",
+        "two workers read one each",
+        "the better of two heartbeats counts",
+        "its store refuses",
+        "only the offline sink runs",
+        "the heartbeat is old",
+        "the age of a heartbeat is added",
+    ],
+)
+def test_lag(beats: list[Heartbeat], lagging: bool) -> None:
+    workers = WorkersWatch({})
+    workers.heartbeats = beats
+    assert workers.lagging(TOPIC) == lagging
+    asyncio.run(workers.close())
