@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes the secrets that compose.yaml names, once; what is there is left as it is.
+# Writes the secrets that compose.yaml names. An existing secret is left as it is.
 set -euo pipefail
 cd "$(dirname "$0")"
 umask 077
@@ -14,5 +14,6 @@ postgres=$(cat secrets/postgres_password)
 new redis_url "redis://:$redis@redis-warm:6379/0"
 new redis_hot_url "redis://:$redis@redis-hot:6379/0"
 new postgres_url "postgresql://postgres:$postgres@postgres:5432/tickwell"
-# containers run as other users than yours and read the files as they are; nobody else gets here
+# Containers run as other users than yours, so the files are readable by all; the folder is closed
+# to every other user of this machine.
 chmod 0644 secrets/*

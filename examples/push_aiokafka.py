@@ -1,4 +1,4 @@
-"""Push a tick with aiokafka. Usage: push_aiokafka.py AAPL 189.23"""
+"""Push a tick with aiokafka. Usage: push_aiokafka.py MINE 189.23"""
 
 import asyncio
 import json

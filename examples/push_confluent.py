@@ -1,4 +1,4 @@
-"""Push a tick with confluent-kafka. Usage: push_confluent.py AAPL 189.23"""
+"""Push a tick with confluent-kafka. Usage: push_confluent.py MINE 189.23"""
 
 import json
 import os
@@ -11,7 +11,7 @@ symbol, price = sys.argv[1], float(sys.argv[2])
 producer = Producer(
     {
         "bootstrap.servers": os.environ["TICKWELL_KAFKA"],
-        "partitioner": "murmur2_random",  # not librdkafka's own: all producers must agree
+        "partitioner": "murmur2_random",  # librdkafka has another default; all must agree
     }
 )
 tick = {"symbol": symbol, "price": price, "ts": time.time_ns() // 10**6}

@@ -1,0 +1,132 @@
+"""What the documentation names exists: paths, tests, links, commands, settings and reasons."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+import typer
+
+from pipelines.ticks.rejection_reasons import REASONS
+from registry.formats.status import Status
+from tickwell.cli import app
+
+ROOT = Path(__file__).parents[3]
+README = ROOT / "README.md"
+DESIGN = ROOT / "docs/design.md"
+PAGES = [README, ROOT / "benchmarks/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+PATH = re.compile(
+    r"(?<![\w/:.-])[\w.-]+(?:/[\w.-]+)+\.(?:py|md|toml|sql|lua|yaml|xml|sh|svg|txt)\b"
+)
+TEST = re.compile(r"([\w./-]*\.py)?::(test_\w+)")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+CODE = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+ROW = re.compile(r"^\| (.+?) \|", re.MULTILINE)
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def found(page: Path, name: str) -> Path | None:
+    """The file of a name that is relative to the root, to `tests/` or to the page's folder."""
+    for folder in (ROOT, ROOT / "tests", page.parent):
+        if (folder / name).exists():
+            return folder / name
+    return None
+
+
+@cache
+def functions(file: Path) -> set[str]:
+    tree = ast.parse(file.read_text())
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef
+    return {node.name for node in ast.walk(tree) if isinstance(node, kinds)}
+
+
+@every_page
+def test_every_path_exists(page: Path) -> None:
+    named = set(PATH.findall(page.read_text()))
+    assert {name for name in named if found(page, name) is None} == set()
+
+
+@every_page
+def test_every_test_exists(page: Path) -> None:
+    """Of `file.py::test_name`, and of `::test_name`, which is in the file that was named last."""
+    missing, file = [], None
+    for name, test in TEST.findall(page.read_text()):
+        file = found(page, name) if name else file
+        if file is None or test not in functions(file):
+            missing.append(f"{name}::{test}")
+    assert missing == []
+
+
+@every_page
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for link in LINK.findall(page.read_text()):
+        if link.startswith("http"):
+            continue
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), link
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives to headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@every_page
+def test_commands_and_their_options_exist(page: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    for line in shell_lines(page.read_text()):
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["make"]:
+            assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), line
+        if words[:1] == ["tickwell"]:
+            options = {
+                option
+                for parameter in commands[words[1]].params
+                for option in (*parameter.opts, *parameter.secondary_opts)
+            }
+            assert {word for word in words if word.startswith("--")} <= options, line
+
+
+def shell_lines(text: str) -> Iterator[str]:
+    """Lines of code that begin with `make` or `tickwell`."""
+    for block in CODE.findall(text):
+        yield from re.findall(r"^(?:make|tickwell) [^\n&]+", block, re.MULTILINE)
+
+
+def section(page: Path, heading: str) -> str:
+    """The text below a heading, to the next one of any level."""
+    _, _, after = page.read_text().partition(f"\n{heading}\n")
+    assert after, f"{page.name} has no {heading}"
+    return re.split(r"^#+ ", after, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+@pytest.mark.parametrize(
+    ("page", "heading"),
+    [(DESIGN, "## Ticks and rejection reasons")],
+    ids=["design.md"],
+)
+def test_every_rejection_reason_is_explained_in_order(page: Path, heading: str) -> None:
+    first_cells = ROW.findall(section(page, heading))
+    assert first_cells[1:] == [f"`{reason}`" for reason in REASONS]
+
+
+@pytest.mark.parametrize(
+    ("page", "heading"),
+    [(DESIGN, "### 5. Honest answers")],
+    ids=["design.md"],
+)
+def test_every_status_is_explained(page: Path, heading: str) -> None:
+    first_cells = ROW.findall(section(page, heading))
+    assert sorted(first_cells[1:]) == sorted(f"`{status}`" for status in Status)
