@@ -1,4 +1,4 @@
-"""Where the logs of partitions begin and end, and where a time is in them, as the broker says."""
+"""Offsets in the logs of partitions: the first, the end and that of a time, as the broker says."""
 
 from __future__ import annotations
 
@@ -9,19 +9,17 @@ from time import monotonic
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, KafkaTimeoutError
 
 from pipelines.errors import BrokerUnavailable, TimesUnknown
+from pipelines.kafka.aiokafka_patches import FetcherInternals
 from pipelines.kafka.run import Run
-from pipelines.kafka.run_fetcher import fetch_runs
+from pipelines.kafka.run_fetcher import FETCH_WAIT_MS, RunFetcher
 from pipelines.kafka.topics import Topic
 from registry.definitions import Source
 
-FETCH_WAIT_MS = 50
-"""How long the broker may hold a fetch where there is no data."""
-
-ANSWER_SECONDS = 10.0
-"""For a broker to answer what is at an offset; it takes `FETCH_WAIT_MS` where nothing is."""
+RESPONSE_SECONDS = 10.0
+"""Seconds for a broker to answer fetches; it takes `FETCH_WAIT_MS` where there is no data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,10 @@ class Log:
 
 @asynccontextmanager
 async def open_consumer(kafka: str) -> AsyncIterator[AIOKafkaConsumer]:
-    """A consumer without a group, which reads what is committed. Raises `BrokerUnavailable`."""
+    """A consumer without a group, which reads what is committed.
+
+    Raises `BrokerUnavailable` for every error of aiokafka, also in the body of the context.
+    """
     consumer = AIOKafkaConsumer(
         bootstrap_servers=kafka,
         enable_auto_commit=False,
@@ -59,6 +60,7 @@ async def logs_of(
     topics: Mapping[str, Topic],
     partitions: Collection[TopicPartition],
 ) -> dict[TopicPartition, Log]:
+    """The logs of partitions now."""
     by_topic = {source.topic: source for source in sources}
     earliest = await consumer.beginning_offsets(partitions)
     ends = await _ends(consumer, partitions, topics)
@@ -74,38 +76,39 @@ async def _ends(
 ) -> dict[TopicPartition, int]:
     """The ends of partitions now.
 
-    A broker may name the last batch instead of the end (Tansu does), so what is there is read.
+    A broker may name the last batch instead of the end (Tansu does), so the records from there on
+    are read.
     """
-    told: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
-    runs = await _peek(consumer, told, topics)
-    return {tp: runs[tp][-1].next_offset if tp in runs else told[tp] for tp in partitions}
+    named: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
+    runs = await _runs_from(consumer, named, topics)
+    return {tp: runs[tp][-1].next_offset if tp in runs else named[tp] for tp in partitions}
 
 
 async def offsets_at(
-    consumer: AIOKafkaConsumer, logs: Mapping[TopicPartition, Log], at_ms: int
+    consumer: AIOKafkaConsumer, logs: Mapping[TopicPartition, Log], time_ms: int
 ) -> dict[TopicPartition, int]:
-    """The first offsets with a record timestamp of at least `at_ms`, the end if there is none.
+    """The first offsets with a record timestamp of at least `time_ms`, the end if none has it.
 
-    Raises `TimesUnknown` when the record that the broker names is from before.
+    Raises `TimesUnknown` when the record that the broker names is earlier.
     """
-    found: Mapping[TopicPartition, Any] = await consumer.offsets_for_times(
-        dict.fromkeys(logs, at_ms)
+    answers: Mapping[TopicPartition, Any] = await consumer.offsets_for_times(
+        dict.fromkeys(logs, time_ms)
     )
-    named = {tp: place.offset for tp, place in found.items() if place is not None}
-    runs = await _peek(consumer, named, {log.topic.name: log.topic for log in logs.values()})
-    for tp, there in runs.items():
-        timestamps = there[0].timestamps
-        if len(timestamps) and timestamps[0] < at_ms:
+    named = {tp: answer.offset for tp, answer in answers.items() if answer is not None}
+    topics = {log.topic.name: log.topic for log in logs.values()}
+    for tp, runs in (await _runs_from(consumer, named, topics)).items():
+        timestamps = runs[0].timestamps
+        if len(timestamps) and timestamps[0] < time_ms:
             raise TimesUnknown(tp.topic, tp.partition)
     return {tp: named.get(tp, log.end) for tp, log in logs.items()}
 
 
-async def _peek(
+async def _runs_from(
     consumer: AIOKafkaConsumer,
     offsets: Mapping[TopicPartition, int],
     topics: Mapping[str, Topic],
 ) -> dict[TopicPartition, list[Run]]:
-    """What is at offsets now; of a partition that has nothing there, nothing."""
+    """What partitions hold now from `offsets` on; one that holds nothing there is left out."""
     ids = {name: topic.topic_id for name, topic in topics.items()}
     found: dict[TopicPartition, list[Run]] = {}
     if not offsets:
@@ -113,11 +116,12 @@ async def _peek(
     consumer.assign(list(offsets))
     for tp, offset in offsets.items():
         consumer.seek(tp, offset)
-    deadline = monotonic() + ANSWER_SECONDS
+    fetcher = RunFetcher(FetcherInternals(consumer))
+    deadline = monotonic() + RESPONSE_SECONDS
     while True:
-        # the first answer to a fetch, even an empty one, tells the high watermark
+        # The first response to a fetch, even an empty one, has the high watermark.
         answered = all(consumer.highwater(tp) is not None for tp in offsets)
-        runs = await fetch_runs(consumer, offsets.keys(), ids, 0 if answered else 0.01)
+        runs = await fetcher.fetch(offsets.keys(), ids, 0 if answered else 0.01)
         for run in runs:
             found.setdefault(TopicPartition(run.topic, run.partition), []).append(run)
         if answered and not runs:
@@ -126,6 +130,7 @@ async def _peek(
             if answered:
                 return found
             silent = [tp for tp in offsets if consumer.highwater(tp) is None]
-            raise BrokerUnavailable(
-                consumer._client._bootstrap_servers, f"no answer of what is in {silent[0]}"
+            raise KafkaTimeoutError(
+                f"no response to a fetch from {silent[0].topic}[{silent[0].partition}] in "
+                f"{RESPONSE_SECONDS:g} s"
             )

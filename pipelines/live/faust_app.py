@@ -32,8 +32,8 @@ from pipelines.compute.batch import Batch
 from pipelines.errors import ConsumerEnded, Stopped
 from pipelines.kafka.run import Run
 from pipelines.kafka.topic_identity import Incarnations
-from pipelines.live.consumer_thread import RunApp
 from pipelines.live.materializer import Materializer
+from pipelines.live.run_app import RunApp
 from pipelines.runtime.daemon_threads import DaemonExecutor
 from registry.definitions import Source
 
@@ -59,7 +59,7 @@ class Pipeline:
 
     stop: Event = field(default_factory=Event)
     pace: float = 0.0
-    """Seconds from the beginning of one fetch to the next; `fetch_runs` has the exceptions."""
+    """Seconds from the beginning of one fetch to the next; `FetchPacing` has the exceptions."""
 
 
 class NoTables(TableManager):

@@ -37,7 +37,8 @@ from pipelines.errors import (
     TopicMissing,
 )
 from pipelines.kafka.run import Run
-from pipelines.live.consumer_thread import POLL_SECONDS, ConsumerThread, RebalanceListener, RunApp
+from pipelines.live.consumer_thread import POLL_SECONDS, ConsumerThread, RebalanceListener
+from pipelines.live.run_app import RunApp
 from pipelines.runtime.daemon_threads import DaemonExecutor
 
 logger = logging.getLogger(__name__)

@@ -11,9 +11,10 @@ from typing import Protocol
 from aiokafka import TopicPartition
 
 from pipelines.errors import BrokerUnavailable, LogCut, RangeMistaken
+from pipelines.kafka.aiokafka_patches import FetcherInternals
 from pipelines.kafka.log_offsets import open_consumer
 from pipelines.kafka.run import Run
-from pipelines.kafka.run_fetcher import fetch_runs
+from pipelines.kafka.run_fetcher import RunFetcher
 from pipelines.kafka.topics import Topic, describe
 from pipelines.replay.ranges import Range
 from pipelines.ticks.run_limits import bounded
@@ -45,9 +46,10 @@ async def read_range(kafka: str, part: Range, max_records: int, stop: Stop) -> A
     async with open_consumer(kafka) as consumer:
         consumer.assign([tp])
         consumer.seek(tp, part.read_from)
+        fetcher = RunFetcher(FetcherInternals(consumer))
         following, silent, checked = part.read_from, 0.0, monotonic()
         while following < part.end and not stop.is_set():
-            runs = await fetch_runs(consumer, [tp], ids, POLL_SECONDS, max_records)
+            runs = await fetcher.fetch([tp], ids, POLL_SECONDS, max_records)
             if monotonic() - checked > TOPIC_CHECK_SECONDS:
                 await _check_incarnation(kafka, part.topic)
                 checked = monotonic()

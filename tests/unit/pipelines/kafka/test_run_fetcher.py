@@ -1,234 +1,59 @@
-"""Runs cut from record batches: every offset once, whatever the batches hold."""
+"""When the run fetcher fetches, and what it does with the responses, without a broker."""
 
 from __future__ import annotations
 
 import asyncio
-from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka import TopicPartition
-from aiokafka.errors import CorruptRecordException, RecordTooLargeError
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
-from aiokafka.record.memory_records import MemoryRecords
-from aiokafka.record.util import calc_crc32c
-from hypothesis import given
-from hypothesis import strategies as st
+from aiokafka import TopicPartition, errors
 
-from pipelines.kafka import run_fetcher as fetch
-from pipelines.kafka.record_batches import CHECKED_FROM, CONTROL, LOG_APPEND_TIME
-from pipelines.kafka.run import Run
-from pipelines.kafka.run_fetcher import Fetched, RunFetcher
-from pipelines.ticks.run_limits import bounded
-from tests.support.logs import run_of_columns
+from pipelines.kafka.fetched_data import FetchedData, FetchError
+from pipelines.kafka.run_fetcher import FetchPacing, RunFetcher
 
 TP = TopicPartition("t", 0)
-COMMIT, ABORT = b"\x00\x00\x00\x01", b"\x00\x00\x00\x00"
-Record = tuple[int, int, bytes | None, bytes | None]
 
 
-def batch(
-    base: int,
-    records: list[tuple[bytes | None, bytes | None]],
-    compression: int = 0,
-    producer: int = -1,
-    attributes: int = 0,
-) -> bytes:
-    """A record batch at the offsets from `base`, as aiokafka's producer makes it."""
-    transactional = int(producer >= 0)
-    builder = DefaultRecordBatchBuilder(2, compression, transactional, producer, 0, 0, 1 << 20)
-    for place, (key, value) in enumerate(records):
-        headers = [("h", b"x" * place), ("none", None)][: place % 3]
-        builder.append(place, 1000 + 7 * place, key, value, headers)
-    built = bytearray(builder.build())
-    built[:8] = base.to_bytes(8, "big")
-    built[22] |= attributes
-    built[17:21] = calc_crc32c(bytes(built[CHECKED_FROM:])).to_bytes(4, "big")
-    return bytes(built)
+class Broker:
+    """In place of aiokafka's fetcher: responds with `data` of one partition after 5 ms."""
 
+    retry_backoff = 0.0
 
-def values(base: int, n: int) -> list[tuple[bytes | None, bytes | None]]:
-    return [(b"k", b"v%d" % offset) for offset in range(base, base + n)]
-
-
-def fetched(
-    parts: list[bytes], offset: int = 0, aborted: list[tuple[int, int]] | None = None
-) -> Fetched:
-    assignment = SimpleNamespace(active=True)
-    return Fetched(TP, assignment, offset, memoryview(b"".join(parts)), aborted or [])
-
-
-def take_all(left: Fetched, max_records: int = 1000) -> list[Run]:
-    runs = []
-    while left.holds_batch or not runs:
-        runs.append(left.take(bytes(16), max_records, committed=True))
-    return runs
-
-
-def read(run: Run) -> list[Record]:
-    return [
-        (int(run.offsets[place]), int(run.timestamps[place]), run.key(place), run.value(place))
-        for place in range(len(run))
-    ]
-
-
-texts = st.none() | st.binary(max_size=200)
-
-
-@given(
-    st.lists(st.lists(st.tuples(texts, texts), min_size=1, max_size=8), min_size=1, max_size=5),
-    st.sampled_from([0, 1, 2, 3, 4]),
-    st.booleans(),
-)
-def test_records_are_those_that_aiokafka_reads(
-    batches: list[list[tuple[bytes | None, bytes | None]]], compression: int, appended: bool
-) -> None:
-    """Keys, values, offsets and timestamps, with every compression and with headers."""
-    parts, base = [], 0
-    for records in batches:
-        attributes = LOG_APPEND_TIME if appended else 0
-        parts.append(batch(base, records, compression, attributes=attributes))
-        base += len(records)
-    expected: list[Record] = []
-    memory = MemoryRecords(b"".join(parts))
-    while memory.has_next():
-        expected += [(r.offset, r.timestamp, r.key, r.value) for r in memory.next_batch()]
-    (run,) = take_all(fetched(parts))
-    assert read(run) == expected
-
-
-layouts = st.lists(st.tuples(st.integers(1, 6), st.integers(0, 3)), min_size=1, max_size=6)
-
-
-@given(layouts, st.integers(0, 4), st.integers(1, 10), st.integers(0, 60))
-def test_runs_meet_and_hold_every_record_once(
-    layout: list[tuple[int, int]], skipped: int, max_records: int, cut_off: int
-) -> None:
-    parts, base, expected = [], 0, []
-    for records, gap in layout:
-        parts.append(batch(base, values(base, records)))
-        expected += range(base, base + records)
-        base += records + gap
-    start = min(skipped, layout[0][0] - 1)  # a fetch may begin inside a batch
-    parts.append(batch(base, values(base, 1))[:cut_off])  # and end inside one
-    runs = take_all(fetched(parts, start), max_records)
-    assert [offset for run in runs for offset in run.offsets.tolist()] == expected[start:]
-    assert [value for run in runs for *_, value in read(run)] == [
-        b"v%d" % offset for offset in expected[start:]
-    ]
-    assert runs[0].base_offset == start
-    for before, after in pairwise(runs):
-        assert before.next_offset == after.base_offset
-        assert len(before) >= max_records
-    assert runs[-1].next_offset == expected[-1] + 1
-
-
-@given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=8))
-def test_aborted_transactions_and_markers_lie_inside_runs(
-    transactions: list[tuple[int, bool]],
-) -> None:
-    parts, aborted, expected, base = [], [], [], 0
-    for n, commits in transactions:
-        if n:
-            parts.append(batch(base, values(base, n), producer=7))
-        if commits:
-            expected += range(base, base + n)
-        elif n:
-            aborted.append((7, base))
-        marker = [(COMMIT if commits else ABORT, b"")]
-        parts.append(batch(base + n, marker, producer=7, attributes=CONTROL))
-        base += n + 1
-    (run,) = take_all(fetched(parts, 0, aborted))
-    assert run.offsets.tolist() == expected
-    assert (run.base_offset, run.next_offset) == (0, base)
-
-
-def test_a_marker_that_compaction_has_emptied_is_passed_over() -> None:
-    """The cleaner keeps the last batch of a producer, without its marker."""
-    emptied = bytearray(batch(2, [(ABORT, b"")], producer=7, attributes=CONTROL)[:61])
-    emptied[8:12] = (len(emptied) - 12).to_bytes(4, "big")
-    emptied[57:61] = bytes(4)
-    emptied[17:21] = calc_crc32c(bytes(emptied[CHECKED_FROM:])).to_bytes(4, "big")
-    (run,) = take_all(fetched([batch(0, values(0, 2)), bytes(emptied), batch(3, values(3, 1))]))
-    assert run.offsets.tolist() == [0, 1, 3]
-    assert run.next_offset == 4
-
-
-@given(
-    st.lists(st.sampled_from([b"", b"{}", b"[{},{},{}]", b" [1,2]", b"{,,,,,,,,}"]), max_size=40),
-    st.integers(1, 60),
-    st.integers(1, 8),
-)
-def test_a_run_is_parted_where_it_is_too_much(
-    messages: list[bytes], most_bytes: int, most_ticks: int
-) -> None:
-    n = len(messages)
-    whole = run_of_columns(0, (3, 3 + n), range(3, 3 + n), range(n), [b"k"] * n, messages)
-    parts = bounded(whole, most_bytes, most_ticks)
-    assert [value for part in parts for *_, value in read(part)] == messages
-    bounds = [(part.base_offset, part.next_offset) for part in parts]
-    assert [start for start, _ in bounds] == [3, *(end for _, end in bounds[:-1])]
-    assert bounds[-1][1] == 3 + n
-
-    def size(part: list[bytes]) -> tuple[int, int]:
-        return sum(map(len, part)), sum(m.count(b",") + 1 if b"[" in m else 1 for m in part)
-
-    held = [[value or b"" for *_, value in read(part)] for part in parts]
-    for one, after in pairwise(held):  # as much as may be, and more only of one message
-        assert len(one) == 1 or all(map(int.__le__, size(one), (most_bytes, most_ticks)))
-        with_next = size([*one, after[0]])
-        assert with_next[0] > most_bytes or with_next[1] > most_ticks
-
-
-def test_what_is_broken_is_told() -> None:
-    whole = batch(0, values(0, 3))
-    flipped = bytearray(whole)
-    flipped[-1] ^= 1
-    with pytest.raises(CorruptRecordException, match="wrong checksum"):
-        take_all(fetched([bytes(flipped)]))
-    old = bytearray(whole)
-    old[16] = 1
-    with pytest.raises(CorruptRecordException, match="format 1"):
-        take_all(fetched([bytes(old)]))
-    with pytest.raises(RecordTooLargeError, match="at offset 0"):
-        take_all(fetched([whole[:-1]]))
-    lies = bytearray(whole)
-    lies[57:61] = (1 << 30).to_bytes(4, "big")
-    lies[17:21] = calc_crc32c(bytes(lies[CHECKED_FROM:])).to_bytes(4, "big")
-    with pytest.raises(CorruptRecordException, match="cannot be in"):
-        take_all(fetched([bytes(lies)]))
-
-
-class Paced:
-    """A fetcher whose broker answers with `data` of one partition, after `seconds` of its clock."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, data: bytes, highwater: int) -> None:
-        self.now, self.slept, self.data, self.sent = 100.0, list[float](), data, 0
+    def __init__(self, data: bytes, highwater: int, error_code: int = 0) -> None:
+        self.response = (TP.partition, error_code, highwater, highwater, [], data)
+        self.now, self.slept, self.requests = 100.0, list[float](), 0
+        self.events: list[str] = []
+        self.buffer: dict[TopicPartition, Any] = {}
         self.state = SimpleNamespace(has_valid_position=True, position=7, highwater=None, lso=None)
         self.assignment = SimpleNamespace(active=True, state_value=lambda tp: self.state)
-        self.highwater = highwater
-        self.fetcher: Any = object.__new__(RunFetcher)
-        self.fetcher._client, self.fetcher._records = self, {}
-        self.fetcher._pace, self.fetcher._due = 0.02, {}
-        monkeypatch.setattr(fetch, "monotonic", lambda: self.now)
-        monkeypatch.setattr(asyncio, "sleep", self.sleep)
+        internals: Any = self
+        self.fetcher = RunFetcher(internals, FetchPacing(0.02, lambda: self.now, self.sleep))
+
+    def replace_fetch(self, fetch: Any) -> None:
+        self.fetch_from_node = fetch
+
+    def reset_position(self, state: Any) -> None:
+        self.events.append("position")
+
+    def refresh_metadata(self) -> None:
+        self.events.append("metadata")
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(max(0.0, seconds))
         self.now += self.slept[-1]
 
-    async def send(self, node: int, request: Any) -> Any:
-        self.sent += 1
+    async def send(self, node_id: int, request: Any) -> Any:
+        self.requests += 1
         self.now += 0.005
-        part = (TP.partition, 0, self.highwater, self.highwater, [], self.data)
-        return SimpleNamespace(topics=[(TP.topic, [part])])
+        return SimpleNamespace(topics=[(TP.topic, [self.response])])
 
-    async def fetch(self, node: int, offset: int) -> bool:
+    def fetch(self, node_id: int, offset: int) -> bool:
+        """Whether a fetch at an offset, which is the position, brings anything."""
         self.state.position = offset
         request = SimpleNamespace(topics=[(TP.topic, [(TP.partition, offset, 1 << 20)])])
-        told: bool = await self.fetcher._proc_fetch_request(self.assignment, node, request)
-        return told
+        came: bool = asyncio.run(self.fetch_from_node(self.assignment, node_id, request))
+        return came
 
 
 @pytest.mark.parametrize(
@@ -236,31 +61,68 @@ class Paced:
     [(b"all", 9, [0.0, 0.015]), (b"a part", 10, [0.0]), (b"", 9, [0.0, 0.0])],
 )
 def test_fetches_from_a_node_begin_some_time_apart(
-    monkeypatch: pytest.MonkeyPatch, data: bytes, highwater: int, waits: list[float]
+    data: bytes, highwater: int, waits: list[float]
 ) -> None:
-    """But where there is known to be more, and after one that brought nothing."""
-    paced = Paced(monkeypatch, data, highwater)
+    """Except where more is known to be available, and after one that brought nothing."""
+    broker = Broker(data, highwater)
     for offset in (7, 9):
-        assert asyncio.run(paced.fetch(0, offset)) == bool(data)
-    assert paced.slept == pytest.approx(waits)
+        assert broker.fetch(0, offset) == bool(data)
+    assert broker.slept == pytest.approx(waits)
 
 
-def test_the_time_between_fetches_is_a_nodes_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    paced = Paced(monkeypatch, b"all", 9)
-    for node, offset in ((0, 7), (1, 9)):
-        asyncio.run(paced.fetch(node, offset))
-    assert paced.slept == [0.0, 0.0]
+def test_the_time_between_fetches_is_a_nodes_own() -> None:
+    broker = Broker(b"all", 9)
+    for node_id, offset in ((0, 7), (1, 9)):
+        broker.fetch(node_id, offset)
+    assert broker.slept == [0.0, 0.0]
 
 
-def test_a_fetch_that_is_cancelled_before_it_begins_asks_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """As aiokafka does when partitions are taken away, and when it ends."""
-    paced = Paced(monkeypatch, b"all", 9)
+def test_a_fetch_that_is_cancelled_before_it_begins_sends_nothing() -> None:
+    """As aiokafka does when partitions are revoked, and when it stops."""
 
-    async def cancelled(seconds: float) -> None:
-        raise asyncio.CancelledError
+    class Cancelling(Broker):
+        async def sleep(self, seconds: float) -> None:
+            raise asyncio.CancelledError
 
-    monkeypatch.setattr(asyncio, "sleep", cancelled)
-    assert not asyncio.run(paced.fetch(0, 7))
-    assert paced.sent == 0
+    broker = Cancelling(b"all", 9)
+    assert not broker.fetch(0, 7)
+    assert broker.requests == 0
+
+
+def test_data_is_kept_from_the_position_that_was_fetched() -> None:
+    broker = Broker(b"all", 9)
+    assert broker.fetch(0, 7)
+    kept = broker.buffer[TP]
+    assert isinstance(kept, FetchedData)
+    assert (kept.position, bytes(kept.data)) == (7, b"all")
+    assert (broker.state.highwater, broker.state.lso) == (9, 9)
+
+
+@pytest.mark.parametrize(
+    ("error", "event"),
+    [
+        (errors.OffsetOutOfRangeError, "position"),
+        (errors.NotLeaderForPartitionError, "metadata"),
+        (errors.UnknownTopicOrPartitionError, "metadata"),
+    ],
+)
+def test_an_error_that_passes_is_not_raised(error: Any, event: str) -> None:
+    broker = Broker(b"", -1, error.errno)
+    assert not broker.fetch(0, 7)
+    assert (broker.events, broker.buffer) == ([event], {})
+
+
+def test_an_error_that_lasts_is_kept_to_be_raised() -> None:
+    broker = Broker(b"", -1, errors.TopicAuthorizationFailedError.errno)
+    assert broker.fetch(0, 7)
+    kept = broker.buffer[TP]
+    assert isinstance(kept, FetchError)
+    assert isinstance(kept.error, errors.TopicAuthorizationFailedError)
+
+
+def test_a_response_for_another_position_is_dropped() -> None:
+    """As after a seek while the fetch was on its way."""
+    broker = Broker(b"all", 9)
+    request = SimpleNamespace(topics=[(TP.topic, [(TP.partition, 5, 1 << 20)])])
+    assert not asyncio.run(broker.fetch_from_node(broker.assignment, 0, request))
+    assert broker.buffer == {}
