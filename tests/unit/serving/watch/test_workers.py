@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+import msgspec
 import pytest
 
 from registry.formats.heartbeat import Heartbeat, PartitionLag
@@ -17,13 +18,15 @@ LATE = LAGGING_SECONDS + 1
 def beat(
     *behind: float, sink: str = "online", state: str = "running", age: float = 0.0, first: int = 0
 ) -> Heartbeat:
-    """A worker that reads partitions of two from `first` on, each behind by so many seconds."""
-    at = time.time() - age
+    """A worker that reads partitions of two from `first` on, each behind by so many seconds.
+
+    Its time is `-age`: the test adds the present.
+    """
     lag = tuple(
         PartitionLag(TOPIC, partition, 0, 0, 0, seconds)
         for partition, seconds in enumerate(behind, first)
     )
-    return Heartbeat(sink, "one", 1, at, state, at, lag=lag, partitions={TOPIC: 2})
+    return Heartbeat(sink, "one", 1, -age, state, 0, lag=lag, partitions={TOPIC: 2})
 
 
 @pytest.mark.parametrize(
@@ -55,6 +58,7 @@ def beat(
 )
 def test_lag(beats: list[Heartbeat], lagging: bool) -> None:
     workers = WorkersWatch({})
-    workers.heartbeats = beats
+    now = time.time()
+    workers.heartbeats = [msgspec.structs.replace(beat, at=now + beat.at) for beat in beats]
     assert workers.lagging(TOPIC) == lagging
     asyncio.run(workers.close())
