@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from registry.definitions import FeatureVersion, Source
-from registry.errors import DefinitionError
+from registry.definitions import Catalog, Definitions, FeatureVersion, Source
+from registry.errors import DefinitionError, VersionChanged
 from registry.language.derived import compile_derived
+
+MEANING = ("entity", "expression", "source", "over", "max_age_ns")
+"""Fields of a version that decide its values and statuses; the others may be reworded."""
 
 
 def check(sources: Mapping[str, Source], features: Collection[FeatureVersion], file: str) -> None:
@@ -20,6 +23,32 @@ def check(sources: Mapping[str, Source], features: Collection[FeatureVersion], f
     _check_derived(sources, features, file)
 
 
+def check_against(known: Catalog, definitions: Definitions, rejected_topic: str | None) -> None:
+    """Check a file's definitions together with what is recorded.
+
+    Raises `VersionChanged` for a recorded version with another meaning, and `DefinitionError` for
+    anything else that contradicts; both name the file and the feature or source.
+    """
+    file = definitions.file
+    for source in definitions.sources:
+        changed = _difference(known.sources.get(source.name), source, source.__struct_fields__)
+        if changed:
+            raise DefinitionError(
+                f"{file}: source {source.name}",
+                f"is recorded, and its {changed}: its rows exist, so it cannot change; declare a "
+                "source with a new name and a topic of its own",
+            )
+    for feature in definitions.features:
+        changed = _difference(known.features.get(feature.ref), feature, MEANING)
+        if changed:
+            raise VersionChanged(f"{file}: feature {feature.name}", feature.ref, changed)
+    every_source = known.sources | {source.name: source for source in definitions.sources}
+    features = known.features | {feature.ref: feature for feature in definitions.features}
+    check(every_source, features.values(), file)
+    if rejected_topic is not None:
+        check_rejected_topic(every_source.values(), rejected_topic, file)
+
+
 def check_rejected_topic(sources: Iterable[Source], rejected_topic: str, file: str) -> None:
     """Raises `DefinitionError` for a source that reads what the relay of rejected ticks writes."""
     for source in sources:
@@ -27,9 +56,19 @@ def check_rejected_topic(sources: Iterable[Source], rejected_topic: str, file: s
             raise DefinitionError(
                 f"{file}: source {source.name}",
                 f"reads {rejected_topic}, where rejected ticks are published, and would reject "
-                "them again for ever; read another topic, or let TICKWELL_REJECTED_TOPIC name "
+                "them again for ever; read another topic, or set TICKWELL_REJECTED_TOPIC to "
                 "another one",
             )
+
+
+def _difference(recorded: object, declared: object, names: Iterable[str]) -> str:
+    """The differences in words; an empty text when nothing is recorded or nothing differs."""
+    if recorded is None:
+        return ""
+    pairs = [(name, getattr(recorded, name), getattr(declared, name)) for name in names]
+    return " and ".join(
+        f"{name} `{was}` would become `{now}`" for name, was, now in pairs if was != now
+    )
 
 
 def _check_sources(sources: Iterable[Source], file: str) -> None:
@@ -77,13 +116,13 @@ def _check_kinds(features: Iterable[FeatureVersion], file: str) -> None:
             raise DefinitionError(
                 f"{file}: feature {feature.name}",
                 f"version {other.version} is {_kind(other)} and version {feature.version} is "
-                f"{_kind(feature)}: who asks for {feature.name} would have to ask otherwise; give "
-                "the other kind a name of its own",
+                f"{_kind(feature)}: a request for {feature.name} would have to name another "
+                "entity; give the other kind a name of its own",
             )
 
 
 def _kind(feature: FeatureVersion) -> str:
-    kind = "derived" if feature.derived else "computed of ticks"
+    kind = "derived" if feature.derived else "computed from ticks"
     return f"{kind}, of ({', '.join(feature.entity)}),"
 
 

@@ -81,6 +81,14 @@ class FeatureVersion(Struct, frozen=True, forbid_unknown_fields=True):
         return self.source is None
 
 
+class Definitions(Struct, frozen=True):
+    """What a features file declares, in its order; `file` names it in errors."""
+
+    sources: tuple[Source, ...]
+    features: tuple[FeatureVersion, ...]
+    file: str
+
+
 class RowSchema(Struct, frozen=True):
     """The ordered feature versions (as `name@version`) that a row of `source` holds, by id."""
 

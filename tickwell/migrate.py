@@ -10,12 +10,12 @@ from sqlalchemy.exc import DBAPIError
 
 from pipelines.kafka.topics import ensure_topics
 from pipelines.runtime.machine_code import warm_up
-from registry import catalog
 from registry.database import migrations
 from registry.database.engine import connect
 from registry.database.month_partitions import attach_ahead
 from registry.definitions import Catalog
 from registry.features_file import read
+from registry.lifecycle.recording import record
 from tickwell.errors import TickwellError, one_line
 from tickwell.settings import Settings
 
@@ -31,7 +31,7 @@ def migrate(settings: Settings) -> Catalog:
     try:
         migrations.upgrade(engine)
         attach_ahead(engine, datetime.now(UTC))
-        recorded = catalog.record(
+        recorded = record(
             engine,
             definitions,
             actor=_user(),

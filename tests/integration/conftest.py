@@ -12,10 +12,10 @@ from starlette.testclient import TestClient
 
 from pipelines.rebuild import snapshot
 from pipelines.stores.redis import online_sink as online
-from registry import catalog
 from registry.database.engine import connect
 from registry.definitions import Catalog
 from registry.features_file import read
+from registry.lifecycle.recording import record
 from serving.app import ServerOptions, create_app
 from tests.support.pipeline import Pipeline, pipeline
 from tests.support.rebuilds import Stores
@@ -34,7 +34,7 @@ def engine(postgres_database: str) -> Iterator[Engine]:
 @pytest.fixture
 def database(postgres_database: str, engine: Engine) -> str:
     """A database that knows the shipped features."""
-    catalog.record(engine, read(), "test")
+    record(engine, read(), "test")
     return postgres_database
 
 
@@ -69,7 +69,7 @@ def running(tmp_path: Path, kafka: str, postgres_database: str) -> Iterator[Pipe
 def recorded(postgres_database: str) -> Catalog:
     engine = connect(postgres_database)
     try:
-        return catalog.record(engine, read(), "test")
+        return record(engine, read(), "test")
     finally:
         engine.dispose()
 

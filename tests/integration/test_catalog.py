@@ -18,6 +18,7 @@ from registry.database.month_partitions import attach_ahead
 from registry.database.tables import metadata
 from registry.errors import DefinitionError, RegistryEmpty, VersionChanged
 from registry.features_file import read
+from registry.lifecycle.recording import record
 from tests.support.shipped import changed
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -62,10 +63,10 @@ def test_two_processes_migrate_at_once(engine: Engine) -> None:
 def test_recording_the_same_again_changes_nothing(engine: Engine) -> None:
     with pytest.raises(RegistryEmpty):
         catalog.load(engine)
-    first = catalog.record(engine, read(), "ann")
+    first = record(engine, read(), "ann")
     with engine.connect() as connection:
         audited = connection.execute(text("SELECT count(*) FROM tickwell.audit")).scalar()
-    assert catalog.record(engine, read(), "bob") == first == catalog.load(engine)
+    assert record(engine, read(), "bob") == first == catalog.load(engine)
     with engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM tickwell.audit")).scalar() == audited
     assert first.active["price_sma_5"] == "1.0.0"
@@ -73,22 +74,22 @@ def test_recording_the_same_again_changes_nothing(engine: Engine) -> None:
 
 
 def test_a_version_never_changes(engine: Engine, tmp_path: Path) -> None:
-    before = catalog.record(engine, read(), "ann")
+    before = record(engine, read(), "ann")
     other = read(changed(tmp_path, '"mean(price, 5)"', '"mean(price, 6)"'))
     with pytest.raises(VersionChanged, match=r"price_sma_5@1\.0\.0.*new version number"):
-        catalog.record(engine, other, "ann")
+        record(engine, other, "ann")
     skew = read(changed(tmp_path, 'skew = "1s"', 'skew = "2s"'))
     with pytest.raises(DefinitionError, match="cannot change"):
-        catalog.record(engine, skew, "ann")
+        record(engine, skew, "ann")
     assert catalog.load(engine) == before
 
 
 def test_a_new_version_makes_a_new_row_schema(engine: Engine, tmp_path: Path) -> None:
-    before = catalog.record(engine, read(), "ann")
+    before = record(engine, read(), "ann")
     file = changed(tmp_path, 'description = "The last price."', 'description = "Reworded."')
     more = '[[feature]]\nname = "price_sma_5"\nversion = "2.0.0"\nsource = "price"\n'
     file.write_text(file.read_text() + more + 'expression = "mean(price, 6)"\n')
-    after = catalog.record(engine, read(file), "ann")
+    after = record(engine, read(file), "ann")
     assert after.active["price_sma_5"] == "1.0.0"
     assert after.writing["price"] != before.writing["price"]
     assert after.writing["volume"] == before.writing["volume"]

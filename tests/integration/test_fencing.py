@@ -21,9 +21,9 @@ from pipelines.replay.progress import Progress, ReplayProgress
 from pipelines.stores.postgres import offline_sink as offline
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from pipelines.ticks.decoder import Decoder
-from registry import catalog
 from registry.database.engine import connect
 from registry.features_file import read
+from registry.lifecycle.recording import record
 from tests.support.logs import TOPIC_ID, runs
 from tests.support.shipped import PROGRAM, SCHEMA, SOURCE
 from tests.support.sinks import GO_ON, postgres_dump, ticks, worker
@@ -38,7 +38,7 @@ class Database:
     def __init__(self, url: str, stack: ExitStack) -> None:
         self.url, self._stack = url, stack
         engine = connect(url)
-        catalog.record(engine, read(), "test")
+        record(engine, read(), "test")
         engine.dispose()
 
     def sink(self) -> OfflineSink:

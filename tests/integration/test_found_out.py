@@ -17,13 +17,13 @@ from pipelines.stores.postgres.offline_sink import OfflineSink
 from pipelines.stores.redis import online_sink as online
 from pipelines.stores.redis.fill_marks import Filling
 from pipelines.stores.redis.online_sink import OnlineSink
-from registry import catalog
 from registry.database.engine import connect
 from registry.definitions import Catalog, FeatureVersion
 from registry.features_file import read
 from registry.formats.redis_keys import row_key, state_key, watermark_key
 from registry.formats.row import unpack
 from registry.language.program import compile_program
+from registry.lifecycle.recording import record
 from tests.support.logs import TOPIC_ID, runs
 from tests.support.rebuilds import HISTORY, TOPIC, Stores, quiet
 from tests.support.shipped import SCHEMA, SOURCE
@@ -43,7 +43,7 @@ def with_a_feature_more(stores: Stores) -> Catalog:
     definitions = read()
     seven = FeatureVersion("price_sma_7", "1.0.0", ("symbol",), "mean(price, 7)", source="price")
     more = (*definitions.features, seven)
-    recorded = catalog.record(engine, msgspec.structs.replace(definitions, features=more), "test")
+    recorded = record(engine, msgspec.structs.replace(definitions, features=more), "test")
     engine.dispose()
     return recorded
 

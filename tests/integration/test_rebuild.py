@@ -24,7 +24,6 @@ from pipelines.replay.progress import Progress, ReplayProgress
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from pipelines.stores.redis.online_sink import OnlineSink
 from pipelines.ticks.decoder import Decoder
-from registry import catalog
 from registry.database.engine import connect
 from registry.definitions import FeatureVersion
 from registry.features_file import read
@@ -32,6 +31,7 @@ from registry.formats.origin import Origin
 from registry.formats.redis_keys import entity_id, row_key, watermark_key
 from registry.formats.row import unpack
 from registry.language.program import compile_program
+from registry.lifecycle.recording import record
 from tests.support.logs import TOPIC_ID, logs, runs
 from tests.support.rebuilds import (
     HISTORY,
@@ -127,9 +127,7 @@ def test_the_row_of_the_newest_tick_in_the_schema_that_is_written(stores: Stores
     definitions = read()
     seven = FeatureVersion("price_sma_7", "1.0.0", ("symbol",), "mean(price, 7)", source="price")
     more = (*definitions.features, seven)
-    stores.catalog = catalog.record(
-        engine, msgspec.structs.replace(definitions, features=more), "test"
-    )
+    stores.catalog = record(engine, msgspec.structs.replace(definitions, features=more), "test")
     engine.dispose()
     writing = stores.catalog.schemas[stores.catalog.writing["price"]]
     assert writing.id != SCHEMA.id

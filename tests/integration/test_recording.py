@@ -15,6 +15,7 @@ from registry import catalog
 from registry.database import migrations
 from registry.errors import DefinitionError, NewerRegistry, RegistryEmpty
 from registry.features_file import read
+from registry.lifecycle.recording import Limits, record, remarks
 from tests.support.shipped import SHIPPED, changed
 
 OTHER = """
@@ -42,24 +43,24 @@ def test_a_version_edited_in_place_leaves_the_active_one_alive(
     engine: Engine, tmp_path: Path
 ) -> None:
     """The file knows only 1.1.0 now; 1.0.0 is active, so it has to be computed on."""
-    before = catalog.record(engine, read(), "ann")
+    before = record(engine, read(), "ann")
     edited = read(edited_in_place(tmp_path))
-    after = catalog.record(engine, edited, "ann")
+    after = record(engine, edited, "ann")
     assert after.active == before.active
     written = after.schemas[after.writing["price"]].features
     assert written == (*before.schemas[before.writing["price"]].features, "price_sma_5@1.1.0")
-    assert catalog.remarks(after, edited) == [
-        "price_sma_5: 1.0.0 is active and goes on, though the file does not declare it; "
-        "recorded beside it: 1.1.0"
+    assert remarks(after, edited) == [
+        "price_sma_5: 1.0.0 is active and stays active, although the file does not declare it; "
+        "also recorded: 1.1.0"
     ]
-    assert catalog.record(engine, read(), "ann") == after
-    assert catalog.remarks(before, read()) == []
+    assert record(engine, read(), "ann") == after
+    assert remarks(before, read()) == []
 
 
 def test_an_active_version_that_is_not_written_is_written_again(
     engine: Engine, tmp_path: Path
 ) -> None:
-    before = catalog.record(engine, read(), "ann")
+    before = record(engine, read(), "ann")
     with engine.begin() as connection:
         connection.execute(
             text(
@@ -67,31 +68,30 @@ def test_an_active_version_that_is_not_written_is_written_again(
                 " VALUES ('price', '{current_price@1.0.0}')"
             )
         )
-    after = catalog.record(engine, read(edited_in_place(tmp_path)), "ann")
+    after = record(engine, read(edited_in_place(tmp_path)), "ann")
     written = after.schemas[after.writing["price"]].features
     assert set(written) > set(before.schemas[before.writing["price"]].features)
 
 
 def test_the_order_of_the_file_means_nothing(engine: Engine, tmp_path: Path) -> None:
-    before = catalog.record(engine, read(), "ann")
+    before = record(engine, read(), "ann")
     head, *features = SHIPPED.read_text().split("[[feature]]")
     preamble, *sources = head.split("[[source]]")
     turned = "[[source]]".join([preamble, *sources[::-1]])
     file = tmp_path / "features.toml"
     file.write_text("[[feature]]".join([turned, *features[::-1]]))
-    assert catalog.record(engine, read(file), "ann") == before
+    assert record(engine, read(file), "ann") == before
 
 
-def test_a_row_holds_only_so_many_features(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "MOST_FEATURES", 3)
+def test_a_row_holds_only_so_many_features(engine: Engine) -> None:
     with pytest.raises(DefinitionError, match=r"source price: would have 4 .* may have 3"):
-        catalog.record(engine, read(), "ann")
+        record(engine, read(), "ann", limits=Limits(features_in_row=3))
 
 
 def test_rewording_is_recorded(engine: Engine, tmp_path: Path) -> None:
-    before = catalog.record(engine, read(), "ann")
+    before = record(engine, read(), "ann")
     file = changed(tmp_path, 'aliases = ["volatility"]', 'aliases = ["volatility", "sigma"]')
-    after = catalog.record(engine, read(file), "bob")
+    after = record(engine, read(file), "bob")
     assert after.features["price_volatility@1.0.0"].aliases == ("volatility", "sigma")
     assert after.writing == before.writing
     last = text("SELECT actor, action, subject FROM tickwell.audit ORDER BY id DESC LIMIT 1")
@@ -110,7 +110,7 @@ def test_rewording_is_recorded(engine: Engine, tmp_path: Path) -> None:
         (
             'last_other"\nversion = "1.0.0"',
             'position_size"\nversion = "2.0.0"',
-            r"1\.0\.0 is computed of ticks, of \(portfolio, symbol\), and version 2\.0\.0",
+            r"1\.0\.0 is computed from ticks, of \(portfolio, symbol\), and version 2\.0\.0",
         ),
         (
             'last_other"\nversion = "1.0.0"',
@@ -123,29 +123,29 @@ def test_a_file_must_go_together_with_what_is_recorded(
     engine: Engine, tmp_path: Path, old: str, new: str, what: str
 ) -> None:
     """The file holds only what is new, and is right in itself."""
-    before = catalog.record(engine, read(), "ann", "ticks.rejected")
+    before = record(engine, read(), "ann", "ticks.rejected")
     file = tmp_path / "other.toml"
     assert old in OTHER
     file.write_text(OTHER.replace(old, new))
     with pytest.raises(DefinitionError, match=what) as error:
-        catalog.record(engine, read(file), "ann", "nowhere")
+        record(engine, read(file), "ann", "nowhere")
     assert str(file) in str(error.value)
     assert catalog.load(engine) == before
     file.write_text(OTHER)
-    catalog.record(engine, read(file), "ann", "ticks.rejected")
+    record(engine, read(file), "ann", "ticks.rejected")
 
 
 def test_a_recorded_source_may_not_read_rejected_ticks_either(engine: Engine) -> None:
-    catalog.record(engine, read(), "ann", "ticks.rejected")
+    record(engine, read(), "ann", "ticks.rejected")
     with pytest.raises(DefinitionError, match=r"source price: reads ticks\.price, where"):
-        catalog.record(engine, read(), "ann", "ticks.price")
+        record(engine, read(), "ann", "ticks.price")
 
 
 def test_a_worker_does_not_begin_to_read_what_it_publishes(
     engine: Engine, postgres_database: str
 ) -> None:
     """Its setting may be another one than the migration's."""
-    catalog.record(engine, read(), "ann")
+    record(engine, read(), "ann")
     nowhere = "redis://127.0.0.1:1/0"
     told = {
         "TICKWELL_KAFKA": "127.0.0.1:1",
@@ -175,7 +175,7 @@ def test_several_files_are_recorded_at_once(engine: Engine, tmp_path: Path) -> N
         OTHER.replace("last_other", "mean_other").replace("last(value)", "mean(value, 2)")
     )
     with ThreadPoolExecutor(3) as threads:
-        list(threads.map(lambda file: catalog.record(engine, read(file), "ann"), (None, one, two)))
+        list(threads.map(lambda file: record(engine, read(file), "ann"), (None, one, two)))
     recorded = catalog.load(engine)
     assert len(recorded.features) == len(read().features) + 2
     written = recorded.schemas[recorded.writing["other"]].features
@@ -183,7 +183,7 @@ def test_several_files_are_recorded_at_once(engine: Engine, tmp_path: Path) -> N
 
 
 def test_an_older_tickwell_leaves_a_newer_registry_alone(engine: Engine) -> None:
-    recorded = catalog.record(engine, read(), "ann")
+    recorded = record(engine, read(), "ann")
     newer = (
         'UPDATE tickwell.feature_versions SET definition = definition || \'{"unit": "USD"}\''
         " WHERE name = 'price_sma_5'"
@@ -193,7 +193,7 @@ def test_an_older_tickwell_leaves_a_newer_registry_alone(engine: Engine) -> None
     with pytest.raises(NewerRegistry, match=r"price_sma_5.*unit"):
         catalog.load(engine)
     with pytest.raises(NewerRegistry, match=r"price_sma_5.*unit"):
-        catalog.record(engine, read(), "ann")
+        record(engine, read(), "ann")
     with pytest.raises(NewerRegistry):
         catalog.decode(catalog.encode(recorded).replace(b'"expression"', b'"formula"'))
     with engine.begin() as connection:

@@ -12,9 +12,10 @@ from sqlalchemy import Connection, Engine, text
 from registry import catalog
 from registry.database import views
 from registry.database.month_partitions import attach_ahead
-from registry.definitions import Catalog
+from registry.definitions import Catalog, Definitions
 from registry.errors import NotOurView, ViewBusy
-from registry.features_file import Definitions, read
+from registry.features_file import read
+from registry.lifecycle.recording import Limits, record
 from tests.support.shipped import SHIPPED
 
 MORE = """
@@ -54,7 +55,7 @@ def columns(engine: Engine, view: str) -> list[str]:
 
 
 def test_a_view_shows_rows_as_people_expect(engine: Engine) -> None:
-    recorded = catalog.record(engine, read(), "ann")
+    recorded = record(engine, read(), "ann")
     insert = text(
         "INSERT INTO tickwell.feature_rows VALUES (:schema, :entity, 1700000000123456789, 0, 0, 1,"
         " NULL, 0, :fields, :features, :status, 2000, gen_random_uuid(), 0, 0, 0)"
@@ -79,8 +80,8 @@ def test_a_view_shows_rows_as_people_expect(engine: Engine) -> None:
 
 def test_a_tick_that_is_in_two_row_schemas_is_one_row(engine: Engine, tmp_path: Path) -> None:
     """A replay stores it again in the newer one; that has the features of both."""
-    first = catalog.record(engine, read(), "ann").writing["price"]
-    second = catalog.record(engine, grown(tmp_path), "ann").writing["price"]
+    first = record(engine, read(), "ann").writing["price"]
+    second = record(engine, grown(tmp_path), "ann").writing["price"]
     insert = text(
         "INSERT INTO tickwell.feature_rows SELECT :schema, 'A', number, 0, 0, number, NULL, 0,"
         " ARRAY[1, 'NaN'::float8], :features, '', 0, gen_random_uuid(), 0, number, 0"
@@ -100,7 +101,7 @@ def test_a_tick_that_is_in_two_row_schemas_is_one_row(engine: Engine, tmp_path: 
 
 
 def test_what_people_have_built_on_a_view_stays(engine: Engine, tmp_path: Path) -> None:
-    catalog.record(engine, read(), "ann")
+    record(engine, read(), "ann")
     execute(
         engine,
         "CREATE VIEW public.mine AS SELECT symbol, price_sma_5 FROM features.price",
@@ -113,7 +114,7 @@ def test_what_people_have_built_on_a_view_stays(engine: Engine, tmp_path: Path) 
     with engine.connect() as connection:
         before = connection.execute(kept).one()
     names = columns(engine, "features.price")
-    catalog.record(engine, grown(tmp_path), "ann")
+    record(engine, grown(tmp_path), "ann")
     with engine.connect() as connection:
         assert connection.execute(kept).one() == before
     assert columns(engine, "features.price") == [*names, "a_mean"]
@@ -122,33 +123,31 @@ def test_what_people_have_built_on_a_view_stays(engine: Engine, tmp_path: Path) 
 
 def test_recording_the_same_again_waits_for_no_reader(engine: Engine) -> None:
     made = text("SELECT ev_class, xmin FROM pg_rewrite WHERE ev_class = 'features.price'::regclass")
-    catalog.record(engine, read(), "ann")
+    record(engine, read(), "ann")
     with engine.connect() as reader:
         reader.execute(text("SELECT * FROM features.price"))
         before = reader.execute(made).one()
-        catalog.record(engine, read(), "ann")
+        record(engine, read(), "ann")
         reader.rollback()
         assert reader.execute(made).one() == before
 
 
-def test_a_change_waits_for_a_reader_only_so_long(
-    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(views, "PATIENCE", "100ms")
-    before = catalog.record(engine, read(), "ann")
+def test_a_change_waits_for_a_reader_only_so_long(engine: Engine, tmp_path: Path) -> None:
+    limits = Limits(view_patience="100ms")
+    before = record(engine, read(), "ann")
     with engine.connect() as reader:
         reader.execute(text("SELECT * FROM features.price"))
-        with pytest.raises(ViewBusy, match=r"features\.price was being read"):
-            catalog.record(engine, grown(tmp_path), "ann")
+        with pytest.raises(ViewBusy, match=r"features\.price was being read for longer than 100ms"):
+            record(engine, grown(tmp_path), "ann", limits=limits)
     assert catalog.load(engine) == before
-    catalog.record(engine, grown(tmp_path), "ann")
+    record(engine, grown(tmp_path), "ann")
     assert columns(engine, "features.price")[-1] == "a_mean"
 
 
 def test_a_view_made_with_other_columns_in_front_keeps_their_places(engine: Engine) -> None:
     execute(engine, OLD_LAYOUT, "CREATE VIEW public.mine AS SELECT * FROM features.price")
     before = columns(engine, "features.price")
-    catalog.record(engine, read(), "ann")
+    record(engine, read(), "ann")
     after = columns(engine, "features.price")
     assert after[: len(before)] == before == columns(engine, "public.mine")
     assert after[len(before) :] == ["entity", "price_sma_5", "price_sma_20", "price_volatility"]
@@ -165,12 +164,12 @@ def test_a_view_made_with_other_columns_in_front_keeps_their_places(engine: Engi
 def test_what_somebody_else_made_is_left_alone(engine: Engine, there: str, what: str) -> None:
     execute(engine, there)
     with pytest.raises(NotOurView, match=what):
-        catalog.record(engine, read(), "ann")
+        record(engine, read(), "ann")
     execute(engine, "SELECT * FROM features.price")
 
 
 def test_a_feature_that_is_no_longer_active_keeps_its_column(engine: Engine) -> None:
-    catalog.record(engine, read(), "ann")
+    record(engine, read(), "ann")
     before = columns(engine, "features.price")
     execute(engine, "DELETE FROM tickwell.active_versions WHERE name = 'price_sma_5'")
     recorded = catalog.load(engine)
@@ -197,7 +196,7 @@ def test_names_that_are_words_of_sql(engine: Engine, tmp_path: Path) -> None:
         """
     )
     for _ in range(2):
-        catalog.record(engine, read(file), "ann")
+        record(engine, read(file), "ann")
     assert columns(engine, 'features."order"')[:3] == ["group", "user", "entity"]
     assert columns(engine, 'features."order"')[-1] == "select"
 
@@ -252,7 +251,7 @@ def test_queries_by_key_go_by_the_primary_key(engine: Engine, tmp_path: Path) ->
                 and node["Relation Name"] in ("feature_rows_2026_11", "feature_rows_2026_12")
             ]
 
-    fill(catalog.record(engine, read(), "ann"))
+    fill(record(engine, read(), "ann"))
     assert scanned("SELECT * FROM features.price") != []
     assert [scanned(query) for query in KEYED] == [[]] * len(KEYED)
     with engine.connect() as connection:
@@ -262,5 +261,5 @@ def test_queries_by_key_go_by_the_primary_key(engine: Engine, tmp_path: Path) ->
     more = MORE + MORE.replace("a_mean", "held").replace('"price"', '"position"').replace(
         "price,", "quantity,"
     )
-    fill(catalog.record(engine, grown(tmp_path, more), "ann"))
+    fill(record(engine, grown(tmp_path, more), "ann"))
     assert [scanned(query) for query in KEYED] == [[]] * len(KEYED)

@@ -17,11 +17,11 @@ from pipelines.live.materializer import Materializer
 from pipelines.rebuild.rebuild import Done, Rebuild
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from pipelines.stores.redis.online_sink import OnlineSink
-from registry import catalog
 from registry.database.engine import connect
 from registry.definitions import Catalog
 from registry.features_file import read
 from registry.formats.origin import Origin
+from registry.lifecycle.recording import record
 from tests.support.logs import TOPIC_ID
 from tests.support.shipped import SOURCE
 from tests.support.sinks import GO_ON, worker
@@ -39,7 +39,7 @@ class Stores:
     def __init__(self, redis_url: str, postgres: str, stack: ExitStack) -> None:
         self.redis_url, self.postgres, self._stack = redis_url, postgres, stack
         engine = connect(postgres)
-        self.catalog: Catalog = catalog.record(engine, read(), "test")
+        self.catalog: Catalog = record(engine, read(), "test")
         engine.dispose()
 
     def keep(self, sink: Any) -> Any:

@@ -14,8 +14,7 @@ from starlette.testclient import TestClient
 
 from pipelines.live.materializer import Materializer
 from pipelines.stores.redis.online_sink import OnlineSink
-from registry.definitions import Catalog, RowSchema
-from registry.features_file import Definitions
+from registry.definitions import Catalog, Definitions, RowSchema
 from registry.formats.heartbeat import Heartbeat, PartitionLag
 from registry.formats.redis_keys import WORKERS_KEY, worker_key
 from registry.language.program import compile_program

@@ -14,8 +14,8 @@ def migrate(
     partitions: Annotated[int | None, typer.Option(help="Partitions of topics made anew.")] = None,
 ) -> None:
     """Make tables, definitions, partitions and topics what this version needs."""
-    from registry.catalog import remarks
     from registry.features_file import read
+    from registry.lifecycle.recording import remarks
     from tickwell.migrate import migrate as bring_up_to_date
 
     settings = Settings.load(features=features, partitions=partitions)

@@ -84,7 +84,9 @@ NINE_KEYS = 'key = ["a", "b", "c", "d", "e", "f", "g", "h", "i"]'
         ("[[feature]]", "[[features]]", "unknown field `features`"),
     ],
 )
-def test_mistakes_are_told_with_their_place(tmp_path: Path, old: str, new: str, what: str) -> None:
+def test_mistakes_are_reported_with_their_location(
+    tmp_path: Path, old: str, new: str, what: str
+) -> None:
     file = changed(tmp_path, old, new)
     with pytest.raises(DefinitionError, match=what) as error:
         read(file)
@@ -133,7 +135,9 @@ def test_versions_of_a_feature_are_of_one_kind(tmp_path: Path) -> None:
     expression = "price_sma_20 / 2"
     """
     file.write_text(SHIPPED.read_text() + more)
-    with pytest.raises(DefinitionError, match=r"1\.0\.0 is computed of ticks.*2\.0\.0 is derived"):
+    with pytest.raises(
+        DefinitionError, match=r"1\.0\.0 is computed from ticks.*2\.0\.0 is derived"
+    ):
         read(file)
 
 

@@ -51,7 +51,9 @@ def test_the_shipped_file() -> None:
         ('topic = "ticks.volume"', 'topic = "ticks.price"', "reads the topic ticks.price already"),
     ],
 )
-def test_mistakes_are_told_with_their_place(tmp_path: Path, old: str, new: str, what: str) -> None:
+def test_mistakes_are_reported_with_their_location(
+    tmp_path: Path, old: str, new: str, what: str
+) -> None:
     file = changed(tmp_path, old, new)
     with pytest.raises(DefinitionError, match=what) as error:
         read(file)

@@ -1,0 +1,84 @@
+"""The catalog: what is recorded in Postgres, and its JSON copy."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+from psycopg2 import errorcodes
+from sqlalchemy import Connection, Engine, select
+from sqlalchemy.exc import ProgrammingError
+
+from registry.database.tables import active_versions, feature_versions, row_schemas, sources
+from registry.definitions import Catalog, FeatureVersion, RowSchema, Source
+from registry.errors import NewerRegistry, RegistryEmpty
+
+Definition = TypeVar("Definition", Source, FeatureVersion)
+
+
+def load(engine: Engine) -> Catalog:
+    """What is recorded, as one consistent reading.
+
+    Raises `RegistryEmpty` when nothing is, `NewerRegistry` when it cannot be read.
+    """
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
+        try:
+            catalog = read(connection)
+        except ProgrammingError as error:
+            if getattr(error.orig, "pgcode", None) != errorcodes.UNDEFINED_TABLE:
+                raise
+            raise RegistryEmpty from None
+    if not catalog.writing:
+        raise RegistryEmpty
+    return catalog
+
+
+def read(connection: Connection) -> Catalog:
+    """What is recorded, as the transaction of `connection` sees it; it may be nothing.
+
+    Raises `NewerRegistry` when it cannot be read.
+    """
+    known_sources = {
+        row.name: _converted(row.definition, Source)
+        for row in connection.execute(select(sources).order_by(sources.c.name))
+    }
+    versions = [
+        _converted(row.definition, FeatureVersion)
+        for row in connection.execute(
+            select(feature_versions.c.definition).order_by(
+                feature_versions.c.name, feature_versions.c.created_at
+            )
+        )
+    ]
+    active = connection.execute(select(active_versions).order_by(active_versions.c.name))
+    schemas = [
+        RowSchema(row.id, row.source, tuple(row.features))
+        for row in connection.execute(select(row_schemas).order_by(row_schemas.c.id))
+    ]
+    return Catalog(
+        sources=known_sources,
+        features={version.ref: version for version in versions},
+        active={row.name: row.version for row in active},
+        schemas={schema.id: schema for schema in schemas},
+        writing={schema.source: schema.id for schema in schemas},
+    )
+
+
+def encode(catalog: Catalog) -> bytes:
+    """A JSON copy of the catalog."""
+    return msgspec.json.encode(catalog)
+
+
+def decode(copy: bytes) -> Catalog:
+    """The catalog of its JSON copy. Raises `NewerRegistry` when it cannot be read."""
+    try:
+        return msgspec.json.decode(copy, type=Catalog)
+    except msgspec.DecodeError as error:
+        raise NewerRegistry(str(error)) from None
+
+
+def _converted(definition: Any, kind: type[Definition]) -> Definition:
+    try:
+        return msgspec.convert(definition, kind)
+    except msgspec.ValidationError as error:
+        raise NewerRegistry(f"{definition.get('name')}: {error}") from None

@@ -1,0 +1,1 @@
+"""What happens to definitions: how they are recorded."""

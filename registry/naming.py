@@ -1,0 +1,70 @@
+"""What sources, fields, features, versions and topics may be called."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from keyword import iskeyword
+
+from registry.errors import DefinitionError
+
+NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+"""At most 63 characters: Postgres cuts off longer names of views and columns."""
+
+TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
+VERSION = re.compile(r"(0|[1-9][0-9]{0,5})\.(0|[1-9][0-9]{0,5})\.(0|[1-9][0-9]{0,5})")
+ROUTES = frozenset(
+    """online offline batch search versions lineage usage audit activate rollback health metrics
+    docs openapi""".split()  # noqa: SIM905
+)
+"""Path segments of the HTTP interface; a feature of that name could not be requested."""
+
+COLUMNS = frozenset(
+    "ts event_time sequence known_at partition offset entity op seq".split()  # noqa: SIM905
+)
+"""Names that every tick or every view has beside the source's own."""
+
+
+def check_name(name: str, where: str) -> None:
+    """Raises `DefinitionError`, naming `where`, for what cannot name anything."""
+    if not NAME.fullmatch(name) or name in ROUTES or name in COLUMNS:
+        raise DefinitionError(
+            where,
+            f"{name!r} cannot be a name: use a-z, 0-9 and _, begin with a letter, at most 63, and "
+            "none of " + ", ".join(sorted(ROUTES | COLUMNS)),
+        )
+
+
+def check_readable(names: Iterable[str], where: str) -> None:
+    """Raises `DefinitionError`, naming `where`, for what cannot be a name in an expression."""
+    for name in names:
+        if iskeyword(name):
+            raise DefinitionError(
+                where,
+                f"{name!r} cannot be read in an expression, where it is a keyword; choose another "
+                f"name, such as {name}_",
+            )
+
+
+def check_topic(topic: str, where: str) -> None:
+    """Raises `DefinitionError`, naming `where`, for what Kafka does not take as a topic's name."""
+    if not TOPIC.fullmatch(topic):
+        raise DefinitionError(
+            where,
+            f"{topic!r} cannot be a topic's name: Kafka takes 1 to 249 of a-z, A-Z, 0-9, "
+            "'.', '_' and '-'",
+        )
+
+
+def check_version(version: str, where: str) -> None:
+    """Raises `DefinitionError`, naming `where`, for what is not a version."""
+    if not VERSION.fullmatch(version):
+        raise DefinitionError(where, f"version {version!r} is not of the form 1.0.0")
+
+
+def check_unique(names: Sequence[str], where: str) -> None:
+    """Raises `DefinitionError`, naming `where`, for names that appear more than once."""
+    repeated = sorted(name for name, times in Counter(names).items() if times > 1)
+    if repeated:
+        raise DefinitionError(where, f"{', '.join(repeated)} is declared twice")
