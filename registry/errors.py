@@ -15,7 +15,7 @@ class DefinitionError(RegistryError):
 
 
 class VersionChanged(DefinitionError):
-    """A recorded version is immutable, and the file now defines it otherwise."""
+    """A recorded version is immutable, and the file now defines it differently."""
 
     def __init__(self, where: str, ref: str, what: str) -> None:
         super().__init__(
@@ -26,14 +26,14 @@ class VersionChanged(DefinitionError):
 
 
 class RegistryEmpty(RegistryError):
-    """Nothing was recorded yet."""
+    """Nothing is recorded yet."""
 
     def __init__(self) -> None:
         super().__init__("the registry holds no features yet: run `tickwell migrate`")
 
 
 class NewerRegistry(RegistryError):
-    """A newer Tickwell recorded what this one does not know."""
+    """A newer Tickwell recorded something that this one does not know."""
 
     def __init__(self, what: str) -> None:
         super().__init__(
@@ -42,7 +42,7 @@ class NewerRegistry(RegistryError):
 
 
 class NotOurView(RegistryError):
-    """Something else has the place of a source's view."""
+    """Something else has the name of a source's view."""
 
     def __init__(self, view: str, what: str) -> None:
         super().__init__(
@@ -52,13 +52,13 @@ class NotOurView(RegistryError):
 
 
 class ViewBusy(RegistryError):
-    """A view could not be changed while somebody reads it."""
+    """A view could not be changed, because a transaction reads it for too long."""
 
     def __init__(self, view: str, patience: str) -> None:
         super().__init__(
-            f"{view} was being read for longer than {patience}, and everybody after would have "
-            "waited: nothing was changed; let that transaction end (pg_stat_activity shows it), "
-            "then run `tickwell migrate` again"
+            f"{view} was being read for longer than {patience}, and every later query would have "
+            "had to wait: nothing was changed; let that transaction end (pg_stat_activity shows "
+            "it), then run `tickwell migrate` again"
         )
 
 

@@ -1,4 +1,4 @@
-"""How everything that uses SQLAlchemy connects to Postgres."""
+"""Connections to Postgres for everything that uses SQLAlchemy."""
 
 from __future__ import annotations
 

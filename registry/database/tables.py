@@ -1,14 +1,14 @@
-"""The tables, as SQLAlchemy sees them; `registry.database.migrations` makes them.
+"""The tables as SQLAlchemy describes them; `registry.database.migrations` creates them.
 
     tickwell.feature_rows      one row a tick, source and row schema, partitioned by event time
     tickwell.entities          every entity and the partition that is its home
     tickwell.watermarks        the next offset to read of each partition of a topic incarnation
-    tickwell.rejected_ticks    every tick that was not counted, with its bytes and the reason
-    tickwell.replays           how far each replay is in each partition
+    tickwell.rejected_ticks    every tick that was rejected, with its bytes and the reason
+    tickwell.replays           the progress of each replay in each partition
     tickwell.topics            incarnations of topics, with their number of partitions
     tickwell.sources, feature_versions, row_schemas, active_versions, audit
 
-Times are bigint nanoseconds UTC where they are a tick's, timestamptz where they are ours.
+Times of ticks are bigint nanoseconds UTC, times of Tickwell's own work are timestamptz.
 """
 
 from __future__ import annotations

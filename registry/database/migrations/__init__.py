@@ -26,9 +26,9 @@ def configuration() -> Config:
 
 
 def upgrade(engine: Engine) -> None:
-    """Bring the database to the newest schema; safe when several processes do it at once.
+    """Migrate the database to the newest schema; several processes may do it at once.
 
-    Raises `NewerRegistry` when a newer Tickwell has brought it further.
+    Raises `NewerRegistry` when a newer Tickwell has migrated it further.
     """
     with engine.connect() as connection:
         connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": LOCK})

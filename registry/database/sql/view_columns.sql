@@ -1,4 +1,4 @@
--- What has the name of a view: its kind ('v' for a view), its options, its columns in their order.
+-- The relation that has a view's name: its kind ('v' for a view), its options, its columns in order.
 SELECT
     relation.relkind::text AS kind,
     relation.reloptions AS options,

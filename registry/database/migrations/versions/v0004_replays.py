@@ -1,4 +1,4 @@
-"""How far each replay is, and the function that stores a run of one."""
+"""The progress of each replay, and the function that stores a run of one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fencing of whoever holds what others wait for, and of earlier incarnations of a topic."""
+"""Fencing of sessions that hold what others wait for, and of earlier incarnations of a topic."""
 
 from __future__ import annotations
 
