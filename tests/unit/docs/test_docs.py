@@ -61,7 +61,7 @@ def test_every_test_exists(page: Path) -> None:
         file = found(page, name) if name else file
         if file is None or test not in functions(file):
             missing.append(f"{name}::{test}")
-    assert missing == []
+    assert not missing, "\n".join(missing)
 
 
 @every_page
