@@ -32,7 +32,7 @@ settings.load_profile("tickwell")
 
 @pytest.fixture(scope="session")
 def data() -> Iterator[Path]:
-    """A directory for services. Not pytest's: Postgres, which is not root, must reach it."""
+    """A directory for services. Not pytest's, which is closed: the database is to be in it."""
     place = Path(tempfile.mkdtemp(prefix="tickwell-tests-"))
     place.chmod(0o755)
     yield place

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pwd
+
 
 class TickwellError(Exception):
     """Shown as it is, without a traceback."""
@@ -30,6 +32,20 @@ class NotRunning(TickwellError):
 
     def __init__(self, data: object) -> None:
         super().__init__(f"nothing runs on {data}: start it with `tickwell up --data {data}`")
+
+
+class NotOurs(TickwellError):
+    """Another user made what is in the directory."""
+
+    def __init__(self, data: object, owner: int) -> None:
+        try:
+            name = pwd.getpwuid(owner).pw_name
+        except KeyError:
+            name = f"uid {owner}"
+        super().__init__(
+            f"{data} was set up by {name}: run tickwell as {name}, or name another directory with "
+            "--data"
+        )
 
 
 class DiskFull(TickwellError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -19,3 +20,5 @@ def embedded(make: Callable[[], tuple[Spec, str]]) -> Iterator[str]:
         yield address
     finally:
         process.stop()
+        if spec.directory is not None:
+            shutil.rmtree(spec.directory)

@@ -36,6 +36,7 @@ def status(
         "phase": current.phase,
         "health": health["status"],
         "processes": msgspec.to_builtins(current.processes),
+        "elsewhere": state.kept_elsewhere(current.processes),
         "lag": {worker.sink: worker.lag for worker in workers},
         "rejected": {worker.sink: worker.rejected for worker in workers},
     }
@@ -62,6 +63,8 @@ def _show(found: dict[str, Any]) -> None:
             str(process["restarts"]),
         )
     console.print(table)
+    for line in found["elsewhere"]:
+        console.print(line, soft_wrap=True, highlight=False)
     for sink, lag in found["lag"].items():
         rejected = found["rejected"][sink]
         reasons = ", ".join(f"{count} {reason}" for reason, count in rejected.items())

@@ -56,9 +56,12 @@ def up(
     detach: Annotated[bool, typer.Option("--detach", help="Return once everything runs.")] = False,
 ) -> None:
     """Run everything: services that no URL names, workers, server, demo."""
+    from tickwell.up import state
+
     settings = Settings.load(data=data, port=port)
     with _disk_watched(Path(settings.data)), _extra_installed():
         _check_extra(settings, demo)
+        state.check_owner(Path(settings.data))
         if detach:
             _detach(settings, broker, demo)
         else:
@@ -184,6 +187,7 @@ def _detach(settings: Settings, broker: BrokerName, demo: bool) -> None:
 
 def _wait_running(child: subprocess.Popen[bytes], data: Path, log: Path) -> None:
     from tickwell.up import state
+    from tickwell.up.state import kept_elsewhere
 
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
@@ -193,6 +197,8 @@ def _wait_running(child: subprocess.Popen[bytes], data: Path, log: Path) -> None
         current = state.last(data)
         if current is not None and current.pid == child.pid and current.phase == "running":
             typer.echo(f"running at {current.environment['TICKWELL_URL']} (pid {child.pid})")
+            for line in kept_elsewhere(current.processes):
+                typer.echo(line)
             return
         time.sleep(0.1)
     raise TickwellError(f"it did not start in {START_SECONDS:g} s; see {log}")

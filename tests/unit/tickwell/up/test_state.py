@@ -8,7 +8,7 @@ from threading import Event, Thread
 
 import pytest
 
-from tickwell.errors import AlreadyRunning, NotRunning
+from tickwell.errors import AlreadyRunning, NotOurs, NotRunning
 from tickwell.up import state
 from tickwell.up.state import State
 
@@ -68,3 +68,13 @@ def test_who_only_looks_is_in_nobodys_way(tmp_path: Path) -> None:
 def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
     state.write(tmp_path, State(1, "running", (), {"TICKWELL_POSTGRES": "postgresql://u:p@h/d"}))
     assert state.state_file(tmp_path).stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_what_another_user_made_is_theirs(tmp_path: Path) -> None:
+    state.check_owner(tmp_path)  # where nothing was made yet anybody may begin
+    (tmp_path / "services").mkdir()
+    state.check_owner(tmp_path)
+    os.chown(tmp_path / "services", 12345, 12345)
+    with pytest.raises(NotOurs, match="was set up by uid 12345: run tickwell as uid 12345"):
+        state.check_owner(tmp_path)
