@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from pipelines.kafka.producer import Tick, TickProducer
-from pipelines.kafka.topics import describe
+from pipelines.kafka.topics import find_topics
 
 SYMBOLS = {
     "AAPL": "AAPL",
@@ -68,7 +68,7 @@ def stream(bootstrap: str, stop: Event) -> None:
     Raises `TopicMissing` and `BrokerUnavailable`.
     """
     topics = {name: f"ticks.{name}" for name in ("price", "volume", "position")}
-    describe(bootstrap, list(topics.values()))
+    find_topics(bootstrap, list(topics.values()), stop)
     producers = {name: TickProducer(bootstrap, topic) for name, topic in topics.items()}
     due = time.monotonic()
     for step in messages():

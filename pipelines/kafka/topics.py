@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from threading import Event
 from typing import Any
 from uuid import UUID
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    sleep_using_event,
+    stop_after_attempt,
+    stop_when_event_set,
+    wait_fixed,
+)
 
 from pipelines.errors import BrokerUnavailable, TopicMissing
 
 REJECTED = "ticks.rejected"
 TIMEOUT = 10.0
 """Seconds for the broker to answer; a healthy one takes milliseconds, one that starts some more."""
+
+LOOKS, LOOK_SECONDS = 41, 0.25
+"""How often a topic that was just made is looked for, and the seconds between: ten in all. The
+brokers of a cluster hear of it 0.1 to 0.3 s after the one that made it, a busy one later."""
+
+NEVER = Event()
+"""An event that is never set, for a caller that need not stop early."""
 
 NO_ANSWER = (KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._RESOLVE)
 
@@ -31,13 +47,55 @@ class Topic:
     partitions: int
 
 
-def ensure_topics(bootstrap: str, names: Sequence[str], partitions: int) -> dict[str, Topic]:
+Connect = Callable[[dict[str, Any]], AdminClient]
+
+
+def ensure_topics(
+    bootstrap: str,
+    names: Sequence[str],
+    partitions: int,
+    stopped: Event = NEVER,
+    connect: Connect = AdminClient,
+) -> dict[str, Topic]:
     """Make those of `names` that are not there; what is there is left as it is.
 
     Records get the broker's append time: it is what `known_at` and `from-the-future` trust.
-    Raises `BrokerUnavailable`.
+    Returns once the broker knows of all of them, which may be a moment after they were made; those
+    that it still forgets are made again. Raises `BrokerUnavailable`, and `TopicMissing` when that
+    takes longer than ten seconds.
     """
-    admin = _Admin(bootstrap)
+
+    def made() -> dict[str, Topic]:
+        _make(bootstrap, names, partitions, connect)
+        return describe(bootstrap, names, connect)
+
+    found: dict[str, Topic] = _until_known(stopped)(made)
+    return found
+
+
+def find_topics(
+    bootstrap: str, names: Sequence[str], stopped: Event = NEVER, connect: Connect = AdminClient
+) -> dict[str, Topic]:
+    """What the broker says of topics that may just have been made: it is given ten seconds.
+
+    Raises `TopicMissing`, after them or once `stopped` is set, and `BrokerUnavailable`.
+    """
+    found: dict[str, Topic] = _until_known(stopped)(lambda: describe(bootstrap, names, connect))
+    return found
+
+
+def _until_known(stopped: Event) -> Retrying:
+    return Retrying(
+        retry=retry_if_exception_type(TopicMissing),
+        stop=stop_after_attempt(LOOKS) | stop_when_event_set(stopped),
+        wait=wait_fixed(LOOK_SECONDS),
+        sleep=sleep_using_event(stopped),
+        reraise=True,
+    )
+
+
+def _make(bootstrap: str, names: Sequence[str], partitions: int, connect: Connect) -> None:
+    admin = _Admin(bootstrap, connect)
     new = [
         NewTopic(
             name,
@@ -53,12 +111,13 @@ def ensure_topics(bootstrap: str, names: Sequence[str], partitions: int) -> dict
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise BrokerUnavailable(bootstrap, f"{name}: {error.args[0].str()}") from None
-    return describe(bootstrap, names)
 
 
-def describe(bootstrap: str, names: Sequence[str]) -> dict[str, Topic]:
-    """What the broker says of topics. Raises `TopicMissing` and `BrokerUnavailable`."""
-    admin = _Admin(bootstrap)
+def describe(
+    bootstrap: str, names: Sequence[str], connect: Connect = AdminClient
+) -> dict[str, Topic]:
+    """What the broker says of topics now. Raises `TopicMissing` and `BrokerUnavailable`."""
+    admin = _Admin(bootstrap, connect)
     answers = admin.client.describe_topics(TopicCollection(list(names)), request_timeout=TIMEOUT)
     topics = {}
     for name, answer in answers.items():
@@ -90,7 +149,7 @@ def max_message_bytes(bootstrap: str, name: str) -> int:
 class _Admin:
     """A client that knows why it gets no answer; it must live until it has been answered."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: str, connect: Connect = AdminClient) -> None:
         self._bootstrap = bootstrap
         self._why = ""
         try:
@@ -100,7 +159,7 @@ class _Admin:
                 "error_cb": self._failed,
                 "log_level": 0,  # what goes wrong is raised here, and not printed beside
             }
-            self.client = AdminClient(settings)
+            self.client = connect(settings)
         except KafkaException as error:
             raise BrokerUnavailable(bootstrap, error.args[0].str()) from None
 

@@ -24,7 +24,7 @@ from pipelines.errors import (
     StoreUnavailable,
 )
 from pipelines.kafka.topic_identity import Incarnations
-from pipelines.kafka.topics import Topic, describe
+from pipelines.kafka.topics import Topic, find_topics
 from pipelines.live.faust_app import Pipeline
 from pipelines.live.materializer import Materializer
 from pipelines.live.rejected_relay import Relay
@@ -121,7 +121,7 @@ class Startup:
             if source.name in catalog.writing
         }
         check_rejected_topic(sources.values(), options.rejected_topic, "the registry")
-        topics = self._wait(lambda: describe(options.kafka, list(sources)))
+        topics = self._wait(lambda: find_topics(options.kafka, list(sources), self._stop))
         self._topics = list(topics.values())
         sinks: dict[str, Sink] = {}
         for topic, source in sources.items():

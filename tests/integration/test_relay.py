@@ -20,7 +20,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from pipelines.errors import BrokerUnavailable
-from pipelines.kafka.topics import DEFAULT_MESSAGE_BYTES, max_message_bytes
+from pipelines.kafka.topics import DEFAULT_MESSAGE_BYTES, find_topics, max_message_bytes
 from pipelines.live import rejected_relay as relay
 
 TOPIC_ID = uuid.UUID(int=7)
@@ -57,6 +57,7 @@ class Outbox:
         admin = AdminClient({"bootstrap.servers": self.kafka})
         made = admin.create_topics([NewTopic(self.topic, 1, 1, config=settings)])
         made[self.topic].result(15)
+        find_topics(self.kafka, [self.topic])
 
     def waiting(self) -> int:
         return int(

@@ -1,0 +1,113 @@
+"""Topics that were just made, on brokers that have not all heard of them yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from threading import Event
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException, Uuid
+
+from pipelines.errors import BrokerUnavailable, TopicMissing
+from pipelines.kafka.topics import Topic, ensure_topics, find_topics
+
+NAMES = ["ticks.price", "ticks.rejected"]
+TOPIC_ID = Uuid(1, 2)
+FOUND = {name: Topic(name, (1 << 64 | 2).to_bytes(16), 4) for name in NAMES}
+
+
+class Impatient(Event):
+    """An event that is waited for in no time."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return self.is_set()
+
+
+class Cluster:
+    """Brokers that know of each topic only after having been asked for it `late` times."""
+
+    def __init__(self, late: int, forgets: int = 0, on_asked: Event | None = None) -> None:
+        self.late = late
+        self.forgets = forgets
+        self.on_asked = on_asked
+        self.asked = 0
+        self.made = 0
+
+    def connect(self, settings: dict[str, Any]) -> Any:
+        return self
+
+    def create_topics(self, new: Sequence[Any], request_timeout: float) -> dict[str, Future[None]]:
+        self.made += 1
+        code = KafkaError.TOPIC_ALREADY_EXISTS if self.made > 1 else None
+        return {topic.topic: answer(None, code) for topic in new}
+
+    def describe_topics(
+        self, topics: Any, request_timeout: float
+    ) -> dict[str, Future[SimpleNamespace]]:
+        self.asked += 1
+        if self.on_asked is not None:
+            self.on_asked.set()
+        known = self.asked > self.late and self.made > self.forgets
+        code = None if known else KafkaError.UNKNOWN_TOPIC_OR_PART
+        described = SimpleNamespace(topic_id=TOPIC_ID, partitions=range(4))
+        # the first is known from the beginning: all of them must be
+        return {name: answer(described, code if name != NAMES[0] else None) for name in NAMES}
+
+
+def answer(result: Any, code: int | None) -> Future[Any]:
+    future: Future[Any] = Future()
+    if code is None:
+        future.set_result(result)
+    else:
+        future.set_exception(KafkaException(KafkaError(code)))
+    return future
+
+
+@pytest.mark.parametrize("late", [0, 1, 40])
+def test_a_topic_that_was_just_made_is_waited_for(late: int) -> None:
+    cluster = Cluster(late)
+    assert ensure_topics("b:1", NAMES, 4, Impatient(), cluster.connect) == FOUND
+    assert cluster.asked == late + 1
+
+
+@pytest.mark.parametrize("late", [0, 1, 40])
+def test_so_is_one_that_somebody_else_made(late: int) -> None:
+    cluster = Cluster(late, forgets=-1)
+    assert find_topics("b:1", NAMES, Impatient(), cluster.connect) == FOUND
+    assert cluster.made == 0
+
+
+def test_a_topic_that_was_still_being_deleted_is_made_again() -> None:
+    cluster = Cluster(late=0, forgets=3)
+    assert ensure_topics("b:1", NAMES, 4, Impatient(), cluster.connect) == FOUND
+
+
+def test_the_wait_has_an_end() -> None:
+    for late in (41, 10**9):
+        with pytest.raises(TopicMissing, match=NAMES[1]):
+            ensure_topics("b:1", NAMES, 4, Impatient(), Cluster(late).connect)
+        with pytest.raises(TopicMissing, match=NAMES[1]):
+            find_topics("b:1", NAMES, Impatient(), Cluster(late).connect)
+
+
+def test_who_is_asked_to_stop_does_not_wait() -> None:
+    stopped = Event()
+    cluster = Cluster(late=40, on_asked=stopped)
+    with pytest.raises(TopicMissing):
+        find_topics("b:1", NAMES, stopped, cluster.connect)
+    assert cluster.asked == 1
+
+
+def test_another_refusal_is_not_waited_out() -> None:
+    class Refuses(Cluster):
+        def create_topics(self, new: Sequence[Any], request_timeout: float) -> Any:
+            self.made += 1
+            return {topic.topic: answer(None, KafkaError.POLICY_VIOLATION) for topic in new}
+
+    cluster = Refuses(late=0)
+    with pytest.raises(BrokerUnavailable, match=NAMES[0]):
+        ensure_topics("b:1", NAMES, 4, Impatient(), cluster.connect)
+    assert cluster.made == 1
