@@ -12,14 +12,17 @@ from typing import Any
 class SinkHealth:
     """The workers of a sink, together.
 
-    `state` is `running` when all of them run, else that of one which does not. `lag` is in
-    messages. `rejected` counts by reason, the most frequent first, since each worker's start.
+    `state` is `running` when all of them run, else that of one which does not, and `silent` where
+    none is alive. `lag` is in messages, None where a worker does not know it, as before it has
+    reached its store. `rejected` counts by reason, the most frequent first, since each worker's
+    start. `waits_for` says why those that do not run do not, "" where they gave no reason.
     """
 
     sink: str
     state: str
-    lag: int
+    lag: int | None
     rejected: dict[str, int]
+    waits_for: str = ""
 
     @property
     def process(self) -> str:
@@ -28,18 +31,26 @@ class SinkHealth:
 
 
 def sinks(health: Mapping[str, Any]) -> list[SinkHealth]:
-    """Every sink that has workers alive."""
-    return [_added_up(sink, beats) for sink, beats in health.get("workers", {}).items() if beats]
+    """Every sink that the server knows of."""
+    return [_added_up(sink, beats) for sink, beats in health.get("workers", {}).items()]
 
 
 def _added_up(sink: str, beats: Sequence[Mapping[str, Any]]) -> SinkHealth:
+    if not beats:
+        return SinkHealth(sink, "silent", None, {}, "no worker has told the server of itself")
     rejected: Counter[str] = Counter()
     for beat in beats:
         rejected.update(beat["rejected"])
-    states = [beat["state"] for beat in beats if beat["state"] != "running"]
+    waiting = [beat for beat in beats if beat["state"] != "running"]
+    unknown = any(not beat["lag"] for beat in waiting)
     return SinkHealth(
         sink=sink,
-        state=states[0] if states else "running",
-        lag=sum(part["lag"] for beat in beats for part in beat["lag"]),
+        state=waiting[0]["state"] if waiting else "running",
+        lag=None if unknown else sum(part["lag"] for beat in beats for part in beat["lag"]),
         rejected=dict(rejected.most_common()),
+        waits_for="; ".join(
+            f"{beat['instance']}: {beat['error']}" if len(beats) > 1 else beat["error"]
+            for beat in waiting
+            if beat["error"]
+        ),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,31 +23,60 @@ def status(
     import msgspec
 
     from tickwell.client.health import sinks
-    from tickwell.client.http import Client
-    from tickwell.errors import TickwellError
     from tickwell.up import state
 
     current = state.read(Path(Settings.load(data=data).data))
-    try:
-        health = Client(current.environment.get("TICKWELL_URL", "")).health()
-    except TickwellError as error:
-        health = {"status": "unavailable", "detail": str(error), "workers": {}}
+    health = _health(current.environment.get("TICKWELL_URL", ""))
     workers = sinks(health)
     found = {
         "phase": current.phase,
         "health": health["status"],
         "processes": msgspec.to_builtins(current.processes),
-        "elsewhere": state.kept_elsewhere(current.processes),
+        "workers": {worker.sink: worker.state for worker in workers},
+        "waits_for": {worker.sink: worker.waits_for for worker in workers},
         "lag": {worker.sink: worker.lag for worker in workers},
         "rejected": {worker.sink: worker.rejected for worker in workers},
     }
     if as_json:
         typer.echo(json.dumps(found))
     else:
-        _show(found)
+        _show(found, [*state.kept_elsewhere(current.processes), *lines(health)])
 
 
-def _show(found: dict[str, Any]) -> None:
+def _health(url: str) -> dict[str, Any]:
+    """What the server says; where there is none, or no answer, as if it said so itself."""
+    from tickwell.client.http import Client
+    from tickwell.errors import TickwellError
+
+    if not url:
+        return {"status": "unavailable", "detail": "the server is not started yet"}
+    try:
+        return Client(url).health()
+    except TickwellError as error:
+        return {"status": "unavailable", "detail": str(error)}
+
+
+def lines(health: Mapping[str, Any]) -> list[str]:
+    """What there is to say of an answer of `GET /health`, a line for each thing."""
+    from tickwell.client.health import sinks
+
+    told = [health["detail"]] if "detail" in health else []
+    for store, answer in health.get("stores", {}).items():
+        if answer != "ok":
+            told.append(f"{store}: {answer}")
+    for worker in sinks(health):
+        parts = []
+        if worker.state != "running":
+            waits_for = f", waits for {worker.waits_for}" if worker.waits_for else ""
+            parts.append(f"{worker.state}{waits_for}")
+        behind = "not known how far" if worker.lag is None else f"{worker.lag} messages"
+        reasons = [f"{count} {reason}" for reason, count in worker.rejected.items()]
+        parts += [f"{behind} behind", f"rejected since it started: {', '.join(reasons) or 'none'}"]
+        told.append(f"{worker.sink}: {'; '.join(parts)}")
+    return told
+
+
+def _show(found: Mapping[str, Any], told: Iterable[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -63,12 +93,5 @@ def _show(found: dict[str, Any]) -> None:
             str(process["restarts"]),
         )
     console.print(table)
-    for line in found["elsewhere"]:
-        console.print(line, soft_wrap=True, highlight=False)
-    for sink, lag in found["lag"].items():
-        rejected = found["rejected"][sink]
-        reasons = ", ".join(f"{count} {reason}" for reason, count in rejected.items())
-        console.print(
-            f"{sink}: {lag} messages behind; rejected since it started: {reasons or 'none'}",
-            soft_wrap=True,
-        )
+    for line in told:
+        console.print(line, soft_wrap=True, markup=False, highlight=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -28,6 +29,9 @@ FEATURES = list(COLUMNS)
 POSITION = "position_size"
 COLOURS = {"ok": "", "stale": "yellow", "lagging": "yellow", "warming": "cyan"}
 BODY = '{"features": ["price_sma_5"], "entity": {"symbol": "AAPL"}}'
+
+WAITS_FOR = 110
+"""Characters, two lines in 80 columns, of what a worker waits for, which stand for its counts."""
 
 Answer = Mapping[str, Any]
 
@@ -154,8 +158,14 @@ def _workers(workers: Sequence[SinkHealth], reasons: int) -> Table:
         if len(counts) > reasons:
             counts[reasons:] = [f"{len(counts) - reasons} other reasons (tickwell status)"]
         style = "" if worker.state == "running" else "yellow"
-        rejected = Text(", ".join(counts) or "none", overflow="fold")
-        table.add_row(worker.sink, Text(worker.state, style), str(worker.lag), rejected)
+        told = Text(", ".join(counts) or "none", overflow="fold")
+        if worker.waits_for:
+            why = shorten(
+                f"waits for {worker.waits_for}", WAITS_FOR, placeholder=" (tickwell status)"
+            )
+            told = Text(why, style="yellow", overflow="fold")
+        lag = "—" if worker.lag is None else str(worker.lag)
+        table.add_row(worker.sink, Text(worker.state, style), lag, told)
     return table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from io import StringIO
 from typing import Any
 
@@ -98,6 +99,17 @@ def test_nothing_is_cut_in_80_by_24(
     most = sorted(rejected.items(), key=lambda item: -item[1])
     told = [f"{count} {reason}" in shown for reason, count in most]
     assert all(told) or (all(told[:3]) and "other reasons" in shown)
+
+
+@pytest.mark.parametrize("why", ["Redis: refused", "Postgres: " + "could not connect " * 40])
+@pytest.mark.parametrize("size", [(80, 24), (160, 50)])
+def test_what_a_worker_waits_for_is_shown(size: tuple[int, int], why: str) -> None:
+    said = answers("unavailable", 1, MANY, "retrying")
+    waiting = [replace(worker, lag=None, waits_for=why) for worker in said.workers]
+    lines = drawn(*size, replace(said, workers=waiting), processes())
+    shown = " ".join(" ".join(lines).split())
+    assert shown.count(f"retrying — waits for {why[:20]}") == 2
+    assert ("(tickwell status)" in shown) is (len(why) > 100)
 
 
 def test_a_larger_terminal_shows_pids_and_every_reason() -> None:
