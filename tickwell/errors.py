@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pwd
+from collections.abc import Sequence
 
 
 class TickwellError(Exception):
@@ -28,10 +29,17 @@ class AlreadyRunning(TickwellError):
 
 
 class NotRunning(TickwellError):
-    """There is no `up` on the directory."""
+    """There is no `up` on the directory; `others` are directories that have one."""
 
-    def __init__(self, data: object) -> None:
-        super().__init__(f"nothing runs on {data}: start it with `tickwell up --data {data}`")
+    def __init__(self, data: object, others: Sequence[object] = ()) -> None:
+        meant = (
+            f", or set TICKWELL_DATA to what is meant: {', '.join(map(str, others))}"
+            if others
+            else ""
+        )
+        super().__init__(
+            f"nothing runs on {data}: start it with `tickwell up --data {data}`{meant}"
+        )
 
 
 class NotOurs(TickwellError):

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
-from tickwell.errors import SettingError, TickwellError
+from tickwell.errors import NotRunning, SettingError, TickwellError
 
 PREFIX = "TICKWELL_"
+ADDRESSES = ("kafka", "redis", "redis_hot", "postgres", "url")
+"""Settings that say where a stack is; with one of them named none is looked up."""
+
 SECRET = frozenset({"redis", "redis_hot", "postgres"})
 SCHEMES = {
     "redis": ("redis", "rediss", "unix"),
@@ -57,17 +60,49 @@ class Settings(msgspec.Struct, frozen=True):
 
         Raises `SettingError`, which names the variable.
         """
+        settings = cls(**cls._given(environment, flags))
+        _check(settings)
+        return settings
+
+    @classmethod
+    def of_stack(
+        cls,
+        environment: Mapping[str, str] = os.environ,
+        *,
+        seen: Callable[[], Sequence[Path]] | None = None,
+        **flags: Any,
+    ) -> Settings:
+        """The settings of a command that works with a stack that runs.
+
+        Where environment and flags name no address, the addresses are those of the stack that
+        `tickwell up` runs on the data directory. What runs on another directory is never taken:
+        it is only named, by `seen`, where nothing runs on a directory that was asked for, or where
+        several run on others. Raises `SettingError`, `NotRunning`, and `TickwellError` for a stack
+        that is still starting.
+        """
+        from tickwell.up import state
+
+        settings, given = cls.load(environment, **flags), cls._given(environment, flags)
+        if any(given.get(name) for name in ADDRESSES):
+            return settings
+        data = Path(settings.data)
+        if state.is_running(data):
+            return cls.load({**environment, **state.addresses(data)}, **flags)
+        others = (seen or state.seen_running)()
+        if "data" in given or len(others) > 1:
+            raise NotRunning(data, others)
+        return settings
+
+    @classmethod
+    def _given(cls, environment: Mapping[str, str], flags: Mapping[str, Any]) -> dict[str, Any]:
+        """What is named, each in the type of its setting."""
         given: dict[str, Any] = {}
         for name in cls.__struct_fields__:
             value = _read(PREFIX + name.upper(), environment)
             if value is not None:
                 given[name] = value
         given |= {name: value for name, value in flags.items() if value is not None}
-        for name, value in given.items():
-            given[name] = _converted(name, value, cls)
-        settings = cls(**given)
-        _check(settings)
-        return settings
+        return {name: _converted(name, value, cls) for name, value in given.items()}
 
     @property
     def features_path(self) -> Path | None:
@@ -80,12 +115,17 @@ class Settings(msgspec.Struct, frozen=True):
 
     def need(self, *names: str) -> None:
         """Raises `TickwellError` for the first of `names` that is not set."""
+        from tickwell.up import state
+
         for name in names:
-            if not getattr(self, name):
-                raise TickwellError(
-                    f"{PREFIX}{name.upper()} is not set: with a running `tickwell up`, "
-                    'eval "$(tickwell env)" sets it'
-                )
+            if getattr(self, name):
+                continue
+            variable, data = PREFIX + name.upper(), Path(self.data)
+            if state.is_running(data):
+                raise TickwellError(f'{variable} is not set: eval "$(tickwell env)" sets it')
+            raise TickwellError(
+                f"{variable} is not set, and {NotRunning(data, state.seen_running())}"
+            )
 
     def __repr__(self) -> str:
         shown = ", ".join(

@@ -151,7 +151,8 @@ def test_without_any_service(port: Port, ticks: str, tmp_path: Path) -> None:
             assert "Traceback" not in log.read_text()
 
 
-def test_without_settings(ticks: str) -> None:
+def test_without_settings(ticks: str, tmp_path: Path) -> None:
+    nothing = str(tmp_path / "none")
     for command in (
         ("produce", ticks, "--source", "price"),
         ("migrate",),
@@ -159,8 +160,11 @@ def test_without_settings(ticks: str) -> None:
         ("worker", "--sink", "online"),
         ("serve",),
         ("demo",),
+        ("rebuild-online",),
+        ("get", "AAPL", "price_sma_5"),
     ):
-        assert "is not set: with a running `tickwell up`" in told(*command), command
+        said = told(*command, TICKWELL_DATA=nothing)
+        assert f"nothing runs on {nothing}: start it with `tickwell up" in said, command
 
 
 def test_files_and_directories(tmp_path: Path, ticks: str) -> None:

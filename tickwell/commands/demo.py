@@ -12,7 +12,7 @@ def demo() -> None:
     """Send real daily bars as if they were ticks of now, until stopped."""
     from tickwell.demo import stream
 
-    settings = Settings.load()
+    settings = Settings.of_stack()
     settings.need("kafka")
     stop = Event()
     stop_on(stop)

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from tickwell.errors import TickwellError
 from tickwell.settings import Settings
 
 
@@ -18,9 +17,6 @@ def env(
     """Print where everything is, for `eval "$(tickwell env)"`."""
     from tickwell.up import state
 
-    place = Path(Settings.load(data=data).data)
-    environment = state.read(place).environment
-    if not environment:
-        raise TickwellError(f"tickwell on {place} is still starting; ask again when it says ready")
-    for name, value in environment.items():
+    data_directory = Path(Settings.load(data=data).data)
+    for name, value in state.addresses(data_directory).items():
         typer.echo(f"export {name}={shlex.quote(value)}")

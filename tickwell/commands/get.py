@@ -35,7 +35,7 @@ def get(
 
     from tickwell.client.http import Client
 
-    client = Client(Settings.load(url=url).url)
+    client = Client(Settings.of_stack(url=url).url)
     console = Console()
     while True:
         answer = _ask(client, _candidates(entity, kind), features)

@@ -18,7 +18,7 @@ def migrate(
     from registry.lifecycle.recording import remarks
     from tickwell.migrate import migrate as bring_up_to_date
 
-    settings = Settings.load(features=features, partitions=partitions)
+    settings = Settings.of_stack(features=features, partitions=partitions)
     recorded = bring_up_to_date(settings)
     typer.echo(
         f"{len(recorded.sources)} sources and {len(recorded.features)} feature versions are "

@@ -45,7 +45,7 @@ def produce(
     from pipelines.produce.tick_files import count_rows, read_ticks
     from registry.features_file import read
 
-    settings = Settings.load()
+    settings = Settings.of_stack()
     settings.need("kafka")
     sources = {known.name: known for known in read(settings.features_path).sources}
     if source not in sources:

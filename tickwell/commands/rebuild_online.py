@@ -30,7 +30,7 @@ def rebuild_online(
     from registry import catalog
     from registry.database.engine import connect
 
-    settings = Settings.load()
+    settings = Settings.of_stack()
     settings.need("kafka", "redis", "postgres")
     recorded = catalog.load(connect(settings.postgres))
     unknown = set(source or []) - recorded.writing.keys()

@@ -57,7 +57,7 @@ def replay(
     from pipelines.replay.ranges import Wanted, plan
     from pipelines.replay.replay import Replay
 
-    settings = Settings.load()
+    settings = Settings.of_stack()
     settings.need("kafka", "postgres")
     from_ms, to_ms = _milliseconds("--from-time", from_time), _milliseconds("--to-time", to_time)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what goes wrong is told below

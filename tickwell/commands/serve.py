@@ -21,7 +21,7 @@ def serve(
     from serving.api.connections import Connection
     from serving.app import ServerOptions, create_app
 
-    settings = Settings.load(host=host, port=port)
+    settings = Settings.of_stack(host=host, port=port)
     settings.need("redis", "redis_hot", "postgres")
     app = create_app(ServerOptions(settings.redis, settings.redis_hot, settings.postgres))
     uvicorn.run(

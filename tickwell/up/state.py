@@ -5,16 +5,17 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
 import msgspec
+import psutil
 from msgspec import Struct
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from tickwell.errors import AlreadyRunning, NotOurs, NotRunning
+from tickwell.errors import AlreadyRunning, NotOurs, NotRunning, TickwellError
 
 PROBE_SECONDS = 0.5
 """Longer than anybody holds the lock who only looks."""
@@ -83,11 +84,35 @@ def read(data: Path) -> State:
     return state if state is not None and state.pid == pid else State(pid, "starting", (), {})
 
 
+def addresses(data: Path) -> dict[str, str]:
+    """The variables that say where a running `up` has everything.
+
+    Raises `NotRunning`, and `TickwellError` until it has started its services.
+    """
+    environment = read(data).environment
+    if not environment:
+        raise TickwellError(f"tickwell on {data} is still starting; ask again when it says ready")
+    return environment
+
+
+def seen_running() -> list[Path]:
+    """The data directories of every `up` of this machine that this user can see."""
+    found = set()
+    for process in psutil.process_iter(["cmdline"]):
+        command = process.info["cmdline"] or ()
+        if "up" not in command or not any(Path(part).name == "tickwell" for part in command):
+            continue
+        with suppress(psutil.Error, OSError):
+            opened = (Path(file.path) for file in process.open_files())
+            found |= {file.parents[1] for file in opened if file.match("run/lock")}
+    return sorted(data for data in found if is_running(data))
+
+
 def last(data: Path) -> State | None:
     """What the last `up` left, running or not."""
     try:
         return msgspec.json.decode(state_file(data).read_bytes(), type=State)
-    except (OSError, msgspec.DecodeError):
+    except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
         return None
 
 

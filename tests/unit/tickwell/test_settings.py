@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tickwell.errors import SettingError, TickwellError
-from tickwell.settings import Settings
+from tickwell.errors import NotRunning, SettingError, TickwellError
+from tickwell.settings import ADDRESSES, Settings
+from tickwell.up import state
+from tickwell.up.state import State
+
+STACK = {
+    "TICKWELL_KAFKA": "127.0.0.1:1",
+    "TICKWELL_REDIS": "redis://127.0.0.1:2",
+    "TICKWELL_REDIS_HOT": "redis://127.0.0.1:3",
+    "TICKWELL_POSTGRES": "postgresql://u:p@127.0.0.1:4/d",
+    "TICKWELL_URL": "http://127.0.0.1:5",
+}
 
 
 def test_a_flag_wins_over_the_environment() -> None:
@@ -86,3 +99,72 @@ def test_a_url_that_clients_read_alike_is_taken(variable: str, value: str) -> No
 def test_what_is_needed_and_not_set() -> None:
     with pytest.raises(TickwellError, match="TICKWELL_KAFKA is not set"):
         Settings.load({}).need("kafka")
+
+
+@contextmanager
+def running(data: Path, addresses: Mapping[str, str] = STACK) -> Iterator[None]:
+    """A stack that is up on a directory, as others see it."""
+    with state.locked(data):
+        state.write(data, State(os.getpid(), "running", (), dict(addresses)))
+        yield
+
+
+def addresses(settings: Settings) -> dict[str, str]:
+    return {f"TICKWELL_{name.upper()}": getattr(settings, name) for name in ADDRESSES}
+
+
+def nobody() -> list[Path]:
+    return []
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current directory, an empty one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_stack_of_the_directory_is_found(here: Path) -> None:
+    with running(here / "data"), running(here / "other", {"TICKWELL_URL": "http://h:6"}):
+        assert addresses(Settings.of_stack({}, seen=nobody)) == STACK
+        kept = Settings.of_stack({"TICKWELL_PORT": "9", "TICKWELL_KAFKA": ""}, history=64)
+        assert (addresses(kept), kept.port, kept.history) == (STACK, 9, 64)
+        named = Settings.of_stack({"TICKWELL_DATA": "other"}, seen=nobody)
+        assert named.url == "http://h:6"
+
+
+@pytest.mark.parametrize("variable", sorted(STACK))
+def test_an_address_that_is_named_is_not_mixed_with_others(variable: str, here: Path) -> None:
+    named = {variable: STACK[variable].replace("127.0.0.1", "10.0.0.1")}
+    with running(here / "data"):
+        assert Settings.of_stack(named, seen=nobody) == Settings.load(named)
+        (here / "secret").write_text(named[variable])
+        in_a_file = {f"{variable}_FILE": str(here / "secret")}
+        assert Settings.of_stack(in_a_file, seen=nobody) == Settings.load(named)
+        flag = Settings.of_stack({}, seen=nobody, url="http://10.0.0.1:7")
+        assert (flag.url, flag.kafka) == ("http://10.0.0.1:7", "")
+
+
+def test_what_runs_elsewhere_is_named_and_not_taken(here: Path) -> None:
+    others = [here / "a", here / "b"]
+    with pytest.raises(NotRunning, match=f"nothing runs on data: .*{others[0]}, {others[1]}$"):
+        Settings.of_stack({}, seen=lambda: others)
+    assert Settings.of_stack({}, seen=lambda: others[:1]) == Settings()
+    assert Settings.of_stack({}, seen=nobody) == Settings()
+    for seen in (others[:1], []):
+        with pytest.raises(NotRunning, match="nothing runs on none: start it with"):
+            Settings.of_stack({"TICKWELL_DATA": "none"}, seen=lambda seen=seen: seen)
+
+
+def test_a_stack_that_still_starts_is_waited_for(here: Path) -> None:
+    with running(here / "data", {}), pytest.raises(TickwellError, match="still starting"):
+        Settings.of_stack({}, seen=nobody)
+
+
+def test_what_is_needed_and_found_nowhere(here: Path) -> None:
+    with pytest.raises(TickwellError, match=r"_KAFKA is not set, and nothing runs on data: start"):
+        Settings.of_stack({}, seen=nobody).need("kafka")
+    with running(here / "data"):
+        beside = Settings.of_stack({"TICKWELL_URL": "http://h"}, seen=nobody)
+        with pytest.raises(TickwellError, match=r'_KAFKA is not set: eval "\$\(tickwell env\)"'):
+            beside.need("kafka")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from threading import Event, Thread
 
@@ -68,6 +70,23 @@ def test_who_only_looks_is_in_nobodys_way(tmp_path: Path) -> None:
 def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
     state.write(tmp_path, State(1, "running", (), {"TICKWELL_POSTGRES": "postgresql://u:p@h/d"}))
     assert state.state_file(tmp_path).stat().st_mode & 0o077 == 0
+
+
+def test_another_up_is_seen_by_the_directory_that_it_holds(tmp_path: Path) -> None:
+    script = "import sys; from pathlib import Path; from tickwell.up import state\n"
+    script += "with state.locked(Path(sys.argv[3])):\n    print(flush=True); sys.stdin.read()"
+    data, moved = tmp_path / "da ta", tmp_path / "moved"
+    command = [sys.executable, "-c", script, "tickwell", "up", str(data)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"\n"
+        assert data in state.seen_running()
+        data.rename(moved)
+        seen = state.seen_running()
+        assert moved in seen
+        assert data not in seen
+        other.communicate()
+    assert moved not in state.seen_running()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
