@@ -8,11 +8,12 @@ import re
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -80,10 +81,11 @@ class Up:
         return pid
 
 
-@pytest.fixture
-def up() -> Iterator[Up]:
+@contextmanager
+def an_up(mode: int) -> Iterator[Up]:
+    """An `up` in a folder of this mode; what it leaves is deleted."""
     place = Path(tempfile.mkdtemp(prefix="tickwell-up-"))
-    place.chmod(0o755)
+    place.chmod(mode)
     started = Up(place / "dà ta")
     yield started
     subprocess.run(
@@ -91,7 +93,24 @@ def up() -> Iterator[Up]:
         capture_output=True,
         check=False,
     )
+    last = state.last(started.data)
+    for process in last.processes if last is not None else ():
+        if process.directory:
+            shutil.rmtree(process.directory)
     shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.fixture
+def up() -> Iterator[Up]:
+    with an_up(0o755) as started:
+        yield started
+
+
+@pytest.fixture
+def closed() -> Iterator[Up]:
+    """One in a folder that nobody else may pass, as most homes are."""
+    with an_up(0o700) as started:
+        yield started
 
 
 def healthy(up: Up) -> bool:
@@ -247,6 +266,39 @@ def test_killed_with_its_reaper_the_next_one_ends_what_is_left(up: Up) -> None:
     # above all no second Valkey or Postgres in the same directory
     assert not [name for name, pid in left.items() if psutil.pid_exists(pid)]
     wait_for("all is well", lambda: healthy(up))
+
+
+def test_in_a_closed_folder_it_runs_and_opens_nothing(closed: Up) -> None:
+    """As whoever runs the tests; for root PostgreSQL's data is then elsewhere."""
+    folder = closed.data.parent
+    told = closed.start("--broker", "tansu", "--no-demo")
+    wait_for("all is well", lambda: healthy(closed))
+    elsewhere = os.geteuid() == 0
+    for said in (told, closed.run("status")):
+        assert ("postgres keeps its data in /var/lib/tickwell/" in said) is elsewhere
+    directory = closed.processes()["postgres"]["directory"]
+    # the next one ends what is left, though the server works in a directory that is not ours alone
+    left = closed.processes()["postgres"]["pid"]
+    supervisor = psutil.Process(closed.supervisor())
+    reaper = [child for child in supervisor.children() if "tickwell.up.reaper" in child.cmdline()]
+    assert reaper
+    for process in (*reaper, supervisor):
+        process.kill()
+    closed.start("--broker", "tansu", "--no-demo")
+    assert not psutil.pid_exists(left)
+    wait_for("all is well", lambda: healthy(closed))
+    closed.environment["TICKWELL_DATA"] = str(closed.data)
+    found = subprocess.run(
+        [sys.executable, "-m", "tickwell", "get", "AAPL", "current_price", "--json"],
+        env=closed.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(found.stdout)["features"]["current_price"]["status"] == "missing"
+    assert closed.processes()["postgres"]["directory"] == directory
+    closed.run("down")
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
 def test_another_address_and_metrics_of_both_workers(up: Up) -> None:
