@@ -181,7 +181,7 @@ def test_a_directory_without_its_data_is_said(place: Place) -> None:
     directory = place.make(place.closed / "data")[0].directory
     shutil.rmtree(place.closed / "data")
     place.make(place.closed / "other")
-    assert any(f"to be deleted: {directory} (of {place.closed}/data)" in it for it in place.said)
+    assert any(f"are gone: {directory} (of {place.closed}/data);" in it for it in place.said)
 
 
 @pytest.mark.parametrize("step", ["directory", "cluster", "programs"])

@@ -254,7 +254,10 @@ def _say_abandoned(elsewhere: Path, say: Say) -> None:
         if _identifier(belongs_to) != note.parent.name:
             abandoned.append(f"{note.parent} (of {belongs_to})")
     if abandoned:
-        say(f"without their data directories, to be deleted: {', '.join(abandoned)}")
+        say(
+            f"databases whose data directories are gone: {', '.join(abandoned)}; delete those that "
+            "nobody needs"
+        )
 
 
 def _write(file: Path, text: str) -> None:
