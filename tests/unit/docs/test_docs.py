@@ -9,12 +9,15 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import msgspec
 import pytest
 import typer
 
 from pipelines.ticks.rejection_reasons import REASONS
+from registry.features_file import read
 from registry.formats.status import Status
 from tickwell.cli import app
+from tickwell.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[3]
 README = ROOT / "README.md"
@@ -112,10 +115,29 @@ def section(page: Path, heading: str) -> str:
     return re.split(r"^#+ ", after, maxsplit=1, flags=re.MULTILINE)[0]
 
 
+def test_the_table_of_settings_has_every_setting() -> None:
+    rows = re.findall(r"^\| `(TICKWELL_\w+)` \| (.+?) \|", section(README, "## Settings"), re.M)
+    fields = {field.name: field.default for field in msgspec.structs.fields(Settings)}
+    assert [name for name, _ in rows if rows.count(name) > 1] == []
+    assert {name for name, _ in rows} == {PREFIX + name.upper() for name in fields}
+    for name, shown in rows:
+        default = fields[name.removeprefix(PREFIX).lower()]
+        if default == "":  # the table says in words what stands for it
+            assert shown in ("none", "the shipped file", "host and data directory"), name
+        else:
+            assert shown == f"`{_spelled(default)}`", name
+
+
+def _spelled(default: object) -> str:
+    if isinstance(default, bool):
+        return str(default).lower()
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
 @pytest.mark.parametrize(
     ("page", "heading"),
-    [(DESIGN, "## Ticks and rejection reasons")],
-    ids=["design.md"],
+    [(README, "### Rejected ticks"), (DESIGN, "## Ticks and rejection reasons")],
+    ids=["README.md", "design.md"],
 )
 def test_every_rejection_reason_is_explained_in_order(page: Path, heading: str) -> None:
     first_cells = ROW.findall(section(page, heading))
@@ -124,9 +146,15 @@ def test_every_rejection_reason_is_explained_in_order(page: Path, heading: str) 
 
 @pytest.mark.parametrize(
     ("page", "heading"),
-    [(DESIGN, "### 5. Honest answers")],
-    ids=["design.md"],
+    [(README, "### Over HTTP"), (DESIGN, "### 5. Honest answers")],
+    ids=["README.md", "design.md"],
 )
 def test_every_status_is_explained(page: Path, heading: str) -> None:
     first_cells = ROW.findall(section(page, heading))
     assert sorted(first_cells[1:]) == sorted(f"`{status}`" for status in Status)
+
+
+def test_every_shipped_feature_is_in_the_readme() -> None:
+    shipped = {feature.name for feature in read().features}
+    named = re.findall(r"`(\w+)`", " ".join(ROW.findall(section(README, "## Read features"))))
+    assert shipped <= set(named)
