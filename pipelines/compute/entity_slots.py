@@ -1,36 +1,68 @@
 """Which slot an entity has: a hash table over the bytes of names, walked by compiled code.
 
-A tick's key fields are looked up where they are in the run's bytes; no text is made of them. The
-table is open-addressed with linear probing: `place = hash & mask`, then the next one. A slot that
-is given up leaves a mark; half full of slots and marks, the table is made anew.
+A tick's key fields are looked up as they stand in the run's bytes; no text is made of them. The
+table is open-addressed with linear probing: the first cell is `hash & mask`, then the next one. A
+slot that is given up leaves a mark. When half of the cells hold slots and marks, the table is
+rebuilt.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 
 from pipelines.runtime.array_types import Bytes, Int32s, Int64s
 from pipelines.runtime.machine_code import compiled
+from pipelines.runtime.named_columns import numba_type
 from registry.formats.redis_keys import SEPARATOR, entity_id
 
 EMPTY, GIVEN_UP = -1, -2
-"""In the table, where there is no slot; `EMPTY` also stands for an entity without one."""
+"""Cells without a slot; `EMPTY` also stands for the slot of an entity that has none."""
 
-FIRST_PLACES = 4096
+FIRST_CELLS = 4096
 FNV_PRIME = np.uint64(0x100000001B3)
 SEPARATOR_BYTE = np.uint64(ord(SEPARATOR))
 
 
+class SlotTable(NamedTuple):
+    """The hash table. A name is the bytes of `texts` from `spans[slot, 0]` up to `spans[slot, 1]`.
+
+    `seed` begins every hash: names that collide cannot be made up without it.
+    """
+
+    seed: np.uint64
+    cells: Int32s
+    """By cell: a slot, `EMPTY` or `GIVEN_UP`. Their number is a power of two."""
+    texts: Bytes
+    hashes: Any
+    """By slot, uint64."""
+    spans: Int64s
+    """By slot."""
+
+    @classmethod
+    def empty(cls, seed: np.uint64, cells: int, slots: int) -> SlotTable:
+        """A table without entities, with room for `slots` of them."""
+        return cls(
+            seed=seed,
+            cells=np.full(cells, EMPTY, np.int32),
+            texts=np.empty(16 * cells, np.uint8),
+            hashes=np.zeros(slots, np.uint64),
+            spans=np.zeros((slots, 2), np.int64),
+        )
+
+
+TABLE = numba_type(SlotTable.empty(np.uint64(0), 1, 0))
+
+
 class EntitySlots:
-    """Slots 0, 1, … of entities; one that is given up goes to the next entity that comes."""
+    """Slots 0, 1, … of entities; a slot that is given up is taken by the next new entity."""
 
     def __init__(self) -> None:
-        # a start that nobody knows: names that collide cannot be made up
-        self._start = np.uint64(secrets.randbits(64))
+        self._seed = np.uint64(secrets.randbits(64))
         self._slots: dict[str, int] = {}
         self._free: list[int] = []
         self.names: list[str] = []
@@ -46,7 +78,7 @@ class EntitySlots:
         `keys` (n, key fields, 2) are where the values of the key fields begin and end in `data`.
         """
         slots = np.empty(len(keys), np.int32)
-        _find(data, keys, self._start, self._table, self._hashes, self._texts, self._spans, slots)
+        _find(data, keys, self._table, slots)
         return slots
 
     def slots(self) -> Int32s:
@@ -74,127 +106,121 @@ class EntitySlots:
             slot = self._slots.pop(entity, None)
             if slot is not None:
                 self._free.append(slot)
-                _mark(self._table, self._hashes[slot], slot)
+                _mark(self._table, slot)
 
     def give_up_all(self) -> None:
         self._slots.clear()
         self._free = list(range(len(self.names)))
         self._clear()
 
-    def _clear(self, places: int = FIRST_PLACES) -> None:
-        self._table = np.full(places, EMPTY, np.int32)
-        self._used = 0  # places of the table that are not empty
-        self._texts = np.empty(16 * places, np.uint8)
+    def _clear(self, cells: int = FIRST_CELLS) -> None:
+        self._table = SlotTable.empty(self._seed, cells, max(cells // 2, len(self.names)))
+        self._used = 0  # cells that are not empty
         self._text_end = 0
-        # by slot
-        self._hashes = np.zeros(max(places // 2, len(self.names)), np.uint64)
-        self._spans = np.zeros((len(self._hashes), 2), np.int64)
 
     def _insert(self, slot: int, name: bytes) -> None:
-        if 2 * self._used >= len(self._table):
-            self._renew()
+        table = self._table
+        if 2 * self._used >= len(table.cells):
+            self._rebuild()
             return
-        if slot >= len(self._hashes):
-            self._hashes = np.concatenate([self._hashes, np.zeros_like(self._hashes)])
-            self._spans = np.concatenate([self._spans, np.zeros_like(self._spans)])
+        if slot >= len(table.hashes):
+            table = table._replace(hashes=_doubled(table.hashes), spans=_doubled(table.spans))
         end = self._text_end + len(name)
-        while end > len(self._texts):
-            self._texts = np.concatenate([self._texts, np.empty_like(self._texts)])
-        self._texts[self._text_end : end] = np.frombuffer(name, np.uint8)
-        self._spans[slot] = self._text_end, end
-        self._hashes[slot] = _put(self._table, slot, self._texts, self._text_end, end, self._start)
+        while end > len(table.texts):
+            table = table._replace(texts=_doubled(table.texts))
+        table.texts[self._text_end : end] = np.frombuffer(name, np.uint8)
+        table.spans[slot] = self._text_end, end
+        _put(table, slot)
+        self._table = table
         self._text_end = end
         self._used += 1
 
-    def _renew(self) -> None:
-        """Make the table anew, with room, without marks and without old texts."""
+    def _rebuild(self) -> None:
+        """Build the table again, with room, without marks and without old texts."""
         taken = dict(self._slots)
-        self._clear(max(FIRST_PLACES, 1 << (4 * len(taken)).bit_length()))
+        self._clear(max(FIRST_CELLS, 1 << (4 * len(taken)).bit_length()))
         for entity, slot in taken.items():
             self._insert(slot, entity.encode())
 
 
+def _doubled(column: Any) -> Any:
+    return np.concatenate([column, np.zeros_like(column)])
+
+
 @compiled()
 def _hash(data, start, end, state):  # type: ignore[no-untyped-def]
-    """FNV-1a of bytes, from a state on."""
-    for place in range(start, end):
-        state = (state ^ np.uint64(data[place])) * FNV_PRIME
+    """FNV-1a of the bytes from `start` to `end`; `state` is the seed, or the hash before them."""
+    for position in range(start, end):
+        state = (state ^ np.uint64(data[position])) * FNV_PRIME
     return state
 
 
 @compiled()
-def _home(state, mask):  # type: ignore[no-untyped-def]
-    """Where looking for a hash begins: its upper half is mixed best."""
+def _first_cell(state, mask):  # type: ignore[no-untyped-def]
+    """The cell where the search for a hash begins: its upper half is mixed best."""
     return np.int64((state ^ (state >> np.uint64(32))) & np.uint64(mask))
 
 
-@compiled("uint64(int32[::1], int64, uint8[::1], int64, int64, uint64)")
-def _put(table, slot, texts, start, end, state):  # type: ignore[no-untyped-def]
-    """Enter a slot that is not there; returns the hash of its name."""
-    state = _hash(texts, start, end, state)
-    mask = table.shape[0] - 1
-    place = _home(state, mask)
-    while table[place] >= 0:
-        place = (place + 1) & mask
-    table[place] = slot
-    return state
+@compiled(numba.void(TABLE, numba.int64))
+def _put(table, slot):  # type: ignore[no-untyped-def]
+    """Enter a slot that is not in the table, and the hash of its name."""
+    state = _hash(table.texts, table.spans[slot, 0], table.spans[slot, 1], table.seed)
+    table.hashes[slot] = state
+    mask = table.cells.shape[0] - 1
+    cell = _first_cell(state, mask)
+    while table.cells[cell] >= 0:
+        cell = (cell + 1) & mask
+    table.cells[cell] = slot
 
 
-@compiled("void(int32[::1], uint64, int64)")
-def _mark(table, state, slot):  # type: ignore[no-untyped-def]
-    """Leave a mark in the place of a slot that is given up."""
-    mask = table.shape[0] - 1
-    place = _home(state, mask)
-    while table[place] != slot:
-        place = (place + 1) & mask
-    table[place] = GIVEN_UP
+@compiled(numba.void(TABLE, numba.int64))
+def _mark(table, slot):  # type: ignore[no-untyped-def]
+    """Leave a mark in the cell of a slot that is given up."""
+    mask = table.cells.shape[0] - 1
+    cell = _first_cell(table.hashes[slot], mask)
+    while table.cells[cell] != slot:
+        cell = (cell + 1) & mask
+    table.cells[cell] = GIVEN_UP
 
 
 @compiled()
-def _is_named(data, keys, i, texts, start, end):  # type: ignore[no-untyped-def]
-    """Whether the key fields of entity `i`, joined, are the text from `start` to `end`."""
-    at = start
+def _is_named(data, keys, i, table, slot):  # type: ignore[no-untyped-def]
+    """Whether the key fields of entity `i`, joined, are the name of a slot."""
+    texts, position, end = table.texts, table.spans[slot, 0], table.spans[slot, 1]
     for field in range(keys.shape[1]):
         if field:
-            if at >= end or texts[at] != SEPARATOR_BYTE:
+            if position >= end or texts[position] != SEPARATOR_BYTE:
                 return False
-            at += 1
+            position += 1
         first = keys[i, field, 0]
         size = keys[i, field, 1] - first
-        if at + size > end:
+        if position + size > end:
             return False
-        for place in range(size):
-            if texts[at + place] != data[first + place]:
+        for k in range(size):
+            if texts[position + k] != data[first + k]:
                 return False
-        at += size
-    return at == end
+        position += size
+    return position == end
 
 
-@compiled(
-    "void(uint8[::1], int64[:,:,::1], uint64, int32[::1], uint64[::1], uint8[::1], int64[:,::1],"
-    " int32[::1])"
-)
-def _find(data, keys, start, table, hashes, texts, spans, slots):  # type: ignore[no-untyped-def]
-    mask = table.shape[0] - 1
+@compiled(numba.void(numba.uint8[::1], numba.int64[:, :, ::1], TABLE, numba.int32[::1]))
+def _find(data, keys, table, slots):  # type: ignore[no-untyped-def]
+    mask = table.cells.shape[0] - 1
     for i in range(keys.shape[0]):
-        state = _hash(data, keys[i, 0, 0], keys[i, 0, 1], start)
+        state = _hash(data, keys[i, 0, 0], keys[i, 0, 1], table.seed)
         for field in range(1, keys.shape[1]):
             state = (state ^ SEPARATOR_BYTE) * FNV_PRIME
             state = _hash(data, keys[i, field, 0], keys[i, field, 1], state)
-        place = _home(state, mask)
+        cell = _first_cell(state, mask)
         slots[i] = EMPTY
-        while table[place] != EMPTY:
-            slot = table[place]
-            if (
-                slot >= 0
-                and hashes[slot] == state
-                and _is_named(data, keys, i, texts, spans[slot, 0], spans[slot, 1])
-            ):
+        while table.cells[cell] != EMPTY:
+            slot = table.cells[cell]
+            if slot >= 0 and table.hashes[slot] == state and _is_named(data, keys, i, table, slot):
                 slots[i] = slot
                 break
-            place = (place + 1) & mask
+            cell = (cell + 1) & mask
 
 
-def name_of(data: Any, keys: Int64s) -> str:
+def name_of(data: Bytes, keys: Int64s) -> str:
     """The name of the entity whose key fields are at `keys` (key fields, 2) in `data`."""
     return entity_id([data[start:end].tobytes().decode() for start, end in keys.tolist()])

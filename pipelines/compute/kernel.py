@@ -9,9 +9,17 @@ batch boundaries nor a restart can show in a result.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
+import numba
+import numpy as np
+
+from pipelines.compute.entity_columns import REMEMBERED, EntityColumns
+from pipelines.compute.instructions import Instructions
 from pipelines.compute.natural_log import log_ratio
+from pipelines.runtime.array_types import Bytes, Floats, Int32s, Int64s
 from pipelines.runtime.machine_code import compiled
+from pipelines.runtime.named_columns import column, numba_type, type_of
 from pipelines.ticks.columns import NO_SEQ, RESET
 from registry.formats.row import ValueStatus
 from registry.language.program import Function
@@ -21,10 +29,7 @@ APPLIED = 1
 WRONG_PARTITION = 2
 DUPLICATE = 3
 LATE = 4
-"""What became of a tick; `APPLIED` ticks are at or before the origin of what is stored."""
-
-REMEMBERED = 64
-"""A tick is a duplicate of one of its entity's last 64."""
+"""Verdicts on a tick; an `APPLIED` tick is at or before the origin of its entity's state."""
 
 LAST = int(Function.LAST)
 MEAN = int(Function.MEAN)
@@ -34,182 +39,192 @@ WARMING = int(ValueStatus.WARMING)
 UNDEFINED = int(ValueStatus.UNDEFINED)
 
 
+class TickColumns(NamedTuple):
+    """The ticks of a run in order, as the kernel takes them; see `ticks.columns.Ticks`."""
+
+    slot: Int32s = column(np.int32)
+    """Slot of the tick's entity."""
+    offset: Int64s = column(np.int64)
+    message_index: Int32s = column(np.int32)
+    time: Int64s = column(np.int64)
+    seq: Int64s = column(np.int64)
+    op: Bytes = column(np.uint8)
+    fields: Floats = column(np.float64, "fields")
+
+
+class RunContext(NamedTuple):
+    """What the ticks of a run have in common."""
+
+    topic: int
+    """Topic incarnation, by the small number that stands for it."""
+    partition: int
+    skew: int
+    """Nanoseconds by which a tick may be behind the newest one of its entity."""
+
+
+class RowColumns(NamedTuple):
+    """What the kernel finds out of each tick of a run; all but the verdict of accepted ticks only.
+
+    `ordinal` numbers the accepted ticks of an entity from 0.
+    """
+
+    verdict: Bytes = column(np.uint8)
+    event_time: Int64s = column(np.int64)
+    sequence: Int64s = column(np.int64)
+    ordinal: Int64s = column(np.int64)
+    features: Floats = column(np.float64, "features")
+    status: Bytes = column(np.uint8, "features")
+
+
+TICKS, CONTEXT, ROWS = type_of(TickColumns), numba_type(RunContext(0, 0, 0)), type_of(RowColumns)
+INSTRUCTIONS, ENTITIES = type_of(Instructions), type_of(EntityColumns)
+"""The types of the arguments of compiled functions, each made from the declaration."""
+
+
 @compiled()
-def _mean(ring, slot, field, count, n, mask):  # type: ignore[no-untyped-def]
+def _mean(ring, slot, field, end, n):  # type: ignore[no-untyped-def]
+    """The mean of the last n values before number `end`, summed from the oldest on."""
+    mask = ring.shape[1] - 1
     total = 0.0
-    for ordinal in range(count - n, count):
+    for ordinal in range(end - n, end):
         total += ring[slot, ordinal & mask, field]
     return total / n
 
 
 @compiled()
-def _stddev(ring, slot, place, count, n, mask):  # type: ignore[no-untyped-def]
+def _stddev(ring, slot, field, end, n):  # type: ignore[no-untyped-def]
     """Sample deviation (ddof = 1) of the last n, in two passes: the mean, then the squares."""
-    total = 0.0
-    for ordinal in range(count - n, count):
-        total += ring[slot, ordinal & mask, place]
-    mean = total / n
+    mask = ring.shape[1] - 1
+    mean = _mean(ring, slot, field, end, n)
     squares = 0.0
-    for ordinal in range(count - n, count):
-        difference = ring[slot, ordinal & mask, place] - mean
+    for ordinal in range(end - n, end):
+        difference = ring[slot, ordinal & mask, field] - mean
         squares += difference * difference
     return math.sqrt(squares / (n - 1))
 
 
-@compiled("void(int64, int64, int64, int64[:,::1], float64[:,:,::1], float64[:,:,::1])")
-def fill_returns(slot, first, count, code, ring_fields, ring_returns):  # type: ignore[no-untyped-def]
-    """The log returns of the remembered ticks of a slot, from number `first` up to `count`.
+@compiled()
+def _fill_returns(entities, slot, first, end, code):  # type: ignore[no-untyped-def]
+    """Compute the log returns of the ticks of a slot from number `first` up to, not at, `end`.
 
     A return is a function of two prices that follow each other, and remembered with the later.
     """
-    mask = ring_fields.shape[1] - 1
-    for k in range(code.shape[0]):
-        if code[k, 0] == STDDEV_LOG_RETURN:
-            field, place = code[k, 1], code[k, 3]
-            for ordinal in range(first, count):
-                ring_returns[slot, ordinal & mask, place] = log_ratio(
-                    ring_fields[slot, ordinal & mask, field],
-                    ring_fields[slot, (ordinal - 1) & mask, field],
+    fields, returns = entities.ring_fields, entities.ring_returns
+    mask = fields.shape[1] - 1
+    for k in range(code.function.shape[0]):
+        if code.function[k] == STDDEV_LOG_RETURN:
+            field, index = code.field[k], code.returns[k]
+            for ordinal in range(first, end):
+                returns[slot, ordinal & mask, index] = log_ratio(
+                    fields[slot, ordinal & mask, field], fields[slot, (ordinal - 1) & mask, field]
                 )
 
 
+@compiled(numba.void(ENTITIES, numba.int32[::1], numba.int64[::1], INSTRUCTIONS))
+def fill_restored_returns(entities, slots, first, code):  # type: ignore[no-untyped-def]
+    """Compute the log returns of restored slots, of the ticks from number `first` on of each."""
+    for i in range(slots.shape[0]):
+        _fill_returns(entities, slots[i], first[i], entities.accepted[slots[i]], code)
+
+
 @compiled()
-def _is_duplicate(ring_time, ring_seq, slot, count, tick_time, seq, mask):  # type: ignore[no-untyped-def]
+def _is_duplicate(entities, slot, time, seq):  # type: ignore[no-untyped-def]
     if seq == NO_SEQ:
         return False
-    for ordinal in range(count - 1, max(count - REMEMBERED, 0) - 1, -1):
-        place = ordinal & mask
-        if ring_seq[slot, place] == seq and ring_time[slot, place] == tick_time:
+    mask = entities.ring_time.shape[1] - 1
+    end = entities.accepted[slot]
+    for ordinal in range(end - 1, max(end - REMEMBERED, 0) - 1, -1):
+        index = ordinal & mask
+        if entities.ring_seq[slot, index] == seq and entities.ring_time[slot, index] == time:
             return True
     return False
 
 
-SIGNATURE = (
-    "void(int32[::1], int64[::1], int32[::1], int64[::1], int64[::1], uint8[::1], float64[:,::1],"
-    " int32, int32, int64, int64[:,::1],"
-    " int32[::1], int32[::1], int64[::1], int32[::1], int64[::1], int64[::1], int64[::1],"
-    " int64[::1], int64[:,::1], int64[:,::1], float64[:,:,::1], float64[:,:,::1],"
-    " uint8[::1], int64[::1], int64[::1], int64[::1], float64[:,::1], uint8[:,::1])"
-)
+@compiled()
+def _decide(ticks, i, context, entities, rows):  # type: ignore[no-untyped-def]
+    """The verdict on tick `i`; writes the event time and the sequence of an accepted one."""
+    slot = ticks.slot[i]
+    known = entities.accepted[slot] > 0
+    if known and entities.home_topic[slot] == context.topic:
+        if entities.home_partition[slot] != context.partition:
+            return WRONG_PARTITION
+        offset, newest_offset = ticks.offset[i], entities.newest_offset[slot]
+        if offset < newest_offset or (
+            offset == newest_offset and ticks.message_index[i] <= entities.newest_index[slot]
+        ):
+            return APPLIED
+    time = ticks.time[i]
+    rows.event_time[i] = time
+    rows.sequence[i] = 0
+    if known:
+        if _is_duplicate(entities, slot, time, ticks.seq[i]):
+            return DUPLICATE
+        newest_time = entities.newest_time[slot]
+        if time < newest_time - context.skew:
+            return LATE
+        if time <= newest_time:
+            rows.event_time[i] = newest_time
+            rows.sequence[i] = entities.newest_sequence[slot] + 1
+    return ACCEPTED
 
 
-@compiled(SIGNATURE)
-def advance(  # type: ignore[no-untyped-def]
-    # the ticks of one partition, in order
-    slot,
-    offset,
-    index,
-    tick_time,
-    seq,
-    op,
-    fields,
-    # what they have in common: topic incarnation (a small number), partition, ns, program
-    topic,
-    partition,
-    skew,
-    code,
-    # what is known of each entity, by slot; changed in place
-    home_topic,
-    home_partition,
-    newest_offset,
-    newest_index,
-    sequence,
-    count,
-    fill,
-    newest_event,
-    ring_time,
-    ring_seq,
-    ring_fields,
-    ring_returns,
-    # results, by tick; features and status are (ticks, features)
-    verdict,
-    out_event,
-    out_sequence,
-    out_ordinal,
-    features,
-    status,
-):
-    """Decide and compute every tick; see `compute.window_table` for the arrays' meaning."""
-    remembered, mask = ring_time.shape[1] - 1, ring_fields.shape[1] - 1
-    for i in range(slot.shape[0]):
-        s = slot[i]
-        known = count[s] > 0
-        if known and home_topic[s] == topic:
-            if home_partition[s] != partition:
-                verdict[i] = WRONG_PARTITION
-                continue
-            if offset[i] < newest_offset[s] or (
-                offset[i] == newest_offset[s] and index[i] <= newest_index[s]
-            ):
-                verdict[i] = APPLIED
-                continue
-        time = tick_time[i]
-        event = time
-        out_sequence[i] = 0
-        if known:
-            if _is_duplicate(ring_time, ring_seq, s, count[s], time, seq[i], remembered):
-                verdict[i] = DUPLICATE
-                continue
-            newest = newest_event[s]
-            if time < newest - skew:
-                verdict[i] = LATE
-                continue
-            if time <= newest:
-                event = newest
-                out_sequence[i] = sequence[s] + 1
-
-        verdict[i] = ACCEPTED
-        out_event[i] = event
-        out_ordinal[i] = count[s]
-        newest_event[s] = event
-        ring_time[s, count[s] & remembered] = time
-        ring_seq[s, count[s] & remembered] = seq[i]
-        place = count[s] & mask
-        for f in range(fields.shape[1]):
-            ring_fields[s, place, f] = fields[i, f]
-        home_topic[s] = topic
-        home_partition[s] = partition
-        newest_offset[s] = offset[i]
-        newest_index[s] = index[i]
-        sequence[s] = out_sequence[i]
-        count[s] += 1
-        fill[s] = 0 if op[i] == RESET else fill[s] + 1
-
-        fill_returns(s, count[s] - 1, count[s], code, ring_fields, ring_returns)
-        for k in range(code.shape[0]):
-            function, field, n = code[k, 0], code[k, 1], code[k, 2]
-            depth = n + 1 if function == STDDEV_LOG_RETURN else n
-            if fill[s] < depth:
-                features[i, k] = math.nan
-                status[i, k] = WARMING
-                continue
-            if function == STDDEV_LOG_RETURN:
-                value = _stddev(ring_returns, s, code[k, 3], count[s], n, mask)
-            elif function == MEAN:
-                value = _mean(ring_fields, s, field, count[s], n, mask)
-            else:
-                value = ring_fields[s, place, field]
-            if math.isfinite(value):
-                features[i, k] = value
-                status[i, k] = OK
-            else:
-                features[i, k] = math.nan
-                status[i, k] = UNDEFINED
+@compiled()
+def _remember(ticks, i, context, entities, rows):  # type: ignore[no-untyped-def]
+    """Make the accepted tick `i` the newest one of its entity."""
+    slot = ticks.slot[i]
+    ordinal = entities.accepted[slot]
+    rows.ordinal[i] = ordinal
+    index = ordinal & (entities.ring_time.shape[1] - 1)
+    entities.ring_time[slot, index] = ticks.time[i]
+    entities.ring_seq[slot, index] = ticks.seq[i]
+    index = ordinal & (entities.ring_fields.shape[1] - 1)
+    for field in range(ticks.fields.shape[1]):
+        entities.ring_fields[slot, index, field] = ticks.fields[i, field]
+    entities.home_topic[slot] = context.topic
+    entities.home_partition[slot] = context.partition
+    entities.newest_offset[slot] = ticks.offset[i]
+    entities.newest_index[slot] = ticks.message_index[i]
+    entities.newest_sequence[slot] = rows.sequence[i]
+    entities.newest_time[slot] = rows.event_time[i]
+    entities.accepted[slot] = ordinal + 1
+    entities.fill[slot] = 0 if ticks.op[i] == RESET else entities.fill[slot] + 1
 
 
-@compiled("int64(int32[::1], int32[::1], int32[::1], int32[::1])")
-def number_slots(slot, number, distinct, place):  # type: ignore[no-untyped-def]
-    """Number slots in order of appearance; `number` is -1 for each of them, and is changed.
+@compiled()
+def _compute(code, entities, slot, rows, i):  # type: ignore[no-untyped-def]
+    """Compute the features of row `i` from the remembered ticks of its entity."""
+    end, fill = entities.accepted[slot], entities.fill[slot]
+    for k in range(code.function.shape[0]):
+        function, field, n = code.function[k], code.field[k], code.window[k]
+        depth = n + 1 if function == STDDEV_LOG_RETURN else n
+        if fill < depth:
+            rows.features[i, k] = math.nan
+            rows.status[i, k] = WARMING
+            continue
+        if function == STDDEV_LOG_RETURN:
+            value = _stddev(entities.ring_returns, slot, code.returns[k], end, n)
+        elif function == MEAN:
+            value = _mean(entities.ring_fields, slot, field, end, n)
+        else:
+            index = (end - 1) & (entities.ring_fields.shape[1] - 1)
+            value = entities.ring_fields[slot, index, field]
+        if math.isfinite(value):
+            rows.features[i, k] = value
+            rows.status[i, k] = OK
+        else:
+            rows.features[i, k] = math.nan
+            rows.status[i, k] = UNDEFINED
 
-    Fills `distinct` with the slots by number and `place` with the number of each of `slot`; returns
-    how many there are.
-    """
-    many = 0
-    for i in range(slot.shape[0]):
-        s = slot[i]
-        if number[s] < 0:
-            number[s] = many
-            distinct[many] = s
-            many += 1
-        place[i] = number[s]
-    return many
+
+@compiled(numba.void(TICKS, CONTEXT, INSTRUCTIONS, ENTITIES, ROWS))
+def advance(ticks, context, code, entities, rows):  # type: ignore[no-untyped-def]
+    """Decide and compute every tick of a run; changes `entities` and fills `rows`."""
+    for i in range(ticks.slot.shape[0]):
+        verdict = _decide(ticks, i, context, entities, rows)
+        rows.verdict[i] = verdict
+        if verdict == ACCEPTED:
+            slot = ticks.slot[i]
+            _remember(ticks, i, context, entities, rows)
+            end = entities.accepted[slot]
+            _fill_returns(entities, slot, end - 1, end, code)
+            _compute(code, entities, slot, rows, i)

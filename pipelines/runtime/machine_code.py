@@ -45,6 +45,10 @@ import registry
 
 logger = logging.getLogger(__name__)
 SETTINGS: Any = config
+njit: Any = numba.njit
+"""numba's decorator; its published types leave out the option `_nrt`, which its documentation of
+extensions has."""
+
 Function = TypeVar("Function", bound=Callable[..., object])
 
 PACKAGE = Path(pipelines.__path__[0])
@@ -55,15 +59,17 @@ KEPT = 8
 """Directories in a root, the newest: other checkouts and versions may be in use beside this one."""
 
 
-def compiled(*signatures: str, **options: Any) -> Callable[[Function], Dispatcher[Function]]:
+def compiled(*signatures: Any, **options: Any) -> Callable[[Function], Dispatcher[Function]]:
     """A decorator: the function as machine code, which runs without the GIL.
 
-    It is compiled at once for `signatures`, without them at its first call. Arithmetic is IEEE
-    754's, also in a division by zero, and never fast-math. `options` are numba's.
+    It is compiled at once for `signatures` (numba's, or text), without them at its first call.
+    Arithmetic is IEEE 754's, also in a division by zero, and never fast-math. The function makes no
+    arrays: without numba's runtime nothing counts references, which would take two atomic
+    operations for every column that is read from a tuple. `options` are numba's.
     """
 
     def compile_function(function: Function) -> Dispatcher[Function]:
-        dispatcher: Any = numba.njit(nogil=True, error_model="numpy", **options)(function)
+        dispatcher = njit(nogil=True, error_model="numpy", _nrt=False, **options)(function)
         if SETTINGS.DISABLE_JIT:
             return cast("Dispatcher[Function]", function)
         if directory() is not None:

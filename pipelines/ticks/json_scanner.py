@@ -131,6 +131,7 @@ def scan(run: Run, layout: Layout, known_at: Int64s) -> Scanned:
         found.op,
         found.fields,
         found.left,
+        np.zeros(len(layout.ends), np.int64),
     )
     return Scanned(
         record=found.record[:ticks],
@@ -280,7 +281,7 @@ def _tick(  # type: ignore[no-untyped-def]
     "UniTuple(int64, 2)(uint8[::1], int64[:,::1], int64[:,::1], int64[::1],"
     " uint8[::1], int64[::1], boolean[::1], float64[::1], int64, int64, boolean,"
     " int64[::1], int32[::1], int64[:,:,::1], int64[:,::1],"
-    " int64[::1], int64[::1], uint8[::1], float64[:,::1], int64[::1])"
+    " int64[::1], int64[::1], uint8[::1], float64[:,::1], int64[::1], int64[::1])"
 )
 def _scan(  # type: ignore[no-untyped-def]
     data,
@@ -304,10 +305,10 @@ def _scan(  # type: ignore[no-untyped-def]
     op,
     fields,
     left,
+    seen,
 ):
     """Fill the columns; returns how many ticks there are, and how many messages are left."""
     n = n_left = stamp = 0
-    seen = np.zeros(ends.shape[0], np.int64)
     for message in range(values.shape[0]):
         start, end = values[message, 0], values[message, 1]
         first = n

@@ -17,24 +17,22 @@ ROWS = """
 import hashlib
 import numpy as np
 from pipelines.compute import kernel
+from pipelines.compute.entity_columns import EntityColumns
+from pipelines.compute.instructions import Instructions
+from pipelines.runtime.named_columns import allocate
 
-n, slots, depth = 100, 1, 64
-prices = np.array([[i * i % 97 + 1.0] for i in range(n)])
-code = np.array([[3, 0, 20, 0], [2, 0, 5, 0]])  # stddev of 20 log returns, mean of 5
-ints = [np.zeros(slots, np.int64) for _ in range(5)]
-verdict, event, sequence, ordinal = np.zeros(n, np.uint8), *(np.zeros(n, np.int64) for _ in "123")
-features, status = np.zeros((n, 2)), np.zeros((n, 2), np.uint8)
-kernel.advance(
-    np.zeros(n, np.int32), np.arange(n), np.zeros(n, np.int32), np.arange(n), np.arange(n),
-    np.zeros(n, np.uint8), prices, 0, 0, 10**9, code,
-    np.zeros(slots, np.int32), np.zeros(slots, np.int32), ints[0], np.zeros(slots, np.int32),
-    *ints[1:],
-    *(np.zeros((slots, depth), np.int64) for _ in "12"),
-    np.zeros((slots, depth, 1)), np.zeros((slots, depth, 1)),
-    verdict, event, sequence, ordinal, features, status,
-)
+n = 100
+ticks = allocate(kernel.TickColumns, n, fields=1)
+for column in (ticks.offset, ticks.time, ticks.seq):
+    column[:] = np.arange(n)
+ticks.fields[:, 0] = [i * i % 97 + 1.0 for i in range(n)]
+code = allocate(Instructions, 2)
+code.function[:], code.window[:] = (3, 2), (20, 5)  # stddev of 20 log returns, mean of 5
+entities = allocate(EntityColumns, 1, remembered=64, lookback=64, fields=1, returns=1)
+rows = allocate(kernel.RowColumns, n, features=2)
+kernel.advance(ticks, kernel.RunContext(0, 0, 10**9), code, entities, rows)
 stats = kernel.advance.stats
-print(hashlib.sha256(features.tobytes() + status.tobytes()).hexdigest())
+print(hashlib.sha256(rows.features.tobytes() + rows.status.tobytes()).hexdigest())
 print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
 """
 """The kernel alone, over the prices of one entity: what else is compiled is not imported."""

@@ -1,0 +1,53 @@
+"""A program as the kernel runs it: one instruction a feature, as columns."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pipelines.runtime.array_types import Int64s
+from pipelines.runtime.named_columns import column
+from registry.language.program import Function, Program
+
+
+class Instructions(NamedTuple):
+    """What to compute of each tick, by feature: a function of a window of a field.
+
+    Returns are remembered by field, and features of the same field share them: `returns` is the
+    index of the field's returns in the ring of returns, 0 where the function needs none.
+    """
+
+    function: Int64s = column(np.int64)
+    field: Int64s = column(np.int64)
+    window: Int64s = column(np.int64)
+    """Ticks, or returns between ticks."""
+    returns: Int64s = column(np.int64)
+
+
+def instructions_of(program: Program) -> Instructions:
+    """The instructions of a program."""
+    function, field, window = (np.ascontiguousarray(column) for column in program.code.T)
+    fields = _fields_with_returns(program)
+    returns = [fields.index(f) if f in fields else 0 for f in field.tolist()]
+    return Instructions(function, field, window, np.array(returns, np.int64))
+
+
+def returns_of(program: Program) -> int:
+    """How many returns of each tick are remembered; at least 1, so that the ring has elements."""
+    return max(1, len(_fields_with_returns(program)))
+
+
+def lookback_of(program: Program) -> int:
+    """How many ticks of an entity windows may reach back: a power of two."""
+    return 1 << (program.lookback - 1).bit_length()
+
+
+def _fields_with_returns(program: Program) -> list[int]:
+    return list(
+        dict.fromkeys(
+            int(field)
+            for function, field, _ in program.code
+            if function == Function.STDDEV_LOG_RETURN
+        )
+    )
