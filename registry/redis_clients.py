@@ -4,9 +4,9 @@ Nothing is left to the library's defaults, because they differ between its major
 8 has timeouts of 5 s and, except for clients made from a URL, retries ten times; redis-py 6 has no
 timeouts and retries three times.
 
-No client retries. Those who write repeat the whole run, and a retry below it could store the run
-twice; those who read have something better to do than to wait: they answer `unavailable`, read the
-other tier, or read again a second later.
+No client retries. A sink repeats the whole run, and a retry below it could store the run twice.
+Readers do better than to wait: they answer `unavailable`, read the other tier, or read again a
+second later.
 
 A client connects at its first command, but a client of a cluster when it is made: it then raises
 what `redis.exceptions.RedisClusterException` and `RedisError` cover.

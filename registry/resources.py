@@ -1,4 +1,4 @@
-"""SQL and Lua by name: texts that are files of their own, beside the modules that use them."""
+"""SQL and Lua by name: each is a file of its own, beside the module that uses it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def sql(package: str, name: str) -> str:
 
 
 def lua(package: str, *names: str) -> str:
-    """The script of which `lua/<name>.lua` of a package are the parts, in this order.
+    """The script whose parts are `lua/<name>.lua` of a package, in the order of `names`.
 
     Raises FileNotFoundError.
     """

@@ -1,1 +1,1 @@
-"""What processes must agree on to the byte: rows, keys, heartbeats, statuses."""
+"""Formats that processes share, to the byte: rows, states, keys, heartbeats, statuses."""

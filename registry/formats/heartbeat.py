@@ -1,4 +1,4 @@
-"""What a worker says of itself, once a second, to whoever serves its rows."""
+"""The heartbeat that a worker writes to Redis once a second, for the servers of its rows."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from msgspec import Struct
 class PartitionLag(Struct, frozen=True):
     """How far one partition is behind: `lag` in messages, `behind_seconds` in time.
 
-    What was in the log `behind_seconds` ago is stored. `unseen_seconds` is how long ago the broker
-    last told where its end is.
+    Everything that was in the log `behind_seconds` ago is stored. `unseen_seconds` is how long ago
+    the broker last gave the log's end.
     """
 
     topic: str
@@ -24,10 +24,10 @@ class PartitionLag(Struct, frozen=True):
 class Heartbeat(Struct, frozen=True):
     """A worker's state at `at` (Unix seconds).
 
-    `state` is `starting`, `running`, or `retrying` while its store refuses or is away; `error` then
-    says why and `since` from when. `rejected` counts this process's rejected ticks by reason,
-    `rows` the rows that it stored. `lag` is of the partitions that it reads, `partitions` how many
-    there are of each topic.
+    `state` is `starting`, `running`, or `retrying` while its store refuses or is unavailable;
+    `error` then gives the reason and `since` the Unix seconds since when. `rejected` counts this
+    process's rejected ticks by reason, `rows` the rows that it stored. `lag` has the partitions
+    that it reads, `partitions` the number of partitions of each topic.
     """
 
     sink: str

@@ -1,4 +1,4 @@
-"""Names of what is kept in Redis, and of entities.
+"""The keys of Redis, and the names of entities.
 
 An entity is named by its key fields joined with the ASCII unit separator, a character that no
 key may hold. All keys of one Kafka message key (`AAPL`; `P1` with all its positions) share one of
@@ -30,27 +30,30 @@ def bucket(entity: str) -> int:
 
 
 def row_key(source: str, entity: str) -> str:
-    """Where the newest row of an entity is (`registry.formats.row`)."""
+    """The key of an entity's newest row (`registry.formats.row`)."""
     return f"tw:{{b{bucket(entity)}}}:row:{source}:{entity}"
 
 
 def state_key(source: str, entity: str) -> str:
-    """Where the window state of an entity is (`registry.formats.state`)."""
+    """The key of an entity's window state (`registry.formats.state`)."""
     return f"tw:{{b{bucket(entity)}}}:state:{source}:{entity}"
 
 
 def members_key(source: str, message_key: str) -> str:
-    """The set of entities of a source under one message key: the positions of a portfolio."""
+    """The key of the set of a source's entities under one message key: a portfolio's positions."""
     return f"tw:{{b{bucket(message_key)}}}:members:{source}:{message_key}"
 
 
 def watermark_key(topic_id: bytes, partition: int) -> str:
-    """The next offset to read of a topic incarnation's partition."""
+    """The key of the next offset to read of a topic incarnation's partition."""
     return f"tw:watermark:{topic_id.hex()}:{partition}"
 
 
 def filled_key(topic_id: bytes, partition: int) -> str:
-    """Whether this Redis has what came before a partition's watermark; beside it, in one slot."""
+    """The key of the mark that Redis has all entities as of a partition's watermark.
+
+    It shares a hash slot with the watermark.
+    """
     return f"tw:filled:{{{watermark_key(topic_id, partition)}}}"
 
 
@@ -59,22 +62,22 @@ FILLED_MARK = b"filled"
 
 
 def partitions_key(topic_id: bytes) -> str:
-    """How many partitions a topic incarnation had when it was first read."""
+    """The key of the number of partitions that a topic incarnation had when it was first read."""
     return f"tw:partitions:{topic_id.hex()}"
 
 
 def incarnations_key(topic: str) -> str:
-    """The ids that a topic's name has had, the current one last."""
+    """The key of the list of topic ids that a name has had, the current one last."""
     return f"tw:incarnations:{topic}"
 
 
 def worker_key(sink: str, instance: str) -> str:
-    """The heartbeat (`registry.formats.heartbeat`) of one worker process."""
+    """The key of the heartbeat (`registry.formats.heartbeat`) of one worker process."""
     return f"tw:worker:{sink}:{instance}"
 
 
 CATALOG_KEY = "tw:catalog"
-"""A JSON copy of the catalog: the online path restarts from it while Postgres is away."""
+"""The key of a JSON copy of the catalog: workers and servers start from it without Postgres."""
 
 WORKERS_KEY = "tw:workers"
-"""The set of `sink:instance` of workers that have sent a heartbeat."""
+"""The key of the set of `sink:instance` of workers that have sent a heartbeat."""

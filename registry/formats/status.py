@@ -1,4 +1,4 @@
-"""What a served value says of itself, from best to worst."""
+"""The status of a served value, from best to worst."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """The worst that applies is the one that is told, so the order of the members matters."""
+    """Of the statuses that apply a value gets the worst, so the order of the members matters."""
 
     OK = "ok"
     STALE = "stale"

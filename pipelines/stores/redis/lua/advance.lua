@@ -1,10 +1,10 @@
 -- Set a partition's watermark, if it is the one that the run began at.
 --
--- KEYS: the watermark, the mark that its partition is filled. ARGV: what the first must be ("" for
--- never set), what it becomes, what the second must be ("" for whatever it is), and the life of the
--- server that states were read in ("" on a cluster, where each node has one of its own).
--- Returns what is stored as the first when that is another one, or the second is; {"another life",
--- the life} when it is.
+-- KEYS: the watermark, the mark that its partition is filled. ARGV: the watermark that is expected
+-- ("" for none), the new one, the mark that is expected ("" for any), and the life of the server in
+-- which states were read ("" on a cluster, where each node has a life of its own).
+-- Returns false when the watermark is set; the stored watermark ("" for none) when it or the mark is
+-- not the expected one; and {"another life", the life} when the life is another one.
 
 if ARGV[4] ~= '' then
   local now = life()

@@ -1,3 +1,3 @@
--- Which life of the server this is, as `life.lua` has it.
+-- The life of the server, as `life.lua` defines it.
 
 return life()

@@ -1,8 +1,8 @@
--- Begin to fill a partition, or join who has begun.
+-- Begin to fill a partition, or join a process that has begun.
 --
--- KEYS: whether it is filled, its watermark. ARGV: a token of the caller's own.
--- Returns the token under which it is being filled; false when it is filled. A partition with a
--- watermark is: that is written last.
+-- KEYS: the partition's filled mark, its watermark. ARGV: a token of the caller.
+-- Returns the token under which the partition is being filled, or false when it is filled. A
+-- partition with a watermark is filled, because the watermark is written last.
 
 local filled = redis.call('GET', KEYS[1])
 if filled == FILLED_MARK then

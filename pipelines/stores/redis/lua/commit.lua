@@ -1,13 +1,13 @@
--- A whole batch at once, where one server has every key.
+-- Store a whole batch at once, where one server has every key.
 --
--- KEYS: the topic's incarnations, the partition's watermark, the mark that it is filled, and those
--- of the entities. ARGV: the life of the server that states were read in, the incarnation, where the
--- run begins, where it ends, whether there must be a watermark, and a mark ("1" or ""), and those of
--- the entities.
--- Returns {"another life", the life}, {"recreated"} for a run of an incarnation that is over, and
--- {"moved", watermark} where the run does not begin at it or something is gone that must be there,
--- all with nothing written; else what `write` returns. The watermark moves to the run's end if every
--- entity was written.
+-- KEYS: the topic's incarnations, the partition's watermark, its filled mark, and the keys of the
+-- entities. ARGV: the life of the server in which states were read, the incarnation, the offsets at
+-- which the run begins and ends, whether a watermark and a filled mark must exist ("1" or ""), and
+-- the arguments of the entities (`entities.lua`).
+-- Returns {"another life", the life}; {"recreated"} for a run of an incarnation that is over; and
+-- {"moved", watermark} where the run does not begin at the watermark, or where the watermark or the
+-- mark is missing: all with nothing written. Else it returns what `write` does, and the watermark
+-- moves to the run's end if every entity was written.
 
 local now = life()
 if now ~= ARGV[1] then

@@ -1,5 +1,5 @@
--- What tells one life of the server from the next: it is another when it was started again, or when
--- a replica has taken its place. "" where the user may not ask.
+-- The life of the server: an identifier that changes when the server is started again, or when a
+-- replica takes over. "" where the user has no permission to read it.
 
 local function life()
   local info = redis.pcall('INFO', 'server')

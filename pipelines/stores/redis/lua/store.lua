@@ -1,3 +1,3 @@
--- Write entities, as `entities.lua` has it, and nothing else.
+-- Write entities (`entities.lua`), and nothing else.
 
 return write(1, 1)
