@@ -33,7 +33,8 @@ from pipelines.runtime.daemon_threads import keep_running
 from pipelines.runtime.patience import Patience
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from pipelines.stores.redis.client import answers, open_warm
-from pipelines.stores.redis.fill_marks import Filling
+from pipelines.stores.redis.connection import WarmRedis
+from pipelines.stores.redis.fill_marks import FillMarks
 from pipelines.stores.redis.online_sink import OnlineSink
 from pipelines.stores.sink import Sink
 from registry import catalog as recorded
@@ -90,7 +91,7 @@ class Startup:
             "a service that the worker needs to start", (StoreUnavailable, BrokerUnavailable)
         )
         self._finding_positions = Patience(f"the {options.sink} store")
-        self._filling: Filling | None = None
+        self._filling: FillMarks | None = None
         self._rebuilding: str | None = None
         self._topics: list[Topic] = []
 
@@ -207,8 +208,8 @@ class Startup:
     def _fill(self, catalog: Catalog, topics: Mapping[str, Topic]) -> None:
         """Rebuild from Postgres what this Redis should have and has not; waits for both."""
         options = self._options
-        sink = OnlineSink(options.redis, options.history, options.cluster)
-        rebuild = Rebuild(options.postgres, sink, catalog, options.history, self._stop)
+        redis = WarmRedis(options.redis, options.cluster)
+        rebuild = Rebuild(options.postgres, redis, catalog, options.history, self._stop)
         said = 0.0
 
         def say(done: Done) -> None:
@@ -223,7 +224,7 @@ class Startup:
             if self._rebuilding is not None:
                 logger.info("done %s", self._rebuilding)
                 self._rebuilding = None
-        self._filling = Filling(sink)
+        self._filling = FillMarks(redis)
 
     def confirm_filled(self) -> None:
         """Look whether Redis was emptied since: its values are gone, and no tick may tell of it.

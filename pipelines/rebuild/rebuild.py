@@ -3,19 +3,20 @@
 The order, for the topic of a source:
 
 1. Claim every partition that is not filled (`pipelines.stores.redis.fill_marks`).
-2. Make known the members of what is summed up, so that a sum whose parts are not all there yet is
-   `missing` and not too small.
+2. Add the members of sums over entities, so that a sum is `missing`, and not too small, while some
+   of its parts are not restored yet.
 3. Restore the entities whose home is an older incarnation of the topic: any partition may be the
    next to see them.
-4. For each partition, in one snapshot of Postgres, restore the entities that are at home there as
-   they were at Postgres' watermark; then set the watermark. What came later is read from Kafka.
+4. For each partition, in one snapshot of Postgres, restore the entities whose home it is as they
+   were at Postgres' watermark; then set the watermark. Later ticks are read from Kafka.
 5. When all are filled, and not before, any of them may be read: an entity that is not restored yet
-   would settle wherever it is seen first.
+   would settle in whichever partition sees it first.
 
-Killed anywhere, the partitions without a watermark are done again; what is written already is found
-and left. Two at once do the same work twice, or share it where there are many partitions, and
-cannot harm each other or a worker: every write is on top of exactly what was looked at, and only
-where that is older. What was lost with Redis beyond Postgres' watermark is computed anew.
+After a kill at any moment, the partitions without a watermark are rebuilt again; entities that were
+written already are found and left. Two processes at once do the same work twice, or share it where
+there are many partitions, and cannot harm each other or a worker: every write is on top of exactly
+what was read before it, and only where that is older. What was lost with Redis beyond Postgres'
+watermark is computed again.
 """
 
 from __future__ import annotations
@@ -39,9 +40,10 @@ from tenacity import (
 from pipelines.errors import PartitionsChanged, PipelineError, Stopped
 from pipelines.kafka.topics import Topic
 from pipelines.rebuild.restore import restore
-from pipelines.rebuild.snapshot import Snapshot, snapshot
-from pipelines.stores.redis.fill_marks import Filling
-from pipelines.stores.redis.online_sink import OnlineSink
+from pipelines.rebuild.snapshot import ENTITIES_A_PIECE, Snapshot, snapshot
+from pipelines.stores.redis.connection import WarmRedis
+from pipelines.stores.redis.fill_marks import FillMarks
+from pipelines.stores.redis.restored_states import RestoredStates
 from registry.definitions import Catalog, Source
 from registry.formats.redis_keys import FILLED_MARK
 
@@ -64,16 +66,16 @@ class PostgresBehind(PipelineError):
 
 @dataclass(slots=True)
 class Done:
-    """How far the rebuild of a source is, in entities; `written` those that Redis did not have."""
+    """How far the rebuild of a source is, in entities; `written` are those that Redis lacked."""
 
     source: str
     entities: int
-    looked_at: int = 0
+    compared: int = 0
     written: int = 0
 
     def __str__(self) -> str:
         return (
-            f"rebuilding {self.source} from Postgres: {self.looked_at:,} of {self.entities:,} "
+            f"rebuilding {self.source} from Postgres: {self.compared:,} of {self.entities:,} "
             "entities"
         )
 
@@ -82,37 +84,44 @@ Progress = Callable[[Done], None]
 
 
 class Rebuild:
-    """Rebuilds the Redis of `sink`, which keeps `history` ticks of an entity.
+    """Rebuilds `redis`, which keeps `history` ticks of an entity, from `postgres`.
 
     Methods return when it is done, and raise `Stopped` once `stop` is set, `StoreUnavailable`, and
     `PartitionsChanged`.
     """
 
     def __init__(
-        self, postgres: str, sink: OnlineSink, catalog: Catalog, history: int, stop: Event
+        self,
+        postgres: str,
+        redis: WarmRedis,
+        catalog: Catalog,
+        history: int,
+        stop: Event,
+        entities_a_piece: int = ENTITIES_A_PIECE,
     ) -> None:
         self._postgres = postgres
-        self._sink = sink
-        self._filling = Filling(sink)
+        self._marks = FillMarks(redis)
+        self._target = RestoredStates(redis, history)
         self._catalog = catalog
         self._history = history
         self._stop = stop
+        self._entities_a_piece = entities_a_piece
 
     def fill(self, source: Source, topic: Topic, progress: Progress) -> None:
-        """Fill what Redis never had, or has lost; nothing if it has it all."""
-        while unfilled := self._filling.unfilled(topic):
-            tokens = self._filling.claim(topic, unfilled)
+        """Fill what Redis never had, or has lost; do nothing if it has everything."""
+        while unfilled := self._marks.unfilled(topic):
+            tokens = self._marks.claim(topic, unfilled)
             # the older incarnations come before the first partition
             self._rebuild(source, topic, tokens, len(tokens) == topic.partitions, progress)
 
     def refill(self, source: Source, topic: Topic, progress: Progress) -> None:
-        """Look at every entity, and restore those that Redis has lost.
+        """Compare every entity, and restore those that Redis has lost.
 
         Raises `PostgresBehind` when it does not catch up with Redis in a minute.
         """
         while True:
             everything = range(topic.partitions)
-            tokens = dict.fromkeys(everything, FILLED_MARK) | self._filling.claim(topic, everything)
+            tokens = dict.fromkeys(everything, FILLED_MARK) | self._marks.claim(topic, everything)
             if self._rebuild(source, topic, tokens, True, progress):
                 return
 
@@ -124,7 +133,10 @@ class Rebuild:
         older: bool,
         progress: Progress,
     ) -> bool:
-        """Rebuild partitions; False if Redis was emptied meanwhile, or others were faster."""
+        """Rebuild the partitions of `tokens`, and with `older` the older incarnations first.
+
+        Returns False if Redis was emptied meanwhile, or if another process was faster.
+        """
         if not tokens:
             return True
         with self._snapshot(source, topic) as now:
@@ -135,10 +147,10 @@ class Rebuild:
             progress(done)
             if len(source.key) > 1:
                 for names in now.names():
-                    self._sink.add_members(source, names)
+                    self._target.add_members(source, names)
             if older:
                 self._restore(now, source, None, done, progress)
-        # workers that start together share the work
+        # in random order, so that workers that start together share the work
         for partition in random.sample(sorted(tokens), len(tokens)):
             if not self._partition(source, topic, partition, tokens[partition], done, progress):
                 return False
@@ -153,9 +165,10 @@ class Rebuild:
         done: Done,
         progress: Progress,
     ) -> bool:
-        if token != FILLED_MARK and self._filling.claim(topic, [partition]).get(partition) != token:
+        """Rebuild one partition; returns as `_rebuild`."""
+        if token != FILLED_MARK and self._marks.claim(topic, [partition]).get(partition) != token:
             return False
-        needed = self._sink.watermarks(topic.topic_id, [partition]).get(partition, 0)
+        needed = self._marks.watermark(topic, partition) or 0
 
         def rebuild() -> int | None:
             with self._snapshot(source, topic) as now:
@@ -166,10 +179,10 @@ class Rebuild:
                 return watermark
 
         watermark: int | None = self._patiently(rebuild)
-        return self._filling.finish(topic, partition, token, watermark)
+        return self._marks.finish(topic, partition, token, watermark)
 
     def _patiently(self, attempt: Callable[[], T]) -> T:
-        """Try until Postgres has caught up, for a while."""
+        """Try again while Postgres is behind, for at most `PATIENCE`."""
         retrying = Retrying(
             retry=retry_if_exception_type(PostgresBehind),
             wait=wait_random_exponential(0.1, max=5),
@@ -183,11 +196,13 @@ class Rebuild:
     def _restore(
         self, now: Snapshot, source: Source, partition: int | None, done: Done, progress: Progress
     ) -> None:
-        for piece in now.entities(partition, self._history):
+        for piece in now.entities(partition, self._history, self._entities_a_piece):
             if self._stop.is_set():
-                raise Stopped("asked to stop while Redis was rebuilt; a new start goes on with it")
-            done.written += restore(self._sink, source, piece)
-            done.looked_at += len(piece)
+                raise Stopped(
+                    "the rebuild of Redis ended before it was done; a new start resumes it"
+                )
+            done.written += restore(self._target, source, piece)
+            done.compared += len(piece)
             progress(done)
 
     def _snapshot(self, source: Source, topic: Topic) -> AbstractContextManager[Snapshot]:

@@ -1,7 +1,7 @@
 """Postgres at one moment: watermarks, and of each entity its state and newest row.
 
-Read through cursors of the server, a piece at a time: what is in memory does not grow with the
-number of entities. Numbers come as the bytes that they are stored as.
+Entities are read through cursors of the server, in pieces, so that memory does not grow with their
+number. Numbers arrive as the bytes that Postgres stores.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from pipelines.compute.entity_state import EntityState, tick_dtype
 from pipelines.kafka.topics import Topic
 from pipelines.stores.postgres.connection import Database
-from pipelines.stores.redis.state_bytes import Restored
+from pipelines.stores.redis.restored_states import Restored
 from pipelines.ticks.columns import RESET
 from registry.definitions import Catalog, Source
 from registry.formats.origin import Origin
@@ -26,9 +26,11 @@ from registry.resources import sql
 ENTITIES = sql(__package__, "snapshot")
 
 ENTITIES_A_PIECE = 200
-"""With full rings about 16 MB."""
+"""Entities fetched at once; with full rings they are about 16 MB."""
 
 NAMES_A_PIECE = 5_000
+"""Names of entities fetched at once."""
+
 ARRAY_HEADER = 20
 """Bytes that `array_send` puts before the elements of a one-dimensional array."""
 
@@ -36,7 +38,7 @@ Packed = memoryview | bytes
 
 
 class Snapshot:
-    """What the database said of one source and topic incarnation when it was opened."""
+    """One source and topic incarnation as the database had them when it was opened."""
 
     def __init__(self, cursor: Any, catalog: Catalog, source: Source, topic: Topic) -> None:
         self._cursor = cursor
@@ -63,7 +65,7 @@ class Snapshot:
         return None if found is None else int(found[0])
 
     def count(self, partitions: Collection[int]) -> int:
-        """How many entities are at home in `partitions` or in another incarnation."""
+        """How many entities have their home in `partitions` or in another incarnation."""
         self._cursor.execute(
             "SELECT count(*) FROM tickwell.entities WHERE source = %s"
             " AND (topic_id <> %s::uuid OR partition = ANY (%s))",
@@ -81,11 +83,14 @@ class Snapshot:
         for piece in self._pieces("names", NAMES_A_PIECE):
             yield [name for (name,) in piece]
 
-    def entities(self, partition: int | None, history: int) -> Iterator[list[Restored]]:
-        """The entities at home in a partition as they were at its watermark, in pieces.
+    def entities(
+        self, partition: int | None, history: int, a_piece: int = ENTITIES_A_PIECE
+    ) -> Iterator[list[Restored]]:
+        """The entities whose home is a partition, as they were at its watermark.
 
-        Of None, those that are at home in another incarnation of the topic. At most `history`
-        ticks of each; the state counts these.
+        With None, those whose home is in another incarnation of the topic. Of each entity at most
+        `history` ticks are read, and its state counts these. A piece has at most `a_piece`
+        entities.
         """
         before = 0 if partition is None else self.watermark(partition) or 0
         self._cursor.execute(
@@ -100,7 +105,7 @@ class Snapshot:
             },
         )
         fields = len(self._source.fields)
-        for piece in self._pieces("entities", ENTITIES_A_PIECE):
+        for piece in self._pieces("entities", a_piece):
             yield [_restored(row, fields) for row in piece]
 
     def _pieces(self, cursor: str, size: int) -> Iterator[Sequence[Any]]:
@@ -126,8 +131,8 @@ def snapshot(postgres: str, catalog: Catalog, source: Source, topic: Topic) -> I
 
 
 def _restored(row: Sequence[Any], fields: int) -> Restored:
-    entity, packed, schema_id, event_time, sequence, known_at, topic_id, *place = row
-    partition, offset, index, status, features = place
+    entity, packed, schema_id, event_time, sequence, known_at, topic_id, *rest = row
+    partition, offset, index, status, features = rest
     origin = Origin(UUID(topic_id).bytes, partition, offset, index)
     ticks, resets = _ticks(packed, fields)
     return Restored(
@@ -154,7 +159,7 @@ def _restored(row: Sequence[Any], fields: int) -> Restored:
 
 
 def _ticks(packed: Packed, fields: int) -> tuple[Any, Any]:
-    """Ticks as Postgres sent them, as `tick_dtype`; and the places of resets."""
+    """Ticks as Postgres sent them, as `tick_dtype`; and the indexes of resets."""
     sent = np.frombuffer(
         packed,
         np.dtype(

@@ -15,16 +15,16 @@ from registry.formats.origin import Origin
 class Sink(Protocol):
     """A store of rows, window states and origins that changes them together.
 
-    Methods raise `pipelines.errors.StoreUnavailable` while the store is away (the caller waits and
-    tries again) and other errors of `pipelines.errors` where only a person can help.
+    Methods raise `pipelines.errors.StoreUnavailable` while the store is unavailable (the caller
+    waits and tries again) and other errors of `pipelines.errors` where only a person can help.
     """
 
     name: str
     pace: float
-    """Seconds from one fetch to the next while there is not much: how often a run is worth it."""
+    """Seconds from one fetch to the next while little arrives: how often a run pays for itself."""
 
     def watermarks(self, topic_id: bytes, partitions: Iterable[int]) -> Mapping[int, int]:
-        """The next offset to read of each of a topic incarnation's partitions it knows."""
+        """The next offset to read of each of a topic incarnation's partitions that it knows."""
         ...
 
     def settle(self, topic: Topic) -> int:
@@ -36,9 +36,9 @@ class Sink(Protocol):
     ) -> Mapping[str, EntityState]:
         """The states of those of `entities` that it knows, with their `depth` newest ticks.
 
-        `before` is where the run begins. A store that keeps history (a replay may have written
-        what comes later) gives the states as they were there; one that keeps only the newest gives
-        that, and the kernel passes over what is applied already.
+        `before` is the origin at which the run begins. A store that keeps history gives the states
+        as they were then, because a replay may have written later ones. A store that keeps only the
+        newest states gives those, and the kernel passes over the ticks that they contain already.
         """
         ...
 
@@ -47,9 +47,11 @@ class Sink(Protocol):
 
         Returns the entities whose stored origin is not the expected one: nothing of theirs was
         stored, the watermark did not move, and the caller reloads them and computes the run again.
-        Raises `WatermarkMoved`, with nothing stored, when the partition's watermark is not at
-        `batch.run.base_offset`; one that was never set is.
+        Raises `WatermarkMoved`, with nothing stored, when the partition has a watermark other than
+        `batch.run.base_offset`.
         """
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close the connections."""
+        ...

@@ -10,8 +10,7 @@ import pytest
 from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
-from pipelines.rebuild import snapshot
-from pipelines.stores.redis import online_sink as online
+from pipelines.stores.redis.connection import ENTITIES_A_CALL
 from registry.database.engine import connect
 from registry.definitions import Catalog
 from registry.features_file import read
@@ -45,17 +44,22 @@ def opened() -> Iterator[Opened]:
         yield keep
 
 
+@pytest.fixture(params=[ENTITIES_A_CALL, 1], ids=["at once", "in steps"])
+def entities_a_call(request: pytest.FixtureRequest) -> int:
+    """A batch goes to Redis in one call, or in steps: as one of too many entities for one call."""
+    return int(request.param)
+
+
 @pytest.fixture
-def in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Redis is written as by a batch of too many entities for one call, if it has two or more."""
-    monkeypatch.setattr(online, "ENTITIES_A_CALL", 1)
+def either_way(stores: Stores, entities_a_call: int) -> None:
+    """Batches go to the Redis of `stores` in one call, or in steps."""
+    stores.entities_a_call = entities_a_call
 
 
-@pytest.fixture(params=["at once", "in steps"])
-def either_way(request: pytest.FixtureRequest) -> None:
-    """A batch goes to Redis in one call, or in steps."""
-    if request.param == "in steps":
-        request.getfixturevalue("in_steps")
+@pytest.fixture
+def in_steps(stores: Stores) -> None:
+    """Batches go to the Redis of `stores` in steps."""
+    stores.entities_a_call = 1
 
 
 @pytest.fixture
@@ -91,5 +95,6 @@ def stores(redis_database: str, postgres_database: str) -> Iterator[Stores]:
 
 
 @pytest.fixture
-def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshot, "ENTITIES_A_PIECE", 2)
+def small_pieces(stores: Stores) -> None:
+    """Rebuilds fetch two entities at once."""
+    stores.entities_a_piece = 2

@@ -14,8 +14,7 @@ from pipelines.errors import SchemaBehind, StatesLost, StoreWentBack
 from pipelines.live.materializer import Materializer
 from pipelines.stores.postgres import states_from_rows as row_states
 from pipelines.stores.postgres.offline_sink import OfflineSink
-from pipelines.stores.redis import online_sink as online
-from pipelines.stores.redis.fill_marks import Filling
+from pipelines.stores.redis.fill_marks import FillMarks
 from pipelines.stores.redis.online_sink import OnlineSink
 from registry.database.engine import connect
 from registry.definitions import Catalog, FeatureVersion
@@ -25,9 +24,16 @@ from registry.formats.row import unpack
 from registry.language.program import compile_program
 from registry.lifecycle.recording import record
 from tests.support.logs import TOPIC_ID, runs
-from tests.support.rebuilds import HISTORY, TOPIC, Stores, quiet
+from tests.support.rebuilds import TOPIC, Stores, quiet
 from tests.support.shipped import SCHEMA, SOURCE
-from tests.support.sinks import GO_ON, postgres_dump, redis_dump, ticks, worker
+from tests.support.sinks import (
+    GO_ON,
+    before_each_write,
+    postgres_dump,
+    redis_dump,
+    ticks,
+    worker,
+)
 
 SYMBOLS = ["A", "B", "C"]
 
@@ -87,7 +93,7 @@ def test_an_online_row_never_steps_back_to_an_earlier_row_schema(stores: Stores)
     first, second, third = runs(ticks(SYMBOLS, 90), (30, 60))
     behind = stores.online()
     behind.materialize(first, GO_ON)
-    ahead = upgraded(stores, stores.keep(OnlineSink(stores.redis_url, HISTORY)))
+    ahead = upgraded(stores, stores.sink())
     ahead.materialize(second, GO_ON)
     stored = redis_dump(stores.redis_url)
     behind.forget()
@@ -108,7 +114,7 @@ def test_a_part_of_redis_that_went_back_is_filled_anew(stores: Stores, loses: st
     """As a node of a cluster whose replica takes over; watermarks are on another node."""
     first, second, third = runs(ticks(SYMBOLS, 300), (100, 200))
     online, offline = stores.online(), stores.offline()
-    filling = Filling(OnlineSink(stores.redis_url))
+    marks = FillMarks(stores.redis())
     stores.rebuild().fill(SOURCE, TOPIC, quiet)
     online.materialize(first, GO_ON)
     with redis.Redis.from_url(stores.redis_url) as client:
@@ -119,7 +125,7 @@ def test_a_part_of_redis_that_went_back_is_filled_anew(stores: Stores, loses: st
             client.set(key, value) if loses == "its last writes" else client.delete(key)
         with pytest.raises(StatesLost, match="older state of 'B'"):
             online.materialize(third, GO_ON)
-        assert filling.unfilled(TOPIC) == [0]
+        assert marks.unfilled(TOPIC) == [0]
     for run in (first, second, third):
         offline.materialize(run, GO_ON)
     stores.rebuild().fill(SOURCE, TOPIC, quiet)
@@ -135,7 +141,7 @@ def test_a_part_of_redis_that_went_back_is_filled_anew(stores: Stores, loses: st
 def filled_without_a_tick(stores: Stores) -> OnlineSink:
     """The sink of a partition that was filled and has no watermark."""
     stores.rebuild().fill(SOURCE, TOPIC, quiet)
-    sink = stores.keep(OnlineSink(stores.redis_url, HISTORY))
+    sink = stores.sink()
     assert sink.watermarks(TOPIC_ID, [0]) == {}
     return sink
 
@@ -158,14 +164,7 @@ def test_a_redis_emptied_before_a_partition_has_its_first_tick(stores: Stores) -
 @pytest.mark.usefixtures("in_steps")
 def test_a_redis_emptied_within_a_partitions_first_run(stores: Stores) -> None:
     sink = filled_without_a_tick(stores)
-    begin = sink._begin
-
-    def begin_and_lose(*given: object) -> tuple[bytes, bytes]:
-        found = begin(*given)
-        stores.flush()
-        return found
-
-    sink._begin = begin_and_lose
+    before_each_write(sink, lambda number: stores.flush() if number == 1 else None)
     assert_found_out(stores, sink)
 
 
@@ -183,34 +182,29 @@ def test_a_watermark_that_was_only_heard_of_is_missed(stores: Stores) -> None:
         work.materialize(second, GO_ON)
 
 
-@pytest.mark.usefixtures("either_way")
 def test_what_a_run_passes_over_is_read_again_in_another_life(
-    stores: Stores, monkeypatch: pytest.MonkeyPatch
+    stores: Stores, entities_a_call: int
 ) -> None:
     """A worker died between two groups; the next one has read what was written, and then Redis is
     started again without it. Nothing compares an entity to which a run adds nothing."""
     log = list(runs(ticks(SYMBOLS, 90), (30, 60)))
     stores.online().materialize(log[0], GO_ON)
     before = redis_dump(stores.redis_url)
-    with monkeypatch.context() as context:
-        context.setattr(online, "ENTITIES_A_CALL", 1)
-        dies = stores.keep(OnlineSink(stores.redis_url, HISTORY))
-        advanced = worker(dies)
-        dies.watermarks(TOPIC_ID, [0])
-        script = dies._store
+    stores.entities_a_call = 1
+    dies = stores.sink()
+    advanced = worker(dies)
+    dies.watermarks(TOPIC_ID, [0])
 
-        def only_the_first(**call: Any) -> Any:
-            dies._store = killed
-            return script(**call)
-
-        def killed(**call: Any) -> Any:
+    def killed(number: int) -> None:
+        if number == 2:
             raise KeyboardInterrupt
 
-        dies._store = only_the_first
-        with pytest.raises(KeyboardInterrupt):
-            advanced.materialize(log[1], GO_ON)
+    before_each_write(dies, killed)
+    with pytest.raises(KeyboardInterrupt):
+        advanced.materialize(log[1], GO_ON)
 
-    sink = stores.keep(OnlineSink(stores.redis_url, HISTORY))
+    stores.entities_a_call = entities_a_call
+    sink: Any = stores.sink()
     sink.watermarks(TOPIC_ID, [0])
     load = sink.load
 
@@ -218,7 +212,7 @@ def test_what_a_run_passes_over_is_read_again_in_another_life(
         found = load(*given)
         sink.load = load
         set_back(stores, before)
-        sink._life = b"the one before"
+        sink.redis.begin_life(b"an earlier one")
         return found
 
     sink.load = load_and_lose
@@ -226,7 +220,7 @@ def test_what_a_run_passes_over_is_read_again_in_another_life(
     for run in log[1:]:
         work.materialize(run, GO_ON)
     with redis.Redis.from_url(stores.redis_url) as client:
-        assert sink._life.decode() == client.info("server")["run_id"]
+        assert sink.redis.life.decode() == client.info("server")["run_id"]
     found = redis_dump(stores.redis_url)
     stores.flush()
     alone = stores.online()
@@ -240,7 +234,7 @@ def test_a_partition_that_is_being_filled_is_not_stored_to(stores: Stores) -> No
     """Redis was emptied, and another worker has begun to fill it, before this one noticed."""
     sink = filled_without_a_tick(stores)
     stores.flush()
-    Filling(stores.keep(OnlineSink(stores.redis_url, HISTORY))).claim(TOPIC, [0])
+    FillMarks(stores.redis()).claim(TOPIC, [0])
     assert_found_out(stores, sink)
 
 

@@ -17,12 +17,10 @@ from pipelines.errors import PartitionsChanged
 from pipelines.kafka.topics import Topic
 from pipelines.live.materializer import Materializer
 from pipelines.rebuild import rebuild as module
-from pipelines.rebuild import snapshot
 from pipelines.rebuild.rebuild import Done, PostgresBehind, Rebuild
 from pipelines.replay.backfill_sink import BackfillSink
 from pipelines.replay.progress import Progress, ReplayProgress
 from pipelines.stores.postgres.offline_sink import OfflineSink
-from pipelines.stores.redis.online_sink import OnlineSink
 from pipelines.ticks.decoder import Decoder
 from registry.database.engine import connect
 from registry.definitions import FeatureVersion
@@ -180,7 +178,7 @@ def test_a_partition_without_ticks_is_not_asked_for_twice(stores: Stores) -> Non
     stores.rebuild().fill(SOURCE, TOPIC, quiet)
     away = Rebuild(
         "postgresql://127.0.0.1:1/none",
-        stores.keep(OnlineSink(stores.redis_url, HISTORY)),
+        stores.redis(),
         stores.catalog,
         HISTORY,
         Event(),
@@ -218,9 +216,8 @@ def test_members_are_known_before_the_first_of_their_rows(stores: Stores) -> Non
         members = [stores.rows()[key] for key in keys if b":members:" in key]
         seen.append((len(members[0]) if members else 0, sum(b":row:" in key for key in keys)))
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(snapshot, "ENTITIES_A_PIECE", 2)
-        stores.rebuild().fill(source, topic, look)
+    stores.entities_a_piece = 2
+    stores.rebuild().fill(source, topic, look)
     assert seen[-1] == (9, 9)
     assert all(members == 9 for members, rows in seen if rows)
     assert any(0 < rows < 9 for _, rows in seen)

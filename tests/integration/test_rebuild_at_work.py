@@ -6,12 +6,10 @@ import pytest
 
 from pipelines.errors import StoreWentBack
 from pipelines.rebuild.rebuild import Done
-from pipelines.stores.redis.fill_marks import Filling, RedisEmptied
-from pipelines.stores.redis.online_sink import OnlineSink
+from pipelines.stores.redis.fill_marks import FillMarks, RedisEmptied
 from registry.formats.redis_keys import watermark_key
 from tests.support.logs import TOPIC_ID, runs
 from tests.support.rebuilds import (
-    HISTORY,
     SYMBOLS,
     TOPIC,
     Stores,
@@ -67,11 +65,11 @@ def test_a_rebuild_that_ends_in_the_middle(stores: Stores, moment: int) -> None:
 
     with pytest.raises(Killed):
         stores.rebuild().fill(SOURCE, TOPIC, at_work(*[nothing] * (moment - 1), kill))
-    filling = Filling(stores.keep(OnlineSink(stores.redis_url, HISTORY)))
+    marks = FillMarks(stores.redis())
     with pytest.raises(RedisEmptied):
-        filling.check([TOPIC])
+        marks.check([TOPIC])
     stores.rebuild().fill(SOURCE, TOPIC, quiet)
-    filling.check([TOPIC])
+    marks.check([TOPIC])
     assert stores.rows() == before
 
 
@@ -104,7 +102,7 @@ def test_a_redis_that_has_everything_is_left_alone(stores: Stores) -> None:
     before = stores.rows()
     seen: list[Done] = []
     stores.rebuild().refill(SOURCE, TOPIC, seen.append)
-    assert (seen[-1].looked_at, seen[-1].written) == (len(SYMBOLS), 0)
+    assert (seen[-1].compared, seen[-1].written) == (len(SYMBOLS), 0)
     assert stores.rows() == before
     stores.delete(watermark_key(TOPIC_ID, 0), *[f"tw:filled:{{{watermark_key(TOPIC_ID, 0)}}}"])
     stores.rebuild().fill(SOURCE, TOPIC, quiet)

@@ -21,7 +21,6 @@ from pipelines.errors import StoreWentBack, TopicRecreated, WatermarkContended
 from pipelines.kafka.topics import Topic
 from pipelines.live.faust_app import _agent
 from pipelines.stores.postgres.offline_sink import OfflineSink
-from pipelines.stores.redis import online_sink as online
 from pipelines.stores.redis.online_sink import OnlineSink
 from registry.formats.redis_keys import row_key, state_key
 from registry.formats.row import pack, unpack
@@ -33,6 +32,7 @@ from tests.support.sinks import (
     BEGIN,
     GO_ON,
     Opened,
+    before_each_write,
     clean_dump,
     closing,
     empty,
@@ -51,7 +51,6 @@ steps = st.lists(
 )
 
 
-@pytest.mark.usefixtures("either_way")
 @settings(
     max_examples=10,
     suppress_health_check=list(HealthCheck),
@@ -61,6 +60,7 @@ steps = st.lists(
 def test_two_workers_with_stale_memories(
     redis_database: str,
     database: str,
+    entities_a_call: int,
     records: list[Record],
     cuts: list[int],
     interleaving: list[tuple[int, str]],
@@ -75,7 +75,7 @@ def test_two_workers_with_stale_memories(
     for steps_of_two in ([], interleaving):
         empty(redis_database, database)
         for make, must_forget in (
-            (lambda: OnlineSink(redis_database), False),
+            (lambda: OnlineSink(redis_database, entities_a_call=entities_a_call), False),
             (lambda: OfflineSink(database), True),
         ):
             with closing() as opened:
@@ -93,12 +93,16 @@ def test_two_workers_with_stale_memories(
     assert ends[0] == ends[1]
 
 
-@pytest.mark.usefixtures("either_way")
-def test_a_worker_that_comes_back_with_an_old_ring(opened: Opened, redis_database: str) -> None:
+def test_a_worker_that_comes_back_with_an_old_ring(
+    opened: Opened, redis_database: str, entities_a_call: int
+) -> None:
     """Its run begins at the watermark and all ticks are newer than those that it remembers: only
     the origin of the stored state tells that another worker was there."""
     first, second, third = runs(ticks(["A", "B"], 120), (40, 80))
-    paused, other = (worker(opened(OnlineSink(redis_database))) for _ in range(2))
+    paused, other = (
+        worker(opened(OnlineSink(redis_database, entities_a_call=entities_a_call)))
+        for _ in range(2)
+    )
     paused.materialize(first, GO_ON)
     other.materialize(second, GO_ON)
     assert paused.materialize(third, GO_ON) is not None
@@ -142,29 +146,23 @@ class Killed(Exception):
     """In place of a signal that ends the process."""
 
 
-def test_killed_between_two_groups_of_entities(
-    opened: Opened, redis_database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_between_two_groups_of_entities(opened: Opened, redis_database: str) -> None:
     """The watermark moves when every group is written, and the run is read again: who comes next
     passes over the ticks of those that were, and counts the others."""
-    monkeypatch.setattr(online, "ENTITIES_A_CALL", 2)
     symbols = ["A", "B", "C", "D", "E"]
     log = list(runs(ticks(symbols, 300, seq=False), (150, 200)))
-    sink = opened(OnlineSink(redis_database))
+    sink = opened(OnlineSink(redis_database, entities_a_call=2))
     dies = worker(sink)
     dies.materialize(log[0], GO_ON)
-    script, calls = sink._store, []
 
-    def second_dies(**call: Any) -> Any:
-        calls.append(call)
-        if len(calls) == 2:
+    def second_dies(number: int) -> None:
+        if number == 2:
             raise Killed
-        return script(**call)
 
-    sink._store = second_dies
+    before_each_write(sink, second_dies)
     with pytest.raises(Killed):
         dies.materialize(log[1], GO_ON)
-    fresh = opened(OnlineSink(redis_database))
+    fresh = opened(OnlineSink(redis_database, entities_a_call=2))
     assert fresh.watermarks(TOPIC_ID, [0]) == {0: 150}
     stored = fresh.load(SOURCE, symbols, 64, BEGIN)
     assert [stored[symbol].count for symbol in symbols] == [40, 40, 30, 30, 30]
@@ -228,12 +226,11 @@ def test_rows_are_those_of_the_row_format(opened: Opened, redis_database: str) -
             assert row.origin.offset == batch.offset[newest]
 
 
-@pytest.mark.usefixtures("either_way")
 def test_a_redis_that_lost_its_last_second_is_found_out(
-    opened: Opened, redis_database: str
+    opened: Opened, redis_database: str, entities_a_call: int
 ) -> None:
     first, second, third = runs(ticks(["A", "B"], 30), (10, 20))
-    work = worker(opened(OnlineSink(redis_database)))
+    work = worker(opened(OnlineSink(redis_database, entities_a_call=entities_a_call)))
     work.materialize(first, GO_ON)
     before = redis_dump(redis_database)
     work.materialize(second, GO_ON)
@@ -248,24 +245,21 @@ def test_a_redis_that_lost_its_last_second_is_found_out(
         work.materialize(third, GO_ON)
 
 
-@pytest.mark.usefixtures("in_steps")
 def test_another_worker_writes_between_the_check_and_the_script(
     opened: Opened, redis_database: str
 ) -> None:
     """The watermark was right when it was looked at; the origins are what refuses then."""
     first, second, third = runs(ticks(["A", "B"], 30), (10, 20))
-    sink = opened(OnlineSink(redis_database))
-    paused, other = worker(sink), worker(opened(OnlineSink(redis_database)))
+    sink = opened(OnlineSink(redis_database, entities_a_call=1))
+    paused, other = worker(sink), worker(opened(OnlineSink(redis_database, entities_a_call=1)))
     paused.materialize(first, GO_ON)
-    script = sink._store
 
-    def meanwhile(**call: Any) -> Any:
-        sink._store = script
-        other.materialize(second, GO_ON)
-        other.materialize(third, GO_ON)
-        return script(**call)
+    def meanwhile(number: int) -> None:
+        if number == 1:
+            other.materialize(second, GO_ON)
+            other.materialize(third, GO_ON)
 
-    sink._store = meanwhile
+    before_each_write(sink, meanwhile)
     assert paused.materialize(second, GO_ON) is None
     state = sink.load(SOURCE, ["A"], 64, BEGIN)["A"]
     assert state.ticks["seq"].tolist() == list(range(0, 30, 2))
@@ -343,18 +337,17 @@ def settled(sink: Any, topic_id: bytes) -> int:
     return partitions
 
 
-@pytest.mark.usefixtures("either_way")
 def test_a_run_of_an_incarnation_that_is_over_is_refused(
-    opened: Opened, redis_database: str
+    opened: Opened, redis_database: str, entities_a_call: int
 ) -> None:
     """A worker was paused with a run at hand while its topic was made anew and read again."""
     first, second = runs(ticks(["A", "B"], 20), (10,))
-    paused = opened(OnlineSink(redis_database))
+    paused = opened(OnlineSink(redis_database, entities_a_call=entities_a_call))
     assert settled(paused, TOPIC_ID) == 1
     stale = worker(paused)
     stale.materialize(first, GO_ON)
 
-    other = opened(OnlineSink(redis_database))
+    other = opened(OnlineSink(redis_database, entities_a_call=entities_a_call))
     assert settled(other, NEW_ID) == 1
     (anew,) = runs(ticks(["A"], 6, first=40), ())
     worker(other).materialize(

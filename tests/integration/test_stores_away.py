@@ -121,11 +121,12 @@ def own_redis(data: Path) -> Iterator[Any]:
         process.stop()
 
 
-@pytest.mark.usefixtures("either_way")
-def test_a_store_that_is_away_is_waited_for(opened: Opened, data: Path) -> None:
+def test_a_store_that_is_away_is_waited_for(
+    opened: Opened, data: Path, entities_a_call: int
+) -> None:
     with own_redis(data) as (process, url):
         first, second = runs(ticks(["A", "B"], 20), (10,))
-        work = worker(opened(OnlineSink(url)))
+        work = worker(opened(OnlineSink(url, entities_a_call=entities_a_call)))
         work.materialize(first, GO_ON)
         time.sleep(1.1)  # appendfsync everysec
         os.kill(process.pid, signal.SIGKILL)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from threading import Event
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import psycopg2
 import redis
@@ -15,12 +15,14 @@ from pipelines.kafka.run import Run
 from pipelines.kafka.topics import Topic
 from pipelines.live.materializer import Materializer
 from pipelines.rebuild.rebuild import Done, Rebuild
+from pipelines.rebuild.snapshot import ENTITIES_A_PIECE
 from pipelines.stores.postgres.offline_sink import OfflineSink
+from pipelines.stores.redis.connection import ENTITIES_A_CALL, WarmRedis
 from pipelines.stores.redis.online_sink import OnlineSink
+from pipelines.stores.redis.states import load_states
 from registry.database.engine import connect
 from registry.definitions import Catalog
 from registry.features_file import read
-from registry.formats.origin import Origin
 from registry.lifecycle.recording import record
 from tests.support.logs import TOPIC_ID
 from tests.support.shipped import SOURCE
@@ -29,8 +31,14 @@ from tests.support.sinks import GO_ON, worker
 HISTORY = 64
 TOPIC = Topic("ticks.price", TOPIC_ID, 1)
 OTHER = Topic("ticks.price", bytes(16), 2)
-END = Origin(TOPIC_ID, 0, 2**62, 0)
 SYMBOLS = [f"S{number}" for number in range(9)]
+
+
+class Closes(Protocol):
+    def close(self) -> None: ...
+
+
+T = TypeVar("T", bound=Closes)
 
 
 class Stores:
@@ -38,23 +46,33 @@ class Stores:
 
     def __init__(self, redis_url: str, postgres: str, stack: ExitStack) -> None:
         self.redis_url, self.postgres, self._stack = redis_url, postgres, stack
+        self.entities_a_call = ENTITIES_A_CALL
+        self.entities_a_piece = ENTITIES_A_PIECE
         engine = connect(postgres)
         self.catalog: Catalog = record(engine, read(), "test")
         engine.dispose()
 
-    def keep(self, sink: Any) -> Any:
-        self._stack.callback(sink.close)
-        return sink
+    def keep(self, opened: T) -> T:
+        """Closes it after the test."""
+        self._stack.callback(opened.close)
+        return opened
+
+    def redis(self) -> WarmRedis:
+        return self.keep(WarmRedis(self.redis_url))
+
+    def sink(self) -> OnlineSink:
+        return self.keep(OnlineSink(self.redis_url, HISTORY, entities_a_call=self.entities_a_call))
 
     def online(self) -> Materializer:
-        return worker(self.keep(OnlineSink(self.redis_url, HISTORY)))
+        return worker(self.sink())
 
     def offline(self) -> Materializer:
         return worker(self.keep(OfflineSink(self.postgres)))
 
     def rebuild(self) -> Rebuild:
-        sink = self.keep(OnlineSink(self.redis_url, HISTORY))
-        return Rebuild(self.postgres, sink, self.catalog, HISTORY, Event())
+        return Rebuild(
+            self.postgres, self.redis(), self.catalog, HISTORY, Event(), self.entities_a_piece
+        )
 
     def flush(self) -> None:
         with redis.Redis.from_url(self.redis_url) as client:
@@ -84,7 +102,6 @@ class Stores:
 
     def states(self, entities: Sequence[str]) -> dict[str, Any]:
         """What of the states decides what comes next."""
-        sink = self.keep(OnlineSink(self.redis_url, HISTORY))
         return {
             entity: (
                 state.origin,
@@ -93,7 +110,7 @@ class Stores:
                 min(state.count, HISTORY),
                 state.ticks.tobytes(),
             )
-            for entity, state in sink.load(SOURCE, entities, HISTORY, END).items()
+            for entity, state in load_states(self.redis(), SOURCE, entities, HISTORY).items()
         }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,6 +14,7 @@ import redis
 
 from pipelines.kafka.run import Run
 from pipelines.live.materializer import Materializer
+from pipelines.stores.redis import scripts
 from pipelines.stores.redis.online_sink import OnlineSink
 from pipelines.stores.sink import Sink
 from registry.formats.origin import Origin
@@ -23,6 +25,19 @@ from tests.support.shipped import PROGRAM, SCHEMA, SOURCE
 Opened = Callable[[Any], Any]
 GO_ON = Event()
 BEGIN = Origin(TOPIC_ID, 0, 2**62, 0)
+
+
+def before_each_write(sink: OnlineSink, act: Callable[[int], None]) -> None:
+    """Calls `act`, with 1, 2 and so on, before each script that writes a group of entities."""
+    redis: Any = sink.redis
+    run, numbers = redis.run, itertools.count(1)
+
+    def acting(script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        if script == scripts.STORE:
+            act(next(numbers))
+        return run(script, keys, arguments)
+
+    redis.run = acting
 
 
 @contextmanager

@@ -26,7 +26,7 @@ def rebuild_online(
     from pipelines.errors import Stopped
     from pipelines.kafka.topics import describe
     from pipelines.rebuild.rebuild import Rebuild
-    from pipelines.stores.redis.online_sink import OnlineSink
+    from pipelines.stores.redis.connection import WarmRedis
     from registry import catalog
     from registry.database.engine import connect
 
@@ -43,8 +43,8 @@ def rebuild_online(
     stop = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    sink = OnlineSink(settings.redis, settings.history, settings.cluster)
-    rebuild = Rebuild(settings.postgres, sink, recorded, settings.history, stop)
+    redis = WarmRedis(settings.redis, settings.cluster)
+    rebuild = Rebuild(settings.postgres, redis, recorded, settings.history, stop)
     try:
         for one in sources:
             with _Bar(one.name) as bar:
@@ -54,7 +54,7 @@ def rebuild_online(
         typer.echo(f"stopped: {stopped}")
         raise typer.Exit(130) from None
     finally:
-        sink.close()
+        redis.close()
 
 
 class _Bar:
@@ -81,10 +81,10 @@ class _Bar:
         self.done = ""
 
     def show(self, done: Done) -> None:
-        rate = done.looked_at / (time.monotonic() - self._began)
-        self._progress.update(self._task, completed=done.looked_at, total=done.entities, rate=rate)
+        rate = done.compared / (time.monotonic() - self._began)
+        self._progress.update(self._task, completed=done.compared, total=done.entities, rate=rate)
         self.done = (
-            f"{done.looked_at:,} entities in Postgres, {done.written:,} of them restored, the "
+            f"{done.compared:,} entities in Postgres, {done.written:,} of them restored, the "
             "others in Redis already"
         )
 

@@ -1,7 +1,7 @@
--- Every entity that is at home in a partition of a topic incarnation (in another incarnation, if the
--- partition is NULL) with its newest ticks, oldest first, one after the other as bytes, and its newest
--- row: in the row schema that is written if that tick has one, else in the newest that it has.
--- Of the partition, only what came before its watermark: a replay may have written beyond.
+-- Every entity whose home is a partition of a topic incarnation (another incarnation, if the partition
+-- is NULL) with its newest ticks, oldest first, one after the other as bytes, and its newest row: in
+-- the row schema that is written if that tick has a row in it, else in the newest one that it has.
+-- Of the partition only what stands before its watermark: a replay may have written beyond it.
 DECLARE entities NO SCROLL CURSOR FOR
 SELECT
     home.entity, newest.ticks,

@@ -1,15 +1,16 @@
 """Whether this Redis has what it should have, partition by partition.
 
-A partition's watermark says where to go on, and a partition without one would begin at the log's
-beginning. That is right for one that was never read, and wrong for a Redis that was emptied: the
-beginning may be gone, and values would start anew. So there is a mark beside the watermark:
+The watermark of a partition says at which offset a worker resumes, and without one the worker would
+begin at the beginning of the log. That is right for a partition that was never read, and wrong for
+a Redis that was emptied: the beginning may be gone, and windows would start empty. So a mark stands
+beside the watermark:
 
     none              nothing is known: Redis is new, or was emptied; fill it from Postgres first
-    a token           somebody fills it, or was killed doing so; whoever comes goes on
-    filled            read from the watermark on, without one from the log's beginning
+    a token           a process fills it, or was killed while it did; the next process continues
+    filled            read on from the watermark, without one from the beginning of the log
 
-An emptied Redis has lost the token too, so what was written before that is not taken for all there
-is. Mark and watermark share a hash slot and change together.
+An emptied Redis has lost the token too, so entities that were written before that are not taken for
+all of them. Mark and watermark share a hash slot and change together.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from uuid import uuid4
 from pipelines.errors import PipelineError
 from pipelines.kafka.topics import Topic
 from pipelines.stores.redis import scripts
-from pipelines.stores.redis.online_sink import OnlineSink
+from pipelines.stores.redis.connection import WarmRedis
 from registry.formats.redis_keys import FILLED_MARK, filled_key, watermark_key
 
 
@@ -34,44 +35,50 @@ class RedisEmptied(PipelineError):
         )
 
 
-class Filling:
+class FillMarks:
     """The marks in one Redis. Methods raise `StoreUnavailable`."""
 
-    def __init__(self, sink: OnlineSink) -> None:
-        self._sink = sink
+    def __init__(self, redis: WarmRedis) -> None:
+        self._redis = redis
 
     def unfilled(self, topic: Topic) -> list[int]:
-        """Partitions that must be filled before they are read."""
+        """The partitions that must be filled before they are read."""
         return [
             partition
             for partition in range(topic.partitions)
-            if self._sink.get(filled_key(topic.topic_id, partition)) != FILLED_MARK
-            and self._sink.get(watermark_key(topic.topic_id, partition)) is None
+            if self._redis.get(filled_key(topic.topic_id, partition)) != FILLED_MARK
+            and self._redis.get(watermark_key(topic.topic_id, partition)) is None
         ]
 
     def check(self, topics: Iterable[Topic]) -> None:
-        """Raises `RedisEmptied` where a partition that was filled is not any more."""
+        """Raises `RedisEmptied` where a partition that was filled no longer is."""
         for topic in topics:
             for partition in self.unfilled(topic):
                 raise RedisEmptied(topic.name, partition)
 
     def claim(self, topic: Topic, partitions: Iterable[int]) -> dict[int, bytes]:
-        """What `finish` must be told of each partition that is to be filled."""
-        mine = uuid4().hex
+        """The token of each of `partitions` that is to be filled, which `finish` needs."""
+        own = uuid4().hex
         claimed = {}
         for partition in partitions:
-            token = self._sink.run(scripts.CLAIM, _keys(topic, partition), [mine])
+            token = self._redis.run(scripts.CLAIM, _keys(topic, partition), [own])
             if token is not None:
                 claimed[partition] = token
         return claimed
 
-    def finish(self, topic: Topic, partition: int, token: bytes, watermark: int | None) -> bool:
-        """All entities are there; False if Redis was emptied since `token` was claimed.
+    def watermark(self, topic: Topic, partition: int) -> int | None:
+        """The offset before which everything is stored, None if the partition has no watermark."""
+        offset = self._redis.get(watermark_key(topic.topic_id, partition))
+        return None if offset is None else int(offset)
 
-        It is False as well when somebody else was done first: `unfilled` tells.
+    def finish(self, topic: Topic, partition: int, token: bytes, watermark: int | None) -> bool:
+        """Mark a partition as filled, up to `watermark`.
+
+        Returns False if Redis was emptied since `token` was claimed, or if another process finished
+        first; `unfilled` tells which.
         """
         arguments = [token, "" if watermark is None else watermark]
-        return bool(self._sink.run(scripts.FINISH, _keys(topic, partition), arguments))
+        return bool(self._redis.run(scripts.FINISH, _keys(topic, partition), arguments))
 
 
 def _keys(topic: Topic, partition: int) -> list[str]:

@@ -7,7 +7,9 @@ import numpy as np
 from pipelines.compute.batch import Batch
 from pipelines.compute.entity_state import EntityState, tick_dtype
 from pipelines.kafka.run import Run
-from pipelines.stores.redis.state_bytes import Restored, Writes, append_restored
+from pipelines.stores.redis.batch_writes import BatchWrites
+from pipelines.stores.redis.entity_write import WriteCall
+from pipelines.stores.redis.restored_states import Restored, restored_write
 from registry.definitions import Field, RowSchema, Source
 from registry.formats.origin import Origin
 from registry.formats.row import Row, pack
@@ -68,13 +70,11 @@ MARK = "6c61796f757432ff"
 
 def test_a_batch_is_written_to_the_byte() -> None:
     """As earlier versions wrote it: expected identity, header, row, member, pieces of the ring."""
-    keys: list[str] = []
-    arguments: list[Any] = []
-    writes = Writes(batch(), HISTORY)
+    call, writes = WriteCall(), BatchWrites(batch(), HISTORY)
     for index in range(2):
-        writes.add(index, keys, arguments)
-    assert keys == KEYS
-    assert shown(arguments) == [
+        call.add("position", writes.write(index))
+    assert call.keys == KEYS
+    assert shown(call.arguments) == [
         f"{ID}0000000700000000000003e7000000020000000000000004",
         f"{ID}0000000700000000000003ea00000001000000000000000200000000000000070000000000000009"
         f"{MARK}00000003000000280000000000000003",
@@ -115,11 +115,10 @@ def test_a_restored_state_is_written_to_the_byte() -> None:
     row = pack(Row(258, 6, 3, 99, state.origin, b"\0\2", (1.25, float("nan"))))
     identity = f"{ID}000000070000000000000032000000010000000000000003"
     for below, expected in ((None, ""), (state, identity)):
-        keys: list[str] = []
-        arguments: list[Any] = []
-        append_restored(keys, arguments, SOURCE, Restored("P1\x1fA", state, row), below, HISTORY)
-        assert keys == KEYS[:3]
-        assert shown(arguments) == [
+        call = WriteCall()
+        call.add("position", restored_write(Restored("P1\x1fA", state, row), below, HISTORY))
+        assert call.keys == KEYS[:3]
+        assert shown(call.arguments) == [
             expected,
             f"{ID}000000070000000000000032000000010000000000000003"
             f"00000000000000030000000000000001{MARK}0000000300000028fffffffffffffffe",
