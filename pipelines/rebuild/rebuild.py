@@ -40,7 +40,7 @@ from tenacity import (
 from pipelines.errors import PartitionsChanged, PipelineError, Stopped
 from pipelines.kafka.topics import Topic
 from pipelines.rebuild.restore import restore
-from pipelines.rebuild.snapshot import ENTITIES_A_PIECE, Snapshot, snapshot
+from pipelines.rebuild.snapshot import Snapshot, snapshot
 from pipelines.stores.redis.connection import WarmRedis
 from pipelines.stores.redis.fill_marks import FillMarks
 from pipelines.stores.redis.restored_states import RestoredStates
@@ -48,9 +48,6 @@ from registry.definitions import Catalog, Source
 from registry.formats.redis_keys import FILLED_MARK
 
 T = TypeVar("T")
-
-PATIENCE = 60.0
-"""Seconds for the offline worker to store what Redis knows already; it is a moment behind."""
 
 
 class PostgresBehind(PipelineError):
@@ -83,6 +80,17 @@ class Done:
 Progress = Callable[[Done], None]
 
 
+@dataclass(frozen=True, slots=True)
+class RebuildLimits:
+    """How much a rebuild does at once, and how long it waits."""
+
+    entities_a_piece: int = 200
+    """Entities fetched from Postgres at once; with full rings they are about 16 MB."""
+
+    patience: float = 60.0
+    """Seconds for the offline worker to store what Redis has already; it is a moment behind."""
+
+
 class Rebuild:
     """Rebuilds `redis`, which keeps `history` ticks of an entity, from `postgres`.
 
@@ -97,7 +105,7 @@ class Rebuild:
         catalog: Catalog,
         history: int,
         stop: Event,
-        entities_a_piece: int = ENTITIES_A_PIECE,
+        limits: RebuildLimits = RebuildLimits(),
     ) -> None:
         self._postgres = postgres
         self._marks = FillMarks(redis)
@@ -105,7 +113,7 @@ class Rebuild:
         self._catalog = catalog
         self._history = history
         self._stop = stop
-        self._entities_a_piece = entities_a_piece
+        self._limits = limits
 
     def fill(self, source: Source, topic: Topic, progress: Progress) -> None:
         """Fill what Redis never had, or has lost; do nothing if it has everything."""
@@ -117,7 +125,7 @@ class Rebuild:
     def refill(self, source: Source, topic: Topic, progress: Progress) -> None:
         """Compare every entity, and restore those that Redis has lost.
 
-        Raises `PostgresBehind` when it does not catch up with Redis in a minute.
+        Raises `PostgresBehind` when it does not catch up with Redis in time.
         """
         while True:
             everything = range(topic.partitions)
@@ -182,11 +190,11 @@ class Rebuild:
         return self._marks.finish(topic, partition, token, watermark)
 
     def _patiently(self, attempt: Callable[[], T]) -> T:
-        """Try again while Postgres is behind, for at most `PATIENCE`."""
+        """Try again while Postgres is behind, for as long as the limits say."""
         retrying = Retrying(
             retry=retry_if_exception_type(PostgresBehind),
             wait=wait_random_exponential(0.1, max=5),
-            stop=stop_after_delay(PATIENCE) | stop_when_event_set(self._stop),
+            stop=stop_after_delay(self._limits.patience) | stop_when_event_set(self._stop),
             sleep=sleep_using_event(self._stop),
             reraise=True,
         )
@@ -196,7 +204,7 @@ class Rebuild:
     def _restore(
         self, now: Snapshot, source: Source, partition: int | None, done: Done, progress: Progress
     ) -> None:
-        for piece in now.entities(partition, self._history, self._entities_a_piece):
+        for piece in now.entities(partition, self._history, self._limits.entities_a_piece):
             if self._stop.is_set():
                 raise Stopped(
                     "the rebuild of Redis ended before it was done; a new start resumes it"

@@ -25,9 +25,6 @@ from registry.resources import sql
 
 ENTITIES = sql(__package__, "snapshot")
 
-ENTITIES_A_PIECE = 200
-"""Entities fetched at once; with full rings they are about 16 MB."""
-
 NAMES_A_PIECE = 5_000
 """Names of entities fetched at once."""
 
@@ -84,7 +81,7 @@ class Snapshot:
             yield [name for (name,) in piece]
 
     def entities(
-        self, partition: int | None, history: int, a_piece: int = ENTITIES_A_PIECE
+        self, partition: int | None, history: int, a_piece: int
     ) -> Iterator[list[Restored]]:
         """The entities whose home is a partition, as they were at its watermark.
 

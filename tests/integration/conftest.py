@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
+from pipelines.rebuild.rebuild import RebuildLimits
 from pipelines.stores.redis.connection import ENTITIES_A_CALL
 from registry.database.engine import connect
 from registry.definitions import Catalog
@@ -97,4 +98,4 @@ def stores(redis_database: str, postgres_database: str) -> Iterator[Stores]:
 @pytest.fixture
 def small_pieces(stores: Stores) -> None:
     """Rebuilds fetch two entities at once."""
-    stores.entities_a_piece = 2
+    stores.limits = RebuildLimits(entities_a_piece=2)

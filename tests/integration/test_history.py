@@ -21,6 +21,7 @@ from registry.formats.state import STATE_HEADER
 from tests.support.logs import runs
 from tests.support.shipped import SOURCE
 from tests.support.sinks import BEGIN, GO_ON, Opened, ticks, worker
+from tests.support.windows import materialize
 
 TICK_BYTES = 40
 HISTORIES = st.sampled_from([64, 65, 99, 100, 128, 257, 1024])
@@ -77,11 +78,10 @@ def test_features_are_those_of_an_unchanged_history(
     opened: Opened, redis_database: str, history: int
 ) -> None:
     """Row by row; the longest window is 21 ticks, which every history here holds."""
-    first, second = runs(ticks(["A", "B", "C"], 900), (600,))
-    before = opened(OnlineSink(redis_database, 257))
-    alone = worker(before)
-    alone.materialize(first, GO_ON)
-    expected = alone._windows.apply(alone._decoder.decode(second))
+    records, cuts = ticks(["A", "B", "C"], 900), (600,)
+    first, second = runs(records, cuts)
+    worker(opened(OnlineSink(redis_database, 257))).materialize(first, GO_ON)
+    _, expected = materialize(records, cuts)
     changed = worker(opened(OnlineSink(redis_database, history)))
     batch = changed.materialize(second, GO_ON)
     assert batch is not None

@@ -16,8 +16,7 @@ from pipelines.compute.window_table import WindowTable
 from pipelines.errors import PartitionsChanged
 from pipelines.kafka.topics import Topic
 from pipelines.live.materializer import Materializer
-from pipelines.rebuild import rebuild as module
-from pipelines.rebuild.rebuild import Done, PostgresBehind, Rebuild
+from pipelines.rebuild.rebuild import Done, PostgresBehind, Rebuild, RebuildLimits
 from pipelines.replay.backfill_sink import BackfillSink
 from pipelines.replay.progress import Progress, ReplayProgress
 from pipelines.stores.postgres.offline_sink import OfflineSink
@@ -153,7 +152,7 @@ def test_the_row_of_the_newest_tick_in_the_schema_that_is_written(stores: Stores
     assert (b.origin.offset, b.schema_id, len(b.values)) == (39, writing.id, 5)
 
 
-def test_single_entities_that_were_lost(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_single_entities_that_were_lost(stores: Stores) -> None:
     """They come back as they are at Redis' watermark or later, never earlier."""
     first, second, third = runs(ticks(SYMBOLS, 300), (100, 200))
     both(stores, [first])
@@ -161,7 +160,7 @@ def test_single_entities_that_were_lost(stores: Stores, monkeypatch: pytest.Monk
     online.materialize(second, GO_ON)
     lost = [key.decode() for key in stores.rows() if b":S1" in key]
     stores.delete(*lost, *[key.replace(":row:", ":state:") for key in lost])
-    monkeypatch.setattr(module, "PATIENCE", 0.5)
+    stores.limits = RebuildLimits(patience=0.5)
     with pytest.raises(PostgresBehind, match="offset 100, and Redis is at 200"):
         stores.rebuild().refill(SOURCE, TOPIC, quiet)
     offline.materialize(second, GO_ON)
@@ -216,7 +215,7 @@ def test_members_are_known_before_the_first_of_their_rows(stores: Stores) -> Non
         members = [stores.rows()[key] for key in keys if b":members:" in key]
         seen.append((len(members[0]) if members else 0, sum(b":row:" in key for key in keys)))
 
-    stores.entities_a_piece = 2
+    stores.limits = RebuildLimits(entities_a_piece=2)
     stores.rebuild().fill(source, topic, look)
     assert seen[-1] == (9, 9)
     assert all(members == 9 for members, rows in seen if rows)

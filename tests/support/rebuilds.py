@@ -14,8 +14,7 @@ import redis
 from pipelines.kafka.run import Run
 from pipelines.kafka.topics import Topic
 from pipelines.live.materializer import Materializer
-from pipelines.rebuild.rebuild import Done, Rebuild
-from pipelines.rebuild.snapshot import ENTITIES_A_PIECE
+from pipelines.rebuild.rebuild import Done, Rebuild, RebuildLimits
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from pipelines.stores.redis.connection import ENTITIES_A_CALL, WarmRedis
 from pipelines.stores.redis.online_sink import OnlineSink
@@ -47,7 +46,7 @@ class Stores:
     def __init__(self, redis_url: str, postgres: str, stack: ExitStack) -> None:
         self.redis_url, self.postgres, self._stack = redis_url, postgres, stack
         self.entities_a_call = ENTITIES_A_CALL
-        self.entities_a_piece = ENTITIES_A_PIECE
+        self.limits = RebuildLimits()
         engine = connect(postgres)
         self.catalog: Catalog = record(engine, read(), "test")
         engine.dispose()
@@ -70,9 +69,7 @@ class Stores:
         return worker(self.keep(OfflineSink(self.postgres)))
 
     def rebuild(self) -> Rebuild:
-        return Rebuild(
-            self.postgres, self.redis(), self.catalog, HISTORY, Event(), self.entities_a_piece
-        )
+        return Rebuild(self.postgres, self.redis(), self.catalog, HISTORY, Event(), self.limits)
 
     def flush(self) -> None:
         with redis.Redis.from_url(self.redis_url) as client:

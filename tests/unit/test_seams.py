@@ -21,13 +21,9 @@ INDEPENDENT = {"oracle": {"oracle"}, "checker": {"checker", "oracle"}}
 """Packages of tests that judge the product: they share no code with it nor with other tests."""
 
 NOT_YET = {
-    *("acceptance/test_faults.py", "acceptance/test_outage.py", "integration/conftest.py"),
-    *(
-        "integration/test_fencing.py",
-        "integration/test_found_out.py",
-        "integration/test_history.py",
-    ),
-    *("integration/test_rebuild.py", "integration/test_recording.py", "integration/test_relay.py"),
+    *("acceptance/test_faults.py", "acceptance/test_outage.py"),
+    *("integration/test_fencing.py", "integration/test_found_out.py"),
+    *("integration/test_recording.py", "integration/test_relay.py"),
     *("integration/test_requests.py", "integration/test_serving.py", "integration/test_sinks.py"),
     *("integration/test_stores_away.py", "integration/test_views.py", "unit/chaos/test_chaos.py"),
     "unit/pipelines/kafka/test_run_fetcher.py",
