@@ -22,7 +22,13 @@ from tickwell.settings import PREFIX, Settings
 ROOT = Path(__file__).parents[3]
 README = ROOT / "README.md"
 DESIGN = ROOT / "docs/design.md"
-PAGES = [README, ROOT / "benchmarks/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+RECORDS = {"fault-run.md", "mutations.md"}
+"""Pages that a command wrote: they name what existed when it ran."""
+
+PAGES = [
+    *(README, ROOT / "benchmarks/README.md"),
+    *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in RECORDS),
+]
 
 PATH = re.compile(
     r"(?<![\w/:.-])[\w.-]+(?:/[\w.-]+)+\.(?:py|md|toml|sql|lua|yaml|xml|sh|svg|txt)\b"
