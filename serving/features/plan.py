@@ -9,13 +9,12 @@ concern. It is the only walk over derived features: what evaluates a plan follow
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from registry.definitions import FeatureVersion, Source
-from registry.language.derived import Derived
-from serving.features.lookup import Names, check_entities
+from serving.features.lookup import DerivedFeature, Names, check_entities
 from serving.stores.row_store import Key, MemberSet, RowId, Unavailable
 
 Entity = Mapping[str, str]
@@ -27,6 +26,10 @@ Identity = tuple[str, Key]
 Members = Mapping[MemberSet, Sequence[Key] | Unavailable]
 
 
+Rows = Mapping[str, RowId]
+"""The rows of one entity by the names of their sources."""
+
+
 class StoredRecipe(NamedTuple):
     """Take the feature from a row."""
 
@@ -35,15 +38,15 @@ class StoredRecipe(NamedTuple):
 
 
 class DerivedRecipe(NamedTuple):
-    """Compute the feature of others.
+    """Compute the feature of parts, each taken from a row of its source.
 
-    `inputs` has a mapping of names to recipes for each entity, in the order of adding; it is None
-    when the store did not say which entities there are.
+    `entities` has the rows of each entity that is computed of, in the order of adding. It is None
+    when the store did not say which entities belong to a sum.
     """
 
     feature: FeatureVersion
-    derived: Derived
-    inputs: Sequence[Mapping[str, StoredRecipe]] | None
+    formula: DerivedFeature
+    entities: Sequence[Rows] | None
 
 
 Recipe = StoredRecipe | DerivedRecipe
@@ -88,68 +91,89 @@ class Selection:
 
     def plan(self, members: Members) -> Plan:
         """The plan, given the members of each of `member_sets`."""
+        planner = _Planner(self.names, members, self.versions.values())
         columns = [(name, feature.ref, feature) for name, feature in self.versions.items()]
         kinds = {feature.entity for feature in self.versions.values()}
-        sources = self._sources(self._read_directly())
-        rows: dict[RowId, None] = {}
         recipes: dict[Identity, Recipe] = {}
         answers = []
         for entity in self.entities:
             keys = {fields: _key(fields, entity) for fields in kinds}
-            own: dict[str, RowId] = {}
+            own: Rows | None = None
             values = {}
             for name, ref, feature in columns:
                 identity = values[name] = (ref, keys[feature.entity])
                 if identity in recipes:
                     continue
-                if not own:  # else an entity that is named again would cost as much again
-                    own = _row_ids(sources, entity, rows)
-                if feature.source is not None:
-                    recipes[identity] = StoredRecipe(feature, own[feature.source])
-                else:
-                    inputs = self._inputs(feature, entity, own, members, rows)
-                    derived = self.names.derived[ref].derived
-                    recipes[identity] = DerivedRecipe(feature, derived, inputs)
+                if own is None:  # else an entity that is named again would cost as much again
+                    own = planner.own_rows(entity)
+                recipes[identity] = planner.recipe(feature, ref, entity, own)
             answers.append(PlannedAnswer(entity, values))
-        return Plan(list(rows), recipes, answers)
+        return Plan(list(planner.rows), recipes, answers)
 
-    def _read_directly(self) -> Iterator[FeatureVersion]:
-        """The stored features that are read for the requested entities themselves."""
-        for feature in self.versions.values():
+
+class _Planner:
+    """Makes the recipes of a plan and collects the `rows` that they name, each once."""
+
+    def __init__(
+        self, names: Names, members: Members, features: Collection[FeatureVersion]
+    ) -> None:
+        self._names = names
+        self._members = members
+        self._own = self._sources(self._direct(features))
+        self._sums: dict[tuple[str, tuple[str, ...], Key], list[Rows]] = {}
+        self.rows: dict[RowId, RowId] = {}
+
+    def own_rows(self, entity: Entity) -> Rows:
+        """The rows that are read of the entity itself, and not of the members of a sum."""
+        return self._rows(self._own, entity)
+
+    def recipe(self, feature: FeatureVersion, ref: str, entity: Entity, own: Rows) -> Recipe:
+        """The recipe of a feature, `ref`, of an entity, whose own rows are `own`."""
+        if feature.source is not None:
+            return StoredRecipe(feature, own[feature.source])
+        formula = self._names.derived[ref]
+        if feature.over is None:
+            return DerivedRecipe(feature, formula, [own])
+        return DerivedRecipe(feature, formula, self._summed(feature.over, formula, entity))
+
+    def _summed(self, over: str, formula: DerivedFeature, entity: Entity) -> list[Rows] | None:
+        """The rows of each entity of a sum; sums of the same entities and sources share them."""
+        source = self._names.catalog.sources[over]
+        found = self._members[_member_set(source, entity)]
+        if isinstance(found, Unavailable):
+            return None
+        # An entity may name more key fields than the message key, which the set belongs to.
+        given = tuple(entity[field] for field in source.key if field in entity)
+        sources = self._sources(formula.parts.values())
+        shared = (over, tuple(one.name for one in sources), given)
+        if shared not in self._sums:
+            self._sums[shared] = [
+                self._rows(sources, dict(zip(source.key, key, strict=True)))
+                for key in found
+                if key[: len(given)] == given
+            ]
+        return self._sums[shared]
+
+    def _rows(self, sources: Iterable[Source], entity: Entity) -> dict[str, RowId]:
+        """The row of the entity in each source; equal rows of a plan are the same object."""
+        found = {}
+        for source in sources:
+            row = RowId(source.name, _key(source.key, entity))
+            found[source.name] = self.rows.setdefault(row, row)
+        return found
+
+    def _direct(self, features: Iterable[FeatureVersion]) -> Iterator[FeatureVersion]:
+        """The stored features that are read of the requested entities themselves."""
+        for feature in features:
             if not feature.derived:
                 yield feature
             elif feature.over is None:
-                yield from self.names.derived[feature.ref].parts.values()
-
-    def _inputs(
-        self,
-        feature: FeatureVersion,
-        entity: Entity,
-        own: Mapping[str, RowId],
-        members: Members,
-        rows: dict[RowId, None],
-    ) -> list[Mapping[str, StoredRecipe]] | None:
-        """The inputs of a derived feature; the rows of members are added to `rows`."""
-        parts = self.names.derived[feature.ref].parts
-        if feature.over is None:
-            return [_from_rows(parts, own)]
-        over = self.names.catalog.sources[feature.over]
-        found = members[_member_set(over, entity)]
-        if isinstance(found, Unavailable):
-            return None
-        sources = self._sources(parts.values())
-        # An entity may name more key fields than the message key, which the set belongs to.
-        given = tuple(entity[field] for field in over.key if field in entity)
-        return [
-            _from_rows(parts, _row_ids(sources, dict(zip(over.key, key, strict=True)), rows))
-            for key in found
-            if key[: len(given)] == given
-        ]
+                yield from self._names.derived[feature.ref].parts.values()
 
     def _sources(self, features: Iterable[FeatureVersion]) -> list[Source]:
         """The sources of stored features, each once."""
         names = dict.fromkeys(feature.source for feature in features)
-        return [self.names.catalog.sources[name] for name in names if name is not None]
+        return [self._names.catalog.sources[name] for name in names if name is not None]
 
 
 def select(names: Names, features: Iterable[str], entities: Sequence[Entity]) -> Selection:
@@ -165,24 +189,3 @@ def _key(fields: Iterable[str], entity: Entity) -> Key:
 
 def _member_set(source: Source, entity: Entity) -> MemberSet:
     return MemberSet(source.name, entity[source.key[0]])
-
-
-def _row_ids(
-    sources: Iterable[Source], entity: Entity, rows: dict[RowId, None]
-) -> dict[str, RowId]:
-    """The row of the entity in each source, by the source's name; they are added to `rows`."""
-    found = {source.name: RowId(source.name, _key(source.key, entity)) for source in sources}
-    for row in found.values():
-        rows[row] = None
-    return found
-
-
-def _from_rows(
-    parts: Mapping[str, FeatureVersion], rows: Mapping[str, RowId]
-) -> dict[str, StoredRecipe]:
-    """The recipe of each part, taken from the entity's row in the part's source."""
-    return {
-        name: StoredRecipe(part, rows[part.source])
-        for name, part in parts.items()
-        if part.source is not None
-    }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -19,8 +19,8 @@ from registry.definitions import FeatureVersion
 from registry.formats.row import Row, ValueStatus
 from registry.formats.status import Status, worst
 from registry.language.derived import Part
-from serving.features.lookup import Names
-from serving.features.plan import Recipe, StoredRecipe
+from serving.features.lookup import DerivedFeature, Names
+from serving.features.plan import Recipe, Rows, StoredRecipe
 from serving.features.times import to_rfc_3339
 from serving.stores.row_store import RowId, Unavailable
 
@@ -69,17 +69,11 @@ class Evaluation:
         """The value of a recipe."""
         feature = recipe.feature
         if isinstance(recipe, StoredRecipe):
-            part = self._stored(recipe)
-        elif recipe.inputs is None:
+            part = self._stored(feature, recipe.row)
+        elif recipe.entities is None:
             part = NOT_ANSWERED
         else:
-            combined = recipe.derived.evaluate(
-                [
-                    {name: self._stored(part) for name, part in entity.items()}
-                    for entity in recipe.inputs
-                ]
-            )
-            part = self._judged(combined, feature)
+            part = self._judged(self._derived(recipe.formula, recipe.entities), feature)
         time = part.event_time
         return Value(
             value=None if math.isnan(part.value) else part.value,
@@ -89,8 +83,21 @@ class Evaluation:
             age_seconds=None if time is None else (self.moment.now_ns - time) / 1e9,
         )
 
-    def _stored(self, recipe: StoredRecipe) -> Part:
-        row = self.rows[recipe.row]
+    def _derived(self, formula: DerivedFeature, entities: Sequence[Rows]) -> Part:
+        parts = [
+            (name, part, part.source)
+            for name, part in formula.parts.items()
+            if part.source is not None
+        ]
+        return formula.derived.evaluate(
+            [
+                {name: self._stored(part, rows[source]) for name, part, source in parts}
+                for rows in entities
+            ]
+        )
+
+    def _stored(self, feature: FeatureVersion, wanted: RowId) -> Part:
+        row = self.rows[wanted]
         if row is None:
             return MISSING
         if isinstance(row, Unavailable):
@@ -103,14 +110,14 @@ class Evaluation:
                 row.schema_id,
             )
             return NOT_ANSWERED
-        index = self.names.index(row.schema_id, recipe.feature.ref)
+        index = self.names.index(row.schema_id, feature.ref)
         if index is None:  # the row is of an older schema, which does not have the feature
             return MISSING
         status = STATUS.get(row.status[index])
         if status is None:
             logger.error("a row has the status byte %d, which no status has", row.status[index])
             return NOT_ANSWERED
-        return self._judged(Part(row.values[index], status, row.event_time), recipe.feature)
+        return self._judged(Part(row.values[index], status, row.event_time), feature)
 
     def _judged(self, part: Part, feature: FeatureVersion) -> Part:
         """The part with the status that its age and its pipeline's lag leave it."""

@@ -45,14 +45,14 @@ expression = "held * 2"
 """
 
 
-def stored(plan: Plan) -> list[StoredRecipe]:
-    """Every recipe of a plan that takes a value from a row."""
-    found = []
+def used(plan: Plan) -> set[RowId]:
+    """Every row that a recipe of a plan takes a value from."""
+    found = set()
     for recipe in plan.recipes.values():
         if isinstance(recipe, StoredRecipe):
-            found.append(recipe)
+            found.add(recipe.row)
         else:
-            found += [part for entity in recipe.inputs or () for part in entity.values()]
+            found.update(row for rows in recipe.entities or () for row in rows.values())
     return found
 
 
@@ -75,7 +75,7 @@ def test_other_names_of_a_feature_are_one_value() -> None:
     assert list(plan.answers[0].values) == names
 
 
-def test_a_sum_has_the_inputs_of_each_member_in_order() -> None:
+def test_a_sum_has_the_rows_of_each_member_in_order() -> None:
     selection = select(
         NAMES,
         ["portfolio_exposure", "portfolio_exposure_net", "portfolio_exposure@1.0.0"],
@@ -92,17 +92,18 @@ def test_a_sum_has_the_inputs_of_each_member_in_order() -> None:
     assert len(plan.rows) == 4
     gross, net = plan.recipes.values()
     assert isinstance(gross, DerivedRecipe)
-    assert gross.inputs is not None
-    assert [inputs["current_price"].row.entity for inputs in gross.inputs] == [("AAPL",), ("ES",)]
     assert isinstance(net, DerivedRecipe)
-    assert net.inputs == gross.inputs
+    assert gross.entities is net.entities
+    assert gross.entities is not None
+    assert [rows["price"].entity for rows in gross.entities] == [("AAPL",), ("ES",)]
+    assert used(plan) == set(plan.rows)
 
 
 def test_members_that_are_not_known_need_no_rows() -> None:
     plan = select(NAMES, ["portfolio_exposure"], [{"portfolio": "P1"}]).plan({P1: UNAVAILABLE})
     (recipe,) = plan.recipes.values()
     assert isinstance(recipe, DerivedRecipe)
-    assert recipe.inputs is None
+    assert recipe.entities is None
     assert plan.rows == []
 
 
@@ -127,7 +128,7 @@ def test_an_entity_may_name_more_key_fields_than_its_member_set(tmp_path: Path) 
 def test_rows_are_those_of_the_recipes(features: list[str], symbols: list[str]) -> None:
     plan = select(NAMES, features, [{"symbol": symbol} for symbol in symbols]).plan({})
     assert len(plan.rows) == len(set(plan.rows))
-    assert set(plan.rows) == {recipe.row for recipe in stored(plan)}
+    assert set(plan.rows) == used(plan)
     wanted = {identity for answer in plan.answers for identity in answer.values.values()}
     assert wanted == plan.recipes.keys()
 
