@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +10,7 @@ import typer
 
 from tickwell.errors import TickwellError
 from tickwell.settings import Settings
+from tickwell.signals import stop_on
 
 if TYPE_CHECKING:
     from pipelines.rebuild.rebuild import Done
@@ -41,8 +41,7 @@ def rebuild_online(
     sources = [recorded.sources[name] for name in source or recorded.writing]
     topics = describe(settings.kafka, [one.topic for one in sources])
     stop = Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    stop_on(stop)
     redis = WarmRedis(settings.redis, settings.cluster)
     rebuild = Rebuild(settings.postgres, redis, recorded, settings.history, stop)
     try:

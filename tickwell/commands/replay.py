@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import time
 from collections.abc import Sequence
 from threading import Event
@@ -14,6 +13,7 @@ import typer
 
 from tickwell.errors import TickwellError
 from tickwell.settings import Settings
+from tickwell.signals import stop_on
 
 if TYPE_CHECKING:
     from pipelines.replay.progress import ReplayProgress
@@ -89,8 +89,7 @@ def replay(
 
 def _replay(work: Replay, ranges: Sequence[Range], jobs: int, progress: ReplayProgress) -> None:
     stop = Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    stop_on(stop)
     done = _with_progress_bar(work, ranges, jobs, stop)
     if not stop.is_set():
         for part in ranges:
