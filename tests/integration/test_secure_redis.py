@@ -1,0 +1,98 @@
+"""Redis over TLS, with a user of its own and a certificate of our own authority."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import trustme
+
+from pipelines.stores.redis.online_sink import OnlineSink
+from registry import redis_clients
+from registry.formats.redis_keys import row_key
+from tests.support.logs import runs
+from tests.support.servers import SecureRedis, secure_redis
+from tests.support.sinks import GO_ON, Opened, ticks, worker
+
+PERMISSIONS = "~tw:* +@all -@dangerous +info"
+"""All keys of ours and no administration; `info` tells a restart of the server."""
+
+CLIENTS = [
+    redis_clients.warm,
+    redis_clients.heartbeat,
+    redis_clients.throttle,
+    redis_clients.probe,
+    redis_clients.rows,
+    redis_clients.watch,
+]
+
+
+@pytest.fixture(scope="module")
+def server(data: Path) -> Iterator[SecureRedis]:
+    with secure_redis(data / "secure-redis", PERMISSIONS) as made:
+        yield made
+
+
+def ping(client: Any) -> bool:
+    """The answer to PING by a client, which is then closed."""
+
+    async def ask() -> Any:
+        try:
+            return await client.ping()
+        finally:
+            await client.aclose()
+
+    if isinstance(client, redis.asyncio.Redis):
+        return bool(asyncio.run(ask()))
+    with client:
+        return bool(client.ping())
+
+
+def test_every_client_is_tried() -> None:
+    made = {
+        function
+        for name, function in inspect.getmembers(redis_clients, inspect.isfunction)
+        if not name.startswith("_") and function.__module__ == redis_clients.__name__
+    }
+    assert made == set(CLIENTS)
+
+
+@pytest.mark.parametrize("make", CLIENTS)
+def test_a_client_reaches_it(server: SecureRedis, make: Any) -> None:
+    assert ping(make(server.url()))
+
+
+@pytest.mark.parametrize("make", CLIENTS)
+def test_no_client_believes_another_authority(
+    server: SecureRedis, tmp_path: Path, make: Any
+) -> None:
+    other = tmp_path / "other.pem"
+    trustme.CA().cert_pem.write_to_path(other)
+    with pytest.raises(redis.ConnectionError, match="certificate verify failed"):
+        ping(make(server.url(ca=str(other))))
+
+
+def test_another_password_is_refused(server: SecureRedis) -> None:
+    with pytest.raises(redis.AuthenticationError):
+        ping(redis_clients.warm(server.url(password="another")))
+
+
+def test_a_worker_stores_and_what_it_stored_is_read(server: SecureRedis, opened: Opened) -> None:
+    (run,) = runs(ticks(["A", "B"], 60), ())
+    batch = worker(opened(OnlineSink(server.url()))).materialize(run, GO_ON)
+    assert batch is not None
+    assert len(batch) == 60
+
+    async def read() -> Any:
+        client = redis_clients.rows(server.url())
+        try:
+            return await client.get(row_key("price", "A"))
+        finally:
+            await client.aclose()
+
+    assert asyncio.run(read()) is not None
