@@ -4,12 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install up down test lint bench chaos mutations picture
+.PHONY: help install up down test test-long lint bench chaos mutations picture
 
 help:
 	@echo "make up          install, start everything, stream real market data; Ctrl-C stops it"
 	@echo "make down        stop what make up started"
-	@echo "make test        install, run the tests"
+	@echo "make test        install, run the tests two at a time; PYTEST_ARGS=-n0: one at a time"
+	@echo "make test-long   run the tests that take longer: minutes of faults, many more examples"
 	@echo "make lint        check format, lint, types and the direction of imports"
 	@echo "make chaos       inject faults under load, prove that no tick is lost (SEED=1 MINUTES=2)"
 	@echo "make mutations   make deliberate mistakes, show that a test catches each; half an hour"
@@ -31,8 +32,18 @@ up: install
 down: install
 	$(BIN)/tickwell down
 
+# Most tests wait for processes of their own, so two at a time take little more than half as long. Each
+# of the two has services of its own. A module stays in one of them, for its fixtures, and the longest
+# modules come first. Machine code is compiled before, once, and not by every process at the same time.
 test: install
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/python -c 'from pipelines.runtime.machine_code import warm_up; warm_up()'
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+# Properties of decoder and windows with thirty times the examples, then what is marked `long`.
+test-long: install
+	$(BIN)/pytest --hypothesis-profile long --timeout 3600 tests/unit/pipelines/ticks \
+		tests/unit/pipelines/compute $(PYTEST_ARGS)
+	$(BIN)/pytest -m long --timeout 3600 $(PYTEST_ARGS)
 
 lint: install
 	$(BIN)/ruff format --check

@@ -27,7 +27,18 @@ from tests.support.services import embedded
 settings.register_profile(
     "tickwell", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+settings.register_profile("long", settings.get_profile("tickwell"), max_examples=3_000)
 settings.load_profile("tickwell")
+
+SERVICES = ("TICKWELL_KAFKA", "TICKWELL_REDIS", "TICKWELL_REDIS_HOT", "TICKWELL_POSTGRES")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two processes, each with services of its own; none beside pytest where they are shared.
+
+    A test empties the Redis that it uses, so two cannot use the one that the environment names.
+    """
+    return 0 if any(name in os.environ for name in SERVICES) else 2
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Two minutes of faults under load, and no guarantee broken."""
+"""Minutes of faults under load, and no guarantee broken."""
 
 from __future__ import annotations
 
@@ -13,11 +13,19 @@ from tests.chaos.report import command, report
 from tests.chaos.run import Options, run
 from tickwell.embedded.broker import choose
 
-SEED, MINUTES = 1, 2.0
-
 
 @pytest.mark.timeout(900)
 def test_two_minutes_of_faults() -> None:
+    assert_nothing_is_broken(seed=1, minutes=2.0)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_five_minutes_of_other_faults() -> None:
+    assert_nothing_is_broken(seed=2, minutes=5.0)
+
+
+def assert_nothing_is_broken(seed: int, minutes: float) -> None:
     """On services of its own, which it kills; Tansu would lose everything with its process."""
     if choose("auto") != "kafka" and os.environ.get("CI") != "true":
         pytest.skip("needs Apache Kafka: Java 17 and Maven")
@@ -25,8 +33,8 @@ def test_two_minutes_of_faults() -> None:
     place = Path(tempfile.mkdtemp(prefix="tickwell-chaos-"))
     place.chmod(0o755)
     print(f"logs and what readers saw: {place}")
-    result = run(Options(SEED, MINUTES, place), print)
-    assert result.clean, f"{report(result)}\nagain: {command(SEED, MINUTES)}"
+    result = run(Options(seed, minutes, place), print)
+    assert result.clean, f"{report(result)}\nagain: {command(seed, minutes)}"
     assert len(result.faults) >= 8
     assert sum(result.faults.values()) >= 20
     assert result.findings.looked["served as ok"] > 100

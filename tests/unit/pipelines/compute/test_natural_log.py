@@ -10,10 +10,11 @@ from pathlib import Path
 
 import mpmath
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.compute.natural_log import log, log_ratio
+from tests.support.examples import examples
 
 mpmath.mp.prec = 200  # with a double's 53 bits the difference of two logarithms is no oracle
 
@@ -52,14 +53,14 @@ def ulps(got: float, exact: mpmath.mpf) -> float:
     return float(abs(mpmath.mpf(got) - exact) / mpmath.mpf(math.ulp(float(exact))))
 
 
-@settings(max_examples=2000)
+@examples(20)
 @given(st.one_of(positive, st.floats(0.5, 2)))
 def test_log_is_within_one_ulp(x: float) -> None:
     exact = mpmath.log(mpmath.mpf(x))
     assert (log(x) == 0.0) if x == 1.0 else ulps(log(x), exact) <= 1
 
 
-@settings(max_examples=2000)
+@examples(20)
 @given(prices, st.floats(0.5, 2))
 def test_the_return_of_neighbouring_prices_is_as_good_as_its_inputs(
     before: float, factor: float

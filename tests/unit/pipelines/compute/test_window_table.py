@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.compute.batch import Batch
@@ -23,6 +23,7 @@ from registry.formats.origin import Origin
 from registry.language.program import compile_program
 from tests.oracle.features import OracleRow, Value, expect
 from tests.oracle.messages import Record
+from tests.support.examples import examples
 from tests.support.logs import NOW_MS, PRICE, PRICE_FEATURES, TOPIC_ID, logs, runs, same_double
 from tests.support.shipped import CATALOG, PROGRAM, SCHEMA, SOURCE
 from tests.support.windows import materialize, row_bytes, table
@@ -55,7 +56,7 @@ def assert_value(value: float, status: str, expected: Value) -> None:
         assert abs(value - expected.value) <= 1e-12 * expected.magnitude
 
 
-@settings(max_examples=300, deadline=None)
+@examples(3)
 @given(logs())
 def test_rows_and_rejections_are_those_of_the_oracle(records: list[Record]) -> None:
     expected = expect(records, PRICE, PRICE_FEATURES)
@@ -69,7 +70,7 @@ def test_rows_and_rejections_are_those_of_the_oracle(records: list[Record]) -> N
         assert_row(batch, i, rows[0, int(batch.offset[i]), int(batch.index[i])])
 
 
-@settings(max_examples=150, deadline=None)
+@examples(1.5)
 @given(logs(), st.lists(st.integers(0, 60), max_size=8))
 def test_batch_boundaries_do_not_show(records: list[Record], cuts: list[int]) -> None:
     whole, parts = materialize(records), materialize(records, cuts)
@@ -79,7 +80,7 @@ def test_batch_boundaries_do_not_show(records: list[Record], cuts: list[int]) ->
     }
 
 
-@settings(max_examples=100, deadline=None)
+@examples(1)
 @given(logs())
 def test_what_was_applied_is_passed_over(records: list[Record]) -> None:
     decoder, windows = Decoder(SOURCE), table()
@@ -95,7 +96,7 @@ def test_what_was_applied_is_passed_over(records: list[Record]) -> None:
 magnitudes = st.sampled_from([1e-9, 1e-3, 1.0, 100.0, 1e12])
 
 
-@settings(max_examples=100, deadline=None)
+@examples(1)
 @given(
     st.lists(st.one_of(st.floats(0.5, 2), st.floats(1 - 1e-6, 1 + 1e-6)), min_size=21, max_size=50),
     st.lists(magnitudes, min_size=1, max_size=3),

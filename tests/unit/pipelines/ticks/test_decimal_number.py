@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipelines.ticks.decimal_number import LARGEST_POWER, nearest_double
+from tests.support.examples import examples
 
 mantissas = st.integers(1, 2**64 - 1) | st.integers(0, 63).map(lambda bits: 1 << bits)
 powers = st.integers(-LARGEST_POWER, LARGEST_POWER)
 
 
-@settings(max_examples=1000)
+@examples(10)
 @given(mantissas, powers)
 @example(2**53 + 1, 0)  # half way between two doubles
 @example(9007199254740993, 22)
@@ -25,7 +26,7 @@ def test_the_double_is_that_of_float(mantissa: int, power: int) -> None:
     assert math.isnan(value) or value == float(f"{mantissa}e{power}")
 
 
-@settings(max_examples=500)
+@examples(5)
 @given(st.floats(1e-9, 1e12), st.integers(0, 1), st.integers(0, 9))
 def test_half_way_between_two_doubles_the_even_one(near: float, up: int, zeros: int) -> None:
     """A double and half the distance to the next, exactly and a little beside it."""
@@ -35,7 +36,7 @@ def test_half_way_between_two_doubles_the_even_one(near: float, up: int, zeros: 
         assert nearest_double(np.uint64(mantissa + up), 0) == float(mantissa + up)
 
 
-@settings(max_examples=500)
+@examples(5)
 @given(st.floats(1e-6, 1e12, allow_nan=False))
 def test_every_double_as_it_is_printed_is_decided(value: float) -> None:
     """What producers send of doubles is read here, and not left to a slower way."""

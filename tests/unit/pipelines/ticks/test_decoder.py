@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipelines.compute.entity_slots import name_of
@@ -24,6 +24,7 @@ from registry.features_file import read
 from registry.formats.redis_keys import entity_id
 from tests.oracle.messages import Record, SourceSpec
 from tests.oracle.messages import read as oracle_read
+from tests.support.examples import examples
 from tests.support.logs import NOW_MS, messages, run_of
 
 PRICE, _, POSITION = read().sources
@@ -47,7 +48,7 @@ def told(ticks: Ticks) -> dict[tuple[int, int], object]:
     return found
 
 
-@settings(max_examples=400)
+@examples(4)
 @given(st.lists(messages(), max_size=12))
 def test_a_tick_does_not_depend_on_the_others_of_its_run(
     values: list[tuple[bytes | None, bytes | None]],
@@ -61,7 +62,7 @@ def test_a_tick_does_not_depend_on_the_others_of_its_run(
     assert together == alone
 
 
-@settings(max_examples=400)
+@examples(4)
 @given(messages())
 def test_the_compiled_way_is_the_definition(message: tuple[bytes | None, bytes | None]) -> None:
     assert_is_the_definition(message)
@@ -164,7 +165,7 @@ json_numbers = st.one_of(
 )
 
 
-@settings(max_examples=1000)
+@examples(10)
 @given(json_numbers)
 @example("9007199254740993")
 @example("0.1")
@@ -324,7 +325,7 @@ def spelled(draw: st.DrawFn) -> str:
     return "{" + ",".join(written) + draw(st.sampled_from(["}"] * 9 + [",}"]))
 
 
-@settings(max_examples=500)
+@examples(5)
 @given(st.lists(spelled(), max_size=3), st.booleans(), spaces)
 def test_the_compiled_way_is_the_definition_however_a_tick_is_spelled(
     ticks: list[str], in_array: bool, space: str
