@@ -1,8 +1,9 @@
-"""Cells of a file to JSON values: text exactly as it is written, numbers without a detour.
+"""Cells of a file to JSON values: text exactly as it is written, numbers without a conversion.
 
 A cell is text, a number, or None. A number in text or a decimal keeps its digits, so that the topic
 holds the number that the file holds; a float is written with the fewest digits that give it back.
-Each function raises ValueError, whose message goes on after the cell: "'x' is not a number".
+Each function raises ValueError, whose message continues a sentence that begins with the cell:
+"'x' is not a number".
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ INTEGER = re.compile(r"([+-]?\d{1,30})(?:\.0*)?", re.ASCII)
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 EXACT = 2**53
-"""Up to here every integer is a double; beyond, a float may stand for another integer."""
+"""The largest integer up to which every integer is a double; a larger float is ambiguous."""
 
-ZONES = ("", "Z", ":00", ":00Z")
-"""What a time may lack to be RFC 3339: nothing, its zone (it is UTC then), the minutes of its zone,
-or its seconds and its zone."""
+ENDINGS = ("", "Z", ":00", ":00Z")
+"""Endings that a time may lack to be RFC 3339: none, its zone (it is UTC then), the minutes of its
+zone, or its seconds and its zone."""
 
 
 def key(cell: Any) -> str:
@@ -39,7 +40,7 @@ def key(cell: Any) -> str:
     return text
 
 
-def word(cell: Any) -> str:
+def operation(cell: Any) -> str:
     """An operation."""
     if not isinstance(cell, str):
         raise ValueError("is not text")
@@ -84,9 +85,9 @@ def moment(cell: Any) -> int | str:
         if parse_rfc_3339(text) is not None:
             return text
         full = f"{text}T00:00:00" if DATE.fullmatch(text) else text.replace(" ", "T", 1)
-        for zone in ZONES:
-            if parse_rfc_3339(full + zone) is not None:
-                return full + zone
+        for ending in ENDINGS:
+            if parse_rfc_3339(full + ending) is not None:
+                return full + ending
     raise ValueError("is neither an integer nor a time as 2026-11-24T13:05:46.264Z")
 
 
@@ -95,7 +96,7 @@ def _is_integer(cell: Any) -> bool:
 
 
 def _integer(cell: Any) -> int | None:
-    """The integer that a cell stands for without doubt, or None."""
+    """The integer that a cell unambiguously means, or None."""
     if isinstance(cell, str):
         match = INTEGER.fullmatch(cell.strip())
         return None if match is None else int(match[1])

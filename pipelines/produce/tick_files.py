@@ -3,10 +3,10 @@
 No type is guessed. A CSV's cells are text; a Parquet's have the types that it declares. An empty
 cell, a null or a NaN is a field that the tick does not have.
 
-Memory is bounded whatever the size of the file and of its row groups. Of a CSV one row is held, in
-lines of at most `MAX_LINE`. Of a Parquet file, for each column that is read: `BATCH_ROWS` rows, a
-buffer of `BUFFER_BYTES`, and one page with its dictionary, whose size (1 MiB unless set otherwise)
-whoever wrote the file chose.
+Memory is bounded whatever the size of the file and of its row groups. One row of a CSV is held, in
+lines of at most `MAX_LINE`. Of a Parquet file are held, for each column that is read: `BATCH_ROWS`
+rows, a buffer of `BUFFER_BYTES`, and one page with its dictionary, whose size the writer of the
+file chose (1 MiB by default).
 """
 
 from __future__ import annotations
@@ -38,40 +38,40 @@ from registry.definitions import Source
 BATCH_ROWS = 1_000
 BUFFER_BYTES = 256 * 1024
 MAX_LINE = 1024 * 1024
-"""Characters in a line of a CSV."""
+"""Characters in a line of a CSV, at most."""
 
-BROKEN = (pa.ArrowException, OSError, EOFError, zlib.error, csv.Error, UnicodeError)
-"""What readers raise for a file that is not what its name says, or is damaged."""
+UNREADABLE = (pa.ArrowException, OSError, EOFError, zlib.error, csv.Error, UnicodeError)
+"""Errors that readers raise for a file that is damaged, or not of the format that its name says."""
 
 
 class ColumnMissing(PipelineError):
     """The file has no column for a field."""
 
-    def __init__(self, file: Path, column: str, field: str, there: Sequence[str]) -> None:
+    def __init__(self, file: Path, column: str, field: str, existing: Sequence[str]) -> None:
         super().__init__(
-            f"{file} has no column {column}; it has {', '.join(there)}. Name the one that holds "
+            f"{file} has no column {column}; it has {', '.join(existing)}. Name the one that holds "
             f"{field}: --map {field}=COLUMN"
         )
 
 
 class BadRow(PipelineError):
-    """A row cannot be made a tick. Rows count from 1, the first one after a CSV's header."""
+    """A row is not a tick. Rows are counted from 1, which is the first one after a CSV's header."""
 
-    def __init__(self, file: Path, row: int, column: str, what: str) -> None:
-        super().__init__(f"{file}, row {row}, column {column}: {what}")
+    def __init__(self, file: Path, row: int, column: str, problem: str) -> None:
+        super().__init__(f"{file}, row {row}, column {column}: {problem}")
 
 
 class BadFile(PipelineError):
     """A file cannot be read, from its beginning or from some row on."""
 
     def __init__(self, file: Path, row: int, error: object) -> None:
-        where = f" after row {row}" if row else ""
-        super().__init__(f"{file} cannot be read{where}: {error}")
+        position = f" after row {row}" if row else ""
+        super().__init__(f"{file} cannot be read{position}: {error}")
 
 
 @dataclass(frozen=True, slots=True)
 class _Use:
-    """What a column is read for. A tick without a `needed` field is no tick."""
+    """The field that a column is read for. A row without a `needed` field is not a tick."""
 
     field: str
     column: str
@@ -80,14 +80,14 @@ class _Use:
 
 
 def count_rows(file: Path) -> int | None:
-    """How many rows a Parquet file has; None for a CSV, which would have to be read."""
+    """The number of rows of a Parquet file; None for a CSV, which would have to be read."""
     if _kind(file) != "parquet":
         return None
     try:
         with closing(pyarrow.parquet.ParquetFile(file)) as opened:
             rows: int = opened.metadata.num_rows
             return rows
-    except BROKEN as error:
+    except UNREADABLE as error:
         raise BadFile(file, 0, error) from None
 
 
@@ -110,12 +110,12 @@ def read_ticks(
                 if as_if_now:
                     tick["ts"] = time.time_ns() // NANOSECONDS[source.ts_unit]
                 yield Tick(tick[source.key[0]].encode(), encode(tick))
-    except BROKEN as error:
+    except UNREADABLE as error:
         raise BadFile(file, row, error) from None
 
 
 def _uses(
-    file: Path, there: Sequence[str], source: Source, columns: Mapping[str, str], as_if_now: bool
+    file: Path, existing: Sequence[str], source: Source, columns: Mapping[str, str], as_if_now: bool
 ) -> list[_Use]:
     """The columns to read, in the order of a tick's fields."""
     known: dict[str, tuple[Callable[[Any], Any], bool]] = {
@@ -123,20 +123,20 @@ def _uses(
         **{field.name: (cells.number, field.required) for field in source.fields},
         "ts": (cells.moment, True),
         "seq": (cells.integer, False),
-        "op": (cells.word, False),
+        "op": (cells.operation, False),
     }
     for field in columns.keys() - known.keys():
         raise PipelineError(f"{source.name} has no field {field} to map; it has {', '.join(known)}")
-    twice = {name for name, times in Counter(there).items() if times > 1}
+    twice = {name for name, times in Counter(existing).items() if times > 1}
     uses = []
     for field, (value, needed) in known.items():
         name = columns.get(field, field)
         unread = field == "ts" and as_if_now
-        if name not in there and (field in columns or (needed and not unread)):
-            raise ColumnMissing(file, name, field, there)
+        if name not in existing and (field in columns or (needed and not unread)):
+            raise ColumnMissing(file, name, field, existing)
         if name in twice and not unread:
             raise PipelineError(f"{file} has the column {name} more than once: rename one of them")
-        if name in there and not unread:
+        if name in existing and not unread:
             uses.append(_Use(field, name, value, needed))
     return uses
 
@@ -162,7 +162,7 @@ def _tick(
 
 
 class _Table(Protocol):
-    """A file that is open: `names` of its columns, and its rows, cells in the order asked."""
+    """An open file: the `names` of its columns, and its rows with the cells of `columns`."""
 
     names: Sequence[str]
 
@@ -193,12 +193,12 @@ class _Csv:
             self.names: Sequence[str] = next(self._rows, [])
             if not self.names:
                 raise csv.Error("it has no header; its first line must name the columns")
-        except BROKEN:
+        except UNREADABLE:
             self.close()
             raise
 
     def rows(self, columns: Sequence[str]) -> Iterator[Sequence[str]]:
-        places = [self.names.index(column) for column in columns]
+        indexes = [self.names.index(column) for column in columns]
         for row in self._rows:
             if len(row) != len(self.names):
                 if not row:  # an empty line
@@ -207,7 +207,7 @@ class _Csv:
                     f"line {self._rows.line_num} has {len(row)} cells and the header "
                     f"{len(self.names)}"
                 )
-            yield [row[place] for place in places]
+            yield [row[index] for index in indexes]
 
     def close(self) -> None:
         self._text.close()
@@ -245,7 +245,7 @@ def _cells(column: Any) -> list[Any]:
     elif pa.types.is_date(kind):
         column = column.cast(pa.date32()).cast(pa.string())
     elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        column = column.cast(pa.string())  # text that was written without saying so
+        column = column.cast(pa.string())  # text that was written without the type of text
     elif pa.types.is_float16(kind):
         column = column.cast(pa.float32())
     listed: list[Any] = column.to_pylist()

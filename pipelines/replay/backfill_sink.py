@@ -5,11 +5,11 @@ The order of a commit:
 1. The rows are copied into a temporary table of the session, which takes no lock.
 2. One statement, a call of `tickwell.store_replayed`, locks the replay's own progress, compares it,
    inserts and advances. It begins and ends inside the server: a replay that is stopped or killed at
-   any instant blocks nobody, and has rows and progress that agree.
+   any instant blocks no other session, and its rows and its progress agree.
 
-In a partition that live was never at, as in an empty database, the rows are copied straight into
-the table, as `stores.postgres.offline_sink` does it and with the same lock, which live can take
-from it.
+In a partition that live has never stored, as in an empty database, the rows are copied straight
+into the table, as `stores.postgres.offline_sink` does it and with the same lock. Live can end the
+session that holds it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from uuid import UUID
 from pipelines.compute.batch import Batch
 from pipelines.compute.entity_state import EntityState
 from pipelines.errors import RowsThere, StateConflict, WatermarkMoved
-from pipelines.stores import postgres
 from pipelines.stores.postgres.connection import Database
-from pipelines.stores.postgres.offline_sink import rejected_columns, unsettled
+from pipelines.stores.postgres.offline_sink import unsettled
+from pipelines.stores.postgres.rejected_ticks import STORE_REJECTED, rejected_columns
 from pipelines.stores.postgres.row_copy import copy_rows, stage_rows
 from pipelines.stores.postgres.states_from_rows import load_states
 from registry.definitions import Source
@@ -33,17 +33,16 @@ from registry.resources import sql
 STORE_REPLAYED = sql(__package__, "store_replayed")
 BEGIN_REPLAYED = sql(__package__, "begin_replayed")
 FINISH_REPLAYED = sql(__package__, "finish_replayed")
-STORE_REJECTED = sql(postgres.__package__, "store_rejected")
 
 NO_OFFSET = 2**63 - 1
 
 
 class BackfillSink:
-    """Stores what the replay `replay` computes of one partition, and gives the states for it.
+    """Stores what the replay `replay` computes of one partition, and loads the states for it.
 
     `restores_since` is that of `replay.progress.Progress`: with None, the partition's own rows
-    are no state. The first `unseen` entities that are asked for are known to have no rows from
-    before.
+    are no state. The first `unseen` entities that are loaded are known to have no earlier rows.
+    Without `copies` every batch is staged, also in a partition that live has never stored.
     """
 
     def __init__(
@@ -52,11 +51,12 @@ class BackfillSink:
         replay: str,
         restores_since: int | None,
         unseen: int = 0,
+        copies: bool = True,
     ) -> None:
         self._database = Database(url, "tickwell replay")
         self._replay = replay
         self._unseen = unseen
-        self._alone = True
+        self._copies = copies
         self._since = NO_OFFSET if restores_since is None else restores_since
 
     def load(
@@ -68,14 +68,14 @@ class BackfillSink:
         """
         self._unseen -= len(entities)
         if self._unseen >= 0:
-            # to look for rows from before reads past all that an entity has from after
+            # a search for earlier rows would skip all later ones of an entity
             entities = self._settled_elsewhere(source, entities, before)
         return load_states(self._database, source, entities, depth, before, self._since)
 
     def _settled_elsewhere(
         self, source: Source, entities: Sequence[str], origin: Origin
     ) -> Sequence[str]:
-        """Entities at home in another partition: their ticks here were rejected, and are again."""
+        """Those whose home is another partition: their ticks were rejected here, and are again."""
         with self._database.cursor() as cursor:
             cursor.execute(
                 "SELECT entity FROM tickwell.entities WHERE source = %s AND entity = ANY (%s)"
@@ -92,10 +92,10 @@ class BackfillSink:
     def store(self, batch: Batch) -> int:
         """Store a batch and advance the replay to `batch.run.next_offset`; returns the new rows.
 
-        Rows that are there already are compared. Raises, with nothing stored, `ParityViolation`
+        Rows that are stored already are compared. Raises, with nothing stored, `ParityViolation`
         when one has other bits, `WatermarkMoved` when the replay is not at
-        `batch.run.base_offset`, `StateConflict` when an entity has got its home in another
-        partition meanwhile, and `StoreUnavailable`.
+        `batch.run.base_offset`, `StateConflict` when another partition has become the home of an
+        entity meanwhile, and `StoreUnavailable`.
         """
         run = {
             "replay": self._replay,
@@ -108,12 +108,12 @@ class BackfillSink:
             "unsettled": unsettled(batch),
             **rejected_columns(batch.rejected),
         }
-        if self._alone:
+        if self._copies:
             try:
-                self._alone = self._copy(batch, run)
+                self._copies = self._copy(batch, run)
             except RowsThere:
-                self._alone = False
-            if self._alone:
+                self._copies = False
+            if self._copies:
                 return len(batch)
         with self._database.cursor() as cursor:
             stage_rows(cursor, batch)
@@ -123,11 +123,11 @@ class BackfillSink:
         return int(inserted)
 
     def _copy(self, batch: Batch, run: Mapping[str, Any]) -> bool:
-        """Store a batch by copying; returns whether it may, nothing being stored when not."""
+        """Store a batch by copying; returns False, with nothing stored, where live was before."""
         with self._database.transaction() as cursor:
             cursor.execute(BEGIN_REPLAYED, run)
-            alone, progress, conflicts = cursor.fetchone()
-            if not alone:
+            without_live, progress, conflicts = cursor.fetchone()
+            if not without_live:
                 return False
             _check(batch, progress, conflicts)
             copy_rows(cursor, batch)

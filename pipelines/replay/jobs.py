@@ -1,7 +1,7 @@
 """Ranges of a replay one after the other, or several at a time, each in a process of its own.
 
-An entity has one home partition, so that partitions are as independent of each other as they are
-for two live workers. Decoding, the kernel and Postgres are bound by processors, hence processes.
+An entity has one home partition, so partitions are as independent of each other as they are for two
+live workers. Decoding, the kernel and Postgres are limited by processors, hence processes.
 """
 
 from __future__ import annotations
@@ -23,54 +23,54 @@ from pipelines.replay.range_reader import Stop
 from pipelines.replay.ranges import Range
 from pipelines.replay.replay import Done, Replay, Tell
 
-LOOK_SECONDS = 0.1
-"""How often it is looked what the jobs have told."""
+POLL_SECONDS = 0.1
+"""Interval at which the reports of the jobs are read."""
 
-_told: Any = None
+_reports: Any = None
 _stop: Any = None
 
 
 def run_ranges(replay: Replay, ranges: Sequence[Range], tell: Tell, stop: Stop) -> Done:
     """Replay ranges one after the other until all are done or `stop` is set."""
     done = [Done() for _ in ranges]
-    for place, part in enumerate(ranges):
+    for number, part in enumerate(ranges):
         if stop.is_set():
             break
 
-        def told(part_done: Done, place: int = place) -> None:
-            done[place] = part_done
+        def report(range_done: Done, number: int = number) -> None:
+            done[number] = range_done
             tell(Done.sum(done))
 
-        done[place] = replay.run(part, told, stop)
+        done[number] = replay.run(part, report, stop)
     return Done.sum(done)
 
 
 def run_in_jobs(replay: Replay, ranges: Sequence[Range], jobs: int, tell: Tell, stop: Stop) -> Done:
     """Replay ranges, `jobs` at a time, until all are done or `stop` is set.
 
-    Whatever ends one job ends the others at their next run. Raises the first one's error, and
-    `JobEnded` when a job was killed.
+    An error that ends one job ends the others at their next run. Raises `JobEnded` with the first
+    error, also when a job was killed.
     """
     context = get_context("spawn")
-    told, ended = context.Queue(), context.Event()
+    reports, ended = context.Queue(), context.Event()
     done = [Done() for _ in ranges]
     failed: list[str] = []
     # the longest first, so that the last job does not begin when the others are done
-    order = sorted(range(len(ranges)), key=lambda place: -ranges[place].offsets)
-    with ProcessPoolExecutor(jobs, context, _begin, (told, ended)) as pool:
+    order = sorted(range(len(ranges)), key=lambda number: -ranges[number].offsets)
+    with ProcessPoolExecutor(jobs, context, _begin, (reports, ended)) as pool:
         with _uninterrupted():
-            places = {pool.submit(_run, replay, place, ranges[place]): place for place in order}
-        running = set(places)
+            numbers = {pool.submit(_run, replay, n, ranges[n]): n for n in order}
+        running = set(numbers)
         try:
             while running:
                 if stop.is_set() or failed:
                     ended.set()
-                finished, running = wait(running, LOOK_SECONDS, FIRST_COMPLETED)
-                _hear(told, done, {places[future] for future in running})
+                finished, running = wait(running, POLL_SECONDS, FIRST_COMPLETED)
+                _read_reports(reports, done, {numbers[future] for future in running})
                 for future in finished:
                     outcome = _outcome(future)
                     if isinstance(outcome, Done):
-                        done[places[future]] = outcome
+                        done[numbers[future]] = outcome
                     else:
                         failed.append(outcome)
                 tell(Done.sum(done))
@@ -83,9 +83,9 @@ def run_in_jobs(replay: Replay, ranges: Sequence[Range], jobs: int, tell: Tell, 
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Processes that are started here never get SIGINT, and this one gets it later.
+    """Processes that are started here never receive SIGINT, and this one receives it later.
 
-    Ctrl-C reaches the whole group of processes; the parent decides, and tells it by an event.
+    Ctrl-C reaches the whole process group; the parent decides, and signals it by an event.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -101,44 +101,44 @@ def _outcome(future: Future[Done | str]) -> Done | str:
     except BrokenProcessPool:
         return (
             "a job was killed (out of memory?); run the same command again, perhaps with fewer "
-            "--jobs: it goes on where it was"
+            "--jobs: it resumes where it stopped"
         )
 
 
-def _hear(told: Any, done: list[Done], running: set[int]) -> None:
-    """Take over what the running jobs have told; of the others the outcome is known."""
+def _read_reports(reports: Any, done: list[Done], running: set[int]) -> None:
+    """Take over the reports of the running jobs; of the others the outcome is known."""
     while True:
         try:
-            place, part_done = told.get_nowait()
+            number, range_done = reports.get_nowait()
         except Empty:
             return
-        if place in running:
-            done[place] = part_done
+        if number in running:
+            done[number] = range_done
 
 
 # -- in a job's process
 
 
-def _begin(told: Any, ended: Any) -> None:
-    global _told, _stop
-    _told, _stop = told, ended
+def _begin(reports: Any, ended: Any) -> None:
+    global _reports, _stop
+    _reports, _stop = reports, ended
     getLogger("aiokafka").setLevel(CRITICAL)
     Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """A parent that is killed says nothing; its jobs must not go on by themselves."""
+    """End this job when its parent is killed, which leaves it no time to set the event."""
     parent = parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])
         os._exit(1)
 
 
-def _run(replay: Replay, place: int, part: Range) -> Done | str:
-    """Replay a range; what goes wrong comes back in words, as not every error can be pickled."""
+def _run(replay: Replay, number: int, part: Range) -> Done | str:
+    """Replay a range; an error is returned as text, as not every error can be pickled."""
 
     def tell(done: Done) -> None:
-        _told.put((place, done))
+        _reports.put((number, done))
 
     if _stop.is_set():
         return Done()

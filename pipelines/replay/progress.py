@@ -1,4 +1,4 @@
-"""How far each replay is, as Postgres has it: written with the rows, read at the next start."""
+"""The progress of each replay in Postgres: written with the rows, read at the next start."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from registry.database.engine import connect
 from registry.database.tables import entities, replays, topics, watermarks
 from registry.formats.redis_keys import SEPARATOR
 
-ANSWER = {"connect_timeout": 10, "options": "-c statement_timeout=60000"}
+CONNECTION = {"connect_timeout": 10, "options": "-c statement_timeout=60000"}
+"""Parameters of libpq: seconds, and milliseconds in `options`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One replay in one partition: begun at `start_offset`, to go on at `next_offset`.
+    """One replay in one partition: begun at `start_offset`, to resume at `next_offset`.
 
-    The state there is in the rows of the partition from offset `restores_since` on; None when it
-    has to be computed from the log's beginning.
+    Its state is in the rows of the partition from offset `restores_since` on; None when it has to
+    be computed from the log's beginning.
     """
 
     start_offset: int
@@ -34,19 +35,19 @@ class Progress:
 
 
 class ReplayProgress:
-    """The table `tickwell.replays` and what else tells which rows are there. Close it after use.
+    """The table `tickwell.replays`, and the other tables that say which rows are stored.
 
-    Methods raise `StoreUnavailable` while Postgres is away.
+    Close it after use. Methods raise `StoreUnavailable` while Postgres is unavailable.
     """
 
     def __init__(self, url: str) -> None:
-        self._engine = connect(url, connect_args=ANSWER, pool_size=1, max_overflow=0)
+        self._engine = connect(url, connect_args=CONNECTION, pool_size=1, max_overflow=0)
 
     def close(self) -> None:
         self._engine.dispose()
 
     def unfinished(self, replay: str, topic_id: bytes, partition: int) -> Progress | None:
-        """Where a replay goes on that was begun and is not finished."""
+        """The progress of a replay that was begun and is not finished."""
         wanted = select(
             replays.c.start_offset, replays.c.next_offset, replays.c.restores_since
         ).where(
@@ -70,9 +71,9 @@ class ReplayProgress:
             return connection.execute(wanted).scalar_one_or_none()
 
     def known_since(self, topic_id: bytes, partition: int, offset: int) -> int | None:
-        """Whether the rows of all ticks before `offset` are there: from which offset on, or None.
+        """The offset from which on the rows of all ticks before `offset` are stored, or None.
 
-        Live has brought them there, or a replay of every entity.
+        Live has stored them, or a replay of every entity.
         """
         the_topic = UUID(bytes=topic_id)
         live = select(watermarks.c.next_offset).where(
@@ -101,7 +102,7 @@ class ReplayProgress:
             return connection.execute(live).first() is not None
 
     def has_rows(self, topic_id: bytes, partition: int, before: int) -> bool:
-        """Whether live, or a replay, was in a partition before offset `before`."""
+        """Whether live, or a replay, has stored rows of a partition before offset `before`."""
         replayed = select(1).where(
             replays.c.topic_id == UUID(bytes=topic_id),
             replays.c.partition == partition,
@@ -113,7 +114,7 @@ class ReplayProgress:
             return connection.execute(replayed).first() is not None
 
     def older_incarnations(self, current: set[bytes]) -> bool:
-        """Whether rows may be there of topics that are none of `current`."""
+        """Whether rows of topics other than `current` may be stored."""
         ids = [UUID(bytes=topic_id) for topic_id in current]
         with self._connection() as connection:
             return any(
@@ -156,7 +157,7 @@ class ReplayProgress:
         every_entity: bool,
         start: Progress,
     ) -> None:
-        """Record that a replay begins, or begins anew. What it stored before stays stored."""
+        """Record that a replay begins, for the first time or again. Its rows stay stored."""
         row = insert(replays).values(
             replay=replay,
             topic_id=UUID(bytes=topic.topic_id),
@@ -188,7 +189,7 @@ class ReplayProgress:
             connection.execute(row)
 
     def finish(self, replay: str, topic_id: bytes, partition: int) -> None:
-        """Record that a replay is done; the next one with its arguments begins anew."""
+        """Record that a replay is done; the next one with its arguments begins at the start."""
         done = (
             update(replays)
             .where(
@@ -209,7 +210,7 @@ class ReplayProgress:
         except ProgrammingError as error:
             raise PipelineError(
                 f"Postgres: {_first_line(error)}: is the database up to date? "
-                "`tickwell migrate` brings it there"
+                "`tickwell migrate` upgrades it"
             ) from error
         except DBAPIError as error:
             raise StoreUnavailable(f"Postgres: {_first_line(error)}") from error

@@ -1,4 +1,4 @@
-"""The runs of a range, as the broker gives them."""
+"""The runs of a range, read from the broker."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from pipelines.replay.ranges import Range
 from pipelines.ticks.run_limits import bounded
 
 POLL_SECONDS = 1.0
-"""How long to wait for data before looking whether to stop."""
+"""Seconds to wait for records before `stop` is checked."""
 
 SILENT_SECONDS = 30.0
-"""A broker that gives no record for so long before the end is reached is not answering."""
+"""Seconds without a record before the end of the range, after which the broker is unavailable."""
 
 TOPIC_CHECK_SECONDS = 2.0
+"""Seconds between two checks that the topic was not recreated."""
 
 
 class Stop(Protocol):
@@ -37,9 +38,9 @@ class Stop(Protocol):
 async def read_range(kafka: str, part: Range, max_records: int, stop: Stop) -> AsyncGenerator[Run]:
     """The runs of a range, each beginning where the last one ended, cut at `start` and `end`.
 
-    Control markers, aborted transactions and what compaction left out lie inside a run. Raises
-    `LogCut` where what comes next is deleted, `RangeMistaken` when the topic was made anew, and
-    `BrokerUnavailable`.
+    Control markers, aborted transactions and records that compaction removed lie inside a run.
+    Raises `LogCut` when the next records were deleted, `RangeMistaken` when the topic was
+    recreated, and `BrokerUnavailable`.
     """
     tp = TopicPartition(part.topic.name, part.partition)
     ids = {part.topic.name: part.topic.topic_id}
@@ -53,16 +54,16 @@ async def read_range(kafka: str, part: Range, max_records: int, stop: Stop) -> A
             if monotonic() - checked > TOPIC_CHECK_SECONDS:
                 await _check_incarnation(kafka, part.topic)
                 checked = monotonic()
-            # a position that the log no longer has is moved to where the log begins
+            # the consumer moves a position that the log no longer has to the log's beginning
             begins = runs[0].base_offset if runs else await consumer.position(tp)
             if begins > following:
                 raise LogCut(tp.topic, tp.partition, following, begins)
             if begins < following:
-                raise _made_anew(part.topic)
+                raise _recreated(part.topic)
             silent = 0.0 if runs else silent + POLL_SECONDS
             if silent >= SILENT_SECONDS:
                 raise BrokerUnavailable(
-                    kafka, f"{tp.topic}[{tp.partition}] gives nothing at {following}"
+                    kafka, f"{tp.topic}[{tp.partition}] returns no records at offset {following}"
                 )
             for run in chain.from_iterable(map(bounded, runs)):
                 following = run.next_offset
@@ -77,10 +78,10 @@ async def _check_incarnation(kafka: str, topic: Topic) -> None:
     try:
         now = await asyncio.to_thread(describe, kafka, [topic.name])
     except BrokerUnavailable:
-        return  # what is read next says so
+        return  # the next read of the log raises it
     if now[topic.name].topic_id != topic.topic_id:
-        raise _made_anew(topic)
+        raise _recreated(topic)
 
 
-def _made_anew(topic: Topic) -> RangeMistaken:
-    return RangeMistaken(f"{topic.name} was made anew while it was replayed: replay the new one")
+def _recreated(topic: Topic) -> RangeMistaken:
+    return RangeMistaken(f"{topic.name} was recreated during the replay: replay the new topic")

@@ -1,18 +1,21 @@
 """The ranges of a replay: which offsets of which partitions, and where the state comes from.
 
-A replay must begin with the state that live had there. In the order in which they are tried:
+A replay must begin with the state that live had at its first offset. The cases, in the order in
+which they are tried:
 
-1. It was begun before and not finished: it goes on where it was, from the rows that are stored.
-2. The log's beginning (offset 0): of this incarnation there is nothing before.
-3. The database has all rows from before, by live's watermark or another replay's: from them.
-4. The log is whole: computed from its beginning, without storing what is before the range.
-5. The range begins where the log does, and live was here before that: live misses the same ticks,
-   and goes on there with the windows that its rows tell.
-6. The log's beginning is gone: an error; or, if it is asked for and no rows of the partition are
-   there, which live would go on from, empty windows there.
+1. The replay was begun before and not finished: it resumes from the rows that it has stored.
+2. The range begins at offset 0: this incarnation has no earlier state.
+3. The database has all earlier rows, by the watermark of live or of another replay: the state is
+   loaded from them.
+4. The log is whole: the state is computed from its beginning, and rows before the range are not
+   stored.
+5. The range begins where the log does, and live has stored rows of the partition: live misses the
+   same ticks, and continues with the windows of its rows.
+6. The log's beginning is deleted: an error; or, if the user wants it and the database has no rows
+   of the partition from which live would continue, empty windows.
 
-Older incarnations of a topic are in the database or nowhere: their rows, where there are some, are
-always the state that this one began with.
+Older incarnations of a topic exist in the database only: their rows, if any, are always the state
+with which this one began.
 """
 
 from __future__ import annotations
@@ -40,7 +43,8 @@ from registry.definitions import Catalog, Source
 class Wanted:
     """What to replay; times are record timestamps in milliseconds UTC, None for no bound.
 
-    `entities` are message keys. `cold`: begin with empty windows where the log's beginning is gone.
+    `entities` are message keys. `cold`: begin with empty windows where the log's beginning is
+    deleted.
     """
 
     sources: tuple[str, ...] = ()
@@ -63,20 +67,20 @@ class Wanted:
 
     @property
     def arguments(self) -> str:
-        """What makes it this replay and no other, as JSON."""
+        """What distinguishes this replay from others, as JSON."""
         given = {name: getattr(self, name) for name in self.__slots__}
         given["sources"], given["entities"] = sorted(self.sources), sorted(self.entities)
-        told = {name: value for name, value in given.items() if value not in (None, [], False)}
-        return msgspec.json.encode(told).decode()
+        set_ones = {name: value for name, value in given.items() if value not in (None, [], False)}
+        return msgspec.json.encode(set_ones).decode()
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """What is to be read of one partition, and stored from `start` up to, not including, `end`.
+    """The offsets to read of one partition, and to store from `start` up to, not including, `end`.
 
     `read_from` is before `start` when the state has to be computed; `restores_since` is as in
-    `replay.progress.Progress`. `begin` is before `start` when the replay goes on. `blank` tells
-    that no rows from before `start` count, so that there is no state to look for.
+    `replay.progress.Progress`. `begin` is before `start` when the replay is resumed. `blank` says
+    that no rows before `start` count, so that no state has to be loaded.
     """
 
     source: Source
@@ -100,7 +104,7 @@ class Range:
         return self.start > self.begin
 
     def since(self, offset: int) -> Range:
-        """The range when it is stored up to `offset`."""
+        """The rest of the range once it is stored up to `offset`."""
         start = min(offset, self.end)
         computed = self.restores_since is None
         return replace(
@@ -121,8 +125,9 @@ async def plan(
 ) -> list[Range]:
     """The ranges of each partition that has something to replay.
 
-    With `restart` what was begun is forgotten. Raises `RangeMistaken` for what is not there,
-    `LogBegins` where a state cannot be known, `TimesUnknown`, `BrokerUnavailable`,
+    With `restart` a replay that was begun begins again. Raises `RangeMistaken` for offsets and
+    partitions that do not exist, `LogBegins` where a state cannot be known, `TimesUnknown`,
+    `BrokerUnavailable`,
     `StoreUnavailable` and other errors of `pipelines.errors`.
     """
     sources = [
@@ -143,11 +148,11 @@ async def plan(
         begins = {tp: max(log.earliest, wanted.from_offset or 0) for tp, log in logs.items()}
         ends = {tp: min(log.end, wanted.to_offset or log.end) for tp, log in logs.items()}
         if wanted.from_ms is not None:
-            for tp, at in (await offsets_at(consumer, logs, wanted.from_ms)).items():
-                begins[tp] = max(begins[tp], at)
+            for tp, offset in (await offsets_at(consumer, logs, wanted.from_ms)).items():
+                begins[tp] = max(begins[tp], offset)
         if wanted.to_ms is not None:
-            for tp, at in (await offsets_at(consumer, logs, wanted.to_ms)).items():
-                ends[tp] = min(ends[tp], at)
+            for tp, offset in (await offsets_at(consumer, logs, wanted.to_ms)).items():
+                ends[tp] = min(ends[tp], offset)
 
     def ranges() -> list[Range]:
         alone = not progress.older_incarnations({topic.topic_id for topic in topics.values()})
@@ -161,10 +166,10 @@ async def plan(
 
 
 def _partitions(topics: Iterable[Topic], only: int | None) -> list[TopicPartition]:
-    there = [
+    existing = [
         TopicPartition(topic.name, number) for topic in topics for number in range(topic.partitions)
     ]
-    chosen = [tp for tp in there if only is None or tp.partition == only]
+    chosen = [tp for tp in existing if only is None or tp.partition == only]
     if not chosen:
         counts = ", ".join(f"{topic.name} has 0 to {topic.partitions - 1}" for topic in topics)
         raise RangeMistaken(f"there is no partition {only}: {counts}")
@@ -172,7 +177,7 @@ def _partitions(topics: Iterable[Topic], only: int | None) -> list[TopicPartitio
 
 
 def _check_offsets(logs: Mapping[TopicPartition, Log], wanted: Wanted) -> None:
-    """Offsets that no partition has are a mistake; of partitions without them nothing is read."""
+    """Raises `RangeMistaken` for an offset that no partition has; one that some have is fine."""
     earliest = min(log.earliest for log in logs.values())
     end = max(log.end for log in logs.values())
     for name, offset in (("--from-offset", wanted.from_offset), ("--to-offset", wanted.to_offset)):
@@ -200,7 +205,7 @@ def _range(
     topic_id = log.topic.topic_id
     begun = None if restart else progress.unfinished(replay, topic_id, tp.partition)
     start, since, read_from = begin, None, log.earliest
-    # a log that was cut meanwhile begins after the place to go on at
+    # a log that was cut meanwhile begins after the offset at which the replay would resume
     if begun is not None and begun.next_offset >= begin:
         start, since = min(begun.next_offset, end), begun.restores_since
     if since is None:

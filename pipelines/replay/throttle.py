@@ -1,4 +1,4 @@
-"""A replay gives way to live: it pauses while live's own heartbeats say that it is behind."""
+"""A replay yields to live: it pauses while the heartbeats of live workers report a lag."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from registry.formats.heartbeat import Heartbeat
 from registry.formats.redis_keys import WORKERS_KEY, worker_key
 
 BEHIND_SECONDS = 5.0
-"""How far behind live may be: what serving calls `lagging` begins there."""
+"""Seconds that live may be behind: the lag from which serving answers `lagging`."""
 
-LOOK_SECONDS = 1.0
-"""Heartbeats come once a second."""
+READ_SECONDS = 1.0
+"""Seconds between two reads of the heartbeats, which workers write once a second."""
 
 ALIVE_SECONDS = 5.0
-"""A worker that has not spoken for so long is not live."""
+"""Seconds after its last heartbeat from which a worker does not count as running."""
 
 
 class Throttle:
     """Whether to pause, by the heartbeats in the Redis servers at `urls`; without any, never.
 
-    Both tiers are asked, so that an outage of one does not hide who is behind. Safe to use from
-    one thread at a time; it blocks for at most about a second a server.
+    Both tiers are read, so that an outage of one does not hide a lag. Safe to use from one thread
+    at a time; it blocks for at most about a second for each server.
     """
 
     def __init__(self, urls: Iterable[str]) -> None:
         self._stores: list[Any] = [redis_clients.throttle(url) for url in dict.fromkeys(urls)]
-        self._looked = -LOOK_SECONDS
+        self._read = -READ_SECONDS
         self._why: str | None = None
 
     def why(self) -> str | None:
-        """Why to pause, None to go on; what was seen up to a second ago."""
-        if self._stores and time.monotonic() - self._looked >= LOOK_SECONDS:
+        """The reason to pause, None to continue; as read up to a second ago."""
+        if self._stores and time.monotonic() - self._read >= READ_SECONDS:
             self._why = why_to_pause(self._heartbeats(), time.time())
-            self._looked = time.monotonic()
+            self._read = time.monotonic()
         return self._why
 
     def close(self) -> None:
@@ -54,11 +54,11 @@ class Throttle:
                     if packed is not None:
                         yield msgspec.json.decode(packed, type=Heartbeat)
             except (RedisError, msgspec.DecodeError):
-                continue  # the other tier tells the same
+                continue  # the other tier has the same heartbeats
 
 
 def why_to_pause(heartbeats: Iterable[Heartbeat], now: float) -> str | None:
-    """What live suffers from at `now` (Unix seconds), the worst first; None when nothing."""
+    """The worst problem of live at `now` (Unix seconds); None when there is none."""
     alive = [beat for beat in heartbeats if beat.at > now - ALIVE_SECONDS]
     for beat in alive:
         if beat.state == "retrying":

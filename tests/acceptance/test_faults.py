@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import time
@@ -25,6 +24,7 @@ from registry.formats.redis_keys import worker_key
 from tests.support.checks import assert_no_difference
 from tests.support.load import SYMBOLS, load, progress, reader
 from tests.support.pipeline import PATIENCE, Pipeline, pipeline, wait_for
+from tests.support.services import kill
 from tickwell.embedded.broker import broker, choose
 from tickwell.up.process import Process
 
@@ -85,8 +85,7 @@ def goes_on(running: Pipeline, *sinks: str) -> None:
 
 def restart(name: str, services: Services) -> None:
     process, _ = services[name]
-    os.kill(process.pid or 0, signal.SIGKILL)
-    process._popen.wait()  # type: ignore[union-attr]
+    kill(process)
     process.start()
     process.wait_ready()
 
@@ -144,8 +143,7 @@ def give_back_an_older_redis(running: Pipeline, services: Services) -> None:
     shutil.copytree(place / "appendonlydir", kept)
     goes_on(running, "online")
     time.sleep(1.5)  # appendfsync everysec
-    os.kill(process.pid or 0, signal.SIGKILL)
-    process._popen.wait()  # type: ignore[union-attr]
+    kill(process)
     shutil.rmtree(place / "appendonlydir")
     shutil.copytree(kept, place / "appendonlydir")
     process.start()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +20,7 @@ from tests.support.checks import assert_no_difference
 from tests.support.load import burst
 from tests.support.pipeline import PATIENCE, Pipeline, pipeline, wait_for
 from tests.support.served import health
+from tests.support.services import kill
 from tickwell.embedded.ports import keep_port
 from tickwell.up.process import Process
 
@@ -53,8 +52,7 @@ def test_each_store_in_turn(
             wait_for("both have committed", lambda: all_is_committed(running, *SINKS))
             before = running.committed(waits)
             sleep_until(logged)
-            os.kill(process.pid or 0, signal.SIGKILL)
-            process._popen.wait()  # type: ignore[union-attr]
+            kill(process)
             running.produce("price", burst(number))
             running.wait_drained(goes_on)
             would_be_committed = time.monotonic() + COMMIT_SECONDS

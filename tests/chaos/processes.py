@@ -23,7 +23,9 @@ from tickwell.errors import ServiceFailed
 from tickwell.up.process import Process, Spec
 from tickwell.up.reaper import Reaper
 
-AGAIN_SECONDS = 0.5
+RESTART_SECONDS = 0.5
+"""How often ended processes are looked for, and the wait before one is started again."""
+
 START_SECONDS = 120.0
 """For a service to come back. Postgres may find its dead predecessor's memory in use at first."""
 
@@ -54,7 +56,10 @@ class Processes:
     keeps it running notes it and starts it again.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, say: Callable[[str], None], restart_seconds: float = RESTART_SECONDS
+    ) -> None:
+        self._restart_seconds = restart_seconds
         self._kept: dict[str, Kept] = {}
         self._say = say
         self._stop = Event()
@@ -163,10 +168,10 @@ class Processes:
             except ServiceFailed:
                 if time.monotonic() > deadline:
                     raise
-                self._stop.wait(AGAIN_SECONDS)
+                self._stop.wait(self._restart_seconds)
 
     def _keep(self) -> None:
-        while not self._stop.wait(AGAIN_SECONDS):
+        while not self._stop.wait(self._restart_seconds):
             for name, kept in list(self._kept.items()):
                 if not kept.lock.acquire(blocking=False):
                     continue  # a fault is at it

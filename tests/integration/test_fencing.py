@@ -18,7 +18,7 @@ from pipelines.kafka.run import Run
 from pipelines.kafka.topics import Topic
 from pipelines.replay.backfill_sink import BackfillSink
 from pipelines.replay.progress import Progress, ReplayProgress
-from pipelines.stores.postgres import offline_sink as offline
+from pipelines.stores.postgres.connection import LOCK_TIMEOUT_MS
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from pipelines.ticks.decoder import Decoder
 from registry.database.engine import connect
@@ -41,16 +41,16 @@ class Database:
         record(engine, read(), "test")
         engine.dispose()
 
-    def sink(self) -> OfflineSink:
-        sink = OfflineSink(self.url)
+    def sink(self, lock_timeout_ms: int = LOCK_TIMEOUT_MS) -> OfflineSink:
+        sink = OfflineSink(self.url, lock_timeout_ms=lock_timeout_ms)
         self._stack.callback(sink.close)
         return sink
 
-    def replay(self, name: str, topic: Topic) -> BackfillSink:
+    def replay(self, name: str, topic: Topic, copies: bool = True) -> BackfillSink:
         progress = ReplayProgress(self.url)
         progress.begin(name, topic, 0, "", True, Progress(0, 0, 0))
         progress.close()
-        sink = BackfillSink(self.url, name, 0)
+        sink = BackfillSink(self.url, name, 0, copies=copies)
         self._stack.callback(sink.close)
         return sink
 
@@ -114,8 +114,8 @@ def test_a_replay_of_the_topic_before_takes_no_entity_back(database: Database) -
     sink = database.sink()
     sink.settle(OLD)
     (run,) = runs(ticks(["A"], 5), ())
-    copying, comparing = (database.replay(name, OLD) for name in ("copying", "comparing"))
-    comparing._alone = False
+    copying = database.replay("copying", OLD)
+    comparing = database.replay("comparing", OLD, copies=False)
     sink.settle(NEW)
     worker(sink).materialize(replace(run, topic_id=NEW.topic_id, partition=1), GO_ON)
     before = database.homes(), postgres_dump(database.url)
@@ -125,11 +125,9 @@ def test_a_replay_of_the_topic_before_takes_no_entity_back(database: Database) -
         assert (database.homes(), postgres_dump(database.url)) == before
 
 
-def test_who_holds_an_entity_in_another_partition_is_ended(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_holds_an_entity_in_another_partition_is_ended(database: Database) -> None:
     """Stopped in the middle, it has settled an entity that comes from here too."""
-    sink = database.sink()
+    sink = database.sink(lock_timeout_ms=100)
     sink.settle(OLD)
     settle = "SELECT tickwell.settle_entities('price', %s::uuid, 0, ARRAY['A'])"
     lock = LOCK.replace("1000", "1000), pg_sleep(5.2")
@@ -137,8 +135,6 @@ def test_who_holds_an_entity_in_another_partition_is_ended(
         with stopped.cursor() as cursor:
             cursor.execute(settle, (OLD.topic_id.hex(),))
         run = replace(next(iter(runs(ticks(["A"], 5), ()))), partition=1)
-        impatient = offline.BEGIN_RUN.replace("SELECT", "SET LOCAL lock_timeout = 100; SELECT", 1)
-        monkeypatch.setattr(offline, "BEGIN_RUN", impatient)
         with pytest.raises(PartitionHeld):
             sink.store(batch_of(run))
         assert sink.store(batch_of(run)) == []

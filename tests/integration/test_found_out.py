@@ -12,8 +12,8 @@ import redis
 
 from pipelines.errors import SchemaBehind, StatesLost, StoreWentBack
 from pipelines.live.materializer import Materializer
-from pipelines.stores.postgres import states_from_rows as row_states
 from pipelines.stores.postgres.offline_sink import OfflineSink
+from pipelines.stores.postgres.states_from_rows import ENTITIES_A_STATEMENT
 from pipelines.stores.redis.fill_marks import FillMarks
 from pipelines.stores.redis.online_sink import OnlineSink
 from registry.database.engine import connect
@@ -65,12 +65,14 @@ def upgraded(stores: Stores, sink: OnlineSink | OfflineSink) -> Materializer:
 # -- newer row schemas
 
 
-def test_rows_in_a_row_schema_that_a_worker_does_not_know_are_its_windows(
-    stores: Stores, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In the middle of a rolling restart a partition may go back to a worker of before."""
-    monkeypatch.setattr(row_states, "ENTITIES_A_STATEMENT", 2)
-    log = list(runs(ticks(SYMBOLS, 300), (100, 200)))
+def test_rows_in_a_row_schema_that_a_worker_does_not_know_are_its_windows(stores: Stores) -> None:
+    """In the middle of a rolling restart a partition may go back to a worker of before.
+
+    Of more entities than one statement loads.
+    """
+    n = 3 * (ENTITIES_A_STATEMENT + 1)
+    symbols = [f"S{number}" for number in range(ENTITIES_A_STATEMENT + 1)]
+    log = list(runs(ticks(symbols, 3 * n), (n, 2 * n)))
     alone = stores.offline()
     for run in log:
         alone.materialize(run, GO_ON)
@@ -83,7 +85,7 @@ def test_rows_in_a_row_schema_that_a_worker_does_not_know_are_its_windows(
     before.forget()  # a generation of its own
     before.materialize(log[2], GO_ON)
     rows = postgres_dump(stores.postgres)
-    last = slice(-100, None)
+    last = slice(-n, None)
     by_offset = [sorted(dump[0], key=lambda row: row[11])[last] for dump in (rows, expected)]
     assert by_offset[0] == by_offset[1]
 

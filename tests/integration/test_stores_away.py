@@ -24,16 +24,16 @@ from pipelines.stores.redis.online_sink import OnlineSink
 from registry.formats.redis_keys import row_key
 from registry.formats.row import unpack
 from tests.support.logs import TOPIC_ID, runs
+from tests.support.services import kill
 from tests.support.shipped import PROGRAM, SCHEMA, SOURCE
 from tests.support.sinks import BEGIN, GO_ON, Opened, postgres_dump, query, ticks, worker
 
 STOPPED = """
 import io, os, signal, sys
-from pipelines.stores.postgres import row_copy as module
-from pipelines.stores.postgres import offline_sink as offline
 from tests.support.sinks import *
 from tests.support.logs import runs
 from pipelines.stores.postgres.offline_sink import OfflineSink
+from pipelines.stores.postgres.row_copy import COPY, copy_bytes, copy_rows
 
 def stop():
     print("stopped", flush=True)
@@ -48,16 +48,16 @@ class StopsAfterAChunk(io.BytesIO):
             stop()
         return super().read(size)
 
+def stop_in_the_copy(cursor, batch):
+    cursor.copy_expert(COPY, StopsAfterAChunk(copy_bytes(batch)), 1 << 16)
+
 def copy_and_stop(cursor, batch):
     copy_rows(cursor, batch)
     stop()
 
-if sys.argv[2] == "in the copy":
-    module.BytesIO, module.CHUNK_BYTES = StopsAfterAChunk, 1 << 16
-else:
-    copy_rows, offline.copy_rows = offline.copy_rows, copy_and_stop
+copy = stop_in_the_copy if sys.argv[2] == "in the copy" else copy_and_stop
 (run,) = runs(ticks(["A"], 500), ())
-worker(OfflineSink(sys.argv[1])).materialize(run, GO_ON)
+worker(OfflineSink(sys.argv[1], copy=copy)).materialize(run, GO_ON)
 """
 
 
@@ -129,13 +129,12 @@ def test_a_store_that_is_away_is_waited_for(
         work = worker(opened(OnlineSink(url, entities_a_call=entities_a_call)))
         work.materialize(first, GO_ON)
         time.sleep(1.1)  # appendfsync everysec
-        os.kill(process.pid, signal.SIGKILL)
+        kill(process)
         waiting = Thread(target=work.materialize, args=(second, GO_ON))
         waiting.start()
         while work.retrying is None:
             time.sleep(0.01)
         assert "Redis" in work.retrying
-        process._popen.wait()
         process.start()
         waiting.join(60)
         assert not waiting.is_alive()

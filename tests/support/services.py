@@ -1,8 +1,11 @@
-"""A service of our own, for as long as a test needs it."""
+"""Services of our own: for as long as a test needs one, and killed."""
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -22,3 +25,11 @@ def embedded(make: Callable[[], tuple[Spec, str]]) -> Iterator[str]:
         process.stop()
         if spec.directory is not None:
             shutil.rmtree(spec.directory)
+
+
+def kill(process: Process) -> None:
+    """SIGKILL; returns once the process has ended and may be started again."""
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    while process.exit_code() is None:
+        time.sleep(0.01)

@@ -3,8 +3,8 @@
     row = number of columns, entity, seq (both of varying size), then the rest, which is of one size
 
 The rest is one numpy array of big-endian records: arrays of a source's fields and a schema's
-features have a fixed length, and an absent number is NaN. A compiled pass puts the two together.
-Rows are copied in the order of the primary key, so that its index grows in few places.
+features have a fixed length, and an absent number is NaN. A compiled pass joins the two. Rows are
+copied in the order of the primary key, so that its index grows in few of its pages.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 TRAILER = b"\xff\xff"
 FLOAT8_OID = 701
 CHUNK_BYTES = 1 << 20
-"""What psycopg2 hands over at a time: between two, it waits for the interpreter."""
+"""Bytes that psycopg2 sends at a time; between two chunks it waits for the interpreter's lock."""
 
 Column = tuple[Any, ...]
 
@@ -41,7 +41,7 @@ Column = tuple[Any, ...]
 def copy_rows(cursor: Any, batch: Batch) -> None:
     """Copy the rows of a batch into the table.
 
-    Raises psycopg2's `UniqueViolation` where one is there already.
+    Raises psycopg2's `UniqueViolation` where one exists already.
     """
     cursor.copy_expert(COPY, BytesIO(copy_bytes(batch)), CHUNK_BYTES)
 
@@ -139,29 +139,29 @@ def _array(name: str, length: int) -> list[Column]:
 
 
 @compiled()
-def _big_endian(out, at, value, size):  # type: ignore[no-untyped-def]
-    """Write an integer of `size` bytes; returns where it ends."""
-    for place in range(size):
-        out[at + place] = (value >> (8 * (size - 1 - place))) & 0xFF
-    return at + size
+def _big_endian(out, byte_offset, value, size):  # type: ignore[no-untyped-def]
+    """Write an integer of `size` bytes at `byte_offset`; returns the byte offset of its end."""
+    for i in range(size):
+        out[byte_offset + i] = (value >> (8 * (size - 1 - i))) & 0xFF
+    return byte_offset + size
 
 
 @compiled("int64(int32[::1], uint8[::1], int64[::1], int64[::1], uint8[:,::1], uint8[::1], int64)")
-def _assemble(name, texts, ends, seq, rest, out, at):  # type: ignore[no-untyped-def]
-    """Write the rows from `at` on; returns where the last one ends."""
-    for i in range(name.shape[0]):
-        first, last = ends[name[i]], ends[name[i] + 1]
-        at = _big_endian(out, at, N_COLUMNS, 2)
-        at = _big_endian(out, at, last - first, 4)
-        for place in range(first, last):
-            out[at] = texts[place]
-            at += 1
-        if seq[i] == NO_SEQ:
-            at = _big_endian(out, at, -1, 4)
+def _assemble(name, texts, ends, seq, rest, out, byte_offset):  # type: ignore[no-untyped-def]
+    """Write the rows from `byte_offset` on; returns the byte offset of the last one's end."""
+    for row in range(name.shape[0]):
+        first, last = ends[name[row]], ends[name[row] + 1]
+        byte_offset = _big_endian(out, byte_offset, N_COLUMNS, 2)
+        byte_offset = _big_endian(out, byte_offset, last - first, 4)
+        for i in range(first, last):
+            out[byte_offset] = texts[i]
+            byte_offset += 1
+        if seq[row] == NO_SEQ:
+            byte_offset = _big_endian(out, byte_offset, -1, 4)
         else:
-            at = _big_endian(out, at, 8, 4)
-            at = _big_endian(out, at, seq[i], 8)
-        for place in range(rest.shape[1]):
-            out[at + place] = rest[i, place]
-        at += rest.shape[1]
-    return at
+            byte_offset = _big_endian(out, byte_offset, 8, 4)
+            byte_offset = _big_endian(out, byte_offset, seq[row], 8)
+        for i in range(rest.shape[1]):
+            out[byte_offset + i] = rest[row, i]
+        byte_offset += rest.shape[1]
+    return byte_offset

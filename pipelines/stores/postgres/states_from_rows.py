@@ -1,4 +1,4 @@
-"""The window states of entities, from their rows in Postgres: a row holds its tick."""
+"""The window states of entities, read from their rows in Postgres: a row holds its tick."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from registry.resources import sql
 LOAD = sql(__package__, "load_states")
 
 ENTITIES_A_STATEMENT = 100
-"""A statement must not take long, and walks past all that a replay has stored beyond a place."""
+"""Entities that one statement loads. It must be short, and may have to skip all rows that a replay
+has stored beyond the offset."""
 
 
 def load_states(
@@ -32,7 +33,7 @@ def load_states(
     """The states that those of `entities` with rows had when a partition was at `before`.
 
     At most `depth` ticks each, of all row schemas: another worker may write one that this process
-    does not know yet. Of the partition only what it held from offset `since` on counts. Raises
+    does not know yet. Of that partition only rows from offset `since` on count. Raises
     `StoreUnavailable`.
     """
     wanted = {
@@ -55,12 +56,12 @@ def load_states(
 
 
 def _state(newest: Sequence[Sequence[Any]], dtype: np.dtype[np.void]) -> EntityState:
-    """The state that an entity's rows, newest first, leave it in."""
+    """The state of an entity after its rows, which come newest first."""
     _, sequence, _, _, _, _, topic_id, partition, offset, index = newest[0]
     ticks = np.empty(len(newest), dtype)
-    for place, (event_time, _, tick_time, seq, _, fields, *_) in enumerate(reversed(newest)):
-        ticks[place] = (event_time, tick_time, NO_SEQ if seq is None else seq, tuple(fields))
-    resets = [place for place, row in enumerate(newest) if row[4] == RESET]
+    for i, (event_time, _, tick_time, seq, _, fields, *_) in enumerate(reversed(newest)):
+        ticks[i] = (event_time, tick_time, NO_SEQ if seq is None else seq, tuple(fields))
+    resets = [age for age, row in enumerate(newest) if row[4] == RESET]
     return EntityState(
         origin=Origin(UUID(topic_id).bytes, partition, offset, index),
         sequence=sequence,

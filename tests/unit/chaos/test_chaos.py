@@ -15,7 +15,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.chaos import processes as kept_running
 from tests.chaos.faults import Faults
 from tests.chaos.processes import Processes
 from tests.chaos.producers import Load, Sent, hostile
@@ -82,10 +81,9 @@ def is_utf_8(value: bytes) -> bool:
 
 
 @pytest.fixture
-def processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Processes]:
+def processes(tmp_path: Path) -> Iterator[Processes]:
     """One that lives and one that has ended, and nobody who starts it again so soon."""
-    monkeypatch.setattr(kept_running, "AGAIN_SECONDS", 600)
-    made = Processes(lambda line: None)
+    made = Processes(lambda line: None, restart_seconds=600)
     try:
         for name in ("alive", "dead"):
             made.start(name, Spec(name, ["sleep", "600"], tmp_path / name), service=False)

@@ -1,7 +1,7 @@
--- The newest ticks of entities, newest first, one row a tick however many row schemas it is in.
--- Of the partition that is read, only what came before the offset at which the run begins, and not
--- what came before the log's beginning when a replay began cold there. Rows of other incarnations are
--- older; rows of another partition are of an entity that is at home there.
+-- The newest ticks of entities, newest first, one row for each tick in however many row schemas it is.
+-- Of the partition that is read, only ticks before the offset at which the run begins count, and not
+-- those before the log's beginning when a replay began cold there. Rows of other incarnations are
+-- older; rows of another partition belong to an entity whose home it is.
 SELECT wanted.entity, newest.*
 FROM unnest(%(entities)s) AS wanted (entity)
 CROSS JOIN LATERAL (
