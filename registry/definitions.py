@@ -31,7 +31,7 @@ class Field(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Source(Struct, frozen=True, forbid_unknown_fields=True):
-    """A Kafka topic of ticks: whose they are (`key`) and what they measure (`fields`, in order).
+    """A Kafka topic of ticks: their entity (`key`) and what they measure (`fields`, in order).
 
     `key[0]` is also the Kafka message key. `skew_ns` bounds, in nanoseconds, how far a tick may lie
     behind the newest one of its entity, and ahead of its record's timestamp.

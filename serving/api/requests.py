@@ -1,4 +1,4 @@
-"""What clients may ask, and how much of it."""
+"""The bodies that clients may send, and their limits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from serving.errors import InvalidRequest
 
 MAX_BODY_BYTES = 262_144
 MAX_FEATURES = 100
+"""Number of names of features in a request."""
+
 MAX_ENTITIES = 500
+"""Number of entities in a request."""
 
 Text = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f]*\Z")]
 Name = Annotated[str, Meta(min_length=1, max_length=128)]

@@ -33,10 +33,10 @@ expression = "last(value)"
 """
 
 
-def edited_in_place(place: Path) -> Path:
-    """The shipped file with another price_sma_5, in the place of the old one."""
+def edited_in_place(directory: Path) -> Path:
+    """The shipped file with another price_sma_5 instead of the old one."""
     sma = 'name = "price_sma_5"\nversion = "{}"\nsource = "price"\nexpression = "mean(price, {})"'
-    return changed(place, sma.format("1.0.0", 5), sma.format("1.1.0", 6))
+    return changed(directory, sma.format("1.0.0", 5), sma.format("1.1.0", 6))
 
 
 def test_a_version_edited_in_place_leaves_the_active_one_alive(
@@ -147,7 +147,7 @@ def test_a_worker_does_not_begin_to_read_what_it_publishes(
     """Its setting may be another one than the migration's."""
     record(engine, read(), "ann")
     nowhere = "redis://127.0.0.1:1/0"
-    told = {
+    settings = {
         "TICKWELL_KAFKA": "127.0.0.1:1",
         "TICKWELL_REDIS": nowhere,
         "TICKWELL_REDIS_HOT": nowhere,
@@ -156,7 +156,7 @@ def test_a_worker_does_not_begin_to_read_what_it_publishes(
     }
     worker = subprocess.run(
         [sys.executable, "-m", "tickwell", "worker", "--sink", "offline"],
-        env=os.environ | told,
+        env=os.environ | settings,
         capture_output=True,
         text=True,
         timeout=60,
@@ -168,7 +168,7 @@ def test_a_worker_does_not_begin_to_read_what_it_publishes(
 
 
 def test_several_files_are_recorded_at_once(engine: Engine, tmp_path: Path) -> None:
-    """Whoever is second sees what the first has recorded."""
+    """The second one sees what the first has recorded."""
     one, two = tmp_path / "one.toml", tmp_path / "two.toml"
     one.write_text(OTHER)
     two.write_text(

@@ -25,7 +25,7 @@ from tests.support.served import tick
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "status", "said"),
+    ("path", "body", "status", "detail"),
     [
         ("/features/online", {"features": ["nope"], "entity": {"symbol": "A"}}, 404, "no feature"),
         (
@@ -55,13 +55,13 @@ from tests.support.served import tick
         ("/health", {}, 405, "does not take POST"),
     ],
 )
-def test_problems(client: TestClient, path: str, body: Any, status: int, said: str) -> None:
+def test_problems(client: TestClient, path: str, body: Any, status: int, detail: str) -> None:
     answer = client.post(path, json=body)
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     problem = answer.json()
     assert problem["status"] == status
-    assert said in problem["detail"]
+    assert detail in problem["detail"]
 
 
 def test_a_body_is_read_no_further_than_its_limit(client: TestClient) -> None:
@@ -113,7 +113,7 @@ def test_reads_that_wait_together_are_one(
         before = mgets()
         body = {"features": ["current_price", "price_sma_5", "volatility"], "entities": entities}
         answer = client.post("/features/batch", json=body).json()
-        background = 3  # the server's own look at heartbeats, once a second
+        background = 3  # the server itself reads heartbeats once a second
         assert mgets() - before <= 1 + background
     values = [result["features"]["current_price"]["value"] for result in answer["results"]]
     assert values == list(range(50))

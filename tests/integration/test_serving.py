@@ -1,4 +1,4 @@
-"""The read API over a real Redis and Postgres: values, statuses, and stores that are away."""
+"""The read API over a real Redis and Postgres: values, statuses, and unavailable stores."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def test_values_versions_times_and_aliases(
 ) -> None:
     prices = [100 + i * 0.25 for i in range(21)]
     tick(redis_database, recorded, "price", [{"symbol": "AAPL", "price": p} for p in prices])
-    asked = ["current_price", "price_sma_5", "volatility", "price_volatility@1.0.0"]
+    features = ["current_price", "price_sma_5", "volatility", "price_volatility@1.0.0"]
     answer = client.post(
         "/features/online",
-        json={"features": asked, "entity_type": "symbol", "entity_value": "AAPL"},
+        json={"features": features, "entity_type": "symbol", "entity_value": "AAPL"},
     ).json()
-    features = answer["features"]
+    values = answer["features"]
     assert answer["entity"] == {"symbol": "AAPL"}
-    assert features["current_price"]["value"] == prices[-1]
-    assert features["price_sma_5"]["value"] == math.fsum(prices[-5:]) / 5
-    assert features["volatility"] == features["price_volatility@1.0.0"]
-    assert {value["status"] for value in features.values()} == {"ok"}
-    assert {value["version"] for value in features.values()} == {"1.0.0"}
-    assert features["current_price"]["event_time"].endswith("Z")
-    assert 0 <= features["current_price"]["age_seconds"] < 60
+    assert values["current_price"]["value"] == prices[-1]
+    assert values["price_sma_5"]["value"] == math.fsum(prices[-5:]) / 5
+    assert values["volatility"] == values["price_volatility@1.0.0"]
+    assert {value["status"] for value in values.values()} == {"ok"}
+    assert {value["version"] for value in values.values()} == {"1.0.0"}
+    assert values["current_price"]["event_time"].endswith("Z")
+    assert 0 <= values["current_price"]["age_seconds"] < 60
 
 
 def test_statuses(client: TestClient, recorded: Catalog, redis_database: str) -> None:
@@ -59,7 +59,7 @@ def test_statuses(client: TestClient, recorded: Catalog, redis_database: str) ->
 
 
 @pytest.mark.parametrize(
-    "told",
+    "state",
     [
         {"state": "retrying"},
         {"behind": 60.0},
@@ -68,19 +68,19 @@ def test_statuses(client: TestClient, recorded: Catalog, redis_database: str) ->
         {"partitions": 0},
     ],
     ids=[
-        "its store is away",
+        "its store is unavailable",
         "it is behind",
-        "the broker is away",
-        "nobody reads a partition",
-        "nobody knows the topic",
+        "the broker is unavailable",
+        "no worker reads a partition",
+        "no worker knows the topic",
     ],
 )
 def test_lagging(
-    client: TestClient, recorded: Catalog, redis_database: str, told: dict[str, Any]
+    client: TestClient, recorded: Catalog, redis_database: str, state: dict[str, Any]
 ) -> None:
     tick(redis_database, recorded, "price", [{"symbol": "AAPL", "price": 1}])
     assert online(client, "current_price", symbol="AAPL")["status"] == "ok"
-    beat(redis_database, **told)
+    beat(redis_database, **state)
     deadline = time.monotonic() + 10
     while online(client, "current_price", symbol="AAPL")["status"] != "lagging":
         assert time.monotonic() < deadline
@@ -91,25 +91,25 @@ def test_lag_is_decided_once_in_a_request(
     client: TestClient, recorded: Catalog, redis_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tick(redis_database, recorded, "price", [{"symbol": s, "price": 1} for s in ("AAPL", "ES")])
-    asked: list[str] = []
+    decided: list[str] = []
 
     def wavering(workers: WorkersWatch, topic: str) -> bool:
-        asked.append(topic)
-        return len(asked) > 1
+        decided.append(topic)
+        return len(decided) > 1
 
     monkeypatch.setattr(WorkersWatch, "lagging", wavering)
     body = {"features": ["current_price"], "entities": [{"symbol": "AAPL"}, {"symbol": "ES"}]}
-    for status in ("ok", "lagging"):  # of the next request it is decided anew
+    for status in ("ok", "lagging"):  # the next request decides again
         results = client.post("/features/batch", json=body).json()["results"]
         found = [result["features"]["current_price"]["status"] for result in results]
         assert found == [status] * 2
-    assert asked == ["ticks.price"] * 2
+    assert decided == ["ticks.price"] * 2
 
 
-def test_of_two_who_tell_of_a_partition_the_better_one_is_believed(
+def test_of_two_heartbeats_of_a_partition_the_better_one_counts(
     client: TestClient, recorded: Catalog, redis_database: str
 ) -> None:
-    """As when one is stopped, and the other has taken over: both speak of what is stored."""
+    """As when one is stopped, and the other has taken over: both describe what is stored."""
     tick(redis_database, recorded, "price", [{"symbol": "AAPL", "price": 1}])
     beat(redis_database, unseen=60.0, instance="stopping")
     deadline = time.monotonic() + 10
@@ -179,7 +179,7 @@ def test_health_and_metrics(client: TestClient, redis_database: str) -> None:
     assert "tickwell_worker_lag_messages" in text
 
 
-def test_a_redis_that_is_away_is_said(
+def test_an_unavailable_redis_is_reported(
     recorded: Catalog, hot_redis: str, postgres_database: str
 ) -> None:
     options = ServerOptions("redis://127.0.0.1:1/0", hot_redis, postgres_database)

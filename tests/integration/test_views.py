@@ -36,9 +36,9 @@ FROM tickwell.feature_rows
 """
 
 
-def grown(place: Path, more: str = MORE) -> Definitions:
+def grown(directory: Path, more: str = MORE) -> Definitions:
     """The shipped file with more features."""
-    file = place / "grown.toml"
+    file = directory / "grown.toml"
     file.write_text(SHIPPED.read_text() + more)
     return read(file)
 
@@ -154,15 +154,17 @@ def test_a_view_made_with_other_columns_in_front_keeps_their_places(engine: Engi
 
 
 @pytest.mark.parametrize(
-    ("there", "what"),
+    ("existing", "what"),
     [
         ("CREATE TABLE features.price (symbol text)", "is no view"),
         ("CREATE VIEW features.price AS SELECT 1 AS mine", "has the columns mine"),
         ("CREATE VIEW features.price AS SELECT 1 AS symbol", "cannot be extended"),
     ],
 )
-def test_what_somebody_else_made_is_left_alone(engine: Engine, there: str, what: str) -> None:
-    execute(engine, there)
+def test_what_tickwell_did_not_create_is_left_alone(
+    engine: Engine, existing: str, what: str
+) -> None:
+    execute(engine, existing)
     with pytest.raises(NotOurView, match=what):
         record(engine, read(), "ann")
     execute(engine, "SELECT * FROM features.price")

@@ -30,21 +30,21 @@ def beat(
     partitions: int = 1,
     instance: str = "one",
 ) -> None:
-    """A worker's word, as `live.heartbeats` writes it; it reads one partition of each topic.
+    """A worker's heartbeat, as `live.heartbeats` writes it; it reads one partition of each topic.
 
-    Of no partitions it knows no topic.
+    A worker of no partitions knows no topic.
     """
     now = time.time()
     topics = ("ticks.price", "ticks.volume", "ticks.position") if partitions else ()
     lag = tuple(PartitionLag(topic, 0, 1, 2, 1, behind, unseen) for topic in topics)
     with redis.Redis.from_url(url) as store:
         for sink in ("online", "offline"):
-            word = Heartbeat(
+            heartbeat = Heartbeat(
                 *(sink, instance, 1, now + 60, state, now),
                 lag=lag,
                 partitions=dict.fromkeys(topics, partitions),
             )
-            store.set(worker_key(sink, instance), msgspec.json.encode(word))
+            store.set(worker_key(sink, instance), msgspec.json.encode(heartbeat))
             store.sadd(WORKERS_KEY, f"{sink}:{instance}")
 
 

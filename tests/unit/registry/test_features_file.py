@@ -1,4 +1,4 @@
-"""Files that a person, or an attacker, might write: refused with their place, without a crash."""
+"""Files that a person, or an attacker, might write: refused by location, without a crash."""
 
 from __future__ import annotations
 

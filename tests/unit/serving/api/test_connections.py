@@ -23,11 +23,11 @@ async def answer(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"ok"})
 
 
-async def converse(address: tuple[str, int], *said: bytes) -> int:
-    """How many answers come until the server closes; that of a whole request is waited for."""
+async def converse(address: tuple[str, int], *pieces: bytes) -> int:
+    """How many answers come until the server closes; the answer to a whole request is awaited."""
     reader, writer = await asyncio.open_connection(*address)
     answers = 0
-    for piece in said:
+    for piece in pieces:
         writer.write(piece)
         if piece.endswith(b"\r\n\r\n"):
             await reader.readuntil(ANSWER)
@@ -37,7 +37,7 @@ async def converse(address: tuple[str, int], *said: bytes) -> int:
     return answers
 
 
-def test_a_connection_that_asks_nothing_more_is_closed() -> None:
+def test_a_connection_without_another_request_is_closed() -> None:
     async def all_at_once() -> list[int]:
         config, state = Config(answer, timeout_keep_alive=KEEP_ALIVE), ServerState()
         server = await asyncio.get_running_loop().create_server(

@@ -1,4 +1,4 @@
-"""Errors as HTTP tells them."""
+"""Errors as problem documents."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_the_context_of_an_error_extends_its_document() -> None:
     )
 
 
-def test_a_bug_tells_the_client_no_internals() -> None:
+def test_a_bug_shows_the_client_no_internals() -> None:
     response = asyncio.run(problems.of_mistake(REQUEST, ValueError("secret")))
     assert response.status_code == 500
     assert b"secret" not in response.body
