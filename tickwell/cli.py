@@ -60,7 +60,7 @@ def main() -> None:
     try:
         app()
     except Exception as error:
-        told = _told(error)
+        told = message_for(error)
         if told is None:
             raise
         typer.echo(f"tickwell: {told}", err=True)
@@ -69,8 +69,8 @@ def main() -> None:
         sys.exit(130)
 
 
-def _told(error: Exception) -> str | None:
-    """What a person is told of an error, None where it is a mistake of ours."""
+def message_for(error: Exception) -> str | None:
+    """The line that a user sees of an error; None for a defect of ours, which has a traceback."""
     from psycopg2.errors import InsufficientPrivilege
     from sqlalchemy.exc import DBAPIError, OperationalError
 

@@ -88,15 +88,15 @@ class Supervisor:
 
     def start(self, stopped: Event) -> None:
         """Start everything. Raises what `migrate` raises, `ServiceFailed`, and `Stopped`."""
-        self._end_leftovers()
-        _check_port(self.settings.host, self.settings.port)
-        self.settings = self._start_services(stopped)
+        self.end_leftovers()
+        check_port(self.settings.host, self.settings.port)
+        self.settings = self.start_services(stopped)
         if stopped.is_set():
             raise Stopped
         self.say("tables, features and topics")
         migrate(self.settings)
         for name in self._process_names():
-            self._start(Process(self._spec(name)))
+            self.keep(Process(self.spec(name)))
         for kept in self._kept:
             kept.process.wait_ready(stopped)
             kept.state = "running"
@@ -146,7 +146,7 @@ class Supervisor:
 
     # -- starting
 
-    def _start_services(self, stopped: Event) -> Settings:
+    def start_services(self, stopped: Event) -> Settings:
         """Start what no URL names; returns the settings with every address."""
         settings, services = self.settings, self._data / "services"
         made: dict[str, Callable[[], tuple[Spec, str]]] = {
@@ -177,11 +177,12 @@ class Supervisor:
         spec, address = make()
         self.say(f"{spec.name} on {spec.address}")
         process = Process(spec)
-        self._start(process)
+        self.keep(process)
         process.wait_ready(stopped)
         return address
 
-    def _start(self, process: Process) -> None:
+    def keep(self, process: Process) -> None:
+        """Start a process; `watch` keeps it running, and `stop` stops it."""
         pid = process.start()
         self._reaper.started(pid, process.spec.stop_signal)
         self._kept.append(_Kept(process, started=time.monotonic()))
@@ -191,7 +192,8 @@ class Supervisor:
         names = ["server", "worker-online", "worker-offline"]
         return [*names, "demo"] if self.demo else names
 
-    def _spec(self, name: str) -> Spec:
+    def spec(self, name: str) -> Spec:
+        """What to run for a worker, the server or the demo, once the services run."""
         settings = self.settings
         arguments: Mapping[str, list[str]] = {
             "server": ["serve", "--host", settings.host, "--port", str(settings.port)],
@@ -218,7 +220,7 @@ class Supervisor:
             check=check,
         )
 
-    def _end_leftovers(self) -> None:
+    def end_leftovers(self) -> None:
         """End what an `up` left that was killed together with its reaper."""
         before = state.last(self._data)
         for left in reversed(before.processes if before else ()):
@@ -270,7 +272,7 @@ class Supervisor:
             state.write(self._data, current)
 
 
-def _check_port(host: str, port: int) -> None:
+def check_port(host: str, port: int) -> None:
     """Raises `TickwellError` where the server cannot listen."""
     try:
         bind(port, host)

@@ -18,8 +18,8 @@ from tickwell.up import state
 
 def test_a_role_without_rights_is_said() -> None:
     refused = ProgrammingError("SELECT", None, InsufficientPrivilege("no rights\n"))
-    assert cli._told(refused) == "TICKWELL_POSTGRES: no rights"
-    assert cli._told(ProgrammingError("SELCT", None, SyntaxError("at SELCT"))) is None
+    assert cli.message_for(refused) == "TICKWELL_POSTGRES: no rights"
+    assert cli.message_for(ProgrammingError("SELCT", None, SyntaxError("at SELCT"))) is None
 
 
 def test_another_users_up_is_not_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

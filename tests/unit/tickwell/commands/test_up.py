@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tickwell.commands import up as command
 from tickwell.commands.env import env
 from tickwell.commands.up import up
 from tickwell.errors import TickwellError
@@ -55,8 +55,8 @@ def test_interrupted_it_leaves_nothing_in_the_background(
         raise KeyboardInterrupt
 
     popen = subprocess.Popen
-    monkeypatch.setattr(command.subprocess, "Popen", start)
-    monkeypatch.setattr(command.time, "sleep", interrupt)
+    monkeypatch.setattr(subprocess, "Popen", start)
+    monkeypatch.setattr(time, "sleep", interrupt)
     with pytest.raises(KeyboardInterrupt):
         up(data=str(tmp_path), detach=True)
     monkeypatch.undo()
