@@ -1,26 +1,27 @@
-"""The Faust app: an agent for each source, and nothing else of ours in its way.
+"""The Faust app: an agent for each source, and none of Faust's features that are not used.
 
 Settings that are not Faust's defaults, and why:
 
 - `stream_buffer_maxsize` 1: an event is a run of thousands of ticks, and while one is stored the
-  next is there. More would only wait and take memory; the default, 4,096 events, would hold a
-  whole backlog.
-- `consumer_group_instance_id` and a short session, unless told otherwise: a worker that is killed
-  and started again takes its partitions back without a rebalance, and one that stays away is
+  next is fetched. More would only take memory; the default, 4,096 events, would hold a whole
+  backlog.
+- `consumer_group_instance_id` and a short session, unless configured otherwise: a worker that is
+  killed and restarted gets its partitions back without a rebalance, and one that does not return is
   replaced in seconds.
-- `broker_max_poll_interval` of years: while the store is away nothing is fetched, and the worker
-  keeps its partitions; Kafka is the buffer. A member that passed it would never come back, since
-  it rejoins with a fetch, and fetches when it has joined.
-- `stream_wait_empty` off: it waits for unacked events at shutdown, for ever when the store is away.
-- No tables, no leader topic, no web server, no topics made: nothing that needs a topic of its own.
-  Nor a second of every start, which Faust waits for tables.
+- `broker_max_poll_interval` of years: while the store is unavailable nothing is fetched, and the
+  worker keeps its partitions; Kafka is the buffer. A member that exceeded it would never return,
+  since it rejoins with a fetch, and fetches after it has joined.
+- `stream_wait_empty` off: at shutdown it waits for unacked events, forever while the store is
+  unavailable.
+- No tables, no leader topic, no web server, no topics created: nothing that needs a topic of its
+  own, nor the second of every start that Faust waits for tables.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Any
@@ -40,22 +41,42 @@ from registry.definitions import Source
 logger = logging.getLogger(__name__)
 
 BUFFERED_RUNS = 1
+
 REBALANCE_SECONDS = 4.0
-"""For a member to ask again."""
+"""Seconds that the members of a group have to join it again."""
+
 HEARTBEAT_SECONDS = 0.5
-"""A member hears of another one that leaves with its next heartbeat."""
+"""Seconds between heartbeats to the broker; by them a member hears that another one has left."""
+
 TEN_YEARS = 315_360_000.0
+"""Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupMember:
+    """A member of the consumer group `group`.
+
+    `instance` is its name as a static member, None for a dynamic one. Without a heartbeat to the
+    broker for `session` seconds it loses its partitions.
+    """
+
+    group: str
+    instance: str | None
+    session: float
 
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """What the app works on: each source with its materializer and its own watermarks."""
+    """What the app works on: each source, by name, with its materializer."""
 
     materializers: Mapping[str, Materializer]
     sources: Mapping[str, Source]
     incarnations: Incarnations
     watermarks: Callable[[Iterable[TP]], Mapping[TP, int | None]]
-    """The next offset that the store wants of each partition."""
+    """The next offset that the store needs of each partition."""
+
+    check_filled: Callable[[], None] = lambda: None
+    """Raises `RedisEmptied` when Redis was emptied."""
 
     stop: Event = field(default_factory=Event)
     pace: float = 0.0
@@ -63,7 +84,7 @@ class Pipeline:
 
 
 class NoTables(TableManager):
-    """Starts at once: there are no tables to be waited for."""
+    """Starts at once: there are no tables to wait for."""
 
     async def on_start(self) -> None:
         await self._update_channels()
@@ -78,7 +99,7 @@ class SinkApp(RunApp):
     failed: asyncio.Future[BaseException]
 
     def watermarks(self, tps: Iterable[TP]) -> Mapping[TP, int | None]:
-        """The next offset that the store wants of each partition."""
+        """The next offset that the store needs of each partition."""
         return self.pipeline.watermarks(tps)
 
     def fail(self, error: BaseException) -> None:
@@ -91,21 +112,14 @@ class SinkApp(RunApp):
 
 
 def create_app(
-    group: str,
-    bootstrap: str,
-    instance: str | None,
-    session: float,
-    pipeline: Pipeline,
-    on_batch: Callable[[Batch], None],
+    member: GroupMember, bootstrap: str, pipeline: Pipeline, on_batch: Callable[[Batch], None]
 ) -> SinkApp:
-    """The app of the consumer group `group`.
+    """The app of a member of a consumer group.
 
-    `instance` names this worker in it, if it is a static member; after `session` seconds without
-    its heartbeat others have its partitions.
-    `on_batch` is told what each run came to, once it is stored. Needs a running event loop.
+    `on_batch` is called with the batch of each run once it is stored. Needs a running event loop.
     """
     app = SinkApp(
-        group,
+        member.group,
         broker=[f"tickwell://{server}" for server in bootstrap.split(",")],
         store="memory://",
         web_enabled=False,
@@ -116,9 +130,9 @@ def create_app(
         stream_buffer_maxsize=BUFFERED_RUNS,
         stream_wait_empty=False,
         consumer_auto_offset_reset="earliest",
-        consumer_group_instance_id=instance,
+        consumer_group_instance_id=member.instance,
         consumer_metadata_max_age_ms=5_000,
-        broker_session_timeout=session,
+        broker_session_timeout=member.session,
         broker_rebalance_timeout=REBALANCE_SECONDS,
         broker_heartbeat_interval=HEARTBEAT_SECONDS,
         broker_max_poll_interval=TEN_YEARS,
@@ -132,28 +146,29 @@ def create_app(
     app.failed = asyncio.get_running_loop().create_future()
     for source in pipeline.sources.values():
         topic = app.topic(source.topic, key_serializer="raw", value_serializer="raw")
-        agent = _agent(app, pipeline.materializers[source.name])
+        agent = agent_of(app, pipeline.materializers[source.name])
         app.agent(topic, name=f"pipelines.{source.name}", concurrency=1)(agent)
     return app
 
 
-def _agent(app: SinkApp, materializer: Materializer) -> Any:
-    """The agent of one source. Its work is done in a thread, so heartbeats go on."""
+def agent_of(app: SinkApp, materializer: Materializer) -> Callable[[Any], Awaitable[None]]:
+    """The agent of one source. It stores in a thread, so that heartbeats continue meanwhile."""
     thread = DaemonExecutor(f"store {materializer.source}")
 
     async def materialize(stream: Any) -> None:
         loop = asyncio.get_running_loop()
         generation = None
-        at = "before its first run"
+        position = "before its first run"
         try:
-            # with auto-ack an exception that leaves an agent would ack the event
+            # With automatic acks an exception that leaves an agent would ack the event.
             async for event in stream.noack().events():
-                # partitions may have been elsewhere meanwhile, even if none was reported as revoked
+                # Another worker may have had the partitions meanwhile, even if none was reported
+                # as revoked.
                 if event.message.generation_id != generation:
                     generation = event.message.generation_id
                     materializer.forget()
                 run: Run = event.value
-                at = f"at {run.topic}[{run.partition}], offset {run.base_offset}"
+                position = f"at {run.topic}[{run.partition}], offset {run.base_offset}"
                 batch = await loop.run_in_executor(
                     thread, materializer.materialize, run, app.pipeline.stop
                 )
@@ -163,8 +178,8 @@ def _agent(app: SinkApp, materializer: Materializer) -> Any:
         except Stopped:
             return
         except Exception as error:
-            # to go on would skip the run: the next one's ack would cover it
-            logger.exception("%s cannot go on %s", materializer.source, at)
+            # To continue would skip the run: the ack of the next one would cover it.
+            logger.exception("%s stopped on an error %s", materializer.source, position)
             app.fail(error)
             return
         if not app.stopping:

@@ -17,8 +17,11 @@ from registry import redis_clients
 from registry.formats.heartbeat import Heartbeat, PartitionLag
 from registry.formats.redis_keys import WORKERS_KEY, worker_key
 
-SECONDS = 1.0
+INTERVAL_SECONDS = 1.0
+"""Seconds between two heartbeats of a worker."""
+
 EXPIRES_SECONDS = 10
+"""Seconds after which Redis removes a heartbeat."""
 
 
 class Heartbeats:

@@ -1,4 +1,4 @@
-"""A worker process: one consumer group's member, bringing ticks into one store."""
+"""A worker process: a member of one consumer group, which brings ticks into one store."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import signal
 from threading import Event, Timer
 from typing import TYPE_CHECKING, Any
 
-from pipelines.errors import BrokerUnavailable, PipelineError, StoreUnavailable, TopicMissing
-from pipelines.kafka.topic_identity import LOOK_SECONDS, Incarnations
-from pipelines.live.faust_app import Pipeline, SinkApp, create_app
-from pipelines.live.heartbeats import SECONDS, Heartbeats
+from pipelines.errors import PipelineError
+from pipelines.live.background import start_offline_threads, watch_filled, watch_topics
+from pipelines.live.faust_app import GroupMember, Pipeline, SinkApp, create_app
+from pipelines.live.health import Health
+from pipelines.live.heartbeats import INTERVAL_SECONDS, Heartbeats
 from pipelines.live.lag import Lags
-from pipelines.live.startup import Startup, WorkerOptions
+from pipelines.live.startup import Startup
+from pipelines.live.worker_options import WorkerOptions
 from pipelines.runtime.allocator import give_back_at_once
 from pipelines.runtime.daemon_threads import DaemonExecutor
+from registry.database.engine import connect
 from registry.formats.heartbeat import PartitionLag
 
 if TYPE_CHECKING:
@@ -24,14 +27,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FILLING_LOOK_SECONDS = 1.0
 SHUTDOWN_SECONDS = 5.0
-"""What Faust and asyncio may take to stop. The store has what it has; nothing is lost by ending
-without."""
+"""Seconds that Faust and asyncio may take to stop. Ending the process without them loses nothing:
+what is stored is stored."""
 
 
 def run_worker(options: WorkerOptions) -> int:
-    """Work until SIGTERM or SIGINT; returns the exit code, 1 when only a new start can help."""
+    """Work until SIGTERM or SIGINT; returns the exit code, 1 when only a restart can help."""
     if options.sink == "offline":
         give_back_at_once()
     try:
@@ -49,6 +51,7 @@ class _Worker:
     def __init__(self, options: WorkerOptions) -> None:
         self._options = options
         self._stop = Event()
+        self._health = Health(options.sink)
         self._heartbeats = Heartbeats(
             options.sink,
             options.instance,
@@ -56,9 +59,7 @@ class _Worker:
             cluster=options.redis if options.cluster else None,
         )
         self._metrics = _serve_metrics(options) if options.metrics_port else None
-        self._startup = Startup(options, self._stop)
         self._lags = Lags()
-        self._topics_wait: str | None = None
         self._app: SinkApp | None = None
         self._giving_up: Timer | None = None
 
@@ -74,8 +75,8 @@ class _Worker:
             loop.add_signal_handler(number, stop)
         beating = asyncio.create_task(self._beat())
         waiting = asyncio.create_task(stopped.wait())
-        # not waited for when the worker is asked to stop: whatever it asks may hang
-        preparing = loop.run_in_executor(DaemonExecutor("startup"), self._startup.prepare)
+        # A daemon thread: what it calls may hang, and must not hold up the end of the process.
+        preparing = loop.run_in_executor(DaemonExecutor("startup"), self._prepare)
         try:
             begun: list[asyncio.Future[Any]] = [preparing, waiting]
             await asyncio.wait(begun, return_when=asyncio.FIRST_COMPLETED)
@@ -91,29 +92,33 @@ class _Worker:
             waiting.cancel()
             preparing.cancel()
 
-    @property
-    def _error(self) -> str | None:
-        """Why the store, or something before it, does not answer."""
-        return self._startup.error or self._topics_wait
+    def _prepare(self) -> Pipeline:
+        engine = connect(self._options.postgres, pool_pre_ping=True)
+        pipeline = Startup(self._options, engine, self._health, self._stop).prepare()
+        if self._options.sink == "offline":
+            start_offline_threads(self._options, engine, self._stop)
+        return pipeline
 
     async def _work(self, pipeline: Pipeline, waiting: asyncio.Task[Any]) -> int:
         options = self._options
-        count = self._heartbeats.count
         instance = options.instance if options.static_member else None
-        app = create_app(options.group, options.kafka, instance, options.session, pipeline, count)
+        member = GroupMember(options.group, instance, options.session)
+        app = create_app(member, options.kafka, pipeline, self._heartbeats.count)
         app.finalize()
-        watching = [
-            asyncio.create_task(self._watch_topics(app, pipeline.incarnations)),
-            asyncio.create_task(self._watch_filling(app)),
+        tasks = [
+            asyncio.create_task(
+                watch_topics(pipeline.incarnations.confirm, self._health, app.fail)
+            ),
+            asyncio.create_task(watch_filled(pipeline.check_filled, app.fail)),
+            asyncio.create_task(self._start(app)),
         ]
-        starting = asyncio.create_task(self._start(app))
         await asyncio.wait([waiting, app.failed], return_when=asyncio.FIRST_COMPLETED)
         code = 0
         if app.failed.done():
             logger.error("%s", app.failed.result())
             code = 1
         self._stop.set()
-        for task in (*watching, starting):
+        for task in tasks:
             task.cancel()
         self._giving_up = Timer(SHUTDOWN_SECONDS, _give_up, [code])
         self._giving_up.daemon = True
@@ -121,11 +126,11 @@ class _Worker:
         try:
             await app.stop()
         except Exception:
-            logger.exception("Faust did not stop as it should")
+            logger.exception("Faust failed to stop")
         return code
 
     def ended(self) -> None:
-        """The event loop is closed, which waits for every task, and some lose a cancellation."""
+        """The event loop is closed. Closing waits for every task, and some ignore cancellation."""
         if self._giving_up is not None:
             self._giving_up.cancel()
 
@@ -133,63 +138,31 @@ class _Worker:
         try:
             await app.start()
         except Exception as error:
-            logger.exception("Faust did not start")
+            logger.exception("Faust failed to start")
             app.fail(error)
             return
         self._app = app
         topics = ", ".join(app.incarnations.ids)
         logger.info("the %s worker %s reads %s", self._options.sink, self._options.instance, topics)
 
-    async def _watch_topics(self, app: SinkApp, incarnations: Incarnations) -> None:
-        """A topic that is made anew, or has other partitions, is not the one that is read."""
-        looking = DaemonExecutor("topics")
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            try:
-                await loop.run_in_executor(looking, incarnations.confirm)
-            except (BrokerUnavailable, TopicMissing) as error:
-                if self._topics_wait is None:
-                    logger.warning("the topics could not be looked up: %s", error)
-                self._topics_wait = str(error)
-            except Exception as error:
-                app.fail(error)
-                return
-            else:
-                self._topics_wait = None
-
-    async def _watch_filling(self, app: SinkApp) -> None:
-        """A Redis that was emptied is noticed without a tick: its values are gone until then."""
-        looking = DaemonExecutor("filling")
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(FILLING_LOOK_SECONDS)
-            try:
-                await loop.run_in_executor(looking, self._startup.confirm_filled)
-            except StoreUnavailable:
-                continue  # the sink says so
-            except Exception as error:
-                app.fail(error)
-                return
-
     async def _beat(self) -> None:
-        telling = DaemonExecutor("heartbeat")
+        thread = DaemonExecutor("heartbeat")
         loop = asyncio.get_running_loop()
         while True:
             try:
                 heartbeat = await loop.run_in_executor(
-                    telling,
+                    thread,
                     self._heartbeats.beat,
-                    self._error,
+                    self._health.error,
                     self._lag(),
-                    self._startup.partitions,
+                    self._health.partitions,
                 )
                 if self._metrics is not None:
                     self._metrics.show(heartbeat)
             except Exception:
-                # a worker without a heartbeat counts as dead, whatever it does
-                logger.exception("a heartbeat failed; the next one is in %g s", SECONDS)
-            await asyncio.sleep(SECONDS)
+                # A worker without heartbeats counts as dead, so they continue whatever fails.
+                logger.exception("a heartbeat failed; the next is in %g s", INTERVAL_SECONDS)
+            await asyncio.sleep(INTERVAL_SECONDS)
 
     def _lag(self) -> list[PartitionLag] | None:
         app = self._app
@@ -197,24 +170,24 @@ class _Worker:
             return None
         consumer: Any = app.consumer
         return [
-            self._lags.of(tp.topic, tp.partition, consumer.following(tp), end, told_at)
-            for tp, (end, told_at) in sorted(consumer.ends().items())
+            self._lags.of(tp.topic, tp.partition, consumer.following(tp), end, reported_at)
+            for tp, (end, reported_at) in sorted(consumer.ends().items())
         ]
 
 
 def _serve_metrics(options: WorkerOptions) -> Metrics:
-    from pipelines.live.metrics import Metrics  # a twentieth of a start, for who asks for it
+    from pipelines.live.metrics import Metrics  # a twentieth of the start-up time
 
     try:
         return Metrics(options.metrics_host, options.metrics_port or 0)
     except OSError as error:
         raise PipelineError(
             f"no metrics can be served on {options.metrics_host}:{options.metrics_port} "
-            f"({error.strerror}): name another port as TICKWELL_METRICS_PORT"
+            f"({error.strerror}): set TICKWELL_METRICS_PORT to a free port"
         ) from None
 
 
 def _give_up(code: int) -> None:
-    """End the process whatever holds it: some threads of Faust and aiokafka are waited for."""
-    logger.warning("Faust or a task did not stop in %g s; ending without", SHUTDOWN_SECONDS)
+    """End the process: some threads of Faust and aiokafka are waited for without a bound."""
+    logger.warning("Faust or a task did not stop in %g s; ending without it", SHUTDOWN_SECONDS)
     os._exit(code)

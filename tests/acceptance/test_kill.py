@@ -162,10 +162,10 @@ def test_killed_before_and_after_an_ack(running: Pipeline) -> None:
 
 HELD_BY_A_TASK = """
 import asyncio
-from pipelines.live.worker import _Worker
+from pipelines.live.faust_app import SinkApp
 from tickwell.cli import main
 
-start = _Worker._start
+start = SinkApp.start
 
 async def deaf():
     while True:
@@ -174,11 +174,11 @@ async def deaf():
         except asyncio.CancelledError:
             pass
 
-async def start_beside(self, app):
+async def start_beside(self):
     self.deaf = asyncio.create_task(deaf())
-    await start(self, app)
+    await start(self)
 
-_Worker._start = start_beside
+SinkApp.start = start_beside
 main()
 """
 

@@ -28,8 +28,8 @@ def worker(
     ] = None,
 ) -> None:
     """Bring ticks from Kafka into one store, until stopped."""
-    from pipelines.live.startup import WorkerOptions
     from pipelines.live.worker import run_worker
+    from pipelines.live.worker_options import WorkerOptions
 
     settings = Settings.load(instance=instance, metrics_port=metrics_port)
     settings.need("kafka", "redis", "redis_hot", "postgres")

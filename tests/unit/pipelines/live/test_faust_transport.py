@@ -26,7 +26,7 @@ from pipelines.errors import (
 from pipelines.kafka.run import Run
 from pipelines.kafka.topic_identity import Incarnations
 from pipelines.kafka.topics import Topic
-from pipelines.live.faust_app import Pipeline, SinkApp, _agent, create_app
+from pipelines.live.faust_app import GroupMember, Pipeline, SinkApp, agent_of, create_app
 from pipelines.live.materializer import Materializer
 from registry.definitions import Source
 from tests.support.logs import run_of_columns
@@ -93,8 +93,8 @@ def an_app(
     def watermarks(tps: Iterable[TP]) -> Mapping[TP, int | None]:
         return dict.fromkeys(tps, 5)
 
-    pipeline = Pipeline(materializers or {}, sources or {}, Fixed(), watermarks, Event())
-    made = create_app("group", "127.0.0.1:1", "one", 6.0, pipeline, lambda batch: None)
+    pipeline = Pipeline(materializers or {}, sources or {}, Fixed(), watermarks)
+    made = create_app(GroupMember("group", "one", 6.0), "127.0.0.1:1", pipeline, lambda batch: None)
     made.finalize()
     return made
 
@@ -317,7 +317,7 @@ async def test_nothing_that_is_remembered_outlives_a_generation() -> None:
     """Partitions may have been elsewhere in between, even if none was reported as revoked."""
     app = an_app()
     store: Any = Store()
-    await _agent(app, store)(store.stream((1, 0), (1, 5), (2, 9), (2, 12)))
+    await agent_of(app, store)(store.stream((1, 0), (1, 5), (2, 9), (2, 12)))
     assert [what for what in store.happened if "ack" not in what] == [
         *("forget", "store 0", "store 5"),
         *("forget", "store 9", "store 12"),
@@ -330,7 +330,7 @@ async def test_nothing_that_is_remembered_outlives_a_generation() -> None:
 async def test_a_run_is_acked_when_it_is_stored() -> None:
     app = an_app()
     store: Any = Store()
-    await _agent(app, store)(store.stream((1, 0), (1, 1)))
+    await agent_of(app, store)(store.stream((1, 0), (1, 1)))
     assert store.happened == ["forget", "store 0", "ack 0", "store 1", "ack 1"]
 
 
@@ -340,7 +340,7 @@ async def test_a_run_that_was_not_stored_is_not_acked(error: Exception) -> None:
     """Nor is one after it: its ack would cover both."""
     app = an_app()
     store: Any = Store(error, fails_at=1)
-    await _agent(app, store)(store.stream((1, 0), (1, 1), (1, 2)))
+    await agent_of(app, store)(store.stream((1, 0), (1, 1), (1, 2)))
     assert store.happened == ["forget", "store 0", "ack 0"]
     if isinstance(error, Stopped):
         assert not app.failed.done()

@@ -1,0 +1,90 @@
+"""What runs in a worker beside the pipeline: the relay, maintenance, and checks of its world."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from threading import Event
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from pipelines.errors import BrokerUnavailable, StoreUnavailable, TopicMissing
+from pipelines.live.health import Health
+from pipelines.live.rejected_relay import Relay
+from pipelines.live.worker_options import WorkerOptions
+from pipelines.runtime.daemon_threads import DaemonExecutor, keep_running
+from registry.database.month_partitions import attach_ahead
+
+logger = logging.getLogger(__name__)
+
+Fail = Callable[[BaseException], None]
+"""Ends the worker with an error."""
+
+MAINTENANCE_SECONDS = 3_600.0
+"""Seconds between checks that the partitions of the coming months are attached."""
+
+TOPICS_CHECK_SECONDS = 2.0
+"""Seconds between checks that the topics are the ones that the worker started with."""
+
+FILLED_CHECK_SECONDS = 1.0
+"""Seconds between checks that Redis was not emptied."""
+
+
+def start_offline_threads(options: WorkerOptions, engine: Engine, stop: Event) -> None:
+    """Relay rejected ticks and attach partitions in daemon threads until `stop` is set."""
+
+    def relay() -> None:
+        Relay(options.postgres, options.kafka, options.rejected_topic).run(stop)
+
+    def maintain() -> None:
+        try:
+            attach_ahead(engine, datetime.now(UTC))
+        except DBAPIError as error:
+            logger.warning("no partitions were attached: %s", error.orig)
+        stop.wait(MAINTENANCE_SECONDS)
+
+    keep_running("relay", relay, stop)
+    keep_running("maintenance", maintain, stop)
+
+
+async def watch_topics(confirm: Callable[[], None], health: Health, fail: Fail) -> None:
+    """End the worker when a topic was recreated or its number of partitions has changed.
+
+    `confirm` is that of `Incarnations`. Runs until it is cancelled or the worker ends.
+    """
+    thread = DaemonExecutor("topics")
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(TOPICS_CHECK_SECONDS)
+        try:
+            await loop.run_in_executor(thread, confirm)
+        except (BrokerUnavailable, TopicMissing) as error:
+            if health.topics_error is None:
+                logger.warning("the topics could not be looked up: %s", error)
+            health.topics_error = str(error)
+        except Exception as error:
+            fail(error)
+            return
+        else:
+            health.topics_error = None
+
+
+async def watch_filled(check: Callable[[], None], fail: Fail) -> None:
+    """End the worker when Redis was emptied: without a tick nothing else would notice it.
+
+    `check` is `StorePositions.check_filled`. Runs until it is cancelled or the worker ends.
+    """
+    thread = DaemonExecutor("filled")
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(FILLED_CHECK_SECONDS)
+        try:
+            await loop.run_in_executor(thread, check)
+        except StoreUnavailable:
+            continue  # the sink reports it
+        except Exception as error:
+            fail(error)
+            return

@@ -1,0 +1,57 @@
+"""At which offsets a worker resumes: the watermarks of its store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from faust.types import TP
+
+from pipelines.kafka.topics import Topic
+from pipelines.runtime.patience import Patience
+from pipelines.stores.redis.fill_marks import FillMarks
+from pipelines.stores.sink import Sink
+
+
+class StorePositions:
+    """The watermarks of `topics`, by name, in the store of their `sinks`.
+
+    `fill_marks` are checked when Redis knows nothing of a topic: it may have been emptied.
+    """
+
+    def __init__(
+        self,
+        topics: Mapping[str, Topic],
+        sinks: Mapping[str, Sink],
+        fill_marks: FillMarks | None,
+        patience: Patience,
+    ) -> None:
+        self._topics = topics
+        self._sinks = sinks
+        self._fill_marks = fill_marks
+        self._patience = patience
+
+    def of(self, tps: Iterable[TP]) -> Mapping[TP, int | None]:
+        """The next offset that the store needs of each partition, None from its beginning. Blocks.
+
+        Raises `StoreUnavailable`, and `RedisEmptied`.
+        """
+        with self._patience.attempt(), self._patience.call():
+            stored = {
+                tp: self._sinks[tp.topic].watermarks(
+                    self._topics[tp.topic].topic_id, [tp.partition]
+                )
+                for tp in tps
+            }
+            unknown = {tp.topic for tp, watermarks in stored.items() if not watermarks}
+            if self._fill_marks is not None and unknown:
+                self._fill_marks.check([self._topics[topic] for topic in sorted(unknown)])
+        return {tp: watermarks.get(tp.partition) for tp, watermarks in stored.items()}
+
+    def check_filled(self) -> None:
+        """Check that Redis was not emptied. Blocks.
+
+        Its values are lost then, and no tick may come that would show it. Raises `RedisEmptied`,
+        and `StoreUnavailable`.
+        """
+        if self._fill_marks is not None:
+            self._fill_marks.check(self._topics.values())

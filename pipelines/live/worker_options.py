@@ -1,0 +1,33 @@
+"""What a worker is started with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """Addresses, the consumer group and the worker's name in it, and sizes.
+
+    A static member of its group gets its partitions back when it starts again; it loses them after
+    `session` seconds without a heartbeat to the broker. `history` is the number of ticks that Redis
+    keeps of an entity, `capacity` the number of entities whose windows are cached. With
+    `metrics_port` Prometheus metrics are served on `metrics_host`.
+    """
+
+    sink: Literal["online", "offline"]
+    kafka: str
+    redis: str
+    redis_hot: str
+    postgres: str
+    group: str
+    instance: str
+    rejected_topic: str
+    static_member: bool = True
+    session: float = 6.0
+    history: int = 1024
+    capacity: int = 100_000
+    cluster: bool = False
+    metrics_port: int | None = None
+    metrics_host: str = "127.0.0.1"
