@@ -1,4 +1,7 @@
-"""What can go wrong between a topic and a store."""
+"""What can go wrong between a topic and a store.
+
+A message says what was wrong, with which value, and what to do.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,19 @@ class PipelineError(Exception):
 
 
 class StoreUnavailable(PipelineError):
-    """The store did not answer, or refused for a reason that passes. Wait, and try again."""
+    """The store did not answer, or refused for a reason that passes. Wait, and retry."""
 
 
 class PartitionHeld(StoreUnavailable):
-    """Another session holds what this one needs, for longer than it should."""
+    """Another session holds a lock that this one needs, for longer than it should."""
 
 
-class RowsThere(PipelineError):
+class RowsAlreadyStored(PipelineError):
     """Rows of a run are stored already."""
 
 
 class WatermarkMoved(PipelineError):
-    """The partition's stored watermark is not where the run begins; None when it is gone."""
+    """The partition's stored watermark is not where the run begins; None when it is missing."""
 
     def __init__(self, watermark: int | None) -> None:
         super().__init__(f"the stored watermark is {watermark}")
@@ -32,11 +35,12 @@ class StoreWentBack(PipelineError):
 
     def __init__(self, topic: str, partition: int, watermark: int | None, base: int) -> None:
         found = (
-            "is gone, or its mark that it was filled" if watermark is None else f"is {watermark}"
+            "or its mark that it was filled is missing" if watermark is None else f"is {watermark}"
         )
         super().__init__(
-            f"the store's watermark of {topic}[{partition}] {found}, and {base} was "
-            "confirmed before: it lost its last writes; the worker starts again from there"
+            f"the store's watermark of {topic}[{partition}] {found}, but it had confirmed {base}: "
+            "it lost its last writes. The worker ends; once restarted, it resumes at the store's "
+            "watermark"
         )
 
 
@@ -50,7 +54,7 @@ class BrokerUnavailable(PipelineError):
 
 
 class SessionRefused(PipelineError):
-    """The broker takes no session of this length."""
+    """The broker does not allow a session of this length."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(
@@ -60,7 +64,7 @@ class SessionRefused(PipelineError):
 
 
 class TopicMissing(PipelineError):
-    """A topic that a source reads is not there."""
+    """A topic that a source reads does not exist."""
 
     def __init__(self, topic: str, bootstrap: str) -> None:
         super().__init__(f"Kafka at {bootstrap} has no topic {topic}: run `tickwell migrate`")
@@ -72,23 +76,29 @@ class PartitionsChanged(PipelineError):
     def __init__(self, topic: str, was: int, now: int) -> None:
         super().__init__(
             f"{topic} had {was} partitions and has {now}: entities moved to other partitions, and "
-            "their ticks would be rejected as wrong-partition. Make a topic of the new size, copy "
-            "the ticks there, and name it in features.toml"
+            "their ticks would be rejected as wrong-partition. Create a topic with the new number "
+            "of partitions, copy the ticks to it, and name it in features.toml"
         )
 
 
 class TopicRecreated(PipelineError):
-    """A topic was deleted and made anew while it was read."""
+    """A topic was deleted and recreated while it was read."""
 
     def __init__(self, topic: str) -> None:
-        super().__init__(f"{topic} was made anew: the worker starts again, from its beginning")
+        super().__init__(
+            f"{topic} was deleted and recreated while it was read. The worker ends; once "
+            "restarted, it reads the new topic from its beginning"
+        )
 
 
 class ConsumerEnded(PipelineError):
-    """The consumer ended by itself, without an error of its own."""
+    """The consumer ended without a request to stop and without an error of its own."""
 
     def __init__(self) -> None:
-        super().__init__("the Kafka consumer ended by itself; the worker starts again")
+        super().__init__(
+            "the Kafka consumer ended without an error. The worker ends; once restarted, it "
+            "resumes at the store's watermark"
+        )
 
 
 class OffsetsWentBack(PipelineError):
@@ -96,8 +106,9 @@ class OffsetsWentBack(PipelineError):
 
     def __init__(self, topic: str, partition: int, expected: int, got: int) -> None:
         super().__init__(
-            f"{topic}[{partition}] continues at offset {got} where {expected} is next: the topic "
-            "was made anew or truncated; the worker starts again"
+            f"{topic}[{partition}] delivered offset {got} where {expected} was expected: the topic "
+            "was recreated or truncated. The worker ends; once restarted, it resumes at the "
+            "store's watermark"
         )
 
 
@@ -106,8 +117,9 @@ class StateConflict(PipelineError):
 
     def __init__(self, entities: int, topic: str, partition: int) -> None:
         super().__init__(
-            f"{entities} entities of {topic}[{partition}] changed in the store again and again "
-            "while they were computed: does another worker run under another group name?"
+            f"the states of {entities} entities of {topic}[{partition}] kept changing in the store "
+            "while one run was computed: stop any worker of the same store that runs under another "
+            "TICKWELL_GROUP"
         )
 
 
@@ -117,7 +129,7 @@ class WatermarkContended(PipelineError):
     def __init__(self, topic: str, partition: int, moves: int) -> None:
         super().__init__(
             f"the watermark of {topic}[{partition}] moved {moves} times while one run was stored: "
-            "does another worker run under another group name?"
+            "stop any worker of the same store that runs under another TICKWELL_GROUP"
         )
 
 
@@ -127,8 +139,9 @@ class SchemaBehind(PipelineError):
     def __init__(self, source: str, schema: int) -> None:
         super().__init__(
             f"Redis has rows of {source} in a newer row schema than {schema}: features were "
-            "recorded since this worker began, and it starts again with them (if the registry was "
-            "restored from an older copy, record them again with `tickwell migrate`)"
+            "recorded since this worker started. The worker ends; once restarted, it writes the "
+            "newest schema. If the registry was restored from an older copy, run `tickwell "
+            "migrate` first"
         )
 
 
@@ -138,7 +151,8 @@ class StatesLost(PipelineError):
     def __init__(self, topic: str, partition: int, entity: str) -> None:
         super().__init__(
             f"Redis has an older state of {entity!r} than it had confirmed: it lost its last "
-            f"writes; the worker starts again, and restores {topic}[{partition}] from Postgres"
+            f"writes. The worker ends; once restarted, it restores {topic}[{partition}] from "
+            "Postgres"
         )
 
 
@@ -147,8 +161,8 @@ class HistoryTooShort(PipelineError):
 
     def __init__(self, history: int, depth: int) -> None:
         super().__init__(
-            f"a history of {history} ticks does not hold the longest window; set TICKWELL_HISTORY "
-            f"to at least {depth}"
+            f"a history of {history} ticks is shorter than the longest window: set "
+            f"TICKWELL_HISTORY to at least {depth}"
         )
 
 
@@ -158,22 +172,23 @@ class StateOfOtherFields(PipelineError):
     def __init__(self, source: str, entity: str, was: int, now: int) -> None:
         super().__init__(
             f"the state of {entity!r} in Redis has {was} bytes a tick, and {source} needs {now}: "
-            "the source had other fields when it was written; give the changed one another name"
+            f"{source} had other fields when it was written. Define the changed source under "
+            "another name"
         )
 
 
 class Stopped(PipelineError):
-    """The worker was asked to stop before the run was stored."""
+    """The worker was stopped before the run was stored."""
 
 
 class ParityViolation(PipelineError):
-    """A row that is stored differs from the row computed anew for the same tick."""
+    """A stored row differs from the row that was recomputed for the same tick."""
 
     def __init__(self, entity: str, event_time: int, sequence: int) -> None:
         super().__init__(
             f"the stored row of {entity!r} at {event_time} ns, sequence {sequence}, has other bits "
-            "than the row computed now; nothing was overwritten. Was its history changed by hand, "
-            "or is this a replay of a topic that is not the one these rows came from?"
+            "than the row computed now; nothing was overwritten. Check that its history was not "
+            "changed by hand, and that this topic is the one that the stored rows came from"
         )
 
 
@@ -182,39 +197,38 @@ class TimesUnknown(PipelineError):
 
     def __init__(self, topic: str, partition: int) -> None:
         super().__init__(
-            f"{topic}[{partition}]: this broker does not find offsets by time; name the range by "
+            f"{topic}[{partition}]: this broker cannot look up offsets by time. Give the range by "
             "--from-offset and --to-offset"
         )
 
 
 class RangeMistaken(PipelineError):
-    """What is to be replayed is not there, or ends before it begins."""
+    """The range to be replayed does not exist, or ends before it begins."""
 
 
 class LogBegins(PipelineError):
-    """The log's beginning is gone, and the database does not have its rows either."""
+    """The beginning of the log was deleted, and the database lacks its rows as well."""
 
     def __init__(self, topic: str, partition: int, start: int, earliest: int) -> None:
         super().__init__(
             f"{topic}[{partition}] begins at offset {earliest}: the ticks before it are deleted, "
-            f"and this database does not have all their rows, so that the windows at {start} are "
-            "not known. Replay into the database that live wrote to, once live has passed the "
-            f"place; or, where no database has rows of them, begin at {earliest} with empty "
-            "windows by --cold"
+            f"and this database lacks some of their rows, so the windows at {start} are unknown. "
+            "Replay into the database that live wrote to, once live has passed this offset; or, if "
+            f"no database has their rows, begin at {earliest} with empty windows by --cold"
         )
 
 
 class LogCut(PipelineError):
-    """The broker deleted records while they were read, or before the turn came to them."""
+    """The broker deleted records before they were read."""
 
     def __init__(self, topic: str, partition: int, expected: int, got: int) -> None:
         super().__init__(
             f"{topic}[{partition}]: offsets {expected} to {got - 1} were deleted from the log "
-            "before they were read, so that what follows cannot be computed; what was stored "
-            "before is right. Give the topic a longer retention, and run the same command again: "
-            "it goes on where live's rows allow it"
+            "before they were read, so the ticks after them cannot be computed; what is stored is "
+            "right. Set a longer retention for the topic, and run the same command again: it "
+            "resumes where live's rows allow it"
         )
 
 
 class JobEnded(PipelineError):
-    """A job of a parallel replay did not come to its end."""
+    """A job of a parallel replay ended before it was done."""

@@ -20,7 +20,7 @@ from uuid import UUID
 
 from pipelines.compute.batch import Batch
 from pipelines.compute.entity_state import EntityState
-from pipelines.errors import RowsThere, StateConflict, WatermarkMoved
+from pipelines.errors import RowsAlreadyStored, StateConflict, WatermarkMoved
 from pipelines.stores.postgres.connection import Database
 from pipelines.stores.postgres.offline_sink import unsettled
 from pipelines.stores.postgres.rejected_ticks import STORE_REJECTED, rejected_columns
@@ -111,7 +111,7 @@ class BackfillSink:
         if self._copies:
             try:
                 self._copies = self._copy(batch, run)
-            except RowsThere:
+            except RowsAlreadyStored:
                 self._copies = False
             if self._copies:
                 return len(batch)

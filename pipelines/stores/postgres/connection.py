@@ -15,7 +15,7 @@ from pipelines.errors import (
     ParityViolation,
     PartitionHeld,
     PipelineError,
-    RowsThere,
+    RowsAlreadyStored,
     StoreUnavailable,
     TopicRecreated,
 )
@@ -81,7 +81,7 @@ class Database:
     def transaction(self) -> Iterator[Any]:
         """A cursor in a transaction, which is committed at the end and undone by any exception.
 
-        Raises `StoreUnavailable` for a transient fault, `RowsThere` for a key that exists already.
+        Raises `StoreUnavailable` for a transient fault, `RowsAlreadyStored` for a key that exists already.
         """
         with self.cursor() as cursor:
             connection = cursor.connection
@@ -90,7 +90,7 @@ class Database:
                 yield cursor
                 connection.commit()
             except UniqueViolation as error:
-                raise RowsThere from error
+                raise RowsAlreadyStored from error
             finally:
                 if not connection.closed:
                     connection.rollback()

@@ -29,7 +29,7 @@ from uuid import UUID
 
 from pipelines.compute.batch import Batch
 from pipelines.compute.entity_state import EntityState
-from pipelines.errors import PartitionHeld, RowsThere, WatermarkMoved
+from pipelines.errors import PartitionHeld, RowsAlreadyStored, WatermarkMoved
 from pipelines.kafka.topics import Topic
 from pipelines.stores.postgres.connection import LOCK_TIMEOUT_MS, Database
 from pipelines.stores.postgres.rejected_ticks import STORE_REJECTED, rejected_columns
@@ -121,7 +121,7 @@ class OfflineSink:
         """
         try:
             return self._store(batch)
-        except RowsThere:
+        except RowsAlreadyStored:
             self._meets_rows = True
         return self._store(batch)
 
