@@ -6,12 +6,11 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import msgspec
 from redis.exceptions import RedisError
 
 from registry import redis_clients
 from registry.formats.heartbeat import Heartbeat
-from registry.formats.redis_keys import WORKERS_KEY, worker_key
+from registry.heartbeats import read_heartbeats
 
 BEHIND_SECONDS = 5.0
 """Seconds that live may be behind: the lag from which serving answers `lagging`."""
@@ -49,11 +48,8 @@ class Throttle:
     def _heartbeats(self) -> Iterator[Heartbeat]:
         for store in self._stores:
             try:
-                for worker in store.smembers(WORKERS_KEY):
-                    packed = store.get(worker_key(*worker.decode().split(":", 1)))
-                    if packed is not None:
-                        yield msgspec.json.decode(packed, type=Heartbeat)
-            except (RedisError, msgspec.DecodeError):
+                yield from read_heartbeats(store)
+            except RedisError:
                 continue  # the other tier has the same heartbeats
 
 

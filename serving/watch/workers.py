@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
-import msgspec
 from redis.exceptions import RedisError
 
 from registry import redis_clients
 from registry.formats.heartbeat import Heartbeat
-from registry.formats.redis_keys import WORKERS_KEY, worker_key
-
-logger = logging.getLogger(__name__)
+from registry.heartbeats import read_heartbeats_async
 
 ALIVE_SECONDS = 5.0
 """Age of a heartbeat, in seconds, from which its worker does not count as alive."""
@@ -38,7 +33,7 @@ class WorkersWatch:
         newest: dict[tuple[str, str], Heartbeat] = {}
         for tier, client in self._clients.items():
             try:
-                found = await _heartbeats(client)
+                found = await read_heartbeats_async(client)
             except (RedisError, OSError) as error:
                 self.stores[tier] = str(error)
                 continue
@@ -76,18 +71,3 @@ class WorkersWatch:
         if not partitions or len(behind) < partitions:
             return True
         return max(behind.values()) > LAGGING_SECONDS
-
-
-async def _heartbeats(client: Any) -> Sequence[Heartbeat]:
-    workers = sorted(worker.decode() for worker in await client.smembers(WORKERS_KEY))
-    keys = [worker_key(*worker.split(":", 1)) for worker in workers]
-    packed = await client.mget(keys) if keys else []
-    beats = []
-    for beat in packed:
-        if beat is None:  # the heartbeat of a worker that ended has expired
-            continue
-        try:
-            beats.append(msgspec.json.decode(beat, type=Heartbeat))
-        except msgspec.DecodeError as error:
-            logger.error("a heartbeat cannot be read: %s", error)
-    return beats

@@ -81,7 +81,8 @@ class Database:
     def transaction(self) -> Iterator[Any]:
         """A cursor in a transaction, which is committed at the end and undone by any exception.
 
-        Raises `StoreUnavailable` for a transient fault, `RowsAlreadyStored` for a key that exists already.
+        Raises `StoreUnavailable` for a transient fault, and `RowsAlreadyStored` for a key that
+        exists already.
         """
         with self.cursor() as cursor:
             connection = cursor.connection
