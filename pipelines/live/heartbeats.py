@@ -1,4 +1,4 @@
-"""A worker's word of itself, once a second, to every Redis that answers."""
+"""Writes the heartbeat of a worker, once a second, to every Redis that answers."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ EXPIRES_SECONDS = 10
 
 
 class Heartbeats:
-    """Counts what a worker does and tells it; safe to use from any thread.
+    """Counts what a worker does and reports it; safe to use from any thread.
 
-    `urls` are Redis servers; `cluster` is that of them which is a cluster. Both tiers are told, so
-    that an outage of the warm one is heard of.
+    `urls` are Redis servers; `cluster` is the one of them that is a cluster. A heartbeat is written
+    to both tiers, so that an outage of the warm one is reported in the hot one.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Heartbeats:
         self._rejected: Counter[str] = Counter()
 
     def count(self, batch: Batch) -> None:
-        """A batch is stored."""
+        """Count a batch that is stored."""
         self._rows += len(batch)
         self._rejected.update(rejected.reason for rejected in batch.rejected)
 
@@ -52,7 +52,10 @@ class Heartbeats:
         lag: Sequence[PartitionLag] | None,
         partitions: Mapping[str, int] | None = None,
     ) -> Heartbeat:
-        """Tell every store. `error` says why the sink's store refuses; `lag` is None at first."""
+        """Write a heartbeat to every Redis, and return it.
+
+        `error` is why the worker makes no progress, `lag` None until it has started.
+        """
         state = "starting" if lag is None else "running"
         if error is not None:
             state = "retrying"
@@ -75,9 +78,9 @@ class Heartbeats:
         packed = msgspec.json.encode(heartbeat)
         for store in self._stores:
             try:
-                store.tell(f"{self._sink}:{self._instance}", packed, first=lag is None)
+                store.write(f"{self._sink}:{self._instance}", packed, starting=lag is None)
             except StoreUnavailable:
-                continue  # the sink, not the heartbeat, is who says that a store is away
+                continue  # the sink reports that a store is unavailable
         return heartbeat
 
     def close(self) -> None:
@@ -87,19 +90,19 @@ class Heartbeats:
 
 
 class _Store:
-    """One Redis that is told, reached anew whenever it answers again."""
+    """One Redis, which is connected to again when it answers again."""
 
     def __init__(self, url: str, cluster: bool) -> None:
         self._url = url
         self._cluster = cluster
         self._client: Any = None
 
-    def tell(self, worker: str, packed: bytes, first: bool) -> None:
+    def write(self, worker: str, packed: bytes, starting: bool) -> None:
         with answers():
             if self._client is None:
                 self._client = redis_clients.heartbeat(self._url, self._cluster)
-            if first:
-                self._forget_the_dead()
+            if starting:
+                self._remove_expired()
             with self._client.pipeline(transaction=False) as pipeline:
                 pipeline.set(worker_key(*worker.split(":", 1)), packed, ex=EXPIRES_SECONDS)
                 pipeline.sadd(WORKERS_KEY, worker)
@@ -109,8 +112,8 @@ class _Store:
         if self._client is not None:
             self._client.close()
 
-    def _forget_the_dead(self) -> None:
-        """Take out the names of workers whose heartbeats have ended."""
+    def _remove_expired(self) -> None:
+        """Remove the names of workers whose heartbeats have expired."""
         for worker in self._client.smembers(WORKERS_KEY):
             if not self._client.exists(worker_key(*worker.decode().split(":", 1))):
                 self._client.srem(WORKERS_KEY, worker)

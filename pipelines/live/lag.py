@@ -1,18 +1,19 @@
 """How far behind a worker is in a partition, in time.
 
-It is bounded by the last moment at which the broker told an end that is stored by now: what was
-there then is stored. No record's timestamp is trusted for it, nor another machine's clock. Before
-the first such moment it is as far behind as can be, since 1970: who has just taken a partition over
-must not seem to be at its end.
+The delay is bounded by the latest time at which the broker reported an end that is stored by now:
+what was in the log then is stored. Neither a record's timestamp nor another machine's clock is
+trusted for it. Before the first such time the delay counts from 1970: a worker that has just taken
+a partition over must not seem to be at its end.
 
-The end is that of the log, and not of what may be read: while a transaction is open, what comes
-after its first record is there, and cannot be read yet. A broker that has just recovered may tell
-an end from before what it had given out already; that is no end.
+The end is that of the log, and not of what may be read: while a transaction is open, the records
+after its first one exist, and cannot be read yet. A broker that has just recovered may report an
+end before offsets that it had delivered already; such an end is ignored.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from registry.formats.heartbeat import PartitionLag
@@ -20,38 +21,42 @@ from registry.formats.heartbeat import PartitionLag
 
 @dataclass(slots=True)
 class _Ends:
-    """Ends of one partition that were told, and when (Unix seconds)."""
+    """The ends of one partition that the broker reported; times in Unix seconds."""
 
-    told_at: float = 0.0
+    reported_at: float = 0.0
+    """The time of the latest report."""
+
     reached_at: float = 0.0
-    """When an end was told that is stored by now."""
+    """The time of the latest report of an end that is stored by now."""
 
     target: tuple[int, float] | None = None
-    """An end that is to be reached, and when it was told."""
+    """An end that is not stored yet, and the time of its report."""
 
 
 class Lags:
-    """What a worker knows of its partitions."""
+    """The lags of a worker's partitions. `clock` gives Unix seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self._ends: dict[tuple[str, int], _Ends] = {}
 
     def of(
-        self, topic: str, partition: int, following: int, end: int, told_at: float
+        self, topic: str, partition: int, following: int, end: int, reported_at: float
     ) -> PartitionLag:
-        """The lag of a partition that is stored up to `following`; the broker told `end` then.
+        """The lag of a partition that is stored up to `following`.
 
-        To be asked about once a second: an end that was told is looked for in the next answers.
+        The broker reported `end` at `reported_at`. To be called about once a second: a reported end
+        is compared with what is stored at the next calls.
         """
-        ends, now = self._ends.setdefault((topic, partition), _Ends()), time.time()
+        ends, now = self._ends.setdefault((topic, partition), _Ends()), self._clock()
         if ends.target is not None and following >= ends.target[0]:
             ends.reached_at, ends.target = ends.target[1], None
         if end >= following:
-            ends.told_at = told_at
+            ends.reported_at = reported_at
             if end == following:
-                ends.reached_at, ends.target = told_at, None
+                ends.reached_at, ends.target = reported_at, None
             elif ends.target is None:
-                ends.target = (end, told_at)
+                ends.target = (end, reported_at)
         lag = max(0, end - following)
         return PartitionLag(
             topic=topic,
@@ -60,5 +65,5 @@ class Lags:
             end_offset=end,
             lag=lag,
             behind_seconds=max(0.0, now - ends.reached_at) if lag else 0.0,
-            unseen_seconds=max(0.0, now - ends.told_at),
+            unseen_seconds=max(0.0, now - ends.reported_at),
         )

@@ -8,7 +8,7 @@ from registry.formats.heartbeat import Heartbeat
 
 
 class Metrics:
-    """Served on `port` of `host`. Raises OSError when it is taken."""
+    """Served on `port` of `host`. Raises OSError when the port is in use."""
 
     def __init__(self, host: str, port: int) -> None:
         registry = CollectorRegistry()
@@ -36,7 +36,7 @@ class Metrics:
         start_http_server(port, host, registry)
 
     def show(self, heartbeat: Heartbeat) -> None:
-        """Take over what a heartbeat says; partitions that are no longer this worker's go."""
+        """Show a heartbeat; partitions that this worker no longer reads are removed."""
         self._rows.set(heartbeat.rows)
         self._running.set(heartbeat.state == "running")
         self._heartbeat.set(heartbeat.at)
