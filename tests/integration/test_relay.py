@@ -21,7 +21,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 from pipelines.errors import BrokerUnavailable
 from pipelines.kafka.topics import DEFAULT_MESSAGE_BYTES, find_topics, max_message_bytes
-from pipelines.live import rejected_relay as relay
+from pipelines.live.rejected_relay import Relay
 
 TOPIC_ID = uuid.UUID(int=7)
 SMALL = b"not a tick"
@@ -99,22 +99,20 @@ def outbox(postgres_database: str, kafka: str) -> Outbox:
 
 @pytest.fixture
 def relay_all(outbox: Outbox) -> Iterator[Callable[[], None]]:
-    """Relays until nothing more waits."""
-    made = relay.Relay(outbox.database, outbox.kafka, outbox.topic)
+    """Relays until nothing is waiting."""
+    # as many bytes as two or three of the large messages
+    relay = Relay(outbox.database, outbox.kafka, outbox.topic, batch_bytes=2_000_000)
 
-    def run() -> None:
-        while made.relay():
+    def relay_all() -> None:
+        while relay.relay():
             pass
 
-    yield run
-    made._database.close()
+    yield relay_all
+    relay.close()
 
 
-def test_large_messages_between_small_ones(
-    outbox: Outbox, relay_all: Callable[[], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_messages_between_small_ones(outbox: Outbox, relay_all: Callable[[], None]) -> None:
     """Bytes that do not compress, as large as brokers take them, and around the limit."""
-    monkeypatch.setattr(relay, "BATCH_BYTES", 2_000_000)
     outbox.make_topic()
     limit = max_message_bytes(outbox.kafka, outbox.topic)
     sizes = [1_000_000, 3_000_000, *range(limit - 400, limit - 160, 30), limit]
