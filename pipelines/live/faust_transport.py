@@ -1,19 +1,18 @@
 """A Faust transport that delivers a run of records as one event.
 
 Stock Faust spends 70 to 100 µs of event loop on a message. Here an event is a whole run
-(`kafka.run_fetcher`), and what Faust does per event is paid once a run. Groups, rebalancing,
-commits and monitoring stay Faust's. What is different, and why:
+(`kafka.run_fetcher`), and what Faust does for each event is paid once a run. Groups, rebalancing,
+commits and monitoring stay Faust's. The differences, and why:
 
 - Positions come from the store, not from Kafka's committed offsets: the store's watermark is the
-  truth. They are looked up in the drain loop, which can wait for a store that is away; Faust's own
-  place for it, `perform_seek`, would time out and crash the worker.
-- Acks are kept as the next offset of each partition. Faust's list of acked numbers counts an event
-  as one offset, and its gap arithmetic commits past the run that follows a gap.
+  truth. They are looked up in the drain loop, which can wait for a store that is unavailable;
+  Faust's own method for it, `perform_seek`, would time out and crash the worker.
+- Acks are kept as the next offset of each partition (`PartitionProgress`).
 - A full buffer blocks the drain loop. Faust's way, to pause the partition, leaves `getmany`
   waiting on the partitions that were active when it began.
-- Generations are counted here. Kafka gives the same number again to a member that joins anew
-  without a rebalance, and to a group that was forgotten; Faust tells old events by it.
-- Runs are delivered only while the topics are known to be those that the worker began with.
+- Generations are counted here, because Faust recognizes old events by their number. Kafka gives the
+  same number again to a member that rejoins without a rebalance, and to a group that was forgotten.
+- Runs are delivered only while the topics are known to be those that the worker started with.
 - What ends in the background ends the worker: one that waits for a dead task looks alive.
 """
 
@@ -21,44 +20,38 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, cast
 
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, Message
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
-from pipelines.errors import (
-    BrokerUnavailable,
-    ConsumerEnded,
-    OffsetsWentBack,
-    StoreUnavailable,
-    TopicMissing,
-)
+from pipelines.errors import BrokerUnavailable, ConsumerEnded, StoreUnavailable, TopicMissing
 from pipelines.kafka.run import Run
 from pipelines.live.consumer_thread import POLL_SECONDS, ConsumerThread, RebalanceListener
+from pipelines.live.partition_progress import PartitionProgress
 from pipelines.live.run_app import RunApp
 from pipelines.runtime.daemon_threads import DaemonExecutor
 
 logger = logging.getLogger(__name__)
 
 CONFIRM_SECONDS = 0.25
-"""Between look-ups of topics while runs wait for one."""
+"""Seconds between look-ups of the topics while runs wait for one."""
+
+NO_PARTITIONS_SECONDS = 0.1
+"""Seconds between checks for an assignment."""
 
 
 class Consumer(driver.Consumer):
-    """Delivers runs; see the module."""
+    """Delivers runs; the module says how."""
 
     app: RunApp
     _thread: ConsumerThread
     RebalanceListener: ClassVar[type[RebalanceListener]] = RebalanceListener
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._acked_to: dict[TP, int] = {}  # to be committed
-        self._stored_to: dict[TP, int | None] = {}
-        self._unpositioned: set[TP] = set()
-        self._expected: dict[TP, int | None] = {}
+        self.progress = PartitionProgress()
         self._lookups = DaemonExecutor("positions")
         super().__init__(*args, **kwargs)
 
@@ -68,28 +61,25 @@ class Consumer(driver.Consumer):
     # -- positions
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
-        """A new generation: nothing that was known of positions holds in it.
+        """A new generation begins.
 
-        This is the first that the main thread hears of it. Later, as in `perform_seek`, the drain
-        loop of a worker that had no partitions could be ahead and begin at Kafka's offsets.
+        This is the first that the main thread hears of it. Any later, as in `perform_seek`, the
+        drain loop of a worker without partitions could already fetch, from Kafka's offsets.
         """
-        self._unpositioned = set(assigned)
-        self._expected.clear()
-        self._acked_to.clear()
-        self._stored_to.clear()
+        self.progress.begin(assigned)
         for tp in assigned:
             self._committed_offset[tp] = None
         if not assigned:
-            self.app.watermarks(())  # nothing to look up, so no look-up that is waited for
+            self.app.watermarks(())  # ends a look-up that an earlier generation waited for
         await super().on_partitions_assigned(assigned, generation_id)
 
     async def perform_seek(self) -> None:
         """Nothing: the drain loop goes to the store's positions before it fetches."""
 
-    async def _find_positions(self) -> None:
-        """Go to where the store wants to go on; waits for the store as long as it takes."""
+    async def find_positions(self) -> None:
+        """Go to the positions of the store; waits for it as long as it takes."""
         generation = self.app.consumer_generation_id
-        wanted = set(self._unpositioned)
+        wanted = sorted(self.progress.unpositioned)
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(StoreUnavailable),
             wait=wait_random_exponential(0.05, max=5),
@@ -99,24 +89,18 @@ class Consumer(driver.Consumer):
                 return
             with attempt:
                 positions = await asyncio.get_running_loop().run_in_executor(
-                    self._lookups, self.app.watermarks, sorted(wanted)
+                    self._lookups, self.app.watermarks, wanted
                 )
-        # another generation may have begun meanwhile: these are not its positions then
+        # Another generation may have begun meanwhile; these are not its positions.
         if self._is_over(generation):
             return
-        # offset 0 may be gone already: the broker then says so, and the earliest one is read
+        # Offset 0 may be deleted: the broker then says so, and the earliest offset is read.
         await self._thread.go_to({tp: offset or 0 for tp, offset in positions.items()})
-        if self._is_over(generation):
-            return
-        self._expected.update(positions)
-        self._stored_to.update(positions)
-        # a store that was filled by another way, or all of whose runs an earlier generation acked,
-        # has nothing to ack now, and a lag monitor would count it as behind
-        self._acked_to.update({tp: offset for tp, offset in positions.items() if offset})
-        self._unpositioned -= wanted
+        if not self._is_over(generation):
+            self.progress.resume(positions)
 
     def _is_over(self, generation: int) -> bool:
-        """Whether what was begun in a generation is to be dropped; its records come again."""
+        """Whether what was begun in a generation is dropped; its records are fetched again."""
         return (
             self.should_stop
             or not self.flow_active
@@ -131,33 +115,35 @@ class Consumer(driver.Consumer):
             while not (self.should_stop or fetcher.should_stop):
                 if not self.flow_active:
                     await self.wait_first(self.can_resume_flow.wait(), timeout=POLL_SECONDS)
-                    continue
-                if self._unpositioned:
-                    await self._find_positions()
-                    continue
-                partitions = set(self._get_active_partitions())
-                if not partitions:
-                    await self.sleep(0.1)
-                    continue
-                generation = self.app.consumer_generation_id
-                runs = await self._thread.fetch(partitions)
-                for run in (*runs, *self._passed_over(partitions, runs)):
-                    await self._confirm(generation)
-                    # a run that is dropped here is fetched again: its generation is over
-                    if self._is_over(generation):
-                        break
-                    message = self._to_message(TP(run.topic, run.partition), self._meet(run))
-                    await self.wait_first(self.callback(message), self.suspend_flow.wait())
+                elif self.progress.unpositioned:
+                    await self.find_positions()
+                elif partitions := set(self._get_active_partitions()):
+                    await self._deliver_next(partitions)
+                else:
+                    await self.sleep(NO_PARTITIONS_SECONDS)
         except Exception as error:
             if not self.app.stopping:
-                logger.exception("the consumer cannot go on")
+                logger.exception("the consumer stopped on an error")
                 self.app.fail(error)
         finally:
             if not self.app.stopping:
                 self.app.fail(ConsumerEnded())
 
+    async def _deliver_next(self, partitions: set[TP]) -> None:
+        generation = self.app.consumer_generation_id
+        runs = await self._thread.fetch(partitions)
+        silent = partitions - {TP(run.topic, run.partition) for run in runs}
+        ids = self.app.incarnations.ids
+        for run in (*runs, *self.progress.passed_over(silent, ids, self._thread.next_fetched)):
+            await self._confirm(generation)
+            # A run that is dropped here is fetched again: its generation is over.
+            if self._is_over(generation):
+                break
+            message = self._to_message(TP(run.topic, run.partition), self.progress.continued(run))
+            await self.wait_first(self.callback(message), self.suspend_flow.wait())
+
     async def _confirm(self, generation: int) -> None:
-        """Wait until it is certain that the topics are still those that runs are taken for.
+        """Wait until the topics are known to be those that the runs are taken for.
 
         Raises `TopicRecreated` and `PartitionsChanged`.
         """
@@ -170,41 +156,8 @@ class Consumer(driver.Consumer):
             except (BrokerUnavailable, TopicMissing):
                 await self.sleep(CONFIRM_SECONDS)
             else:
-                # this one began after the fetch; what was refused meanwhile is about later runs
+                # This look-up began after the fetch; a refusal meanwhile concerns later runs.
                 return
-
-    def _passed_over(self, partitions: set[TP], runs: Sequence[Run]) -> Iterator[Run]:
-        """Empty runs, where the log was cut and holds no record since: see `_meet`.
-
-        Without them a partition that is quiet from then on would count as behind for ever.
-        """
-        ids = self.app.incarnations.ids
-        for tp in partitions - {TP(run.topic, run.partition) for run in runs}:
-            expected, position = self._expected.get(tp), self._thread.next_fetched(tp)
-            if expected is not None and position > expected:
-                yield Run.empty(tp.topic, ids[tp.topic], tp.partition, position)
-
-    def _meet(self, run: Run) -> Run:
-        """The run, beginning where the one before it ended.
-
-        They meet but where the broker has thrown records away before they were read.
-        """
-        tp = TP(run.topic, run.partition)
-        expected = self._expected.get(tp)
-        self._expected[tp] = run.next_offset
-        if expected is None or expected == run.base_offset:
-            return run
-        if run.base_offset < expected:
-            raise OffsetsWentBack(run.topic, run.partition, expected, run.base_offset)
-        logger.error(
-            "%s[%d]: offsets %d to %d were deleted by retention before they were read: "
-            "their ticks are lost",
-            run.topic,
-            run.partition,
-            expected,
-            run.base_offset - 1,
-        )
-        return replace(run, base_offset=expected)
 
     def _to_message(self, tp: TP, record: Run) -> ConsumerMessage:
         return ConsumerMessage(
@@ -215,7 +168,7 @@ class Consumer(driver.Consumer):
             timestamp_type=0,
             headers=None,
             key=None,
-            value=cast(bytes, record),  # Faust passes it on as it is: the topics' codec is `raw`
+            value=cast(bytes, record),  # Faust passes it on unchanged: the topics' codec is `raw`
             checksum=None,
             tp=tp,
             generation_id=self.app.consumer_generation_id,
@@ -237,45 +190,39 @@ class Consumer(driver.Consumer):
         self._unacked_messages.discard(message)
         if message.generation_id != self.app.consumer_generation_id:
             return False
-        self._acked_to[message.tp] = self._stored_to[message.tp] = message.offset + 1
+        self.progress.store(message.tp, message.offset + 1)
         self._n_acked += 1
         return True
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
         return (
             tp
-            for tp in list(self._acked_to)
+            for tp in self.progress.uncommitted
             if topics is None or tp in topics or tp.topic in topics
         )
 
     def _new_offset(self, tp: TP) -> int | None:
-        return self._acked_to.get(tp)
+        return self.progress.to_commit(tp)
 
     async def _commit_offsets(self, offsets: Mapping[TP, int], *args: Any, **options: Any) -> bool:
         """Commit, and forget what is committed; what is refused is tried again with the next."""
         done = bool(await super()._commit_offsets(offsets, *args, **options))
         for tp, offset in offsets.items():
-            if not done:
+            if done:
+                self.progress.committed(tp, offset)
+            else:
                 self._committed_offset[tp] = None  # Faust takes it for committed even so
-            elif self._acked_to.get(tp) == offset:
-                del self._acked_to[tp]
         return done
 
     def following(self, tp: TP) -> int:
-        """The next offset to be stored; 0 before that is known.
-
-        Where nothing ever was, and nothing was delivered, it is where the log begins.
-        """
-        stored = self._stored_to.get(tp)
-        if stored is None and tp in self._stored_to and self._expected.get(tp) is None:
-            return self._thread.next_fetched(tp)
-        return stored or 0
+        """The next offset to be stored; 0 before that is known."""
+        return self.progress.following(tp, self._thread.next_fetched)
 
     def verify_event_path(self, now: float, tp: TP) -> None:
-        """Nothing: heartbeats tell lag and stalls; Faust's test takes a quiet topic for one."""
+        """Nothing: heartbeats report lag and stalls; Faust's test takes a quiet topic for one."""
 
     def ends(self) -> dict[TP, tuple[int, float]]:
-        """The ends of the assigned partitions that are known, and when they were told."""
+        """The ends of the assigned partitions that are known, and when they were reported."""
         return self._thread.ends()
 
 

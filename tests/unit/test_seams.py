@@ -24,10 +24,8 @@ OF_A_LIBRARY = {"unit/pipelines/kafka/test_aiokafka_patches.py"}
 """Tests that hold the installed version of a library to the private names that the product uses."""
 
 NOT_YET = {
-    "integration/test_relay.py",
     "integration/test_serving.py",
     "integration/test_sinks.py",
-    "unit/pipelines/live/test_faust_transport.py",
     "unit/pipelines/runtime/test_daemon_threads.py",
 }
 """Files whose product still lacks the parameter that they need. None may be added."""
