@@ -1,7 +1,7 @@
-"""Ticks to a topic: keyed by entity, in order, and counted as the broker takes them.
+"""Sends ticks to a topic: keyed by entity, in order, and counted as the broker takes them.
 
-The partitioner is the one of Java's clients, so that an entity lives in one partition whoever sends
-its ticks.
+The partitioner is the one of Java's clients, so that an entity lives in one partition whichever
+client sends its ticks.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from confluent_kafka import KafkaException, Producer
 from pipelines.errors import BrokerUnavailable
 
 DELIVERY_SECONDS = 30.0
-"""What a broker may take to confirm a tick: it may be starting again. Then sending has failed."""
+"""Seconds for a broker to confirm a tick: it may be restarting. After them sending has failed."""
 
 PROGRESS_TICKS = 1000
+"""Ticks between two reports of progress."""
 
 NEVER = Event()
-"""For who need not stop early."""
+"""For a caller that need not stop early."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Tick:
 
 @dataclass(slots=True)
 class Sent:
-    """How far sending is. What is neither delivered nor failed is under way."""
+    """The progress of sending, in ticks. What is neither delivered nor failed is under way."""
 
     sent: int = 0
     delivered: int = 0
@@ -47,7 +48,7 @@ class Sent:
 class TickProducer:
     """Sends ticks, in order for each key, and counts what the broker has taken.
 
-    After a tick that was not taken nothing more is sent: its entity would have a gap.
+    After a tick that was not taken no other is sent: its entity would have a gap.
     """
 
     def __init__(self, bootstrap: str, topic: str) -> None:
@@ -93,8 +94,8 @@ class TickProducer:
     ) -> Sent:
         """Send ticks, at most `rate` a second, until they end or `stop` is set.
 
-        Whatever ends it, what was sent is delivered first: `sent.delivered` says what the topic
-        has. Raises what `ticks` raises, and `BrokerUnavailable` if any tick was not taken.
+        However it ends, what was sent is delivered first: `sent.delivered` is what the topic has.
+        Raises what `ticks` raises, and `BrokerUnavailable` if any tick was not taken.
         """
         try:
             self._send_each(ticks, rate, progress, stop)
@@ -104,7 +105,7 @@ class TickProducer:
         return self.sent
 
     def flush(self) -> None:
-        """Wait until all are taken. Raises `BrokerUnavailable` if any was not."""
+        """Wait until all are delivered. Raises `BrokerUnavailable` if any was not."""
         self._producer.flush(DELIVERY_SECONDS + 1)
         if self.sent.delivered < self.sent.sent:
             raise self._not_taken()
@@ -122,7 +123,7 @@ class TickProducer:
             if ahead > 0:
                 self._producer.poll(0)
                 stop.wait(ahead)
-            # read only now: its time may be the moment
+            # Read only now: the tick may get the current time.
             tick = None if stop.is_set() else next(ticks, None)
             if tick is None:
                 return

@@ -1,12 +1,12 @@
 """Kafka's record batches, format 2: headers by `struct`, the records in them by a compiled pass.
 
-A record is not made an object. What a run needs of it is its offset, its timestamp, and where its
-key and its value are in the decompressed bytes:
+No object is made of a record. A run needs its offset, its timestamp, and the ranges of its key and
+its value in the decompressed bytes:
 
     record = length, attributes, timestamp delta, offset delta, key, value, headers
 
-all of them as zig-zag varints, but for the attributes, a byte. The formats before 2 (of producers
-older than Kafka 0.11) are refused; brokers have not written them since 4.0.
+all of them zig-zag varints except the attributes, which are a byte. The formats before 2 (of
+producers older than Kafka 0.11) are refused; brokers have not written them since 4.0.
 """
 
 from __future__ import annotations
@@ -28,17 +28,24 @@ HEADER = struct.Struct(">qiibIhiqqqhii")
 newest timestamp, producer id, producer epoch, base sequence, number of records."""
 
 LENGTH = struct.Struct(">i")
-LENGTH_AT, CHECKED_FROM = 8, 21
-BEFORE_LENGTH = 12
+LENGTH_OFFSET = 8
+"""Byte offset of the length in a batch."""
+
+CHECKED_OFFSET = 21
+"""Byte offset from which the checksum counts."""
+
+UNCOUNTED_BYTES = 12
 """Bytes of a batch that its length does not count."""
 
 CODECS = {1: codec.gzip_decode, 2: codec.snappy_decode, 3: codec.lz4_decode, 4: codec.zstd_decode}
 LOG_APPEND_TIME, TRANSACTIONAL, CONTROL = 0x08, 0x10, 0x20
-LEAST_RECORD = 7
-"""Bytes of the smallest record: what a batch says of its number is held against its size."""
+"""Bits of a batch's attributes."""
+
+SMALLEST_RECORD = 7
+"""Bytes of the smallest record, by which the number of records in a header is checked."""
 
 NONE = -1
-"""Where a key or a value begins that is null."""
+"""The begin of a key or a value that is null, and the append time of a batch without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,31 +80,31 @@ class RecordBatch:
         return records
 
 
-def batch_end(fetched: memoryview, at: int) -> int | None:
-    """Where the record batch at a place ends, None when not all of it is there."""
-    if len(fetched) - at < HEADER.size:
+def batch_end(fetched: memoryview, begin: int) -> int | None:
+    """The byte offset at which the record batch at `begin` ends, None when it is cut off."""
+    if len(fetched) - begin < HEADER.size:
         return None
-    (length,) = LENGTH.unpack_from(fetched, at + LENGTH_AT)
-    end: int = at + BEFORE_LENGTH + length
+    (length,) = LENGTH.unpack_from(fetched, begin + LENGTH_OFFSET)
+    end: int = begin + UNCOUNTED_BYTES + length
     return end if end <= len(fetched) else None
 
 
-def next_batch(fetched: memoryview, at: int) -> tuple[RecordBatch, int]:
-    """The record batch at a place, all of which is there, and where the next one begins.
+def next_batch(fetched: memoryview, begin: int) -> tuple[RecordBatch, int]:
+    """The whole record batch at byte offset `begin`, and the byte offset of the next one.
 
     Raises `CorruptRecordException` for a wrong checksum and for a format before 2.
     """
-    end = batch_end(fetched, at)
-    assert end is not None, "asked only where a whole batch is"
+    end = batch_end(fetched, begin)
+    assert end is not None, "called only for a whole batch"
     (base, _, _, magic, checksum, attributes, delta, first, newest, producer, _, _, count) = (
-        HEADER.unpack_from(fetched, at)
+        HEADER.unpack_from(fetched, begin)
     )
     if magic != 2:
         raise CorruptRecordException(
             f"the record batch at offset {base} has format {magic}: only 2 is read, which clients "
             "write since Kafka 0.11"
         )
-    if calc_crc32c(fetched[at + CHECKED_FROM : end]) != checksum:
+    if calc_crc32c(fetched[begin + CHECKED_OFFSET : end]) != checksum:
         raise CorruptRecordException(f"the record batch at offset {base} has a wrong checksum")
     return RecordBatch(
         base_offset=base,
@@ -107,14 +114,17 @@ def next_batch(fetched: memoryview, at: int) -> tuple[RecordBatch, int]:
         newest_timestamp=newest,
         producer_id=producer,
         count=count,
-        payload=fetched[at + HEADER.size : end],
+        payload=fetched[begin + HEADER.size : end],
     ), end
 
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """The records of some batches as columns; `keys` and `values` are (n, 2), begin and end in
-    `data`, begin `NONE` for null; timestamps are milliseconds UTC."""
+    """The records of some batches as columns of length n.
+
+    `keys` and `values` are (n, 2): begin and end in `data`; the begin of null is `NONE`. Timestamps
+    are milliseconds UTC.
+    """
 
     data: Bytes
     offsets: Int64s
@@ -125,98 +135,91 @@ class Records:
 
 def index(batches: Sequence[RecordBatch], first_offset: int) -> Records:
     """The records of batches from `first_offset` on. Raises `CorruptRecordException`."""
-    parts = [batch.records() for batch in batches]
-    data = np.frombuffer(bytearray().join(parts), np.uint8)
-    ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
-    counts = np.array([batch.count for batch in batches], np.int64)
-    offsets = np.array([batch.base_offset for batch in batches], np.int64)
-    timestamps = np.array([batch.first_timestamp for batch in batches], np.int64)
-    appended = np.array(
-        [
-            batch.newest_timestamp if batch.attributes & LOG_APPEND_TIME else NONE
-            for batch in batches
-        ],
-        np.int64,
-    )
-    n = int(counts.sum())
-    if (counts < 0).any() or n * LEAST_RECORD > len(data):
+    pieces = [batch.records() for batch in batches]
+    data = np.frombuffer(bytearray().join(pieces), np.uint8)
+    headers = np.empty((len(batches), 5), np.int64)
+    headers[:, END] = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
+    headers[:, COUNT] = [batch.count for batch in batches]
+    headers[:, BASE_OFFSET] = [batch.base_offset for batch in batches]
+    headers[:, FIRST_TIMESTAMP] = [batch.first_timestamp for batch in batches]
+    headers[:, APPEND_TIME] = [
+        batch.newest_timestamp if batch.attributes & LOG_APPEND_TIME else NONE for batch in batches
+    ]
+    n = int(headers[:, COUNT].sum())
+    if (headers[:, COUNT] < 0).any() or n * SMALLEST_RECORD > len(data):
         raise CorruptRecordException(f"{n} records cannot be in {len(data)} bytes")
     columns = [np.empty(shape, np.int64) for shape in (n, n, (n, 2), (n, 2))]
-    kept = _index(data, ends, counts, offsets, timestamps, appended, first_offset, *columns)
+    kept = _index(data, headers, first_offset, *columns)
     if kept < 0:
         raise CorruptRecordException(f"a record after offset {batches[0].base_offset} is broken")
     return Records(data, *(column[:kept] for column in columns))
 
 
+END, COUNT, BASE_OFFSET, FIRST_TIMESTAMP, APPEND_TIME = range(5)
+"""Columns of the headers of batches, as compiled code takes them: the end of the records in the
+data, their number, the base offset, and milliseconds UTC, `NONE` for records with times of their
+own."""
+
+
 @compiled()
-def _varint(data, at, end):  # type: ignore[no-untyped-def]
+def _varint(data, begin, end):  # type: ignore[no-untyped-def]
     """A zig-zag varint and where it ends; an end past `end` when it is cut off or too long."""
     value = np.uint64(0)
     shift = np.uint64(0)
-    while at < end and shift < np.uint64(64):
-        byte = np.uint64(data[at])
-        at += 1
+    while begin < end and shift < np.uint64(64):
+        byte = np.uint64(data[begin])
+        begin += 1
         value |= (byte & np.uint64(0x7F)) << shift
         if byte < np.uint64(0x80):
-            return np.int64(value >> np.uint64(1)) ^ -np.int64(value & np.uint64(1)), at
+            return np.int64(value >> np.uint64(1)) ^ -np.int64(value & np.uint64(1)), begin
         shift += np.uint64(7)
     return 0, end + 1
 
 
 @compiled()
-def _span(data, at, end, spans, n):  # type: ignore[no-untyped-def]
-    """Note where a key or value is; returns where it ends, past `end` when it is cut off."""
-    length, at = _varint(data, at, end)
+def _range(data, begin, end, ranges, n):  # type: ignore[no-untyped-def]
+    """Note the range of a key or a value; returns where it ends, past `end` when it is cut off."""
+    length, begin = _varint(data, begin, end)
     if length < 0:
-        spans[n, 0], spans[n, 1] = NONE, NONE
-        return at
-    if at > end or length > end - at:
+        ranges[n, 0], ranges[n, 1] = NONE, NONE
+        return begin
+    if begin > end or length > end - begin:
         return end + 1
-    spans[n, 0], spans[n, 1] = at, at + length
-    return at + length
+    ranges[n, 0], ranges[n, 1] = begin, begin + length
+    return begin + length
 
 
 @compiled(
-    "int64(uint8[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int64,"
-    " int64[::1], int64[::1], int64[:,::1], int64[:,::1])"
+    "int64(uint8[::1], int64[:,::1], int64, int64[::1], int64[::1], int64[:,::1], int64[:,::1])"
 )
-def _index(  # type: ignore[no-untyped-def]
-    data,
-    ends,
-    counts,
-    base,
-    first_timestamp,
-    appended,
-    first_offset,
-    offsets,
-    timestamps,
-    keys,
-    values,
-):
+def _index(data, headers, first_offset, offsets, timestamps, keys, values):  # type: ignore[no-untyped-def]
     """Fill the columns of the records from `first_offset` on; returns how many, -1 when broken."""
     n = 0
-    at = 0
-    for batch in range(ends.shape[0]):
-        end = ends[batch]
-        for _ in range(counts[batch]):
-            length, at = _varint(data, at, end)
-            if at > end or length < 0 or length > end - at:
+    cursor = 0
+    for batch in range(headers.shape[0]):
+        end = headers[batch, END]
+        base = headers[batch, BASE_OFFSET]
+        first_timestamp = headers[batch, FIRST_TIMESTAMP]
+        append_time = headers[batch, APPEND_TIME]
+        for _ in range(headers[batch, COUNT]):
+            length, cursor = _varint(data, cursor, end)
+            if cursor > end or length < 0 or length > end - cursor:
                 return -1
-            record_end = at + length
-            delta, at = _varint(data, at + 1, record_end)
-            offset, at = _varint(data, at, record_end)
-            at = _span(data, at, record_end, keys, n)
-            at = _span(data, at, record_end, values, n)
-            if at > record_end:
+            record_end = cursor + length
+            delta, cursor = _varint(data, cursor + 1, record_end)
+            offset, cursor = _varint(data, cursor, record_end)
+            cursor = _range(data, cursor, record_end, keys, n)
+            cursor = _range(data, cursor, record_end, values, n)
+            if cursor > record_end:
                 return -1
-            at = record_end  # headers mean nothing here
-            offsets[n] = base[batch] + offset
-            timestamps[n] = first_timestamp[batch] + delta
-            if appended[batch] != NONE:
-                timestamps[n] = appended[batch]
-            # a fetch gives whole batches: the first may begin before the offset asked for
+            cursor = record_end  # the headers of a record are not used
+            offsets[n] = base + offset
+            timestamps[n] = first_timestamp + delta
+            if append_time != NONE:
+                timestamps[n] = append_time
+            # A fetch returns whole batches: the first may begin before the offset that was wanted.
             if offsets[n] >= first_offset:
                 n += 1
-        if at != end:
+        if cursor != end:
             return -1
     return n

@@ -1,9 +1,9 @@
-"""A run: consecutive records of one partition, the unit in which everything here works.
+"""A run: consecutive records of one partition, the unit of all work in a pipeline.
 
     Kafka record batches ──► Run ──► Ticks ──► Batch ──► store
                           transport  decode   windows    online, offline
 
-The transport delivers one run as one Faust event; a sink stores what came of it in one piece.
+The transport delivers one run as one Faust event; a sink stores its batch at once.
 """
 
 from __future__ import annotations
@@ -52,41 +52,41 @@ class Run:
         return len(self.offsets)
 
     def key(self, record: int) -> bytes | None:
-        """The message key of a record, by its place in the run."""
-        return self._cut(self.keys[record])
+        """The message key of a record, by its index in the run."""
+        return self._bytes(self.keys[record])
 
     def value(self, record: int) -> bytes | None:
-        """The message of a record, by its place in the run."""
-        return self._cut(self.values[record])
+        """The message of a record, by its index in the run."""
+        return self._bytes(self.values[record])
 
     def before(self, offset: int) -> Run:
-        """The part of the run before `offset`; empty, and at its base, when nothing is."""
+        """The run up to, not including, `offset`; empty, and at its base, if none is before."""
         end = max(self.base_offset, min(offset, self.next_offset))
-        return replace(self._records(slice(0, self._place(offset))), next_offset=end)
+        return replace(self._records(slice(0, self._index(offset))), next_offset=end)
 
     def since(self, offset: int) -> Run:
-        """The part of the run from `offset` on; empty, and at its end, when nothing is."""
+        """The run from `offset` on; empty, and at its end, if that is not before it."""
         start = max(self.base_offset, min(offset, self.next_offset))
-        return replace(self._records(slice(self._place(offset), None)), base_offset=start)
+        return replace(self._records(slice(self._index(offset), None)), base_offset=start)
 
-    def parts(self, places: Sequence[int]) -> list[Run]:
-        """The run cut before the records at `places`; all of it, and meeting as runs do."""
-        if not places:
+    def cut(self, records: Sequence[int]) -> list[Run]:
+        """The run cut before some records, by their indexes, into runs that meet."""
+        if not records:
             return [self]
-        offsets = [int(self.offsets[place]) for place in places]
+        offsets = [int(self.offsets[record]) for record in records]
         bounds = [self.base_offset, *offsets, self.next_offset]
         return [self.since(start).before(end) for start, end in pairwise(bounds)]
 
     def only(self, keys: Collection[bytes]) -> Run:
         """The records of some message keys, over the same offsets."""
-        return self._records([place for place in range(len(self)) if self.key(place) in keys])
+        return self._records([index for index in range(len(self)) if self.key(index) in keys])
 
-    def _cut(self, span: Int64s) -> bytes | None:
+    def _bytes(self, span: Int64s) -> bytes | None:
         start, end = span.tolist()
         return None if start < 0 else self.data[start:end].tobytes()
 
-    def _place(self, offset: int) -> int:
-        """The place of the first record at or after `offset`."""
+    def _index(self, offset: int) -> int:
+        """The index of the first record at or after `offset`."""
         return int(np.searchsorted(self.offsets, offset))
 
     def _records(self, which: slice | list[int]) -> Run:

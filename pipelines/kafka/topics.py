@@ -1,4 +1,4 @@
-"""Topics: made with the settings that the guarantees need, and known by their ids."""
+"""Topics: created with the settings that the guarantees need, and identified by their ids."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ NEVER = Event()
 NO_ANSWER = (KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._RESOLVE)
 
 DEFAULT_MESSAGE_BYTES = 1_000_000
-"""Where a broker does not tell its limit (Tansu); what librdkafka's producers keep to."""
+"""Bytes of a batch where a broker reports no limit (Tansu): the default of librdkafka."""
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic's incarnation: `topic_id` (16 bytes) is another one when it is made anew."""
+    """A topic's incarnation: a recreated topic has another `topic_id` (16 bytes)."""
 
     name: str
     topic_id: bytes
@@ -57,7 +57,7 @@ def ensure_topics(
     stopped: Event = NEVER,
     connect: Connect = AdminClient,
 ) -> dict[str, Topic]:
-    """Make those of `names` that are not there; what is there is left as it is.
+    """Create those of `names` that do not exist; a topic that exists is left as it is.
 
     Records get the broker's append time: it is what `known_at` and `from-the-future` trust.
     Returns once the broker knows of all of them, which may be a moment after they were made; those
@@ -134,7 +134,7 @@ def describe(
 
 
 def max_message_bytes(bootstrap: str, name: str) -> int:
-    """How many bytes a batch of records of a topic may have. Raises `BrokerUnavailable`."""
+    """The size limit of a batch of records of a topic. Raises `BrokerUnavailable`."""
     admin = _Admin(bootstrap)
     resource = ConfigResource(ConfigResource.Type.TOPIC, name)
     (future,) = admin.client.describe_configs([resource], request_timeout=TIMEOUT).values()
@@ -147,7 +147,7 @@ def max_message_bytes(bootstrap: str, name: str) -> int:
 
 
 class _Admin:
-    """A client that knows why it gets no answer; it must live until it has been answered."""
+    """A client that knows why it gets no answer; it must live until it has one."""
 
     def __init__(self, bootstrap: str, connect: Connect = AdminClient) -> None:
         self._bootstrap = bootstrap
@@ -157,7 +157,7 @@ class _Admin:
                 "bootstrap.servers": bootstrap,
                 "socket.connection.setup.timeout.ms": 5000,
                 "error_cb": self._failed,
-                "log_level": 0,  # what goes wrong is raised here, and not printed beside
+                "log_level": 0,  # errors are raised here, and not printed as well
             }
             self.client = connect(settings)
         except KafkaException as error:
@@ -166,12 +166,12 @@ class _Admin:
     def answer(self, future: Any) -> Any:
         """What the broker answers. Raises its `KafkaException`, and `BrokerUnavailable`."""
         try:
-            # the client's own timeout comes first, but for a broker that takes and never answers
+            # The client's own timeout comes first, except where a broker accepts and never answers.
             return future.result(TIMEOUT + 1)
         except (TimeoutError, KafkaException) as error:
             if isinstance(error, KafkaException) and error.args[0].code() not in NO_ANSWER:
                 raise
-            self.client.poll(0)  # delivers why
+            self.client.poll(0)  # calls `_failed` with the reason
             why = self._why or f"no answer in {TIMEOUT:g} s"
             raise BrokerUnavailable(self._bootstrap, why) from None
 

@@ -27,7 +27,7 @@ def bounded(run: Run, max_bytes: int = MAX_BYTES, max_ticks: int = MAX_TICKS) ->
     """
     cuts = np.empty(len(run), np.int64)
     many = _cut(run.data, run.values, max_bytes, max_ticks, cuts)
-    return run.parts(cuts[:many].tolist())
+    return run.cut(cuts[:many].tolist())
 
 
 @compiled("int64(uint8[::1], int64[:,::1], int64, int64, int64[::1])")

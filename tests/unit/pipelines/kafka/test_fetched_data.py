@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.kafka.fetched_data import FetchedData
-from pipelines.kafka.record_batches import CHECKED_FROM, CONTROL, LOG_APPEND_TIME
+from pipelines.kafka.record_batches import CHECKED_OFFSET, CONTROL, LOG_APPEND_TIME
 from pipelines.kafka.run import Run
 
 TP = TopicPartition("t", 0)
@@ -39,7 +39,7 @@ def batch(
     built = bytearray(builder.build())
     built[:8] = base.to_bytes(8, "big")
     built[22] |= attributes
-    built[17:21] = calc_crc32c(bytes(built[CHECKED_FROM:])).to_bytes(4, "big")
+    built[17:21] = calc_crc32c(bytes(built[CHECKED_OFFSET:])).to_bytes(4, "big")
     return bytes(built)
 
 
@@ -144,7 +144,7 @@ def test_a_marker_that_compaction_has_emptied_is_passed_over() -> None:
     emptied = bytearray(batch(2, [(ABORT, b"")], producer=7, attributes=CONTROL)[:61])
     emptied[8:12] = (len(emptied) - 12).to_bytes(4, "big")
     emptied[57:61] = bytes(4)
-    emptied[17:21] = calc_crc32c(bytes(emptied[CHECKED_FROM:])).to_bytes(4, "big")
+    emptied[17:21] = calc_crc32c(bytes(emptied[CHECKED_OFFSET:])).to_bytes(4, "big")
     (run,) = take_all(fetched([batch(0, values(0, 2)), bytes(emptied), batch(3, values(3, 1))]))
     assert run.offsets.tolist() == [0, 1, 3]
     assert run.next_offset == 4
@@ -164,6 +164,6 @@ def test_a_broken_batch_is_an_error() -> None:
         take_all(fetched([whole[:-1]]))
     lies = bytearray(whole)
     lies[57:61] = (1 << 30).to_bytes(4, "big")
-    lies[17:21] = calc_crc32c(bytes(lies[CHECKED_FROM:])).to_bytes(4, "big")
+    lies[17:21] = calc_crc32c(bytes(lies[CHECKED_OFFSET:])).to_bytes(4, "big")
     with pytest.raises(CorruptRecordException, match="cannot be in"):
         take_all(fetched([bytes(lies)]))
