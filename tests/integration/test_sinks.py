@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pipelines.compute.entity_state import EntityState
 from pipelines.errors import StoreWentBack, TopicRecreated, WatermarkContended
 from pipelines.kafka.topics import Topic
-from pipelines.live.faust_app import _agent
+from pipelines.live.faust_app import agent_of
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from pipelines.stores.redis.online_sink import OnlineSink
 from registry.formats.redis_keys import row_key, state_key
@@ -132,7 +132,7 @@ def test_a_new_generation_forgets_what_postgres_does_not_compare(
         fail=failures.append,
     )
     stream = SimpleNamespace(noack=lambda: SimpleNamespace(events=events))
-    asyncio.run(_agent(app, paused)(stream))
+    asyncio.run(agent_of(app, paused)(stream))
     assert failures == []
     found = postgres_dump(database)
     empty_postgres(database)

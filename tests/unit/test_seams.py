@@ -25,7 +25,6 @@ OF_A_LIBRARY = {"unit/pipelines/kafka/test_aiokafka_patches.py"}
 
 NOT_YET = {
     "integration/test_serving.py",
-    "integration/test_sinks.py",
     "unit/pipelines/runtime/test_daemon_threads.py",
 }
 """Files whose product still lacks the parameter that they need. None may be added."""
