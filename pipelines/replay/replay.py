@@ -3,7 +3,7 @@
 It has a consumer of its own without a group, moves no watermark and writes nothing online. Rows
 that are there already are compared, so that one that computes other bits says so.
 
-    fetch ─► decode ─► load what is not at hand ─► kernel ─► store, with the progress
+    fetch ─► decode ─► restore what is missing ─► compute ─► store, with the progress
                                                        └── the next run meanwhile
 
 Whatever fails and may pass (a store that is away, an entity that another job has settled elsewhere)
@@ -24,7 +24,7 @@ from time import monotonic
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from pipelines.compute.batch import Batch
-from pipelines.compute.window_table import WindowTable
+from pipelines.compute.run_computation import RunComputation
 from pipelines.errors import (
     BrokerUnavailable,
     StateConflict,
@@ -38,9 +38,7 @@ from pipelines.replay.progress import Progress, ReplayProgress
 from pipelines.replay.range_reader import Stop, read_range
 from pipelines.replay.ranges import Range, Wanted
 from pipelines.replay.throttle import Throttle
-from pipelines.ticks.decoder import Decoder
 from registry.definitions import Catalog
-from registry.formats.origin import Origin
 from registry.formats.redis_keys import key_values
 from registry.language.program import compile_program
 
@@ -191,9 +189,9 @@ class _RangeReplay:
         schema = catalog.schemas[catalog.writing[part.source.name]]
         # states that cannot be restored must not be forgotten
         capacity = sys.maxsize if part.restores_since is None else CAPACITY
-        windows = WindowTable(part.source, schema, compile_program(catalog, schema), capacity)
+        program = compile_program(catalog, schema)
+        computation = RunComputation(part.source, schema, program, capacity)
         sink = self._replay.sink(part)
-        decoder = Decoder(part.source)
         storing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         storing.set_result(None)
         try:
@@ -203,16 +201,11 @@ class _RangeReplay:
                     if self._stop.is_set():
                         break
                     wanted = run.only(self._keys) if self._keys else run
-                    ticks = await asyncio.to_thread(decoder.decode, wanted)
-                    missing = windows.missing(ticks)
-                    if missing:
+                    decoded = await asyncio.to_thread(computation.decode, wanted)
+                    if decoded.missing:
                         await storing  # what is restored may have to be stored first
-                        before = Origin(run.topic_id, run.partition, run.base_offset, 0)
-                        states = await asyncio.to_thread(
-                            sink.load, part.source, missing, windows.depth, before
-                        )
-                        windows.restore(missing, states)
-                    batch = await asyncio.to_thread(windows.apply, ticks)
+                        await asyncio.to_thread(computation.restore, decoded, sink.load)
+                    batch = await asyncio.to_thread(computation.compute, decoded)
                     await storing
                     storing = asyncio.create_task(self._store(sink, batch))
             await storing

@@ -1,0 +1,71 @@
+"""The computation of a run, the same for live and replay.
+
+    Run ─► decode ─► DecodedRun ─► restore ─► compute ─► Batch
+                      what is missing │ from the store
+
+The steps are apart so that a caller can do other work between them: a replay stores one run while
+it decodes the next, and waits for that store before it restores what may have to be stored first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pipelines.compute.batch import Batch
+from pipelines.compute.entity_state import EntityState
+from pipelines.compute.window_table import WindowTable
+from pipelines.kafka.run import Run
+from pipelines.ticks.columns import Ticks
+from pipelines.ticks.decoder import Decoder
+from registry.definitions import RowSchema, Source
+from registry.formats.origin import Origin
+from registry.language.program import Program
+
+Load = Callable[[Source, Sequence[str], int, Origin], Mapping[str, EntityState]]
+"""How states are loaded: `pipelines.stores.sink.Sink.load` of the caller's store."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedRun:
+    """The ticks of a run, and the entities whose states are not cached."""
+
+    ticks: Ticks
+    missing: Sequence[str]
+
+
+class RunComputation:
+    """Computes the runs of one source, with the windows of about `capacity` entities cached.
+
+    A run that fails after `restore`, or whose batch is not stored, must be forgotten: the cached
+    states may be ahead of the store.
+    """
+
+    def __init__(self, source: Source, schema: RowSchema, program: Program, capacity: int) -> None:
+        self.source = source
+        self._decoder = Decoder(source)
+        self._windows = WindowTable(source, schema, program, capacity)
+
+    def decode(self, run: Run) -> DecodedRun:
+        """Decode a run, once the runs before it are computed."""
+        ticks = self._decoder.decode(run)
+        return DecodedRun(ticks, self._windows.missing(ticks))
+
+    def restore(self, decoded: DecodedRun, load: Load) -> None:
+        """Load the missing states as they were where the run begins, and cache them."""
+        run = decoded.ticks.run
+        before = Origin(run.topic_id, run.partition, run.base_offset, 0)
+        states = load(self.source, decoded.missing, self._windows.depth, before)
+        self._windows.restore(decoded.missing, states)
+
+    def compute(self, decoded: DecodedRun) -> Batch:
+        """The rows of a run whose missing states are restored; the windows move on."""
+        return self._windows.apply(decoded.ticks)
+
+    def forget(self, decoded: DecodedRun) -> None:
+        """Forget the states of the entities of a run; the next run loads them from the store."""
+        self._windows.forget(decoded.ticks.entities)
+
+    def forget_all(self) -> None:
+        """Forget every state."""
+        self._windows.forget()
