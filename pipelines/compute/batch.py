@@ -1,4 +1,4 @@
-"""What a run came to: the rows that a sink stores in one piece."""
+"""The result of a run: the rows that a sink stores in one piece."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from registry.definitions import RowSchema, Source
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What a run came to: rows (columns of length n, in the run's order) and rejections.
+    """The result of a run: rows (columns of length n, in the run's order) and rejections.
 
     One row for each accepted tick. `features` and `status` are (n, features of the schema).
     `ordinal` numbers an entity's accepted ticks from 0 for as long as it has state. `names` are the
-    distinct entities of the rows, `name[i]` the place of row i's entity in it. By place in `names`:
-    `expected` is the packed origin that the entity's state was computed from (b"" for none), and
-    `fill` the number of ticks in its windows after the batch.
+    distinct entities of the rows, `name[i]` the index of row i's entity among them. By the same
+    index, `expected` is the packed origin that the entity's state was computed from (b"" for none),
+    and `fill` the number of ticks in its windows after the batch.
     """
 
     run: Run

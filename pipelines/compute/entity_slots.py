@@ -16,7 +16,7 @@ import numba
 import numpy as np
 
 from pipelines.runtime.array_types import Bytes, Int32s, Int64s
-from pipelines.runtime.machine_code import compiled
+from pipelines.runtime.machine_code import compiled, inlined
 from pipelines.runtime.named_columns import numba_type
 from registry.formats.redis_keys import SEPARATOR, entity_id
 
@@ -183,7 +183,7 @@ def _mark(table, slot):  # type: ignore[no-untyped-def]
     table.cells[cell] = GIVEN_UP
 
 
-@compiled()
+@inlined
 def _is_named(data, keys, i, table, slot):  # type: ignore[no-untyped-def]
     """Whether the key fields of entity `i`, joined, are the name of a slot."""
     texts, position, end = table.texts, table.spans[slot, 0], table.spans[slot, 1]

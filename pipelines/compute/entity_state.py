@@ -18,11 +18,11 @@ def tick_dtype(fields: int) -> np.dtype[np.void]:
 
 @dataclass(frozen=True, slots=True)
 class EntityState:
-    """What the kernel must know of an entity to go on.
+    """What the kernel must know of an entity to continue.
 
     `origin` is its newest accepted tick's (whose partition is its home), `sequence` that tick's
     sequence, `count` how many ticks it ever accepted, `fill` how many since its last reset.
-    `ticks` are the newest ones (`tick_dtype`), oldest first, at most what was asked for.
+    `ticks` are the newest ones (`tick_dtype`), oldest first, at most as many as were requested.
     """
 
     origin: Origin

@@ -18,7 +18,7 @@ from pipelines.compute.entity_columns import REMEMBERED, EntityColumns
 from pipelines.compute.instructions import Instructions
 from pipelines.compute.natural_log import log_ratio
 from pipelines.runtime.array_types import Bytes, Floats, Int32s, Int64s
-from pipelines.runtime.machine_code import compiled
+from pipelines.runtime.machine_code import compiled, inlined
 from pipelines.runtime.named_columns import column, numba_type, type_of
 from pipelines.ticks.columns import NO_SEQ, RESET
 from registry.formats.row import ValueStatus
@@ -103,7 +103,7 @@ def _stddev(ring, slot, field, end, n):  # type: ignore[no-untyped-def]
     return math.sqrt(squares / (n - 1))
 
 
-@compiled()
+@inlined
 def _fill_returns(entities, slot, first, end, code):  # type: ignore[no-untyped-def]
     """Compute the log returns of the ticks of a slot from number `first` up to, not at, `end`.
 
@@ -127,7 +127,7 @@ def fill_restored_returns(entities, slots, first, code):  # type: ignore[no-unty
         _fill_returns(entities, slots[i], first[i], entities.accepted[slots[i]], code)
 
 
-@compiled()
+@inlined
 def _is_duplicate(entities, slot, time, seq):  # type: ignore[no-untyped-def]
     if seq == NO_SEQ:
         return False
@@ -140,7 +140,7 @@ def _is_duplicate(entities, slot, time, seq):  # type: ignore[no-untyped-def]
     return False
 
 
-@compiled()
+@inlined
 def _decide(ticks, i, context, entities, rows):  # type: ignore[no-untyped-def]
     """The verdict on tick `i`; writes the event time and the sequence of an accepted one."""
     slot = ticks.slot[i]
@@ -168,7 +168,7 @@ def _decide(ticks, i, context, entities, rows):  # type: ignore[no-untyped-def]
     return ACCEPTED
 
 
-@compiled()
+@inlined
 def _remember(ticks, i, context, entities, rows):  # type: ignore[no-untyped-def]
     """Make the accepted tick `i` the newest one of its entity."""
     slot = ticks.slot[i]
@@ -190,7 +190,7 @@ def _remember(ticks, i, context, entities, rows):  # type: ignore[no-untyped-def
     entities.fill[slot] = 0 if ticks.op[i] == RESET else entities.fill[slot] + 1
 
 
-@compiled()
+@inlined
 def _compute(code, entities, slot, rows, i):  # type: ignore[no-untyped-def]
     """Compute the features of row `i` from the remembered ticks of its entity."""
     end, fill = entities.accepted[slot], entities.fill[slot]

@@ -1,1 +1,1 @@
-"""What every part of a worker runs on: machine code, threads, patience with a store, memory."""
+"""What a worker runs on: machine code, columns, threads, patience with a store, memory."""

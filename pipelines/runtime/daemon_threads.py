@@ -1,7 +1,7 @@
-"""Threads that nobody waits for.
+"""Threads that do not delay the end of the process.
 
-What a store or a broker that hangs holds up must not hold up the end of the process. Python joins
-the threads of a `ThreadPoolExecutor` before it exits, so one blocked call would keep it for ever.
+A call of a store or broker that hangs must not keep the process. Python joins the threads of a
+`ThreadPoolExecutor` before it exits, so one blocked call would keep it for ever.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-AFTER_ERROR_SECONDS = 5.0
+RESTART_SECONDS = 5.0
+"""Seconds from a failure of background work to its next start."""
 
 
 class DaemonExecutor(Executor):
-    """Calls one after the other in a daemon thread of its own, for `loop.run_in_executor`."""
+    """Makes calls one after the other in a daemon thread, for `loop.run_in_executor`."""
 
     def __init__(self, name: str) -> None:
         self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
         Thread(target=self._work, name=name, daemon=True).start()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Call `fn` after what was submitted before it."""
+        """Call `fn` after the calls that were submitted before it."""
         future: Future[T] = Future()
         self._calls.put((future, lambda: fn(*args, **kwargs)))
         return future
@@ -43,18 +44,20 @@ class DaemonExecutor(Executor):
                 future.set_result(call())
             except BaseException as error:
                 future.set_exception(error)
-            del future, call  # not kept alive by a thread that waits for the next one
+            del future, call  # else the waiting thread would keep them alive
 
 
-def keep_running(name: str, work: Callable[[], None], stop: Event) -> None:
-    """Run `work` in a daemon thread; if it fails it is told, and it begins again, until `stop`."""
+def keep_running(
+    name: str, work: Callable[[], None], stop: Event, restart_seconds: float = RESTART_SECONDS
+) -> None:
+    """Run `work` in a daemon thread until `stop`; a failure is logged, and it starts again."""
 
     def run() -> None:
         while not stop.is_set():
             try:
                 work()
             except Exception:
-                logger.exception("%s failed and begins again in %g s", name, AFTER_ERROR_SECONDS)
-                stop.wait(AFTER_ERROR_SECONDS)
+                logger.exception("%s failed and starts again in %g s", name, restart_seconds)
+                stop.wait(restart_seconds)
 
     Thread(target=run, name=name, daemon=True).start()

@@ -1,15 +1,15 @@
 """Compiled functions, and where their machine code is kept from one start to the next.
 
-numba's own cache asks only whether the file that defines a function has changed. But machine code
-also holds what the function calls and the constants that it names, from whatever module: after an
-update of one of them numba would go on with the old code, and live would differ from a replay. So
-the code is kept in a directory named by a digest of everything that it can be made of:
+numba's own cache checks only whether the file that defines a function has changed. But machine code
+also contains the functions that it calls and the constants that it names, from other modules: after
+an update of one of them numba would run the old code, and live would differ from a replay. So the
+code is kept in a directory named by a digest of everything that it can be made of:
 
     <root>/tickwell-<digest>/kernel.advance-pipelines.compute.kernel-88.py311.1.nbc
 
 Another digest is another directory, so neither a process that runs an older version at the same
 time nor one that is killed while it writes can give its code to another. The root is the first
-of these that has the directory, or can be written:
+directory of these that holds the code already, or can be written:
 
 1. what NUMBA_CACHE_DIR names,
 2. `__pycache__` of the package `pipelines`,
@@ -56,7 +56,7 @@ PACKAGE = Path(pipelines.__path__[0])
 
 PREFIX = "tickwell-"
 KEPT = 8
-"""Directories in a root, the newest: other checkouts and versions may be in use beside this one."""
+"""Number of directories in a root that are kept, the newest: several versions may be in use."""
 
 
 def compiled(*signatures: Any, **options: Any) -> Callable[[Function], Dispatcher[Function]]:
@@ -83,8 +83,16 @@ def compiled(*signatures: Any, **options: Any) -> Callable[[Function], Dispatche
     return compile_function
 
 
+def inlined(function: Function) -> Dispatcher[Function]:
+    """A decorator: `compiled`, and copied into each compiled function that calls it.
+
+    It is for functions that take tuples of columns: a call would pass every field of every array.
+    """
+    return compiled(forceinline=True)(function)
+
+
 def warm_up() -> None:
-    """Compile all that has signatures, or see that it is there: the next start only loads it."""
+    """Compile every function with signatures that is not kept yet: the next start only loads it."""
     for source in sorted(PACKAGE.rglob("*.py")):
         if f"from {__name__} import" in source.read_text("utf-8"):
             inside = source.relative_to(PACKAGE.parent).with_suffix("")
@@ -93,9 +101,9 @@ def warm_up() -> None:
 
 @cache
 def digest() -> str:
-    """Of everything that machine code can be made of: sources of ours, and compilers.
+    """A digest of everything that machine code can be made of: our sources, and the compilers.
 
-    All sources, and not those alone that have compiled functions: a constant may come from any.
+    It is of all sources, not only those with compiled functions: any may define a constant.
     """
     found = hashlib.sha256()
     versions = (sys.version, numba.__version__, version("llvmlite"), np.__version__)
@@ -110,8 +118,8 @@ def digest() -> str:
 
 @cache
 def directory() -> Path | None:
-    """Where the machine code of this version is kept; None when that is nowhere."""
-    if not Path(__file__).exists():  # packed in a zip: there is nothing to take a digest of
+    """The directory of this version's machine code; None where none can be written."""
+    if not Path(__file__).exists():  # packed in a zip: there are no sources to take a digest of
         return None
     candidates = [root / f"{PREFIX}{digest()}" for root in _roots()]
     for candidate in candidates:
@@ -120,7 +128,7 @@ def directory() -> Path | None:
         if _is_writable(candidate):
             _prune(candidate.parent)
             return candidate
-    _say_not_kept(", ".join(map(str, candidates)))
+    _warn_not_kept(", ".join(map(str, candidates)))
     return None
 
 
@@ -128,53 +136,53 @@ def _roots() -> list[Path]:
     roots = [Path(SETTINGS.CACHE_DIR)] if SETTINGS.CACHE_DIR else []
     roots.append(PACKAGE / "__pycache__")
     users: Any = AppDirs("tickwell", False)  # type: ignore[no-untyped-call]
-    if Path(users.user_cache_dir).is_absolute():  # it begins with "~" where there is no home
+    if Path(users.user_cache_dir).is_absolute():  # it begins with "~" for a user without a home
         roots.append(Path(users.user_cache_dir))
     return roots
 
 
-def _is_filled(place: Path) -> bool:
+def _is_filled(candidate: Path) -> bool:
     try:
-        return any(place.glob("*.nbi"))
+        return any(candidate.glob("*.nbi"))
     except OSError:
         return False
 
 
-def _is_writable(place: Path) -> bool:
+def _is_writable(candidate: Path) -> bool:
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=place).close()
+        candidate.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=candidate).close()
     except OSError:
         return False
     return True
 
 
 def _prune(root: Path) -> None:
-    """Remove what older versions left, but for the newest."""
-    made = []
-    for place in root.glob(f"{PREFIX}*"):
+    """Remove the directories of older versions, but for the newest of them."""
+    found = []
+    for kept in root.glob(f"{PREFIX}*"):
         try:
-            made.append((place.stat().st_mtime, place))
+            found.append((kept.stat().st_mtime, kept))
         except OSError:  # another process removed it
             continue
-    for _, place in sorted(made)[:-KEPT]:
-        shutil.rmtree(place, ignore_errors=True)
+    for _, old in sorted(found)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 @cache
-def _say_not_kept(why: str) -> None:
+def _warn_not_kept(why: str) -> None:
     logger.warning(
-        "compiled code is not kept, and every start compiles anew (%s); "
-        "NUMBA_CACHE_DIR names a directory that can be written",
+        "compiled code is not kept, and every start compiles it again (%s); "
+        "set NUMBA_CACHE_DIR to a directory that can be written",
         why,
     )
 
 
 class _Locator(_CacheLocator):
-    """Tells numba the directory; whether it can be written is known."""
+    """Gives numba the directory, which is known to be writable."""
 
     def __init__(self, function: Any) -> None:
-        # numba names a file by the module's last word alone: two folders may have a `kernel`
+        # numba names a file by the last name of the module alone: two folders may have a `kernel`
         self._disambiguator = f"{function.__module__}-{function.__code__.co_firstlineno}"
 
     @classmethod
@@ -203,16 +211,16 @@ class _Cache(FunctionCache):
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
             return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
-        except Exception as error:  # unpickling what a crashed machine left raises anything
-            logger.warning("compiled code in %s is broken, compiling anew: %r", directory(), error)
+        except Exception as error:  # a file that a crash cut short raises anything
+            logger.warning("compiled code in %s is broken, compiling again: %r", directory(), error)
             try:
                 self.flush()  # type: ignore[no-untyped-call]
             except OSError as full:
-                _say_not_kept(str(full))
+                _warn_not_kept(str(full))
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         try:
             super().save_overload(sig, data)  # type: ignore[no-untyped-call]
         except (OSError, EOFError) as error:
-            _say_not_kept(str(error))
+            _warn_not_kept(str(error))

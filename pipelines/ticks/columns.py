@@ -1,4 +1,4 @@
-"""What decoding makes of a run: well-formed ticks as columns, and rejections."""
+"""The result of decoding a run: well-formed ticks as columns, and rejections."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from registry.definitions import Source
 from registry.formats.redis_keys import entity_id
 
 NO_SEQ = np.iinfo(np.int64).min
-"""Stands for a tick without `seq` in an int64 column."""
+"""The value of a tick without `seq` in an int64 column."""
 
 TRADE, RESET = 0, 1
-"""The operations of a tick, as the column `op` has them."""
+"""Operations of a tick in the column `op`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
     """A tick that was not counted, and why: `reason` is one of `pipelines.ticks.rejection_reasons`.
 
-    `index` is the place in an array message (0 for the message itself); `value` the original bytes
-    of the tick; `known_at` the record's timestamp, nanoseconds UTC.
+    `index` is the tick's index in an array message (0 for the message itself); `value` the original
+    bytes of the tick; `known_at` the record's timestamp, nanoseconds UTC.
     """
 
     offset: int
@@ -40,9 +40,9 @@ class Rejection:
 class Ticks:
     """The well-formed ticks of a run as columns of length n, and what decoding rejected.
 
-    Texts are in `data`, `keys` (n, key fields, 2) and `raw` (n, 2) are where they begin and end:
-    the values of the key fields, and the tick's original bytes. `fields` is (n, fields of the
-    source); times are int64 nanoseconds UTC; `record` is the place in the run of each tick's
+    Texts are in `data`: `keys` (n, key fields, 2) and `raw` (n, 2) are the positions where the
+    values of the key fields, and the tick's original bytes, begin and end. `fields` is (n, fields
+    of the source); times are int64 nanoseconds UTC; `record` is the index in the run of each tick's
     message.
     """
 
@@ -71,10 +71,10 @@ class Ticks:
 
     @property
     def entities(self) -> list[str]:
-        """The distinct entities, in order of appearance; a slow way to know them."""
+        """The distinct entities, in order of appearance. Slow: it makes a text of every tick."""
         spans = self.keys.tolist()
         names = (
-            entity_id([self.data[start:end].tobytes().decode() for start, end in parts])
-            for parts in spans
+            entity_id([self.data[start:end].tobytes().decode() for start, end in fields])
+            for fields in spans
         )
         return list(dict.fromkeys(names))

@@ -2,9 +2,10 @@
 
 Two exact ways, each for what it can decide. A number of at most 53 bits times or by a power of ten
 that is itself a double takes one operation, which IEEE 754 rounds rightly (Clinger, "How to read
-floating point numbers accurately", 1990). Any other is multiplied with a 128-bit power of five, of
-which the leading bits say how it rounds in all but a few cases, and those are told (Lemire, "Number
-parsing at a gigabyte per second", 2021). What neither decides is left to `float()`.
+floating point numbers accurately", 1990). Any other is multiplied with a 128-bit power of five,
+whose leading bits decide how it rounds in all but a few cases, which are recognised (Lemire,
+"Number parsing at a gigabyte per second", 2021). Neither way decides the rest: that is left to
+`float()`.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import numpy as np
 from pipelines.runtime.machine_code import compiled
 
 MOST_DIGITS = 19
-"""So many decimal digits always fit into 64 bits."""
+"""Decimal digits that always fit into 64 bits."""
 
 LARGEST_POWER = 64
-"""Of ten, either way. What is beyond is left to `float()`; nothing here is tiny or infinite."""
+"""Exponent of ten, of either sign. What is beyond is left to `float()`; nothing here is tiny or
+infinite."""
 
 EXACT_POWER = 22
 """The largest power of ten that is a double."""

@@ -1,8 +1,8 @@
 """A run's messages to columns of ticks.
 
 One compiled pass (`ticks.json_scanner`) takes what nearly all producers send. Each message that it
-leaves goes to `ticks.reference_decoder`, which is the definition. So what a tick comes to never
-depends on the others of its run, nor on which of the two ways it took.
+leaves goes to `ticks.reference_decoder`, which is the definition. So the result of a tick never
+depends on the other ticks of its run, nor on which of the two decoders took it.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from pipelines.kafka.run import Run
 from pipelines.runtime.array_types import Bytes, Int64s
 from pipelines.ticks.columns import Rejection, Ticks
 from pipelines.ticks.event_time import LATEST
-from pipelines.ticks.json_scanner import Layout, Scanned, scan
+from pipelines.ticks.json_scanner import Layout, ScannedTicks, scan
 from pipelines.ticks.reference_decoder import Rejected, Tick, judge, split
 from registry.definitions import Source
 
 NO_TIMESTAMP = -1
-"""Kafka's, for a record that has none."""
+"""Kafka's timestamp of a record that has none."""
 
 
 class Decoder:
-    """Decodes the runs of one source. It remembers nothing."""
+    """Decodes the runs of one source. It keeps no state."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -32,13 +32,15 @@ class Decoder:
 
     def decode(self, run: Run) -> Ticks:
         """The ticks of a run, in order, and what decoding rejects of it."""
-        # bounded, for where producers set it anything can come, and nanoseconds have 64 bits
+        # producers may set any timestamp, and nanoseconds have 64 bits
         known_at = np.clip(run.timestamps, NO_TIMESTAMP, LATEST // 10**6) * 10**6
         scanned = scan(run, self._layout, known_at)
         judged = _Judged(run, self.source, known_at)
         for record in scanned.left.tolist():
             judged.judge(record)
-        found, data = (scanned, run.data) if not judged.ticks else judged.merged(scanned)
+        found, data = scanned.ticks, run.data
+        if judged.ticks:
+            found, data = judged.merged(scanned.ticks)
         return Ticks(
             run=run,
             source=self.source,
@@ -47,7 +49,7 @@ class Decoder:
             raw=found.raw,
             record=found.record,
             offset=run.offsets[found.record],
-            index=found.index,
+            index=found.index_in_message,
             tick_time=found.tick_time,
             seq=found.seq,
             op=found.op,
@@ -58,14 +60,14 @@ class Decoder:
 
 
 class _Judged:
-    """What came of the messages of a run that were judged one at a time."""
+    """The ticks and rejections of the messages of a run that are decoded one at a time."""
 
     def __init__(self, run: Run, source: Source, known_at: Int64s) -> None:
         self._run = run
         self._source = source
         self._known_at = known_at
         self.ticks: list[tuple[int, int, bytes, Tick]] = []
-        """Record, index, original bytes, and what they say."""
+        """Record, index in its message, original bytes, and the tick that they are."""
         self.rejected: list[Rejection] = []
 
     def judge(self, record: int) -> None:
@@ -83,40 +85,37 @@ class _Judged:
             except Rejected as rejected:
                 self._reject(record, index, rejected, key, raw)
 
-    def merged(self, scanned: Scanned) -> tuple[Scanned, Bytes]:
+    def merged(self, scanned: ScannedTicks) -> tuple[ScannedTicks, Bytes]:
         """These ticks among the scanned ones, in the order of the log, and the bytes of both.
 
-        The texts of these are written behind the run's own bytes.
+        The texts of these ticks are written behind the run's own bytes.
         """
-        texts, at = bytearray(), len(self._run.data)
+        texts, behind = bytearray(), len(self._run.data)
 
         def written(text: bytes) -> tuple[int, int]:
             nonlocal texts
-            start = at + len(texts)
+            start = behind + len(texts)
             texts += text
             return start, start + len(text)
 
-        keys = [[written(part.encode()) for part in tick.key] for *_, tick in self.ticks]
-        raw = [written(original) for _, _, original, _ in self.ticks]
-        record = np.array([record for record, *_ in self.ticks], np.int64)
+        judged: dict[str, list[Any]] = {
+            "record": [record for record, *_ in self.ticks],
+            "index_in_message": [index for _, index, *_ in self.ticks],
+            "keys": [[written(text.encode()) for text in tick.key] for *_, tick in self.ticks],
+            "raw": [written(original) for _, _, original, _ in self.ticks],
+            "tick_time": [tick.tick_time for *_, tick in self.ticks],
+            "seq": [tick.seq for *_, tick in self.ticks],
+            "op": [tick.op for *_, tick in self.ticks],
+            "fields": [tick.fields for *_, tick in self.ticks],
+        }
         # a message is scanned or judged as a whole, so the order within each stays as it is
-        order = np.argsort(np.concatenate([scanned.record, record]), kind="stable")
+        order = np.argsort(np.concatenate([scanned.record, judged["record"]]), kind="stable")
 
-        def both(column: Any, own: list[Any]) -> Any:
-            more = np.array(own, column.dtype).reshape(-1, *column.shape[1:])
+        def both(name: str, column: Any) -> Any:
+            more = np.array(judged[name], column.dtype).reshape(-1, *column.shape[1:])
             return np.concatenate([column, more])[order]
 
-        merged = Scanned(
-            record=both(scanned.record, record.tolist()),
-            index=both(scanned.index, [index for _, index, *_ in self.ticks]),
-            keys=both(scanned.keys, keys),
-            raw=both(scanned.raw, raw),
-            tick_time=both(scanned.tick_time, [tick.tick_time for *_, tick in self.ticks]),
-            seq=both(scanned.seq, [tick.seq for *_, tick in self.ticks]),
-            op=both(scanned.op, [tick.op for *_, tick in self.ticks]),
-            fields=both(scanned.fields, [tick.fields for *_, tick in self.ticks]),
-            left=scanned.left,
-        )
+        merged = ScannedTicks(*map(both, scanned._fields, scanned))
         return merged, np.concatenate([self._run.data, np.frombuffer(texts, np.uint8)])
 
     def _reject(

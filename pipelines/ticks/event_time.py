@@ -12,7 +12,7 @@ LATEST = 7_289_654_400 * 10**9
 """The first nanosecond of the year 2201, and the first that is out of range."""
 
 HOUR, MINUTE = r"(?:[01]\d|2[0-3])", r"[0-5]\d"
-"""Told here: what Python takes for an hour of 24 or an offset of 99 minutes differs by version."""
+"""Spelled out: whether Python takes an hour of 24 or an offset of 99 minutes differs by version."""
 
 RFC_3339 = re.compile(
     rf"(\d{{4}}-\d{{2}}-\d{{2}})[Tt ]({HOUR}:{MINUTE}:{MINUTE})(?:\.(\d{{1,9}}))?"
@@ -26,7 +26,7 @@ SECOND = timedelta(seconds=1)
 def parse_rfc_3339(text: str) -> int | None:
     """Nanoseconds UTC of a time with an offset and up to nine digits of a second, or None.
 
-    A leap second (`:60`) is not a time that can be told in nanoseconds since 1970, so None.
+    A leap second (`:60`) has no number of nanoseconds since 1970, so it gives None.
     """
     match = RFC_3339.fullmatch(text)
     if match is None:

@@ -2,21 +2,22 @@
 
 It takes what nearly all producers send: flat objects, or arrays of them, in ASCII, with strings
 without escapes and numbers that `ticks.decimal_number` can round. It never says that a tick is
-wrong. Whatever it does not take, well-formed or not, is left to `ticks.reference_decoder`, a
-message at a time, which is the definition; so a mistake here can be found by comparing the two.
+wrong. A message with anything else, well-formed or not, is left to `ticks.reference_decoder`, which
+is the definition; so a mistake here is found by comparing the two.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 
 from pipelines.kafka.run import Run
-from pipelines.runtime.array_types import Bytes, Floats, Int64s
-from pipelines.runtime.machine_code import compiled
+from pipelines.runtime.array_types import Bytes, Floats, Int32s, Int64s
+from pipelines.runtime.machine_code import compiled, inlined
+from pipelines.runtime.named_columns import allocate, column, numba_type, sliced, type_of
 from pipelines.ticks.columns import NO_SEQ, RESET, TRADE
 from pipelines.ticks.event_time import LATEST, NANOSECONDS
 from pipelines.ticks.json_tokens import (
@@ -39,27 +40,29 @@ from pipelines.ticks.json_tokens import (
     same,
     string_end,
 )
-from pipelines.ticks.reference_decoder import MAX_ARRAY_TICKS, MAX_KEY_BYTES, MAX_MESSAGE_BYTES
+from pipelines.ticks.message_limits import MAX_ARRAY_TICKS, MAX_KEY_BYTES, MAX_MESSAGE_BYTES
 from registry.definitions import Source
 
 TRADE_OP, RESET_OP = (np.frombuffer(word, np.uint8) for word in (b"trade", b"reset"))
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(NamedTuple):
     """A source as the compiled pass sees it.
 
-    `names` are the names of its key fields, its numeric fields, `ts`, `seq` and `op`, end to end;
-    `ends` is where each of them ends.
+    `names` are the names of its key fields, its numeric fields, `ts`, `seq` and `op`, end to end,
+    and `ends` the positions where each of them ends; the index of a name stands for it.
     """
 
     names: Bytes
     ends: Int64s
-    keys: int
     required: Any
+    """By numeric field, bool."""
     default: Floats
+    """By numeric field, NaN for none."""
     factor: int
+    """Nanoseconds of a unit of `ts`."""
     skew: int
+    """Nanoseconds that a tick may be ahead of its record."""
     positive: bool
 
     @classmethod
@@ -68,8 +71,7 @@ class Layout:
         return cls(
             names=np.frombuffer(bytearray().join(names), np.uint8),
             ends=np.cumsum([len(name) for name in names], dtype=np.int64),
-            keys=len(source.key),
-            required=np.array([field.required for field in source.fields]),
+            required=np.array([field.required for field in source.fields], np.bool_),
             default=np.array(
                 [math.nan if field.default is None else field.default for field in source.fields]
             ),
@@ -79,71 +81,53 @@ class Layout:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Scanned:
-    """Ticks as columns of length n, as of `kafka.run.Ticks`, and the places in the run of the
-    messages that are left to be judged one at a time, none of whose ticks are among them."""
+class Messages(NamedTuple):
+    """The messages of a run as columns; `known_at` is nanoseconds UTC, the rest as in `Run`."""
 
-    record: Int64s
-    index: Any
-    keys: Int64s
-    raw: Int64s
-    tick_time: Int64s
-    seq: Int64s
-    op: Bytes
-    fields: Floats
+    data: Bytes = column(np.uint8)
+    values: Int64s = column(np.int64, "bounds")
+    keys: Int64s = column(np.int64, "bounds")
+    known_at: Int64s = column(np.int64)
+
+
+class ScannedTicks(NamedTuple):
+    """Ticks as columns of length n, as of `ticks.columns.Ticks`."""
+
+    record: Int64s = column(np.int64)
+    index_in_message: Int32s = column(np.int32)
+    keys: Int64s = column(np.int64, "keys", "bounds")
+    raw: Int64s = column(np.int64, "bounds")
+    tick_time: Int64s = column(np.int64)
+    seq: Int64s = column(np.int64)
+    op: Bytes = column(np.uint8)
+    fields: Floats = column(np.float64, "fields")
+
+
+class Scanned(NamedTuple):
+    """What the pass took of a run, and the records whose messages are left, as a whole."""
+
+    ticks: ScannedTicks
     left: Int64s
+
+
+LAYOUT = numba_type(Layout.of(Source("", "", ("",), ())))
+MESSAGES, TICKS = type_of(Messages), type_of(ScannedTicks)
 
 
 def scan(run: Run, layout: Layout, known_at: Int64s) -> Scanned:
     """The ticks of a run; `known_at` is its records' timestamps in nanoseconds UTC."""
-    n = _most_ticks(run.data, run.values)
     fields = len(layout.default)
-    found = Scanned(
-        record=np.empty(n, np.int64),
-        index=np.empty(n, np.int32),
-        keys=np.empty((n, layout.keys, 2), np.int64),
-        raw=np.empty((n, 2), np.int64),
-        tick_time=np.empty(n, np.int64),
-        seq=np.empty(n, np.int64),
-        op=np.empty(n, np.uint8),
-        fields=np.empty((n, fields)),
-        left=np.empty(len(run), np.int64),
+    ticks = allocate(
+        ScannedTicks,
+        _most_ticks(run.data, run.values),
+        keys=len(layout.ends) - fields - 3,
+        fields=fields,
+        bounds=2,
     )
-    ticks, left = _scan(
-        run.data,
-        run.values,
-        run.keys,
-        known_at,
-        layout.names,
-        layout.ends,
-        layout.required,
-        layout.default,
-        layout.factor,
-        layout.skew,
-        layout.positive,
-        found.record,
-        found.index,
-        found.keys,
-        found.raw,
-        found.tick_time,
-        found.seq,
-        found.op,
-        found.fields,
-        found.left,
-        np.zeros(len(layout.ends), np.int64),
-    )
-    return Scanned(
-        record=found.record[:ticks],
-        index=found.index[:ticks],
-        keys=found.keys[:ticks],
-        raw=found.raw[:ticks],
-        tick_time=found.tick_time[:ticks],
-        seq=found.seq[:ticks],
-        op=found.op[:ticks],
-        fields=found.fields[:ticks],
-        left=found.left[:left],
-    )
+    left, seen = np.empty(len(run), np.int64), np.zeros(len(layout.ends) + 1, np.int64)
+    messages = Messages(run.data, run.values, run.keys, known_at)
+    taken, many_left = _scan(messages, layout, ticks, left, seen)
+    return Scanned(sliced(ticks, slice(taken)), left[:many_left])
 
 
 @compiled("int64(uint8[::1], int64[:,::1])")
@@ -152,212 +136,196 @@ def _most_ticks(data, values):  # type: ignore[no-untyped-def]
     most = values.shape[0]
     for record in range(values.shape[0]):
         start, end = values[record, 0], values[record, 1]
-        at = after_space(data, start, end) if start >= 0 else end
-        if at < end and data[at] == OPEN_ARRAY:
-            for place in range(at, end):
-                most += data[place] == OPEN_OBJECT
+        first = after_space(data, start, end) if start >= 0 else end
+        if first < end and data[first] == OPEN_ARRAY:
+            for position in range(first, end):
+                most += data[position] == OPEN_OBJECT
     return most
 
 
 @compiled()
-def _name(data, start, end, names, ends):  # type: ignore[no-untyped-def]
-    """Which of the names the bytes from `start` to `end` are, `NO` for none."""
+def _name(data, start, end, layout):  # type: ignore[no-untyped-def]
+    """The index of the name from `start` to `end`, `NO` for one that the source does not have."""
     before = 0
-    for place in range(ends.shape[0]):
-        after = ends[place]
-        if same(data, start, end, names, before, after):
-            return place
+    for name in range(layout.ends.shape[0]):
+        after = layout.ends[name]
+        if same(data, start, end, layout.names, before, after):
+            return name
         before = after
     return NO
 
 
 @compiled()
-def _tick(  # type: ignore[no-untyped-def]
-    data,
-    at,
-    end,
-    names,
-    ends,
-    required,
-    default,
-    factor,
-    positive,
-    tick,
-    keys,
-    times,
-    seq,
-    op,
-    fields,
-    seen,
-    stamp,
-):
-    """Where the object at `at` ends; its tick is written to row `tick` of the columns.
+def _text_end(data, position, end):  # type: ignore[no-untyped-def]
+    """The position of the quote that ends the text at `position`, 1 to `MAX_KEY_BYTES` bytes."""
+    if data[position] != QUOTE:
+        return NO
+    quote = string_end(data, position + 1, end)
+    size = quote - position - 1
+    if quote == NO or size == 0 or size > MAX_KEY_BYTES:
+        return NO
+    return quote
 
-    `seen` holds the last object in which each of the names was; `stamp` is this one.
-    """
-    n_keys, n_fields = keys.shape[1], fields.shape[1]
-    ts_place, seq_place, op_place = n_keys + n_fields, n_keys + n_fields + 1, n_keys + n_fields + 2
-    seq[tick] = NO_SEQ
-    op[tick] = TRADE
-    for field in range(n_fields):
-        fields[tick, field] = default[field]
-    at = after_space(data, at + 1, end)
-    while True:
-        if at >= end or data[at] != QUOTE:
+
+@inlined
+def _field(data, position, end, field, layout, ticks, row):  # type: ignore[no-untyped-def]
+    """The end of the value of a numeric field at `position`, which is written to its row."""
+    if not layout.required[field] and is_word(data, position, min(position + 4, end), NULL):
+        return position + 4
+    if data[position] != MINUS and not is_digit(data, position, end):
+        return NO
+    position, value = number(data, position, end)
+    if layout.positive and value <= 0:
+        return NO
+    ticks.fields[row, field] = value
+    return position
+
+
+@inlined
+def _value(data, position, end, name, layout, ticks, row):  # type: ignore[no-untyped-def]
+    """The end of the value of `name` at `position`, which is written to its row."""
+    n_keys, n_fields = ticks.keys.shape[1], ticks.fields.shape[1]
+    if name < n_keys:
+        quote = _text_end(data, position, end)
+        ticks.keys[row, name, 0], ticks.keys[row, name, 1] = position + 1, quote
+        return quote if quote == NO else quote + 1
+    if name < n_keys + n_fields:
+        return _field(data, position, end, name - n_keys, layout, ticks, row)
+    if name == n_keys + n_fields:  # ts
+        position, value = integer(data, position, end)
+        if value < 0 or value >= LATEST // layout.factor:
             return NO
-        quote = string_end(data, at + 1, end)
+        ticks.tick_time[row] = value * layout.factor
+        return position
+    if name == n_keys + n_fields + 1:  # seq
+        if is_word(data, position, min(position + 4, end), NULL):
+            return position + 4
+        position, ticks.seq[row] = integer(data, position, end)
+        return position
+    quote = _text_end(data, position, end)  # op
+    if quote == NO:
+        return NO
+    if is_word(data, position + 1, quote, RESET_OP):
+        ticks.op[row] = RESET
+    elif not is_word(data, position + 1, quote, TRADE_OP):
+        return NO
+    return quote + 1
+
+
+@inlined
+def _is_complete(layout, ticks, row, seen, stamp):  # type: ignore[no-untyped-def]
+    """Whether the object has all that a tick needs; a reset has no numbers."""
+    n_keys, n_fields = ticks.keys.shape[1], ticks.fields.shape[1]
+    for key in range(n_keys):
+        if seen[key] != stamp:
+            return False
+    if seen[n_keys + n_fields] != stamp:
+        return False
+    for field in range(n_fields):
+        if ticks.op[row] == RESET:
+            ticks.fields[row, field] = math.nan
+        elif layout.required[field] and seen[n_keys + field] != stamp:
+            return False
+    return True
+
+
+@inlined
+def _tick(data, position, end, layout, ticks, row, seen):  # type: ignore[no-untyped-def]
+    """The end of the object at `position`, whose tick is written to its row; `NO` if it is left.
+
+    `seen` holds the number of the last object that had each of the names, and at the end that of
+    the last object.
+    """
+    stamp = seen[-1] + 1
+    seen[-1] = stamp
+    ticks.seq[row] = NO_SEQ
+    ticks.op[row] = TRADE
+    for field in range(ticks.fields.shape[1]):
+        ticks.fields[row, field] = layout.default[field]
+    position = after_space(data, position + 1, end)
+    while True:
+        if position >= end or data[position] != QUOTE:
+            return NO
+        quote = string_end(data, position + 1, end)
         if quote == NO:
             return NO
-        name = _name(data, at + 1, quote, names, ends)
-        at = after_space(data, quote + 1, end)
-        if at >= end or data[at] != COLON:
+        name = _name(data, position + 1, quote, layout)
+        position = after_space(data, quote + 1, end)
+        if position >= end or data[position] != COLON:
             return NO
-        at = after_space(data, at + 1, end)
-        if at >= end:
+        position = after_space(data, position + 1, end)
+        if position >= end:
             return NO
         if name == NO:
-            at = other(data, at, end)
+            position = other(data, position, end)
+        elif seen[name] == stamp:
+            return NO
         else:
-            if seen[name] == stamp:
-                return NO
             seen[name] = stamp
-            if name < n_keys or name == op_place:
-                if data[at] != QUOTE:
-                    return NO
-                quote = string_end(data, at + 1, end)
-                size = quote - at - 1
-                if quote == NO or size == 0 or size > MAX_KEY_BYTES:
-                    return NO
-                if name < n_keys:
-                    keys[tick, name, 0], keys[tick, name, 1] = at + 1, quote
-                elif is_word(data, at + 1, quote, RESET_OP):
-                    op[tick] = RESET
-                elif not is_word(data, at + 1, quote, TRADE_OP):
-                    return NO
-                at = quote + 1
-            elif name == ts_place:
-                at, value = integer(data, at, end)
-                if value < 0 or value >= LATEST // factor:
-                    return NO
-                times[tick] = value * factor
-            elif name == seq_place:
-                if is_word(data, at, min(at + 4, end), NULL):
-                    at += 4
-                else:
-                    at, seq[tick] = integer(data, at, end)
-            elif not required[name - n_keys] and is_word(data, at, min(at + 4, end), NULL):
-                at += 4
-            elif data[at] == MINUS or is_digit(data, at, end):
-                at, measured = number(data, at, end)
-                if positive and measured <= 0:
-                    return NO
-                fields[tick, name - n_keys] = measured
-            else:
-                return NO
-        if at == NO:
+            position = _value(data, position, end, name, layout, ticks, row)
+        if position == NO:
             return NO
-        at = after_space(data, at, end)
-        if at >= end:
+        position = after_space(data, position, end)
+        if position >= end:
             return NO
-        if data[at] == CLOSE_OBJECT:
-            break
-        if data[at] != COMMA:
+        if data[position] == CLOSE_OBJECT:
+            return position + 1 if _is_complete(layout, ticks, row, seen, stamp) else NO
+        if data[position] != COMMA:
             return NO
-        at = after_space(data, at + 1, end)
-    for place in range(n_keys):
-        if seen[place] != stamp:
-            return NO
-    if seen[ts_place] != stamp:
+        position = after_space(data, position + 1, end)
+
+
+@inlined
+def _is_sound(messages, message, layout, ticks, row):  # type: ignore[no-untyped-def]
+    """Whether a tick fits its message: not ahead of its timestamp, and of its key."""
+    if ticks.tick_time[row] > messages.known_at[message] + layout.skew:
+        return False
+    data, start, end = messages.data, messages.keys[message, 0], messages.keys[message, 1]
+    return start >= 0 and same(data, start, end, data, ticks.keys[row, 0, 0], ticks.keys[row, 0, 1])
+
+
+@inlined
+def _message(messages, message, layout, ticks, first, seen):  # type: ignore[no-untyped-def]
+    """How many ticks of a message were written, from row `first` on; `NO` if it is left."""
+    data, start, end = messages.data, messages.values[message, 0], messages.values[message, 1]
+    if start < 0 or end - start > MAX_MESSAGE_BYTES:
         return NO
-    for field in range(n_fields):
-        if op[tick] == RESET:
-            fields[tick, field] = math.nan
-        elif required[field] and seen[n_keys + field] != stamp:
+    position = after_space(data, start, end)
+    in_array = position < end and data[position] == OPEN_ARRAY
+    if in_array:
+        position = after_space(data, position + 1, end)
+    row = first
+    while position < end and data[position] == OPEN_OBJECT:
+        begin = position
+        position = _tick(data, position, end, layout, ticks, row, seen)
+        if position == NO or not _is_sound(messages, message, layout, ticks, row):
             return NO
-    return at + 1
+        ticks.record[row] = message
+        ticks.index_in_message[row] = row - first
+        ticks.raw[row, 0], ticks.raw[row, 1] = begin, position
+        row += 1
+        position = after_space(data, position, end)
+        if not in_array:
+            ticks.raw[first, 0], ticks.raw[first, 1] = start, end
+            return 1 if position == end else NO
+        if position < end and data[position] == CLOSE_ARRAY:
+            is_whole = after_space(data, position + 1, end) == end
+            return row - first if is_whole and row - first <= MAX_ARRAY_TICKS else NO
+        if position >= end or data[position] != COMMA:
+            return NO
+        position = after_space(data, position + 1, end)
+    return NO
 
 
-@compiled(
-    "UniTuple(int64, 2)(uint8[::1], int64[:,::1], int64[:,::1], int64[::1],"
-    " uint8[::1], int64[::1], boolean[::1], float64[::1], int64, int64, boolean,"
-    " int64[::1], int32[::1], int64[:,:,::1], int64[:,::1],"
-    " int64[::1], int64[::1], uint8[::1], float64[:,::1], int64[::1], int64[::1])"
-)
-def _scan(  # type: ignore[no-untyped-def]
-    data,
-    values,
-    message_keys,
-    known_at,
-    names,
-    ends,
-    required,
-    default,
-    factor,
-    skew,
-    positive,
-    # the columns of ticks, and the messages left
-    record,
-    index,
-    keys,
-    raw,
-    times,
-    seq,
-    op,
-    fields,
-    left,
-    seen,
-):
+@compiled((MESSAGES, LAYOUT, TICKS, numba.int64[::1], numba.int64[::1]))
+def _scan(messages, layout, ticks, left, seen):  # type: ignore[no-untyped-def]
     """Fill the columns; returns how many ticks there are, and how many messages are left."""
-    n = n_left = stamp = 0
-    for message in range(values.shape[0]):
-        start, end = values[message, 0], values[message, 1]
-        first = n
-        in_array = False
-        taken = False
-        at = end
-        if start >= 0 and end - start <= MAX_MESSAGE_BYTES:
-            at = after_space(data, start, end)
-            if at < end and data[at] == OPEN_ARRAY:
-                in_array = True
-                at = after_space(data, at + 1, end)
-        while at < end and data[at] == OPEN_OBJECT:
-            begin = at
-            stamp += 1
-            at = _tick(
-                data, at, end, names, ends, required, default, factor, positive,
-                n, keys, times, seq, op, fields, seen, stamp,
-            )  # fmt: skip
-            if (
-                at == NO
-                or times[n] > known_at[message] + skew
-                or message_keys[message, 0] < 0
-                or not same(
-                    data,
-                    message_keys[message, 0],
-                    message_keys[message, 1],
-                    data,
-                    keys[n, 0, 0],
-                    keys[n, 0, 1],
-                )
-            ):
-                break
-            record[n] = message
-            index[n] = n - first
-            raw[n, 0], raw[n, 1] = begin, at
-            n += 1
-            at = after_space(data, at, end)
-            if in_array and at < end and data[at] == COMMA:
-                at = after_space(data, at + 1, end)
-                continue
-            if in_array and at < end and data[at] == CLOSE_ARRAY:
-                at = after_space(data, at + 1, end)
-                taken = at == end
-            elif not in_array:
-                raw[first, 0], raw[first, 1] = start, end
-                taken = at == end
-            break
-        if not taken or n - first > MAX_ARRAY_TICKS:
-            n = first
+    n = n_left = 0
+    for message in range(messages.values.shape[0]):
+        many = _message(messages, message, layout, ticks, n, seen)
+        if many == NO:
             left[n_left] = message
             n_left += 1
+        else:
+            n += many
     return n, n_left

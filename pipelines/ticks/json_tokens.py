@@ -1,7 +1,8 @@
-"""JSON's tokens in bytes, compiled: where one ends, and what it says.
+"""JSON's tokens in bytes, compiled: the position after a token, and its value.
 
-Each function answers `NO` for what it does not take: what is not JSON, and what is but is better
-read with more care (escapes, text beyond ASCII, numbers of many digits, nested values).
+A position counts the bytes of the run's data. Each function returns `NO` for what it does not take:
+what is not JSON, and JSON that needs more care (escapes, text beyond ASCII, numbers of many digits,
+nested values).
 """
 
 from __future__ import annotations
@@ -22,141 +23,147 @@ NOT_ASCII = 0x80
 NULL, TRUE, FALSE = (np.frombuffer(word, np.uint8) for word in (b"null", b"true", b"false"))
 
 MOST_INTEGER_DIGITS = 19
-"""So many always fit into 64 bits without a sign; nanoseconds of our days have as many."""
+"""Digits that always fit into 64 bits without a sign; nanoseconds since 1970 have as many."""
 
 LARGEST = np.uint64(2**63 - 1)
 
 NO = -1
-"""Instead of a place."""
+"""Instead of a position."""
 
 
 @compiled()
-def after_space(data, at, end):  # type: ignore[no-untyped-def]
-    while at < end and (
-        data[at] == SPACE or data[at] == NEW_LINE or data[at] == TAB or data[at] == RETURN
+def after_space(data, position, end):  # type: ignore[no-untyped-def]
+    """The position of the first byte from `position` on that is no white space."""
+    while position < end and (
+        data[position] == SPACE
+        or data[position] == NEW_LINE
+        or data[position] == TAB
+        or data[position] == RETURN
     ):
-        at += 1
-    return at
+        position += 1
+    return position
 
 
 @compiled()
-def is_digit(data, at, end):  # type: ignore[no-untyped-def]
-    return at < end and ZERO <= data[at] <= NINE
+def is_digit(data, position, end):  # type: ignore[no-untyped-def]
+    return position < end and ZERO <= data[position] <= NINE
 
 
 @compiled()
-def same(data, at, end, other, first, last):  # type: ignore[no-untyped-def]
+def same(data, position, end, other, first, last):  # type: ignore[no-untyped-def]
     """Whether the bytes from `at` to `end` are those of `other` from `first` to `last`."""
-    if end - at != last - first:
+    if end - position != last - first:
         return False
-    for place in range(last - first):
-        if data[at + place] != other[first + place]:
+    for k in range(last - first):
+        if data[position + k] != other[first + k]:
             return False
     return True
 
 
 @compiled()
-def is_word(data, at, end, word):  # type: ignore[no-untyped-def]
+def is_word(data, position, end, word):  # type: ignore[no-untyped-def]
     """Whether the bytes from `at` to `end` are those of `word`."""
-    return same(data, at, end, word, 0, word.shape[0])
+    return same(data, position, end, word, 0, word.shape[0])
 
 
 @compiled()
-def string_end(data, at, end):  # type: ignore[no-untyped-def]
-    """Where the quote is that ends the string whose first byte is at `at`."""
-    while at < end:
-        byte = data[at]
+def string_end(data, position, end):  # type: ignore[no-untyped-def]
+    """The position of the quote that ends the string whose first byte is at `position`."""
+    while position < end:
+        byte = data[position]
         if byte == QUOTE:
-            return at
+            return position
         if byte < SPACE or byte == BACKSLASH or byte >= NOT_ASCII:
             return NO
-        at += 1
+        position += 1
     return NO
 
 
 @compiled()
-def number(data, at, end):  # type: ignore[no-untyped-def]
-    """Where the number at `at` ends, and its double."""
-    negative = data[at] == MINUS
-    at += negative
-    if not is_digit(data, at, end):
+def number(data, position, end):  # type: ignore[no-untyped-def]
+    """The end of the number at `position`, and its double."""
+    negative = data[position] == MINUS
+    position += negative
+    if not is_digit(data, position, end):
         return NO, math.nan
     mantissa = np.uint64(0)
-    first = at
-    if data[at] == ZERO:
-        at += 1
+    first = position
+    if data[position] == ZERO:
+        position += 1
         first += 1
-        if is_digit(data, at, end):
+        if is_digit(data, position, end):
             return NO, math.nan
-    while is_digit(data, at, end):
-        mantissa = mantissa * np.uint64(10) + np.uint64(data[at] - ZERO)
-        at += 1
-    digits = at - first
+    while is_digit(data, position, end):
+        mantissa = mantissa * np.uint64(10) + np.uint64(data[position] - ZERO)
+        position += 1
+    digits = position - first
     power = 0
     whole = True
-    if at < end and data[at] == POINT:
+    if position < end and data[position] == POINT:
         whole = False
-        at += 1
-        first = at
-        while is_digit(data, at, end):
-            mantissa = mantissa * np.uint64(10) + np.uint64(data[at] - ZERO)
-            at += 1
-        if at == first:
+        position += 1
+        first = position
+        while is_digit(data, position, end):
+            mantissa = mantissa * np.uint64(10) + np.uint64(data[position] - ZERO)
+            position += 1
+        if position == first:
             return NO, math.nan
-        digits += at - first
-        power = first - at
+        digits += position - first
+        power = first - position
     if digits > MOST_DIGITS:
         return NO, math.nan
-    if at < end and (data[at] == SMALL_E or data[at] == CAPITAL_E):
+    if position < end and (data[position] == SMALL_E or data[position] == CAPITAL_E):
         whole = False
-        at += 1
-        below = at < end and data[at] == MINUS
-        at += below or (at < end and data[at] == PLUS)
-        first = at
+        position += 1
+        below = position < end and data[position] == MINUS
+        position += below or (position < end and data[position] == PLUS)
+        first = position
         exponent = 0
-        while is_digit(data, at, end) and at - first < 5:
-            exponent = exponent * 10 + (data[at] - ZERO)
-            at += 1
-        if at == first or at - first == 5:
+        while is_digit(data, position, end) and position - first < 5:
+            exponent = exponent * 10 + (data[position] - ZERO)
+            position += 1
+        if position == first or position - first == 5:
             return NO, math.nan
         power += -exponent if below else exponent
     if mantissa == np.uint64(0):
-        return at, -0.0 if negative and not whole else 0.0  # an integer has no negative zero
+        return position, -0.0 if negative and not whole else 0.0  # an integer has no negative zero
     value = nearest_double(mantissa, power)
     if math.isnan(value):
         return NO, math.nan
-    return at, -value if negative else value
+    return position, -value if negative else value
 
 
 @compiled()
-def integer(data, at, end):  # type: ignore[no-untyped-def]
-    """Where the integer at `at` ends, and its value."""
-    negative = data[at] == MINUS
-    at += negative
-    first = at
+def integer(data, position, end):  # type: ignore[no-untyped-def]
+    """The end of the integer at `position`, and its value."""
+    negative = data[position] == MINUS
+    position += negative
+    first = position
     value = np.uint64(0)
-    while is_digit(data, at, end) and at - first <= MOST_INTEGER_DIGITS:
-        value = value * np.uint64(10) + np.uint64(data[at] - ZERO)
-        at += 1
-    digits = at - first
+    while is_digit(data, position, end) and position - first <= MOST_INTEGER_DIGITS:
+        value = value * np.uint64(10) + np.uint64(data[position] - ZERO)
+        position += 1
+    digits = position - first
     if digits == 0 or digits > MOST_INTEGER_DIGITS or (digits > 1 and data[first] == ZERO):
         return NO, 0
-    if at < end and (data[at] == POINT or data[at] == SMALL_E or data[at] == CAPITAL_E):
+    if position < end and (
+        data[position] == POINT or data[position] == SMALL_E or data[position] == CAPITAL_E
+    ):
         return NO, 0
     if value > LARGEST:
         return NO, 0
-    return at, -np.int64(value) if negative else np.int64(value)
+    return position, -np.int64(value) if negative else np.int64(value)
 
 
 @compiled()
-def other(data, at, end):  # type: ignore[no-untyped-def]
-    """Where a value that nobody asks for ends: a plain string, a number, true, false or null."""
-    if data[at] == QUOTE:
-        at = string_end(data, at + 1, end)
-        return at if at == NO else at + 1
-    if data[at] == MINUS or is_digit(data, at, end):
-        return number(data, at, end)[0]
+def other(data, position, end):  # type: ignore[no-untyped-def]
+    """The end of a value that no source reads: a plain string, a number, true, false or null."""
+    if data[position] == QUOTE:
+        position = string_end(data, position + 1, end)
+        return position if position == NO else position + 1
+    if data[position] == MINUS or is_digit(data, position, end):
+        return number(data, position, end)[0]
     for word in (NULL, TRUE, FALSE):
-        if is_word(data, at, min(at + word.shape[0], end), word):
-            return at + word.shape[0]
+        if is_word(data, position, min(position + word.shape[0], end), word):
+            return position + word.shape[0]
     return NO

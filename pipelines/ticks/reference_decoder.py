@@ -1,7 +1,7 @@
-"""One tick by itself, slowly and exactly: what it says, or the reason why it is rejected.
+"""The definition of a tick: one message by itself, slowly and exactly.
 
-This is the definition. `ticks.decoder` has a fast way for ticks that pass everything, and sends
-all others here.
+`ticks.json_scanner` is the fast way for ticks that pass every check, and leaves all others to this
+one.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from typing import Any
 from pipelines.ticks import rejection_reasons as reasons
 from pipelines.ticks.columns import NO_SEQ, RESET, TRADE
 from pipelines.ticks.event_time import LATEST, NANOSECONDS, parse_rfc_3339
+from pipelines.ticks.message_limits import (
+    MAX_ARRAY_TICKS,
+    MAX_DEPTH,
+    MAX_KEY_BYTES,
+    MAX_MESSAGE_BYTES,
+)
 from registry.definitions import Source
-
-MAX_MESSAGE_BYTES = 262_144
-MAX_ARRAY_TICKS = 10_000
-MAX_KEY_BYTES = 255
-MAX_DEPTH = 500
-"""Of arrays and objects in each other. Parsers stop at a depth that depends on how deep the program
-itself is; this one is far from it, so that every process decides alike."""
 
 OPERATIONS = {"trade": TRADE, "reset": RESET}
 
@@ -40,11 +39,11 @@ class Tick:
 
 
 TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
-"""A string, or a bracket. A string without an end is one to the end: if it were none, each of its
-quotes would be tried, which takes minutes for a message full of them."""
+"""A string, or a bracket. A string without an end extends to the message's end: else each quote in
+it would be tried as a beginning, which takes minutes for a message full of them."""
 
 GAP = re.compile(r"[ \t\r\n,]*")
-"""Between the elements of a well-formed array."""
+"""The text between the elements of a well-formed array."""
 
 
 class Rejected(Exception):
@@ -64,10 +63,10 @@ _decoder = json.JSONDecoder(parse_constant=_NotANumber)
 
 
 def split(message: bytes | None, key: bytes | None) -> Iterator[tuple[int, bytes]]:
-    """The ticks of a message with their places in it, each in its own bytes.
+    """The ticks of a message: the index of each in it, and its own bytes.
 
     Raises `Rejected` when the message as a whole is not a tick or an array of ticks, or its key is
-    so long that it is no tick's: kept with each tick it would take gigabytes.
+    longer than that of any tick: kept with each rejected tick it would take gigabytes.
     """
     if message is not None and len(message) > MAX_MESSAGE_BYTES:
         raise Rejected(
@@ -94,7 +93,7 @@ def split(message: bytes | None, key: bytes | None) -> Iterator[tuple[int, bytes
 
 
 def judge(tick: bytes, source: Source, message_key: bytes | None, known_at: int) -> Tick:
-    """What a tick says. `known_at` is its record's timestamp, nanoseconds UTC.
+    """The tick of a JSON object. `known_at` is its record's timestamp, nanoseconds UTC.
 
     Raises `Rejected` with the first reason that fits, in the order of `ticks.rejection_reasons`.
     """
@@ -182,16 +181,16 @@ def _parse(text: str) -> Any:
 
 
 def _elements(text: str) -> Iterator[tuple[int, int]]:
-    """Where the elements of a well-formed, non-empty JSON array begin and end."""
-    at = text.index("[") + 1
+    """The bounds of the elements of a well-formed, non-empty JSON array."""
+    position = text.index("[") + 1
     while True:
-        gap = GAP.match(text, at)
-        at = gap.end() if gap else at
-        if text[at] == "]":
+        gap = GAP.match(text, position)
+        position = gap.end() if gap else position
+        if text[position] == "]":
             return
-        _, end = _decoder.raw_decode(text, at)
-        yield at, end
-        at = end
+        _, end = _decoder.raw_decode(text, position)
+        yield position, end
+        position = end
 
 
 def _check_shape(given: dict[str, Any], source: Source, needed: list[str]) -> None:

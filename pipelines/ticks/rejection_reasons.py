@@ -1,4 +1,4 @@
-"""Why a tick is rejected; the first reason in this order that fits is the one that is told."""
+"""Why a tick is rejected; of several reasons the first one in this order is given."""
 
 from __future__ import annotations
 

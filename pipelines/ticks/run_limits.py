@@ -1,7 +1,7 @@
 """How much one run may hold, once it is decoded.
 
-Compressed, a fetch may hold a hundred times more than its bytes say, and each element of an array
-becomes a tick or a rejection.
+A compressed fetch may hold a hundred times its own bytes, and each element of an array becomes a
+tick or a rejection.
 """
 
 from __future__ import annotations
@@ -11,19 +11,17 @@ import numpy as np
 from pipelines.kafka.run import Run
 from pipelines.kafka.run_fetcher import MAX_RECORDS
 from pipelines.runtime.machine_code import compiled
-from pipelines.ticks.json_tokens import after_space
-from pipelines.ticks.reference_decoder import MAX_MESSAGE_BYTES
+from pipelines.ticks.json_tokens import COMMA, OPEN_ARRAY, after_space
+from pipelines.ticks.message_limits import MAX_MESSAGE_BYTES
 
 MAX_BYTES, MAX_TICKS = 32 << 20, 8 * MAX_RECORDS
-"""Of the messages of a run, and of the elements of their arrays."""
-
-OPEN_ARRAY, COMMA = ord("["), ord(",")
+"""Bytes of the messages of a run, and elements of their arrays."""
 
 
 def bounded(run: Run, max_bytes: int = MAX_BYTES, max_ticks: int = MAX_TICKS) -> list[Run]:
-    """A run in parts that can be held as ticks: compressed, a fetch may hold a hundred times more.
+    """A run in pieces that memory can hold as ticks.
 
-    Runs of plain messages are one part, unless their messages are large.
+    A run of plain messages is one piece, unless its messages are large.
     """
     cuts = np.empty(len(run), np.int64)
     many = _cut(run.data, run.values, max_bytes, max_ticks, cuts)
@@ -31,23 +29,22 @@ def bounded(run: Run, max_bytes: int = MAX_BYTES, max_ticks: int = MAX_TICKS) ->
 
 
 @compiled("int64(uint8[::1], int64[:,::1], int64, int64, int64[::1])")
-def _cut(data, values, most_bytes, most_ticks, cuts):  # type: ignore[no-untyped-def]
-    """Part messages so that none of the parts is too much to be held as ticks, or rejected ones.
+def _cut(data, values, max_bytes, max_ticks, cuts):  # type: ignore[no-untyped-def]
+    """Cut messages into pieces of at most so many bytes, and elements of arrays, by their commas.
 
-    Fills `cuts` with the places of the first messages of parts but the first; returns how many
-    there are. A part holds at most so many bytes, and so many elements of arrays, counted by
-    commas: more only where one message alone does.
+    A piece has more only where one message alone does. Fills `cuts` with the index of the first
+    message of each piece but the first; returns how many there are.
     """
     n = taken_bytes = taken_ticks = 0
     for message in range(values.shape[0]):
         start, end = values[message, 0], values[message, 1]
         ticks = 1
-        at = after_space(data, start, end) if start >= 0 else end
-        if at < end and data[at] == OPEN_ARRAY and end - start <= MAX_MESSAGE_BYTES:
-            for place in range(at, end):
-                ticks += data[place] == COMMA
+        first = after_space(data, start, end) if start >= 0 else end
+        if first < end and data[first] == OPEN_ARRAY and end - start <= MAX_MESSAGE_BYTES:
+            for position in range(first, end):
+                ticks += data[position] == COMMA
         if message > 0 and (
-            taken_bytes + end - start > most_bytes or taken_ticks + ticks > most_ticks
+            taken_bytes + end - start > max_bytes or taken_ticks + ticks > max_ticks
         ):
             cuts[n] = message
             n += 1

@@ -131,7 +131,7 @@ def test_times_of_every_unit_take_the_compiled_pass(unit: TimeUnit, digits: int)
 
     def found(seq: int) -> Any:
         value = f'{{"symbol":"A","price":1,"ts":{ts},"seq":{seq}}}'.encode()
-        return scan(run_of([(b"A", value)]), Layout.of(source), at)
+        return scan(run_of([(b"A", value)]), Layout.of(source), at).ticks
 
     assert found(1).tick_time.tolist() == [int(ts.ljust(19, "0"))]
     for seq, is_taken in (
@@ -341,4 +341,4 @@ def test_what_producers_send_takes_the_compiled_way(prices: list[float], in_arra
     run = run_of([(b"A", json.dumps(message).encode()) for message in messages])
     scanned = scan(run, Layout.of(PRICE), run.timestamps * 10**6)
     assert len(scanned.left) == 0
-    assert scanned.fields[:, 0].tolist() == prices
+    assert scanned.ticks.fields[:, 0].tolist() == prices
