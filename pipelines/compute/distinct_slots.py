@@ -11,7 +11,7 @@ from pipelines.runtime.machine_code import compiled
 def distinct_slots(slot: Int32s, scratch: Int32s) -> tuple[Int32s, Int32s]:
     """The distinct slots in order of appearance, and for each of `slot` its index among them.
 
-    `scratch` has an element for each slot that there is; what it holds means nothing.
+    `scratch` has an element for each slot of the table; its contents mean nothing.
     """
     scratch[slot] = -1
     distinct, index = np.empty(len(slot), np.int32), np.empty(len(slot), np.int32)

@@ -81,8 +81,8 @@ def log(x: float) -> float:
 def log_ratio(after: float, before: float) -> float:
     """log(after / before) of two positive doubles, NaN when one is not positive.
 
-    Neighbouring prices differ little, and there the quotient would lose what the logarithm is
-    about: after - before is exact (Sterbenz), so log1p((after - before) / before) is within two
+    Neighbouring prices differ little, and their quotient would lose the digits that the logarithm
+    needs. But after - before is exact (Sterbenz), so log1p((after - before) / before) is within two
     units in the last place of the return itself. Where the quotient leaves the normal numbers, the
     difference of the logarithms does not.
     """

@@ -1,14 +1,14 @@
 """Replay: the live pipeline over a bounded range of one partition, into Postgres.
 
 It has a consumer of its own without a group, moves no watermark and writes nothing online. Rows
-that are there already are compared, so that one that computes other bits says so.
+that are stored already are compared: a row that is computed with other bits is an error.
 
     fetch ─► decode ─► restore what is missing ─► compute ─► store, with the progress
                                                        └── the next run meanwhile
 
-Whatever fails and may pass (a store that is away, an entity that another job has settled elsewhere)
-ends the pass over the range, and the next pass begins at the recorded progress, with the state that
-the rows there tell: the same as after a kill.
+A failure that may pass (a store that is unavailable, an entity that another job has settled in
+another partition) ends the pass over the range. The next pass begins at the recorded progress, with
+the state that the stored rows give: the same as after a kill.
 """
 
 from __future__ import annotations
@@ -43,22 +43,26 @@ from registry.formats.redis_keys import key_values
 from registry.language.program import compile_program
 
 CAPACITY = 100_000
-"""Of how many entities the windows are at hand."""
+"""Number of entities whose windows are cached."""
 
 PAUSE_SECONDS = 0.5
+"""Seconds between looks at the live workers while they are behind."""
+
 FAILURES = 20
+"""Failures without progress that may be a coincidence; a replay gives up after more of them, and
+not before `PATIENCE_SECONDS`."""
+
 PATIENCE_SECONDS = 300.0
-"""When to give up: after more failures without progress than a coincidence, and longer than a store
-takes that is started anew."""
+"""Seconds of failures without progress: longer than a store takes to start again."""
 
 PASSING = (StoreUnavailable, BrokerUnavailable, WatermarkMoved, StateConflict)
 
 
 @dataclass(slots=True)
 class Done:
-    """What was done of ranges: `offsets` read, rows computed, and how many of those are new.
+    """Progress over ranges: `offsets` read, rows computed, and how many of those are new.
 
-    `keys` are the message keys that were met, when only some are wanted. `waits` says what the
+    `keys` are the message keys that were found, when only some are wanted. `waits` says what the
     replay waits for.
     """
 
@@ -71,7 +75,7 @@ class Done:
 
     @classmethod
     def sum(cls, parts: Sequence[Done]) -> Done:
-        """What several have done together."""
+        """The sum of several ranges' progress."""
         total = cls()
         for part in parts:
             total.offsets += part.offsets
@@ -90,7 +94,7 @@ Tell = Callable[[Done], None]
 class Replay:
     """Replays ranges of what `kafka` holds into the database at `postgres`.
 
-    It gives way to the workers whose heartbeats are in the Redis servers `heartbeats`.
+    It pauses while the workers are behind whose heartbeats are in the Redis servers `heartbeats`.
     """
 
     kafka: str
@@ -101,20 +105,21 @@ class Replay:
     max_records: int = MAX_RECORDS
 
     def run(self, part: Range, tell: Tell, stop: Stop) -> Done:
-        """Replay a range until it is done or `stop` is set, telling what is done after each run.
+        """Replay a range until it is done or `stop` is set; calls `tell` after each run.
 
-        Raises what no waiting mends, and what has not passed in `PATIENCE_SECONDS`.
+        Raises errors that do not pass by themselves, and those that have not passed in
+        `PATIENCE_SECONDS`.
         """
         return asyncio.run(_RangeReplay(self, part, tell, stop).run())
 
     def sink(self, part: Range) -> BackfillSink:
-        """Where the rows of a range go."""
+        """The sink of a range's rows."""
         unseen = CAPACITY if part.blank else 0
         return BackfillSink(self.postgres, part.replay, part.restores_since, unseen)
 
 
 class _RangeReplay:
-    """One range on its way; as many passes as it takes."""
+    """The replay of one range, in as many passes as it takes."""
 
     def __init__(self, replay: Replay, part: Range, tell: Tell, stop: Stop) -> None:
         self._replay = replay
@@ -141,7 +146,9 @@ class _RangeReplay:
             async for attempt in retrying:
                 with attempt:
                     await asyncio.to_thread(self._go_back if self._begun else self._begin)
-                    if self._part.offsets:  # else the same replay, run twice, was faster there
+                    if (
+                        self._part.offsets
+                    ):  # else another process with the same replay has done the rest
                         await self._pass()
         except PASSING:
             if not self._stop.is_set():
@@ -164,7 +171,7 @@ class _RangeReplay:
         self._begun = True
 
     def _go_back(self) -> None:
-        """To what is stored; what was read beyond it is read again."""
+        """Return to the recorded progress; what was read beyond it is read again."""
         part = self._part
         reached = self._progress.reached(part.replay, part.topic.topic_id, part.partition)
         self._part = part.since(part.start if reached is None else reached)

@@ -15,8 +15,9 @@ from pipelines.kafka.run import Run
 from pipelines.runtime.array_types import Bytes, Int64s
 from pipelines.ticks.columns import Rejection, Ticks
 from pipelines.ticks.event_time import LATEST
-from pipelines.ticks.json_scanner import Layout, ScannedTicks, scan
+from pipelines.ticks.json_scanner import scan
 from pipelines.ticks.reference_decoder import Rejected, Tick, judge, split
+from pipelines.ticks.scanned_columns import Layout, ScannedTicks
 from registry.definitions import Source
 
 NO_TIMESTAMP = -1

@@ -51,7 +51,7 @@ def is_digit(data, position, end):  # type: ignore[no-untyped-def]
 
 @compiled()
 def same(data, position, end, other, first, last):  # type: ignore[no-untyped-def]
-    """Whether the bytes from `at` to `end` are those of `other` from `first` to `last`."""
+    """Whether the bytes from `position` to `end` are those of `other` from `first` to `last`."""
     if end - position != last - first:
         return False
     for k in range(last - first):
@@ -62,7 +62,7 @@ def same(data, position, end, other, first, last):  # type: ignore[no-untyped-de
 
 @compiled()
 def is_word(data, position, end, word):  # type: ignore[no-untyped-def]
-    """Whether the bytes from `at` to `end` are those of `word`."""
+    """Whether the bytes from `position` to `end` are those of `word`."""
     return same(data, position, end, word, 0, word.shape[0])
 
 

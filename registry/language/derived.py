@@ -1,4 +1,4 @@
-"""Derived features: arithmetic over other features, done when they are read.
+"""Derived features: arithmetic over other features, computed when they are read.
 
     price_sma_5 / price_sma_20 - 1
     sum(abs(position_size * position_multiplier * current_price))

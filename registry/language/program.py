@@ -1,6 +1,6 @@
 """Materialized expressions to the program that the kernel runs.
 
-The kernel knows functions, not features: a program is one row of numbers a feature,
+The kernel knows functions, not features: a program has one row of numbers for each feature,
 `(function, field index, n)`. The language is a call over a field of the source:
 
     last(price)                      the last value
@@ -23,7 +23,7 @@ from registry.errors import DefinitionError
 from registry.language.syntax import parse
 
 LONGEST_WINDOW = 1023
-"""In ticks; one less than the history that stores keep, so that returns have their first price."""
+"""Ticks; one less than the history that stores keep, so that the first return has its price."""
 
 
 class Function(IntEnum):

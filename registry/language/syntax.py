@@ -16,7 +16,7 @@ DEEPEST = 100
 def parse(expression: str, where: str) -> ast.expr:
     """The syntax tree of an expression.
 
-    Raises `DefinitionError`, naming `where`, for what is no expression, is too long or too deep.
+    Raises `DefinitionError`, naming `where`, for what is no expression, too long or too deep.
     """
     text = expression.strip()
     if len(text) > LONGEST:

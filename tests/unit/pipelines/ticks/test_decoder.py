@@ -17,8 +17,9 @@ from pipelines.compute.entity_slots import name_of
 from pipelines.ticks.columns import Ticks
 from pipelines.ticks.decoder import Decoder
 from pipelines.ticks.event_time import LATEST, parse_rfc_3339
-from pipelines.ticks.json_scanner import Layout, scan
+from pipelines.ticks.json_scanner import scan
 from pipelines.ticks.reference_decoder import Rejected, judge, split
+from pipelines.ticks.scanned_columns import Layout
 from registry.definitions import Field, Source, TimeUnit
 from registry.features_file import read
 from registry.formats.redis_keys import entity_id

@@ -1,0 +1,73 @@
+"""The steps from a run to its rows: what is loaded, as of when, and what is forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipelines.compute.entity_state import EntityState
+from pipelines.compute.run_computation import RunComputation
+from registry.definitions import Source
+from registry.formats.origin import Origin
+from tests.oracle.messages import Record
+from tests.support.logs import TOPIC_ID, runs
+from tests.support.shipped import PROGRAM, SCHEMA, SOURCE
+from tests.support.windows import materialize, row_bytes
+
+
+class Loads:
+    """A store that knows nothing, and notes what it is asked to load."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[list[str], int, Origin]] = []
+
+    def __call__(
+        self, source: Source, entities: Sequence[str], depth: int, before: Origin
+    ) -> Mapping[str, EntityState]:
+        assert source is SOURCE
+        self.calls.append((list(entities), depth, before))
+        return {}
+
+
+def records(symbols: str) -> list[Record]:
+    return [
+        Record(
+            "t", 0, i, 10, s.encode(), b'{"symbol":"%s","price":%d,"ts":%d}' % (s.encode(), i, i)
+        )
+        for i, s in enumerate(symbols, 1)
+    ]
+
+
+def computed(computation: RunComputation, run: Any, loads: Loads) -> Any:
+    decoded = computation.decode(run)
+    computation.restore(decoded, loads)
+    return computation.compute(decoded)
+
+
+def test_rows_are_those_of_decoder_and_windows() -> None:
+    log = records("ABABCA" * 9)
+    computation, loads = RunComputation(SOURCE, SCHEMA, PROGRAM, 100), Loads()
+    batches = [computed(computation, run, loads) for run in runs(log, (5, 20))]
+    assert row_bytes(batches) == row_bytes(materialize(log, (5, 20)))
+
+
+def test_missing_states_are_loaded_once_as_they_were_where_the_run_begins() -> None:
+    first, second = runs(records("ABAC"), (2,), base=1)
+    computation, loads = RunComputation(SOURCE, SCHEMA, PROGRAM, 100), Loads()
+    for run in (first, second):
+        computed(computation, run, loads)
+    assert loads.calls == [
+        (["A", "B"], 64, Origin(TOPIC_ID, 0, 1, 0)),
+        (["C"], 64, Origin(TOPIC_ID, 0, 3, 0)),
+    ]
+
+
+def test_a_forgotten_run_is_loaded_again() -> None:
+    first, second = runs(records("ABCA"), (2,), base=1)
+    computation, loads = RunComputation(SOURCE, SCHEMA, PROGRAM, 100), Loads()
+    computed(computation, first, loads)
+    computed(computation, second, loads)
+    computation.forget(computation.decode(first))
+    assert computation.decode(second).missing == ["A"]
+    computation.forget_all()
+    assert computation.decode(second).missing == ["C", "A"]
