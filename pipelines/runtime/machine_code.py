@@ -87,8 +87,10 @@ def inlined(function: Function) -> Dispatcher[Function]:
     """A decorator: `compiled`, and copied into each compiled function that calls it.
 
     It is for functions that take tuples of columns: a call would pass every field of every array.
+    Python cannot call it, which saves the compilation of what it would be called by.
     """
-    return compiled(forceinline=True)(function)
+    options = {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return compiled(**options)(function)
 
 
 def warm_up() -> None:

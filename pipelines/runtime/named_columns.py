@@ -39,7 +39,9 @@ def allocate(columns: type[Columns], length: int, **sizes: int) -> Columns:
     return _make(
         columns,
         [
-            np.zeros((length, *map(sizes.__getitem__, dimensions)), dtype)
+            np.zeros(
+                (length, *[sizes[name] for name in dimensions]) if dimensions else length, dtype
+            )
             for dtype, dimensions in _declarations(columns)
         ],
     )

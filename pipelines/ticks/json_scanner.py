@@ -66,7 +66,9 @@ def scan(run: Run, layout: Layout, known_at: Int64s) -> Scanned:
     left, seen = np.empty(len(run), np.int64), np.zeros(len(layout.ends) + 1, np.int64)
     messages = Messages(run.data, run.values, run.keys, known_at)
     taken, many_left = _scan(messages, layout, ticks, left, seen)
-    return Scanned(sliced(ticks, slice(taken)), left[:many_left])
+    if taken < len(ticks.record):
+        ticks = sliced(ticks, slice(taken))
+    return Scanned(ticks, left[:many_left])
 
 
 @compiled("int64(uint8[::1], int64[:,::1])")
