@@ -34,7 +34,7 @@ def three(data: Path) -> Iterator[Cluster]:
     with cluster(data / uuid.uuid4().hex) as made:
         yield made
     with warnings.catch_warnings():
-        # redis-py leaves the connections of a node that it looks up anew to the garbage collector
+        # redis-py leaves the connections of a node that it looks up again to the garbage collector
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
 

@@ -1,4 +1,4 @@
-"""Redis rebuilt from Postgres is the Redis that was lost, whoever else is at work meanwhile."""
+"""Redis rebuilt from Postgres is the Redis that was lost, whatever else writes to it meanwhile."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_what_a_replay_wrote_beyond_the_watermark_does_not_count(stores: Stores)
 
 
 def test_windows_of_an_older_incarnation_go_on(stores: Stores) -> None:
-    """Whichever partition of the topic made anew sees an entity first, it has its windows."""
+    """Whichever partition of the recreated topic sees an entity first, it has its windows."""
     (old,) = runs(ticks(SYMBOLS, 90), ())
     new = [
         in_partition(run, partition, OTHER)
@@ -191,7 +191,7 @@ def test_members_are_known_before_the_first_of_their_rows(stores: Stores) -> Non
     source = stores.catalog.sources["position"]
     topic = Topic("ticks.position", TOPIC_ID, 1)
     names = [entity_id(["P1", symbol]) for symbol in SYMBOLS]
-    for place, name in enumerate(names):
+    for offset, name in enumerate(names):
         stores.execute(
             "INSERT INTO tickwell.entities VALUES ('position', %s, %s::uuid, 0)",
             name,
@@ -203,7 +203,7 @@ def test_members_are_known_before_the_first_of_their_rows(stores: Stores) -> Non
             stores.catalog.writing["position"],
             name,
             TOPIC_ID.hex(),
-            place,
+            offset,
         )
     stores.execute(
         "INSERT INTO tickwell.watermarks VALUES (%s::uuid, 0, 'ticks.position', 99)", TOPIC_ID.hex()

@@ -52,7 +52,7 @@ def test_redis_is_emptied_while_it_is_rebuilt(stores: Stores, moment: int) -> No
 @pytest.mark.usefixtures("small_pieces")
 @pytest.mark.parametrize("moment", range(1, 7))
 def test_a_rebuild_that_ends_in_the_middle(stores: Stores, moment: int) -> None:
-    """The next one goes on; until it is done no partition passes for filled."""
+    """The next one resumes; until it is done no partition counts as filled."""
     both(stores, list(runs(ticks(SYMBOLS, 200), (100,))))
     before = stores.rows()
     stores.flush()
@@ -75,7 +75,7 @@ def test_a_rebuild_that_ends_in_the_middle(stores: Stores, moment: int) -> None:
 
 @pytest.mark.usefixtures("small_pieces")
 def test_two_rebuilds_and_a_worker_at_once(stores: Stores) -> None:
-    """The second begins and ends inside the first, Postgres goes on, and a worker begins."""
+    """The second begins and ends inside the first, Postgres gets later runs, a worker begins."""
     first, second, third, fourth = runs(ticks(SYMBOLS, 400), (100, 200, 300))
     both(stores, [first])
     stores.flush()

@@ -43,9 +43,9 @@ from tests.support.sinks import (
     worker,
 )
 
-BACK, ON, ANEW = "goes to the store's watermark", "goes on", "goes on and has forgotten everything"
+BACK, ON, EMPTY = "seeks the store's watermark", "continues", "continues with an empty cache"
 steps = st.lists(
-    st.tuples(st.integers(0, 1), st.sampled_from([BACK, BACK, BACK, ON, ANEW])),
+    st.tuples(st.integers(0, 1), st.sampled_from([BACK, BACK, BACK, ON, EMPTY])),
     min_size=15,
     max_size=25,
 )
@@ -81,14 +81,14 @@ def test_two_workers_with_stale_memories(
             with closing() as opened:
                 two = [worker(opened(make())) for _ in range(2)]
                 at = [0, 0]
-                for who, how in [*steps_of_two, *[(0, BACK)] * len(all_runs)]:
+                for number, how in [*steps_of_two, *[(0, BACK)] * len(all_runs)]:
                     if how == BACK:
-                        at[who] = max(at)
-                    if how == ANEW or (how == BACK and must_forget):
-                        two[who].forget()
-                    if at[who] < len(all_runs):
-                        two[who].materialize(all_runs[at[who]], GO_ON)
-                        at[who] += 1
+                        at[number] = max(at)
+                    if how == EMPTY or (how == BACK and must_forget):
+                        two[number].forget()
+                    if at[number] < len(all_runs):
+                        two[number].materialize(all_runs[at[number]], GO_ON)
+                        at[number] += 1
         ends.append((redis_dump(redis_database), postgres_dump(database)))
     assert ends[0] == ends[1]
 
@@ -143,7 +143,7 @@ def test_a_new_generation_forgets_what_postgres_does_not_compare(
 
 
 class Killed(Exception):
-    """In place of a signal that ends the process."""
+    """Stands for a signal that ends the process."""
 
 
 def test_killed_between_two_groups_of_entities(opened: Opened, redis_database: str) -> None:
@@ -217,9 +217,9 @@ def test_rows_are_those_of_the_row_format(opened: Opened, redis_database: str) -
     batch = worker(sink).materialize(run, GO_ON)
     assert batch is not None
     with redis.Redis.from_url(redis_database) as client:
-        for place, name in enumerate(batch.names):
+        for index, name in enumerate(batch.names):
             packed = client.get(row_key("price", name))
-            newest = int(np.flatnonzero(batch.name == place)[-1])
+            newest = int(np.flatnonzero(batch.name == index)[-1])
             row = unpack(packed)
             assert pack(row) == packed
             assert row.values == tuple(batch.features[newest].tolist())
@@ -340,7 +340,7 @@ def settled(sink: Any, topic_id: bytes) -> int:
 def test_a_run_of_an_incarnation_that_is_over_is_refused(
     opened: Opened, redis_database: str, entities_a_call: int
 ) -> None:
-    """A worker was paused with a run at hand while its topic was made anew and read again."""
+    """A worker was paused with a fetched run while its topic was recreated and read again."""
     first, second = runs(ticks(["A", "B"], 20), (10,))
     paused = opened(OnlineSink(redis_database, entities_a_call=entities_a_call))
     assert settled(paused, TOPIC_ID) == 1
@@ -349,9 +349,10 @@ def test_a_run_of_an_incarnation_that_is_over_is_refused(
 
     other = opened(OnlineSink(redis_database, entities_a_call=entities_a_call))
     assert settled(other, NEW_ID) == 1
-    (anew,) = runs(ticks(["A"], 6, first=40), ())
+    (recreated,) = runs(ticks(["A"], 6, first=40), ())
     worker(other).materialize(
-        replace(anew, topic_id=NEW_ID, base_offset=0, next_offset=6, offsets=np.arange(6)), GO_ON
+        replace(recreated, topic_id=NEW_ID, base_offset=0, next_offset=6, offsets=np.arange(6)),
+        GO_ON,
     )
     before = redis_dump(redis_database)
     with pytest.raises(TopicRecreated):
