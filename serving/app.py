@@ -27,10 +27,14 @@ class ServerOptions:
     postgres: str
 
 
-def create_app(options: ServerOptions) -> Starlette:
-    """The application; it connects when it starts and can start before its stores."""
-    tiers = {"redis": options.redis, "redis_hot": options.redis_hot}
-    workers = WorkersWatch({tier: url for tier, url in tiers.items() if url})
+def create_app(options: ServerOptions, workers: WorkersWatch | None = None) -> Starlette:
+    """The application; it connects when it starts and can start before its stores.
+
+    `workers` decides what is lagging; by default it reads the heartbeats in both tiers.
+    """
+    if workers is None:
+        tiers = {"redis": options.redis, "redis_hot": options.redis_hot}
+        workers = WorkersWatch({tier: url for tier, url in tiers.items() if url})
     catalog = CatalogWatch(options.postgres, options.redis)
     metrics = Metrics(lambda: workers.heartbeats)
     store = WarmStore(options.redis, metrics.read)

@@ -87,23 +87,30 @@ def test_lagging(
         time.sleep(0.05)
 
 
+class Wavering(WorkersWatch):
+    """Says that a topic is lagging from the second decision on."""
+
+    decided: list[str]
+
+    def lagging(self, topic: str) -> bool:
+        self.decided.append(topic)
+        return len(self.decided) > 1
+
+
 def test_lag_is_decided_once_in_a_request(
-    client: TestClient, recorded: Catalog, redis_database: str, monkeypatch: pytest.MonkeyPatch
+    recorded: Catalog, redis_database: str, hot_redis: str, postgres_database: str
 ) -> None:
     tick(redis_database, recorded, "price", [{"symbol": s, "price": 1} for s in ("AAPL", "ES")])
-    decided: list[str] = []
-
-    def wavering(workers: WorkersWatch, topic: str) -> bool:
-        decided.append(topic)
-        return len(decided) > 1
-
-    monkeypatch.setattr(WorkersWatch, "lagging", wavering)
+    workers = Wavering({"redis": redis_database})
+    workers.decided = []
+    options = ServerOptions(redis_database, hot_redis, postgres_database)
     body = {"features": ["current_price"], "entities": [{"symbol": "AAPL"}, {"symbol": "ES"}]}
-    for status in ("ok", "lagging"):  # the next request decides again
-        results = client.post("/features/batch", json=body).json()["results"]
-        found = [result["features"]["current_price"]["status"] for result in results]
-        assert found == [status] * 2
-    assert decided == ["ticks.price"] * 2
+    with TestClient(create_app(options, workers)) as client:
+        for status in ("ok", "lagging"):  # the next request decides again
+            results = client.post("/features/batch", json=body).json()["results"]
+            found = [result["features"]["current_price"]["status"] for result in results]
+            assert found == [status] * 2
+    assert workers.decided == ["ticks.price"] * 2
 
 
 def test_of_two_heartbeats_of_a_partition_the_better_one_counts(

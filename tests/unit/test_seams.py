@@ -23,12 +23,6 @@ INDEPENDENT = {"oracle": {"oracle"}, "checker": {"checker", "oracle"}}
 OF_A_LIBRARY = {"unit/pipelines/kafka/test_aiokafka_patches.py"}
 """Tests that hold the installed version of a library to the private names that the product uses."""
 
-NOT_YET = {
-    "integration/test_serving.py",
-    "unit/pipelines/runtime/test_daemon_threads.py",
-}
-"""Files whose product still lacks the parameter that they need. None may be added."""
-
 FILES = sorted((ROOT / "tests").rglob("*.py"))
 TREES = {file.relative_to(ROOT / "tests").as_posix(): ast.parse(file.read_text()) for file in FILES}
 
@@ -136,15 +130,13 @@ def test_tests_share_nothing_but_support() -> None:
 def test_tests_reach_nothing_private() -> None:
     found = {name: private_reaches(tree) for name, tree in TREES.items()}
     assert {
-        name: reaches
-        for name, reaches in found.items()
-        if reaches and name not in NOT_YET | OF_A_LIBRARY
+        name: reaches for name, reaches in found.items() if reaches and name not in OF_A_LIBRARY
     } == {}
 
 
 def test_tests_set_no_constant() -> None:
     found = {name: patches(tree) for name, tree in TREES.items()}
-    assert {name: made for name, made in found.items() if made and name not in NOT_YET} == {}
+    assert {name: made for name, made in found.items() if made} == {}
 
 
 @pytest.mark.parametrize(
