@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         return NOT_RUNNABLE
     try:
         with _copies(given.jobs) as copies:
-            outcomes = _run(chosen, copies, console)
+            outcomes = _run(chosen, copies, console, first_clean=not given.no_clean_run)
     except (NotRunnable, ValueError) as error:
         console.print(str(error), markup=False)
         return NOT_RUNNABLE
@@ -55,6 +55,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--area", help="only the mistakes of this area; writes no page")
     parser.add_argument("--jobs", type=int, default=2, help="mistakes tried at a time (2)")
+    parser.add_argument(
+        "--no-clean-run",
+        action="store_true",
+        help="the tests are known to pass: do not run them without a mistake first",
+    )
     return parser
 
 
@@ -75,10 +80,13 @@ def _copies(jobs: int) -> Iterator[list[Copy]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run(chosen: Sequence[Mutation], copies: Sequence[Copy], console: Console) -> list[Outcome]:
+def _run(
+    chosen: Sequence[Mutation], copies: Sequence[Copy], console: Console, first_clean: bool
+) -> list[Outcome]:
     """The outcome of each mutation, in order.
 
-    The tests are run without any mistake first. Raises `NotRunnable`, also where one fails then.
+    With `first_clean` the tests are run without any mistake first. Raises `NotRunnable`, also where
+    one fails then.
     """
     free: SimpleQueue[Copy] = SimpleQueue()
     for copy in copies:
@@ -88,15 +96,20 @@ def _run(chosen: Sequence[Mutation], copies: Sequence[Copy], console: Console) -
         ThreadPoolExecutor(len(copies)) as executor,
     ):
         bar = progress.add_task("without a mistake", total=len(chosen))
-        failed = copies[0].first_failure(sorted({test for m in chosen for test in m.tests}))
-        if failed is not None:
-            raise NotRunnable(f"{failed} fails without any mistake: mend it first")
+        if first_clean:
+            failed = copies[0].first_failure(sorted({test for m in chosen for test in m.tests}))
+            if failed is not None:
+                raise NotRunnable(f"{failed} fails without any mistake: mend it first")
 
         def attempt(mutation: Mutation) -> Outcome:
             copy = free.get()
             try:
                 progress.update(bar, description=f"{mutation.area}: {mutation.mistake[:50]}")
-                return copy.try_mutation(mutation)
+                outcome = copy.try_mutation(mutation)
+                progress.console.print(
+                    f"{mutation.file}: {mutation.mistake}: {outcome.caught_by}", markup=False
+                )
+                return outcome
             finally:
                 free.put(copy)
                 progress.advance(bar)
