@@ -25,6 +25,10 @@ def down(
     place = Path(Settings.load(data=data).data)
     pid = state.read(place).pid
     try:
+        if os.geteuid() == 0 and not state.is_held_by(place, pid):
+            raise TickwellError(
+                f"pid {pid} is in {place}/run/lock but does not hold it: nothing was stopped"
+            )
         os.kill(pid, signal.SIGTERM)
     except PermissionError:
         raise TickwellError(f"pid {pid} is another user's: they, or root, can stop it") from None

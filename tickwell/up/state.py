@@ -17,6 +17,9 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 
 from tickwell.errors import AlreadyRunning, NotOurs, NotRunning, TickwellError
 
+ADDRESSES = tuple(f"TICKWELL_{name}" for name in ("KAFKA", "REDIS", "REDIS_HOT", "POSTGRES", "URL"))
+"""The variables of an environment that say where a stack is."""
+
 PROBE_SECONDS = 0.5
 """Longer than anybody holds the lock who only looks."""
 
@@ -66,7 +69,7 @@ def write(data: Path, state: State) -> None:
     file = state_file(data)
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_suffix(".new")
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    descriptor = _opened(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     with os.fdopen(descriptor, "wb") as handle:
         handle.write(msgspec.json.encode(state))
     unfinished.replace(file)
@@ -87,12 +90,23 @@ def read(data: Path) -> State:
 def addresses(data: Path) -> dict[str, str]:
     """The variables that say where a running `up` has everything.
 
-    Raises `NotRunning`, and `TickwellError` until it has started its services.
+    Raises `NotRunning`, `NotOurs`, and `TickwellError` until it has started its services.
     """
     environment = read(data).environment
     if not environment:
         raise TickwellError(f"tickwell on {data} is still starting; ask again when it says ready")
-    return environment
+    _check_trusted(state_file(data), data)
+    return {name: value for name, value in environment.items() if name in ADDRESSES}
+
+
+def _check_trusted(file: Path, data: Path) -> None:
+    """Raises `NotOurs` where a user other than the caller and root wrote a file of an `up`.
+
+    What connects to the addresses in it would offer this user's passwords to them.
+    """
+    owner = file.lstat().st_uid
+    if owner not in (0, os.geteuid()) and owner != _owner_of_new_files(file.parent):
+        raise NotOurs(data, owner)
 
 
 def seen_running() -> list[Path]:
@@ -111,7 +125,8 @@ def seen_running() -> list[Path]:
 def last(data: Path) -> State | None:
     """What the last `up` left, running or not."""
     try:
-        return msgspec.json.decode(state_file(data).read_bytes(), type=State)
+        with open(_opened(state_file(data), os.O_RDONLY | os.O_NONBLOCK), "rb") as handle:
+            return msgspec.json.decode(handle.read(), type=State)
     except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
         return None
 
@@ -121,19 +136,25 @@ def check_owner(data: Path) -> None:
 
     Ours would leave files among them that the other's may not write to.
     """
-    services = data / "services"
+    for directory in (data / "run", data / "services"):
+        try:
+            # of a link as well, because whoever owns it decides where root would write
+            owners = directory.lstat().st_uid, directory.stat().st_uid
+        except FileNotFoundError:
+            continue
+        ours = _owner_of_new_files(directory)
+        for owner in owners:
+            if owner != ours:
+                raise NotOurs(data, owner)
+
+
+def _owner_of_new_files(directory: Path) -> int:
+    """The user that a file of the caller's gets; some file systems give all files to the same."""
     try:
-        owner = services.stat().st_uid
-    except FileNotFoundError:
-        return
-    try:
-        # some file systems give every file to the same user, whoever makes it
-        with TemporaryFile(dir=services) as made:
-            ours = os.fstat(made.fileno()).st_uid
+        with TemporaryFile(dir=directory) as made:
+            return os.fstat(made.fileno()).st_uid
     except PermissionError:
-        ours = os.geteuid()
-    if owner != ours:
-        raise NotOurs(data, owner)
+        return os.geteuid()
 
 
 @contextmanager
@@ -141,7 +162,7 @@ def locked(data: Path) -> Iterator[None]:
     """Hold the directory. Raises `AlreadyRunning`. The lock goes with the process that holds it."""
     file = _lock_file(data)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a+") as handle:
+    with open(_opened(file, os.O_RDWR | os.O_CREAT | os.O_APPEND), "a+") as handle:
         try:
             _lock(handle)
         except BlockingIOError:
@@ -171,7 +192,7 @@ def is_running(data: Path) -> bool:
 def running_pid(data: Path) -> int | None:
     """Who holds the directory; None when nobody does, or does since this very moment."""
     try:
-        with _lock_file(data).open() as handle:
+        with open(_opened(_lock_file(data), os.O_RDONLY | os.O_NONBLOCK)) as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -181,5 +202,21 @@ def running_pid(data: Path) -> int | None:
     return None
 
 
+def is_held_by(data: Path, pid: int) -> bool:
+    """Whether a process has the lock of the directory open, as far as the caller may see that."""
+    with suppress(psutil.Error, OSError):
+        lock = _lock_file(data).stat()
+        for file in psutil.Process(pid).open_files():
+            with suppress(OSError):
+                if os.path.samestat(os.stat(file.path), lock):
+                    return True
+    return False
+
+
 def _lock_file(data: Path) -> Path:
     return data / "run" / "lock"
+
+
+def _opened(file: Path, flags: int) -> int:
+    """A descriptor of a file of an `up`, which is opened through no symbolic link."""
+    return os.open(file, flags | os.O_NOFOLLOW, 0o600 if file.name != "lock" else 0o666)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
 
 import pytest
 
-from tickwell.errors import AlreadyRunning, NotOurs, NotRunning
+from tickwell.commands.down import down
+from tickwell.errors import AlreadyRunning, NotOurs, NotRunning, TickwellError
 from tickwell.up import state
 from tickwell.up.state import State
 
@@ -97,3 +99,64 @@ def test_what_another_user_made_is_theirs(tmp_path: Path) -> None:
     os.chown(tmp_path / "services", 12345, 12345)
     with pytest.raises(NotOurs, match="was set up by uid 12345: run tickwell as uid 12345"):
         state.check_owner(tmp_path)
+
+
+def test_only_addresses_are_taken_from_a_state(tmp_path: Path) -> None:
+    """`env` prints them for a shell to evaluate, and settings are made of them."""
+    planted = {"TICKWELL_URL": "http://h", "X=1; touch pwned": "", "TICKWELL_DATA": "/", "PATH": ""}
+    with state.locked(tmp_path):
+        state.write(tmp_path, State(os.getpid(), "running", (), planted))
+        assert state.addresses(tmp_path) == {"TICKWELL_URL": "http://h"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_addresses_that_another_user_wrote_are_not_used(tmp_path: Path) -> None:
+    with state.locked(tmp_path):
+        state.write(tmp_path, State(os.getpid(), "running", (), {"TICKWELL_URL": "http://h"}))
+        os.chown(state.state_file(tmp_path), 12345, 12345)
+        with pytest.raises(NotOurs, match="was set up by uid 12345"):
+            state.addresses(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["lock", "state.new"])
+def test_nothing_is_written_through_a_link(tmp_path: Path, name: str) -> None:
+    victim, data = tmp_path / "victim", tmp_path / "data"
+    victim.write_text("mine")
+    (data / "run").mkdir(parents=True)
+    (data / "run" / name).symlink_to(victim)
+    with suppress(OSError), state.locked(data):
+        state.write(data, State(os.getpid(), "running", (), {}))
+    assert victim.read_text() == "mine"
+
+
+def test_a_pipe_in_place_of_a_lock_blocks_nothing(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    os.mkfifo(tmp_path / "run" / "lock")
+    assert not state.is_running(tmp_path)
+    os.mkfifo(tmp_path / "run" / "state.json")
+    assert state.last(tmp_path) is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+@pytest.mark.parametrize("name", ["run", "services"])
+def test_a_link_to_a_directory_of_ours_is_not_ours(tmp_path: Path, name: str) -> None:
+    (tmp_path / "target").mkdir()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / name).symlink_to(tmp_path / "target")
+    state.check_owner(tmp_path / "data")
+    os.lchown(tmp_path / "data" / name, 12345, 12345)
+    with pytest.raises(NotOurs):
+        state.check_owner(tmp_path / "data")
+
+
+def test_the_pid_in_a_lock_is_that_of_the_process_that_holds_it(tmp_path: Path) -> None:
+    """`down` signals it: a lock that names another process must not end that."""
+    with state.locked(tmp_path):
+        assert state.is_held_by(tmp_path, os.getpid())
+        with subprocess.Popen(["sleep", "60"]) as stranger:
+            (tmp_path / "run" / "lock").write_text(f"{stranger.pid}\n")
+            assert state.running_pid(tmp_path) == stranger.pid
+            with pytest.raises(TickwellError, match=f"pid {stranger.pid} .* does not hold"):
+                down(str(tmp_path))
+            assert stranger.poll() is None
+            stranger.kill()
