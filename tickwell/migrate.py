@@ -1,14 +1,15 @@
-"""Makes stores and broker ready: tables, definitions, partitions, topics, the compiled kernel."""
+"""Prepares stores and broker: tables, definitions, partitions, topics, the compiled kernel."""
 
 from __future__ import annotations
 
 import getpass
 import os
 from datetime import UTC, datetime
+from threading import Event
 
 from sqlalchemy.exc import DBAPIError
 
-from pipelines.kafka.topics import ensure_topics
+from pipelines.kafka.topics import NEVER, ensure_topics
 from pipelines.runtime.machine_code import warm_up
 from registry.database import migrations
 from registry.database.engine import connect
@@ -20,10 +21,11 @@ from tickwell.errors import TickwellError, one_line
 from tickwell.settings import Settings
 
 
-def migrate(settings: Settings) -> Catalog:
-    """Bring everything up to date; what is so already is left as it is.
+def migrate(settings: Settings, stopped: Event = NEVER) -> Catalog:
+    """Bring everything up to date; what is up to date already is left as it is.
 
-    Raises `TickwellError`, `RegistryError` and `PipelineError`, each of which says what to do.
+    Raises `TickwellError`, `RegistryError` and `PipelineError`, each of which says what to do. Once
+    `stopped` is set, topics that the broker does not know yet are no longer waited for.
     """
     settings.need("postgres", "kafka")
     definitions = read(settings.features_path)
@@ -42,13 +44,14 @@ def migrate(settings: Settings) -> Catalog:
     finally:
         engine.dispose()
     topics = [source.topic for source in recorded.sources.values()]
-    ensure_topics(settings.kafka, [*topics, settings.rejected_topic], settings.partitions)
+    names = [*topics, settings.rejected_topic]
+    ensure_topics(settings.kafka, names, settings.partitions, stopped)
     warm_up()
     return recorded
 
 
 def _user() -> str:
-    """Who does it; in a container that may be a number that nobody has given a name."""
+    """The name of the user, or its number where it has no name, as in a container."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

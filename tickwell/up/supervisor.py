@@ -21,6 +21,7 @@ from threading import Event, Lock
 import msgspec
 import psutil
 
+from pipelines.errors import PipelineError
 from tickwell.embedded.broker import Broker, broker, choose
 from tickwell.embedded.ports import HOST, bind, connect
 from tickwell.embedded.postgres import postgres
@@ -36,22 +37,24 @@ from tickwell.up.state import ProcessView, State
 WATCH_SECONDS = 0.25
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
 STEADY_SECONDS = 30.0
-"""Who has run this long starts again without a pause."""
+"""A process that has run for so many seconds is started again without a pause."""
 
 SAME_SECONDS = 1.0
-"""The system counts a process's beginning from its own boot, whose time moves with the clock's."""
+"""The most, in seconds, by which two readings of when one process began differ: the system counts
+from its boot, whose time moves with the clock's."""
 
 PASSED_ON = (
     *("data", "features", "group", "static_member", "session"),
     *("history", "capacity", "rejected_topic"),
 )
-"""Settings that are passed on to all that is started, beside addresses."""
+"""Settings that are passed to every process that is started, beside addresses."""
 
 JOINS_TANSU = {"static_member": False, "session": 3.0}
-"""Tansu lets a static member wait for six seconds to join, any other one for half its session."""
+"""Settings for Tansu, with which a static member waits for six seconds to join, and any other one
+for half of its session."""
 
 METRICS = ("worker-online", "worker-offline")
-"""They serve metrics on TICKWELL_METRICS_PORT and the port after it."""
+"""The processes that serve metrics on TICKWELL_METRICS_PORT and the port after it."""
 
 Say = Callable[[str], None]
 
@@ -94,7 +97,12 @@ class Supervisor:
         if stopped.is_set():
             raise Stopped
         self.say("tables, features and topics")
-        migrate(self.settings)
+        try:
+            migrate(self.settings, stopped)
+        except PipelineError:
+            if stopped.is_set():  # topics were no longer waited for
+                raise Stopped from None
+            raise
         for name in self._process_names():
             self.keep(Process(self.spec(name)))
         for kept in self._kept:
@@ -239,9 +247,9 @@ class Supervisor:
         """Whether it began when ours did, and works here; its pid may be another's since."""
         if abs(process.create_time() - created) > SAME_SECONDS:
             return False
-        told = [*process.cmdline(), *_environment(process)]
+        named = [*process.cmdline(), *_environment(process)]
         # Valkey writes its title over both, but works in its directory
-        return any(Path(place).is_relative_to(self._data) for place in (*told, process.cwd()))
+        return any(Path(text).is_relative_to(self._data) for text in (*named, process.cwd()))
 
     # -- watching
 
@@ -257,7 +265,7 @@ class Supervisor:
         if code is None:
             return
         if kept.process.pid is not None:
-            self._reaper.stopped(kept.process.pid)  # the number may go to a stranger
+            self._reaper.stopped(kept.process.pid)  # another process may get this pid
         steady = now - kept.started > STEADY_SECONDS
         kept.pause = FIRST_PAUSE if steady else min(LONGEST_PAUSE, kept.pause * 2 or FIRST_PAUSE)
         kept.due = now + (0 if steady else kept.pause)
@@ -285,7 +293,7 @@ def check_port(host: str, port: int) -> None:
 
 
 def _reached_at(host: str) -> str:
-    """Where a server that listens on `host` is reached from this machine."""
+    """The address at which this machine reaches a server that listens on `host`."""
     return {"0.0.0.0": HOST, "::": "::1"}.get(host, host)
 
 

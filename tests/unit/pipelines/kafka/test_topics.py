@@ -111,3 +111,11 @@ def test_another_refusal_is_not_waited_out() -> None:
     with pytest.raises(BrokerUnavailable, match=NAMES[0]):
         ensure_topics("b:1", NAMES, 4, Impatient(), cluster.connect)
     assert cluster.made == 1
+
+
+def test_topics_are_not_waited_for_once_stopped() -> None:
+    stopped = Event()
+    cluster = Cluster(late=40, on_asked=stopped)
+    with pytest.raises(TopicMissing):
+        ensure_topics("b:1", NAMES, 4, stopped, cluster.connect)
+    assert (cluster.made, cluster.asked) == (1, 1)
