@@ -24,6 +24,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from typing import NamedTuple
 
 import msgspec
 from aiokafka import TopicPartition
@@ -157,7 +158,14 @@ async def plan(
     def ranges() -> list[Range]:
         alone = not progress.older_incarnations({topic.topic_id for topic in topics.values()})
         return [
-            _range(progress, catalog, wanted, restart, alone, tp, logs[tp], begins[tp], ends[tp])
+            _range(
+                progress,
+                replay_id(wanted, catalog.writing[logs[tp].source.name]),
+                _Offsets(tp.partition, logs[tp], begins[tp], ends[tp]),
+                cold=wanted.cold,
+                restart=restart,
+                alone=alone,
+            )
             for tp in partitions
             if begins[tp] < ends[tp]
         ]
@@ -190,39 +198,50 @@ def _check_offsets(logs: Mapping[TopicPartition, Log], wanted: Wanted) -> None:
             raise RangeMistaken(f"{name} {offset}: the log holds {held or 'nothing'}")
 
 
+class _Offsets(NamedTuple):
+    """What is wanted of a partition: the offsets from `begin` up to, not including, `end`."""
+
+    partition: int
+    log: Log
+    begin: int
+    end: int
+
+
 def _range(
     progress: ReplayProgress,
-    catalog: Catalog,
-    wanted: Wanted,
+    replay: str,
+    offsets: _Offsets,
+    *,
+    cold: bool,
     restart: bool,
     alone: bool,
-    tp: TopicPartition,
-    log: Log,
-    begin: int,
-    end: int,
 ) -> Range:
-    replay = replay_id(wanted, catalog.writing[log.source.name])
+    """The range of a partition, with its state from the first case of the module that applies.
+
+    `alone` says that the database has no rows of other incarnations. Raises `LogBegins`.
+    """
+    partition, log, begin, end = offsets
     topic_id = log.topic.topic_id
-    begun = None if restart else progress.unfinished(replay, topic_id, tp.partition)
+    begun = None if restart else progress.unfinished(replay, topic_id, partition)
     start, since, read_from = begin, None, log.earliest
     # a log that was cut meanwhile begins after the offset at which the replay would resume
     if begun is not None and begun.next_offset >= begin:
         start, since = min(begun.next_offset, end), begun.restores_since
     if since is None:
-        since = 0 if start == 0 else progress.known_since(topic_id, tp.partition, start)
-    if since is None and start == log.earliest and progress.has_live(topic_id, tp.partition):
+        since = 0 if start == 0 else progress.known_since(topic_id, partition, start)
+    if since is None and start == log.earliest and progress.has_live(topic_id, partition):
         since = 0
     if since is not None:
         read_from = start
     elif log.earliest > 0:
-        if not wanted.cold or progress.has_rows(topic_id, tp.partition, log.earliest):
-            raise LogBegins(tp.topic, tp.partition, start, log.earliest)
+        if not cold or progress.has_rows(topic_id, partition, log.earliest):
+            raise LogBegins(log.topic.name, partition, start, log.earliest)
         if start == log.earliest:
             since, read_from = start, start
     return Range(
         source=log.source,
         topic=log.topic,
-        partition=tp.partition,
+        partition=partition,
         replay=replay,
         begin=begin,
         start=start,
