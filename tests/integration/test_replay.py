@@ -99,7 +99,7 @@ def test_where_live_misses_the_same_ticks_it_is_followed(running: Pipeline) -> N
     live(running)
     produce(running, 600, seed=2)
     delete_before(running, 400)  # live is at about 300
-    with pytest.raises(LogBegins, match="once live has passed the place"):
+    with pytest.raises(LogBegins, match="once live has passed this offset"):
         ranges_of(running, Wanted(from_offset=450, cold=True))
     with pytest.raises(LogBegins):
         ranges_of(running, Wanted(from_offset=450))
