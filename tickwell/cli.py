@@ -54,16 +54,16 @@ for command in COMMANDS:
 
 
 def main() -> None:
-    """Run a command; what a person can mend is told in a line, without a traceback."""
-    # libpq waits for ever for a server that accepts and says nothing; a URL may still say otherwise
+    """Run a command; what the user can correct is one line without a traceback."""
+    """Run a command; an error that the user can correct is shown without a traceback."""
     os.environ.setdefault("PGCONNECT_TIMEOUT", CONNECT_SECONDS)
     try:
         app()
     except Exception as error:
-        told = message_for(error)
-        if told is None:
+        message = message_for(error)
+        if message is None:
             raise
-        typer.echo(f"tickwell: {told}", err=True)
+        typer.echo(f"tickwell: {message}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

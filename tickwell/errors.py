@@ -1,4 +1,4 @@
-"""What a person at the command line did not expect; each message says what to do."""
+"""Errors that the command line shows to the user; each message says what to do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 class TickwellError(Exception):
-    """Shown as it is, without a traceback."""
+    """An error whose message is shown without a traceback."""
 
 
 class SettingError(TickwellError):
@@ -21,10 +21,10 @@ class AlreadyRunning(TickwellError):
     """Another `up` works on the same directory."""
 
     def __init__(self, data: object, pid: int | None) -> None:
-        who = f" (pid {pid})" if pid else ""
+        process = f" (pid {pid})" if pid else ""
         super().__init__(
-            f"tickwell already runs on {data}{who}: see it with `tickwell status --data {data}`, "
-            f"end it with `tickwell down --data {data}`"
+            f"tickwell already runs on {data}{process}: see it with "
+            f"`tickwell status --data {data}`, end it with `tickwell down --data {data}`"
         )
 
 
@@ -67,7 +67,7 @@ class DiskFull(TickwellError):
 
 
 class Stopped(Exception):
-    """Asked to stop before everything had started; nobody need be told."""
+    """A signal came before everything had started; this is not shown as an error."""
 
 
 class ServiceFailed(TickwellError):

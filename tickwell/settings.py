@@ -1,4 +1,4 @@
-"""What a person can set: environment variables `TICKWELL_*`, and flags, which win.
+"""What can be set: environment variables `TICKWELL_*`, and flags, which win.
 
 They are read once, here, checked at once, and passed down as plain arguments. A secret can be in a
 file: `TICKWELL_POSTGRES_FILE` names one that holds what `TICKWELL_POSTGRES` would.
@@ -72,11 +72,11 @@ class Settings(msgspec.Struct, frozen=True):
         seen: Callable[[], Sequence[Path]] | None = None,
         **flags: Any,
     ) -> Settings:
-        """The settings of a command that works with a stack that runs.
+        """The settings of a command for a running stack.
 
         Where environment and flags name no address, the addresses are those of the stack that
         `tickwell up` runs on the data directory. What runs on another directory is never taken:
-        it is only named, by `seen`, where nothing runs on a directory that was asked for, or where
+        it is only named, by `seen`, where nothing runs on the directory that was named, or where
         several run on others. Raises `SettingError`, `NotRunning`, and `TickwellError` for a stack
         that is still starting.
         """

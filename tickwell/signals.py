@@ -1,4 +1,4 @@
-"""Signals that ask a command to stop."""
+"""Signals that stop a command."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def test_jobs_that_end(running: Pipeline) -> None:
     for process in (parent, *jobs(parent)):  # a terminal interrupts the whole group
         process.send_signal(signal.SIGINT)
     assert parent.wait(60) == 130
-    assert "the same command goes on from here" in log.read_text()
+    assert "the same command resumes from here" in log.read_text()
     assert "Traceback" not in log.read_text()
     assert rows(running) == 0
 

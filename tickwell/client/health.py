@@ -37,7 +37,7 @@ def sinks(health: Mapping[str, Any]) -> list[SinkHealth]:
 
 def _added_up(sink: str, beats: Sequence[Mapping[str, Any]]) -> SinkHealth:
     if not beats:
-        return SinkHealth(sink, "silent", None, {}, "no worker has told the server of itself")
+        return SinkHealth(sink, "silent", None, {}, "no worker has sent the server a heartbeat")
     rejected: Counter[str] = Counter()
     for beat in beats:
         rejected.update(beat["rejected"])

@@ -22,19 +22,19 @@ def down(
     """Stop what `tickwell up` runs on a data directory."""
     from tickwell.up import state
 
-    place = Path(Settings.load(data=data).data)
-    pid = state.read(place).pid
+    directory = Path(Settings.load(data=data).data)
+    pid = state.read(directory).pid
     try:
-        if os.geteuid() == 0 and not state.is_held_by(place, pid):
+        if os.geteuid() == 0 and not state.is_held_by(directory, pid):
             raise TickwellError(
-                f"pid {pid} is in {place}/run/lock but does not hold it: nothing was stopped"
+                f"pid {pid} is in {directory}/run/lock but does not hold it: nothing was stopped"
             )
         os.kill(pid, signal.SIGTERM)
     except PermissionError:
         raise TickwellError(f"pid {pid} is another user's: they, or root, can stop it") from None
     deadline = time.monotonic() + STOP_SECONDS
-    while state.is_running(place):
+    while state.is_running(directory):
         if time.monotonic() > deadline:
-            raise TickwellError(f"pid {pid} does not stop; its log is in {place}/run")
+            raise TickwellError(f"pid {pid} does not stop; its log is in {directory}/run")
         time.sleep(0.1)
     typer.echo("stopped")

@@ -26,7 +26,7 @@ def get(
         str | None,
         typer.Option(help="Key fields of the entity: symbol, portfolio, or portfolio,symbol."),
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on, once a second.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Repeat once a second.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
     url: Annotated[str | None, typer.Option(help="The server; TICKWELL_URL unless set.")] = None,
 ) -> None:

@@ -11,9 +11,11 @@ from tickwell.settings import Settings
 
 def migrate(
     features: Annotated[str | None, typer.Option(help="Features file to record.")] = None,
-    partitions: Annotated[int | None, typer.Option(help="Partitions of topics made anew.")] = None,
+    partitions: Annotated[
+        int | None, typer.Option(help="Partitions of topics that are created.")
+    ] = None,
 ) -> None:
-    """Make tables, definitions, partitions and topics what this version needs."""
+    """Bring tables, definitions, partitions and topics to what this version needs."""
     from registry.features_file import read
     from registry.lifecycle.recording import remarks
     from tickwell.migrate import migrate as bring_up_to_date

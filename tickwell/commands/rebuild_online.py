@@ -21,7 +21,7 @@ def rebuild_online(
 ) -> None:
     """Restore from Postgres what Redis has lost; what is newer in Redis stays.
 
-    Every entity is looked at. Workers may run; one that finds Redis empty does this by itself.
+    It checks every entity. Workers may run; one that finds Redis empty does this by itself.
     """
     from pipelines.errors import Stopped
     from pipelines.kafka.topics import describe

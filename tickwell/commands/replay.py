@@ -42,16 +42,16 @@ def replay(
     ] = False,
     jobs: Annotated[int, typer.Option(min=1, max=64, help="Partitions at a time.")] = 1,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Begin anew what was begun and stopped.")
+        bool, typer.Option("--restart", help="Discard the progress of a stopped replay.")
     ] = False,
     no_throttle: Annotated[
-        bool, typer.Option("--no-throttle", help="Do not pause while live is behind.")
+        bool, typer.Option("--no-throttle", help="Do not pause while the workers lag.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell the ranges.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the ranges.")] = False,
 ) -> None:
-    """Compute rows anew from Kafka; rows that are there are compared.
+    """Recompute rows from Kafka and compare them with those that are stored.
 
-    Stopped or killed, and started again with the same arguments, it goes on where it was.
+    A replay that was stopped or killed resumes when it is started with the same arguments.
     """
     from pipelines.replay.progress import ReplayProgress
     from pipelines.replay.ranges import Wanted, plan
@@ -60,7 +60,7 @@ def replay(
     settings = Settings.of_stack()
     settings.need("kafka", "postgres")
     from_ms, to_ms = _milliseconds("--from-time", from_time), _milliseconds("--to-time", to_time)
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what goes wrong is told below
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # errors are reported below
     catalog = _catalog(settings.postgres)
     wanted = Wanted(
         sources=_known(source or [], catalog),
@@ -76,7 +76,7 @@ def replay(
     try:
         ranges = asyncio.run(plan(settings.kafka, progress, catalog, wanted, restart))
         for part in ranges:
-            typer.echo(_told(part))
+            typer.echo(_described(part))
         if dry_run or not ranges:
             typer.echo("dry run: nothing was read" if ranges else "nothing to replay")
             return
@@ -97,10 +97,10 @@ def _replay(work: Replay, ranges: Sequence[Range], jobs: int, progress: ReplayPr
     rejected = ", ".join(f"{n} {reason}" for reason, n in sorted(done.rejected.items()))
     typer.echo(
         f"{'stopped: ' if stop.is_set() else ''}{done.rows} rows computed, {done.new_rows} of them "
-        f"new, the others there already and equal; rejected: {rejected or 'none'}"
+        f"new, the others stored already and equal; rejected: {rejected or 'none'}"
     )
     if stop.is_set():
-        typer.echo("the same command goes on from here")
+        typer.echo("the same command resumes from here")
         raise typer.Exit(STOPPED)
     unknown = progress.without_rows(set(work.wanted.entities) - done.keys)
     if unknown:
@@ -110,7 +110,7 @@ def _replay(work: Replay, ranges: Sequence[Range], jobs: int, progress: ReplayPr
         )
 
 
-def _told(part: Range) -> str:
+def _described(part: Range) -> str:
     text = f"{part.topic.name}[{part.partition}]: {part.begin} to {part.end - 1}"
     if part.resumed:
         percent = 100 * (part.start - part.begin) // (part.end - part.begin)
@@ -187,7 +187,7 @@ def _known(sources: Sequence[str], catalog: Catalog) -> tuple[str, ...]:
 def _heartbeats(settings: Settings) -> tuple[str, ...]:
     urls = tuple(url for url in (settings.redis, settings.redis_hot) if url)
     if not urls:
-        typer.echo("TICKWELL_REDIS is not set: it is not seen whether this holds up live")
+        typer.echo("TICKWELL_REDIS is not set: the replay cannot see whether it slows the workers")
     return urls
 
 

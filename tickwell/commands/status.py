@@ -44,7 +44,7 @@ def status(
 
 
 def _health(url: str) -> dict[str, Any]:
-    """What the server says; where there is none, or no answer, as if it said so itself."""
+    """The server's answer; without one, an answer of the same form that says why."""
     from tickwell.client.http import Client
     from tickwell.errors import TickwellError
 
@@ -57,13 +57,13 @@ def _health(url: str) -> dict[str, Any]:
 
 
 def lines(health: Mapping[str, Any]) -> list[str]:
-    """What there is to say of an answer of `GET /health`, a line for each thing."""
+    """The lines that describe an answer of `GET /health`."""
     from tickwell.client.health import sinks
 
-    told = [health["detail"]] if "detail" in health else []
+    shown = [health["detail"]] if "detail" in health else []
     for store, answer in health.get("stores", {}).items():
         if answer != "ok":
-            told.append(f"{store}: {answer}")
+            shown.append(f"{store}: {answer}")
     for worker in sinks(health):
         parts = []
         if worker.state != "running":
@@ -72,11 +72,11 @@ def lines(health: Mapping[str, Any]) -> list[str]:
         behind = "not known how far" if worker.lag is None else f"{worker.lag} messages"
         reasons = [f"{count} {reason}" for reason, count in worker.rejected.items()]
         parts += [f"{behind} behind", f"rejected since it started: {', '.join(reasons) or 'none'}"]
-        told.append(f"{worker.sink}: {'; '.join(parts)}")
-    return told
+        shown.append(f"{worker.sink}: {'; '.join(parts)}")
+    return shown
 
 
-def _show(found: Mapping[str, Any], told: Iterable[str]) -> None:
+def _show(found: Mapping[str, Any], shown: Iterable[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -93,5 +93,5 @@ def _show(found: Mapping[str, Any], told: Iterable[str]) -> None:
             str(process["restarts"]),
         )
     console.print(table)
-    for line in told:
+    for line in shown:
         console.print(line, soft_wrap=True, markup=False, highlight=False)

@@ -69,7 +69,7 @@ def up(
 
 
 def _check_extra(settings: Settings, demo: bool) -> None:
-    """Raises `ModuleNotFoundError`, before anything starts, for what is needed and not there."""
+    """Raises `ModuleNotFoundError`, before anything starts, for a package that is missing."""
     services = ("redis", "redis_hot", "postgres")
     needed = [EXTRA[name] for name in services if not getattr(settings, name)]
     for package in [*needed, *([EXTRA["demo"]] if demo else [])]:
@@ -91,7 +91,7 @@ def _extra_installed() -> Iterator[None]:
 
 @contextmanager
 def _disk_watched(data: Path) -> Iterator[None]:
-    """Raises `DiskFull` for what fails because the disk is, which services only tell their logs."""
+    """Raises `DiskFull` for a failure because of a full disk, which services only log."""
     try:
         yield
     except OSError as error:
@@ -119,7 +119,7 @@ def _run(settings: Settings, broker: BrokerName, demo: bool) -> None:
     def say(line: str) -> None:
         if quiet.is_set():
             return
-        with suppress(OSError):  # what nobody can read must not keep anything from stopping
+        with suppress(OSError):  # a closed terminal must not keep anything from stopping
             console.print(
                 f"[dim]{time.strftime('%H:%M:%S')}[/]  {line}", highlight=False, soft_wrap=True
             )
@@ -147,7 +147,7 @@ def _run(settings: Settings, broker: BrokerName, demo: bool) -> None:
                 say(f"try: {_try_it(url)}")
                 supervisor.watch(stopped)
         except Stopped:
-            say("asked to stop")
+            say("stopped before everything had started")
         finally:
             supervisor.stop()
 

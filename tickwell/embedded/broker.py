@@ -1,6 +1,6 @@
-"""The embedded broker: Apache Kafka where Java and Maven are at hand, else Tansu.
+"""The embedded broker: Apache Kafka where Java and Maven are installed, else Tansu.
 
-What is different between the two is known here and nowhere else.
+Only this module knows the differences between the two.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def choose(wanted: Broker) -> Literal["kafka", "tansu"]:
     """The broker to run. Raises `TickwellError` when Kafka is wanted and cannot be run."""
     if wanted == "tansu":
         return "tansu"
-    missing = [name for name, there in (("Java 17", _has_java()), ("Maven", _maven())) if not there]
+    missing = [name for name, found in (("Java 17", _has_java()), ("Maven", _maven())) if not found]
     if not missing:
         return "kafka"
     if wanted == "kafka":
@@ -58,8 +58,8 @@ def broker(
 ) -> tuple[Spec, str]:
     """What to run for a broker in `data`, and its bootstrap address.
 
-    The first Kafka of a machine brings its jars, which takes a while: `say` is told, and `stopped`
-    ends it. Raises `TickwellError`, and `Stopped`.
+    The first Kafka of a machine downloads its jars, which takes a while: `say` reports it, and
+    `stopped` ends it. Raises `TickwellError`, and `Stopped`.
     """
     return _kafka(data, say, stopped) if kind == "kafka" else _tansu(data)
 
@@ -125,7 +125,7 @@ def _escaped(value: str) -> str:
 
 
 def _format(log_dir: Path, properties: Path, java: list[str], log: Path) -> None:
-    """Format the storage at the first time; a directory that was left half-formatted is renewed."""
+    """Format the storage at the first time; a half-formatted directory is recreated."""
     formatted = log_dir / "formatted"
     if formatted.exists():
         return
@@ -145,7 +145,7 @@ def _format(log_dir: Path, properties: Path, java: list[str], log: Path) -> None
 
 
 def _jars(say: Callable[[str], None], stopped: Event) -> Path:
-    """The folder of Kafka's jars, brought by Maven at the first time."""
+    """The folder of Kafka's jars, which Maven downloads at the first time."""
     pom = Path(__file__).with_name("pom.xml")
     digest = hashlib.sha256(pom.read_bytes()).hexdigest()[:12]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tickwell"
@@ -153,17 +153,17 @@ def _jars(say: Callable[[str], None], stopped: Event) -> Path:
     if jars.exists():
         return jars
     cache.mkdir(parents=True, exist_ok=True)
-    say("Maven brings Apache Kafka, about 44 MB; the next time it is here")
+    say("Maven downloads Apache Kafka, about 44 MB; later starts use this copy")
     with tempfile.TemporaryDirectory(dir=cache) as work:
-        told = Path(work, "maven.log")
+        output = Path(work, "maven.log")
         command = [
             *("mvn", "-q", "-B", "-f", str(pom), "dependency:copy-dependencies"),
             *(f"-DoutputDirectory={work}/jars", "-DincludeScope=runtime"),
         ]
-        if _run(command, told, stopped) != 0:
+        if _run(command, output, stopped) != 0:
             raise TickwellError(
                 "Maven could not bring Apache Kafka's jars; `--broker tansu` needs none. "
-                + told.read_text(errors="replace").strip()[-500:]
+                + output.read_text(errors="replace").strip()[-500:]
             )
         try:
             Path(work, "jars").rename(jars)
@@ -219,8 +219,8 @@ def _check(address: str) -> None:
 def _has_java() -> bool:
     if shutil.which("java") is None:
         return False
-    told = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr
-    version = re.search(r'version "(\d+)', told)
+    shown = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr
+    version = re.search(r'version "(\d+)', shown)
     return version is not None and int(version[1]) >= JAVA
 
 

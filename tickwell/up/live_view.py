@@ -1,6 +1,6 @@
-"""The live view of `tickwell up`: prices and features as a client reads them, and who does what.
+"""The live view of `tickwell up`: prices and features as a client reads them, and processes.
 
-It reads over HTTP only, so what it shows is what anybody is served.
+It reads over HTTP only, so it shows what every client is served.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SECONDS = 0.5
 
 
 class LiveView:
-    """Draws until it is told to stop."""
+    """Draws the view until it is stopped."""
 
     def __init__(
         self, url: str, processes: Callable[[], Sequence[ProcessView]], console: Console

@@ -18,11 +18,11 @@ from tickwell.errors import ServiceFailed, Stopped
 
 POLL_SECONDS = 0.05
 NEVER = Event()
-"""For who need not stop early."""
+"""An event that is never set, for a caller that need not stop early."""
 
 
 class Account(NamedTuple):
-    """Whom a process runs as: a user and a group by number, and no other groups."""
+    """The account that a process runs as: a user and a group by number, and no other groups."""
 
     uid: int
     gid: int
@@ -32,7 +32,7 @@ class Account(NamedTuple):
 class Spec:
     """What to run. `check` raises OSError until the process answers at `address`.
 
-    Without an `account` it runs as whoever starts it. `directory` is where it keeps its data when
+    Without an `account` it runs as its parent does. `directory` is where it keeps its data when
     that is outside the data directory.
     """
 
@@ -50,7 +50,7 @@ class Spec:
 
 
 class Process:
-    """One running `Spec`. It has a session of its own: Ctrl-C reaches only whoever started it."""
+    """One running `Spec`. It has a session of its own: Ctrl-C reaches only its parent."""
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec

@@ -45,7 +45,7 @@ class Reaper:
             self._process.stdin.write(f"{line}\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            return  # somebody ended the reaper; `up` still stops what it started
+            return  # the reaper was killed; `up` still stops what it started
 
 
 def stop(pid: int, number: int, grace: float = GRACE_SECONDS) -> None:

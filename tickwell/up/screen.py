@@ -134,7 +134,7 @@ def _exposures(answers: Answers, roomy: bool) -> Table:
 
 
 def _positions(answers: Sequence[Answer]) -> Table:
-    """A line for each portfolio, a column for each symbol that somebody holds."""
+    """A line for each portfolio, a column for each symbol that a portfolio holds."""
     symbols = sorted({answer["entity"]["symbol"] for answer in answers})
     held = {(a["entity"]["portfolio"], a["entity"]["symbol"]): a for a in answers}
     table = _section("positions")
@@ -158,14 +158,14 @@ def _workers(workers: Sequence[SinkHealth], reasons: int) -> Table:
         if len(counts) > reasons:
             counts[reasons:] = [f"{len(counts) - reasons} other reasons (tickwell status)"]
         style = "" if worker.state == "running" else "yellow"
-        told = Text(", ".join(counts) or "none", overflow="fold")
+        detail = Text(", ".join(counts) or "none", overflow="fold")
         if worker.waits_for:
             why = shorten(
                 f"waits for {worker.waits_for}", WAITS_FOR, placeholder=" (tickwell status)"
             )
-            told = Text(why, style="yellow", overflow="fold")
+            detail = Text(why, style="yellow", overflow="fold")
         lag = "—" if worker.lag is None else str(worker.lag)
-        table.add_row(worker.sink, Text(worker.state, style), lag, told)
+        table.add_row(worker.sink, Text(worker.state, style), lag, detail)
     return table
 
 
@@ -194,9 +194,9 @@ def _services(processes: Sequence[ProcessView], workers: Sequence[SinkHealth]) -
         for process in processes
     ]
     half = (len(shown) + 1) // 2
-    for place, left in enumerate(shown[:half]):
+    for index, left in enumerate(shown[:half]):
         table.add_row(
-            *left, *(cell for right in shown[half + place : half + place + 1] for cell in right)
+            *left, *(cell for right in shown[half + index : half + index + 1] for cell in right)
         )
     return table
 

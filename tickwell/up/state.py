@@ -21,15 +21,15 @@ ADDRESSES = tuple(f"TICKWELL_{name}" for name in ("KAFKA", "REDIS", "REDIS_HOT",
 """The variables of an environment that say where a stack is."""
 
 PROBE_SECONDS = 0.5
-"""Longer than anybody holds the lock who only looks."""
+"""The time in seconds to wait for the lock, longer than a check of it holds it."""
 
 
 class ProcessView(Struct, frozen=True):
     """A process as it is shown. `state` is starting, running, restarting or stopped.
 
     `created` is when the operating system says that it began, in seconds since 1970: with the pid
-    it tells the process from whoever has that pid later. `directory` is where it keeps its data
-    when that is outside the data directory.
+    it identifies the process, as another one may get that pid later. `directory` is where it keeps
+    its data when that is outside the data directory.
     """
 
     name: str
@@ -65,7 +65,7 @@ def state_file(data: Path) -> Path:
 
 
 def write(data: Path, state: State) -> None:
-    """Put the state in place of the one before; only its owner may read it, it holds passwords."""
+    """Replace the state; only its owner may read it, because it holds passwords."""
     file = state_file(data)
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_suffix(".new")
@@ -94,7 +94,7 @@ def addresses(data: Path) -> dict[str, str]:
     """
     environment = read(data).environment
     if not environment:
-        raise TickwellError(f"tickwell on {data} is still starting; ask again when it says ready")
+        raise TickwellError(f"tickwell on {data} is still starting: try again when it is ready")
     _check_trusted(state_file(data), data)
     return {name: value for name, value in environment.items() if name in ADDRESSES}
 
@@ -138,7 +138,7 @@ def check_owner(data: Path) -> None:
     """
     for directory in (data / "run", data / "services"):
         try:
-            # of a link as well, because whoever owns it decides where root would write
+            # of a link as well, because its owner decides where root would write
             owners = directory.lstat().st_uid, directory.stat().st_uid
         except FileNotFoundError:
             continue
@@ -180,17 +180,17 @@ def locked(data: Path) -> Iterator[None]:
     reraise=True,
 )
 def _lock(handle: IO[str]) -> None:
-    """Lock it, waiting as long as somebody may who only looks whether it is locked."""
+    """Lock it, waiting as long as a check of the lock may hold it."""
     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def is_running(data: Path) -> bool:
-    """Whether somebody holds the directory."""
+    """Whether a process holds the directory."""
     return running_pid(data) is not None
 
 
 def running_pid(data: Path) -> int | None:
-    """Who holds the directory; None when nobody does, or does since this very moment."""
+    """The process that holds the directory; None when none does, or it has yet to write its pid."""
     try:
         with open(_opened(_lock_file(data), os.O_RDONLY | os.O_NONBLOCK)) as handle:
             try:

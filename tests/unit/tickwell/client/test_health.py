@@ -41,7 +41,7 @@ def beat(instance: str, state: str, **more: Any) -> Heartbeat:
             None,
             "b: refused",
         ),
-        ([], "silent", None, "no worker has told the server of itself"),
+        ([], "silent", None, "no worker has sent the server a heartbeat"),
     ],
 )
 def test_who_is_not_well_says_why_and_no_number_that_it_does_not_know(

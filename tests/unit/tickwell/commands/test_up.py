@@ -17,7 +17,7 @@ from tickwell.up import state
 
 
 def test_there_is_no_environment_while_it_starts(tmp_path: Path) -> None:
-    with state.locked(tmp_path), pytest.raises(TickwellError, match="still starting; ask again"):
+    with state.locked(tmp_path), pytest.raises(TickwellError, match="still starting: try again"):
         env(str(tmp_path))
 
 
