@@ -1,7 +1,7 @@
-"""Topics that are made anew or get more partitions under running workers.
+"""Topics that are recreated or get more partitions under running workers.
 
-Of a topic that was made anew rows are compared here: the checker finds no log that would explain
-those of the earlier incarnation, nor the windows that go on.
+The rows of a recreated topic are compared here: the checker has no log that explains those of the
+earlier incarnation, nor the windows that continue from it.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def ticks(first: int, n: int) -> list[tuple[bytes, bytes]]:
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("meanwhile", ["at work", "off"])
-def test_a_topic_made_anew_is_read_from_its_beginning(running: Pipeline, meanwhile: str) -> None:
-    """Windows go on, values do not step back, and every tick of the new topic has its row."""
+def test_a_recreated_topic_is_read_from_its_beginning(running: Pipeline, meanwhile: str) -> None:
+    """Windows continue, values do not step back, and every tick of the new topic has its row."""
     topic = running.topic("price")
     running.start_worker("online")
     running.start_worker("offline")
@@ -40,12 +40,12 @@ def test_a_topic_made_anew_is_read_from_its_beginning(running: Pipeline, meanwhi
     running.wait_drained("online", "offline")
     if meanwhile == "off":
         running.stop()
-    make_anew(running, topic)
+    recreate(running, topic)
     for name in ("online", "offline"):
         if meanwhile == "at work":
             process = running.processes.pop(f"{name}-one")
-            assert process.wait(60) == 1  # it says why and ends; `up` and compose start it again
-            assert "made anew" in (running.logs / f"{name}-one.log").read_text()
+            assert process.wait(60) == 1  # it logs why and ends; `up` and compose restart it
+            assert "was deleted and recreated" in (running.logs / f"{name}-one.log").read_text()
         running.start_worker(name)
     running.produce("price", ticks(30, 10))
     running.wait_drained("online", "offline")
@@ -60,8 +60,8 @@ def test_a_topic_made_anew_is_read_from_its_beginning(running: Pipeline, meanwhi
 
 
 @pytest.mark.timeout(240)
-def test_a_topic_made_anew_while_its_workers_are_paused(running: Pipeline) -> None:
-    """It has more records than the old one had: a fetch from where they were is answered."""
+def test_a_topic_is_recreated_while_its_workers_are_paused(running: Pipeline) -> None:
+    """It has more records than the old one had, so that a fetch at the old offsets is answered."""
     topic = running.topic("price")
     for name in ("online", "offline"):
         running.start_worker(name)
@@ -71,13 +71,13 @@ def test_a_topic_made_anew_while_its_workers_are_paused(running: Pipeline) -> No
     for name in ("online", "offline"):
         running.processes[f"{name}-one"].send_signal(signal.SIGSTOP)
     time.sleep(FRESH_SECONDS)
-    make_anew(running, topic)
+    recreate(running, topic)
     running.produce("price", ticks(30, 60))
     for name in ("online", "offline"):
         process = running.processes.pop(f"{name}-one")
         process.send_signal(signal.SIGCONT)
         assert process.wait(60) == 1
-        assert "made anew" in (running.logs / f"{name}-one.log").read_text()
+        assert "was deleted and recreated" in (running.logs / f"{name}-one.log").read_text()
         running.start_worker(name)
     running.wait_drained("online", "offline")
     rows = running.query(
@@ -97,7 +97,7 @@ def test_a_topic_made_anew_while_its_workers_are_paused(running: Pipeline) -> No
 
 @pytest.mark.timeout(240)
 def test_more_partitions_stop_the_workers(running: Pipeline) -> None:
-    """Of either sink, each by itself."""
+    """Those of both sinks."""
     sinks = ("online", "offline")
     for sink in sinks:
         running.start_worker(sink)
@@ -106,26 +106,26 @@ def test_more_partitions_stop_the_workers(running: Pipeline) -> None:
     topic = running.topic("price")
     admin = AdminClient({"bootstrap.servers": running.settings.kafka})
     admin.create_partitions([NewPartitions(topic, 6)])[topic].result()
-    for start_again in (True, False):  # those that run, and those that are started then
+    for restart in (True, False):  # first those that run, then those that are started afterwards
         for sink in sinks:
             assert running.processes.pop(f"{sink}-one").wait(60) == 1
             log = running.logs / f"{sink}-one.log"
             assert f"{topic} had 4 partitions and has 6" in log.read_text()
             log.write_text("")
-            if start_again:
+            if restart:
                 running.start_worker(sink)
     assert_no_difference(running)
 
 
-def make_anew(running: Pipeline, topic: str) -> None:
+def recreate(running: Pipeline, topic: str) -> None:
     old = running.topics[topic].topic_id
     admin = AdminClient({"bootstrap.servers": running.settings.kafka})
     admin.delete_topics([topic])[topic].result()
 
-    def made_anew() -> bool:
+    def recreated() -> bool:
         return ensure_topics(running.settings.kafka, [topic], 4)[topic].topic_id != old
 
-    wait_for("the topic is there again", lambda: _try(made_anew))
+    wait_for("the topic exists again", lambda: _try(recreated))
 
 
 def _try(attempt: Callable[[], bool]) -> bool:
