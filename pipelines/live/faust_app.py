@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Any
@@ -72,7 +72,7 @@ class Pipeline:
     materializers: Mapping[str, Materializer]
     sources: Mapping[str, Source]
     incarnations: Incarnations
-    watermarks: Callable[[Iterable[TP]], Mapping[TP, int | None]]
+    watermarks: Callable[[Collection[TP]], Mapping[TP, int | None]]
     """The next offset that the store needs of each partition."""
 
     check_filled: Callable[[], None] = lambda: None
@@ -98,7 +98,7 @@ class SinkApp(RunApp):
     on_batch: Callable[[Batch], None]
     failed: asyncio.Future[BaseException]
 
-    def watermarks(self, tps: Iterable[TP]) -> Mapping[TP, int | None]:
+    def watermarks(self, tps: Collection[TP]) -> Mapping[TP, int | None]:
         """The next offset that the store needs of each partition."""
         return self.pipeline.watermarks(tps)
 

@@ -86,6 +86,7 @@ class Consumer(driver.Consumer):
             sleep=self.sleep,
         ):
             if self._is_over(generation):
+                self.app.watermarks(())  # a look-up that has failed is not waited for any more
                 return
             with attempt:
                 positions = await asyncio.get_running_loop().run_in_executor(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 import faust
 from faust.types import TP
@@ -17,7 +17,7 @@ class RunApp(faust.App):
     pace: float
     """Seconds from the beginning of one fetch to the next; `FetchPacing` has the exceptions."""
 
-    def watermarks(self, tps: Iterable[TP]) -> Mapping[TP, int | None]:
+    def watermarks(self, tps: Collection[TP]) -> Mapping[TP, int | None]:
         """The next offset that the store wants of each partition, None from its beginning. Blocks.
 
         Raises `StoreUnavailable` while the store does not answer.

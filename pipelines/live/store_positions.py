@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 from faust.types import TP
 
@@ -30,11 +30,15 @@ class StorePositions:
         self._fill_marks = fill_marks
         self._patience = patience
 
-    def of(self, tps: Iterable[TP]) -> Mapping[TP, int | None]:
+    def of(self, tps: Collection[TP]) -> Mapping[TP, int | None]:
         """The next offset that the store needs of each partition, None from its beginning. Blocks.
 
-        Raises `StoreUnavailable`, and `RedisEmptied`.
+        Without `tps` the worker waits for no position, and the store is not called. Raises
+        `StoreUnavailable`, and `RedisEmptied`.
         """
+        if not tps:
+            self._patience.give_up()
+            return {}
         with self._patience.attempt(), self._patience.call():
             stored = {
                 tp: self._sinks[tp.topic].watermarks(

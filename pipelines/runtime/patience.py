@@ -93,6 +93,10 @@ class Patience:
         result: T = retrying(one)
         return result
 
+    def give_up(self) -> None:
+        """The caller no longer waits for the service, whether or not it answers again."""
+        self._refusal = self._called_at = None
+
     @contextmanager
     def attempt(self) -> Iterator[None]:
         """Around one attempt; its passing error is raised, and remembered until one succeeds."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any, ParamSpec
 
@@ -32,7 +32,7 @@ def run(base: int, following: int) -> Run:
 def an_app(store: Any = None) -> SinkApp:
     """An app whose store resumes at offset 5; with `store` in place of a materializer an agent."""
 
-    def watermarks(tps: Iterable[TP]) -> Mapping[TP, int | None]:
+    def watermarks(tps: Collection[TP]) -> Mapping[TP, int | None]:
         return dict.fromkeys(tps, 5)
 
     pipeline = Pipeline(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,13 @@ import pytest
 from faust.types import TP
 from mode import Service
 
-from pipelines.errors import ConsumerEnded, OffsetsWentBack, TopicMissing, TopicRecreated
+from pipelines.errors import (
+    ConsumerEnded,
+    OffsetsWentBack,
+    StoreUnavailable,
+    TopicMissing,
+    TopicRecreated,
+)
 from pipelines.kafka.run import Run
 from pipelines.kafka.topic_identity import Incarnations
 from pipelines.live.faust_app import SinkApp
@@ -115,7 +121,7 @@ async def test_positions_that_a_rebalance_outran_are_looked_up_again() -> None:
     reader = Reader(app)
     look_ups: list[list[TP]] = []
 
-    def watermarks(tps: Iterable[TP]) -> Mapping[TP, int | None]:
+    def watermarks(tps: Collection[TP]) -> Mapping[TP, int | None]:
         look_ups.append(list(tps))
         if len(look_ups) == 1:
             app.consumer_generation_id += 1
@@ -170,7 +176,7 @@ async def test_a_worker_without_partitions_waits_for_no_positions() -> None:
     app = an_app()
     look_ups: list[Any] = []
 
-    def watermarks(tps: Iterable[TP]) -> Mapping[TP, int | None]:
+    def watermarks(tps: Collection[TP]) -> Mapping[TP, int | None]:
         look_ups.append(tps)
         return {}
 
@@ -178,6 +184,26 @@ async def test_a_worker_without_partitions_waits_for_no_positions() -> None:
     with contextlib.suppress(Exception):  # the group does not exist
         await Reader(app).on_partitions_assigned(set(), 1)
     assert look_ups == [()]
+
+
+@in_a_loop
+async def test_a_look_up_that_fails_after_its_generation_is_not_waited_for() -> None:
+    """Else a worker that has lost its partitions meanwhile would report the failure for ever."""
+    app = an_app()
+    look_ups: list[list[TP]] = []
+
+    def watermarks(tps: Collection[TP]) -> Mapping[TP, int | None]:
+        look_ups.append(list(tps))
+        if tps:
+            app.consumer_generation_id += 1
+            raise StoreUnavailable("connection refused")
+        return {}
+
+    app.pipeline = replace(app.pipeline, watermarks=watermarks)
+    reader = Reader(app)
+    reader.progress.begin({HERE})
+    await reader.find_positions()
+    assert look_ups == [[HERE], []]
 
 
 @in_a_loop
