@@ -55,7 +55,7 @@ for command in COMMANDS:
 
 def main() -> None:
     """Run a command; what the user can correct is one line without a traceback."""
-    """Run a command; an error that the user can correct is shown without a traceback."""
+    # without it libpq waits for ever for a server that accepts and is silent; a URL may override it
     os.environ.setdefault("PGCONNECT_TIMEOUT", CONNECT_SECONDS)
     try:
         app()

@@ -211,6 +211,25 @@ def test_a_full_disk_is_said_in_a_line(up: Up) -> None:
         subprocess.run(["umount", str(up.data)], check=True)
 
 
+def test_of_two_at_the_same_time_one_runs(up: Up) -> None:
+    command = [sys.executable, "-m", "tickwell", "up", "--detach", "--broker", "tansu", "--no-demo"]
+    both = [
+        subprocess.Popen(
+            [*command, "--data", str(up.data), "--port", str(up.port)],
+            env=up.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=120)[0] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 1], said
+    (refused,) = (text for process, text in zip(both, said, strict=True) if process.returncode)
+    assert "already runs" in refused
+    assert "ready at" in (up.data / "run/up.log").read_text()
+
+
 def test_a_port_that_is_taken_is_said(up: Up) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", up.port))

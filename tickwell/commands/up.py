@@ -166,7 +166,8 @@ def _detach(settings: Settings, broker: BrokerName, demo: bool) -> None:
         raise AlreadyRunning(data, state.running_pid(data))
     log = data / "run" / "up.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output:
+    log.write_bytes(b"")
+    with log.open("ab") as output:  # appending, as another `up` may have begun in this moment
         child = subprocess.Popen(
             [
                 *(sys.executable, "-m", "tickwell", "up", "--data", str(data)),
@@ -186,12 +187,16 @@ def _detach(settings: Settings, broker: BrokerName, demo: bool) -> None:
 
 
 def _wait_running(child: subprocess.Popen[bytes], data: Path, log: Path) -> None:
+    from tickwell.errors import AlreadyRunning
     from tickwell.up import state
     from tickwell.up.state import kept_elsewhere
 
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if child.poll() is not None:
+            holder = state.running_pid(data)
+            if holder is not None:
+                raise AlreadyRunning(data, holder)
             tail = log.read_text(errors="replace")[-2000:].strip()
             raise TickwellError(f"it did not start:\n{tail}" if tail else "it did not start")
         current = state.last(data)
