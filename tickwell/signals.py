@@ -7,10 +7,13 @@ from collections.abc import Iterable
 from threading import Event, Thread
 from typing import Any
 
-ASKED = (signal.SIGINT, signal.SIGTERM)
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+"""The signals that stop a command unless others are given."""
 
 
-def stop_on(stop: Event, numbers: Iterable[signal.Signals] = ASKED, *, once: bool = False) -> None:
+def stop_on(
+    stop: Event, numbers: Iterable[signal.Signals] = STOPPING, *, once: bool = False
+) -> None:
     """Set `stop` at a signal. With `once` the second one raises `KeyboardInterrupt`."""
 
     def handle(number: int, _: Any) -> None:

@@ -1,10 +1,10 @@
-"""Whether the topics that a worker reads are still those that it began with.
+"""Whether the topics that a worker reads are still those with which it started.
 
-A fetch names a topic, not an incarnation. Where a topic is deleted and made anew, offsets go on to
-be answered: by other records, once there are as many as before. So runs are delivered only while
-the topics are known to be the old ones. They are looked up every two seconds; again when the
-broker has refused a fetch, as it does while a topic is not there; and after a pause of the whole
-process, which may have slept through everything.
+A fetch names a topic, not an incarnation. After a topic was deleted and recreated, fetches at the
+old offsets are answered again as soon as the new one has as many records: by other records. So runs
+are delivered only while the topics are known to be the old ones. They are looked up at an interval;
+again when the broker has refused a fetch, as it does while a topic does not exist; and after a
+pause of the whole process, in which anything may have happened.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from collections.abc import Mapping
 from pipelines.errors import PartitionsChanged, TopicRecreated
 from pipelines.kafka.topics import Topic, describe
 
-LOOK_SECONDS = 2.0
 FRESH_SECONDS = 10.0
-"""How long a look-up holds; one may take a while when some of the brokers are away."""
+"""Seconds for which a look-up is valid; one takes long while some brokers are unavailable."""
 
 
 class Incarnations:
@@ -36,7 +35,7 @@ class Incarnations:
 
     @property
     def partitions(self) -> int:
-        """How many there are, of all topics."""
+        """The number of partitions of all topics together."""
         return sum(topic.partitions for topic in self._topics.values())
 
     @property

@@ -41,7 +41,7 @@ BATCH_BYTES = 4 * 1024 * 1024
 """Bytes of their values, but for the first one: a value may be a whole message of a megabyte."""
 
 IDLE_SECONDS = 1.0
-"""Seconds between two looks at an empty outbox."""
+"""Seconds between two reads of an empty outbox."""
 
 AFTER_ERROR_SECONDS = 5.0
 """Seconds from an error to the next attempt."""

@@ -21,31 +21,33 @@ from typing import Any
 from pipelines.errors import JobEnded, PipelineError
 from pipelines.replay.range_reader import Stop
 from pipelines.replay.ranges import Range
-from pipelines.replay.replay import Done, Replay, Tell
+from pipelines.replay.replay import Done, Replay, Report
 
 POLL_SECONDS = 0.1
-"""Interval at which the reports of the jobs are read."""
+"""Seconds between two reads of the jobs' reports."""
 
 _reports: Any = None
 _stop: Any = None
 
 
-def run_ranges(replay: Replay, ranges: Sequence[Range], tell: Tell, stop: Stop) -> Done:
+def run_ranges(replay: Replay, ranges: Sequence[Range], report: Report, stop: Stop) -> Done:
     """Replay ranges one after the other until all are done or `stop` is set."""
     done = [Done() for _ in ranges]
     for number, part in enumerate(ranges):
         if stop.is_set():
             break
 
-        def report(range_done: Done, number: int = number) -> None:
+        def report_range(range_done: Done, number: int = number) -> None:
             done[number] = range_done
-            tell(Done.sum(done))
+            report(Done.sum(done))
 
-        done[number] = replay.run(part, report, stop)
+        done[number] = replay.run(part, report_range, stop)
     return Done.sum(done)
 
 
-def run_in_jobs(replay: Replay, ranges: Sequence[Range], jobs: int, tell: Tell, stop: Stop) -> Done:
+def run_in_jobs(
+    replay: Replay, ranges: Sequence[Range], jobs: int, report: Report, stop: Stop
+) -> Done:
     """Replay ranges, `jobs` at a time, until all are done or `stop` is set.
 
     An error that ends one job ends the others at their next run. Raises `JobEnded` with the first
@@ -73,7 +75,7 @@ def run_in_jobs(replay: Replay, ranges: Sequence[Range], jobs: int, tell: Tell, 
                         done[numbers[future]] = outcome
                     else:
                         failed.append(outcome)
-                tell(Done.sum(done))
+                report(Done.sum(done))
         finally:
             ended.set()
     if failed:
@@ -137,12 +139,12 @@ def _end_with_parent() -> None:
 def _run(replay: Replay, number: int, part: Range) -> Done | str:
     """Replay a range; an error is returned as text, as not every error can be pickled."""
 
-    def tell(done: Done) -> None:
+    def report(done: Done) -> None:
         _reports.put((number, done))
 
     if _stop.is_set():
         return Done()
     try:
-        return replay.run(part, tell, _stop)
+        return replay.run(part, report, _stop)
     except PipelineError as error:
         return str(error)

@@ -128,8 +128,7 @@ async def plan(
 
     With `restart` a replay that was begun begins again. Raises `RangeMistaken` for offsets and
     partitions that do not exist, `LogBegins` where a state cannot be known, `TimesUnknown`,
-    `BrokerUnavailable`,
-    `StoreUnavailable` and other errors of `pipelines.errors`.
+    `BrokerUnavailable`, `StoreUnavailable` and other errors of `pipelines.errors`.
     """
     sources = [
         source

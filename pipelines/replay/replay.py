@@ -46,7 +46,7 @@ CAPACITY = 100_000
 """Number of entities whose windows are cached."""
 
 PAUSE_SECONDS = 0.5
-"""Seconds between looks at the live workers while they are behind."""
+"""Seconds between checks whether the live workers are still behind."""
 
 FAILURES = 20
 """Failures without progress that may be a coincidence; a replay gives up after more of them, and
@@ -87,7 +87,8 @@ class Done:
         return total
 
 
-Tell = Callable[[Done], None]
+Report = Callable[[Done], None]
+"""Takes the progress; it is called after each run, and when the replay begins to wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +105,13 @@ class Replay:
     heartbeats: tuple[str, ...] = ()
     max_records: int = MAX_RECORDS
 
-    def run(self, part: Range, tell: Tell, stop: Stop) -> Done:
-        """Replay a range until it is done or `stop` is set; calls `tell` after each run.
+    def run(self, part: Range, report: Report, stop: Stop) -> Done:
+        """Replay a range until it is done or `stop` is set; calls `report` after each run.
 
         Raises errors that do not pass by themselves, and those that have not passed in
         `PATIENCE_SECONDS`.
         """
-        return asyncio.run(_RangeReplay(self, part, tell, stop).run())
+        return asyncio.run(_RangeReplay(self, part, report, stop).run())
 
     def sink(self, part: Range) -> BackfillSink:
         """The sink of a range's rows."""
@@ -121,10 +122,10 @@ class Replay:
 class _RangeReplay:
     """The replay of one range, in as many passes as it takes."""
 
-    def __init__(self, replay: Replay, part: Range, tell: Tell, stop: Stop) -> None:
+    def __init__(self, replay: Replay, part: Range, report: Report, stop: Stop) -> None:
         self._replay = replay
         self._part = part
-        self._tell = tell
+        self._report = report
         self._stop = stop
         self._keys = {key.encode() for key in replay.wanted.entities}
         self._progress = ReplayProgress(replay.postgres)
@@ -139,16 +140,15 @@ class _RangeReplay:
             retry=retry_if_exception_type(PASSING),
             wait=wait_random_exponential(0.1, max=5),
             stop=self._gives_up,
-            before_sleep=self._say_why,
+            before_sleep=self._report_failure,
             reraise=True,
         )
         try:
             async for attempt in retrying:
                 with attempt:
                     await asyncio.to_thread(self._go_back if self._begun else self._begin)
-                    if (
-                        self._part.offsets
-                    ):  # else another process with the same replay has done the rest
+                    # There are none left when another process with the same replay was faster.
+                    if self._part.offsets:
                         await self._pass()
         except PASSING:
             if not self._stop.is_set():
@@ -181,13 +181,13 @@ class _RangeReplay:
         patience = monotonic() - self._failing_since < PATIENCE_SECONDS
         return self._stop.is_set() or (self._failures > FAILURES and not patience)
 
-    def _say_why(self, state: RetryCallState) -> None:
+    def _report_failure(self, state: RetryCallState) -> None:
         if not self._failures:
             self._failing_since = monotonic()
         self._failures += 1
         error = None if state.outcome is None else state.outcome.exception()
         self._done.waits = f"waiting: {error}"
-        self._tell(self._done)
+        self._report(self._done)
 
     # -- a pass over what is left of the range
 
@@ -204,7 +204,7 @@ class _RangeReplay:
         try:
             async with aclosing(self._read()) as runs:
                 async for run in runs:
-                    await self._give_way()
+                    await self._wait_for_live()
                     if self._stop.is_set():
                         break
                     wanted = run.only(self._keys) if self._keys else run
@@ -232,18 +232,18 @@ class _RangeReplay:
             done.keys |= {(tick.key or b"").decode(errors="replace") for tick in batch.rejected}
         done.offsets += run.next_offset - run.base_offset
         done.waits = None
-        self._tell(done)
+        self._report(done)
 
     def _read(self) -> AsyncGenerator[Run]:
         replay = self._replay
         return read_range(replay.kafka, self._part, replay.max_records, self._stop)
 
-    async def _give_way(self) -> None:
+    async def _wait_for_live(self) -> None:
         """Wait while live is behind."""
         while not self._stop.is_set():
             why = await asyncio.to_thread(self._throttle.why)
             if why is None:
                 return
             self._done.waits = f"paused: {why}"
-            self._tell(self._done)
+            self._report(self._done)
             await asyncio.sleep(PAUSE_SECONDS)

@@ -81,7 +81,7 @@ class Patience:
                 return attempt()
 
         def stopped(_: RetryCallState) -> Any:
-            raise Stopped(f"asked to stop while {self._service} was unavailable")
+            raise Stopped(f"the worker was stopped while {self._service} was unavailable")
 
         retrying = Retrying(
             retry=retry_if_exception_type(self._passing),

@@ -1,4 +1,4 @@
-"""One view a source in the SQL schema `features`, for people who write SQL.
+"""One view for each source in the SQL schema `features`, for people who write SQL.
 
 Columns: the key fields, `entity` (the key fields in one, see `formats.redis_keys`), `ts`
 (timestamptz, microseconds), `event_time` (nanoseconds), `sequence`, the raw fields, `known_at`, and

@@ -45,7 +45,7 @@ def test_a_new_incarnation_begins_with_the_state_of_the_old_one(running: Pipelin
     execute(running, "DELETE FROM tickwell.feature_rows WHERE topic_id <> %s::uuid", old.hex())
     execute(running, "DELETE FROM tickwell.watermarks WHERE topic_id <> %s::uuid", old.hex())
     stop = Event()
-    assert replay(running, restart=True, tell=after(4, stop.set), stop=stop).new_rows > 0
+    assert replay(running, restart=True, report=after(4, stop.set), stop=stop).new_rows > 0
     assert replay(running).new_rows > 0
     assert running.dump() == dump
 
@@ -77,7 +77,7 @@ def test_cold_begins_with_empty_windows_and_is_remembered(running: Pipeline) -> 
     produce(running, 1200)
     delete_before(running, 150)
     stop = Event()
-    replay(running, Wanted(cold=True), tell=after(3, stop.set), stop=stop)
+    replay(running, Wanted(cold=True), report=after(3, stop.set), stop=stop)
     replay(running, Wanted(cold=True))
     dump = running.dump()
     first = running.query(
@@ -144,7 +144,7 @@ def test_records_deleted_while_others_are_read_are_an_error(running: Pipeline) -
     tick = json.dumps({"symbol": "A", "price": 1, "ts": 1, "padding": "x" * 2000}).encode()
     running.produce("price", [(b"A", tick)] * 2000, partition=0)
     with pytest.raises(LogCut):
-        replay(running, tell=after(1, lambda: delete_before(running, 1900, [0])))
+        replay(running, report=after(1, lambda: delete_before(running, 1900, [0])))
     stored = running.query('SELECT max("offset") + 1, count(*) FROM tickwell.feature_rows')
     assert stored[0][0] == stored[0][1] < 1900, "right up to the cut"
 

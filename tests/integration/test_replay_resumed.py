@@ -47,7 +47,7 @@ def test_a_stopped_replay_goes_on_where_it_was(running: Pipeline, wanted: Wanted
         while True:
             stop = Event()
             begun = ranges_of(empty, wanted)
-            done = replay(empty, wanted, tell=after(2, stop.set), stop=stop)
+            done = replay(empty, wanted, report=after(2, stop.set), stop=stop)
             steps += 1
             if not stop.is_set():
                 break
@@ -111,7 +111,7 @@ def progress_of(running: Pipeline) -> int:
 def test_restart_begins_anew(running: Pipeline) -> None:
     produce(running, 400)
     stop = Event()
-    replay(running, tell=after(2, stop.set), stop=stop)
+    replay(running, report=after(2, stop.set), stop=stop)
     assert any(part.resumed for part in ranges_of(running))
     assert not any(part.resumed for part in ranges_of(running, restart=True))
     assert not any(part.resumed for part in ranges_of(running, Wanted(to_offset=50)))
@@ -125,7 +125,7 @@ def test_live_in_the_middle_of_a_replay(running: Pipeline) -> None:
         dump = live(alone)
     with ThreadPoolExecutor() as pool:
         working: list[Future[bytes]] = []
-        replay(running, tell=after(3, lambda: working.append(pool.submit(live, running))))
+        replay(running, report=after(3, lambda: working.append(pool.submit(live, running))))
         working[0].result()
     assert running.dump() == dump
 
@@ -139,7 +139,7 @@ def test_a_lost_connection_is_mended(running: Pipeline) -> None:
         " WHERE application_name = 'tickwell replay' AND datname = current_database()"
     )
     for wanted in (Wanted(from_offset=100), Wanted()):  # computed, and restored
-        replay(running, wanted, tell=after(4, lambda: execute(running, lose)))
+        replay(running, wanted, report=after(4, lambda: execute(running, lose)))
     assert running.dump() == dump
 
 

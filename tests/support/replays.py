@@ -23,7 +23,7 @@ from pipelines.replay.jobs import run_ranges
 from pipelines.replay.progress import ReplayProgress
 from pipelines.replay.range_reader import read_range
 from pipelines.replay.ranges import Range, Wanted, plan
-from pipelines.replay.replay import Done, Replay, Tell
+from pipelines.replay.replay import Done, Replay, Report
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from registry import catalog as recorded
 from registry.database.engine import connect
@@ -82,13 +82,13 @@ def replay(
     running: Pipeline,
     wanted: Wanted = EVERYTHING,
     restart: bool = False,
-    tell: Tell = lambda done: None,
+    report: Report = lambda done: None,
     stop: Event = GO_ON,
 ) -> Done:
     """Plan, run, and finish what was not stopped, as the command does."""
     ranges = ranges_of(running, wanted, restart)
     left = [part for part in ranges if part.offsets]
-    done = run_ranges(work_of(running, wanted), left, tell, stop)
+    done = run_ranges(work_of(running, wanted), left, report, stop)
     if not stop.is_set():
         progress = ReplayProgress(running.settings.postgres)
         for part in ranges:
@@ -177,14 +177,14 @@ def execute(running: Pipeline, statement: str, *arguments: object) -> None:
     connection.close()
 
 
-def after(runs: int, act: Callable[[], object]) -> Tell:
+def after(runs: int, act: Callable[[], object]) -> Report:
     """Does something once so many runs are stored."""
     rows = [0]
 
-    def tell(done: Done) -> None:
+    def report(done: Done) -> None:
         if done.rows > rows[-1]:
             rows.append(done.rows)
             if len(rows) == 1 + runs:
                 act()
 
-    return tell
+    return report

@@ -15,7 +15,7 @@ from registry import redis_clients
 def open_warm(url: str, cluster: bool = False) -> Any:
     """A client of the Redis, or of the Redis Cluster, at `url`.
 
-    A cluster is asked for its nodes at once: raises `StoreUnavailable` when none answers.
+    The client of a cluster asks for its nodes at once: raises `StoreUnavailable` when none answers.
     """
     with answers():
         return redis_clients.warm(url, cluster)

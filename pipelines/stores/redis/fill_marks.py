@@ -75,7 +75,7 @@ class FillMarks:
         """Mark a partition as filled, up to `watermark`.
 
         Returns False if Redis was emptied since `token` was claimed, or if another process finished
-        first; `unfilled` tells which.
+        first; `unfilled` shows which.
         """
         arguments = [token, "" if watermark is None else watermark]
         return bool(self._redis.run(scripts.FINISH, _keys(topic, partition), arguments))

@@ -209,7 +209,7 @@ class OnlineSink:
             pipeline.get(key)
             pipeline.get(filled_key(run.topic_id, run.partition))
             current, stored, filled = pipeline.execute()
-        # a Redis that lost its last second may not know the incarnation; the watermark then tells
+        # A Redis that lost its last second may not know the incarnation; the watermark shows that.
         if current is not None and current.decode() != run.topic_id.hex():
             raise TopicRecreated(run.topic)
         marked = filled_key(run.topic_id, run.partition) in self._confirmed
