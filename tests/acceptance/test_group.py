@@ -28,8 +28,11 @@ def members(running: Pipeline) -> dict[str | None, int]:
 
 
 @pytest.mark.timeout(240)
-def test_a_worker_that_is_stopped_leaves_its_partitions_to_the_others(running: Pipeline) -> None:
-    """At once, and not when its session ends; the last one keeps its place, to be back soon."""
+def test_a_worker_that_is_stopped_leaves_its_partitions_to_the_others(
+    running: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, and not when its session ends; the last one stays a member, to be back soon."""
+    monkeypatch.setenv("TICKWELL_SESSION", "60")  # no session ends while this test runs
     for instance in ("one", "two"):
         running.start_worker("online", instance)
     running.start_worker("offline")
