@@ -27,10 +27,10 @@ def running(
 @pytest.fixture
 def services(data: Path) -> Iterator[dict[str, tuple[Process, str]]]:
     """Stores of the test's own, which it may kill."""
-    place = data / uuid.uuid4().hex
+    directory = data / uuid.uuid4().hex
     made: dict[str, Callable[[], tuple[Spec, str]]] = {
-        "postgres": lambda: postgres(place / "postgres"),
-        "redis": lambda: valkey(place / "redis", "warm"),
+        "postgres": lambda: postgres(directory / "postgres"),
+        "redis": lambda: valkey(directory / "redis", "warm"),
     }
     with ExitStack() as stack:
         found = {}

@@ -1,4 +1,4 @@
-"""What is not a tick: rejected for the right reason, stored once, relayed; the stream goes on."""
+"""What is not a tick: rejected for the right reason, stored once, relayed; the stream continues."""
 
 from __future__ import annotations
 

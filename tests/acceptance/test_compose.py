@@ -44,19 +44,19 @@ print(sum(advance.stats.cache_hits.values()), sum(advance.stats.cache_misses.val
 @pytest.fixture(scope="module")
 def configured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The file as Compose understands it, with secrets that its own script writes."""
-    place = tmp_path_factory.mktemp("checkout") / "compose"
-    shutil.copytree(COMPOSE, place, ignore=shutil.ignore_patterns("secrets", "kafka"))
-    subprocess.run([place / "secrets.sh"], check=True)
-    told = subprocess.run(
+    directory = tmp_path_factory.mktemp("checkout") / "compose"
+    shutil.copytree(COMPOSE, directory, ignore=shutil.ignore_patterns("secrets", "kafka"))
+    subprocess.run([directory / "secrets.sh"], check=True)
+    output = subprocess.run(
         [
-            *(BIN / "docker-compose", "-f", place / "compose.yaml", "--profile", "demo"),
+            *(BIN / "docker-compose", "-f", directory / "compose.yaml", "--profile", "demo"),
             *("config", "--format", "json"),
         ],
         check=True,
         capture_output=True,
         text=True,
     )
-    found: dict[str, Any] = json.loads(told.stdout)
+    found: dict[str, Any] = json.loads(output.stdout)
     return found
 
 
@@ -198,23 +198,23 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
 
 
 def test_nothing_is_compiled_at_a_start(image: Image) -> None:
-    told = run(image, ["python", "-c", COMPILED])
-    assert told.stdout.split() == ["1", "0"]
-    assert told.stderr == ""
+    output = run(image, ["python", "-c", COMPILED])
+    assert output.stdout.split() == ["1", "0"]
+    assert output.stderr == ""
 
 
 def test_it_starts_without_what_was_compiled(image: Image) -> None:
     """On another processor, as here: where nothing can be kept it is compiled, and that is said."""
-    told = run(image, ["python", "-c", COMPILED], NUMBA_CPU_NAME="x86-64")
-    assert told.stdout.split() == ["0", "1"]
-    assert "NUMBA_CACHE_DIR" in told.stderr
+    output = run(image, ["python", "-c", COMPILED], NUMBA_CPU_NAME="x86-64")
+    assert output.stdout.split() == ["0", "1"]
+    assert "NUMBA_CACHE_DIR" in output.stderr
 
 
 def test_a_container_can_write_nowhere_but_in_tmp(image: Image) -> None:
-    script = f"id -u; touch /tmp/here && echo yes; touch {image.place}/here || echo no"
-    told = run(image, ["sh", "-c", script]).stdout.split()
-    assert told[1:] == ["yes", "no"]
-    assert told[0] != "0"
+    script = f"id -u; touch /tmp/here && echo yes; touch {image.directory}/here || echo no"
+    output = run(image, ["sh", "-c", script]).stdout.split()
+    assert output[1:] == ["yes", "no"]
+    assert output[0] != "0"
 
 
 @pytest.mark.timeout(240)
@@ -242,10 +242,12 @@ def test_every_command_runs(
     def here(name: str, words: list[str]) -> list[str]:
         """Words of a service's command, at the ports that are free here."""
         number = str(metrics + ("offline" in name))
-        places = {"0.0.0.0": "127.0.0.1", "8001": str(port), "9100": number}
-        places |= {f"http://127.0.0.1:{old}": f"http://127.0.0.1:{places[old]}" for old in places}
-        places["http://server:8001"] = f"http://127.0.0.1:{port}"
-        return [places.get(word, word) for word in words]
+        replaced = {"0.0.0.0": "127.0.0.1", "8001": str(port), "9100": number}
+        replaced |= {
+            f"http://127.0.0.1:{old}": f"http://127.0.0.1:{replaced[old]}" for old in replaced
+        }
+        replaced["http://server:8001"] = f"http://127.0.0.1:{port}"
+        return [replaced.get(word, word) for word in words]
 
     def start(name: str) -> subprocess.Popen[bytes]:
         service = configured["services"][name]

@@ -131,21 +131,21 @@ def fill_redis(running: Pipeline) -> None:
         with pytest.raises(RedisError):
             client.set("any", 1)
         log = running.logs / "online-one.log"
-        wait_for("it is told", lambda: "used memory > 'maxmemory'" in log.read_text())
+        wait_for("the refusal is logged", lambda: "used memory > 'maxmemory'" in log.read_text())
         client.config_set("maxmemory", 0)
 
 
 def give_back_an_older_redis(running: Pipeline, services: Services) -> None:
     """Its disk is put back to what it was some seconds ago, under running workers."""
     process, _ = services["redis"]
-    place = Path(process.spec.argv[process.spec.argv.index("--dir") + 1])
-    kept = place.with_name("kept")
-    shutil.copytree(place / "appendonlydir", kept)
+    directory = Path(process.spec.argv[process.spec.argv.index("--dir") + 1])
+    kept = directory.with_name("kept")
+    shutil.copytree(directory / "appendonlydir", kept)
     goes_on(running, "online")
     time.sleep(1.5)  # appendfsync everysec
     kill(process)
-    shutil.rmtree(place / "appendonlydir")
-    shutil.copytree(kept, place / "appendonlydir")
+    shutil.rmtree(directory / "appendonlydir")
+    shutil.copytree(kept, directory / "appendonlydir")
     process.start()
     process.wait_ready()
     ended = wait_for("one finds out", lambda: _ended(running, "online"))

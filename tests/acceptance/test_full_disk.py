@@ -31,17 +31,17 @@ ROUNDS = 12
 @pytest.fixture
 def small_disk(data: Path) -> Iterator[Path]:
     """A file system of its own."""
-    place = data / "small-disk"
-    place.mkdir(exist_ok=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", place]
+    directory = data / "small-disk"
+    directory.mkdir(exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", directory]
     mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
     if mounted.returncode != 0 and os.environ.get("CI") != "true":
         pytest.skip(f"nothing can be mounted here: {mounted.stderr.strip()}")
     assert mounted.returncode == 0, mounted.stderr
     try:
-        yield place
+        yield directory
     finally:
-        subprocess.run(["umount", "--lazy", place], check=True)
+        subprocess.run(["umount", "--lazy", directory], check=True)
 
 
 @pytest.mark.timeout(300)
@@ -68,7 +68,9 @@ def test_a_full_disk_under_postgres(
                 running.produce("price", burst(number))
             running.wait_drained("online")
             log = running.logs / "offline-one.log"
-            wait_for("it is told", lambda: "offline store is unavailable" in log.read_text())
+            wait_for(
+                "the refusal is logged", lambda: "offline store is unavailable" in log.read_text()
+            )
             assert running.processes["offline-one"].poll() is None
             ballast.unlink()
             if server.exit_code() is not None:  # without room for its log it ends
@@ -102,8 +104,8 @@ def test_a_full_disk_under_the_warm_redis(
             for number in range(1, ROUNDS):
                 running.produce("price", burst(number))
             log = running.logs / "online-one.log"
-            told = "online store is unavailable, waiting: Redis: MISCONF"
-            wait_for("it is told", lambda: told in log.read_text())
+            refusal = "online store is unavailable, waiting: Redis: MISCONF"
+            wait_for("the refusal is logged", lambda: refusal in log.read_text())
             running.wait_drained("offline")
             assert running.processes["online-one"].poll() is None
             with running.redis() as client:

@@ -75,6 +75,6 @@ def test_a_session_that_the_broker_refuses_is_told(
         pytest.skip("Tansu takes any session")
     monkeypatch.setenv("TICKWELL_SESSION", "2")
     assert running.start_worker("online").wait(PATIENCE) == 1
-    told = (running.logs / "online-one.log").read_text()
-    assert "refuses a session of 2 s: set TICKWELL_SESSION" in told
-    assert "Traceback" not in told
+    log = (running.logs / "online-one.log").read_text()
+    assert "refuses a session of 2 s: set TICKWELL_SESSION" in log
+    assert "Traceback" not in log

@@ -43,7 +43,7 @@ def test_workers_that_are_killed_or_stopped(running: Pipeline, how: str) -> None
 
 
 def pause_and_replace(running: Pipeline, sink: str, chance: random.Random) -> None:
-    """The worker is paused, another takes its partitions over, and the first comes back."""
+    """The worker is paused, another one takes its partitions over, and the first continues."""
     paused = running.processes[f"{sink}-one"]
     paused.send_signal(signal.SIGSTOP)
     if f"{sink}-two" not in running.processes:
@@ -54,7 +54,7 @@ def pause_and_replace(running: Pipeline, sink: str, chance: random.Random) -> No
 
 @pytest.mark.timeout(240)
 def test_killed_inside_the_transaction(running: Pipeline) -> None:
-    """The transaction is undone without its client; who comes next stores the run."""
+    """The transaction is undone without its client; the next owner stores the run."""
     for sink in ("online", "offline"):
         running.start_worker(sink)
     running.produce("price", [(b"S0", b'{"symbol":"S0","price":1,"ts":1}')])
@@ -205,7 +205,7 @@ def waiting(running: Pipeline) -> bool:
 
 @pytest.mark.timeout(240)
 def test_a_stopped_worker_blocks_nobody(running: Pipeline) -> None:
-    """Stopped at random places under load; another one takes over and finishes the work."""
+    """Stopped at random moments under load; another one takes over and finishes the work."""
     for sink in ("online", "offline"):
         running.start_worker(sink)
     with load(running):
@@ -213,7 +213,7 @@ def test_a_stopped_worker_blocks_nobody(running: Pipeline) -> None:
         running.processes["offline-one"].send_signal(signal.SIGSTOP)
         running.start_worker("offline", "two")
         before = progress(running, "offline")
-        wait_for("the other goes on", lambda: progress(running, "offline") > before + 2000)
+        wait_for("the other makes progress", lambda: progress(running, "offline") > before + 2000)
     running.kill("offline-one")
     running.wait_drained("online", "offline")
     assert_no_difference(running)

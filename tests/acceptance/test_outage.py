@@ -1,4 +1,4 @@
-"""A store that is away: only its group waits, it is told, and nothing is lost."""
+"""A store that is unavailable: only its group waits, says so, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def test_each_store_in_turn(
             running.wait_drained(goes_on)
             would_be_committed = time.monotonic() + COMMIT_SECONDS
 
-            def told(sink: str = waits) -> bool:
+            def reported(sink: str = waits) -> bool:
                 found = health(port)
                 beats = found.get("workers", {}).get(sink, [])
                 return bool(beats) and beats[0]["state"] == "retrying" and beats[0]["error"] != ""
 
-            wait_for("the outage is told", told)
+            wait_for("the outage is reported", reported)
             assert health(port)["status"] in ("degraded", "unavailable")
             refused = [float(sink == waits) for sink in SINKS]
             wait_for("in metrics too", lambda r=refused: retrying(port, *own) == [*r, *r])
@@ -128,8 +128,8 @@ def test_a_postgres_that_hangs(
                 process.suspend()
         try:
             running.produce("price", burst(1))
-            for who in ("the offline store", "a service that the worker needs to start"):
-                wait_for("it is told", lambda who=who: who in hangs(running))
+            for service in ("the offline store", "a service that the worker needs to start"):
+                wait_for("the hang is reported", lambda service=service: service in hangs(running))
                 worker = running.processes.pop("offline-one")
                 worker.terminate()
                 assert worker.wait(PATIENCE) == 0

@@ -1,4 +1,4 @@
-"""FLUSHALL, and only Postgres knows what was: Redis comes back, and values never step back."""
+"""FLUSHALL, after which only Postgres has the values: Redis is rebuilt, and no value steps back."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_emptied_under_load_after_the_log_has_lost_its_beginning(running: Pipeli
             process = running.processes.pop("online-one")
             assert process.wait(60) == 1  # it says why and ends; `up` and compose start it again
             running.start_worker("online")
-            wait_for("it goes on", lambda: progress(running, "online"))
+            wait_for("the worker makes progress", lambda: progress(running, "online"))
             before = progress(running, "online")
             wait_for("progress", lambda before=before: progress(running, "online") > before + 200)
     running.wait_drained("online", "offline")
@@ -105,23 +105,23 @@ def test_an_emptied_redis_is_noticed_without_a_tick_and_told(
         assert running.processes.pop("online-one").wait(60) == 1
         running.start_worker("online")
 
-        def told() -> bool:
+        def reported() -> bool:
             beats = health(port).get("workers", {}).get("online", [])
             return any("rebuilding" in beat["error"] for beat in beats)
 
-        wait_for("the rebuild is told", told)
+        wait_for("the rebuild is reported", reported)
         assert health(port)["status"] == "degraded"
         assert exposure(port) == (None, "missing")
     holder.rollback()
     holder.close()
     wait_for("all is well again", lambda: exposure(port) == (201, "ok"))
-    wait_for("and is told", lambda: health(port)["status"] == "ok")
+    wait_for("the rebuild has ended", lambda: health(port)["status"] == "ok")
     assert_no_difference(running)
 
 
 @pytest.mark.timeout(300)
 def test_killed_while_it_rebuilds_and_two_at_once(running: Pipeline) -> None:
-    """Twenty thousand entities, some of them with full windows, which go on as they were."""
+    """Twenty thousand entities, some of them with full windows, which continue unchanged."""
     for sink in ("online", "offline"):
         running.start_worker(sink)
     running.produce("price", ticks(ENTITIES))
@@ -140,7 +140,7 @@ def test_killed_while_it_rebuilds_and_two_at_once(running: Pipeline) -> None:
             name = f"rebuild-{number}"
             running.start(name, "rebuild-online")
             at = max(1, int(2 * ENTITIES * share))
-            wait_for("some are there", lambda at=at: client.dbsize() > at)
+            wait_for("some are restored", lambda at=at: client.dbsize() > at)
             running.kill(name)
             assert client.dbsize() < 2 * ENTITIES
         two = [running.start(f"both-{number}", "rebuild-online") for number in range(2)]
@@ -148,14 +148,14 @@ def test_killed_while_it_rebuilds_and_two_at_once(running: Pipeline) -> None:
         assert [process.wait(90) for process in two] == [0, 0]
         for number in range(2):
             running.processes.pop(f"both-{number}")
-        wait_for("everything is there", lambda: client.dbsize() >= 2 * ENTITIES)
+        wait_for("all are restored", lambda: client.dbsize() >= 2 * ENTITIES)
     assert dump(running) == before
     assert steps_back == []
     running.produce("price", ticks(ENTITIES, 40))
     running.wait_drained("online", "offline")
     assert assert_no_difference(running).looked["window states"] == ENTITIES
-    told = running.run_tickwell("rebuild-online", "--source", "price")
-    assert "20,000 entities in Postgres, 0 of them restored" in told
+    output = running.run_tickwell("rebuild-online", "--source", "price")
+    assert "20,000 entities in Postgres, 0 of them restored" in output
 
 
 def dump(running: Pipeline) -> dict[bytes, bytes]:

@@ -19,8 +19,8 @@ from tests.support.pipeline import Pipeline, wait_for
 
 @pytest.mark.timeout(300)
 def test_jobs_that_end(running: Pipeline) -> None:
-    """A job that is killed is told in a line; jobs end with the parent, and at Ctrl-C."""
-    behind(running, True)  # so that they are there, and wait
+    """A killed job is reported in a line; jobs end with the parent, and at Ctrl-C."""
+    behind(running, True)  # so that the jobs run, and wait
     for number in range(4):
         running.produce("price", random_ticks(random.Random(number), time.time_ns() // 10**6))
     log = running.logs / "replay.log"

@@ -13,17 +13,17 @@ from tickwell.embedded.postgres import postgres
 from tickwell.errors import TickwellError
 
 
-def test_postgres_is_made_anew_where_it_was_half_made(data: Path) -> None:
-    place = data / "half-made"
-    (place / "cluster.unfinished").mkdir(parents=True)
-    (place / "cluster").mkdir()
-    (place / "password").touch()
-    with embedded(lambda: postgres(place)) as url:
+def test_a_half_made_postgres_is_made_again(data: Path) -> None:
+    directory = data / "half-made"
+    (directory / "cluster.unfinished").mkdir(parents=True)
+    (directory / "cluster").mkdir()
+    (directory / "password").touch()
+    with embedded(lambda: postgres(directory)) as url:
         psycopg2.connect(url).close()
         wrong = url.replace("postgres:", "postgres:not", 1)
         with pytest.raises(psycopg2.OperationalError, match="password"):
             psycopg2.connect(wrong)
-    assert (place / "password").stat().st_mode & 0o077 == 0
+    assert (directory / "password").stat().st_mode & 0o077 == 0
 
 
 def test_kafka_says_which_directory_it_cannot_have(tmp_path: Path) -> None:

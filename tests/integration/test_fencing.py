@@ -1,4 +1,4 @@
-"""Who holds in Postgres what others wait for, and who is of a topic that was made anew."""
+"""Sessions in Postgres that hold what others wait for, and runs of a topic that was recreated."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_who_stores_a_run_of_this_topic_is_not(database: Database) -> None:
 
 
 def test_a_replay_of_the_topic_before_takes_no_entity_back(database: Database) -> None:
-    """It had a run in hand when the topic was made anew; live has settled the entity since."""
+    """It had a run when the topic was recreated; live has settled the entity since."""
     sink = database.sink()
     sink.settle(OLD)
     (run,) = runs(ticks(["A"], 5), ())

@@ -79,14 +79,14 @@ def sent(file: Path, source: Source = PRICE, **columns: str) -> list[dict[str, A
     ]
 
 
-def csv_of(place: Path, *lines: str) -> Path:
-    file = place / "t.csv"
+def csv_of(directory: Path, *lines: str) -> Path:
+    file = directory / "t.csv"
     file.write_text("\n".join(lines) + "\n", "utf-8")
     return file
 
 
-def parquet_of(place: Path, **columns: pa.Array | list[Any]) -> Path:
-    file = place / "t.parquet"
+def parquet_of(directory: Path, **columns: pa.Array | list[Any]) -> Path:
+    file = directory / "t.parquet"
     table = pa.table(columns)
     pyarrow.parquet.write_table(table, file, row_group_size=max(1, len(table)))
     return file
@@ -247,9 +247,9 @@ def test_numbers_of_parquet_are_numbers(
 def test_small_floats_widen_exactly(
     tmp_path_factory: pytest.TempPathFactory, number: float
 ) -> None:
-    place = tmp_path_factory.mktemp("x")
+    directory = tmp_path_factory.mktemp("x")
     price = pa.array([number], pa.float32())
-    (tick,) = read_ticks(parquet_of(place, symbol=["A"], price=price, ts=[1]), PRICE, {})
+    (tick,) = read_ticks(parquet_of(directory, symbol=["A"], price=price, ts=[1]), PRICE, {})
     assert json.loads(tick.value)["price"] == number
 
 
@@ -347,13 +347,13 @@ def test_memory_does_not_grow_with_a_row_group(tmp_path: Path) -> None:
         numbers = np.random.default_rng(7).standard_normal(rows)
         symbols = pa.DictionaryArray.from_arrays(np.zeros(rows, np.int8), ["A"])
         file = parquet_of(tmp_path, symbol=symbols, price=numbers, ts=np.arange(rows))
-        told = subprocess.run(
+        output = subprocess.run(
             [sys.executable, "-c", PEAK_OF_READING, str(file)],
             capture_output=True,
             text=True,
             check=True,
         )
-        peaks.append(int(told.stdout))
+        peaks.append(int(output.stdout))
     assert pyarrow.parquet.ParquetFile(file).num_row_groups == 1
     assert peaks[1] < peaks[0] + 20, f"{peaks} MiB"
 
@@ -365,14 +365,16 @@ def test_the_command(
     pyarrow.csv.write_csv(table(), tmp_path / "t.csv")
     with pipeline(tmp_path, kafka, redis_database, hot_redis, postgres_database) as running:
         maps = [part for field, name in COLUMNS.items() for part in ("--map", f"{field}={name}")]
-        told = running.run_tickwell("produce", str(tmp_path / "t.csv"), "--source", "price", *maps)
-        assert "500 ticks are in" in told
+        output = running.run_tickwell(
+            "produce", str(tmp_path / "t.csv"), "--source", "price", *maps
+        )
+        assert "500 ticks are in" in output
         assert_in_topic(running)
         now = ("--as-if-now", "--rate", "20", "--limit", "5")
-        told = running.run_tickwell(
+        output = running.run_tickwell(
             "produce", str(tmp_path / "t.csv"), "--source", "price", *maps, *now
         )
-        assert "5 ticks are in" in told
+        assert "5 ticks are in" in output
         sent = [json.loads(r.value or b"") for r in running.records(running.topic("price"))]
         times = sorted(tick["ts"] for tick in sent)[-5:]
         assert all(later - earlier >= 30 for earlier, later in pairwise(times))
@@ -402,10 +404,10 @@ def test_what_was_sent_is_delivered_whatever_ends_it(
         file = csv_of(tmp_path, "symbol,price,ts", *good, "A,,1", *good)
         produce = running.start("bad", "produce", str(file), "--source", "price")
         assert produce.wait(60) == 1
-        told = " ".join((tmp_path / "bad.log").read_text().split())
-        assert "row 701, column price: is empty" in told
-        assert "; 700 ticks are in" in told
-        assert "Traceback" not in told
+        output = " ".join((tmp_path / "bad.log").read_text().split())
+        assert "row 701, column price: is empty" in output
+        assert "; 700 ticks are in" in output
+        assert "Traceback" not in output
         assert delivered() == 700
 
         file = csv_of(tmp_path, "symbol,price,ts", *good * 100)
@@ -418,9 +420,9 @@ def test_what_was_sent_is_delivered_whatever_ends_it(
             wait_for("it sends", lambda now=before: delivered() > now)
             produce.send_signal(number)
             assert produce.wait(30) == 130
-            told = (tmp_path / f"{name}.log").read_text()
-            assert f"stopped: {delivered() - before} ticks are in" in told
-            assert "Traceback" not in told
+            output = (tmp_path / f"{name}.log").read_text()
+            assert f"stopped: {delivered() - before} ticks are in" in output
+            assert "Traceback" not in output
         topic = running.topic("volume")
         admin = AdminClient({"bootstrap.servers": kafka})
         admin.delete_topics([topic])[topic].result()

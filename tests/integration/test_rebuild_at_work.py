@@ -23,7 +23,7 @@ from tests.support.sinks import GO_ON, empty, ticks
 
 
 def test_a_worker_that_remembers_what_was_lost(stores: Stores) -> None:
-    """Its state has the same origin as the rebuilt one, and its ticks in other places."""
+    """Its state has the same origin as the rebuilt one, and its ticks in other slots."""
     first, second, third = runs(ticks(["A"], 240), (200, 230))
     remembers, offline = stores.online(), stores.offline()
     for run in (first, second):

@@ -23,9 +23,9 @@ from tests.support.replays import (
     empty_database,
     execute,
     live,
-    make_anew,
     produce,
     ranges_of,
+    recreate,
     replay,
     work_of,
 )
@@ -37,7 +37,7 @@ def test_a_new_incarnation_begins_with_the_state_of_the_old_one(running: Pipelin
     produce(running, 600)
     live(running)
     old = running.topics[running.topic("price")].topic_id
-    make_anew(running)
+    recreate(running)
     produce(running, 600, seed=2)
     dump = live(running)
     assert replay(running).new_rows == 0
@@ -87,14 +87,14 @@ def test_cold_begins_with_empty_windows_and_is_remembered(running: Pipeline) -> 
     )
     assert first[0][0] >= 150
     assert first[0][1] == 1, "the mean of five warms up"
-    # cut again: what was replayed is the state now, and nobody need begin cold
+    # cut again: what was replayed is the state now, and no replay has to begin cold
     delete_before(running, 300)
     assert replay(running).new_rows == 0
     assert running.dump() == dump
 
 
 def test_where_live_misses_the_same_ticks_it_is_followed(running: Pipeline) -> None:
-    """Live was off for longer than retention: it goes on at the log's beginning, with its rows."""
+    """Live was off for longer than retention: it resumes at the log's beginning, with its rows."""
     produce(running, 600)
     live(running)
     produce(running, 600, seed=2)
@@ -140,7 +140,7 @@ def test_records_deleted_before_their_turn_are_an_error(running: Pipeline) -> No
 
 
 def test_records_deleted_while_others_are_read_are_an_error(running: Pipeline) -> None:
-    """More than a fetch brings at once, so that what comes next is asked for after the cut."""
+    """More than a fetch brings at once, so that the next records are fetched after the cut."""
     tick = json.dumps({"symbol": "A", "price": 1, "ts": 1, "padding": "x" * 2000}).encode()
     running.produce("price", [(b"A", tick)] * 2000, partition=0)
     with pytest.raises(LogCut):

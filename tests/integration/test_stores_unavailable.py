@@ -1,4 +1,4 @@
-"""A store that is away, or says nothing, and a worker that is stopped while it stores."""
+"""A store that refuses, or does not answer, and a worker that is stopped while it stores."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ worker(OfflineSink(sys.argv[1], copy=copy)).materialize(run, GO_ON)
 def test_a_worker_stopped_in_the_middle_blocks_nobody(
     opened: Opened, database: str, caplog: pytest.LogCaptureFixture, where: str, state: str
 ) -> None:
-    """It holds the partition, in a transaction; who comes next ends its session."""
+    """It holds the partition, in a transaction; the next owner ends its session."""
     stopped = subprocess.Popen(
         [sys.executable, "-c", STOPPED, database, where],
         stdout=subprocess.PIPE,
@@ -86,7 +86,7 @@ def test_a_worker_stopped_in_the_middle_blocks_nobody(
         assert "ended 1 sessions" in caplog.text
         work.materialize(second, GO_ON)
         before = postgres_dump(database)
-        stopped.send_signal(signal.SIGCONT)  # it comes back, and finds its run stored
+        stopped.send_signal(signal.SIGCONT)  # it continues, and finds its run stored
         assert stopped.wait(30) == 0
         assert postgres_dump(database) == before
         assert len(before[0]) == 1000

@@ -35,11 +35,11 @@ class Cluster:
 
 
 @contextmanager
-def cluster(place: Path) -> Iterator[Cluster]:
+def cluster(directory: Path) -> Iterator[Cluster]:
     """Starts it and waits until it takes writes."""
-    place.mkdir(parents=True)
-    ports = _ports(place)
-    nodes = tuple(Process(_spec(place, port)) for port in ports)
+    directory.mkdir(parents=True)
+    ports = _ports(directory)
+    nodes = tuple(Process(_spec(directory, port)) for port in ports)
     try:
         for node in nodes:
             node.start()
@@ -54,17 +54,17 @@ def cluster(place: Path) -> Iterator[Cluster]:
             node.stop()
 
 
-def _ports(place: Path) -> list[int]:
+def _ports(directory: Path) -> list[int]:
     """Three ports whose cluster buses, 10,000 further, exist too."""
     found: list[int] = []
     while len(found) < 3:
-        port = keep_port(place / f"port-{len(found)}-{time.monotonic_ns()}")
+        port = keep_port(directory / f"port-{len(found)}-{time.monotonic_ns()}")
         if port < 55_000 and port not in found:
             found.append(port)
     return found
 
 
-def _spec(place: Path, port: int) -> Spec:
+def _spec(directory: Path, port: int) -> Spec:
     def check() -> None:
         try:
             with redis.Redis(host=HOST, port=port, socket_timeout=1) as client:
@@ -74,11 +74,11 @@ def _spec(place: Path, port: int) -> Spec:
 
     argv = [
         str(get_binary_path()),
-        *("--bind", HOST, "--port", str(port), "--dir", str(place), "--save", ""),
+        *("--bind", HOST, "--port", str(port), "--dir", str(directory), "--save", ""),
         *("--cluster-enabled", "yes", "--cluster-config-file", f"nodes-{port}.conf"),
         *("--cluster-node-timeout", "2000"),
     ]
-    return Spec(f"node-{port}", argv, place / f"{port}.log", f"{HOST}:{port}", check=check)
+    return Spec(f"node-{port}", argv, directory / f"{port}.log", f"{HOST}:{port}", check=check)
 
 
 def _form(ports: list[int]) -> None:

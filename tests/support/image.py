@@ -25,21 +25,21 @@ ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "compose/Dockerfile").read_text()
 CONTAINER = Path(__file__).with_name("container.sh")
 PREFIX = "/opt/tickwell"
-"""Where the image has what here is in `Image.place`."""
+"""Where the image has what here is in `Image.directory`."""
 
 
 @dataclass(frozen=True)
 class Image:
-    """An installation in `place`."""
+    """An installation in `directory`."""
 
-    place: Path
+    directory: Path
 
     def argv(self, command: Sequence[str], secrets: Path | None = None) -> list[str]:
         """What to run for a command of the image; `secrets` is a folder that it may read."""
-        words = [word.replace(PREFIX, str(self.place)) for word in command]
+        words = [word.replace(PREFIX, str(self.directory)) for word in command]
         if os.geteuid() != 0:
             return words
-        kept = [Path(sys.base_prefix), _dependencies(), self.place]
+        kept = [Path(sys.base_prefix), _dependencies(), self.directory]
         kept += [] if secrets is None else [secrets]
         return [
             *("unshare", "--mount", "--propagation", "private", str(CONTAINER)),
@@ -50,23 +50,23 @@ class Image:
     def environment(self, settings: Mapping[str, str]) -> dict[str, str]:
         """What the image sets, and `settings`; nothing of the caller's."""
         last = DOCKERFILE.rsplit("\nFROM ", 1)[1]
-        image = {name: value.replace(PREFIX, str(self.place)) for name, value in _env(last)}
+        image = {name: value.replace(PREFIX, str(self.directory)) for name, value in _env(last)}
         image["PATH"] = image["PATH"].replace("$PATH", os.defpath)
         return {**image, "HOME": "/home/tickwell", **settings}
 
 
-def build(place: Path) -> Image:
-    """Install into `place`, which is made, and compile as the Dockerfile does."""
-    image = Image(place)
-    venv.create(place, symlinks=True)
-    packages = sysconfig.get_path("purelib", vars={"base": str(place)})
-    source = place / "source"
+def build(directory: Path) -> Image:
+    """Install into `directory`, which is made, and compile as the Dockerfile does."""
+    image = Image(directory)
+    venv.create(directory, symlinks=True)
+    packages = sysconfig.get_path("purelib", vars={"base": str(directory)})
+    source = directory / "source"
     ignored = shutil.ignore_patterns("__pycache__")
     for name in ("registry", "pipelines", "serving", "tickwell"):
         shutil.copytree(ROOT / name, source / name, ignore=ignored)
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, source)
-    pip = [sys.executable, "-m", "pip", "--python", str(place / "bin/python"), "install"]
+    pip = [sys.executable, "-m", "pip", "--python", str(directory / "bin/python"), "install"]
     subprocess.run([*pip, "--quiet", "--no-deps", str(source)], check=True)
     Path(packages, "dependencies.pth").write_text(
         f"{_dependencies()}\n"
@@ -75,16 +75,16 @@ def build(place: Path) -> Image:
     first = DOCKERFILE.rsplit("\nFROM ", 1)[0]
     (compile_kernel,) = re.findall(r"^RUN (\S+/python .*)$", first, re.M)
     subprocess.run(
-        compile_kernel.replace(PREFIX, str(place)),
+        compile_kernel.replace(PREFIX, str(directory)),
         cwd=source,
         env=dict(_env(first)),
         shell=True,
         check=True,
     )
     shutil.rmtree(source)
-    shutil.copy(ROOT / "compose/healthcheck.py", place)
+    shutil.copy(ROOT / "compose/healthcheck.py", directory)
     if os.geteuid() != 0:
-        for folder, _, files in os.walk(place):
+        for folder, _, files in os.walk(directory):
             for path in (Path(folder), *(Path(folder, file) for file in files)):
                 if not path.is_symlink():
                     path.chmod(path.stat().st_mode & ~0o222)
@@ -113,11 +113,11 @@ def _not_in_the_image() -> set[str]:
     return {name.replace("-", "_") for name in packages if f'"{name}' not in DOCKERFILE}
 
 
-def _closed(places: Sequence[Path]) -> set[str]:
-    """The folders above `places` that only their owner may pass, the outermost of each path."""
+def _closed(directories: Sequence[Path]) -> set[str]:
+    """The folders above them that only their owner may pass, the outermost of each path."""
     closed = set()
-    for place in places:
-        for folder in reversed(place.parents):
+    for directory in directories:
+        for folder in reversed(directory.parents):
             if not folder.stat().st_mode & stat.S_IXOTH:
                 closed.add(str(folder))
                 break

@@ -271,7 +271,7 @@ def _end(consumer: Consumer, partition: TopicPartition) -> tuple[int] | None:
 
 @contextmanager
 def pipeline(
-    place: Path, kafka: str, redis_url: str, hot_url: str, postgres: str, partitions: int = 4
+    directory: Path, kafka: str, redis_url: str, hot_url: str, postgres: str, partitions: int = 4
 ) -> Iterator[Pipeline]:
     """A pipeline without workers yet, over topics that nobody else uses.
 
@@ -279,7 +279,7 @@ def pipeline(
     """
     prefix = f"test-{uuid.uuid4().hex[:8]}"
     shipped = Path(read.__code__.co_filename).with_name("features.toml").read_text()
-    features = place / "features.toml"
+    features = directory / "features.toml"
     volume = 'topic = "ticks.volume"'
     text = shipped.replace(volume, f"{volume}\npositive = true")
     features.write_text(text.replace('topic = "ticks.', f'topic = "{prefix}.'))
@@ -294,7 +294,7 @@ def pipeline(
         rejected_topic=f"{prefix}.rejected",
     )
     migrate(settings)
-    running = Pipeline(settings, prefix, place)
+    running = Pipeline(settings, prefix, directory)
     try:
         yield running
     finally:

@@ -153,20 +153,20 @@ def delete_before(
         deleted.result()
 
 
-def make_anew(running: Pipeline) -> None:
+def recreate(running: Pipeline) -> None:
     admin = AdminClient({"bootstrap.servers": running.settings.kafka})
     topic = running.topic("price")
     old = running.topics[topic].topic_id
     admin.delete_topics([topic])[topic].result()
 
-    def made_anew() -> bool:
+    def recreated() -> bool:
         try:
             made = ensure_topics(running.settings.kafka, [topic], PARTITIONS)
         except PipelineError:  # while the broker still deletes it
             return False
         return made[topic].topic_id != old
 
-    wait_for("the topic is there again", made_anew)
+    wait_for("the topic exists again", recreated)
 
 
 def execute(running: Pipeline, statement: str, *arguments: object) -> None:

@@ -42,7 +42,7 @@ class Slots(RuleBasedStateMachine):
 
     @rule(first=st.integers(0, 5), many=st.integers(1, 6000))
     def take_many(self, first: int, many: int) -> None:
-        """Past the size at which the table is made anew."""
+        """Past the size at which the table is rebuilt."""
         for number in range(many):
             self.take(f"{first}-{number}")
 

@@ -121,7 +121,7 @@ def test_a_second_process_loads_the_kernel_from_the_cache(tmp_path: Path) -> Non
         "print(sum(s.cache_hits.values()), sum(s.cache_misses.values()))"
     )
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    told = [
+    output = [
         subprocess.run(
             [sys.executable, "-c", load],
             env=environment,
@@ -131,4 +131,4 @@ def test_a_second_process_loads_the_kernel_from_the_cache(tmp_path: Path) -> Non
         ).stdout.split()
         for _ in range(2)
     ]
-    assert told == [["0", "1"], ["1", "0"]]
+    assert output == [["0", "1"], ["1", "0"]]

@@ -244,7 +244,7 @@ async def test_a_loop_that_ends_by_itself_ends_the_worker(error: type[BaseExcept
 
 @in_a_loop
 async def test_a_service_of_faust_that_crashes_ends_the_worker() -> None:
-    """As its thread does where a commit is refused for good."""
+    """As its thread does where a commit is refused permanently."""
     app = an_app()
     reason = OSError("no more")
     await Reader(app).crash(reason)

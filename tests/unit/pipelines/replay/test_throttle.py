@@ -1,4 +1,4 @@
-"""When a replay gives way to live."""
+"""When a replay yields to live."""
 
 from __future__ import annotations
 
@@ -30,7 +30,16 @@ def beat(sink: str, *behind: float, state: str = "running", at: float = NOW) -> 
         ([beat("offline", 900.0, at=NOW - ALIVE_SECONDS - 1)], None),
         ([beat("online", state="starting")], None),
     ],
-    ids=["nobody", "up to date", "at the bound", "a lag", "the worst", "refused", "dead", "starts"],
+    ids=[
+        "no worker",
+        "up to date",
+        "at the bound",
+        "a lag",
+        "the worst",
+        "refused",
+        "dead",
+        "starts",
+    ],
 )
 def test_why_a_replay_pauses(beats: list[Heartbeat], why: str | None) -> None:
     assert why_to_pause(beats, NOW) == why

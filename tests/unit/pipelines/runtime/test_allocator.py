@@ -25,5 +25,5 @@ print(psutil.Process().memory_info().rss - before)
 @pytest.mark.parametrize(("first", "kept"), [("", True), ("give_back_at_once()", False)])
 def test_what_is_freed_goes_back_at_once(first: str, kept: bool) -> None:
     program = [sys.executable, "-c", PROGRAM.format(first=first)]
-    told = subprocess.run(program, capture_output=True, text=True, check=True).stdout
-    assert (int(told) > 20e6) == kept
+    output = subprocess.run(program, capture_output=True, text=True, check=True).stdout
+    assert (int(output) > 20e6) == kept

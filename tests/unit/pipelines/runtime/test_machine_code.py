@@ -1,4 +1,4 @@
-"""Compiled code that is kept: never old, never in the way of a start."""
+"""Compiled code that is kept: never outdated, and never an obstacle to a start."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def installed(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def first_start(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[str, str]]:
     """Packages with which the kernel ran once, and what it gave; to be copied, not changed."""
-    place = copied(tmp_path_factory.mktemp("first") / "src")
-    return place, result(start(place))
+    directory = copied(tmp_path_factory.mktemp("first") / "src")
+    return directory, result(start(directory))
 
 
 @pytest.fixture
@@ -86,9 +86,9 @@ def start(installed: Path, program: str = ROWS, **settings: str) -> subprocess.P
 
 def result(process: subprocess.Popen[str]) -> tuple[str, str]:
     """(What was computed, "hits misses" of the function in the cache)."""
-    told, wrong = process.communicate()
+    output, wrong = process.communicate()
     assert process.returncode == 0, wrong
-    rows, counts = told.splitlines()
+    rows, counts = output.splitlines()
     return rows, counts
 
 
@@ -102,8 +102,8 @@ def change(file: Path, old: str, new: str) -> None:
 
 
 def test_the_second_start_compiles_nothing(first_start: tuple[Path, tuple[str, str]]) -> None:
-    place, first = first_start
-    second = result(start(place))
+    directory, first = first_start
+    second = result(start(directory))
     assert (first[1], second[1]) == ("0 1", "1 0")
     assert first[0] == second[0]
 
@@ -161,7 +161,7 @@ def test_old_directories_do_not_pile_up(installed: Path) -> None:
     other = root / "something-else"
     other.mkdir()
     result(start(installed, LOGARITHM))
-    left = sorted(place.name for place in root.glob(f"{compiled.PREFIX}*"))
+    left = sorted(directory.name for directory in root.glob(f"{compiled.PREFIX}*"))
     assert len(left) == compiled.KEPT
     assert f"{compiled.PREFIX}{19:016x}" in left
     assert other.exists()
