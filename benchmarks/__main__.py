@@ -43,12 +43,16 @@ from benchmarks.table import (
 )
 
 MEASURES = ("online", "offline", "latency", "memory", "growth", "takeover")
+WITH_PEERS = {"online", "offline"}
+"""Measures in which other libraries take part; they are installed for it."""
+
 BUILDS = "builds"
 """Measured only where it is asked for: it needs a second checkout."""
 SYMBOLS = 100
 WARM_UP_TICKS = 20_000
 MEMORY_ENTITIES = 10_000
-MEMORY_ROUNDS = 3
+FEW_ROUNDS = 3
+"""Rounds of what takes long and varies little."""
 
 
 def main() -> None:
@@ -64,7 +68,9 @@ def main() -> None:
                 for name, value in vars(wanted).items()
                 if name not in ("out", "plot", "before")
             }
-            report = Report(machine=describe(running), options=options)
+            report = Report(
+                machine=describe(running, bool(WITH_PEERS & set(measures))), options=options
+            )
             recorder = Recorder(report, wanted.out / "results.json")
             bench = _Bench(running, recorder, wanted)
             bench.warm_up()
@@ -145,10 +151,10 @@ class _Bench:
                 do = partial(self._do, BUILDS, number)
                 do(f"online worker: {name}", builds.worker_time, backlog, "online", pair[name])
                 do(f"offline worker: {name}", builds.worker_time, few, "offline", pair[name])
-                do(f"online, 5,000 ticks/s: {name}", builds.paced_time, pair[name])
                 do(f"1 entity a request: {name}", builds.server_time, few, 1, pair[name])
                 do(f"100 entities a request: {name}", builds.server_time, few, 100, pair[name])
-                if number <= MEMORY_ROUNDS:
+                if number <= FEW_ROUNDS:
+                    do(f"online, 5,000 ticks/s: {name}", builds.paced_time, pair[name])
                     for sink in ("online", "offline"):
                         subject = f"{sink} worker, most memory: {name}"
                         do(subject, builds.worker_memory, many, sink, pair[name])

@@ -26,7 +26,7 @@ LIBRARIES = (
 )
 
 
-def describe(services: Services) -> dict[str, Any]:
+def describe(services: Services, with_peers: bool) -> dict[str, Any]:
     """Processor, memory, system, and the version of everything that takes part."""
     with redis.Redis.from_url(services.settings.redis) as store:
         valkey = store.info("server").get("valkey_version", "")
@@ -47,7 +47,7 @@ def describe(services: Services) -> dict[str, Any]:
         "valkey": valkey,
         "postgres": server,
         "libraries": {name: version(name) for name in LIBRARIES},
-        "peers": peer_versions(),
+        "peers": peer_versions() if with_peers else {},
     }
 
 
