@@ -14,9 +14,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.clusters import Folders, folders
+from tests.support.pipeline import wait_for
 from tickwell.embedded.cluster_directory import BELONGS_TO, IDENTIFIER
 from tickwell.embedded.postgres import SYSTEM_USER
 from tickwell.errors import TickwellError
@@ -84,6 +86,16 @@ def as_account(*command: object) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
     )
+
+
+def running_with(word: str) -> list[list[str]]:
+    """The command lines of the processes of PostgreSQL's account that hold a word."""
+    commands = [
+        process.info["cmdline"] or []
+        for process in psutil.process_iter(["username", "cmdline"])
+        if process.info["username"] == SYSTEM_USER
+    ]
+    return [command for command in commands if any(word in argument for argument in command)]
 
 
 def as_an_earlier_version_left_it(directory: Path) -> None:
@@ -195,7 +207,7 @@ def test_killed_while_it_makes_a_cluster(within: Folders, data: Path, after: str
             time.sleep(0.002)
         making.send_signal(signal.SIGKILL)
     within.write(data, 1)
-    time.sleep(3)
+    wait_for("initdb has ended", lambda: not running_with("cluster.unfinished"))
     assert within.read(data) == 1
     directory = directory_of(within, data)
     assert not list(directory.glob("cluster.unfinished*"))

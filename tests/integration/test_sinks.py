@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from threading import Thread
+from threading import Barrier, Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -285,18 +285,35 @@ def test_a_postgres_that_lost_rows_is_found_out(opened: Opened, database: str) -
     assert len(postgres_dump(database)[0]) == 10
 
 
+class LoadsTogether:
+    """A store whose first states are those from before two workers have both loaded theirs."""
+
+    def __init__(self, sink: OfflineSink, both: Barrier) -> None:
+        self._sink = sink
+        self._first: Barrier | None = both
+        self.name = sink.name
+        self.store = sink.store
+
+    def load(self, *wanted: Any) -> Any:
+        states = self._sink.load(*wanted)
+        if self._first is not None:
+            self._first.wait(60)
+            self._first = None
+        return states
+
+
 def test_an_entity_seen_in_two_partitions_at_once_gets_one_home(
     opened: Opened, database: str
 ) -> None:
+    """Neither worker knows of the other's home when it computes; the store does."""
     (run,) = runs(ticks(["A"], 5), ())
-    other = replace(run, partition=1)
-    one, two = (
-        worker(opened(OfflineSink(database))),
-        worker(opened(OfflineSink(database))),
-    )
+    both = Barrier(2)
     threads = [
-        Thread(target=work.materialize, args=(which, GO_ON))
-        for work, which in ((one, run), (two, other))
+        Thread(
+            target=worker(LoadsTogether(opened(OfflineSink(database)), both)).materialize,
+            args=(of_partition, GO_ON),
+        )
+        for of_partition in (run, replace(run, partition=1))
     ]
     for thread in threads:
         thread.start()
@@ -305,6 +322,14 @@ def test_an_entity_seen_in_two_partitions_at_once_gets_one_home(
     rows, rejected = postgres_dump(database)
     assert len({row[10] for row in rows}) == 1
     assert [reason for _, _, reason in rejected] == ["wrong-partition"] * 5
+
+
+def test_a_run_moves_the_watermark_of_its_partition_alone(opened: Opened, database: str) -> None:
+    sink = opened(OfflineSink(database))
+    for partition, many in ((0, 5), (1, 3)):
+        (run,) = runs(ticks([f"of {partition}"], many), ())
+        worker(sink).materialize(replace(run, partition=partition), GO_ON)
+    assert sink.watermarks(TOPIC_ID, range(3)) == {0: 5, 1: 3}
 
 
 class Contended:

@@ -92,12 +92,16 @@ def new_cluster(directory: Path, account: Account | None) -> Path:
 
     Programs of an attempt that was killed may still be writing to theirs.
     """
-    for leftover in directory.glob(f"{CLUSTER}.unfinished*"):
-        shutil.rmtree(leftover, ignore_errors=True)
     unfinished = Path(mkdtemp(prefix=f"{CLUSTER}.unfinished-", dir=directory))
     if account is not None:
         os.chown(unfinished, *account)
     return unfinished
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Remove what attempts that were killed have left beside the cluster."""
+    for leftover in directory.glob(f"{CLUSTER}.unfinished*"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _identifier(data: Path) -> str | None:

@@ -19,7 +19,12 @@ from pathlib import Path
 import psutil
 import psycopg2
 
-from tickwell.embedded.cluster_directory import CLUSTER, cluster_directory, new_cluster
+from tickwell.embedded.cluster_directory import (
+    CLUSTER,
+    cluster_directory,
+    new_cluster,
+    remove_unfinished,
+)
 from tickwell.embedded.notes import read_note, write_note
 from tickwell.embedded.ports import HOST, keep_port
 from tickwell.embedded.postgres_programs import programs
@@ -49,6 +54,7 @@ def postgres(
     log.parent.mkdir(parents=True, exist_ok=True)
     with _room_watched(elsewhere):
         directory = cluster_directory(data, account, elsewhere, say)
+        remove_unfinished(directory)
         binaries = programs(account, elsewhere)
     password = _password(directory / "password")
     cluster = directory / CLUSTER
