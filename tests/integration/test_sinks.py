@@ -324,6 +324,17 @@ def test_an_entity_seen_in_two_partitions_at_once_gets_one_home(
     assert [reason for _, _, reason in rejected] == ["wrong-partition"] * 5
 
 
+@pytest.mark.parametrize("store", ["redis", "postgres"])
+def test_a_state_is_of_the_newest_ticks(
+    opened: Opened, redis_database: str, database: str, store: str
+) -> None:
+    sink = opened(OnlineSink(redis_database) if store == "redis" else OfflineSink(database))
+    for run in runs(ticks(["A"], 200), ()):
+        worker(sink).materialize(run, GO_ON)
+    state = sink.load(SOURCE, ["A"], 64, BEGIN)["A"]
+    assert state.ticks["seq"].tolist() == list(range(136, 200))
+
+
 def test_a_run_moves_the_watermark_of_its_partition_alone(opened: Opened, database: str) -> None:
     sink = opened(OfflineSink(database))
     for partition, many in ((0, 5), (1, 3)):
