@@ -17,7 +17,7 @@ from typing import Literal
 import psycopg2
 import pytest
 import redis
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from registry.database import migrations
 from registry.database.engine import connect
@@ -28,6 +28,13 @@ settings.register_profile(
     "tickwell", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 settings.register_profile("long", settings.get_profile("tickwell"), max_examples=3_000)
+settings.register_profile(
+    # what fails is enough: the smallest example that fails would take minutes to find
+    "mutations",
+    settings.get_profile("tickwell"),
+    phases=[Phase.explicit, Phase.generate],
+    database=None,
+)
 settings.load_profile("tickwell")
 
 SERVICES = ("TICKWELL_KAFKA", "TICKWELL_REDIS", "TICKWELL_REDIS_HOT", "TICKWELL_POSTGRES")

@@ -68,6 +68,8 @@ class Copy:
     def first_failure(self, tests: Sequence[str]) -> str | None:
         """The first test that fails, None if all pass. Raises `NotRunnable`."""
         options = ("-x", "-q", "-rfE", "--no-header", "-p", "no:cacheprovider")
+        if (self._folder / "tests/conftest.py").exists():
+            options += ("--hypothesis-profile", "mutations")
         try:
             done = subprocess.run(
                 [sys.executable, "-m", "pytest", *options, *tests],

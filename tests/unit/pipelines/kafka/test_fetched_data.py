@@ -148,6 +148,28 @@ def test_a_marker_that_compaction_has_emptied_is_passed_over() -> None:
     (run,) = take_all(fetched([batch(0, values(0, 2)), bytes(emptied), batch(3, values(3, 1))]))
     assert run.offsets.tolist() == [0, 1, 3]
     assert run.next_offset == 4
+    # the emptied batch still covers offset 2, also where nothing follows it yet
+    (run,) = take_all(fetched([batch(0, values(0, 2)), bytes(emptied)]))
+    assert run.next_offset == 3
+
+
+@pytest.mark.parametrize(
+    ("active", "paused", "position", "current"),
+    [
+        (True, False, 5, True),
+        (True, False, 4, False),
+        (True, True, 5, False),
+        (False, False, 5, False),
+    ],
+)
+def test_data_is_current_where_the_consumer_reads(
+    active: bool, paused: bool, position: int, current: bool
+) -> None:
+    """Not after a seek, a pause or a rebalance: it is fetched again then."""
+    data = fetched([batch(5, values(5, 1))], offset=5)
+    state = SimpleNamespace(paused=paused, position=position)
+    data.assignment = SimpleNamespace(active=active, state_value=lambda tp: state)
+    assert data.is_current() is current
 
 
 def test_a_broken_batch_is_an_error() -> None:
