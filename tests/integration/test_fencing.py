@@ -102,6 +102,21 @@ def test_who_stores_a_run_of_the_topic_before_is_ended(database: Database) -> No
         worker(database.sink()).materialize(next(iter(runs(ticks(["A"], 5), ()))), GO_ON)
 
 
+def test_an_entity_settles_once_in_each_incarnation(database: Database) -> None:
+    (run,), (later,) = (runs(ticks(["A"], 5, first), ()) for first in (0, 5))
+    database.sink().settle(OLD)
+    worker(database.sink()).materialize(run, GO_ON)
+    assert {number for _, _, number in database.homes()} == {0}
+    database.sink().settle(NEW)
+    of_new = replace(later, topic_id=NEW.topic_id, partition=1)
+    worker(database.sink()).materialize(of_new, GO_ON)
+    home = (UUID(bytes=NEW.topic_id), 1)
+    assert {(topic, number) for _, topic, number in database.homes()} == {home}
+    # what comes from another partition, and knows nothing of the home, is a conflict
+    assert database.sink().store(batch_of(replace(of_new, partition=0))) == ["A"]
+    assert {(topic, number) for _, topic, number in database.homes()} == {home}
+
+
 def test_who_stores_a_run_of_this_topic_is_not(database: Database) -> None:
     database.sink().settle(OLD)
     with database.in_a_transaction(LOCK, OLD.topic_id.hex(), 1) as working:

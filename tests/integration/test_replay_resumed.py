@@ -162,10 +162,11 @@ def test_two_jobs_that_meet_an_entity_at_once_give_it_one_home(running: Pipeline
     assert rows + rejected == 800
 
 
-def test_other_bits_are_an_error_and_nothing_is_overwritten(running: Pipeline) -> None:
+@pytest.mark.parametrize("change", ["known_at = 7", "features[1] = features[1] + 1"])
+def test_other_bits_are_an_error_and_nothing_is_overwritten(running: Pipeline, change: str) -> None:
     produce(running, 100)
     live(running)
-    execute(running, "UPDATE tickwell.feature_rows SET known_at = 7 WHERE entity = 'S3'")
+    execute(running, f"UPDATE tickwell.feature_rows SET {change} WHERE entity = 'S3'")
     changed = running.dump()
     with pytest.raises(ParityViolation, match="'S3'"):
         replay(running)

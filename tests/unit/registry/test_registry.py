@@ -124,6 +124,16 @@ def test_worst_status_oldest_time_and_no_partial_sums() -> None:
     assert worst([]) == Status.OK
 
 
+@pytest.mark.parametrize(
+    ("status", "value"),
+    [(Status.STALE, 3.0), (Status.LAGGING, 3.0), (Status.WARMING, None), (Status.UNDEFINED, None)],
+)
+def test_a_sum_has_a_value_when_its_parts_have(status: Status, value: float | None) -> None:
+    got = compile_derived("sum(a)", "test").evaluate([{"a": part(1)}, {"a": part(2, 1, status)}])
+    assert got.status == status
+    assert (None if math.isnan(got.value) else got.value) == value
+
+
 rows = st.builds(
     Row,
     schema_id=st.integers(0, 2**32 - 1),

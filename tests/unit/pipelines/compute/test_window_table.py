@@ -93,6 +93,19 @@ def test_what_was_applied_is_passed_over(records: list[Record]) -> None:
     assert not accepted & {(r.offset, r.index) for r in second.rejected}
 
 
+def test_a_mean_is_summed_from_the_oldest_value_on() -> None:
+    """The order is part of what a mean is: another one may give other bits."""
+    prices = [1e16, 1.0, 1.0, 1.0, 1.0]
+    records = [
+        Record("t", 0, i, 10, b"A", f'{{"symbol":"A","price":{price!r},"ts":{i}}}'.encode())
+        for i, price in enumerate(prices)
+    ]
+    (batch,) = materialize(records)
+    mean = SCHEMA.features.index("price_sma_5@1.0.0")
+    # 1e16 + 1 is 1e16 in doubles; from the newest value on, the four ones are added first
+    assert batch.features[4, mean] == 1e16 / 5 != (4.0 + 1e16) / 5
+
+
 magnitudes = st.sampled_from([1e-9, 1e-3, 1.0, 100.0, 1e12])
 
 
