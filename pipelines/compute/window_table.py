@@ -95,8 +95,7 @@ class WindowTable:
         for entity in entities:
             slot = self._entities.take(entity)
             if slot >= len(self._use.last_run):
-                self._columns = grown(self._columns, 2 * len(self._use.last_run))
-                self._use = grown(self._use, 2 * len(self._use.last_run))
+                self._grow(2 * len(self._use.last_run))
             self._use.last_run[slot] = self._run + 1
             self._columns.clear(slot)
             state = states.get(entity)
@@ -109,6 +108,12 @@ class WindowTable:
             fill_restored_returns(
                 self._columns, np.array(slots, np.int32), np.array(first, np.int64), self._code
             )
+
+    def _grow(self, slots: int) -> None:
+        columns, use = list(self._columns), list(self._use)
+        del self._columns, self._use  # so that each array is freed as soon as it is copied
+        self._columns = grown(EntityColumns, columns, slots)
+        self._use = grown(SlotUse, use, slots)
 
     def forget(self, entities: Iterable[str] | None = None) -> None:
         """Forget some entities, or all; they must be restored before they are applied again."""

@@ -47,8 +47,12 @@ def allocate(columns: type[Columns], length: int, **sizes: int) -> Columns:
     )
 
 
-def grown(columns: Columns, length: int) -> Columns:
-    """The columns with zeros behind them, up to `length`."""
+def grown(columns: type[Columns], arrays: list[Any], length: int) -> Columns:
+    """A tuple of these arrays with zeros behind them, up to `length`; empties the list.
+
+    Where the list is the only one to hold the arrays, each is freed before the next one grows: a
+    table of hundreds of megabytes never has all of its old columns beside all of its new ones.
+    """
 
     def longer(column: Any) -> Any:
         # new zeros take no memory before they are written
@@ -56,7 +60,8 @@ def grown(columns: Columns, length: int) -> Columns:
         grown[: len(column)] = column
         return grown
 
-    return _make(type(columns), [longer(column) for column in columns])
+    arrays.reverse()
+    return _make(columns, [longer(arrays.pop()) for _ in range(len(arrays))])
 
 
 def sliced(columns: Columns, which: Any) -> Columns:

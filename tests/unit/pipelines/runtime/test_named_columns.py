@@ -38,7 +38,7 @@ def test_the_arrays_are_as_declared() -> None:
 def test_longer_columns_begin_with_the_values_of_the_shorter() -> None:
     prices = allocate(Prices, 3, fields=1, lookback=2)
     prices.time[:], prices.fields[:], prices.ring[:] = 7, 0.5, 9
-    longer = grown(prices, 6)
+    longer = grown(type(prices), list(prices), 6)
     assert longer.time.tolist() == [7, 7, 7, 0, 0, 0]
     assert longer.ring.shape == (6, 2, 1)
     assert all((new[:3] == old).all() for new, old in zip(longer, prices, strict=True))
