@@ -130,8 +130,14 @@ class Pipeline:
     # -- Kafka
 
     def producer(self, **settings: Any) -> Producer:
+        """A client whose retries double nothing: a busy broker may answer too late."""
         return Producer(
-            {"bootstrap.servers": self.settings.kafka, "partitioner": "murmur2_random", **settings}
+            {
+                "bootstrap.servers": self.settings.kafka,
+                "partitioner": "murmur2_random",
+                "enable.idempotence": True,
+                **settings,
+            }
         )
 
     def produce(
