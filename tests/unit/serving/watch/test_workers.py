@@ -16,9 +16,14 @@ LATE = LAGGING_SECONDS + 1
 
 
 def beat(
-    *behind: float, sink: str = "online", state: str = "running", age: float = 0.0, first: int = 0
+    *behind: float,
+    sink: str = "online",
+    state: str = "running",
+    age: float = 0.0,
+    first: int = 0,
+    partitions: int = 2,
 ) -> Heartbeat:
-    """A worker that reads partitions of two from `first` on, each behind by so many seconds.
+    """A worker that reads partitions of a topic from `first` on, each behind by so many seconds.
 
     Its time is `-age`: the test adds the present.
     """
@@ -26,7 +31,7 @@ def beat(
         PartitionLag(TOPIC, partition, 0, 0, 0, seconds)
         for partition, seconds in enumerate(behind, first)
     )
-    return Heartbeat(sink, "one", 1, -age, state, 0, lag=lag, partitions={TOPIC: 2})
+    return Heartbeat(sink, "one", 1, -age, state, 0, lag=lag, partitions={TOPIC: partitions})
 
 
 @pytest.mark.parametrize(
@@ -41,6 +46,7 @@ def beat(
         ([beat(0, 0, state="retrying")], True),
         ([beat(0, 0, sink="offline")], True),
         ([beat(0, 0, age=60)], True),
+        ([beat(0, 0, age=60, partitions=4), beat(0, 0)], False),
         ([beat(LAGGING_SECONDS - 1, 0, age=2)], True),
     ],
     ids=[
@@ -53,6 +59,7 @@ def beat(
         "its store refuses",
         "only the offline sink runs",
         "the heartbeat is old",
+        "what an old heartbeat says of the topic is not believed",
         "the age of a heartbeat is added",
     ],
 )
