@@ -124,7 +124,7 @@ OF_POSTGRES = (
 @pytest.mark.timeout(400)
 def test_every_corruption_is_found(drained: Pipeline, tmp_path: Path) -> None:
     clean = found(drained)
-    assert clean.told == {}
+    assert clean.examples == {}
     assert clean.looked["accepted ticks"] == clean.looked["rows"] > 200
     assert clean.looked["rejected ticks"] == clean.looked["relayed"] > 5
     assert clean.looked["rows in Redis"] == clean.looked["window states"] == 6
@@ -308,7 +308,7 @@ def observe(run: Pipeline, file: Path) -> None:
         return found(run, file)
 
     honest = tell(truth)
-    assert honest.told == {}
+    assert honest.examples == {}
     assert honest.looked["ok, held against age and lag"] == 2
     for kind, observations in lies.items():
         assert set(tell(observations).differences) == {kind}, kind
@@ -326,8 +326,8 @@ def test_the_command_tells_a_person(drained: Pipeline, capsys: pytest.CaptureFix
     assert "no difference" in capsys.readouterr().out
     execute(drained, "DELETE FROM tickwell.feature_rows WHERE entity = 'B'")
     assert main(arguments) == 1
-    told = capsys.readouterr().out
-    assert "row lost" in told
-    assert f"{drained.topic('price')}[" in told
+    printed = capsys.readouterr().out
+    assert "row lost" in printed
+    assert f"{drained.topic('price')}[" in printed
     assert main([*arguments, "--topic", "price=none"]) == 2
     assert "cannot be checked" in capsys.readouterr().out

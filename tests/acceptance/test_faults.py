@@ -60,27 +60,27 @@ def test_one_after_the_other(own: Pipeline, services: Services) -> None:
         for instance in ("one", "two"):
             own.start_worker(sink, instance)
     with load(own, 400), reader(own) as steps_back:
-        goes_on(own, "online", "offline")
+        stores_more(own, "online", "offline")
         restart_in_turn(own)
         restart("kafka", services)
-        goes_on(own, "online", "offline")
+        stores_more(own, "online", "offline")
         restart("postgres", services)
-        goes_on(own, "online", "offline")
+        stores_more(own, "online", "offline")
         fill_redis(own)
-        goes_on(own, "online", "offline")
+        stores_more(own, "online", "offline")
     assert steps_back == []
     with load(own, 400):
         give_back_an_older_redis(own, services)
-        goes_on(own, "online")
+        stores_more(own, "online")
     move_committed_offsets(own)
     own.wait_drained("online", "offline")
     assert_no_difference(own)
 
 
-def goes_on(running: Pipeline, *sinks: str) -> None:
+def stores_more(running: Pipeline, *sinks: str) -> None:
     for sink in sinks:
         before = progress(running, sink)
-        wait_for(f"{sink} goes on", lambda sink=sink, at=before: progress(running, sink) > at)
+        wait_for(f"{sink} stores more", lambda sink=sink, at=before: progress(running, sink) > at)
 
 
 def restart(name: str, services: Services) -> None:
@@ -98,7 +98,7 @@ def restart_in_turn(running: Pipeline) -> None:
         for process in stopped:
             process.terminate()
         assert [process.wait(PATIENCE) for process in stopped] == [0, 0]
-        goes_on(running, *SINKS)
+        stores_more(running, *SINKS)
         for sink in SINKS:
             running.start_worker(sink, instance)
         for sink in SINKS:
@@ -106,7 +106,7 @@ def restart_in_turn(running: Pipeline) -> None:
                 "it is back",
                 lambda s=sink, i=instance: beat(running, s, i).state == "running",
             )
-        goes_on(running, *SINKS)
+        stores_more(running, *SINKS)
 
 
 def beat(running: Pipeline, sink: str, instance: str) -> Heartbeat:
@@ -141,7 +141,7 @@ def give_back_an_older_redis(running: Pipeline, services: Services) -> None:
     directory = Path(process.spec.argv[process.spec.argv.index("--dir") + 1])
     kept = directory.with_name("kept")
     shutil.copytree(directory / "appendonlydir", kept)
-    goes_on(running, "online")
+    stores_more(running, "online")
     time.sleep(1.5)  # appendfsync everysec
     kill(process)
     shutil.rmtree(directory / "appendonlydir")

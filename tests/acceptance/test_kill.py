@@ -117,8 +117,8 @@ def newest(client: Any) -> int:
 
 
 def ticks(first: int, n: int) -> list[tuple[bytes, bytes]]:
-    """Ticks whose windows show if one is missing or there twice: they have no `seq` by which a
-    repeated one would be told, and each has another price."""
+    """Ticks whose windows show if one is missing or counted twice: they have no `seq`, which would
+    give a repeated one away, and each has another price."""
     made = [{"symbol": "S0", "price": 1 + i * i, "ts": 1 + i} for i in range(first, first + n)]
     return [(b"S0", json.dumps(tick).encode()) for tick in made]
 

@@ -92,7 +92,7 @@ def all_is_committed(running: Pipeline, *sinks: str) -> bool:
 
 def retrying(server: int, *workers: int) -> list[float]:
     """What metrics say of stores that refuse: the server's of each sink, then each worker's own."""
-    told = [
+    values = [
         (sample.labels.get("sink", ""), sample.value)
         for port in (server, *workers)
         for family in text_string_to_metric_families(
@@ -101,8 +101,8 @@ def retrying(server: int, *workers: int) -> list[float]:
         for sample in family.samples
         if sample.name == "tickwell_worker_retrying"
     ]
-    of_server = dict(told)
-    return [*(of_server[sink] for sink in SINKS), *(value for sink, value in told if not sink)]
+    of_server = dict(values)
+    return [*(of_server[sink] for sink in SINKS), *(value for sink, value in values if not sink)]
 
 
 @pytest.mark.timeout(300)

@@ -2,7 +2,7 @@
 
     make chaos SEED=1 MINUTES=2
 
-Producers write and readers read all the while; processes and stores are killed, stopped, paused and
+Producers write and readers read throughout; processes and stores are killed, stopped, paused and
 started again at moments that the seed alone decides. Then everything is drained and
-`tests.checker` says whether a tick was lost or counted twice, or a reader was told something stale.
+`tests.checker` says whether a tick was lost or counted twice, or a reader got a stale value.
 """

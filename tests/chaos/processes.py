@@ -52,8 +52,8 @@ class Kept:
 class Processes:
     """Named processes; every method waits for the process's own lock, so faults never mix.
 
-    What a fault is done to may have ended by itself just before; then nothing is done, and whoever
-    keeps it running notes it and starts it again.
+    The process that a fault concerns may have ended by itself just before; then nothing is done,
+    and the loop that keeps it running starts it again.
     """
 
     def __init__(

@@ -23,7 +23,7 @@ PORTFOLIOS = tuple(f"P{number}" for number in range(6))
 PARTITIONER = "murmur2_random"
 FLUSH_SECONDS = 60
 SILENT = logging.Logger("silent", logging.CRITICAL + 1)
-"""A broker that is away is what is tried here; who produces need not tell."""
+"""Unavailable brokers are a part of the test, so the client need not log them."""
 
 
 @dataclass(frozen=True)
@@ -252,7 +252,7 @@ def hostile(chance: random.Random, partitions: int) -> Iterator[Sent]:
         [Sent("price", key, b"\xff\xfe")],
         # a tick but for bytes that are not UTF-8, in a field that nobody reads
         [Sent("price", key, json.dumps(good | {"note": "?"}).encode().replace(b"?", b"\xff"))],
-        # all homes are known since `prime`, so wherever it goes but home it is told
+        # all homes are known since `prime`, so a tick in any other partition is rejected
         [
             Sent("price", key, json.dumps(good | {"seq": number}).encode(), number)
             for number in range(partitions)

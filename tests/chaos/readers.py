@@ -101,7 +101,7 @@ class Readers:
                     values = None if results is None else results[place]["features"]
                     for feature in FEATURES[source]:
                         value = {} if values is None else values[feature]
-                        _tell(lines, seen, entity, feature, value, code)
+                        _write(lines, seen, entity, feature, value, code)
 
     def _ask_redis(self, name: str, url: str, lines: IO[str]) -> None:
         """Notes each row when it is another one than before."""
@@ -124,11 +124,11 @@ class Readers:
                     continue
                 before[place] = row
                 seen = {"at": at, "until": until, "reader": name, "source": source}
-                _tell_row(lines, seen, entity, row)
+                _write_row(lines, seen, entity, row)
         client.close()
 
 
-def _tell(
+def _write(
     lines: IO[str],
     seen: dict[str, Any],
     entity: Sequence[str],
@@ -137,7 +137,7 @@ def _tell(
     code: int,
 ) -> None:
     event_time = value.get("event_time")
-    told = {
+    answer = {
         "via": "http",
         "entity": entity,
         "feature": feature,
@@ -149,13 +149,13 @@ def _tell(
         "http": code,
         "row": None,
     }
-    lines.write(json.dumps(seen | told) + "\n")
+    lines.write(json.dumps(seen | answer) + "\n")
 
 
-def _tell_row(
+def _write_row(
     lines: IO[str], seen: dict[str, Any], entity: Sequence[str], row: bytes | None
 ) -> None:
-    told: dict[str, Any] = {
+    answer: dict[str, Any] = {
         "via": "redis",
         "entity": entity,
         "feature": None,
@@ -169,10 +169,10 @@ def _tell_row(
     }
     if row is not None:
         packed = read_row(row)
-        told |= {
+        answer |= {
             "event_time": packed.event_time,
             "sequence": packed.sequence,
             "status": "stored",
             "row": row.hex(),
         }
-    lines.write(json.dumps(seen | told) + "\n")
+    lines.write(json.dumps(seen | answer) + "\n")

@@ -84,9 +84,9 @@ def report(result: Result) -> str:
     ]
     if not result.clean:
         parts.append("## Differences")
-        for kind, told in result.findings.told.items():
+        for kind, examples in result.findings.examples.items():
             parts.append(f"{kind}: {result.findings.differences[kind]}")
-            parts.append("\n".join(f"- {each}" for each in told))
+            parts.append("\n".join(f"- {each}" for each in examples))
     return "\n\n".join(parts) + "\n"
 
 

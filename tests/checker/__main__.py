@@ -55,7 +55,7 @@ def show(findings: Findings, console: Console, first: int) -> None:
         console.print("[green]no difference[/]")
     for kind, count in findings.differences.items():
         console.print(f"[red]{escape(kind)}: {count:,}[/]", highlight=False)
-        for explanation in findings.told[kind][:first]:
+        for explanation in findings.examples[kind][:first]:
             console.print(f"  {escape(explanation)}", soft_wrap=True, highlight=False)
 
 
@@ -63,13 +63,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.checker",
         description="Prove the guarantees of a drained run from Kafka, Postgres and Redis alone. "
-        "Exit code 0: no difference; 1: differences, which are told; 2: it cannot be checked.",
+        "Exit code 0: no difference; 1: differences, which are printed; 2: it cannot be checked.",
     )
 
-    def setting(name: str, default: str, told: str) -> None:
+    def setting(name: str, default: str, meaning: str) -> None:
         variable = f"TICKWELL_{name.upper().replace('-', '_')}"
         kept = os.environ.get(variable, default)
-        parser.add_argument(f"--{name}", default=kept, help=f"{told} [{variable}]")
+        parser.add_argument(f"--{name}", default=kept, help=f"{meaning} [{variable}]")
 
     setting("kafka", "", "host:port")
     setting("redis", "", "URL of the warm Redis")
@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         "--slack", type=float, default=5.0, help="seconds that it may take to notice"
     )
     parser.add_argument(
-        "--first", type=int, default=10, help="differences of a kind that are told, at most 20"
+        "--first", type=int, default=10, help="differences of a kind that are printed, at most 20"
     )
     return parser
 

@@ -107,7 +107,7 @@ Bar = Callable[[str, int], Callable[[int], None]]
 
 @contextmanager
 def _progress(shown: bool) -> Iterator[Bar]:
-    """Bars on a terminal: (what, how many) to a function that is told of steps."""
+    """Bars on a terminal: (what, how many) to a function that takes steps."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), transient=True, disable=not shown) as progress:
 

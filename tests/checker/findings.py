@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 KEPT = 20
-"""Differences of one kind that are told; the others are counted."""
+"""Examples kept of each kind of difference; all are counted."""
 
 
 class NotCheckable(Exception):
@@ -16,11 +16,14 @@ class NotCheckable(Exception):
 
 @dataclass
 class Findings:
-    """`looked` counts what was compared, in the order of the checks; `differences` by kind."""
+    """`looked` counts what was compared, in the order of the checks; `differences` by kind.
+
+    `examples` has explanations of some of them, by kind.
+    """
 
     looked: Counter[str] = field(default_factory=Counter)
     differences: Counter[str] = field(default_factory=Counter)
-    told: dict[str, list[str]] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def clean(self) -> bool:
@@ -32,7 +35,7 @@ class Findings:
     def differ(self, kind: str, explanation: str) -> None:
         """Something is not as it must be."""
         self.differences[kind] += 1
-        kept = self.told.setdefault(kind, [])
+        kept = self.examples.setdefault(kind, [])
         if len(kept) < KEPT:
             kept.append(explanation)
 

@@ -9,8 +9,8 @@ An observation is a line of JSON:
     entity       its key field values, a list
     feature      its name, null for a whole row
     version      of the feature, null where there was no answer
-    event_time   nanoseconds UTC, null where none was told
-    sequence     null where it is not told (over HTTP)
+    event_time   nanoseconds UTC, null where the answer has none
+    sequence     null where the answer has none (over HTTP)
     value        a double, null for none
     status       as it was served, "stored" for a row in Redis, null where there was no answer
     http         the code of the answer; 0 for none; null for Redis
@@ -199,7 +199,7 @@ def _matches(seen: Observation, row: WatchedRow) -> bool:
 
 
 def _steps_back(observations: Sequence[Observation], findings: Findings) -> None:
-    """What is answered after another answer was there is not older, whoever asked.
+    """An answer that follows another one is not older, for all readers together.
 
     Questions that overlap may be answered in any order.
     """

@@ -124,7 +124,7 @@ def entity_name(entity: Sequence[str]) -> str:
 
 
 def shown(entity: str) -> str:
-    """An entity as it is told to people."""
+    """An entity as people read it."""
     return "/".join(entity.split(SEPARATOR))
 
 

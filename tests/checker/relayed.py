@@ -41,8 +41,8 @@ class Relayed:
         if digest is None:
             self.findings.differ("not relayed", f"{place}: {found.reason}")
         elif digest != _digest(found.reason, value):
-            told = f"{place}: not {found.reason} {value!r:.80}"
-            self.findings.differ("relayed differently", told)
+            description = f"{place}: not {found.reason} {value!r:.80}"
+            self.findings.differ("relayed differently", description)
 
     def end(self, topics: list[Topic]) -> None:
         """Nothing of these topics may be there that no tick explains."""
@@ -55,6 +55,6 @@ class Relayed:
 
 
 def _digest(reason: str, value: bytes | None) -> Digest:
-    told = blake2b(reason.encode(), digest_size=16)
-    told.update(b"\0" if value is None else b"\1" + value)
-    return told.digest()
+    digest = blake2b(reason.encode(), digest_size=16)
+    digest.update(b"\0" if value is None else b"\1" + value)
+    return digest.digest()

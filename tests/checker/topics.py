@@ -77,7 +77,7 @@ class Kafka:
     ) -> Iterator[Message]:
         """Every committed record, partition after partition, each in its order.
 
-        `progress` is told how many offsets were passed.
+        `progress` is called with the number of offsets that were passed.
         """
         consumer = self._consumer()
         try:

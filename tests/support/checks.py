@@ -53,7 +53,7 @@ def assert_no_difference(pipeline: Pipeline) -> Findings:
         history=settings.history,
     )
     findings = check(run, bars=False)
-    assert findings.clean, findings.told
+    assert findings.clean, findings.examples
     assert findings.looked["rows"] == findings.looked["accepted ticks"] > 0
     assert findings.looked["window states"] == findings.looked["rows in Redis"] > 0
     return findings
