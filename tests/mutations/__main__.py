@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tests.mutations.mutation import Mutation, read_mutations
-from tests.mutations.report import report
+from tests.mutations.report import caught_before, key, report
 from tests.mutations.runner import Copy, NotRunnable, Outcome
 
 ROOT = Path(__file__).parents[2]
@@ -28,9 +28,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Returns 0 when every mistake was caught, 1 when one was not, 2 when tests could not run."""
     given = _parser().parse_args(arguments)
     console = Console(stderr=True)
-    chosen = [m for m in read_mutations() if given.area in (None, m.area)]
+    listed = read_mutations()
+    caught = caught_before(PAGE.read_text("utf-8")) if given.new else {}
+    chosen = [m for m in listed if given.area in (None, m.area) and key(m) not in caught]
     if not chosen:
-        console.print(f"no mutation has the area {given.area!r}", markup=False)
+        wanted = "is new" if given.new else f"has the area {given.area!r}"
+        console.print(f"no mutation {wanted}", markup=False)
         return NOT_RUNNABLE
     try:
         with _copies(given.jobs) as copies:
@@ -42,7 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
     for mutation in survivors:
         print(f"not caught: {mutation.file}: {mutation.mistake}")
     if given.area is None:
-        PAGE.write_text(report(outcomes), "utf-8")
+        tried = {key(outcome.mutation): outcome for outcome in outcomes}
+        everything = [tried.get(key(m)) or Outcome(m, caught[key(m)]) for m in listed]
+        PAGE.write_text(report(everything), "utf-8")
     print(f"{len(chosen) - len(survivors)} of {len(chosen)} mistakes were caught")
     return SURVIVED if survivors else ALL_CAUGHT
 
@@ -54,6 +59,11 @@ def _parser() -> argparse.ArgumentParser:
         "tests that should catch it, and write docs/mutations.md.",
     )
     parser.add_argument("--area", help="only the mistakes of this area; writes no page")
+    parser.add_argument(
+        "--new",
+        action="store_true",
+        help="only mistakes that docs/mutations.md does not list as caught, which join the page",
+    )
     parser.add_argument("--jobs", type=int, default=2, help="mistakes tried at a time (2)")
     parser.add_argument(
         "--no-clean-run",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
+from tests.mutations.mutation import Mutation
 from tests.mutations.runner import Outcome
 
 HEADING = """# Deliberate mistakes, and the tests that catch them
@@ -15,6 +17,20 @@ tests that should notice it, and writes this page. The mistakes are listed in
 
 {caught} of {total} are caught.
 """
+
+
+CAUGHT = re.compile(r"^\| (.+) \| `([^`]+)` \| `([^`]+)` \|$", re.MULTILINE)
+"""A line of the page for a mutation that was caught: its mistake, its file, and the test."""
+
+
+def caught_before(page: str) -> Mapping[tuple[str, str], str]:
+    """The tests that caught mutations, as a page says, by (mistake, file)."""
+    return {(mistake, file): test for mistake, file, test in CAUGHT.findall(page)}
+
+
+def key(mutation: Mutation) -> tuple[str, str]:
+    """What identifies a mutation in a page."""
+    return _cell(mutation.mistake), mutation.file
 
 
 def report(outcomes: Sequence[Outcome]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.mutations.mutation import Mutation, read_mutations
-from tests.mutations.report import report
+from tests.mutations.report import caught_before, key, report
 from tests.mutations.runner import Copy, Outcome
 
 ROOT = Path(__file__).parents[3]
@@ -39,6 +39,15 @@ def test_the_page_names_what_caught_a_mistake() -> None:
     assert "1 of 2 are caught" in page
     assert "| `unit/test_a.py::test_b` |" in page
     assert "| **nothing** |" in page
+
+
+def test_a_page_says_what_need_not_be_tried_again() -> None:
+    outcomes = [Outcome(mutation, "tests/unit/test_a.py::test_b") for mutation in MUTATIONS]
+    outcomes[3] = Outcome(MUTATIONS[3], None)
+    caught = caught_before(report(outcomes))
+    assert caught.keys() == {key(m) for m in MUTATIONS if m is not MUTATIONS[3]}
+    assert set(caught.values()) == {"unit/test_a.py::test_b"}
+    assert report([Outcome(m, caught.get(key(m))) for m in MUTATIONS]) == report(outcomes)
 
 
 def git(root: Path, *arguments: str) -> None:
