@@ -117,8 +117,13 @@ def test_cold_is_refused_where_live_would_go_on_from_rows(running: Pipeline) -> 
         ranges_of(running, Wanted(cold=True))
 
 
-def test_of_two_equal_replays_the_slower_one_ends_with_the_faster(running: Pipeline) -> None:
+@pytest.mark.parametrize("live_was_there", [False, True])
+def test_of_two_equal_replays_the_slower_one_ends_with_the_faster(
+    running: Pipeline, live_was_there: bool
+) -> None:
     produce(running, 600)
+    if live_was_there:  # then rows are staged, and not copied into the table
+        live(running)
     part = next(part for part in ranges_of(running) if part.offsets)
     faster: list[Done] = []
     with ThreadPoolExecutor() as pool:
@@ -127,7 +132,21 @@ def test_of_two_equal_replays_the_slower_one_ends_with_the_faster(running: Pipel
             faster.append(pool.submit(replay, running).result())
 
         done = run_ranges(work_of(running), [part], after(2, be_faster), GO_ON)
-    assert 0 < done.rows < faster[0].rows
+    ((rows,),) = running.query(
+        f"SELECT count(*) FROM tickwell.feature_rows WHERE partition = {part.partition}"
+    )
+    assert 0 < done.rows < rows < faster[0].rows
+
+
+def test_a_replay_takes_no_partition_that_live_was_at(running: Pipeline) -> None:
+    """Live would wait for whoever holds it."""
+    produce(running, 100)
+    parts = [part for part in ranges_of(running) if part.offsets]
+    take = "SELECT alone FROM tickwell.begin_replayed('none', 'price', %s::uuid, %s, 0, '{}')"
+    held = [(part.topic.topic_id.hex(), part.partition) for part in parts]
+    assert [running.query(take, *each) for each in held] == [[(True,)]] * len(held)
+    live(running)
+    assert [running.query(take, *each) for each in held] == [[(False,)]] * len(held)
 
 
 def test_records_deleted_before_their_turn_are_an_error(running: Pipeline) -> None:
