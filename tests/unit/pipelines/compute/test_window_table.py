@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -104,6 +105,37 @@ def test_a_mean_is_summed_from_the_oldest_value_on() -> None:
     mean = SCHEMA.features.index("price_sma_5@1.0.0")
     # 1e16 + 1 is 1e16 in doubles; from the newest value on, the four ones are added first
     assert batch.features[4, mean] == 1e16 / 5 != (4.0 + 1e16) / 5
+
+
+def records_of(prices: Sequence[float], partition: int = 0, first: int = 0) -> list[Record]:
+    return [
+        Record("t", partition, i, 10, b"A", f'{{"symbol":"A","price":{price!r},"ts":1}}'.encode())
+        for i, price in enumerate(prices, first)
+    ]
+
+
+def test_what_is_not_finite_is_undefined() -> None:
+    """The logarithm of a price below zero, and a sum beyond the largest double."""
+    (batch,) = materialize(records_of([*[1.0] * 10, -1.0, *[1.0] * 10, *[1.7e308] * 5]))
+    names = [feature.partition("@")[0] for feature in SCHEMA.features]
+    for row, name in ((20, "price_volatility"), (25, "price_sma_5")):
+        k = names.index(name)
+        assert STATUS[int(batch.status[row, k])] == "undefined"
+        assert math.isnan(batch.features[row, k])
+    assert set(batch.status[20].tolist()) == {0, 2}
+
+
+def test_an_entity_is_of_one_partition() -> None:
+    (first,) = runs(records_of([1.0, 2.0]), ())
+    (second,) = runs(records_of([3.0], partition=1), ())
+    decoder, windows = Decoder(SOURCE), table()
+    batches = []
+    for run in (first, second):
+        ticks = decoder.decode(run)
+        windows.restore(windows.missing(ticks), {})
+        batches.append(windows.apply(ticks))
+    assert [len(batch) for batch in batches] == [2, 0]
+    assert [rejection.reason for rejection in batches[1].rejected] == ["wrong-partition"]
 
 
 magnitudes = st.sampled_from([1e-9, 1e-3, 1.0, 100.0, 1e12])
