@@ -138,6 +138,17 @@ def test_an_entity_is_of_one_partition() -> None:
     assert [rejection.reason for rejection in batches[1].rejected] == ["wrong-partition"]
 
 
+@pytest.mark.parametrize(("later", "found"), [(63, True), (64, False)])
+def test_a_duplicate_is_one_of_the_last_64_ticks(later: int, found: bool) -> None:
+    records = [
+        Record("t", 0, i, 10, b"A", f'{{"symbol":"A","price":1,"ts":1,"seq":{seq}}}'.encode())
+        for i, seq in enumerate([*range(1 + later), 0])
+    ]
+    (batch,) = materialize(records)
+    reasons = [rejection.reason for rejection in batch.rejected]
+    assert reasons == (["duplicate"] if found else [])
+
+
 magnitudes = st.sampled_from([1e-9, 1e-3, 1.0, 100.0, 1e12])
 
 
