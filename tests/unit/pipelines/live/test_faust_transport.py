@@ -136,6 +136,20 @@ async def test_positions_that_a_rebalance_outran_are_looked_up_again() -> None:
     assert reader.following(HERE) == 5
 
 
+@pytest.mark.parametrize(("stored", "begins"), [(None, 0), (0, 0), (5, 5)])
+def test_the_stores_position_counts_and_not_that_of_kafka(stored: int | None, begins: int) -> None:
+    @in_a_loop
+    async def positioned() -> None:
+        app = an_app()
+        app.pipeline = replace(app.pipeline, watermarks=lambda tps: dict.fromkeys(tps, stored))
+        reader = Reader(app)
+        await reader.on_partitions_assigned({HERE}, app.consumer_generation_id)
+        await reader.find_positions()
+        assert reader.thread.went_to == [{HERE: begins}]
+
+    positioned()
+
+
 @in_a_loop
 async def test_what_retention_has_deleted_lies_inside_a_run() -> None:
     app = an_app()
