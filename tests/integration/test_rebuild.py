@@ -20,6 +20,7 @@ from pipelines.rebuild.rebuild import Done, PostgresBehind, Rebuild, RebuildLimi
 from pipelines.replay.backfill_sink import BackfillSink
 from pipelines.replay.progress import Progress, ReplayProgress
 from pipelines.stores.postgres.offline_sink import OfflineSink
+from pipelines.stores.redis.fill_marks import FillMarks
 from pipelines.ticks.decoder import Decoder
 from registry.database.engine import connect
 from registry.definitions import FeatureVersion
@@ -220,6 +221,18 @@ def test_members_are_known_before_the_first_of_their_rows(stores: Stores) -> Non
     assert seen[-1] == (9, 9)
     assert all(members == 9 for members, rows in seen if rows)
     assert any(0 < rows < 9 for _, rows in seen)
+
+
+def test_a_watermark_that_a_worker_has_moved_does_not_go_back(stores: Stores) -> None:
+    marks = FillMarks(stores.redis())
+    for moved, filled, expected in ((50, 20, 50), (20, 50, 50), (None, 50, 50), (20, None, 20)):
+        stores.flush()
+        token = marks.claim(TOPIC, [0])[0]
+        if moved is not None:
+            with redis.Redis.from_url(stores.redis_url) as client:
+                client.set(watermark_key(TOPIC_ID, 0), moved)
+        assert marks.finish(TOPIC, 0, token, filled)
+        assert marks.watermark(TOPIC, 0) == expected
 
 
 def test_more_partitions_than_before(stores: Stores) -> None:

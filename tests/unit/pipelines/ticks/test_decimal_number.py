@@ -21,6 +21,8 @@ powers = st.integers(-LARGEST_POWER, LARGEST_POWER)
 @example(9007199254740993, 22)
 @example(2**64 - 1, LARGEST_POWER)
 @example(1, -LARGEST_POWER)
+@example(6803917880028698389, -21)  # the low half of the power of five carries
+@example(4483673078556020737, -8)
 def test_the_double_is_that_of_float(mantissa: int, power: int) -> None:
     value = nearest_double(np.uint64(mantissa), power)
     assert math.isnan(value) or value == float(f"{mantissa}e{power}")
