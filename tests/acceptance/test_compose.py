@@ -13,6 +13,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import httpx
@@ -158,14 +159,15 @@ def test_the_commands_of_the_stores_run(
     shell, option, command = configured["services"][name]["command"]
     password = Path(configured["secrets"]["redis_password"]["file"])
     port = keep_port(tmp_path / "port")
+    valkey = quote(str(get_binary_path()))
     here = {
-        "exec valkey-server": f"exec {get_binary_path()} --bind 127.0.0.1 --port {port}",
-        "/run/secrets/redis_password": str(password),
+        "exec valkey-server": f"exec {valkey} --bind 127.0.0.1 --port {port}",
+        "/run/secrets/redis_password": quote(str(password)),
         "$$": "$",
     }
     for there, replacement in here.items():
         command = command.replace(there, replacement)
-    command = re.sub(r"--dir \S+", f"--dir {tmp_path}", command)
+    command = re.sub(r"--dir \S+", f"--dir {quote(str(tmp_path))}", command)
     running = subprocess.Popen([shell, option, command], stdout=subprocess.DEVNULL)
     try:
         with redis.Redis(port=port, password=password.read_text().strip()) as client:

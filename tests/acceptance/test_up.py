@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -129,7 +130,8 @@ def test_from_nothing_to_features_and_down(up: Up) -> None:
     told = up.run("env")
     names = re.findall(r"^export TICKWELL_(\w+)=", told, re.MULTILINE)
     assert names == ["KAFKA", "REDIS", "REDIS_HOT", "POSTGRES", "URL"]
-    script = f'eval "$1"; {sys.executable} -m tickwell get AAPL price_sma_20 --json'
+    get = shlex.join([sys.executable, "-m", "tickwell", "get", "AAPL", "price_sma_20", "--json"])
+    script = f'eval "$1"; {get}'
 
     def value() -> Any:
         shown = subprocess.run(
