@@ -19,7 +19,7 @@ class Batch:
     `ordinal` numbers an entity's accepted ticks from 0 for as long as it has state. `names` are the
     distinct entities of the rows, `name[i]` the index of row i's entity among them. By the same
     index, `expected` is the packed origin that the entity's state was computed from (b"" for none),
-    and `fill` the number of ticks in its windows after the batch.
+    and `fill` the number of ticks in its windows after the batch (or `CLOSED`).
     """
 
     run: Run

@@ -38,7 +38,7 @@ class EntityColumns(NamedTuple):
     accepted: Int64s = column(np.int64)
     """Ticks that were ever accepted; 0 where nothing else is known."""
     fill: Int64s = column(np.int64)
-    """Ticks since the last reset."""
+    """Ticks since the last reset, or `registry.formats.state.CLOSED`."""
     ring_time: Int64s = column(np.int64, "remembered")
     """Times as the ticks gave them, nanoseconds UTC."""
     ring_seq: Int64s = column(np.int64, "remembered")

@@ -20,8 +20,9 @@ from pipelines.compute.natural_log import log_ratio
 from pipelines.runtime.array_types import Bytes, Floats, Int32s, Int64s
 from pipelines.runtime.machine_code import compiled, inlined
 from pipelines.runtime.named_columns import column, numba_type, type_of
-from pipelines.ticks.columns import NO_SEQ, RESET
+from pipelines.ticks.columns import CLOSE, NO_SEQ, TRADE
 from registry.formats.row import ValueStatus
+from registry.formats.state import CLOSED
 from registry.language.program import Function
 
 ACCEPTED = 0
@@ -37,6 +38,7 @@ STDDEV_LOG_RETURN = int(Function.STDDEV_LOG_RETURN)
 OK = int(ValueStatus.OK)
 WARMING = int(ValueStatus.WARMING)
 UNDEFINED = int(ValueStatus.UNDEFINED)
+CLOSED_STATUS = int(ValueStatus.CLOSED)
 
 
 class TickColumns(NamedTuple):
@@ -169,6 +171,17 @@ def _decide(ticks, i, context, entities, rows):  # type: ignore[no-untyped-def]
 
 
 @inlined
+def _filled(fill, op):  # type: ignore[no-untyped-def]
+    """How many ticks are in an entity's windows after a tick, or `CLOSED`.
+
+    A reset empties the windows; a close does as well, and only a trade ends it.
+    """
+    if op == TRADE:
+        return max(fill, 0) + 1
+    return CLOSED if op == CLOSE else min(fill, 0)
+
+
+@inlined
 def _remember(ticks, i, context, entities, rows):  # type: ignore[no-untyped-def]
     """Make the accepted tick `i` the newest one of its entity."""
     slot = ticks.slot[i]
@@ -187,7 +200,7 @@ def _remember(ticks, i, context, entities, rows):  # type: ignore[no-untyped-def
     entities.newest_sequence[slot] = rows.sequence[i]
     entities.newest_time[slot] = rows.event_time[i]
     entities.accepted[slot] = ordinal + 1
-    entities.fill[slot] = 0 if ticks.op[i] == RESET else entities.fill[slot] + 1
+    entities.fill[slot] = _filled(entities.fill[slot], ticks.op[i])
 
 
 @inlined
@@ -199,7 +212,7 @@ def _compute(code, entities, slot, rows, i):  # type: ignore[no-untyped-def]
         depth = n + 1 if function == STDDEV_LOG_RETURN else n
         if fill < depth:
             rows.features[i, k] = math.nan
-            rows.status[i, k] = WARMING
+            rows.status[i, k] = CLOSED_STATUS if fill == CLOSED else WARMING
             continue
         if function == STDDEV_LOG_RETURN:
             value = _stddev(entities.ring_returns, slot, code.returns[k], end, n)

@@ -33,6 +33,7 @@ from pipelines.errors import PipelineError
 from pipelines.kafka.producer import Tick
 from pipelines.produce import cells
 from pipelines.ticks.event_time import NANOSECONDS
+from pipelines.ticks.reference_decoder import WITHOUT_NUMBERS
 from registry.definitions import Source
 
 BATCH_ROWS = 1_000
@@ -155,8 +156,8 @@ def _tick(
             shown = repr(cell) if isinstance(cell, str) else str(cell)
             raise bad(use.column, f"{shown[:60]} {error}") from None
     for use in absent:
-        # a reset has no values
-        if use.needed and not (use.value is cells.number and tick.get("op") == "reset"):
+        # a reset or a close has no values
+        if use.needed and not (use.value is cells.number and tick.get("op") in WITHOUT_NUMBERS):
             raise bad(use.column, f"is empty, and a tick needs its {use.field}")
     return tick
 

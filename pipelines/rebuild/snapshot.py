@@ -13,11 +13,10 @@ from uuid import UUID
 
 import numpy as np
 
-from pipelines.compute.entity_state import EntityState, tick_dtype
+from pipelines.compute.entity_state import EntityState, fill_of, tick_dtype
 from pipelines.kafka.topics import Topic
 from pipelines.stores.postgres.connection import Database
 from pipelines.stores.redis.restored_states import Restored
-from pipelines.ticks.columns import RESET
 from registry.definitions import Catalog, Source
 from registry.formats.origin import Origin
 from registry.formats.row import Row, pack
@@ -131,14 +130,14 @@ def _restored(row: Sequence[Any], fields: int) -> Restored:
     entity, packed, schema_id, event_time, sequence, known_at, topic_id, *rest = row
     partition, offset, index, status, features = rest
     origin = Origin(UUID(topic_id).bytes, partition, offset, index)
-    ticks, resets = _ticks(packed, fields)
+    ticks, ops = _ticks(packed, fields)
     return Restored(
         entity=entity,
         state=EntityState(
             origin=origin,
             sequence=sequence,
             count=len(ticks),
-            fill=len(ticks) - 1 - int(resets[-1]) if len(resets) else len(ticks),
+            fill=fill_of(ops, bytes(status)),
             ticks=ticks,
         ),
         row=pack(
@@ -156,7 +155,7 @@ def _restored(row: Sequence[Any], fields: int) -> Restored:
 
 
 def _ticks(packed: Packed, fields: int) -> tuple[Any, Any]:
-    """Ticks as Postgres sent them, as `tick_dtype`; and the indexes of resets."""
+    """Ticks as Postgres sent them, as `tick_dtype`; and their ops."""
     sent = np.frombuffer(
         packed,
         np.dtype(
@@ -174,7 +173,7 @@ def _ticks(packed: Packed, fields: int) -> tuple[Any, Any]:
     for name in ("event_time", "tick_time", "seq"):
         ticks[name] = sent[name]
     ticks["fields"] = sent["fields"]["value"]
-    return ticks, np.flatnonzero(sent["op"] == RESET)
+    return ticks, sent["op"]
 
 
 _ELEMENT = np.dtype([("size", ">i4"), ("value", ">f8")])

@@ -15,7 +15,7 @@ from registry.formats.redis_keys import entity_id
 NO_SEQ = np.iinfo(np.int64).min
 """The value of a tick without `seq` in an int64 column."""
 
-TRADE, RESET = 0, 1
+TRADE, RESET, CLOSE = 0, 1, 2
 """Operations of a tick in the column `op`."""
 
 

@@ -17,7 +17,7 @@ from pipelines.kafka.run import Run
 from pipelines.runtime.array_types import Int64s
 from pipelines.runtime.machine_code import compiled, inlined
 from pipelines.runtime.named_columns import allocate, sliced
-from pipelines.ticks.columns import NO_SEQ, RESET, TRADE
+from pipelines.ticks.columns import CLOSE, NO_SEQ, RESET, TRADE
 from pipelines.ticks.event_time import LATEST
 from pipelines.ticks.json_tokens import (
     CLOSE_ARRAY,
@@ -50,7 +50,9 @@ from pipelines.ticks.scanned_columns import (
     ScannedTicks,
 )
 
-TRADE_OP, RESET_OP = (np.frombuffer(word, np.uint8) for word in (b"trade", b"reset"))
+TRADE_OP, RESET_OP, CLOSE_OP = (
+    np.frombuffer(word, np.uint8) for word in (b"trade", b"reset", b"close")
+)
 
 
 def scan(run: Run, layout: Layout, known_at: Int64s) -> Scanned:
@@ -148,6 +150,8 @@ def _value(data, position, end, name, layout, ticks, row):  # type: ignore[no-un
         return NO
     if is_word(data, position + 1, quote, RESET_OP):
         ticks.op[row] = RESET
+    elif n_keys > 1 and is_word(data, position + 1, quote, CLOSE_OP):
+        ticks.op[row] = CLOSE
     elif not is_word(data, position + 1, quote, TRADE_OP):
         return NO
     return quote + 1
@@ -155,7 +159,7 @@ def _value(data, position, end, name, layout, ticks, row):  # type: ignore[no-un
 
 @inlined
 def _is_complete(layout, ticks, row, seen, stamp):  # type: ignore[no-untyped-def]
-    """Whether the object has all that a tick needs; a reset has no numbers."""
+    """Whether the object has all that a tick needs; only a trade has numbers."""
     n_keys, n_fields = ticks.keys.shape[1], ticks.fields.shape[1]
     for key in range(n_keys):
         if seen[key] != stamp:
@@ -163,7 +167,7 @@ def _is_complete(layout, ticks, row, seen, stamp):  # type: ignore[no-untyped-de
     if seen[n_keys + n_fields] != stamp:
         return False
     for field in range(n_fields):
-        if ticks.op[row] == RESET:
+        if ticks.op[row] != TRADE:
             ticks.fields[row, field] = math.nan
         elif layout.required[field] and seen[n_keys + field] != stamp:
             return False

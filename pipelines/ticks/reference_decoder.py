@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.ticks import rejection_reasons as reasons
-from pipelines.ticks.columns import NO_SEQ, RESET, TRADE
+from pipelines.ticks.columns import CLOSE, NO_SEQ, RESET, TRADE
 from pipelines.ticks.event_time import LATEST, NANOSECONDS, parse_rfc_3339
 from pipelines.ticks.message_limits import (
     MAX_ARRAY_TICKS,
@@ -24,7 +24,10 @@ from pipelines.ticks.message_limits import (
 )
 from registry.definitions import Source
 
-OPERATIONS = {"trade": TRADE, "reset": RESET}
+OPERATIONS = {"trade": TRADE, "reset": RESET, "close": CLOSE}
+"""What ticks do, by `op`. Only entities with more than one key field, as positions are, close."""
+
+WITHOUT_NUMBERS = frozenset({"reset", "close"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +104,18 @@ def judge(tick: bytes, source: Source, message_key: bytes | None, known_at: int)
     if not isinstance(given, dict):
         raise Rejected(reasons.MALFORMED, "a tick is a JSON object")
     operation = given.get("op", "trade")
-    needed = [field.name for field in source.fields if field.required and operation != "reset"]
+    empties = isinstance(operation, str) and operation in WITHOUT_NUMBERS
+    needed = [field.name for field in source.fields if field.required and not empties]
     _check_shape(given, source, needed)
     if isinstance(operation, str) and operation not in OPERATIONS:
         raise Rejected(
-            reasons.UNSUPPORTED_OP, f"op {operation[:40]!r}; trade and reset are supported"
+            reasons.UNSUPPORTED_OP, f"op {operation[:40]!r}; trade, reset and close are supported"
+        )
+    if operation == "close" and len(source.key) == 1:
+        raise Rejected(
+            reasons.UNSUPPORTED_OP,
+            f"op 'close' is for sources with several key fields; {source.name} has one, so a reset "
+            "is what empties its windows",
         )
     _check_types(given, source, operation, needed)
 
@@ -221,7 +231,7 @@ def _check_types(given: dict[str, Any], source: Source, operation: Any, needed: 
     ts, seq = given["ts"], given.get("seq")
     must(_is_integer(ts) or isinstance(ts, str), "ts", "an integer or RFC 3339 text")
     must(seq is None or (_is_integer(seq) and abs(seq) < -NO_SEQ), "seq", "a signed 64-bit integer")
-    if operation == "reset":
+    if operation in WITHOUT_NUMBERS:
         return
     for name in source.field_names:
         value = given.get(name)

@@ -42,6 +42,13 @@ class ValueStatus(IntEnum):
     OK = 0
     WARMING = 1
     UNDEFINED = 2
+    CLOSED = 3
+    """The entity was closed and has had no trade since; all values of such a row have it."""
+
+
+def is_closed(status: bytes) -> bool:
+    """Whether a row with these statuses, in whatever row schema, is of an entity that is closed."""
+    return status[:1] == bytes([ValueStatus.CLOSED])
 
 
 class Row(Struct, frozen=True):

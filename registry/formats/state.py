@@ -19,11 +19,14 @@ from registry.formats.origin import ORIGIN
 MARK = b"layout2\xff"
 """The mark of this layout. As an event time, which is little-endian, it is below zero."""
 
+CLOSED = -1
+"""The `fill` of an entity that was closed and has had no trade since; a reset leaves it closed."""
+
 STATE_HEADER = Layout(
     *ORIGIN.fields,  # of the newest accepted tick
     Field("sequence", "i8"),  # of the same tick
     Field("count", "i8"),  # how many ticks were ever accepted
-    Field("fill", "i8"),  # how many were accepted since the last reset
+    Field("fill", "i8"),  # how many were accepted since the last reset, or `CLOSED`
     Field("mark", "V8"),
     Field("room", "u4"),  # ticks that the ring has room for
     Field("tick_bytes", "u4"),  # the size of a tick

@@ -30,6 +30,7 @@ STATUS = {
     int(ValueStatus.OK): Status.OK,
     int(ValueStatus.WARMING): Status.WARMING,
     int(ValueStatus.UNDEFINED): Status.UNDEFINED,
+    int(ValueStatus.CLOSED): Status.MISSING,
 }
 MISSING = Part(math.nan, Status.MISSING, None)
 NOT_ANSWERED = Part(math.nan, Status.UNAVAILABLE, None)

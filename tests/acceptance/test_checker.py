@@ -50,6 +50,8 @@ def drained(running: Pipeline) -> Pipeline:
         (b"P1", json.dumps({"portfolio": "P1", "symbol": s, "quantity": 2, "ts": now}).encode())
         for s in SYMBOLS
     ]
+    closed = {"portfolio": "P1", "symbol": SYMBOLS[0], "op": "close", "ts": now}
+    positions.append((b"P1", json.dumps(closed).encode()))
     running.start_worker("online")
     running.start_worker("offline")
     running.produce("price", prices)
@@ -287,7 +289,20 @@ def observe(run: Pipeline, file: Path) -> None:
 
     fresh = first[3] + 10**9
     late = last[3] + 10**9
+    held = dict(
+        run.query(
+            "SELECT entity, max(event_time) FROM tickwell.feature_rows"
+            " WHERE entity ~ '^P1' GROUP BY entity"
+        )
+    )
+
+    def closed(symbol: str) -> dict[str, Any]:
+        position = {"source": "position", "entity": ["P1", symbol], "feature": "position_size"}
+        when = held[f"P1\x1f{symbol}"]
+        return seen(first, late, event_time=when, value=None, status="missing", **position)
+
     truth = [
+        closed(SYMBOLS[0]),
         seen(first, fresh),
         seen(last, late),
         seen(last, late + 1, feature=None, value=None, via="redis", status="stored",
@@ -313,6 +328,7 @@ def observe(run: Pipeline, file: Path) -> None:
     for kind, observations in lies.items():
         assert set(tell(observations).differences) == {kind}, kind
     assert set(tell([seen(last, late), gone]).differences) == {"stepped back"}
+    assert set(tell([closed(SYMBOLS[1])]).differences) == {"value without a row"}
     overlapping = [seen(last, late, until=late + 10**7), seen(first, late + 1)]
     assert "stepped back" not in tell(overlapping).differences
 

@@ -20,6 +20,7 @@ from tests.support.checks import (
     assert_stores_match,
     expected,
 )
+from tests.support.load import random_positions
 from tests.support.logs import NOW_MS, messages
 from tests.support.pipeline import Pipeline
 
@@ -33,8 +34,8 @@ COMPARED = {
     "price_volatility": 2_600,
     "current_volume": 13_000,
     "volume_sma_10": 3_500,
-    "position_size": 400,
-    "position_multiplier": 400,
+    "position_size": 200,
+    "position_multiplier": 200,
 }
 """Values of each feature that must have been compared, at least: a test whose windows never fill
 would compare nothing but `warming`."""
@@ -66,7 +67,7 @@ def test_whatever_producers_send(running: Pipeline) -> None:
     running.produce("price", _walk("price", _names("WILD", 50), 60, _wild))
     running.produce("price", _walk("price", ["SAME"], 60, lambda price: price))
     running.produce("volume", _walk("volume", _names("V", 1200), 15, _leaps))
-    running.produce("position", _positions(400))
+    running.produce("position", random_positions(random.Random(7), time.time_ns() // 10**6))
     running.wait_drained("online", "offline")
     compared: Counter[str] = Counter()
     for source in ("price", "volume", "position"):
@@ -138,19 +139,3 @@ def _wild(value: float) -> float:
 
 def _leaps(value: float) -> float:
     return value * random.choice([1.0, 1.0001, 0.9999, 1e-3, 1e3])
-
-
-def _positions(ticks: int) -> Messages:
-    now = time.time_ns() // 10**6
-    made: Messages = []
-    for number in range(ticks):
-        tick: dict[str, Any] = {
-            "portfolio": f"P{number % 7}",
-            "symbol": f"S{number % 11}",
-            "quantity": random.randint(-500, 500),
-            "ts": now + number,
-        }
-        if number % 3:
-            tick["multiplier"] = random.choice([1, 10, 0.1])
-        made.append((tick["portfolio"].encode(), json.dumps(tick).encode()))
-    return made

@@ -9,7 +9,7 @@ import time
 import psycopg2
 import pytest
 
-from tests.support.load import random_ticks
+from tests.support.load import random_positions, random_ticks
 from tests.support.pipeline import Pipeline
 from tests.support.replays import empty_database
 
@@ -21,6 +21,7 @@ def test_live_and_replays(running: Pipeline) -> None:
     now = time.time_ns() // 10**6
     for burst in range(6):
         running.produce("price", random_ticks(chance, now + burst))
+    running.produce("position", random_positions(chance, now))
     running.wait_drained("offline")
     live = running.dump()
     assert len(live) > 100_000
@@ -28,6 +29,8 @@ def test_live_and_replays(running: Pipeline) -> None:
     again = running.run_tickwell("replay")
     assert " 0 of them new" in again
     middle = running.run_tickwell("replay", "--source", "price", "--from-offset", "300")
+    assert " 0 of them new" in middle
+    middle = running.run_tickwell("replay", "--source", "position", "--from-offset", "60")
     assert " 0 of them new" in middle
     assert running.dump() == live
 

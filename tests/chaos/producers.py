@@ -219,12 +219,15 @@ def volumes(chance: random.Random) -> Iterator[Sent]:
 
 
 def positions(chance: random.Random) -> Iterator[Sent]:
-    """Holdings of a few portfolios."""
+    """Holdings of a few portfolios, some of them nothing, some of them closed."""
     while True:
         portfolio, symbol = chance.choice(PORTFOLIOS), chance.choice(SYMBOLS)
         tick: dict[str, Any] = {"portfolio": portfolio, "symbol": symbol, "ts": _now()}
-        tick |= {"quantity": chance.randint(-500, 500)}
-        tick |= {"multiplier": chance.choice((1, 10, 0.1))} if chance.random() < 0.5 else {}
+        if chance.random() < 0.1:
+            tick |= {"op": chance.choice(("close", "close", "reset"))}
+        else:
+            tick |= {"quantity": chance.choice((0, -0.0, *[chance.randint(-500, 500)] * 8))}
+            tick |= {"multiplier": chance.choice((1, 10, 0.1))} if chance.random() < 0.5 else {}
         yield _sent("position", portfolio, tick)
 
 
@@ -239,7 +242,7 @@ def hostile(chance: random.Random, partitions: int) -> Iterator[Sent]:
         [_sent("price", symbol, good | {"ts": now - 5_000})],  # late
         [_sent("price", symbol, good | {"ts": now + 60_000})],
         [_sent("price", symbol, good | {"ts": -1})],
-        [_sent("price", symbol, good | {"op": "cancel"})],
+        [_sent("price", symbol, good | {"op": chance.choice(("cancel", "close"))})],
         [_sent("price", symbol, good | {"price": "7"})],
         [_sent("price", "S0" if symbol != "S0" else "S1", good)],
         [_sent("volume", symbol, {"symbol": symbol, "volume": -1, "ts": now})],

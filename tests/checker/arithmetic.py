@@ -24,16 +24,23 @@ BOUND = 1e-14
 SUM_OVERFLOWS = 1e306
 """From here a sum may pass the largest double on its way; the value is then undefined."""
 
-STATUS = {0: "ok", 1: "warming", 2: "undefined"}
+STATUS = {0: "ok", 1: "warming", 2: "undefined", 3: "closed"}
 
 
 def explain(
-    feature: Feature, window: list[tuple[float, ...]], value: float, status: str
+    feature: Feature,
+    window: list[tuple[float, ...]],
+    value: float,
+    status: str,
+    closed: bool = False,
 ) -> tuple[str | None, bool]:
     """What is wrong with a stored value, None when it is right; and whether exactness was needed.
 
-    `window` are the fields of the ticks since the last reset, oldest first.
+    `window` are the fields of the ticks since the last reset or close, oldest first; `closed` is
+    whether no trade has followed a close.
     """
+    if closed or status == "closed":
+        return _exactly(evaluate(feature, window, closed), value, status), False
     near = estimate(feature, window)
     if near is not None and status == "ok":
         if feature.function == "last":

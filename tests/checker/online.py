@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.checker.findings import Findings, shown_time
 from tests.checker.packed import (
+    CLOSED_FILL,
     Corrupt,
     PackedRow,
     PackedState,
@@ -122,7 +123,7 @@ class _Redis:
             ("origin", state.origin, (walked.topic.topic_id, *newest.origin)),
             ("sequence", state.sequence, newest.sequence),
             ("count", state.count, known.accepted),
-            ("fill", state.fill, known.fill),
+            ("fill", state.fill, CLOSED_FILL if known.closed else known.fill),
         ):
             if kept != wanted:
                 self._findings.differ(

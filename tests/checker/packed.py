@@ -19,6 +19,9 @@ MARK = b"layout2\xff"
 """Follows the header in states that tell the size of their ring; others have their ring there."""
 
 MARKED_HEADER_BYTES = 80
+CLOSED_FILL = -1
+"""The `fill` of an entity that is closed."""
+
 NO_SEQ = -(2**63)
 
 Origin = tuple[bytes, int, int, int]
@@ -53,7 +56,8 @@ class PackedTick:
 @dataclass(frozen=True)
 class PackedState:
     """The window state: the newest tick's origin and sequence, `count` ticks ever, `fill` since the
-    last reset, and the ring of `room` ticks as bytes, of which the `held` newest are there."""
+    last reset (or `CLOSED_FILL`), and the ring of `room` ticks as bytes, of which the `held` newest
+    are there."""
 
     origin: Origin
     sequence: int

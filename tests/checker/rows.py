@@ -18,6 +18,7 @@ from tests.checker.packed import entity_name, shown, split_member
 from tests.checker.relayed import Relayed
 from tests.checker.sources import Source
 from tests.checker.stored import (
+    OPERATIONS,
     InOrder,
     StoredRejection,
     StoredRow,
@@ -211,7 +212,7 @@ class _SideBySide:
             "sequence": found.sequence,
             "tick_time": tick.tick_time,
             "seq": tick.seq,
-            "op": int(tick.op == "reset"),
+            "op": OPERATIONS[tick.op],
             "known_at": found.known_at,
             "fields": _bits(tick.fields),
         }
@@ -231,7 +232,8 @@ class _SideBySide:
             )
             return
         for feature, value, status in zip(features, row.features, row.status, strict=True):
-            wrong, exactly = explain(feature, found.state.window, value, STATUS.get(status, "?"))
+            state, told = found.state, STATUS.get(status, "?")
+            wrong, exactly = explain(feature, state.window, value, told, state.closed)
             self._findings.count("feature values")
             self._findings.count("in exact arithmetic", exactly)
             if wrong is not None:

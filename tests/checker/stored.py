@@ -10,6 +10,8 @@ from uuid import UUID
 from tests.oracle.features import Origin
 
 AT_ONCE = 5_000
+OPERATIONS = {"trade": 0, "reset": 1, "close": 2}
+"""The column `op`."""
 
 ROWS = """\
 SELECT partition, "offset", index, schema_id, revision, entity, event_time, sequence, tick_time,

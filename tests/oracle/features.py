@@ -63,8 +63,9 @@ class OracleRow:
 class Entity:
     """What is known of an entity: its newest tick, and what its windows remember.
 
-    `accepted` counts its ticks, `fill` those since its last reset; `seen` are the (ts, seq) that
-    make a duplicate, `window` the fields of the newest ticks, both oldest first.
+    `accepted` counts its ticks, `fill` those since its last reset or close; `closed` is whether a
+    close has had no trade after it; `seen` are the (ts, seq) that make a duplicate, `window` the
+    fields of the newest ticks, both oldest first.
     """
 
     home: int
@@ -72,6 +73,7 @@ class Entity:
     same_time: int = 0
     accepted: int = 0
     fill: int = 0
+    closed: bool = False
     seen: list[tuple[int, int | None]] = field(default_factory=list)
     window: list[tuple[float, ...]] = field(default_factory=list)
 
@@ -178,13 +180,15 @@ class Log:
         known.accepted += 1
         known.seen.append((tick.tick_time, tick.seq))
         del known.seen[:-REMEMBERED_FOR_DUPLICATES]
-        if tick.op == "reset":
-            known.fill = 0
-            known.window.clear()
-        else:
+        if tick.op == "trade":
+            known.closed = False
             known.fill += 1
             known.window.append(tick.fields)
             del known.window[: -self._remembered]
+        else:
+            known.closed = known.closed or tick.op == "close"
+            known.fill = 0
+            known.window.clear()
         return Accepted(
             entity=tick.entity,
             event_time=known.newest,
@@ -197,6 +201,7 @@ class Log:
 
 
 def _row(found: Accepted, features: tuple[Feature, ...]) -> OracleRow:
+    state = found.state
     return OracleRow(
         entity=found.entity,
         event_time=found.event_time,
@@ -207,12 +212,14 @@ def _row(found: Accepted, features: tuple[Feature, ...]) -> OracleRow:
         fields=found.tick.fields,
         origin=found.origin,
         known_at=found.known_at,
-        values=tuple(evaluate(feature, found.state.window) for feature in features),
+        values=tuple(evaluate(feature, state.window, state.closed) for feature in features),
     )
 
 
-def evaluate(feature: Feature, window: list[tuple[float, ...]]) -> Value:
+def evaluate(feature: Feature, window: list[tuple[float, ...]], closed: bool = False) -> Value:
     """The feature over the last ticks of `window`; each is the tuple of a tick's fields."""
+    if closed:
+        return Value("closed", None, 0.0)
     if len(window) < feature.depth:
         return Value("warming", None, 0.0)
     values = [fields[feature.field] for fields in window[-feature.depth :]]

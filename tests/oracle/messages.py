@@ -117,7 +117,8 @@ def _tick(tick: Any, record: Record, source: SourceSpec) -> Tick:
     if not isinstance(tick, dict):
         raise NotATickError("malformed")
     operation = tick.get("op", "trade")
-    needed = [name for name, required, _ in source.fields if required and operation != "reset"]
+    bare = operation in ("reset", "close")
+    needed = [name for name, required, _ in source.fields if required and not bare]
     if any(name not in tick for name in (*source.key, "ts", *needed)):
         raise NotATickError("malformed")
     for name in source.key:
@@ -131,10 +132,11 @@ def _tick(tick: Any, record: Record, source: SourceSpec) -> Tick:
             raise NotATickError("malformed")
     if isinstance(tick["ts"], str) and rfc_3339(tick["ts"]) is None:
         raise NotATickError("malformed")
-    if isinstance(operation, str) and operation not in ("trade", "reset"):
+    allowed = ("trade", "reset", "close") if len(source.key) > 1 else ("trade", "reset")
+    if isinstance(operation, str) and operation not in allowed:
         raise NotATickError("unsupported-op")
 
-    numbers = [] if operation == "reset" else [name for name, _, _ in source.fields]
+    numbers = [] if bare else [name for name, _, _ in source.fields]
     given = {name: tick[name] for name in numbers if tick.get(name) is not None}
     nulls = [name for name, required, _ in source.fields if required and name in tick]
     typed = (
@@ -143,7 +145,7 @@ def _tick(tick: Any, record: Record, source: SourceSpec) -> Tick:
         and isinstance(tick["ts"], (int, str))
         and not isinstance(tick["ts"], bool)
         and all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in given.values())
-        and (operation == "reset" or all(tick[name] is not None for name in nulls))
+        and (bare or all(tick[name] is not None for name in nulls))
         and _is_seq(tick.get("seq"))
     )
     if not typed:
@@ -163,7 +165,7 @@ def _tick(tick: Any, record: Record, source: SourceSpec) -> Tick:
     defaults = {
         name: math.nan if default is None else default for name, _, default in source.fields
     }
-    if operation == "reset":
+    if bare:
         defaults = dict.fromkeys(defaults, math.nan)
     return Tick(
         entity=tuple(tick[name] for name in source.key),

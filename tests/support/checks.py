@@ -14,9 +14,10 @@ from tests.checker.arithmetic import STATUS
 from tests.checker.check import Run, check
 from tests.checker.findings import Findings
 from tests.checker.packed import doubles, entity_name, read_row, row_key
+from tests.checker.stored import OPERATIONS
 from tests.oracle.features import Expected, Feature, OracleRow, Value, expect
 from tests.oracle.messages import Record, SourceSpec
-from tests.support.logs import PRICE_FEATURES, same_double
+from tests.support.logs import POSITION_FEATURES, PRICE_FEATURES, same_double
 from tests.support.pipeline import Pipeline, wait_for
 
 SPECS = {
@@ -29,7 +30,7 @@ SPECS = {
     "position": (
         ("portfolio", "symbol"),
         (("quantity", True, None), ("multiplier", False, 1.0)),
-        (Feature("position_size", "last", 0, 1), Feature("position_multiplier", "last", 1, 1)),
+        POSITION_FEATURES,
     ),
 }
 
@@ -103,7 +104,7 @@ def _assert_row(row: Sequence[Any], wanted: OracleRow) -> None:
         wanted.sequence,
         wanted.tick_time,
         wanted.seq,
-        int(wanted.op == "reset"),
+        OPERATIONS[wanted.op],
     )
     assert all(map(same_double, row[9], wanted.fields))
     assert row[12:] == (wanted.known_at, 0)

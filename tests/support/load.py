@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import Event, Thread
+from typing import Any
 
 from redis.exceptions import RedisError
 
@@ -39,6 +40,22 @@ def random_ticks(chance: random.Random, now: int) -> list[tuple[bytes, bytes]]:
         if chance.random() < 0.01:
             tick["op"] = "reset"
         made.append((symbol.encode(), json.dumps(tick).encode()))
+    return made
+
+
+def random_positions(chance: random.Random, now: int) -> list[tuple[bytes, bytes]]:
+    """Messages of 400 ticks about `now` in milliseconds: nothing held, closes, resets, and back."""
+    made = []
+    for number in range(400):
+        tick: dict[str, Any] = {"portfolio": f"P{chance.randrange(7)}"}
+        tick |= {"symbol": f"S{chance.randrange(4)}", "ts": now + number - chance.randrange(1500)}
+        if chance.random() < 0.3:
+            tick["op"] = chance.choice(["close", "close", "reset"])
+        else:
+            tick["quantity"] = chance.choice([0, -0.0, *[chance.randint(-500, 500)] * 6])
+        if chance.random() < 0.6:
+            tick["multiplier"] = chance.choice([1, 10, 0.1])
+        made.append((str(tick["portfolio"]).encode(), json.dumps(tick).encode()))
     return made
 
 

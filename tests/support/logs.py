@@ -28,6 +28,17 @@ PRICE_FEATURES = (
     Feature("price_volatility", "volatility", 0, 20),
 )
 
+POSITION = SourceSpec(
+    "position",
+    "ticks.position",
+    ("portfolio", "symbol"),
+    (("quantity", True, None), ("multiplier", False, 1.0)),
+)
+POSITION_FEATURES = (
+    Feature("position_size", "last", 0, 1),
+    Feature("position_multiplier", "last", 1, 1),
+)
+
 prices = st.one_of(
     st.floats(0.01, 1000.0),
     st.sampled_from([1e-9, 1e12, 100.0, 100.0, 100.0, -37.63, 0.0, 5e-324, 1.7e308]),
@@ -46,7 +57,7 @@ def good_ticks(draw: st.DrawFn, symbols: Sequence[str] = ("A", "B")) -> dict[str
     if draw(st.booleans()):
         tick["size"] = draw(st.one_of(st.integers(0, 100), st.none()))
     if draw(st.integers(0, 15)) == 0:
-        tick["op"] = "reset"
+        tick["op"] = draw(st.sampled_from(["reset", "reset", "reset", "close"]))
     return tick
 
 
@@ -98,6 +109,36 @@ def messages(draw: st.DrawFn) -> tuple[bytes | None, bytes | None]:
         )
         | st.binary(max_size=20)
     )
+
+
+@st.composite
+def position_ticks(draw: st.DrawFn) -> dict[str, Any]:
+    """A good tick of a position in the portfolio P: a third of them resets and closes."""
+    tick: dict[str, Any] = {"portfolio": "P", "symbol": draw(st.sampled_from("ABC"))}
+    tick["ts"] = NOW_MS + draw(st.sampled_from([0, 0, 1, 2, -1, -999, -1500]))
+    operation = draw(st.sampled_from(["trade"] * 3 + ["", "close", "reset"]))
+    if operation:
+        tick["op"] = operation
+    if operation in ("trade", "") or draw(st.booleans()):
+        tick["quantity"] = draw(st.sampled_from([0, -0.0, 0.0, 1, 7, 300.5, -300, 1e-12]))
+    if draw(st.booleans()):
+        tick["multiplier"] = draw(st.sampled_from([1, 0, 50, 0.1]))
+    if draw(st.booleans()):
+        tick["seq"] = draw(st.integers(0, 9))
+    return tick
+
+
+@st.composite
+def position_logs(draw: st.DrawFn, most: int = 40) -> list[Record]:
+    """Records of one partition of positions, some of them arrays."""
+    messages = draw(st.lists(st.lists(position_ticks(), min_size=1, max_size=3), max_size=most))
+    return [
+        Record(
+            *("ticks.position", 0, offset, NOW_MS, b"P"),
+            json.dumps(ticks if len(ticks) > 1 else ticks[0]).encode(),
+        )
+        for offset, ticks in enumerate(messages)
+    ]
 
 
 @st.composite

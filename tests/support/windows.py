@@ -1,24 +1,40 @@
-"""Rows of the price source as the product computes them, without a store."""
+"""Rows as the product computes them, without a store."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from pipelines.compute.batch import Batch
 from pipelines.compute.window_table import WindowTable
 from pipelines.ticks.decoder import Decoder
+from registry.definitions import RowSchema, Source
+from registry.language.program import Program
 from tests.oracle.messages import Record
 from tests.support.logs import runs
 from tests.support.shipped import PROGRAM, SCHEMA, SOURCE
 
 
-def table() -> WindowTable:
-    return WindowTable(SOURCE, SCHEMA, PROGRAM)
+class Computed(NamedTuple):
+    """A source, and what is computed of its ticks."""
+
+    source: Source
+    schema: RowSchema
+    program: Program
 
 
-def materialize(records: Sequence[Record], cuts: Sequence[int] = ()) -> list[Batch]:
+PRICES = Computed(SOURCE, SCHEMA, PROGRAM)
+
+
+def table(of: Computed = PRICES) -> WindowTable:
+    return WindowTable(*of)
+
+
+def materialize(
+    records: Sequence[Record], cuts: Sequence[int] = (), of: Computed = PRICES
+) -> list[Batch]:
     """The batches of the runs that `records` are cut into."""
-    decoder, windows, batches = Decoder(SOURCE), table(), []
+    decoder, windows, batches = Decoder(of.source), table(of), []
     for run in runs(records, cuts):
         ticks = decoder.decode(run)
         windows.restore(windows.missing(ticks), {})

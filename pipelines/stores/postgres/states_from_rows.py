@@ -8,9 +8,9 @@ from uuid import UUID
 
 import numpy as np
 
-from pipelines.compute.entity_state import EntityState, tick_dtype
+from pipelines.compute.entity_state import EntityState, fill_of, tick_dtype
 from pipelines.stores.postgres.connection import Database
-from pipelines.ticks.columns import NO_SEQ, RESET
+from pipelines.ticks.columns import NO_SEQ
 from registry.definitions import Source
 from registry.formats.origin import Origin
 from registry.resources import sql
@@ -57,15 +57,15 @@ def load_states(
 
 def _state(newest: Sequence[Sequence[Any]], dtype: np.dtype[np.void]) -> EntityState:
     """The state of an entity after its rows, which come newest first."""
-    _, sequence, _, _, _, _, topic_id, partition, offset, index = newest[0]
+    _, sequence, _, _, _, _, topic_id, partition, offset, index, status = newest[0]
     ticks = np.empty(len(newest), dtype)
     for i, (event_time, _, tick_time, seq, _, fields, *_) in enumerate(reversed(newest)):
         ticks[i] = (event_time, tick_time, NO_SEQ if seq is None else seq, tuple(fields))
-    resets = [age for age, row in enumerate(newest) if row[4] == RESET]
+    ops = np.array([row[4] for row in reversed(newest)])
     return EntityState(
         origin=Origin(UUID(topic_id).bytes, partition, offset, index),
         sequence=sequence,
         count=len(newest),
-        fill=resets[0] if resets else len(newest),
+        fill=fill_of(ops, bytes(status)),
         ticks=ticks,
     )

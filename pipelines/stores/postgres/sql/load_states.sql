@@ -7,7 +7,8 @@ FROM unnest(%(entities)s) AS wanted (entity)
 CROSS JOIN LATERAL (
     SELECT DISTINCT ON (stored.event_time, stored.sequence)
         stored.event_time, stored.sequence, stored.tick_time, stored.seq, stored.op,
-        stored.fields, stored.topic_id, stored.partition, stored."offset", stored.index
+        stored.fields, stored.topic_id, stored.partition, stored."offset", stored.index,
+        stored.status
     FROM (SELECT id FROM tickwell.row_schemas WHERE source = %(source)s) AS schema
     CROSS JOIN LATERAL (
         SELECT * FROM tickwell.feature_rows AS row
