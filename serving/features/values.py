@@ -18,7 +18,7 @@ from msgspec import Struct
 from registry.definitions import FeatureVersion
 from registry.formats.row import Row, ValueStatus
 from registry.formats.status import Status, worst
-from registry.language.derived import Part
+from registry.language.terms import Part
 from serving.features.lookup import DerivedFeature, Names
 from serving.features.plan import Recipe, Rows, StoredRecipe
 from serving.features.times import to_rfc_3339

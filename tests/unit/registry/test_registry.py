@@ -18,8 +18,9 @@ from registry.formats.origin import Origin
 from registry.formats.redis_keys import BUCKETS, bucket, entity_id, key_values, members_key, row_key
 from registry.formats.row import Row, pack, unpack
 from registry.formats.status import Status, worst
-from registry.language.derived import Part, compile_derived
+from registry.language.derived import compile_derived
 from registry.language.program import Function, compile_program
+from registry.language.terms import Part
 from tests.support.shipped import changed
 
 
