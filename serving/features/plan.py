@@ -40,8 +40,9 @@ class StoredRecipe(NamedTuple):
 class DerivedRecipe(NamedTuple):
     """Compute the feature of parts, each taken from a row of its source.
 
-    `entities` has the rows of each entity that is computed of, in the order of adding. It is None
-    when the store did not say which entities belong to a sum.
+    `entities` has the rows of each entity that is computed of, in the order of adding; of a sum,
+    with its row in the source that is summed over, which says whether it is closed. It is None when
+    the store did not say which entities belong to a sum.
     """
 
     feature: FeatureVersion
@@ -145,6 +146,8 @@ class _Planner:
         # An entity may name more key fields than the message key, which the set belongs to.
         given = tuple(entity[field] for field in source.key if field in entity)
         sources = self._sources(formula.parts.values())
+        if source not in sources:
+            sources.append(source)
         shared = (over, tuple(one.name for one in sources), given)
         if shared not in self._sums:
             self._sums[shared] = [

@@ -1,8 +1,8 @@
 """From rows to values with a status: interpret, combine, judge.
 
 A recipe takes a feature from a row, or combines several such parts
-(`registry.language.derived.Part`). Whether the status of a part then gets worse depends on its age
-and on the lag of its pipeline.
+(`registry.language.terms.Part`). Whether the status of a part then gets worse depends on its age
+and on the lag of its pipeline. A member of a sum that is closed has no term in it, and no age.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from functools import cache
 from msgspec import Struct
 
 from registry.definitions import FeatureVersion
-from registry.formats.row import Row, ValueStatus
+from registry.formats.row import Row, ValueStatus, is_closed
 from registry.formats.status import Status, worst
 from registry.language.terms import Part
-from serving.features.lookup import DerivedFeature, Names
-from serving.features.plan import Recipe, Rows, StoredRecipe
+from serving.features.lookup import Names
+from serving.features.plan import DerivedRecipe, Recipe, Rows, StoredRecipe
 from serving.features.times import to_rfc_3339
 from serving.stores.row_store import RowId, Unavailable
 
@@ -74,7 +74,7 @@ class Evaluation:
         elif recipe.entities is None:
             part = NOT_ANSWERED
         else:
-            part = self._judged(self._derived(recipe.formula, recipe.entities), feature)
+            part = self._judged(self._derived(recipe, recipe.entities), feature)
         time = part.event_time
         return Value(
             value=None if math.isnan(part.value) else part.value,
@@ -84,18 +84,40 @@ class Evaluation:
             age_seconds=None if time is None else (self.moment.now_ns - time) / 1e9,
         )
 
-    def _derived(self, formula: DerivedFeature, entities: Sequence[Rows]) -> Part:
+    def _derived(self, recipe: DerivedRecipe, entities: Sequence[Rows]) -> Part:
+        over = recipe.feature.over
         parts = [
             (name, part, part.source)
-            for name, part in formula.parts.items()
+            for name, part in recipe.formula.parts.items()
             if part.source is not None
         ]
-        return formula.derived.evaluate(
-            [
-                {name: self._stored(part, rows[source]) for name, part, source in parts}
-                for rows in entities
-            ]
-        )
+        reads_over = any(source == over for _, _, source in parts)
+        terms, closed = [], []
+        for rows in entities:
+            close = None if over is None else self._close(over, rows[over], reads_over)
+            if close is None:
+                terms.append(
+                    {name: self._stored(part, rows[source]) for name, part, source in parts}
+                )
+            else:
+                closed.append(close)
+        return recipe.formula.derived.evaluate(terms, closed)
+
+    def _close(self, over: str, member: RowId, is_read: bool) -> Part | None:
+        """The close of a member of a sum over `over`, None of one that is open.
+
+        Of a member whose row is not there nobody can say. Its parts say so where the sum reads
+        that row (`is_read`), and else it is said here.
+        """
+        row = self.rows[member]
+        if isinstance(row, Row):
+            if not is_closed(row.status):
+                return None
+            status = Status.LAGGING if self.moment.lagging(over) else Status.OK
+            return Part(0.0, status, row.event_time)
+        if is_read:
+            return None
+        return MISSING if row is None else NOT_ANSWERED
 
     def _stored(self, feature: FeatureVersion, wanted: RowId) -> Part:
         row = self.rows[wanted]

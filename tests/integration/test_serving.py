@@ -15,6 +15,7 @@ from registry.definitions import Catalog
 from registry.formats.redis_keys import CATALOG_KEY, row_key
 from serving.app import ServerOptions, create_app
 from serving.watch.workers import WorkersWatch
+from tests.oracle.messages import rfc_3339
 from tests.support.served import beat, online, tick
 
 
@@ -154,6 +155,37 @@ def test_exposure(client: TestClient, recorded: Catalog, redis_database: str) ->
     size = online(client, "position_size", portfolio="P1", symbol="AAPL")
     assert size["value"] == -300
     assert online(client, "portfolio_exposure", portfolio="P9")["status"] == "missing"
+
+
+def test_positions_that_end(client: TestClient, recorded: Catalog, redis_database: str) -> None:
+    now = time.time_ns() // 10**6
+    log = [
+        {"portfolio": "FLAT", "symbol": "GONE", "quantity": 0},
+        {"portfolio": "FLAT", "symbol": "ES", "quantity": -0.0, "multiplier": 50},
+        {"portfolio": "CLOSED", "symbol": "GONE", "quantity": 7},
+        {"portfolio": "CLOSED", "symbol": "ES", "quantity": 7},
+        {"portfolio": "CLOSED", "symbol": "GONE", "op": "close", "ts": now + 2},
+        {"portfolio": "CLOSED", "symbol": "ES", "op": "close", "ts": now + 1},
+        {"portfolio": "CLOSED", "symbol": "ES", "op": "reset", "ts": now + 5},
+        {"portfolio": "OPEN", "symbol": "GONE", "op": "close"},
+        {"portfolio": "OPEN", "symbol": "ES", "op": "close", "ts": now + 1},
+        {"portfolio": "OPEN", "symbol": "ES", "quantity": -2, "ts": now + 1},
+    ]
+    tick(redis_database, recorded, "position", [each | {"ts": each.get("ts", now)} for each in log])
+    tick(redis_database, recorded, "price", [{"symbol": "ES", "price": 4500.25}])
+    for feature in ("portfolio_exposure", "portfolio_exposure_net"):
+        flat = online(client, feature, portfolio="FLAT")
+        assert (str(flat["value"]), flat["status"]) == ("0.0", "ok")
+        closed = online(client, feature, portfolio="CLOSED")
+        assert (closed["value"], closed["status"]) == (0, "ok")
+        assert rfc_3339(closed["event_time"]) == (now + 5) * 10**6
+        opened = online(client, feature, portfolio="OPEN")
+        net = -9000.5 if feature.endswith("net") else 9000.5
+        assert (opened["value"], opened["status"]) == (net, "ok")
+        assert online(client, feature, portfolio="CLOSDE")["status"] == "missing"
+    gone = online(client, "position_size", portfolio="CLOSED", symbol="GONE")
+    assert (gone["value"], gone["status"]) == (None, "missing")
+    assert rfc_3339(gone["event_time"]) == (now + 2) * 10**6
 
 
 def test_what_is_no_row_spoils_nothing_else(

@@ -14,6 +14,7 @@ from serving.features.lookup import Names
 from serving.features.plan import DerivedRecipe, Plan, StoredRecipe, select
 from serving.stores.row_store import UNAVAILABLE, MemberSet, RowId
 from tests.support.served import catalog_of
+from tests.support.shipped import changed
 
 NAMES = Names(catalog_of(read()))
 P1 = MemberSet("position", "P1")
@@ -97,6 +98,15 @@ def test_a_sum_has_the_rows_of_each_member_in_order() -> None:
     assert gross.entities is not None
     assert [rows["price"].entity for rows in gross.entities] == [("AAPL",), ("ES",)]
     assert used(plan) == set(plan.rows)
+
+
+def test_a_sum_reads_whether_its_members_are_closed(tmp_path: Path) -> None:
+    """Also where it reads nothing else of them."""
+    old = 'expression = "sum(abs(position_size * position_multiplier * current_price))"'
+    names = Names(catalog_of(read(changed(tmp_path, old, 'expression = "sum(current_price)"'))))
+    selection = select(names, ["portfolio_exposure"], [{"portfolio": "P1"}])
+    plan = selection.plan({P1: [("P1", "AAPL")]})
+    assert plan.rows == [RowId("price", ("AAPL",)), RowId("position", ("P1", "AAPL"))]
 
 
 def test_members_that_are_not_known_need_no_rows() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -19,6 +20,7 @@ from serving.features.values import Moment, Value
 from serving.stores.row_store import UNAVAILABLE, MemberSet, Packed, RowId
 from tests.support.row_stores import MemoryStore
 from tests.support.served import catalog_of
+from tests.support.shipped import changed
 
 CATALOG = catalog_of(read())
 NAMES = Names(CATALOG)
@@ -59,6 +61,7 @@ def value(
         (row("price", 1, 2, 3, 4, age=61), ("price",), Status.LAGGING),
         (row("price", *[math.nan] * 4, status=bytes([ValueStatus.WARMING]) * 4), (), "warming"),
         (row("price", *[math.nan] * 4, status=bytes([ValueStatus.UNDEFINED]) * 4), (), "undefined"),
+        (row("price", *[math.nan] * 4, status=bytes([ValueStatus.CLOSED]) * 4), (), "missing"),
         (None, ("price",), Status.MISSING),
         (UNAVAILABLE, (), Status.UNAVAILABLE),
         (b"junk", (), Status.UNAVAILABLE),
@@ -75,6 +78,7 @@ def value(
         "older, and behind",
         "warming",
         "undefined",
+        "closed",
         "no row",
         "no answer",
         "no packed row",
@@ -122,6 +126,93 @@ def test_a_sum_is_of_all_members_or_of_none() -> None:
     del rows[PRICE]
     partial = value("portfolio_exposure", portfolio, MemoryStore(rows, members))
     assert (partial.value, partial.status) == (None, Status.MISSING)
+
+
+CLOSED = bytes([ValueStatus.CLOSED]) * 2
+P1 = {"portfolio": "P1"}
+
+
+def portfolio(held: Mapping[str, Packed], prices: Mapping[str, Packed]) -> MemoryStore:
+    """A store of the portfolio P1 and of prices, each by symbol."""
+    rows = {RowId("position", ("P1", symbol)): packed for symbol, packed in held.items()}
+    rows |= {RowId("price", (symbol,)): packed for symbol, packed in prices.items()}
+    return MemoryStore(rows, {MemberSet("position", "P1"): [("P1", symbol) for symbol in held]})
+
+
+def closed(age: int) -> bytes:
+    return row("position", math.nan, math.nan, age=age, status=CLOSED)
+
+
+def test_a_closed_position_is_missing_since_its_close() -> None:
+    store = portfolio({"A": closed(3)}, {})
+    found = value("position_size", {"portfolio": "P1", "symbol": "A"}, store)
+    assert found == Value(None, Status.MISSING, "1.0.0", "2023-11-14T22:13:17Z", 3.0)
+
+
+def test_a_closed_position_is_not_in_its_portfolio() -> None:
+    """Neither its symbol's price nor when it was closed counts."""
+    store = portfolio({"A": closed(9), "B": row("position", -2, 5, age=1)}, {"B": sma(7.0)})
+    for feature, total in (("portfolio_exposure", 70.0), ("portfolio_exposure_net", -70.0)):
+        found = value(feature, P1, store)
+        assert (found.value, found.status, found.age_seconds) == (total, Status.OK, 1.0)
+
+
+def test_a_portfolio_that_is_closed_is_nothing_since_its_last_close() -> None:
+    store = portfolio({"A": closed(9), "B": closed(4), "C": closed(7)}, {})
+    found = value("portfolio_exposure", P1, store)
+    assert found == Value(0.0, Status.OK, "1.0.0", "2023-11-14T22:13:16Z", 4.0)
+    behind = value("portfolio_exposure", P1, store, "position")
+    assert (behind.value, behind.status) == (0.0, Status.LAGGING)
+    assert value("portfolio_exposure", P1, store, "price").status == Status.OK
+
+
+def test_a_portfolio_that_was_never_seen_is_missing() -> None:
+    found = value("portfolio_exposure", P1, portfolio({}, {}))
+    assert (found.value, found.status, found.event_time) == (None, Status.MISSING, None)
+
+
+@pytest.mark.parametrize(
+    "price", [None, UNAVAILABLE, "old", "undefined"], ids=["none", "no answer", "old", "undefined"]
+)
+def test_a_position_of_nothing_needs_no_price(price: Packed | str) -> None:
+    packed = {
+        "old": row("price", 1, 2, 3, 4, age=30 * 86_400),
+        "undefined": row("price", *[math.nan] * 4, status=bytes([ValueStatus.UNDEFINED]) * 4),
+    }
+    prices = {"A": packed[price] if isinstance(price, str) else price, "B": sma(7.0)}
+    nothing = row("position", -0.0, 1, age=5)
+    found = value("portfolio_exposure_net", P1, portfolio({"A": nothing}, prices))
+    assert (str(found.value), found.status, found.age_seconds) == ("0.0", Status.OK, 5.0)
+    both = portfolio({"A": nothing, "B": row("position", 3, 1)}, prices)
+    assert value("portfolio_exposure", P1, both).value == 21.0
+
+
+@pytest.mark.parametrize(
+    ("held", "expected"),
+    [
+        (None, (None, Status.MISSING)),
+        (UNAVAILABLE, (None, Status.UNAVAILABLE)),
+        (closed(5), (7.0, Status.OK)),
+        (row("position", 0, 1), (14.0, Status.OK)),
+    ],
+    ids=["no row", "no answer", "closed", "open"],
+)
+def test_a_sum_that_reads_nothing_of_its_members_knows_who_is_closed(
+    tmp_path: Path, held: Packed, expected: tuple[float | None, Status]
+) -> None:
+    old = 'expression = "sum(abs(position_size * position_multiplier * current_price))"'
+    names = Names(catalog_of(read(changed(tmp_path, old, 'expression = "sum(current_price)"'))))
+    held_both = {"A": held, "B": row("position", 1, 1)}
+    store = portfolio(held_both, {"A": sma(7.0), "B": sma(7.0)})
+    moment = Moment(NOW, lambda source: False)
+    (answer,) = asyncio.run(Reader(store).answer(names, ["portfolio_exposure"], [P1], moment))
+    found = answer.features["portfolio_exposure"]
+    assert (found.value, found.status) == expected
+
+
+def sma(price: float) -> bytes:
+    """A row of a symbol whose price never changed."""
+    return row("price", price, price, price, 0.0)
 
 
 def test_a_request_is_one_read() -> None:
