@@ -64,7 +64,10 @@ def test_a_close_survives_restarts_and_a_rebuild(
 
 
 def assert_statuses(stores: Stores, records: list[Record]) -> None:
-    """Every row has the statuses that the oracle says, in Postgres and, the newest, in Redis."""
+    """Every row has the statuses that the oracle says, in Postgres and, the newest, in Redis.
+
+    In the view only trades have values.
+    """
     found = query(stores.postgres, 'SELECT "offset", index, status FROM tickwell.feature_rows')
     wanted = expect(records, POSITION, POSITION_FEATURES).rows
     names = {status.name.lower(): status.value for status in ValueStatus}
@@ -74,6 +77,9 @@ def assert_statuses(stores: Stores, records: list[Record]) -> None:
         for row in rows
     }
     assert {(offset, index): bytes(status) for offset, index, status in found} == statuses
+    bare = "SELECT count(*) FROM features.position WHERE coalesce(quantity, position_size) IS NULL"
+    without = sum(row.op != "trade" for rows in wanted.values() for row in rows)
+    assert query(stores.postgres, bare) == [(without,)]
     with redis.Redis.from_url(stores.redis_url) as client:
         for entity, rows in wanted.items():
             packed = client.get(row_key("position", "\x1f".join(entity)))

@@ -185,6 +185,13 @@ def test_empty_cells_are_absent_fields(tmp_path: Path) -> None:
     assert sent(file) == [{"symbol": "A", "price": 1, "ts": 2}] * 2
 
 
+def test_a_position_that_is_closed_needs_no_quantity(tmp_path: Path) -> None:
+    file = csv_of(tmp_path, "portfolio,symbol,quantity,op,ts", "P,A,7,,1", "P,A,,close,2")
+    opened, closed = sent(file, POSITION)
+    assert opened == {"portfolio": "P", "symbol": "A", "quantity": 7, "ts": 1}
+    assert closed == {"portfolio": "P", "symbol": "A", "op": "close", "ts": 2}
+
+
 @pytest.mark.parametrize(
     ("text", "ts"),
     [
