@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.oracle.derived import Known, expect_sum
 from tests.oracle.features import Feature, evaluate, expect
 from tests.oracle.messages import Record, SourceSpec
+from tests.support.logs import POSITION, POSITION_FEATURES
 
 PRICE = SourceSpec("price", "ticks.price", ("symbol",), (("price", True, None),))
 prices = st.lists(st.floats(0.01, 1e6), min_size=21, max_size=60)
@@ -63,3 +67,29 @@ def test_a_log_by_hand() -> None:
         (6000, 1),
     ]
     assert [row.values[0].value for row in rows] == [None, 2.0, None, None]
+
+
+def test_a_position_by_hand() -> None:
+    operations = ["trade", "close", "reset", "trade", "reset", "close", "cancel"]
+    log = [
+        Record("ticks.position", 0, offset, 10_000, b"P", json.dumps(tick).encode())
+        for offset, operation in enumerate(operations)
+        for tick in [{"portfolio": "P", "symbol": "A", "op": operation, "quantity": 7, "ts": 9_000}]
+    ]
+    expected = expect(log, POSITION, POSITION_FEATURES)
+    assert expected.rejected == {(0, 6, 0): "unsupported-op"}
+    statuses = [row.values[0].status for row in expected.rows["P", "A"]]
+    assert statuses == ["ok", "closed", "closed", "ok", "warming", "closed"]
+
+
+def test_an_exposure_by_hand() -> None:
+    held, gone = Known(2.0, "ok", 3), Known(-0.0, "stale", 2)
+    price, none = Known(5.0, "lagging", 9), Known(None, "missing", None)
+    open_positions = [{"q": held, "p": price}, {"q": gone, "p": none}]
+    assert expect_sum("abs(-q * p)", open_positions) == Known(10.0, "lagging", 2)
+    assert expect_sum("q * p + q", open_positions[1:]) == Known(0.0, "stale", 2)
+    assert expect_sum("q + p", open_positions) == Known(None, "missing", 2)
+    closes = [Known(0.0, "ok", 4), Known(0.0, "ok", 6)]
+    assert expect_sum("q * p", [], closes) == Known(0.0, "ok", 6)
+    assert expect_sum("q * p", open_positions[:1], closes) == Known(10.0, "lagging", 3)
+    assert expect_sum("q * p", []) == Known(None, "missing", None)
