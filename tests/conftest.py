@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
@@ -37,6 +37,9 @@ settings.register_profile(
 )
 settings.load_profile("tickwell")
 
+LOG_LINES = 30
+"""Lines of a process's log that are shown where its test fails."""
+
 SERVICES = ("TICKWELL_KAFKA", "TICKWELL_REDIS", "TICKWELL_REDIS_HOT", "TICKWELL_POSTGRES")
 
 
@@ -47,6 +50,20 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     empties the Redis that it uses, so two cannot use the one that the environment names.
     """
     return 0 if any(name in os.environ for name in SERVICES) else 3
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that fails shows how the logs of its processes end."""
+    report = yield
+    running = getattr(item, "funcargs", {}).get("running")
+    if report.failed and running is not None:
+        for log in sorted(running.logs.glob("*.log")):
+            lines = log.read_text("utf-8", "replace").splitlines()[-LOG_LINES:]
+            report.sections.append((f"the end of {log.name}", "\n".join(lines)))
+    return report
 
 
 @pytest.fixture(scope="session")
