@@ -53,6 +53,17 @@ class BrokerUnavailable(PipelineError):
         )
 
 
+class BrokerRefused(BrokerUnavailable):
+    """A broker is there, and does not take this client: its user, its certificate or its protocol.
+
+    It is waited for as well: whoever mends it may do so at the broker, and a broker that starts may
+    not know its users yet.
+    """
+
+    def __init__(self, servers: str, why: str) -> None:
+        PipelineError.__init__(self, f"Kafka at {servers}: {why}")
+
+
 class SessionRefused(PipelineError):
     """The broker does not allow a session of this length."""
 

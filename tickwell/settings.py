@@ -10,18 +10,22 @@ import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import msgspec
 
+from tickwell import kafka_settings
 from tickwell.errors import NotRunning, SettingError, TickwellError
+
+if TYPE_CHECKING:
+    from pipelines.kafka.connection import KafkaConnection
 
 PREFIX = "TICKWELL_"
 ADDRESSES = ("kafka", "redis", "redis_hot", "postgres", "url")
 """Settings that say where a stack is; with one of them named none is looked up."""
 
-SECRET = frozenset({"redis", "redis_hot", "postgres"})
+SECRET = frozenset({"redis", "redis_hot", "postgres", "kafka_password", "kafka_key_password"})
 SCHEMES = {
     "redis": ("redis", "rediss", "unix"),
     "redis_hot": ("redis", "rediss", "unix"),
@@ -34,6 +38,14 @@ class Settings(msgspec.Struct, frozen=True):
     """Every setting with its default. An empty address means: not named."""
 
     kafka: str = ""
+    kafka_security: str = "PLAINTEXT"
+    kafka_mechanism: str = "SCRAM-SHA-512"
+    kafka_username: str = ""
+    kafka_password: str = ""
+    kafka_ca: str = ""
+    kafka_cert: str = ""
+    kafka_key: str = ""
+    kafka_key_password: str = ""
     redis: str = ""
     redis_hot: str = ""
     postgres: str = ""
@@ -107,6 +119,11 @@ class Settings(msgspec.Struct, frozen=True):
     @property
     def features_path(self) -> Path | None:
         return Path(self.features) if self.features else None
+
+    @property
+    def kafka_connection(self) -> KafkaConnection:
+        """How Kafka is reached, as everything below the front door takes it."""
+        return kafka_settings.connection_of(self)
 
     @property
     def instance_name(self) -> str:
@@ -199,10 +216,7 @@ def _check(settings: Settings) -> None:
             name,
             "host and port cannot be read: in a password write / as %2F, @ as %40 and : as %3A",
         )
-    for server in filter(None, settings.kafka.split(",")):
-        host, _, port = server.rpartition(":")
-        right = bool(host) and port.isdecimal() and 0 < int(port) < 65536
-        must(right, "kafka", "must be host:port, or several with commas")
+    kafka_settings.check(settings)
     must(0 < settings.port < 65536, "port", "must be a port, 1 to 65535")
     must(0 <= settings.metrics_port < 65536, "metrics_port", "must be a port, or 0 for none")
     must(0 < settings.partitions <= 1024, "partitions", "must be 1 to 1024")

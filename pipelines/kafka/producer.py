@@ -16,6 +16,8 @@ from typing import Any
 from confluent_kafka import KafkaException, Producer
 
 from pipelines.errors import BrokerUnavailable
+from pipelines.kafka.complaints import Complaints
+from pipelines.kafka.connection import KafkaConnection
 
 DELIVERY_SECONDS = 30.0
 """Seconds for a broker to confirm a tick: it may be restarting. After them sending has failed."""
@@ -51,19 +53,19 @@ class TickProducer:
     After a tick that was not taken no other is sent: its entity would have a gap.
     """
 
-    def __init__(self, bootstrap: str, topic: str) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, kafka: KafkaConnection, topic: str) -> None:
+        self._kafka = kafka
+        self._complaints = Complaints(kafka)
         self._topic = topic
         self.sent = Sent()
         self._producer = Producer(
             {
-                "bootstrap.servers": bootstrap,
+                **kafka.librdkafka(self._complaints.add),
                 "partitioner": "murmur2_random",
                 "enable.idempotence": True,
                 "compression.type": "lz4",
                 "linger.ms": 5,
                 "message.timeout.ms": int(DELIVERY_SECONDS * 1000),
-                "log_level": 0,
             }
         )
 
@@ -80,7 +82,7 @@ class TickProducer:
                 self._producer.poll(0.1)
                 continue
             except KafkaException as error:
-                raise BrokerUnavailable(self._bootstrap, error.args[0].str()) from None
+                raise BrokerUnavailable(self._kafka.servers, error.args[0].str()) from None
             break
         self.sent.sent += 1
         self._producer.poll(0)
@@ -134,8 +136,10 @@ class TickProducer:
     def _not_taken(self) -> BrokerUnavailable:
         missing = self.sent.sent - self.sent.delivered
         why = self.sent.error or f"no answer in {DELIVERY_SECONDS:g} s"
+        if self._complaints.refused_for():
+            return self._complaints.error(why)
         return BrokerUnavailable(
-            self._bootstrap, f"{missing} of {self.sent.sent} ticks were not taken: {why}"
+            self._kafka.servers, f"{missing} of {self.sent.sent} ticks were not taken: {why}"
         )
 
     def _delivered(self, error: Any, _: Any) -> None:

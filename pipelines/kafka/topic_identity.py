@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 
 from pipelines.errors import PartitionsChanged, TopicRecreated
+from pipelines.kafka.connection import KafkaConnection
 from pipelines.kafka.topics import Topic, describe
 
 FRESH_SECONDS = 10.0
@@ -22,8 +23,8 @@ FRESH_SECONDS = 10.0
 class Incarnations:
     """What is known of `topics`; safe to use from any thread."""
 
-    def __init__(self, bootstrap: str, topics: Mapping[str, Topic]) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, kafka: KafkaConnection, topics: Mapping[str, Topic]) -> None:
+        self._kafka = kafka
         self._topics = topics
         self._confirmed = time.monotonic()
         self._doubted = 0.0
@@ -55,7 +56,7 @@ class Incarnations:
         while nothing can be said.
         """
         begun = time.monotonic()
-        now = describe(self._bootstrap, list(self._topics))
+        now = describe(self._kafka, list(self._topics))
         for name, topic in self._topics.items():
             if now[name].topic_id != topic.topic_id:
                 raise TopicRecreated(name)

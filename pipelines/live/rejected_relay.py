@@ -20,6 +20,7 @@ from threading import Event
 from typing import Any
 
 from pipelines.errors import BrokerUnavailable, PipelineError
+from pipelines.kafka.connection import KafkaConnection
 from pipelines.kafka.topics import REJECTED
 from pipelines.live.rejected_publisher import RejectedPublisher, is_refused
 from pipelines.live.rejected_tick import RejectedTick
@@ -50,14 +51,18 @@ AFTER_ERROR_SECONDS = 5.0
 class Relay:
     """Runs in a thread of the offline worker; its failures never stall the sink.
 
-    `url` is the database, `bootstrap` the brokers, `batch_bytes` is as `BATCH_BYTES`.
+    `url` is the database, `kafka` the brokers, `batch_bytes` is as `BATCH_BYTES`.
     """
 
     def __init__(
-        self, url: str, bootstrap: str, topic: str = REJECTED, batch_bytes: int = BATCH_BYTES
+        self,
+        url: str,
+        kafka: KafkaConnection,
+        topic: str = REJECTED,
+        batch_bytes: int = BATCH_BYTES,
     ) -> None:
         self._database = Database(url, "tickwell relay")
-        self._bootstrap = bootstrap
+        self._kafka = kafka
         self._topic = topic
         self._batch_bytes = batch_bytes
         self._publisher: RejectedPublisher | None = None
@@ -99,7 +104,7 @@ class Relay:
 
     def _relay(self, cursor: Any) -> bool:
         if self._publisher is None:
-            self._publisher = RejectedPublisher(self._bootstrap, self._topic)
+            self._publisher = RejectedPublisher(self._kafka, self._topic)
         limit = self._publisher.limit
         bounds = {"ticks": BATCH_TICKS, "bytes": self._batch_bytes, "limit": limit}
         cursor.execute(OUTBOX, bounds)
@@ -124,7 +129,7 @@ class Relay:
                 )
         passing = [error for error in errors if error is not None and not is_refused(error)]
         if passing:
-            raise BrokerUnavailable(self._bootstrap, f"{self._topic}: {passing[0].str()}")
+            raise BrokerUnavailable(self._kafka.servers, f"{self._topic}: {passing[0].str()}")
         published = sum(len(tick.value or b"") for tick in ticks)
         return len(ticks) == BATCH_TICKS or published >= self._batch_bytes
 

@@ -34,6 +34,7 @@ from pipelines.errors import (
     PartitionsChanged,
     RangeMistaken,
 )
+from pipelines.kafka.connection import KafkaConnection
 from pipelines.kafka.log_offsets import Log, logs_of, offsets_at, open_consumer
 from pipelines.kafka.topics import Topic, describe
 from pipelines.replay.progress import ReplayProgress
@@ -122,7 +123,11 @@ def replay_id(wanted: Wanted, schema_id: int) -> str:
 
 
 async def plan(
-    kafka: str, progress: ReplayProgress, catalog: Catalog, wanted: Wanted, restart: bool
+    kafka: KafkaConnection,
+    progress: ReplayProgress,
+    catalog: Catalog,
+    wanted: Wanted,
+    restart: bool,
 ) -> list[Range]:
     """The ranges of each partition that has something to replay.
 

@@ -31,6 +31,7 @@ from pipelines.errors import (
     StoreUnavailable,
     WatermarkMoved,
 )
+from pipelines.kafka.connection import KafkaConnection
 from pipelines.kafka.run import Run
 from pipelines.kafka.run_fetcher import MAX_RECORDS
 from pipelines.replay.backfill_sink import BackfillSink
@@ -98,8 +99,8 @@ class Replay:
     It pauses while the workers are behind whose heartbeats are in the Redis servers `heartbeats`.
     """
 
-    kafka: str
-    postgres: str
+    kafka: KafkaConnection
+    postgres: str = field(repr=False)
     catalog: Catalog
     wanted: Wanted
     heartbeats: tuple[str, ...] = ()

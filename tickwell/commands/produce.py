@@ -55,8 +55,8 @@ def produce(
     if limit is not None:
         ticks, total = islice(ticks, limit), min(limit, total or limit)
     topic = sources[source].topic
-    describe(settings.kafka, [topic])  # or ticks would wait long for what is not there
-    producer = TickProducer(settings.kafka, topic)
+    describe(settings.kafka_connection, [topic])  # or ticks would wait long for what is not there
+    producer = TickProducer(settings.kafka_connection, topic)
     stop = Event()
     stop_on(stop, once=True)
     with Progress(

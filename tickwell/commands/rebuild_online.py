@@ -39,7 +39,7 @@ def rebuild_online(
             f"there is no source {', '.join(unknown)}; there are {', '.join(recorded.writing)}"
         )
     sources = [recorded.sources[name] for name in source or recorded.writing]
-    topics = describe(settings.kafka, [one.topic for one in sources])
+    topics = describe(settings.kafka_connection, [one.topic for one in sources])
     stop = Event()
     stop_on(stop)
     redis = WarmRedis(settings.redis, settings.cluster)

@@ -74,14 +74,14 @@ def replay(
     )
     progress = ReplayProgress(settings.postgres)
     try:
-        ranges = asyncio.run(plan(settings.kafka, progress, catalog, wanted, restart))
+        ranges = asyncio.run(plan(settings.kafka_connection, progress, catalog, wanted, restart))
         for part in ranges:
             typer.echo(_described(part))
         if dry_run or not ranges:
             typer.echo("dry run: nothing was read" if ranges else "nothing to replay")
             return
         heartbeats = () if no_throttle else _heartbeats(settings)
-        work = Replay(settings.kafka, settings.postgres, catalog, wanted, heartbeats)
+        work = Replay(settings.kafka_connection, settings.postgres, catalog, wanted, heartbeats)
         _replay(work, ranges, jobs, progress)
     finally:
         progress.close()

@@ -1,0 +1,165 @@
+"""Kafka with users and TLS: every client of ours, and what each refusal is told as."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import psutil
+import pytest
+from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
+
+from pipelines.errors import BrokerRefused
+from pipelines.kafka.connection import KafkaConnection
+from pipelines.kafka.log_offsets import open_consumer
+from pipelines.kafka.producer import Tick, TickProducer
+from pipelines.kafka.topics import describe, ensure_topics
+from registry.heartbeats import read_heartbeats
+from tests.support.pipeline import Pipeline, pipeline, wait_for
+from tests.support.secure_kafka import PASSWORD, SecureKafka, secure_kafka
+from tickwell.embedded.broker import choose
+from tickwell.settings import Settings
+
+pytestmark = pytest.mark.skipif(choose("auto") == "tansu", reason="Java and Maven bring Kafka")
+
+WAYS = {
+    "SCRAM-SHA-256 over TLS": ("SECURE", {"kafka_mechanism": "SCRAM-SHA-256"}),
+    "SCRAM-SHA-512 over TLS": ("SECURE", {}),
+    "PLAIN over TLS": ("SECURE", {"kafka_mechanism": "plain"}),
+    "SCRAM without TLS": ("CLEAR", {}),
+    "a certificate": ("MUTUAL", {}),
+}
+
+
+@pytest.fixture(scope="module")
+def server(data: Path) -> Iterator[SecureKafka]:
+    with secure_kafka(data / "secure-kafka") as made:
+        yield made
+
+
+def connection(server: SecureKafka, listener: str, **changes: str) -> KafkaConnection:
+    return Settings(**server.settings(listener, **changes)).kafka_connection
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_client_gets_in(server: SecureKafka, way: str) -> None:
+    """The administrative one, the producer, and the reader of a replay."""
+    listener, changes = WAYS[way]
+    kafka = connection(server, listener, **changes)
+    topic = f"ticks-{uuid.uuid4().hex[:8]}"
+    made = ensure_topics(kafka, [topic], 1)
+    producer = TickProducer(kafka, topic)
+    producer.send(Tick(b"A", b"1"))
+    producer.flush()
+
+    async def values() -> list[bytes]:
+        async with open_consumer(kafka) as consumer:
+            consumer.subscribe([topic])
+            return [(await asyncio.wait_for(consumer.getone(), 20)).value]
+
+    assert asyncio.run(values()) == [b"1"]
+    assert describe(kafka, [topic]) == made
+
+
+REFUSALS = {
+    "another password": ("SECURE", {"kafka_password": "another"}, "refuses the user 'tickwell'"),
+    "another user": ("CLEAR", {"kafka_username": "nobody"}, "refuses the user 'nobody'"),
+    "another authority": ("SECURE", {"kafka_ca": "other-ca"}, "set TICKWELL_KAFKA_CA to"),
+    "the system's authorities": ("SECURE", {"kafka_ca": ""}, "set TICKWELL_KAFKA_CA to"),
+    "another host name": ("SECURE", {"kafka": "localhost:"}, "does not match its certificate"),
+    "no certificate of its own": (
+        "MUTUAL",
+        {"kafka_cert": "", "kafka_key": ""},
+        "set TICKWELL_KAFKA_CERT and TICKWELL_KAFKA_KEY",
+    ),
+    "no TLS, no user": (
+        "SECURE",
+        {"kafka_security": "PLAINTEXT"},
+        "say so with TICKWELL_KAFKA_SECURITY",
+    ),
+    "TLS where there is none": ("CLEAR", {"kafka_security": "SASL_SSL"}, "does not speak TLS"),
+    "a user where there is none": (
+        "PLAINTEXT",
+        {"kafka_security": "SASL_PLAINTEXT"},
+        "takes no user",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSALS)
+def test_a_refusal_says_what_to_set(server: SecureKafka, what: str) -> None:
+    listener, changes, said = REFUSALS[what]
+    given = server.settings("CLEAR" if listener == "PLAINTEXT" else listener, **changes)
+    if given["kafka"] == "localhost:":
+        given["kafka"] += str(server.ports[listener])
+    elif listener == "PLAINTEXT":
+        given["kafka"] = server.address(listener)
+    if given.get("kafka_ca") == "other-ca":
+        given["kafka_ca"] = server.file("other-ca")
+    with pytest.raises(BrokerRefused) as refused:
+        describe(Settings(**given).kafka_connection, ["ticks"])
+    assert said in str(refused.value)
+    assert PASSWORD not in str(refused.value)
+
+
+def test_a_topic_that_we_make_has_the_time_of_its_arrival(server: SecureKafka) -> None:
+    """Whatever time a producer gives its records: `known_at` and `from-the-future` trust theirs."""
+    kafka, topic = connection(server, "CLEAR"), f"ticks-{uuid.uuid4().hex[:8]}"
+    ensure_topics(kafka, [topic], 1)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+    admin = AdminClient(kafka.librdkafka())  # one that is gone answers nothing
+    (asked,) = admin.describe_configs([resource]).values()
+    assert asked.result(20)["message.timestamp.type"].value == "LogAppendTime"
+
+
+@pytest.fixture
+def secured(
+    tmp_path: Path, server: SecureKafka, redis_database: str, hot_redis: str, postgres_database: str
+) -> Iterator[Pipeline]:
+    """A pipeline on the secured broker."""
+    stores = (redis_database, hot_redis, postgres_database)
+    given = server.settings("SECURE")
+    with pipeline(tmp_path, given.pop("kafka"), *stores, partitions=2, **given) as made:
+        yield made
+
+
+def test_workers_relay_produce_and_replay(secured: Pipeline, tmp_path: Path) -> None:
+    """Processes of their own, and none of them shows the password."""
+    running = secured
+    workers = [running.start_worker(sink) for sink in ("online", "offline")]
+    file = tmp_path / "ticks.csv"
+    file.write_text("symbol,price,ts\nA,1.5,2024-01-01T00:00:00Z\nB,2.5,2024-01-01T00:00:00Z\n")
+    running.run_tickwell("produce", str(file), "--source", "price")
+    running.produce("price", [(b"A", b"no tick")])
+    running.wait_drained("online", "offline")
+    wait_for(
+        "the rejected tick is relayed", lambda: running.records(running.settings.rejected_topic)
+    )
+    assert "2 rows computed, 0 of them new" in running.run_tickwell("replay", "--source", "price")
+    shown = [word for worker in workers for word in psutil.Process(worker.pid).cmdline()]
+    logs = [log.read_text() for log in running.logs.glob("*.log")]
+    assert not [text for text in (*shown, *logs) if PASSWORD in text]
+
+
+def test_a_worker_with_another_password_says_so(secured: Pipeline) -> None:
+    running = secured
+    wrong = replace(
+        running, settings=msgspec.structs.replace(running.settings, kafka_password="another")
+    )
+    worker = wrong.start_worker("offline")
+    log = running.logs / "offline-one.log"
+    wait_for(
+        "it says why", lambda: "refuses the user 'tickwell' with this password" in log.read_text()
+    )
+    assert worker.poll() is None
+    with running.redis() as client:
+        (beat,) = wait_for(
+            "its heartbeat says so",
+            lambda: [b for b in read_heartbeats(client) if "refuses the user" in b.error],
+        )
+    assert beat.state == "retrying"
+    wrong.stop()
