@@ -11,11 +11,10 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import msgspec
 
-from tickwell import kafka_settings
+from tickwell import kafka_settings, store_urls
 from tickwell.errors import NotRunning, SettingError, TickwellError
 
 if TYPE_CHECKING:
@@ -26,12 +25,6 @@ ADDRESSES = ("kafka", "redis", "redis_hot", "postgres", "url")
 """Settings that say where a stack is; with one of them named none is looked up."""
 
 SECRET = frozenset({"redis", "redis_hot", "postgres", "kafka_password", "kafka_key_password"})
-SCHEMES = {
-    "redis": ("redis", "rediss", "unix"),
-    "redis_hot": ("redis", "rediss", "unix"),
-    "postgres": ("postgresql", "postgres"),
-    "url": ("http", "https"),
-}
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -172,50 +165,13 @@ def _converted(name: str, value: Any, cls: type[Settings]) -> Any:
         raise SettingError(PREFIX + name.upper(), str(value), str(error)) from None
 
 
-def _is_plain(url: str) -> bool:
-    """Whether every client finds the same host and port: a / or @ in a password may hide them."""
-    try:
-        parts = urlsplit(url)
-        found = (parts.hostname or "").lower(), parts.port
-    except ValueError:  # brackets that hold no address, or no port after the colon
-        return False
-    if parts.netloc and "@" in parts.path + parts.fragment:
-        return False
-    if parts.scheme not in SCHEMES["postgres"]:
-        return True
-    # libpq takes the first @, the others the last one
-    return parts.netloc.count("@") < 2 and found == _of_sqlalchemy(url)
-
-
-def _of_sqlalchemy(url: str) -> tuple[str, int | None] | None:
-    from sqlalchemy import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        made = make_url(url)
-    except (ArgumentError, ValueError):
-        return None
-    return (made.host or "").lower(), made.port
-
-
 def _check(settings: Settings) -> None:
     def must(right: bool, name: str, what: str) -> None:
         if not right:
             value = "***" if name in SECRET else str(getattr(settings, name))
             raise SettingError(PREFIX + name.upper(), value, what)
 
-    for name, schemes in SCHEMES.items():
-        value = getattr(settings, name)
-        must(
-            not value or value.startswith(tuple(f"{scheme}://" for scheme in schemes)),
-            name,
-            f"must be a URL that begins with {schemes[0]}://",
-        )
-        must(
-            _is_plain(value),
-            name,
-            "host and port cannot be read: in a password write / as %2F, @ as %40 and : as %3A",
-        )
+    store_urls.check(settings, must)
     kafka_settings.check(settings)
     must(0 < settings.port < 65536, "port", "must be a port, 1 to 65535")
     must(0 <= settings.metrics_port < 65536, "metrics_port", "must be a port, or 0 for none")

@@ -2,7 +2,8 @@
 
 The table is an outbox: the offline sink writes a rejected tick in the transaction that advances
 the watermark, and the relay publishes what is not marked yet and marks it once the broker has it.
-Killed between the two it publishes again; consumers recognize copies by the key, the tick's origin.
+Killed before its own transaction is committed it publishes again; consumers recognize copies by the
+key, the tick's origin.
 One relay works at a time, the one that holds the advisory lock; the others stand by.
 
 No tick holds up the others. With its key and headers a rejected message can be larger than the
@@ -18,6 +19,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from threading import Event
 from typing import Any
+
+from confluent_kafka import KafkaError
 
 from pipelines.errors import BrokerUnavailable, PipelineError
 from pipelines.kafka.connection import KafkaConnection
@@ -41,6 +44,9 @@ BATCH_TICKS = 500
 BATCH_BYTES = 4 * 1024 * 1024
 """Bytes of their values, but for the first one: a value may be a whole message of a megabyte."""
 
+PUBLISH_MS = 150_000
+"""Milliseconds for which the transaction may wait for the broker: longer than `publish`, twice."""
+
 IDLE_SECONDS = 1.0
 """Seconds between two reads of an empty outbox."""
 
@@ -61,7 +67,7 @@ class Relay:
         topic: str = REJECTED,
         batch_bytes: int = BATCH_BYTES,
     ) -> None:
-        self._database = Database(url, "tickwell relay")
+        self._database = Database(url, "tickwell relay", idle_timeout_ms=PUBLISH_MS)
         self._kafka = kafka
         self._topic = topic
         self._batch_bytes = batch_bytes
@@ -92,17 +98,18 @@ class Relay:
 
         Raises `StoreUnavailable` and `BrokerUnavailable`; what was not marked is published again.
         """
-        with self._database.cursor() as cursor:
-            # The session holds the lock, and loses it when the relay dies.
-            cursor.execute("SELECT pg_try_advisory_lock(%s)", (LOCK,))
+        with self._database.transaction() as cursor:
+            # The transaction holds the lock, and loses it when the relay dies, or stands still.
+            cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", (LOCK,))
             if not cursor.fetchone()[0]:
                 return False
-            try:
-                return self._relay(cursor)
-            finally:
-                cursor.execute("SELECT pg_advisory_unlock(%s)", (LOCK,))
+            more, passing = self._relay(cursor)
+        if passing is not None:
+            raise BrokerUnavailable(self._kafka.servers, f"{self._topic}: {passing.str()}")
+        return more
 
-    def _relay(self, cursor: Any) -> bool:
+    def _relay(self, cursor: Any) -> tuple[bool, KafkaError | None]:
+        """Whether more may wait, and an error that passes, of ticks that are not marked."""
         if self._publisher is None:
             self._publisher = RejectedPublisher(self._kafka, self._topic)
         limit = self._publisher.limit
@@ -128,10 +135,9 @@ class Relay:
                     error.str(),
                 )
         passing = [error for error in errors if error is not None and not is_refused(error)]
-        if passing:
-            raise BrokerUnavailable(self._kafka.servers, f"{self._topic}: {passing[0].str()}")
         published = sum(len(tick.value or b"") for tick in ticks)
-        return len(ticks) == BATCH_TICKS or published >= self._batch_bytes
+        more = len(ticks) == BATCH_TICKS or published >= self._batch_bytes
+        return more, passing[0] if passing else None
 
 
 def _mark(cursor: Any, time: str, ticks: Sequence[RejectedTick]) -> None:

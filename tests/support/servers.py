@@ -91,8 +91,12 @@ def secure_redis(directory: Path, permissions: str) -> Iterator[SecureRedis]:
 
 
 @contextmanager
-def pgbouncer(directory: Path, postgres: str) -> Iterator[str]:
-    """The URL of a database of the server at `postgres`, through a PgBouncer in session mode."""
+def pgbouncer(directory: Path, postgres: str, mode: str = "transaction") -> Iterator[str]:
+    """The URL of a database of the server at `postgres`, through a PgBouncer as it is installed.
+
+    Each client, and in the mode `transaction` each transaction, gets another session of the server
+    than the one before, where there are several.
+    """
     argv = [str(program("pgbouncer"))]
     directory.mkdir(parents=True, exist_ok=True)
     behind = urlsplit(postgres)
@@ -103,9 +107,8 @@ def pgbouncer(directory: Path, postgres: str) -> Iterator[str]:
     settings.write_text(
         f"[databases]\n* = host={behind.hostname} port={behind.port}\n"
         f"[pgbouncer]\nlisten_addr = {HOST}\nlisten_port = {port}\nunix_socket_dir =\n"
-        f"auth_type = scram-sha-256\nauth_file = {directory}/users.txt\npool_mode = session\n"
-        # before PgBouncer 1.20 a client that sends `options` is refused unless they are ignored
-        "ignore_startup_parameters = extra_float_digits,options\n"
+        f"auth_type = scram-sha-256\nauth_file = {directory}/users.txt\npool_mode = {mode}\n"
+        "server_round_robin = 1\n"
     )
 
     def check() -> None:

@@ -160,7 +160,7 @@ def _catalog(postgres: str) -> Catalog:
     from registry import catalog
     from registry.database.engine import connect
 
-    engine = connect(postgres, connect_args={"connect_timeout": 10})
+    engine = connect(postgres, connect_timeout=10)
     try:
         return catalog.load(engine)
     except ProgrammingError:

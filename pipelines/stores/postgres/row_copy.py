@@ -47,9 +47,8 @@ def copy_rows(cursor: Any, batch: Batch) -> None:
 
 
 def stage_rows(cursor: Any, batch: Batch) -> None:
-    """Copy the rows of a batch into the session's staging table, in place of what it held."""
+    """Copy the rows of a batch into a staging table, which is gone when the transaction ends."""
     cursor.execute(CREATE)
-    cursor.execute("TRUNCATE pg_temp.staging_rows")
     cursor.copy_expert(STAGE, BytesIO(copy_bytes(batch)), CHUNK_BYTES)
 
 
