@@ -59,6 +59,7 @@ def _open_sessions(url: str) -> None:
     for client in clients:
         client.cursor().execute("SELECT 1")
     for client in clients:
+        client.rollback()  # the pool closes the session of a client that leaves in a transaction
         client.close()
 
 
@@ -67,6 +68,7 @@ def sessions(url: str, query: str) -> set[Any]:
     found = set()
     for _ in range(2 * SESSIONS):
         with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+            connection.autocommit = True
             cursor.execute(query)
             found.add(cursor.fetchone()[0])
     return found
