@@ -26,6 +26,7 @@ from pipelines.rebuild.rebuild import Done, Rebuild
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from pipelines.stores.redis.client import answers, open_warm
 from pipelines.stores.redis.connection import WarmRedis
+from pipelines.stores.redis.eviction_policy import check_keeps
 from pipelines.stores.redis.fill_marks import FillMarks
 from pipelines.stores.redis.online_sink import OnlineSink
 from pipelines.stores.sink import Sink
@@ -59,6 +60,8 @@ class Startup:
         """
         options = self._options
         catalog = self._wait(self._load_catalog)
+        if options.sink == "online":
+            self._wait(self._check_keeps)
         sources = {
             source.topic: source
             for source in catalog.sources.values()
@@ -99,6 +102,11 @@ class Startup:
                 return attempt()
 
         return self._health.starting.retry(call, self._stop)
+
+    def _check_keeps(self) -> None:
+        """Before anything is written: a full Redis that evicts loses what it has confirmed."""
+        with closing(WarmRedis(self._options.redis, self._options.cluster)) as redis:
+            check_keeps(redis)
 
     def _load_catalog(self) -> Catalog:
         """From Postgres; the online worker has a copy in Redis and can start without Postgres."""

@@ -27,6 +27,7 @@ def rebuild_online(
     from pipelines.kafka.topics import describe
     from pipelines.rebuild.rebuild import Rebuild
     from pipelines.stores.redis.connection import WarmRedis
+    from pipelines.stores.redis.eviction_policy import check_keeps
     from registry import catalog
     from registry.database.engine import connect
 
@@ -43,6 +44,7 @@ def rebuild_online(
     stop = Event()
     stop_on(stop)
     redis = WarmRedis(settings.redis, settings.cluster)
+    check_keeps(redis)
     rebuild = Rebuild(settings.postgres, redis, recorded, settings.history, stop)
     try:
         for one in sources:

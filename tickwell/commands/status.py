@@ -35,6 +35,8 @@ def status(
         "workers": {worker.sink: worker.state for worker in workers},
         "waits_for": {worker.sink: worker.waits_for for worker in workers},
         "lag": {worker.sink: worker.lag for worker in workers},
+        "strangers": health.get("strangers", []),
+        "warnings": health.get("warnings", []),
         "rejected": {worker.sink: worker.rejected for worker in workers},
     }
     if as_json:
@@ -73,6 +75,8 @@ def lines(health: Mapping[str, Any]) -> list[str]:
         reasons = [f"{count} {reason}" for reason, count in worker.rejected.items()]
         parts += [f"{behind} behind", f"rejected since it started: {', '.join(reasons) or 'none'}"]
         shown.append(f"{worker.sink}: {'; '.join(parts)}")
+    shown += health.get("strangers", ())
+    shown += [f"warning: {text}" for text in health.get("warnings", ())]
     return shown
 
 
