@@ -37,7 +37,7 @@ def connection_of(settings: Settings) -> KafkaConnection:
     from pipelines.kafka.connection import KafkaConnection
 
     return KafkaConnection(
-        servers=settings.kafka,
+        servers=",".join(filter(None, map(str.strip, settings.kafka.split(",")))),
         protocol=cast("Protocol", settings.kafka_security.upper()),
         mechanism=cast("Mechanism", settings.kafka_mechanism.upper()),
         username=settings.kafka_username,

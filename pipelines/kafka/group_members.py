@@ -15,7 +15,7 @@ SHOWN_PARTITIONS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class GroupMember:
+class DescribedMember:
     """A member by the id that the broker gave it; `instance` is its name, "" for none."""
 
     member_id: str
@@ -31,7 +31,7 @@ class GroupMember:
         return f"{named} and {more} more" if more > 0 else named
 
 
-def members_of(kafka: KafkaConnection, group: str) -> list[GroupMember]:
+def members_of(kafka: KafkaConnection, group: str) -> list[DescribedMember]:
     """The members of a group, of the old protocol or the new one. Raises `BrokerUnavailable`."""
     admin = Admin(kafka)
     asked = admin.client.describe_consumer_groups([group], request_timeout=TIMEOUT)[group]
@@ -40,7 +40,7 @@ def members_of(kafka: KafkaConnection, group: str) -> list[GroupMember]:
     except KafkaException as error:
         raise BrokerUnavailable(kafka.servers, f"group {group}: {error.args[0].str()}") from None
     return [
-        GroupMember(
+        DescribedMember(
             member.member_id,
             member.client_id,
             member.host.lstrip("/"),

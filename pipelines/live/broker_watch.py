@@ -15,7 +15,7 @@ from itertools import count
 
 from pipelines.errors import BrokerUnavailable
 from pipelines.kafka.connection import KafkaConnection
-from pipelines.kafka.group_members import GroupMember, members_of
+from pipelines.kafka.group_members import DescribedMember, members_of
 from pipelines.kafka.topic_settings import topic_remarks
 from registry.formats.heartbeat import Heartbeat
 
@@ -87,8 +87,8 @@ class BrokerWatch:
 
 
 def strangers_among(
-    members: Sequence[GroupMember], heartbeats: Sequence[Heartbeat], own: str
-) -> list[GroupMember]:
+    members: Sequence[DescribedMember], heartbeats: Sequence[Heartbeat], own: str
+) -> list[DescribedMember]:
     """The members with partitions that no heartbeat names.
 
     A worker of an earlier build does not say who it is: then a member is known by its name as well,
@@ -106,7 +106,7 @@ def strangers_among(
     ]
 
 
-def stranger(group: str, member: GroupMember) -> str:
+def stranger(group: str, member: DescribedMember) -> str:
     """What is told of a member that is no worker of ours."""
     name = f", instance {member.instance}" if member.instance else ""
     return (

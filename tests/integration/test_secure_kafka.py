@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import psutil
 import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
+from redis import Redis
+from starlette.testclient import TestClient
 
 from pipelines.errors import BrokerRefused
 from pipelines.kafka.connection import KafkaConnection
@@ -19,8 +23,10 @@ from pipelines.kafka.log_offsets import open_consumer
 from pipelines.kafka.producer import Tick, TickProducer
 from pipelines.kafka.topics import describe, ensure_topics
 from registry.heartbeats import read_heartbeats
+from serving.app import ServerOptions, create_app
 from tests.support.pipeline import Pipeline, pipeline, wait_for
 from tests.support.secure_kafka import PASSWORD, SecureKafka, secure_kafka
+from tests.support.servers import SecureRedis, pgbouncer, secure_redis
 from tickwell.embedded.broker import choose
 from tickwell.settings import Settings
 
@@ -116,37 +122,88 @@ def test_a_topic_that_we_make_has_the_time_of_its_arrival(server: SecureKafka) -
     assert asked.result(20)["message.timestamp.type"].value == "LogAppendTime"
 
 
+def rules(user: str) -> str:
+    """The rights in Redis that the README gives a user, by the beginning of its row."""
+    readme = Path(__file__).parents[2].joinpath("README.md").read_text()
+    (found,) = re.findall(rf"^\| {user}.* \| `(.*)` \|$", readme, re.MULTILINE)
+    return str(found).replace("\\|", "|")
+
+
+class Secured(NamedTuple):
+    """A pipeline on secured services: its settings are those of a worker."""
+
+    pipeline: Pipeline
+    redis: SecureRedis
+
+
 @pytest.fixture
 def secured(
-    tmp_path: Path, server: SecureKafka, redis_database: str, hot_redis: str, postgres_database: str
-) -> Iterator[Pipeline]:
-    """A pipeline on the secured broker."""
-    stores = (redis_database, hot_redis, postgres_database)
+    tmp_path: Path, server: SecureKafka, hot_redis: str, postgres_database: str
+) -> Iterator[Secured]:
+    """Kafka and Redis over TLS, with users, and Postgres behind a pool in transaction mode."""
     given = server.settings("SECURE")
-    with pipeline(tmp_path, given.pop("kafka"), *stores, partitions=2, **given) as made:
-        yield made
+    users = {"reader": rules("of the server"), "admin": "~* &* +@all"}
+    with (
+        secure_redis(tmp_path / "redis", rules("of workers"), **users) as redis,
+        pgbouncer(tmp_path / "pgbouncer", postgres_database) as postgres,
+        pipeline(
+            tmp_path,
+            given.pop("kafka"),
+            redis.url(),
+            hot_redis,
+            postgres,
+            partitions=2,
+            **given,
+        ) as made,
+    ):
+        yield Secured(made, redis)
 
 
-def test_workers_relay_produce_and_replay(secured: Pipeline, tmp_path: Path) -> None:
-    """Processes of their own, and none of them shows the password."""
-    running = secured
+def test_everything_works_on_secured_services(secured: Secured, tmp_path: Path) -> None:
+    """Workers, relay, produce, replay and server; no password is shown, no right is missing."""
+    running, redis = secured
     workers = [running.start_worker(sink) for sink in ("online", "offline")]
     file = tmp_path / "ticks.csv"
     file.write_text("symbol,price,ts\nA,1.5,2024-01-01T00:00:00Z\nB,2.5,2024-01-01T00:00:00Z\n")
+    shown = [word for worker in workers for word in psutil.Process(worker.pid).cmdline()]
     running.run_tickwell("produce", str(file), "--source", "price")
     running.produce("price", [(b"A", b"no tick")])
     running.wait_drained("online", "offline")
     wait_for(
         "the rejected tick is relayed", lambda: running.records(running.settings.rejected_topic)
     )
-    assert "2 rows computed, 0 of them new" in running.run_tickwell("replay", "--source", "price")
-    shown = [word for worker in workers for word in psutil.Process(worker.pid).cmdline()]
+    reader = replace(
+        running,
+        settings=msgspec.structs.replace(running.settings, redis=redis.url(user="reader")),
+    )
+    assert "2 rows computed, 0 of them new" in reader.run_tickwell("replay", "--source", "price")
+    served(reader.settings)
+    running.stop()
+    assert "2 entities in Postgres" in running.run_tickwell("rebuild-online", "--source", "price")
+    with Redis.from_url(redis.url(user="admin")) as admin:
+        refused = [(entry["username"], entry["object"]) for entry in admin.acl_log()]
+        used = {name.removeprefix("cmdstat_") for name in admin.info("commandstats")}
+    assert [entry for entry in refused if entry[1] != "client|setinfo"] == []
+    rights = set(re.findall(r"\+(\S+)", rules("of workers") + " " + rules("of the server")))
+    assert rights - used == set()
     logs = [log.read_text() for log in running.logs.glob("*.log")]
     assert not [text for text in (*shown, *logs) if PASSWORD in text]
 
 
-def test_a_worker_with_another_password_says_so(secured: Pipeline) -> None:
-    running = secured
+def served(settings: Settings) -> None:
+    """What the server answers of a symbol and of its portfolio."""
+    options = ServerOptions(settings.redis, settings.redis_hot, settings.postgres)
+    asked = {"entity_type": "symbol", "entity_value": "A", "features": ["current_price"]}
+    portfolio = {"entity": {"portfolio": "P1"}, "features": ["portfolio_exposure"]}
+    with TestClient(create_app(options)) as client:
+        wait_for("the server is ready", lambda: client.get("/health/ready").status_code == 200)
+        answer = client.post("/features/online", json=asked).json()
+        assert answer["features"]["current_price"]["value"] == 1.5
+        assert client.post("/features/online", json=portfolio).status_code == 200
+
+
+def test_a_worker_with_another_password_says_so(secured: Secured) -> None:
+    running, _ = secured
     wrong = replace(
         running, settings=msgspec.structs.replace(running.settings, kafka_password="another")
     )

@@ -61,8 +61,11 @@ class SecureRedis:
 
 
 @contextmanager
-def secure_redis(directory: Path, permissions: str) -> Iterator[SecureRedis]:
-    """Debian's Redis in `directory`; its user has the ACL rules `permissions`."""
+def secure_redis(directory: Path, permissions: str, **others: str) -> Iterator[SecureRedis]:
+    """Debian's Redis in `directory`; its user has the ACL rules `permissions`.
+
+    `others` are the rules of other users with the same password, by name.
+    """
     argv = [str(program("redis-server"))]
     directory.mkdir(parents=True, exist_ok=True)
     authority = trustme.CA()
@@ -78,7 +81,11 @@ def secure_redis(directory: Path, permissions: str) -> Iterator[SecureRedis]:
         f"bind {HOST}\nport 0\ntls-port {server.port}\ntls-auth-clients no\n"
         f"tls-cert-file {directory}/certificate.pem\ntls-key-file {directory}/key.pem\n"
         f"tls-ca-cert-file {server.ca}\ndir {directory}\nsave ''\n"
-        f"user default off\nuser {server.user} on >{server.password} {permissions}\n"
+        "user default off\n"
+        + "".join(
+            f"user {name} on >{server.password} {rules}\n"
+            for name, rules in {server.user: permissions, **others}.items()
+        )
     )
 
     def check() -> None:

@@ -24,7 +24,10 @@ def env(
     from tickwell.up import state
 
     data_directory = Path(Settings.load(data=data).data)
-    for name, value in state.addresses(data_directory).items():
+    found = state.addresses(data_directory)
+    if not found.get(f"{PREFIX}KAFKA_USERNAME"):
+        found.pop(f"{PREFIX}KAFKA_MECHANISM", None)
+    for name, value in found.items():
         if not value:
             continue
         if name in SECRETS and not secrets:

@@ -97,6 +97,10 @@ def test_a_password_comes_from_a_file_and_is_not_shown(tmp_path: Path) -> None:
     assert "from-a-file" not in repr(settings) + repr(connection)
 
 
+def test_spaces_between_addresses() -> None:
+    assert Settings.load({"TICKWELL_KAFKA": "a:1, b:2,"}).kafka_connection.servers == "a:1,b:2"
+
+
 def test_words_of_either_case(pem: Path) -> None:
     given = {"TICKWELL_KAFKA_SECURITY": "sasl_ssl", "TICKWELL_KAFKA_MECHANISM": "scram-sha-256"}
     connection = Settings.load(

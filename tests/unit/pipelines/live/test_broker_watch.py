@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from pipelines.kafka.group_members import GroupMember
+from pipelines.kafka.group_members import DescribedMember
 from pipelines.live.broker_watch import stranger, strangers_among
 from registry.formats.heartbeat import Heartbeat
 
 
-def member(member_id: str, *partitions: str, instance: str = "") -> GroupMember:
-    return GroupMember(member_id, "rdkafka", "10.0.0.5", instance, partitions)
+def member(member_id: str, *partitions: str, instance: str = "") -> DescribedMember:
+    return DescribedMember(member_id, "rdkafka", "10.0.0.5", instance, partitions)
 
 
 def beat(instance: str, member_id: str = "", state: str = "running") -> Heartbeat:
