@@ -36,10 +36,10 @@ def check_keeps(redis: WarmRedis) -> None:
 def _policies(client: Any, cluster: bool) -> set[str | None]:
     """The policy of each node; None where it is not told."""
     try:
-        if cluster:
-            nodes = client.info("memory", target_nodes=client.PRIMARIES)
-        else:
-            nodes = {"": client.info("memory")}
+        if not cluster:
+            return {client.info("memory").get("maxmemory_policy")}
+        nodes = client.get_primaries()
+        told = [client.info("memory", target_nodes=node) for node in nodes]
     except NoPermissionError:
         return {None}
-    return {info.get("maxmemory_policy") for info in nodes.values()}
+    return {info.get("maxmemory_policy") for info in told}
