@@ -26,8 +26,8 @@ def members(running: Pipeline) -> dict[str | None, int]:
     group = f"{running.settings.group}-online"
     admin = AdminClient({"bootstrap.servers": running.settings.kafka})
     try:
-        described = admin.describe_consumer_groups([group])[group].result(30)
-    except KafkaException:  # the broker has not made the coordinator of groups yet
+        described = admin.describe_consumer_groups([group], request_timeout=5)[group].result(10)
+    except (KafkaException, TimeoutError):  # the coordinator of groups is not made yet
         return {}
     return {
         member.group_instance_id: len(member.assignment.topic_partitions)
