@@ -3,12 +3,13 @@
 A fetch names a topic, not an incarnation. After a topic was deleted and recreated, fetches at the
 old offsets are answered again as soon as the new one has as many records: by other records. So runs
 are delivered only while the topics are known to be the old ones. They are looked up at an interval;
-again when the broker has refused a fetch, as it does while a topic does not exist; and after a
-pause of the whole process, in which anything may have happened.
+again when the broker has refused a fetch, as it does while a topic does not exist; before the first
+run; and after a pause of the whole process, in which nothing was fetched that could be refused.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 
@@ -21,12 +22,16 @@ FRESH_SECONDS = 10.0
 
 
 class Incarnations:
-    """What is known of `topics`; safe to use from any thread."""
+    """What is known of `topics`, by name; safe to use from any thread.
+
+    Nothing is certain before the first look-up: between the one that found the topics and the first
+    fetch a rebuild may take minutes.
+    """
 
     def __init__(self, kafka: KafkaConnection, topics: Mapping[str, Topic]) -> None:
         self._kafka = kafka
         self._topics = topics
-        self._confirmed = time.monotonic()
+        self._confirmed = -math.inf
         self._doubted = 0.0
 
     @property
@@ -46,7 +51,7 @@ class Incarnations:
         return confirmed > self._doubted and time.monotonic() - confirmed < FRESH_SECONDS
 
     def doubt(self) -> None:
-        """The broker has refused to give records of a topic."""
+        """A broker has refused to give records of a topic, or for a while none was asked."""
         self._doubted = time.monotonic()
 
     def confirm(self) -> None:

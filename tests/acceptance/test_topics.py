@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable
 
+import psutil
 import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions
 
@@ -93,6 +94,45 @@ def test_a_topic_is_recreated_while_its_workers_are_paused(running: Pipeline) ->
         row = unpack(client.get(row_key("price", "A")))
         assert client.get(f"tw:watermark:{old.hex()}:{row.origin.partition}") == b"30"
     assert (row.origin.topic_id, row.origin.offset) == (running.topics[topic].topic_id, 59)
+
+
+STOPPED_BEFORE_IT_FILLS = """
+import os, signal
+from pipelines.rebuild.rebuild import Rebuild
+from tickwell.cli import main
+
+fill = Rebuild.fill
+
+def stopped(*arguments):
+    Rebuild.fill = fill
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return fill(*arguments)
+
+Rebuild.fill = stopped
+main()
+"""
+
+
+@pytest.mark.timeout(240)
+def test_a_topic_is_recreated_while_its_worker_starts(running: Pipeline) -> None:
+    """A rebuild takes minutes, and the topics were looked up before it."""
+    topic = running.topic("price")
+    running.start_worker("offline")
+    running.produce("price", ticks(0, 30))
+    running.wait_drained("offline")
+    running.stop()
+    ((old, partition),) = {key for key, end in running.ends().items() if end == 30}
+    arguments = ("worker", "--sink", "online", "--instance", "one")
+    online = running.start("online-one", *arguments, program=("-c", STOPPED_BEFORE_IT_FILLS))
+    state = psutil.Process(online.pid)
+    wait_for("it is stopped", lambda: state.status() == psutil.STATUS_STOPPED)
+    recreate(running, topic)
+    running.produce("price", ticks(30, 60))
+    online.send_signal(signal.SIGCONT)
+    assert online.wait(60) == 1
+    assert "was deleted and recreated" in (running.logs / "online-one.log").read_text()
+    with running.redis() as client:
+        assert client.get(f"tw:watermark:{old.hex()}:{partition}") == b"30"
 
 
 @pytest.mark.timeout(240)

@@ -19,6 +19,7 @@ from pipelines.errors import (
     TopicMissing,
     TopicRecreated,
 )
+from pipelines.kafka.connection import KafkaConnection
 from pipelines.kafka.run import Run
 from pipelines.kafka.topic_identity import Incarnations
 from pipelines.live.faust_app import SinkApp
@@ -93,7 +94,7 @@ class Fixed(Incarnations):
     """Answers of the broker, one after the other, in place of a broker."""
 
     def __init__(self, *answers: Exception | None) -> None:
-        super().__init__("127.0.0.1:1", {TOPIC.name: TOPIC})
+        super().__init__(KafkaConnection("127.0.0.1:1"), {TOPIC.name: TOPIC})
         self.answers = list(answers)
 
     def confirm(self) -> None:
@@ -233,15 +234,18 @@ async def test_a_run_that_is_only_delivered_is_not_stored() -> None:
 
 
 @in_a_loop
-async def test_a_doubtful_topic_is_looked_up_before_its_runs_are_delivered() -> None:
+async def test_a_topic_is_looked_up_before_its_first_run_and_when_it_is_doubtful() -> None:
     app = an_app()
     reader = Reader(app, run(0, 5), run(5, 7))
     incarnations = Fixed(TopicMissing(TOPIC.name, ""), None, TopicRecreated(TOPIC.name))
-    incarnations.doubt()
     app.incarnations = incarnations
     await reader.drain()
     assert [run.base_offset for run in reader.delivered] == [0]
     assert isinstance(await failure(app), TopicRecreated)
+
+
+def test_nothing_is_certain_of_a_topic_before_it_is_looked_up() -> None:
+    assert not Incarnations(KafkaConnection("127.0.0.1:1"), {TOPIC.name: TOPIC}).certain
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError, OSError])
