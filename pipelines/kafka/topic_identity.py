@@ -3,8 +3,9 @@
 A fetch names a topic, not an incarnation. After a topic was deleted and recreated, fetches at the
 old offsets are answered again as soon as the new one has as many records: by other records. So runs
 are delivered only while the topics are known to be the old ones. They are looked up at an interval;
-again when the broker has refused a fetch, as it does while a topic does not exist; before the first
-run; and after a pause of the whole process, in which nothing was fetched that could be refused.
+before the first run; again when a broker has refused a fetch, as it does while a topic does not
+exist; and when nothing was fetched for a while, so that nothing could be refused: in a pause of the
+process, or while a network was cut or a store did not answer.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Incarnations:
         return confirmed > self._doubted and time.monotonic() - confirmed < FRESH_SECONDS
 
     def doubt(self) -> None:
-        """A broker has refused to give records of a topic, or for a while none was asked."""
+        """Records that are fetched may be of other incarnations, until the next look-up."""
         self._doubted = time.monotonic()
 
     def confirm(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -21,7 +22,6 @@ from pipelines.kafka.run import Run
 from pipelines.kafka.run_fetcher import FETCH_WAIT_MS, FetchPacing, RunFetcher
 from pipelines.live.group_membership import Membership, assignors
 from pipelines.live.run_app import RunApp
-from pipelines.runtime.pauses import Pauses
 from pipelines.ticks.run_limits import bounded
 
 logger = logging.getLogger(__name__)
@@ -31,9 +31,6 @@ POLL_SECONDS = 0.25
 
 BACKGROUND_SECONDS = 1.0
 """Seconds between checks of aiokafka's background tasks."""
-
-PAUSE_SECONDS = 2 * BACKGROUND_SECONDS
-"""Seconds in which this thread did nothing, from which the process counts as paused."""
 
 
 class RebalanceListener(driver.ConsumerRebalanceListener):
@@ -56,7 +53,6 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._fetcher: RunFetcher | None = None
         self._watching: asyncio.Future[None] | None = None
-        self._pauses = Pauses(PAUSE_SECONDS)
         super().__init__(*args, **kwargs)
         self.membership = Membership(self.app.incarnations.partitions)
 
@@ -65,11 +61,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = self._ensure_consumer()
         aiokafka_patches.join_once(consumer)
         self._fetcher = RunFetcher(FetcherInternals(consumer), FetchPacing(self.app.pace))
-
-        def check() -> None:
-            self._doubt_after_a_pause()
-            aiokafka_patches.raise_background_errors(consumer)
-
+        check = partial(aiokafka_patches.raise_background_errors, consumer)
         self._watching = asyncio.ensure_future(end_when_background_fails(self.app, check))
 
     async def on_thread_stop(self) -> None:
@@ -90,8 +82,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         incarnations = self.app.incarnations
         sharing = assignors(incarnations.ids, self.membership.count)
         aiokafka_patches.configure(consumer, FETCH_WAIT_MS, sharing)
-        # A refused fetch may mean that a topic was deleted.
-        aiokafka_patches.call_on_refused_fetch(consumer, incarnations.doubt)
+        aiokafka_patches.call_on_doubtful_fetch(consumer, incarnations.doubt)
         return consumer
 
     async def fetch(self, partitions: set[TP]) -> list[Run]:
@@ -105,13 +96,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         with aiokafka_patches.fetching(self._ensure_consumer()):
             ids = self.app.incarnations.ids
             runs = await self._fetcher.fetch(partitions, ids, POLL_SECONDS)
-        self._doubt_after_a_pause()
         return list(chain.from_iterable(map(bounded, runs)))
-
-    def _doubt_after_a_pause(self) -> None:
-        """Nothing was fetched in a pause, so a topic that did not exist then was not noticed."""
-        if self._pauses.noticed():
-            self.app.incarnations.doubt()
 
     async def go_to(self, positions: Mapping[TP, int]) -> None:
         """Fetch from these positions on."""

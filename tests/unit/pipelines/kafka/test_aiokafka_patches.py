@@ -313,17 +313,50 @@ async def test_a_seek_and_a_new_assignment_empty_the_buffer(
     assert not fetches.internals.is_assigned(TP)
 
 
+FETCH = FetchRequest(50, 1, 1, 1, [(TP.topic, [(0, 7, 1)])])
+
+
 @pytest.mark.parametrize("error_code", [0, errors.UnknownTopicOrPartitionError.errno])
 def test_a_refused_fetch_is_noticed(error_code: int) -> None:
     async def fetch(consumer: AIOKafkaConsumer, broker: Broker) -> None:
-        refusals: list[None] = []
+        doubts: list[None] = []
         broker.error_code = error_code
-        aiokafka_patches.call_on_refused_fetch(consumer, lambda: refusals.append(None))
-        request = FetchRequest(50, 1, 1, 1, [(TP.topic, [(0, 7, 1)])])
-        await FetcherInternals(consumer).send(NODE, request)
-        assert len(refusals) == int(error_code != 0)
+        aiokafka_patches.call_on_doubtful_fetch(consumer, lambda: doubts.append(None))
+        await FetcherInternals(consumer).send(NODE, FETCH)
+        assert len(doubts) == int(error_code != 0)
 
     without_group(fetch)()
+
+
+@without_group
+async def test_a_gap_between_fetches_is_noticed(consumer: AIOKafkaConsumer, broker: Broker) -> None:
+    """As after a pause of the process."""
+    doubts: list[float] = []
+    times = iter([10.0, 11.0, 12.1, 12.2])
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] = next(times)
+        return now[0]
+
+    aiokafka_patches.call_on_doubtful_fetch(consumer, lambda: doubts.append(now[0]), clock)
+    for _ in range(4):
+        await FetcherInternals(consumer).send(NODE, FETCH)
+    assert doubts == [12.1]
+
+
+@without_group
+async def test_a_fetch_that_fails_is_noticed(consumer: AIOKafkaConsumer, broker: Broker) -> None:
+    doubts: list[None] = []
+
+    async def fails(*_: Any, **options: Any) -> Any:
+        raise errors.KafkaConnectionError
+
+    consumer._client.send = fails
+    aiokafka_patches.call_on_doubtful_fetch(consumer, lambda: doubts.append(None))
+    with pytest.raises(errors.KafkaConnectionError):
+        await FetcherInternals(consumer).send(NODE, FETCH)
+    assert doubts == [None]
 
 
 @pytest.mark.parametrize("version", range(4, 12))
