@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
+from tickwell import masking
 from tickwell.errors import SettingError
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ SECURITY_OF_SCHEME = {
 }
 """What people write before an address, in lower case, and the security that they mean."""
 
+ADDRESS = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]+")
+
 
 def connection_of(settings: Settings) -> KafkaConnection:
     """The value that is passed down; what `check` has checked."""
@@ -51,8 +55,7 @@ def connection_of(settings: Settings) -> KafkaConnection:
 
 def check(settings: Settings) -> None:
     """Raises `SettingError` for an address or a combination that cannot work."""
-    for server in filter(None, settings.kafka.split(",")):
-        _check_server(server)
+    _check_servers(settings.kafka)
     security = settings.kafka_security.upper()
     mechanism = settings.kafka_mechanism.upper()
     if security not in ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"):
@@ -65,30 +68,45 @@ def check(settings: Settings) -> None:
     _check_files(settings, security)
 
 
+def _check_servers(servers: str) -> None:
+    """The value as a whole comes first: in a password there may be a comma."""
+    shown = masking.shown("kafka", servers)
+    if shown != servers:
+        after = servers.rpartition("@")[2].strip().rstrip("/") if "@" in servers else ""
+        address = after if ADDRESS.fullmatch(after) and _is_port(after) else "host:9092"
+        raise SettingError(
+            f"{PREFIX}KAFKA",
+            shown,
+            f"must be host:port, or several with commas, and no URL: {_advice(servers, address)}",
+        )
+    for server in filter(None, servers.split(",")):
+        _check_server(server)
+
+
 def _check_server(server: str) -> None:
     variable = f"{PREFIX}KAFKA"
     if "://" in server:
-        scheme = server.partition("://")[0].strip().lower()
-        address = _address(server)
-        secured = SECURITY_OF_SCHEME.get(scheme)
-        also = f", and {PREFIX}KAFKA_SECURITY={secured}" if secured else ""
-        raise SettingError(
-            variable,
-            f"{scheme}://***" if "@" in server else server,
-            f"is no URL: write {variable}={address}{also}; a user goes into "
-            f"{PREFIX}KAFKA_USERNAME and {PREFIX}KAFKA_PASSWORD",
-        )
-    host, _, port = server.strip().rpartition(":")
-    if "@" in server:
-        raise SettingError(
-            variable,
-            "***",
-            f"must be host:port; a user goes into {PREFIX}KAFKA_USERNAME and "
-            f"{PREFIX}KAFKA_PASSWORD",
-        )
-    right = host and port.isdecimal() and 0 < int(port) < 65536 and "/" not in host
-    if not right:
+        raise SettingError(variable, server, f"is no URL: {_advice(server, _address(server))}")
+    host = server.strip().rpartition(":")[0]
+    if not (host and "/" not in host and _is_port(server)):
         raise SettingError(variable, server, "must be host:port, or several with commas")
+
+
+def _is_port(server: str) -> bool:
+    """Whether an address ends in a port, in ASCII: `isdecimal` takes digits of any script."""
+    port = server.strip().rpartition(":")[2]
+    return re.fullmatch("[0-9]{1,5}", port) is not None and 0 < int(port) < 65536
+
+
+def _advice(url: str, address: str) -> str:
+    """What to write instead of a URL; of its scheme only what it means."""
+    scheme = url.partition("://")[0].strip().lower() if "://" in url else ""
+    secured = SECURITY_OF_SCHEME.get(scheme)
+    also = f", and {PREFIX}KAFKA_SECURITY={secured}" if secured else ""
+    return (
+        f"write {PREFIX}KAFKA={address}{also}; a user goes into {PREFIX}KAFKA_USERNAME and "
+        f"{PREFIX}KAFKA_PASSWORD"
+    )
 
 
 def _address(url: str) -> str:
@@ -120,7 +138,7 @@ def _check_files(settings: Settings, security: str) -> None:
     files = ("kafka_ca", "kafka_cert", "kafka_key")
     for name in files:
         path = getattr(settings, name)
-        if path.startswith("-----BEGIN"):
+        if masking.is_pem(path):
             raise SettingError(
                 PREFIX + name.upper(), "-----BEGIN…", "must be the path of the file, not its text"
             )
@@ -160,5 +178,5 @@ def _try(settings: Settings, name: str, load: Callable[[], object]) -> None:
 
 
 def _error(settings: Settings, name: str, what: str) -> SettingError:
-    value = "***" if "password" in name else str(getattr(settings, name))
-    return SettingError(PREFIX + name.upper(), value, what)
+    shown = masking.shown(name, getattr(settings, name))
+    return SettingError(PREFIX + name.upper(), shown, what)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tickwell import kafka_settings, store_urls
+from tickwell import kafka_settings, masking, store_urls
 from tickwell.errors import NotRunning, SettingError, TickwellError
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 PREFIX = "TICKWELL_"
 ADDRESSES = ("kafka", "redis", "redis_hot", "postgres", "url")
 """Settings that say where a stack is; with one of them named none is looked up."""
-
-SECRET = frozenset({"redis", "redis_hot", "postgres", "kafka_password", "kafka_key_password"})
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -103,7 +101,7 @@ class Settings(msgspec.Struct, frozen=True):
         """What is named, each in the type of its setting."""
         given: dict[str, Any] = {}
         for name in cls.__struct_fields__:
-            value = _read(PREFIX + name.upper(), environment)
+            value = _read(name, environment)
             if value is not None:
                 given[name] = value
         given |= {name: value for name, value in flags.items() if value is not None}
@@ -138,14 +136,19 @@ class Settings(msgspec.Struct, frozen=True):
             )
 
     def __repr__(self) -> str:
-        shown = ", ".join(
-            f"{name}={'***' if name in SECRET else getattr(self, name)!r}"
-            for name in self.__struct_fields__
-        )
+        shown = ", ".join(f"{name}={self._shown(name)}" for name in self.__struct_fields__)
         return f"Settings({shown})"
 
+    def _shown(self, name: str) -> str:
+        value = getattr(self, name)
+        if not isinstance(value, str):
+            return repr(value)
+        shown = masking.shown(name, value)
+        return shown if shown == masking.MASK else repr(shown)
 
-def _read(variable: str, environment: Mapping[str, str]) -> str | None:
+
+def _read(name: str, environment: Mapping[str, str]) -> str | None:
+    variable = PREFIX + name.upper()
     if variable in environment:
         return environment[variable]
     file = environment.get(f"{variable}_FILE")
@@ -153,8 +156,13 @@ def _read(variable: str, environment: Mapping[str, str]) -> str | None:
         return None
     try:
         return Path(file).read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingError(f"{variable}_FILE", file, f"cannot be read: {error}") from None
+    except OSError as error:
+        why = f"cannot be read: {error.strerror}"
+    except ValueError:
+        why = "cannot be read: it does not hold UTF-8 text"
+    shown = masking.shown_file(name, file)
+    hint = "; it must be the path of a file that holds the value" if shown == masking.MASK else ""
+    raise SettingError(f"{variable}_FILE", shown, why + hint)
 
 
 def _converted(name: str, value: Any, cls: type[Settings]) -> Any:
@@ -162,14 +170,15 @@ def _converted(name: str, value: Any, cls: type[Settings]) -> Any:
     try:
         return msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise SettingError(PREFIX + name.upper(), str(value), str(error)) from None
+        shown = masking.shown(name, str(value))
+        raise SettingError(PREFIX + name.upper(), shown, str(error)) from None
 
 
 def _check(settings: Settings) -> None:
     def must(right: bool, name: str, what: str) -> None:
         if not right:
-            value = "***" if name in SECRET else str(getattr(settings, name))
-            raise SettingError(PREFIX + name.upper(), value, what)
+            shown = masking.shown(name, str(getattr(settings, name)))
+            raise SettingError(PREFIX + name.upper(), shown, what)
 
     store_urls.check(settings, must)
     kafka_settings.check(settings)

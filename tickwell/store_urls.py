@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
+
+from tickwell import masking
 
 if TYPE_CHECKING:
     from tickwell.settings import Settings
@@ -20,6 +23,8 @@ FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "sslrootcert", "sslcert"
 """Parameters of a URL, redis-py's and libpq's, that name a file."""
 
 UNREADABLE = "host and port cannot be read: in a password write / as %2F, @ as %40 and : as %3A"
+
+ENCODE = "in a password or a value write % as %25, @ as %40, & as %26, ? as %3F and = as %3D"
 
 Must = Callable[[bool, str, str], None]
 """Raises `SettingError` unless a condition holds: of a setting, by name, and what is wrong."""
@@ -37,8 +42,11 @@ def check(settings: Settings, must: Must) -> None:
         if name == "postgres" and value:
             _check_postgres(value, must)
         must(_is_plain(value), name, UNREADABLE)
-        for file in _files(value):
-            must(os.access(file, os.R_OK), name, f"the file {file} cannot be read")
+        for parameter, file in _files(value):
+            shown = file if os.path.isabs(file) else f"of {parameter}"
+            must(os.access(file, os.R_OK), name, f"the file {shown} cannot be read")
+        if name.startswith("redis") and "?" in value:
+            _check_redis(name, value, must)
 
 
 def _is_plain(url: str) -> bool:
@@ -61,17 +69,43 @@ def _check_postgres(url: str, must: Must) -> None:
     try:
         parts = parse_dsn(url)
     except ProgrammingError as error:
-        shown = "@" not in url.partition("?")[2]  # or it may be a part of the password
-        reason = str(error).strip().removeprefix("invalid dsn: ")
-        must(False, "postgres", f"cannot be read by libpq: {reason}" if shown else UNREADABLE)
+        must(False, "postgres", _reason(str(error), url))
         return
     hosts, database = parts.get("host", ""), parts.get("dbname", "")
     ports = parts.get("port", "").split(",")
-    plain = "@" not in hosts + database and all(port.isdecimal() or not port for port in ports)
+    plain = "@" not in hosts + database and all(re.fullmatch("[0-9]*", port) for port in ports)
     must(plain, "postgres", UNREADABLE)
 
 
-def _files(url: str) -> Iterable[str]:
-    """The files that a URL names, but for libpq's word for the system's authorities."""
+def _reason(said: str, url: str) -> str:
+    """Why libpq does not take a URL, in words of ours: its own quote the URL and its password."""
+    if "@" in url.partition("?")[2]:  # which may be a part of the password
+        return UNREADABLE
+    said = said.removeprefix("invalid dsn: ")
+    if said.startswith("invalid percent-encoded token"):
+        return "cannot be read by libpq: a % that encodes nothing is written %25"
+    unknown = re.match('invalid URI query parameter: "([^"]*)"', said)
+    name = masking.shown_parameter(unknown[1], url) if unknown else None
+    if name:
+        return f'cannot be read by libpq: invalid URI query parameter: "{name}"'
+    return f"cannot be read by libpq: {ENCODE}"
+
+
+def _check_redis(setting: str, url: str, must: Must) -> None:
+    """What redis-py makes of the parameters: a client that does not connect takes them or not."""
+    from registry.redis_clients import refused_parameter
+
+    name = refused_parameter(url)
+    if name is None:
+        return
+    if "@" in url.partition("?")[2]:  # which may be a part of the password
+        must(False, setting, UNREADABLE)
+    shown = masking.shown_parameter(name, url)
+    which = f'the parameter "{shown}"' if shown else "a parameter"
+    must(False, setting, f"redis-py does not take {which}, or not with this value: {ENCODE}")
+
+
+def _files(url: str) -> Iterable[tuple[str, str]]:
+    """The files that a URL names, with the parameter, but for libpq's word for the system's own."""
     given = parse_qs(url.partition("?")[2])
-    return (path for name in FILES for path in given.get(name, ()) if path != "system")
+    return ((name, path) for name in FILES for path in given.get(name, ()) if path != "system")
