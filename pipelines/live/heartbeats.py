@@ -44,11 +44,13 @@ class Heartbeats:
         self._state, self._error, self._since = "starting", "", time.time()
         self._rows = 0
         self._rejected: Counter[str] = Counter()
+        self._passed_over = 0
 
     def count(self, batch: Batch) -> None:
         """Count a batch that is stored."""
         self._rows += len(batch)
         self._rejected.update(rejected.reason for rejected in batch.rejected)
+        self._passed_over += batch.passed_over
 
     def beat(
         self,
@@ -83,6 +85,7 @@ class Heartbeats:
             member=broker.member,
             warnings=broker.warnings,
             strangers=broker.strangers,
+            passed_over=self._passed_over,
         )
         packed = msgspec.json.encode(heartbeat)
         for store in self._stores:

@@ -74,7 +74,9 @@ class Startup:
         materializers: dict[str, Materializer] = {}
         for topic, source in sources.items():
             self._check_partitions(sinks[topic], topics[topic])
-            materializers[source.name] = self._materializer(catalog, source.name, sinks[topic])
+            materializers[source.name] = self._materializer(
+                catalog, source.name, sinks[topic], topics[topic].partitions
+            )
         self._health.materializers = materializers.values()
         fill_marks, looked_up = None, sinks
         if options.sink == "online":
@@ -129,13 +131,17 @@ class Startup:
             raise StoreUnavailable("Postgres is unavailable, and Redis has no copy of the catalog")
         return recorded.decode(copy)
 
-    def _materializer(self, catalog: Catalog, source: str, sink: Sink) -> Materializer:
+    def _materializer(
+        self, catalog: Catalog, source: str, sink: Sink, partitions: int
+    ) -> Materializer:
         options = self._options
         schema = catalog.schemas[catalog.writing[source]]
         program = compile_program(catalog, schema)
         if depth_of(program) > options.history:
             raise HistoryTooShort(options.history, depth_of(program))
-        return Materializer(catalog.sources[source], schema, program, sink, options.capacity)
+        return Materializer(
+            catalog.sources[source], schema, program, sink, options.capacity, partitions
+        )
 
     def _sink(self, name: str) -> Sink:
         options = self._options

@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 
 from pipelines.ticks.event_time import parse_rfc_3339
+from pipelines.ticks.field_values import is_key
 from pipelines.ticks.message_limits import MAX_KEY_BYTES
-from pipelines.ticks.reference_decoder import is_key
 
 NUMBER = re.compile(r"([+-]?)(?:(\d+)\.?(\d*)|\.(\d+))([eE][+-]?\d+)?", re.ASCII)
 INTEGER = re.compile(r"([+-]?\d{1,30})(?:\.0*)?", re.ASCII)

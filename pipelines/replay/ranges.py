@@ -140,6 +140,7 @@ async def plan(
         for source in catalog.sources.values()
         if not wanted.sources or source.name in wanted.sources
     ]
+    _check_entities(sources, wanted)
     topics = await asyncio.to_thread(describe, kafka, [s.topic for s in catalog.sources.values()])
     read = {source.topic: topics[source.topic] for source in sources}
     for topic in read.values():
@@ -175,6 +176,16 @@ async def plan(
         ]
 
     return await asyncio.to_thread(ranges)
+
+
+def _check_entities(sources: Iterable[Source], wanted: Wanted) -> None:
+    """Raises `RangeMistaken` where the messages of an entity cannot be found by their keys."""
+    for source in sources:
+        if wanted.entities and source.message_key == "any":
+            raise RangeMistaken(
+                f"--entity finds messages by their keys, and those of {source.name} have others: "
+                "replay all of it, or name other sources by --source"
+            )
 
 
 def _partitions(topics: Iterable[Topic], only: int | None) -> list[TopicPartition]:

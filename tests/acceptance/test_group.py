@@ -50,7 +50,7 @@ def test_a_worker_that_is_stopped_leaves_its_partitions_to_the_others(
     assert stopped.wait(PATIENCE) == 0
     assert list(members(running)) == ["two-online"]
 
-    tick = json.dumps({"symbol": "A", "price": 1, "ts": 1}).encode()
+    tick = json.dumps({"symbol": "A", "price": 1, "ts": 1_700_000_000_000}).encode()
     running.produce("price", [(b"A", tick)])
     running.wait_drained("online")
     wait_for("it has all of them", lambda: members(running) == {"two-online": 12})

@@ -95,9 +95,10 @@ def _replay(work: Replay, ranges: Sequence[Range], jobs: int, progress: ReplayPr
         for part in ranges:
             progress.finish(part.replay, part.topic.topic_id, part.partition)
     rejected = ", ".join(f"{n} {reason}" for reason, n in sorted(done.rejected.items()))
+    passed_over = f"; passed over: {done.passed_over}" if done.passed_over else ""
     typer.echo(
         f"{'stopped: ' if stop.is_set() else ''}{done.rows} rows computed, {done.new_rows} of them "
-        f"new, the others stored already and equal; rejected: {rejected or 'none'}"
+        f"new, the others stored already and equal; rejected: {rejected or 'none'}" + passed_over
     )
     if stop.is_set():
         typer.echo("the same command resumes from here")
