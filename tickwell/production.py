@@ -67,15 +67,10 @@ class Production:
 
     def run(self) -> None:
         """Raises `typer.Exit` with the code that says how it ended, 0 for no exception."""
-        import pyarrow
-
         from pipelines.errors import Stopped
-        from pipelines.runtime.allocator import give_back_at_once
+        from pipelines.produce.memory import keep_little
 
-        give_back_at_once()
-        # what Arrow frees goes back to the system at once, and few threads keep memory of their own
-        pyarrow.set_memory_pool(pyarrow.system_memory_pool())
-        pyarrow.set_io_thread_count(2)
+        keep_little()
         stop_on(self._stop, once=True)
         try:
             found = self._check()

@@ -255,10 +255,12 @@ import re, sys
 from pathlib import Path
 from threading import Event
 from pipelines.produce.checking import CheckOptions, TickFiles, check, sendable
+from pipelines.produce.memory import keep_little
 from pipelines.produce.options import FileOptions
 from pipelines.produce.order import Order
 from pipelines.produce.sending import at_once
 from registry.features_file import read
+keep_little()
 price = read().sources[0]
 files = TickFiles([Path(sys.argv[1])], price, FileOptions())
 found = check(files, CheckOptions(Order(price.skew_ns, None)), lambda _: None, Event())
