@@ -91,6 +91,11 @@ class Source(Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(field.name for field in self.fields)
 
     @property
+    def is_mapped(self) -> bool:
+        """Whether its messages are more than flat objects with fields of these names."""
+        return bool(self.places or self.items or self.where)
+
+    @property
     def tick_names(self) -> tuple[str, ...]:
         """The names of everything that a tick may have: its key, its numbers, its time."""
         return (*self.key, *self.field_names, "ts", "seq", "op")

@@ -57,6 +57,11 @@ class Production:
         if source not in sources:
             raise TickwellError(f"there is no source {source}; there are {', '.join(sources)}")
         self._source: Source = sources[source]
+        if self._source.is_mapped:
+            raise TickwellError(
+                f"source {source}: its messages have a shape of their own (`map`, `items` or "
+                "`where`), and produce writes plain ones: send the rows to a source without these"
+            )
         self._wanted = wanted
         self._as_if_now = options.as_if_now
         self._files: TickFiles = TickFiles(expand(files), self._source, options)
@@ -138,7 +143,10 @@ class Production:
         else:
             messages = at_once(rows)
         producer = TickProducer(
-            self._settings.kafka_connection, self._topic.name, self._wanted.confirm
+            self._settings.kafka_connection,
+            self._topic.name,
+            self._wanted.confirm,
+            self._source.partitioner,
         )
         with _bar("sending", found.good) as update:
             try:

@@ -1,6 +1,6 @@
 """Sends ticks to a topic: keyed by entity, in order, and counted as the broker takes them.
 
-The partitioner is the one of Java's clients, so that an entity lives in one partition whichever
+The partitioner is the one that the source names, so that an entity lives in one partition whichever
 client sends its ticks.
 """
 
@@ -17,16 +17,19 @@ from confluent_kafka import KafkaException, Producer
 from pipelines.errors import BrokerUnavailable
 from pipelines.kafka.complaints import Complaints
 from pipelines.kafka.connection import KafkaConnection
+from registry.definitions import Partitioner
 
 DELIVERY_SECONDS = 30.0
 """Seconds for a broker to confirm a tick: it may be restarting. After them sending has failed."""
 
-PARTITIONERS = {
+PARTITIONERS: dict[Partitioner, str] = {
     "murmur2": "murmur2_random",
     "crc32": "consistent_random",
     "fnv1a": "fnv1a_random",
+    "any": "murmur2_random",
 }
-"""librdkafka's names of the partitioners of Java's clients, of itself and of sarama."""
+"""librdkafka's names of the partitioners that a source can name: those of Java's clients, of itself
+and of sarama, and for a source that takes any the first."""
 
 MOST_UNDER_WAY = 30_000
 """Messages that are handed over and not answered yet, at most."""
@@ -92,7 +95,7 @@ class DeliveredOffsets:
         return {partition: ranges[-1][1] for partition, ranges in self._ranges.items()}
 
 
-def producer_settings(partitioner: str = "murmur2") -> dict[str, Any]:
+def producer_settings(partitioner: Partitioner) -> dict[str, Any]:
     """The settings of a client that sends each tick once, in order, to the right partition."""
     return {
         "partitioner": PARTITIONERS[partitioner],
@@ -108,11 +111,18 @@ def producer_settings(partitioner: str = "murmur2") -> dict[str, Any]:
 class TickProducer:
     """Sends ticks, in order for each key, and counts what the broker has taken.
 
-    After a tick that was not taken no other is sent: its entity would have a gap. With `locate` it
-    notes where each tick is in the log (`offsets`), which costs a call for each.
+    After a tick that was not taken no other is sent: its entity would have a gap. `partitioner` is
+    that of the source. With `locate` it notes where each tick is in the log (`offsets`), which
+    costs a call for each.
     """
 
-    def __init__(self, kafka: KafkaConnection, topic: str, locate: bool = False) -> None:
+    def __init__(
+        self,
+        kafka: KafkaConnection,
+        topic: str,
+        locate: bool = False,
+        partitioner: Partitioner = "murmur2",
+    ) -> None:
         self._kafka = kafka
         self._complaints = Complaints(kafka)
         self._topic = topic
@@ -121,7 +131,7 @@ class TickProducer:
         self.offsets = DeliveredOffsets()
         settings = {
             **kafka.librdkafka(self._complaints.add),
-            **producer_settings(),
+            **producer_settings(partitioner),
             "on_delivery": self._answered,
         }
         if not locate:

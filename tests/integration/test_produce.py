@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import traceback
+import zlib
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from itertools import pairwise
@@ -248,6 +249,33 @@ def test_what_it_needs_is_said_before_anything_is_read(running: Pipeline, tmp_pa
     admin.delete_topics([topic])[topic].result()
     ended = produce(running, file, source="volume")
     assert re.search(r"has no topic .*: run `tickwell migrate`", ended.output)
+
+
+def test_ticks_go_where_the_partitioner_of_their_source_says(
+    running: Pipeline, tmp_path: Path
+) -> None:
+    topic = f'topic = "{running.topic("price")}"'
+    declare(running, topic, f'{topic}\npartitioner = "crc32"')
+    names = [f"S{number}" for number in range(30)]
+    file = csv_of(tmp_path, "symbol,price,ts", *(f"{name},1,{TS}" for name in names))
+    assert produce(running, file, "--no-confirm").code == 0
+    found = {record.key: record.partition for record in running.records(running.topic("price"))}
+    assert found == {name.encode(): zlib.crc32(name.encode()) % 4 for name in names}
+
+
+def test_a_source_with_a_shape_of_its_own_is_refused(running: Pipeline, tmp_path: Path) -> None:
+    topic = f'topic = "{running.topic("price")}"'
+    declare(running, topic, f'{topic}\nmap = {{ price = "data.p" }}')
+    ended = produce(running, csv_of(tmp_path, "symbol,price,ts", f"A,1,{TS}"))
+    assert (ended.code, "messages have a shape of their own" in ended.output) == (1, True)
+
+
+def declare(running: Pipeline, old: str, new: str) -> None:
+    """Change the features file of a pipeline."""
+    features = Path(running.settings.features)
+    text = features.read_text()
+    assert text.count(old) == 1
+    features.write_text(text.replace(old, new))
 
 
 PEAK_OF_READING = """
