@@ -16,7 +16,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from pipelines.produce.options import FileOptions
 from pipelines.produce.order import ROW_BITS, Order
 from pipelines.produce.read_ahead import ahead
 from pipelines.produce.tick_rows import TickFile, TickRows
-from pipelines.ticks.columns import Rejection
+from pipelines.ticks.columns import Rejection, Ticks
 from pipelines.ticks.decoder import Decoder
 from pipelines.ticks.rejection_reasons import FROM_THE_FUTURE, KEY_MISMATCH, OUT_OF_RANGE
 from registry.definitions import Source
@@ -154,24 +154,35 @@ def check(
 ) -> Checked:
     """Check every row. `progress` is told how many are good so far.
 
-    Raises `BadRow` for the first row that is no tick where there is no file for them, `BadFile`,
-    and `Stopped`.
+    Raises `BadRow` for the first row that is no tick where there is no file for them, and for one
+    whose time is unclear in any case; `BadFile`, and `Stopped`.
     """
     found, decoder = Checked(), Decoder(files.source)
+    last: tuple[int, int] | None = None
     for number, (index, rows) in enumerate(ahead(files.blocks())):
         if stop.is_set():
             raise Stopped("nothing was sent")
-        rows = first_rows(rows, options.limit, found.good)
-        problems, good = _judge(decoder, files, index, rows, options.order)
-        found.good += int(good.sum())
+        if last is not None and index != last[0]:
+            break
+        _check_clear(files, index, rows, None if last is None else last[1])
+        if last is not None:
+            continue
+        rows, judged = _first(decoder, rows, files, options.limit, found.good)
+        found.good += int(judged.good.sum())
         found.empty += rows.empty
-        if not good.all():
-            found.refused[number] = good
-        if problems:
-            _refuse(files, index, rows, problems, options.rejects, found)
+        if options.order is not None and judged.ticks is not None:
+            places = rows.numbers[judged.ticks.record] | files.place(index, 0)
+            options.order.add(judged.ticks, places)
+        if not judged.good.all():
+            found.refused[number] = judged.good
+        if judged.problems:
+            _refuse(files, index, rows, judged.problems, options.rejects, found)
         progress(found.good)
         if options.limit is not None and found.good >= options.limit:
-            break
+            if files.options.tz is None:
+                break
+            # rows behind the last one may tell which of two hours it is in
+            last = index, int(rows.numbers[-1])
     return found
 
 
@@ -190,31 +201,54 @@ def sendable(files: TickFiles, found: Checked) -> Iterator[TickRows]:
             return
 
 
-def first_rows(rows: TickRows, limit: int | None, had: int) -> TickRows:
-    """As many rows as a limit leaves; those that are no ticks do not count."""
-    if limit is None or had + len(rows) < limit:
-        return rows
-    cut = rows.slice(0, limit - had)
-    last = int(cut.numbers[-1]) if len(cut) else 0
-    problems = [problem for problem in rows.problems if problem.row < last]
-    return replace(cut, problems=problems, original=rows.original)
+class _Judged(NamedTuple):
+    """What is wrong with rows, in their order, a mask of the good ones, and their ticks."""
+
+    problems: list[Problem]
+    good: Any
+    ticks: Ticks | None
 
 
-def _judge(
-    decoder: Decoder, files: TickFiles, index: int, rows: TickRows, order: Order | None
-) -> tuple[list[Problem], Any]:
-    """What is wrong with rows, in their order, and a mask of the good ones."""
-    good = np.ones(len(rows), np.bool_)
+def _first(
+    decoder: Decoder, rows: TickRows, files: TickFiles, limit: int | None, had: int
+) -> tuple[TickRows, _Judged]:
+    """As many rows as a limit leaves, judged; those that are no ticks do not count."""
+    now = time.time_ns()
+    judged = _judge(decoder, rows, files, now)
+    if limit is None or had + int(judged.good.sum()) < limit:
+        return rows, judged
+    cut = rows.slice(0, int(np.flatnonzero(judged.good)[limit - had - 1]) + 1)
+    problems = [problem for problem in rows.problems if problem.row < cut.numbers[-1]]
+    first = replace(cut, problems=problems, original=rows.original)
+    return first, _judge(decoder, first, files, now)
+
+
+def _judge(decoder: Decoder, rows: TickRows, files: TickFiles, now: int) -> _Judged:
+    """Judge rows as a worker would at a moment, nanoseconds: each is one tick, or a problem."""
     problems = list(rows.problems)
-    if len(rows):
-        now = time.time_ns()
-        ticks = decoder.decode(rows.messages(now).run(now // 10**6))
-        for rejection in ticks.rejected:
-            good[rejection.offset] = False
-            problems.append(_problem(rejection, rows, files))
-        if order is not None:
-            order.add(ticks, rows.numbers[ticks.record] | files.place(index, 0))
-    return sorted(problems), good
+    if not len(rows):
+        return _Judged(sorted(problems), np.ones(0, np.bool_), None)
+    ticks = decoder.decode(rows.messages(now).run(now // 10**6))
+    good = np.bincount(ticks.record, minlength=len(rows)) == 1
+    refused = np.zeros(len(rows), np.bool_)
+    for rejection in ticks.rejected:
+        good[rejection.offset] = False
+        refused[rejection.offset] = True
+        problems.append(_problem(rejection, rows, files))
+    for index in np.flatnonzero(~(good | refused)).tolist():
+        text = f"workers would pass over it: it is no tick of {files.source.name} (where)"
+        problems.append(Problem(int(rows.numbers[index]), "", text))
+    return _Judged(sorted(problems), good, ticks)
+
+
+def _check_clear(files: TickFiles, index: int, rows: TickRows, last: int | None) -> None:
+    """Raises `BadRow` for a row of unclear time, up to the last row that is sent, None for any.
+
+    No file of rejects takes it: which other rows are of the unclear hour is not known either.
+    """
+    for problem in rows.unclear:
+        if last is None or problem.row <= last:
+            raise BadRow(files.files[index], problem, "; nothing was sent")
 
 
 def _problem(rejection: Rejection, rows: TickRows, files: TickFiles) -> Problem:

@@ -28,9 +28,6 @@ from pipelines.ticks.event_time import NANOSECONDS
 from registry.definitions import Source
 from registry.formats.redis_keys import entity_id
 
-FIRST_GOOD_TIME = 365 * 24 * 3600 * 10**9
-"""1971, nanoseconds: seconds and dates like 20200102 that are read as milliseconds are in 1970."""
-
 
 @dataclass(frozen=True, slots=True)
 class TickRows:
@@ -39,6 +36,7 @@ class TickRows:
     `numbers` are those of the good rows in the file, `times` their event times in nanoseconds.
     `problems` are rows that are no ticks; `empty` is how many were passed over because they hold no
     value. `original` are the rows' own columns, where they are kept, with `original_numbers`.
+    `unclear` are rows, also of earlier blocks, of which nothing tells the time.
     """
 
     source: Source
@@ -50,6 +48,7 @@ class TickRows:
     empty: int
     plan: FieldColumns
     original: Rows | None = None
+    unclear: Sequence[Problem] = ()
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -76,6 +75,7 @@ class TickRows:
             times=None if self.times is None else self.times[which],
             problems=(),
             empty=0,
+            unclear=(),
         )
 
     def messages(self, now_ns: int) -> Messages:
@@ -108,7 +108,7 @@ class TickFile:
         self.file = file
         self._source = source
         self._options = options
-        self._earliest = earliest_of(source)
+        self._earliest = source.earliest_ns
         self._times = TimeReader(options, source.ts_unit, self._earliest)
         self.local_times = LocalTimes(options.tz, source.skew_ns)
         self.table: Table = open_table(file, options)
@@ -129,14 +129,13 @@ class TickFile:
         with closing(self.table):
             for rows in self.table.rows(list(wanted)):
                 yield self._block(rows, position)
-        unclear = [
-            Problem(one.row, self._plan.column_of("ts"), one.text)
-            for one in self.local_times.finish()
-        ]
+        column = self._plan.column_of("ts")
+        unclear = [Problem(one.row, column, one.text) for one in sorted(self.local_times.finish())]
         if unclear:
             none = np.empty(0, np.int64)
             nothing = strings([])
-            yield TickRows(self._source, none, nothing, (), none, unclear, 0, self._plan)
+            last = TickRows(self._source, none, nothing, (), none, (), 0, self._plan)
+            yield replace(last, unclear=unclear)
 
     def _block(self, rows: Rows, position: Mapping[int, int]) -> TickRows:
         n = len(rows.numbers)
@@ -293,11 +292,6 @@ class _Judged:
             self.wrong.pop(index, None)
         elif index not in self.empty:
             self.wrong.setdefault(index, (column, text))
-
-
-def earliest_of(source: Source) -> int:
-    """The first time that a tick of a source may have, nanoseconds."""
-    return int(getattr(source, "earliest_ns", FIRST_GOOD_TIME))
 
 
 def _is_any(text: Any, values: Sequence[str]) -> Any:

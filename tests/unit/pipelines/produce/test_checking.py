@@ -6,15 +6,18 @@ import csv
 from collections import defaultdict
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from pipelines.produce.checking import TickFiles, sendable
 from pipelines.produce.errors import BadFile, BadRow, Mistaken, OutOfOrder
 from pipelines.produce.order import Order
 from pipelines.produce.verdict import check_order
+from registry.definitions import Condition
 from tests.support.tick_files import PRICE, TS, checked, csv_of, messages_of, sent
 
 SECOND = 10**9
@@ -104,6 +107,43 @@ def test_a_limit_counts_good_rows_and_looks_no_further(tmp_path: Path, limit: in
     else:
         with pytest.raises(BadRow, match="row 3"):
             messages_of(good, limit=limit)
+
+
+@pytest.mark.parametrize("limit", [1, 5, 9])
+def test_a_limit_is_filled_by_the_first_good_rows(tmp_path: Path, limit: int) -> None:
+    """Also where only the decoder knows that rows before them are no ticks."""
+    lines = [f"A,{'1e999' if row % 2 else row},{TS + row}" for row in range(1, 30)]
+    file = csv_of(tmp_path, "symbol,price,ts", *lines)
+    looked = order()
+    files, found = checked(file, order=looked, rejects=tmp_path / "r.csv", limit=limit)
+    (rows,) = sendable(files, found)
+    assert rows.numbers.tolist() == list(range(2, 2 * limit + 1, 2))
+    assert (found.good, found.problems, looked.rows) == (limit, limit, limit)
+
+
+def test_a_row_that_workers_would_pass_over_is_told(tmp_path: Path) -> None:
+    source = structs.replace(PRICE, where=(Condition("symbol", ("A",)),))
+    file = csv_of(tmp_path, "symbol,price,ts", f"A,1,{TS}", f"B,2,{TS}", f"A,3,{TS}")
+    with pytest.raises(BadRow, match=r"row 2: workers would pass over it"):
+        checked(file, source=source)
+    _, found = checked(file, source=source, rejects=tmp_path / "r.csv")
+    assert (found.good, found.problems) == (2, 1)
+
+
+UNCLEAR = ("01:30", "02:30", "02:45", "03:30")
+
+
+def test_rejects_take_no_row_of_an_unclear_hour(tmp_path: Path) -> None:
+    lines = [f"A,1,2024-10-27 {clock}" for clock in UNCLEAR]
+    file = csv_of(tmp_path, "symbol,price,ts", *lines)
+    options: dict[str, Any] = {"rejects": tmp_path / "r.csv", "tz": "Europe/Berlin"}
+    with pytest.raises(BadRow, match=r"row 2, column ts: 2024-10-27 02:30.* happens twice"):
+        checked(file, **options)
+    with pytest.raises(BadRow, match=r"row 2, column ts: 2024-10-27 02:30.* happens twice"):
+        checked(file, limit=2, **options)
+    assert checked(file, limit=1, **options)[1].good == 1
+    lines.insert(3, "A,1,2024-10-27 02:10")  # rows behind the limit tell which hour it is
+    assert checked(csv_of(tmp_path, "symbol,price,ts", *lines), limit=2, **options)[1].good == 2
 
 
 def test_a_file_that_changes_between_check_and_sending(tmp_path: Path) -> None:
