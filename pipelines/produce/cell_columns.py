@@ -9,7 +9,7 @@ written with the fewest digits that give it back. What these functions do not ta
 from __future__ import annotations
 
 from collections.abc import Callable
-from decimal import Decimal
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
 from typing import Any, NamedTuple
 
 import msgspec
@@ -32,9 +32,9 @@ INTEGER = r"^(-?(0|[1-9][0-9]{0,17}))?$"
 """An integer of 64 bits whatever its digits, or nothing at all."""
 
 FORMS = (
-    (r"^\+", ""),
+    (r"^\+([0-9.])", r"\1"),
     (r"^(-?)0+([0-9])", r"\1\2"),
-    (r"^(-?)\.", r"\10."),
+    (r"^(-?)\.([0-9])", r"\10.\2"),
     (r"^(-?[0-9]+)\.([eE].*)?$", r"\1\2"),
 )
 """Forms of numbers that JSON does not have, and what they are in JSON."""
@@ -117,7 +117,7 @@ def numbers(text: Any, scale: Decimal | None = None) -> Tokens:
         if scale.as_tuple().digits == (1,) and not exponents:
             suffix = f"e{scale.as_tuple().exponent}".encode()
         else:
-            text = _by_value(text, lambda cell: f"{Decimal(cell) * scale:e}".lower())
+            text = _scaled(text, scale, wrong)
     return Tokens(text, wrong, empty, suffix)
 
 
@@ -178,10 +178,25 @@ def _without(text: Any, indexes: Any) -> Any:
     return pc.if_else(arrow_arrays.booleans(gone), scalar(""), text)
 
 
-def _by_value(text: Any, function: Callable[[str], str]) -> Any:
-    """A column with a function applied to each distinct cell that is not empty."""
+def _scaled(text: Any, scale: Decimal, wrong: dict[int, str]) -> Any:
+    """A column of numbers times `scale`, each distinct cell once; `wrong` gets what is too large.
+
+    A product has no more digits than its factors together, so none is rounded.
+    """
     coded = pc.dictionary_encode(text)
-    values = [function(value) if value else "" for value in coded.dictionary.to_pylist()]
+    digits = len(scale.as_tuple().digits)
+    values, refused = [], []
+    for value in coded.dictionary.to_pylist():
+        exact = Context(prec=digits + len(value) + 1, Emin=MIN_EMIN, Emax=MAX_EMAX)
+        try:
+            values.append(f"{exact.multiply(Decimal(value), scale):e}".lower() if value else "")
+        except ArithmeticError:
+            refused.append(len(values))
+            values.append("")
+    if refused:
+        indices = arrow_arrays.integers(coded.indices, np.int32)
+        for index in np.flatnonzero(np.isin(indices, refused)).tolist():
+            wrong[index] = f"{text[index].as_py()[:60]!r} is out of range of --scale"
     return pc.take(arrow_arrays.strings(values), coded.indices)
 
 

@@ -20,6 +20,9 @@ INTEGER = re.compile(r"([+-]?\d{1,30})(?:\.0*)?", re.ASCII)
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
+BARE_OFFSET = re.compile(r"(:\d{2}(?:\.\d+)?[+-]\d{2})(\d{2})$", re.ASCII)
+"""The end of a time whose offset from UTC has no colon."""
+
 ENDINGS = ("", "Z", ":00", ":00Z")
 """Endings that a time may lack to be RFC 3339: none, its zone (it is UTC then), the minutes of its
 zone, or its seconds and its zone."""
@@ -80,6 +83,7 @@ def moment(cell: str) -> tuple[int, bool]:
     """
     stripped = cell.strip()
     full = f"{stripped}T00:00:00" if DATE.fullmatch(stripped) else stripped.replace(" ", "T", 1)
+    full = BARE_OFFSET.sub(r"\1:\2", full)
     for ending in ENDINGS:
         found = parse_rfc_3339(full + ending)
         if found is not None:

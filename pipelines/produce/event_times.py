@@ -30,7 +30,7 @@ WHOLE = r"^[0-9]{1,19}$"
 LOCAL = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([ T][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?)?$"
 ZONED = (
     r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?"
-    r"(Z|[+-][0-9]{2}:[0-9]{2})$"
+    r"(Z|[+-][0-9]{2}:?[0-9]{2})$"
 )
 DIGITS_OF_DATE = r"^(19|20|21)[0-9]{2}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])$"
 """Eight digits that can be a date, 1900 to 2199."""
@@ -59,11 +59,16 @@ class Times(NamedTuple):
 
 
 class TimeReader:
-    """Reads the time columns of one source's files; raises `Mistaken` where a unit is unclear."""
+    """Reads the time columns of one source's files.
+
+    Raises `Mistaken` for a format that Python does not know, and where a unit is unclear.
+    """
 
     def __init__(self, options: FileOptions, ts_unit: TimeUnit, earliest: int) -> None:
         self._earliest = earliest
         self._format = options.ts_format
+        if self._format is not None:
+            _check_format(self._format)
         self._given: FileUnit | None = options.ts_unit
         self._unit: FileUnit = options.ts_unit or ts_unit
 
@@ -235,6 +240,17 @@ def unit_hint(cell: int, unit: str, earliest: int) -> str:
 def day(nanoseconds: int) -> str:
     """The day of a time, as 2026-11-24."""
     return f"{EPOCH + timedelta(microseconds=nanoseconds // 1000):%Y-%m-%d}"
+
+
+def _check_format(written: str) -> None:
+    """Raises `Mistaken` for a format that does not read back what it writes."""
+    try:
+        datetime.strptime(EPOCH.strftime(written).strip(), written)
+    except (ValueError, re.error) as error:
+        raise Mistaken(
+            f"--ts-format {written!r}: strptime does not read it ({error}); write it as "
+            "'%d.%m.%Y %H:%M:%S'"
+        ) from None
 
 
 def _typed(column: Any) -> Times:

@@ -10,11 +10,11 @@ from pipelines.produce.errors import Mistaken
 
 
 def expand(arguments: Sequence[str]) -> list[Path]:
-    """The files that paths, folders and patterns name, each in the order of its names.
+    """The files that paths, folders and patterns name, each once, in the order of its names.
 
-    Raises `Mistaken` for one that names none.
+    Raises `Mistaken` for one that names none, or what cannot be read twice.
     """
-    found: list[Path] = []
+    found: dict[Path, Path] = {}
     for argument in arguments:
         path = Path(argument)
         if path.is_dir():
@@ -22,6 +22,11 @@ def expand(arguments: Sequence[str]) -> list[Path]:
                 file for file in path.iterdir() if file.is_file() and _is_table(file.name)
             )
         elif path.exists():
+            if not path.is_file():
+                raise Mistaken(
+                    f"{argument} is no regular file; produce reads it twice: write it to a file "
+                    "first"
+                )
             files = [path]
         else:
             files = sorted(file for file in _matching(argument) if file.is_file())
@@ -31,8 +36,9 @@ def expand(arguments: Sequence[str]) -> list[Path]:
                 if not path.is_dir()
                 else f"{argument} holds no file whose name ends in {', '.join(ENDINGS)}"
             )
-        found += files
-    return found
+        for file in files:
+            found.setdefault(file.resolve(), file)
+    return list(found.values())
 
 
 ENDINGS = (".csv", ".tsv", ".txt", ".parquet")

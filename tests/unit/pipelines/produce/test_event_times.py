@@ -226,3 +226,17 @@ def test_a_time_that_clocks_skip_is_named(tmp_path: Path) -> None:
 def test_times_with_a_zone_of_their_own_keep_it(tmp_path: Path) -> None:
     file = csv_of(tmp_path, "symbol,price,ts", "A,1,2023-10-29T02:30:00Z", f"A,1,{TS}")
     assert times_of(file, tz="Europe/Berlin") == [ns("2023-10-29T02:30"), TS * 10**6]
+
+
+@pytest.mark.parametrize("written", ["%Q", "%Y-%m-%d %", "%Y %Y"])
+def test_a_format_that_python_does_not_know_is_named(tmp_path: Path, written: str) -> None:
+    file = csv_of(tmp_path, "symbol,price,ts", "A,1,2024-01-01")
+    with pytest.raises(Mistaken, match=rf"^--ts-format '{written}': strptime does not read it"):
+        checked(file, ts_format=written)
+
+
+@pytest.mark.parametrize("second", ["00", "00.25", "00.123456789"])
+def test_offsets_without_a_colon(tmp_path: Path, second: str) -> None:
+    lines = [f"A,1,2024-01-01 00:00:{second}{zone}" for zone in ("+0000", "-0530", "-05:30")]
+    found = times_of(csv_of(tmp_path, "symbol,price,ts", *lines))
+    assert found == [ns(f"2024-01-01T{clock}:{second}") for clock in ("00:00", *2 * ["05:30"])]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,25 @@ def test_rows_are_counted_the_same_behind_lines_that_are_none(tmp_path: Path) ->
     named = {int(line.split("row ")[1].split(":")[0].split(",")[0]) for line in told}
     assert named == broken | {5, 20_005, 40_005}
     assert found.good == rows - 7
+
+
+def test_a_file_that_is_named_in_several_ways_is_sent_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.csv", "z.csv"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "link.csv").symlink_to("z.csv")
+    found = expand(["z.csv", "z*.csv", "./z.csv", ".", "link.csv"])
+    assert [str(file) for file in found] == ["z.csv", "a.csv"]
+
+
+def test_what_cannot_be_read_twice_is_refused(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    for argument in (str(pipe), "/dev/null"):
+        with pytest.raises(Mistaken, match=r"is no regular file; produce reads it twice: write it"):
+            expand([argument])
 
 
 def test_files_folders_and_patterns(tmp_path: Path) -> None:

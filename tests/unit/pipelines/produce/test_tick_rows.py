@@ -417,3 +417,27 @@ def test_no_message_is_larger_than_workers_take(tmp_path: Path) -> None:
         assert all(len(value) < MAX_MESSAGE_BYTES / 4 for value in values)
         assert all(value.startswith(b"[") == (rows > 1) for value in values)
         assert sum(map(ticks_in, values)) == rows
+
+
+@pytest.mark.parametrize("cell", ["+-5", "-+5", "++5", "+", ".", "+.", "-.", ".e5", "+e5"])
+def test_signs_and_points_alone_are_no_numbers(tmp_path: Path, cell: str) -> None:
+    file = csv_of(tmp_path, "symbol,price,ts", f"A,{cell},{TS}")
+    with pytest.raises(BadRow, match=r"row 1, column price: .* is not a number"):
+        checked(file)
+
+
+def test_a_scale_that_a_number_is_too_large_for(tmp_path: Path) -> None:
+    cells = ("1e9999999", "1e9999999999999999999999", "2")
+    file = csv_of(tmp_path, "symbol,price,ts", *(f"A,{cell},{TS}" for cell in cells))
+    options: dict[str, Any] = {"scales": {"price": Decimal("0.5")}}
+    with pytest.raises(BadRow, match="row 1, column price"):
+        checked(file, **options)
+    _, found = checked(file, rejects=tmp_path / "r.csv", **options)
+    assert (found.good, found.problems) == (1, 2)
+
+
+def test_a_scale_rounds_no_digit(tmp_path: Path) -> None:
+    digits = "1234567890" * 6 + "1"
+    file = csv_of(tmp_path, "symbol,price,ts", f"A,{digits},{TS}")
+    (tick,) = sent(file, scales={"price": Decimal("3e-60")})
+    assert tick["price"].as_tuple() == Decimal(f"{3 * int(digits)}e-60").as_tuple()
