@@ -110,11 +110,13 @@ class Production:
                     lambda rows: update(1000 * self._files.done(), f"{rows:,} rows"),
                     self._stop,
                 )
+            if order is not None and not wanted.allow_late:
+                check_order(order, self._files, wanted.sort)
+            if rejects is not None:
+                rejects.keep()
         finally:
             if rejects is not None:
                 rejects.close()
-        if order is not None and not wanted.allow_late:
-            check_order(order, self._files, wanted.sort)
         return found
 
     def _newest(self) -> Any:

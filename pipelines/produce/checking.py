@@ -10,6 +10,7 @@ read twice: to be checked, and to be sent.
 from __future__ import annotations
 
 import csv
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -21,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipelines.errors import Stopped
-from pipelines.produce.errors import BadFile, BadRow, Mistaken, Problem
+from pipelines.produce.errors import BadFile, BadRow, Mistaken, NothingToSend, Problem
 from pipelines.produce.options import FileOptions
 from pipelines.produce.order import ROW_BITS, Order
 from pipelines.produce.read_ahead import ahead
@@ -99,7 +100,8 @@ class Checked:
 class Rejects:
     """The file for rows that are no ticks: their own cells, and a column that says why.
 
-    It is a file like the one that they came from: corrected, it can be sent by the same command.
+    It is a CSV with commas and the names of the file that they came from, if it has any. Until
+    `keep` it has another name, and `close` removes it.
     """
 
     def __init__(self, file: Path) -> None:
@@ -115,7 +117,7 @@ class Rejects:
         """Write what is wrong with rows of a block."""
         names = rows.plan.table
         if self._names is None:
-            self._opened = self.file.open("w", newline="", encoding="utf-8")
+            self._opened = self._create()
             self._writer = csv.writer(self._opened)
             if any(names):
                 self._writer.writerow([*names, "problem"])
@@ -130,14 +132,34 @@ class Rejects:
         )
         for problem in problems:
             index = index_of.get(problem.row)
-            cells: list[Any] = [""] * len(names)
+            cells: list[Any] = [*problem.cells, *[""] * (len(names) - len(problem.cells))]
             if index is not None and original is not None:
                 cells = [column[index].as_py() for column in original.columns]
             self._writer.writerow([*cells, str(problem)])
 
+    def keep(self) -> None:
+        """Give the file its name: what is not in it is sent. Raises `Mistaken`."""
+        if self._opened is None:
+            return
+        self._opened.close()
+        if self.file.exists():
+            raise Mistaken(f"--reject {self.file}: it exists meanwhile; nothing was sent")
+        Path(self._opened.name).rename(self.file)
+        self._opened = None
+
     def close(self) -> None:
+        """Remove what was not kept."""
         if self._opened is not None:
             self._opened.close()
+            Path(self._opened.name).unlink(missing_ok=True)
+            self._opened = None
+
+    def _create(self) -> Any:
+        part = self.file.with_name(f".{self.file.name}.{os.getpid()}.part")
+        try:
+            return part.open("x", newline="", encoding="utf-8")
+        except OSError as error:
+            raise Mistaken(f"--reject {self.file}: {error.strerror}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +177,7 @@ def check(
     """Check every row. `progress` is told how many are good so far.
 
     Raises `BadRow` for the first row that is no tick where there is no file for them, and for one
-    whose time is unclear in any case; `BadFile`, and `Stopped`.
+    whose time is unclear in any case; `NothingToSend`, `BadFile`, and `Stopped`.
     """
     found, decoder = Checked(), Decoder(files.source)
     last: tuple[int, int] | None = None
@@ -183,6 +205,11 @@ def check(
                 break
             # rows behind the last one may tell which of two hours it is in
             last = index, int(rows.numbers[-1])
+    if not found.good:
+        raise NothingToSend(
+            f"no row is a tick: {found.empty:,} without a value were passed over, "
+            f"{found.problems:,} are bad; nothing was sent"
+        )
     return found
 
 

@@ -15,6 +15,8 @@ class Problem(NamedTuple):
     row: int
     column: str
     text: str
+    cells: Sequence[str] = ()
+    """Of a line that has not as many as the table has columns."""
 
     def __str__(self) -> str:
         column = f", column {self.column}" if self.column else ""
@@ -39,6 +41,10 @@ class BadRow(PipelineError):
 
     def __init__(self, file: Path, problem: Problem, way_out: str = "") -> None:
         super().__init__(f"{file}, {problem}{way_out}")
+
+
+class NothingToSend(PipelineError):
+    """No row is a tick."""
 
 
 class BadFile(PipelineError):

@@ -163,6 +163,7 @@ class _Csv:
                 "",
                 f"has {row.actual_columns} cells and the table {row.expected_columns} columns: "
                 f"{' '.join(row.text[:60].split())}",
+                next(csv.reader([row.text], delimiter=self._dialect.delimiter), ()),
             )
             for row in broken
         ]

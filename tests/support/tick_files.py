@@ -52,7 +52,10 @@ def checked(
     kept = Rejects(rejects) if rejects is not None else None
     try:
         wanted = CheckOptions(order, kept, limit)
-        return opened, check(opened, wanted, lambda _: None, Event())
+        found = check(opened, wanted, lambda _: None, Event())
+        if kept is not None:
+            kept.keep()
+        return opened, found
     finally:
         if kept is not None:
             kept.close()

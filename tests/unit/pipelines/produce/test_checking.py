@@ -6,6 +6,7 @@ import csv
 from collections import defaultdict
 from itertools import pairwise
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from pipelines.produce.checking import TickFiles, sendable
-from pipelines.produce.errors import BadFile, BadRow, Mistaken, OutOfOrder
+from pipelines.produce.checking import CheckOptions, Rejects, TickFiles, check, sendable
+from pipelines.produce.errors import BadFile, BadRow, Mistaken, NothingToSend, OutOfOrder
+from pipelines.produce.options import FileOptions
 from pipelines.produce.order import Order
 from pipelines.produce.verdict import check_order
 from registry.definitions import Condition
@@ -65,6 +67,39 @@ def test_good_rows_are_sent_and_the_others_written(tmp_path: Path) -> None:
     text = text.replace("1e999", "5")
     corrected = csv_of(tmp_path, *text.splitlines(), name="corrected.csv")
     assert [tick["price"] for tick in sent(corrected)] == [3, 4, 1, 5]
+
+
+def test_rejected_lines_keep_their_cells_whatever_their_number(tmp_path: Path) -> None:
+    lines = [f"A;1;{TS}", f'B;"2;5";{TS};more', "C;3"]
+    file = csv_of(tmp_path, "symbol;price;ts", *lines)
+    rejects = tmp_path / "rejects.csv"
+    _, found = checked(file, rejects=rejects)
+    assert (found.good, found.problems) == (1, 2)
+    header, many, few = csv.reader(rejects.read_text().splitlines())
+    assert header == ["symbol", "price", "ts", "problem"]
+    assert many[:4] == ["B", "2;5", str(TS), "more"]
+    assert few[:3] == ["C", "3", ""]
+    assert ("row 2: has 4 cells" in many[4], "row 3: has 2 cells" in few[3]) == (True, True)
+
+
+def test_rejects_that_are_not_kept_leave_nothing(tmp_path: Path) -> None:
+    file = csv_of(tmp_path, "symbol,price,ts", f"A,x,{TS}", f"A,1,{TS}")
+    rejects = Rejects(tmp_path / "rejects.csv")
+    files = TickFiles([file], PRICE, FileOptions(keep_rows=True))
+    check(files, CheckOptions(None, rejects), lambda _: None, Event())
+    assert not rejects.file.exists()
+    rejects.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+    with pytest.raises(Mistaken, match=r"--reject .*none/r\.csv: No such file or directory"):
+        checked(file, rejects=tmp_path / "none" / "r.csv")
+
+
+@pytest.mark.parametrize("rows", [[], ["A,,5"], ["A,x,5"]])
+def test_files_without_a_tick_are_an_error(tmp_path: Path, rows: list[str]) -> None:
+    file = csv_of(tmp_path, "symbol,price,ts", *rows)
+    with pytest.raises(NothingToSend, match=r"^no row is a tick: .*; nothing was sent$"):
+        checked(file, rejects=tmp_path / "r.csv", skip_empty=True)
+    assert not (tmp_path / "r.csv").exists()
 
 
 def test_rejects_of_a_file_without_names(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipelines.produce.errors import BadFile, BadRow, Mistaken
+from pipelines.produce.errors import BadFile, BadRow, Mistaken, NothingToSend
 from pipelines.produce.file_names import expand
 from tests.support.tick_files import TS, checked, csv_of, messages_of, parquet_of, sent
 
@@ -202,8 +202,5 @@ def test_several_files_are_sent_one_after_the_other(tmp_path: Path) -> None:
 
 
 def test_no_rows_at_all(tmp_path: Path) -> None:
-    _, found = checked(csv_of(tmp_path, "symbol,price,ts"))
-    none: list[Any] = []
-    assert found.good == 0
-    empty = parquet_of(tmp_path, symbol=pa.array(none, pa.string()), price=none, ts=none)
-    assert sent(empty) == []
+    with pytest.raises(NothingToSend, match="^no row is a tick"):
+        checked(csv_of(tmp_path, "symbol,price,ts"))
