@@ -32,6 +32,13 @@ class Dialect(NamedTuple):
     start: int
     looks_like_data: bool
 
+    def cells(self, line: str) -> Sequence[str]:
+        """The cells of one line; all of it as one where it cannot be taken apart."""
+        try:
+            return next(csv.reader(_Lines(line), delimiter=self.delimiter), ())
+        except csv.Error:
+            return (line,)
+
 
 def dialect_of(file: Path, sample: bytes, options: FileOptions) -> Dialect:
     """The dialect of a CSV that begins with `sample`.

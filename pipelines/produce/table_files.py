@@ -163,7 +163,7 @@ class _Csv:
                 "",
                 f"has {row.actual_columns} cells and the table {row.expected_columns} columns: "
                 f"{' '.join(row.text[:60].split())}",
-                next(csv.reader([row.text], delimiter=self._dialect.delimiter), ()),
+                self._dialect.cells(row.text),
             )
             for row in broken
         ]

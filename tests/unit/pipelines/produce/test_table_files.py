@@ -202,5 +202,8 @@ def test_several_files_are_sent_one_after_the_other(tmp_path: Path) -> None:
 
 
 def test_no_rows_at_all(tmp_path: Path) -> None:
-    with pytest.raises(NothingToSend, match="^no row is a tick"):
-        checked(csv_of(tmp_path, "symbol,price,ts"))
+    none: list[Any] = []
+    empty = parquet_of(tmp_path, symbol=pa.array(none, pa.string()), price=none, ts=none)
+    for file in (csv_of(tmp_path, "symbol,price,ts"), empty):
+        with pytest.raises(NothingToSend, match="no row is a tick"):
+            checked(file)
