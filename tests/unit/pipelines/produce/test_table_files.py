@@ -50,6 +50,22 @@ def zipped(content: bytes, *more: str) -> bytes:
         bz2.compress(TEXT),
         zipped(TEXT),
     ],
+    ids=[
+        "plain",
+        "a byte order mark",
+        "CR LF",
+        "blank lines",
+        "no line end at the end",
+        "tabs",
+        "semicolons",
+        "bars",
+        "quotes",
+        "gzip",
+        "two gzip members",
+        "zstd",
+        "bzip2",
+        "zip",
+    ],
 )
 @pytest.mark.parametrize("name", ["t.csv", "download"])
 def test_what_a_file_is_is_seen_from_its_bytes(tmp_path: Path, content: bytes, name: str) -> None:
