@@ -44,12 +44,11 @@ SERVICES = ("TICKWELL_KAFKA", "TICKWELL_REDIS", "TICKWELL_REDIS_HOT", "TICKWELL_
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Three processes, each with services of its own; none beside pytest where they are shared.
+    """Two processes, each with services of its own; none beside pytest where they are shared.
 
-    Two leave a third of two cores idle, as most tests wait for processes of their own. A test
-    empties the Redis that it uses, so two cannot use the one that the environment names.
+    A test empties the Redis that it uses, so two cannot use the one that the environment names.
     """
-    return 0 if any(name in os.environ for name in SERVICES) else 3
+    return 0 if any(name in os.environ for name in SERVICES) else 2
 
 
 @pytest.hookimpl(wrapper=True)

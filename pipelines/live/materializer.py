@@ -37,9 +37,7 @@ many in one run are no coincidence."""
 class Materializer:
     """Brings the runs of one source into one store.
 
-    `partitions` is the number of partitions of the source's topic: without it no tick is rejected
-    for the partition of its key. A call of the store that takes longer than `stall_seconds` is
-    reported as a refusal.
+    A call of the store that takes longer than `stall_seconds` is reported as a refusal.
     """
 
     def __init__(
@@ -49,11 +47,10 @@ class Materializer:
         program: Program,
         sink: Sink,
         capacity: int,
-        partitions: int | None = None,
         stall_seconds: float = STALL_SECONDS,
     ) -> None:
         self._sink = sink
-        self._computation = RunComputation(source, schema, program, capacity, partitions)
+        self._computation = RunComputation(source, schema, program, capacity)
         self._patience = Patience(f"the {sink.name} store", stall_seconds=stall_seconds)
 
     @property

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
-
-from pipelines.kafka.connection import KafkaConnection
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +17,10 @@ class WorkerOptions:
     """
 
     sink: Literal["online", "offline"]
-    kafka: KafkaConnection
-    redis: str = field(repr=False)
-    redis_hot: str = field(repr=False)
-    postgres: str = field(repr=False)
+    kafka: str
+    redis: str
+    redis_hot: str
+    postgres: str
     group: str
     instance: str
     rejected_topic: str

@@ -10,7 +10,6 @@ from typing import Any, ParamSpec
 
 from faust.types import TP
 
-from pipelines.kafka.connection import KafkaConnection
 from pipelines.kafka.run import Run
 from pipelines.kafka.topic_identity import Incarnations
 from pipelines.kafka.topics import Topic
@@ -46,15 +45,10 @@ def an_app(store: Any = None) -> SinkApp:
     pipeline = Pipeline(
         {} if store is None else {SOURCE.name: store},
         {} if store is None else {SOURCE.name: SOURCE},
-        Unchanged(KafkaConnection("127.0.0.1:1"), {TOPIC.name: TOPIC}),
+        Unchanged("127.0.0.1:1", {TOPIC.name: TOPIC}),
         watermarks,
     )
-    app = create_app(
-        GroupMember("group", "one", 6.0),
-        KafkaConnection("127.0.0.1:1"),
-        pipeline,
-        lambda batch: None,
-    )
+    app = create_app(GroupMember("group", "one", 6.0), "127.0.0.1:1", pipeline, lambda batch: None)
     app.finalize()
     return app
 
