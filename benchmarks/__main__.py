@@ -1,6 +1,6 @@
 """`make bench`: every figure of the project, beside what it is compared with, in one run.
 
-    python -m benchmarks [online offline latency memory growth takeover all | builds]
+    python -m benchmarks [online offline latency memory growth takeover files all | builds]
         [--ticks 3000000] [--rounds 5] [--prices rounded] [--out benchmarks/results] [--quick]
         [--before CHECKOUT]
 
@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import builds, growth, latency, memory, offline, online, takeover
+from benchmarks import builds, files, growth, latency, memory, offline, online, takeover
 from benchmarks.backlog import Backlog, Prices, produce
 from benchmarks.machine import describe
 from benchmarks.processes import THIS
@@ -29,10 +29,12 @@ from benchmarks.results import Recorder, Report
 from benchmarks.services import Services, services
 from benchmarks.table import (
     BYTEWAX,
+    CSV_PRODUCER,
     DIRECT,
     LIMIT,
     OFFLINE,
     ONLINE,
+    PRODUCE,
     QUIX,
     REPLAY,
     STEADY,
@@ -42,7 +44,7 @@ from benchmarks.table import (
     tables,
 )
 
-MEASURES = ("online", "offline", "latency", "memory", "growth", "takeover")
+MEASURES = ("online", "offline", "latency", "memory", "growth", "takeover", "files")
 WITH_PEERS = {"online", "offline"}
 """Measures in which other libraries take part; they are installed for it."""
 
@@ -184,6 +186,16 @@ class _Bench:
                     continue
                 do(f"`tickwell up` to a price over HTTP, {broker}", takeover.up, broker)
 
+    def files(self) -> None:
+        rows = self._wanted.file_rows
+        few = files.write(self._services.place / "few.csv", 1_000)
+        files.tickwell(self._services, few, 1_000)  # so that no compiler is in any figure
+        file = files.write(self._services.place / "ticks.csv", rows)
+        for number in range(1, min(FEW_ROUNDS, self._wanted.rounds) + 1):
+            self._do("files", number, PRODUCE, files.tickwell, file, rows)
+            self._do("files", number, CSV_PRODUCER, files.peer, file, rows)
+        file.unlink()
+
     def _do(self, measure: str, number: int, subject: str, work: Any, *arguments: Any) -> bool:
         """Do one run, and record it; whether it came to something."""
         do = partial(work, self._services, *arguments)
@@ -218,6 +230,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--peer-seconds", type=float, default=15.0, help="of each peer's run")
     parser.add_argument("--latency-seconds", type=float, default=30.0)
     parser.add_argument("--memory-ticks", type=int, default=10_000_000)
+    parser.add_argument("--file-rows", type=int, default=10_000_000)
     parser.add_argument("--load-seconds", type=float, default=20.0)
     parser.add_argument("--entities", type=int, nargs="+", default=growth.ENTITIES)
     parser.add_argument(
@@ -232,7 +245,7 @@ def _arguments() -> argparse.Namespace:
     if wanted.quick:
         wanted.ticks, wanted.rounds, wanted.memory_ticks = 200_000, 1, 200_000
         wanted.peer_seconds, wanted.latency_seconds, wanted.load_seconds = 3.0, 5.0, 3.0
-        wanted.entities = [100, 10_000]
+        wanted.entities, wanted.file_rows = [100, 10_000], 200_000
     return wanted
 
 

@@ -82,7 +82,7 @@ def new_topics(services: Services) -> tuple[Settings, Topic]:
         services.settings, features=str(definitions), rejected_topic=f"{prefix}.rejected"
     )
     names = [f"{prefix}.{source}" for source in ("price", "volume", "position")]
-    topics = ensure_topics(settings.kafka, names, settings.partitions)
+    topics = ensure_topics(settings.kafka_connection, names, settings.partitions)
     return settings, topics[names[0]]
 
 

@@ -18,6 +18,8 @@ DIRECT = "COPY straight into the table"
 REPLAY = "replay, one job"
 STOCK, STOCK_INSERT = "stock Faust", "stock Faust, INSERT"
 BYTEWAX, QUIX = "Bytewax", "Quix Streams"
+PRODUCE = "`tickwell produce`, checks included"
+CSV_PRODUCER = "csv.DictReader, json.dumps, confluent-kafka"
 ERROR_LENGTH = 300
 STEADY, TWO = "one online worker, all partitions moving", "two online workers"
 
@@ -32,6 +34,7 @@ def tables(report: Report) -> str:
         "memory": _memory,
         "growth": _growth,
         "takeover": _takeover,
+        "files": lambda runs: _rates(runs, "tickwell produce / it", (PRODUCE,)),
         "builds": builds.table,
     }
     for measure, make in makers.items():

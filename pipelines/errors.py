@@ -14,6 +14,19 @@ class StoreUnavailable(PipelineError):
     """The store did not answer, or refused for a reason that passes. Wait, and retry."""
 
 
+class RedisEvicts(StoreUnavailable):
+    """The warm Redis removes keys when it is full. It is waited for: the policy may be changed."""
+
+    def __init__(self, policy: str) -> None:
+        super().__init__(
+            f"Redis has maxmemory-policy {policy}: once it is full it removes values and window "
+            "states, so nothing is written to it. Set it to noeviction, by `CONFIG SET "
+            "maxmemory-policy noeviction` and in its configuration (a managed server has it among "
+            "its parameters), or point TICKWELL_REDIS at another server; a cache belongs in "
+            "TICKWELL_REDIS_HOT"
+        )
+
+
 class PartitionHeld(StoreUnavailable):
     """Another session holds a lock that this one needs, for longer than it should."""
 
@@ -51,6 +64,17 @@ class BrokerUnavailable(PipelineError):
         super().__init__(
             f"Kafka at {bootstrap}: {why}; is it running, and is TICKWELL_KAFKA right?"
         )
+
+
+class BrokerRefused(BrokerUnavailable):
+    """A broker is there, and does not take this client: its user, its certificate or its protocol.
+
+    It is waited for as well: whoever mends it may do so at the broker, and a broker that starts may
+    not know its users yet.
+    """
+
+    def __init__(self, servers: str, why: str) -> None:
+        PipelineError.__init__(self, f"Kafka at {servers}: {why}")
 
 
 class SessionRefused(PipelineError):

@@ -11,7 +11,14 @@ from typing import Literal
 
 from msgspec import Struct
 
+from registry.paths import Path, of_name, parse_path
+
 TimeUnit = Literal["s", "ms", "us", "ns"]
+Partitioner = Literal["murmur2", "crc32", "fnv1a", "any"]
+MessageKey = Literal["first", "any"]
+EARLIEST_NS = 31_536_000 * 10**9
+"""The year 1971, nanoseconds UTC: integers of another unit, and dates like 20200102, are read as
+times of 1970."""
 
 
 class Field(Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,11 +37,39 @@ class Field(Struct, frozen=True, forbid_unknown_fields=True):
         return not self.optional and self.default is None
 
 
+class Place(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a source's ticks have the value of `name`: at `path`, or it is always `value`.
+
+    `name` is a key field, a numeric field, `ts`, `seq` or `op`. A numeric field with a `scale`
+    other than 0 holds integers, which are multiplied with 10^scale. With `digits` a `ts` may be an
+    integer in quotes.
+    """
+
+    name: str
+    path: str | None = None
+    value: str | float | None = None
+    scale: int = 0
+    digits: bool = False
+
+
+class Condition(Struct, frozen=True, forbid_unknown_fields=True):
+    """A message is one of the source's only if it has one of `values` at `path`."""
+
+    path: str
+    values: tuple[bool | int | str, ...]
+
+
 class Source(Struct, frozen=True, forbid_unknown_fields=True):
     """A Kafka topic of ticks: their entity (`key`) and what they measure (`fields`, in order).
 
-    `key[0]` is also the Kafka message key. `skew_ns` bounds, in nanoseconds, how far a tick may lie
-    behind the newest one of its entity, and ahead of its record's timestamp.
+    `key[0]` is also the Kafka message key, unless `message_key` is `any`. `partitioner` is how the
+    producers choose the partition of a key. `skew_ns` bounds, in nanoseconds, how far a tick may
+    lie behind the newest one of its entity, and ahead of its record's timestamp; `earliest_ns` is
+    the first time that a tick may have, nanoseconds UTC.
+
+    What a message looks like: `places` has the names whose values are not in a field of that name;
+    `items` is the path of the array that holds the ticks; a tick for which not all of `where` hold
+    is passed over.
     """
 
     name: str
@@ -44,10 +79,42 @@ class Source(Struct, frozen=True, forbid_unknown_fields=True):
     ts_unit: TimeUnit = "ms"
     skew_ns: int = 1_000_000_000
     positive: bool = False
+    places: tuple[Place, ...] = ()
+    items: str | None = None
+    where: tuple[Condition, ...] = ()
+    message_key: MessageKey = "first"
+    partitioner: Partitioner = "murmur2"
+    earliest_ns: int = EARLIEST_NS
 
     @property
     def field_names(self) -> tuple[str, ...]:
         return tuple(field.name for field in self.fields)
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether its messages are more than flat objects with fields of these names."""
+        return bool(self.places or self.items or self.where)
+
+    @property
+    def tick_names(self) -> tuple[str, ...]:
+        """The names of everything that a tick may have: its key, its numbers, its time."""
+        return (*self.key, *self.field_names, "ts", "seq", "op")
+
+    @property
+    def places_by_name(self) -> dict[str, Place]:
+        """The place of each of `tick_names`, in that order."""
+        given = {place.name: place for place in self.places}
+        return {name: given.get(name) or Place(name, of_name(name)) for name in self.tick_names}
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """The path of each of `tick_names` that a message has; the others are constants."""
+        where = f"source {self.name}"
+        return {
+            name: parse_path(place.path, where)
+            for name, place in self.places_by_name.items()
+            if place.path is not None
+        }
 
 
 class FeatureVersion(Struct, frozen=True, forbid_unknown_fields=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tomllib
 from collections.abc import Iterator
+from datetime import UTC, date, datetime, time
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,16 +14,34 @@ import msgspec
 from msgspec import Struct
 
 from registry.consistency import check
-from registry.definitions import Definitions, FeatureVersion, Field, Source, TimeUnit
+from registry.definitions import (
+    Definitions,
+    FeatureVersion,
+    Field,
+    MessageKey,
+    Partitioner,
+    Source,
+    TimeUnit,
+)
 from registry.durations import max_age_ns, skew_ns
 from registry.errors import DefinitionError
 from registry.language.program import compile_expression
 from registry.naming import check_name, check_readable, check_topic, check_unique, check_version
+from registry.source_mapping import (
+    GivenPlace,
+    Shape,
+    Value,
+    check_paths,
+    conditions_of,
+    places_of,
+)
 
 MOST_KEYS = 8
 """Number of key fields, of 255 bytes each: an entry of a Postgres index holds 2,704."""
 
 MOST_FIELDS = 100
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+YEAR_2201 = datetime(2201, 1, 1, tzinfo=UTC)
 T = TypeVar("T")
 
 
@@ -34,6 +53,12 @@ class _Source(Struct, forbid_unknown_fields=True):
     ts_unit: TimeUnit = "ms"
     skew: str = "1s"
     positive: bool = False
+    map: dict[str, str | GivenPlace] = {}
+    items: str | None = None
+    where: dict[str, Value | list[Value]] = {}
+    message_key: MessageKey = "first"
+    partitioner: Partitioner = "murmur2"
+    earliest: Any = date(1971, 1, 1)  # a union of both is not taken
 
 
 class _Feature(Struct, forbid_unknown_fields=True):
@@ -108,6 +133,7 @@ def _texts(value: Any) -> Iterator[str]:
             for item in value:
                 yield from _texts(item)
         case dict():
+            yield from value
             for item in value.values():
                 yield from _texts(item)
 
@@ -128,7 +154,8 @@ def _source(given: _Source, file: str) -> Source:
         )
     for field in given.fields:
         _check_default(field, given.positive, where)
-    return Source(
+    shape = Shape(given.key, given.fields, given.positive, given.map, given.items, given.where)
+    source = Source(
         name=given.name,
         topic=given.topic,
         key=tuple(given.key),
@@ -136,7 +163,29 @@ def _source(given: _Source, file: str) -> Source:
         ts_unit=given.ts_unit,
         skew_ns=skew_ns(given.skew, where),
         positive=given.positive,
+        places=places_of(shape, where),
+        items=given.items,
+        where=conditions_of(shape, where),
+        message_key=given.message_key,
+        partitioner=given.partitioner,
+        earliest_ns=_earliest_ns(given.earliest, where),
     )
+    check_paths(source.paths, source.where, source.items, where)
+    return source
+
+
+def _earliest_ns(given: Any, where: str) -> int:
+    """A date is its first instant in UTC, and a time without a zone is UTC."""
+    if not isinstance(given, date):
+        raise DefinitionError(
+            where, f"earliest {given!r} must be a date or a time without quotes, as 1971-01-01"
+        )
+    moment = given if isinstance(given, datetime) else datetime.combine(given, time())
+    moment = moment.replace(tzinfo=moment.tzinfo or UTC)
+    if not EPOCH <= moment < YEAR_2201:
+        raise DefinitionError(where, f"earliest {given} must be from 1970 to 2200")
+    since = moment - EPOCH
+    return (since.days * 86_400 + since.seconds) * 10**9 + since.microseconds * 1_000
 
 
 def _check_default(field: Field, positive: bool, where: str) -> None:

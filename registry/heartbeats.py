@@ -20,7 +20,9 @@ logger = logging.getLogger(__name__)
 def read_heartbeats(client: Any) -> list[Heartbeat]:
     """The heartbeats that have not expired, by sink and instance. Raises what `client` raises."""
     keys = _keys(client.smembers(WORKERS_KEY))
-    return _decoded(client.mget(keys) if keys else [])
+    # the keys of a cluster are in several slots
+    get = getattr(client, "mget_nonatomic", client.mget)
+    return _decoded(get(keys) if keys else [])
 
 
 async def read_heartbeats_async(client: Any) -> list[Heartbeat]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 import redis
 import redis.asyncio
@@ -99,6 +100,18 @@ def rows(url: str) -> Any:
 def watch(url: str) -> Any:
     """A server's asyncio client to read heartbeats and the catalog with."""
     return redis.asyncio.Redis.from_url(url, retry=AsyncRetry(NoBackoff(), 0), **asdict(WATCH))
+
+
+def refused_parameter(url: str) -> str | None:
+    """The name of the first parameter of a URL that no client can be made with; none connects."""
+    address, _, parameters = url.partition("?")
+    for name, value in parse_qsl(parameters):
+        alone = f"{address}?{urlencode({name: value})}"
+        try:
+            _single(alone, PROBE).connection_pool.make_connection()
+        except (TypeError, ValueError, redis.RedisError):
+            return name
+    return None
 
 
 def _single(url: str, limits: Limits) -> Any:

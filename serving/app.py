@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.applications import Starlette
 
@@ -22,9 +22,9 @@ from serving.watch.workers import WorkersWatch
 class ServerOptions:
     """The URLs of the stores; without `redis_hot` no hot tier is watched."""
 
-    redis: str
-    redis_hot: str
-    postgres: str
+    redis: str = field(repr=False)
+    redis_hot: str = field(repr=False)
+    postgres: str = field(repr=False)
 
 
 def create_app(options: ServerOptions, workers: WorkersWatch | None = None) -> Starlette:

@@ -79,14 +79,18 @@ class _Workers(Collector):
         rejected = gauge(
             "tickwell_worker_rejected_ticks", "Rejected by the process", [*worker, "reason"]
         )
+        passed_over = gauge(
+            "tickwell_worker_passed_over", "Messages of other kinds that it passed over", worker
+        )
         for beat in self._heartbeats():
             name = [beat.sink, beat.instance]
             rows.add_metric(name, beat.rows)
             retrying.add_metric(name, beat.state == "retrying")
+            passed_over.add_metric(name, beat.passed_over)
             for reason, count in beat.rejected.items():
                 rejected.add_metric([*name, reason], count)
             for partition in beat.lag:
                 labels = [*name, partition.topic, str(partition.partition)]
                 lag.add_metric(labels, partition.lag)
                 behind.add_metric(labels, partition.behind_seconds)
-        yield from (lag, behind, rows, retrying, rejected)
+        yield from (lag, behind, rows, retrying, rejected, passed_over)

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from pipelines.kafka.connection import KafkaConnection
 from pipelines.kafka.producer import Tick, TickProducer
 from pipelines.kafka.topics import find_topics
 
@@ -62,14 +63,14 @@ def messages() -> Iterator[list[Message]]:
         yield step
 
 
-def stream(bootstrap: str, stop: Event) -> None:
+def stream(kafka: KafkaConnection, stop: Event) -> None:
     """Send until `stop` is set, ten bars of each symbol a second.
 
     Raises `TopicMissing` and `BrokerUnavailable`.
     """
     topics = {name: f"ticks.{name}" for name in ("price", "volume", "position")}
-    find_topics(bootstrap, list(topics.values()), stop)
-    producers = {name: TickProducer(bootstrap, topic) for name, topic in topics.items()}
+    find_topics(kafka, list(topics.values()), stop)
+    producers = {name: TickProducer(kafka, topic) for name, topic in topics.items()}
     due = time.monotonic()
     for step in messages():
         for topic, tick in step:

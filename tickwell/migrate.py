@@ -29,7 +29,7 @@ def migrate(settings: Settings, stopped: Event = NEVER) -> Catalog:
     """
     settings.need("postgres", "kafka")
     definitions = read(settings.features_path)
-    engine = connect(settings.postgres, connect_args={"connect_timeout": 10})
+    engine = connect(settings.postgres, connect_timeout=10)
     try:
         migrations.upgrade(engine)
         attach_ahead(engine, datetime.now(UTC))
@@ -45,7 +45,7 @@ def migrate(settings: Settings, stopped: Event = NEVER) -> Catalog:
         engine.dispose()
     topics = [source.topic for source in recorded.sources.values()]
     names = [*topics, settings.rejected_topic]
-    ensure_topics(settings.kafka, names, settings.partitions, stopped)
+    ensure_topics(settings.kafka_connection, names, settings.partitions, stopped)
     warm_up()
     return recorded
 

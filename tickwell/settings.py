@@ -10,30 +10,33 @@ import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from tickwell import kafka_settings, masking, store_urls
 from tickwell.errors import NotRunning, SettingError, TickwellError
+
+if TYPE_CHECKING:
+    from pipelines.kafka.connection import KafkaConnection
 
 PREFIX = "TICKWELL_"
 ADDRESSES = ("kafka", "redis", "redis_hot", "postgres", "url")
 """Settings that say where a stack is; with one of them named none is looked up."""
-
-SECRET = frozenset({"redis", "redis_hot", "postgres"})
-SCHEMES = {
-    "redis": ("redis", "rediss", "unix"),
-    "redis_hot": ("redis", "rediss", "unix"),
-    "postgres": ("postgresql", "postgres"),
-    "url": ("http", "https"),
-}
 
 
 class Settings(msgspec.Struct, frozen=True):
     """Every setting with its default. An empty address means: not named."""
 
     kafka: str = ""
+    kafka_security: str = "PLAINTEXT"
+    kafka_mechanism: str = "SCRAM-SHA-512"
+    kafka_username: str = ""
+    kafka_password: str = ""
+    kafka_ca: str = ""
+    kafka_cert: str = ""
+    kafka_key: str = ""
+    kafka_key_password: str = ""
     redis: str = ""
     redis_hot: str = ""
     postgres: str = ""
@@ -98,7 +101,7 @@ class Settings(msgspec.Struct, frozen=True):
         """What is named, each in the type of its setting."""
         given: dict[str, Any] = {}
         for name in cls.__struct_fields__:
-            value = _read(PREFIX + name.upper(), environment)
+            value = _read(name, environment)
             if value is not None:
                 given[name] = value
         given |= {name: value for name, value in flags.items() if value is not None}
@@ -107,6 +110,11 @@ class Settings(msgspec.Struct, frozen=True):
     @property
     def features_path(self) -> Path | None:
         return Path(self.features) if self.features else None
+
+    @property
+    def kafka_connection(self) -> KafkaConnection:
+        """How Kafka is reached, as everything below the front door takes it."""
+        return kafka_settings.connection_of(self)
 
     @property
     def instance_name(self) -> str:
@@ -128,14 +136,19 @@ class Settings(msgspec.Struct, frozen=True):
             )
 
     def __repr__(self) -> str:
-        shown = ", ".join(
-            f"{name}={'***' if name in SECRET else getattr(self, name)!r}"
-            for name in self.__struct_fields__
-        )
+        shown = ", ".join(f"{name}={self._shown(name)}" for name in self.__struct_fields__)
         return f"Settings({shown})"
 
+    def _shown(self, name: str) -> str:
+        value = getattr(self, name)
+        if not isinstance(value, str):
+            return repr(value)
+        shown = masking.shown(name, value)
+        return shown if shown == masking.MASK else repr(shown)
 
-def _read(variable: str, environment: Mapping[str, str]) -> str | None:
+
+def _read(name: str, environment: Mapping[str, str]) -> str | None:
+    variable = PREFIX + name.upper()
     if variable in environment:
         return environment[variable]
     file = environment.get(f"{variable}_FILE")
@@ -143,8 +156,13 @@ def _read(variable: str, environment: Mapping[str, str]) -> str | None:
         return None
     try:
         return Path(file).read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingError(f"{variable}_FILE", file, f"cannot be read: {error}") from None
+    except OSError as error:
+        why = f"cannot be read: {error.strerror}"
+    except ValueError:
+        why = "cannot be read: it does not hold UTF-8 text"
+    shown = masking.shown_file(name, file)
+    hint = "; it must be the path of a file that holds the value" if shown == masking.MASK else ""
+    raise SettingError(f"{variable}_FILE", shown, why + hint)
 
 
 def _converted(name: str, value: Any, cls: type[Settings]) -> Any:
@@ -152,57 +170,18 @@ def _converted(name: str, value: Any, cls: type[Settings]) -> Any:
     try:
         return msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise SettingError(PREFIX + name.upper(), str(value), str(error)) from None
-
-
-def _is_plain(url: str) -> bool:
-    """Whether every client finds the same host and port: a / or @ in a password may hide them."""
-    try:
-        parts = urlsplit(url)
-        found = (parts.hostname or "").lower(), parts.port
-    except ValueError:  # brackets that hold no address, or no port after the colon
-        return False
-    if parts.netloc and "@" in parts.path + parts.fragment:
-        return False
-    if parts.scheme not in SCHEMES["postgres"]:
-        return True
-    # libpq takes the first @, the others the last one
-    return parts.netloc.count("@") < 2 and found == _of_sqlalchemy(url)
-
-
-def _of_sqlalchemy(url: str) -> tuple[str, int | None] | None:
-    from sqlalchemy import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        made = make_url(url)
-    except (ArgumentError, ValueError):
-        return None
-    return (made.host or "").lower(), made.port
+        shown = masking.shown(name, str(value))
+        raise SettingError(PREFIX + name.upper(), shown, str(error)) from None
 
 
 def _check(settings: Settings) -> None:
     def must(right: bool, name: str, what: str) -> None:
         if not right:
-            value = "***" if name in SECRET else str(getattr(settings, name))
-            raise SettingError(PREFIX + name.upper(), value, what)
+            shown = masking.shown(name, str(getattr(settings, name)))
+            raise SettingError(PREFIX + name.upper(), shown, what)
 
-    for name, schemes in SCHEMES.items():
-        value = getattr(settings, name)
-        must(
-            not value or value.startswith(tuple(f"{scheme}://" for scheme in schemes)),
-            name,
-            f"must be a URL that begins with {schemes[0]}://",
-        )
-        must(
-            _is_plain(value),
-            name,
-            "host and port cannot be read: in a password write / as %2F, @ as %40 and : as %3A",
-        )
-    for server in filter(None, settings.kafka.split(",")):
-        host, _, port = server.rpartition(":")
-        right = bool(host) and port.isdecimal() and 0 < int(port) < 65536
-        must(right, "kafka", "must be host:port, or several with commas")
+    store_urls.check(settings, must)
+    kafka_settings.check(settings)
     must(0 < settings.port < 65536, "port", "must be a port, 1 to 65535")
     must(0 <= settings.metrics_port < 65536, "metrics_port", "must be a port, or 0 for none")
     must(0 < settings.partitions <= 1024, "partitions", "must be 1 to 1024")

@@ -19,7 +19,8 @@ class Batch:
     `ordinal` numbers an entity's accepted ticks from 0 for as long as it has state. `names` are the
     distinct entities of the rows, `name[i]` the index of row i's entity among them. By the same
     index, `expected` is the packed origin that the entity's state was computed from (b"" for none),
-    and `fill` the number of ticks in its windows after the batch (or `CLOSED`).
+    and `fill` the number of ticks in its windows after the batch (or `CLOSED`). `seq_text` is as of
+    `ticks.columns.Ticks`, in `texts`; `passed_over` counts what the run had of other kinds.
     """
 
     run: Run
@@ -42,6 +43,9 @@ class Batch:
     features: Floats
     status: Bytes
     rejected: Sequence[Rejection]
+    texts: Bytes
+    seq_text: Int64s
+    passed_over: int
 
     def __len__(self) -> int:
         return len(self.name)

@@ -38,12 +38,19 @@ class RunComputation:
     """Computes the runs of one source, with the windows of about `capacity` entities cached.
 
     A run that fails after `restore`, or whose batch is not stored, must be forgotten: the cached
-    states may be ahead of the store.
+    states may be ahead of the store. `partitions` is as of `ticks.decoder.Decoder`.
     """
 
-    def __init__(self, source: Source, schema: RowSchema, program: Program, capacity: int) -> None:
+    def __init__(
+        self,
+        source: Source,
+        schema: RowSchema,
+        program: Program,
+        capacity: int,
+        partitions: int | None = None,
+    ) -> None:
         self.source = source
-        self._decoder = Decoder(source)
+        self._decoder = Decoder(source, partitions)
         self._windows = WindowTable(source, schema, program, capacity)
 
     def decode(self, run: Run) -> DecodedRun:

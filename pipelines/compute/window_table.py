@@ -166,6 +166,9 @@ class WindowTable:
             features=rows.features,
             status=rows.status,
             rejected=[*ticks.rejected, *rejected],
+            texts=ticks.data,
+            seq_text=ticks.seq_text[which],
+            passed_over=ticks.passed_over,
         )
 
     def _advance(self, ticks: Ticks, slot: Int32s) -> RowColumns:

@@ -113,6 +113,14 @@ def join_once(consumer: AIOKafkaConsumer) -> None:
     coordinator._send_req = send_complete
 
 
+def member_id_of(consumer: AIOKafkaConsumer) -> str:
+    """The id that the broker gave a member of a group, "" before it has joined.
+
+    Relies on `AIOKafkaConsumer._coordinator` and its `member_id`.
+    """
+    return str(getattr(consumer._coordinator, "member_id", ""))
+
+
 def leave_group_when_stopped(consumer: AIOKafkaConsumer) -> None:
     """Let a static member leave its group when the consumer stops, as a dynamic one does.
 

@@ -85,6 +85,7 @@ class FetchedData:
             timestamps=columns.timestamps,
             keys=columns.keys,
             values=columns.values,
+            headers=columns.values[:, 1],  # they follow the value
         )
 
     def _is_committed(self, batch: RecordBatch) -> bool:

@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError, KafkaTimeoutError
 
 from pipelines.errors import BrokerUnavailable, TimesUnknown
 from pipelines.kafka.aiokafka_patches import FetcherInternals
+from pipelines.kafka.connection import KafkaConnection
 from pipelines.kafka.run import Run
 from pipelines.kafka.run_fetcher import FETCH_WAIT_MS, RunFetcher
 from pipelines.kafka.topics import Topic
@@ -33,13 +34,13 @@ class Log:
 
 
 @asynccontextmanager
-async def open_consumer(kafka: str) -> AsyncIterator[AIOKafkaConsumer]:
+async def open_consumer(kafka: KafkaConnection) -> AsyncIterator[AIOKafkaConsumer]:
     """A consumer without a group, which reads what is committed.
 
     Raises `BrokerUnavailable` for every error of aiokafka, also in the body of the context.
     """
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=kafka,
+        **kafka.aiokafka(),
         enable_auto_commit=False,
         isolation_level="read_committed",
         auto_offset_reset="earliest",
@@ -49,7 +50,7 @@ async def open_consumer(kafka: str) -> AsyncIterator[AIOKafkaConsumer]:
         await consumer.start()
         yield consumer
     except KafkaError as error:
-        raise BrokerUnavailable(kafka, str(error)) from None
+        raise BrokerUnavailable(kafka.servers, str(error)) from None
     finally:
         await consumer.stop()
 

@@ -1,27 +1,41 @@
 """Sends ticks to a topic: keyed by entity, in order, and counted as the broker takes them.
 
-The partitioner is the one of Java's clients, so that an entity lives in one partition whichever
+The partitioner is the one that the source names, so that an entity lives in one partition whichever
 client sends its ticks.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import count
 from threading import Event
 from typing import Any
 
+import msgspec
 from confluent_kafka import KafkaException, Producer
 
 from pipelines.errors import BrokerUnavailable
+from pipelines.kafka.complaints import Complaints
+from pipelines.kafka.connection import KafkaConnection
+from registry.definitions import Partitioner
 
 DELIVERY_SECONDS = 30.0
 """Seconds for a broker to confirm a tick: it may be restarting. After them sending has failed."""
 
-PROGRESS_TICKS = 1000
-"""Ticks between two reports of progress."""
+PARTITIONERS: dict[Partitioner, str] = {
+    "murmur2": "murmur2_random",
+    "crc32": "consistent_random",
+    "fnv1a": "fnv1a_random",
+    "any": "murmur2_random",
+}
+"""librdkafka's names of the partitioners that a source can name: those of Java's clients, of itself
+and of sarama, and for a source that takes any the first."""
+
+MOST_UNDER_WAY = 30_000
+"""Messages that are handed over and not answered yet, at most."""
+
+MOST_KILOBYTES_UNDER_WAY = 16_384
+"""Of the values of such messages."""
 
 NEVER = Event()
 """For a caller that need not stop early."""
@@ -35,70 +49,146 @@ class Tick:
     value: bytes
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Sent:
-    """The progress of sending, in ticks. What is neither delivered nor failed is under way."""
+    """The progress of sending, in ticks: handed over, and of these those that failed for good.
+
+    Once nothing is under way the others are delivered.
+    """
 
     sent: int = 0
-    delivered: int = 0
     failed: int = 0
     error: str = ""
+
+    @property
+    def delivered(self) -> int:
+        """The ticks that the topic has, once nothing is under way."""
+        return self.sent - self.failed
+
+
+class DeliveredOffsets:
+    """Where in the log delivered ticks are: by partition, ranges of offsets."""
+
+    def __init__(self) -> None:
+        self._ranges: dict[int, list[list[int]]] = {}
+
+    def add(self, partition: int, offset: int) -> None:
+        """Note a tick. The ticks of a partition are delivered in the order of their offsets."""
+        ranges = self._ranges.setdefault(partition, [])
+        if ranges and ranges[-1][1] == offset:
+            ranges[-1][1] = offset + 1
+        else:
+            ranges.append([offset, offset + 1])
+
+    @property
+    def ranges(self) -> list[tuple[int, int, int]]:
+        """(partition, first offset, the offset behind the last one), without gaps inside."""
+        return [
+            (partition, start, end)
+            for partition, ranges in sorted(self._ranges.items())
+            for start, end in ranges
+        ]
+
+    @property
+    def ends(self) -> dict[int, int]:
+        """The offset behind the last tick, by partition."""
+        return {partition: ranges[-1][1] for partition, ranges in self._ranges.items()}
+
+
+def producer_settings(partitioner: Partitioner) -> dict[str, Any]:
+    """The settings of a client that sends each tick once, in order, to the right partition."""
+    return {
+        "partitioner": PARTITIONERS[partitioner],
+        "enable.idempotence": True,
+        "compression.type": "lz4",
+        "linger.ms": 5,
+        "queue.buffering.max.messages": MOST_UNDER_WAY,
+        "queue.buffering.max.kbytes": MOST_KILOBYTES_UNDER_WAY,
+        "message.timeout.ms": int(DELIVERY_SECONDS * 1000),
+    }
 
 
 class TickProducer:
     """Sends ticks, in order for each key, and counts what the broker has taken.
 
-    After a tick that was not taken no other is sent: its entity would have a gap.
+    After a tick that was not taken no other is sent: its entity would have a gap. `partitioner` is
+    that of the source. With `locate` it notes where each tick is in the log (`offsets`), which
+    costs a call for each.
     """
 
-    def __init__(self, bootstrap: str, topic: str) -> None:
-        self._bootstrap = bootstrap
+    def __init__(
+        self,
+        kafka: KafkaConnection,
+        topic: str,
+        locate: bool = False,
+        partitioner: Partitioner = "murmur2",
+    ) -> None:
+        self._kafka = kafka
+        self._complaints = Complaints(kafka)
         self._topic = topic
-        self.sent = Sent()
-        self._producer = Producer(
-            {
-                "bootstrap.servers": bootstrap,
-                "partitioner": "murmur2_random",
-                "enable.idempotence": True,
-                "compression.type": "lz4",
-                "linger.ms": 5,
-                "message.timeout.ms": int(DELIVERY_SECONDS * 1000),
-                "log_level": 0,
-            }
-        )
+        self._handed = self._failed = 0
+        self._error = ""
+        self.offsets = DeliveredOffsets()
+        settings = {
+            **kafka.librdkafka(self._complaints.add),
+            **producer_settings(partitioner),
+            "on_delivery": self._answered,
+        }
+        if not locate:
+            settings["delivery.report.only.error"] = True
+        self._producer = Producer(settings)
+
+    @property
+    def sent(self) -> Sent:
+        """The progress so far."""
+        return Sent(self._handed, self._failed, self._error)
 
     def send(self, tick: Tick) -> None:
         """Send one tick; waits while too many are under way. Raises `BrokerUnavailable`."""
-        while True:
-            if self.sent.failed:
-                raise self._not_taken()
-            try:
-                self._producer.produce(
-                    self._topic, key=tick.key, value=tick.value, on_delivery=self._delivered
-                )
-            except BufferError:
-                self._producer.poll(0.1)
-                continue
-            except KafkaException as error:
-                raise BrokerUnavailable(self._bootstrap, error.args[0].str()) from None
-            break
-        self.sent.sent += 1
+        self.send_many((tick.key,), (tick.value,), 1)
+
+    def send_many(self, keys: Sequence[bytes], values: Sequence[bytes], ticks: int) -> None:
+        """Send messages of so many ticks together; waits while too many are under way.
+
+        Raises `BrokerUnavailable`.
+        """
+        produce, topic = self._producer.produce, self._topic
+        self._check()
+        handed = 0
+        try:
+            for key, value in zip(keys, values, strict=True):
+                while True:
+                    try:
+                        produce(topic, value, key)
+                        break
+                    except BufferError:
+                        self._producer.poll(0.1)
+                        self._check()
+                handed += 1
+        except KafkaException as error:
+            raise BrokerUnavailable(self._kafka.servers, error.args[0].str()) from None
+        finally:
+            whole = handed == len(values)
+            self._handed += ticks if whole else sum(map(ticks_in, values[:handed]))
         self._producer.poll(0)
 
     def send_all(
         self,
-        ticks: Iterator[Tick],
-        rate: float | None,
+        batches: Iterable[tuple[Sequence[bytes], Sequence[bytes], int]],
         progress: Callable[[Sent], None],
         stop: Event = NEVER,
     ) -> Sent:
-        """Send ticks, at most `rate` a second, until they end or `stop` is set.
+        """Send keys, values and their number of ticks, until they end or `stop` is set.
 
         However it ends, what was sent is delivered first: `sent.delivered` is what the topic has.
-        Raises what `ticks` raises, and `BrokerUnavailable` if any tick was not taken.
+        Raises what `batches` raises, and `BrokerUnavailable` if any tick was not taken.
         """
         try:
-            self._send_each(ticks, rate, progress, stop)
+            for keys, values, ticks in batches:
+                if stop.is_set():
+                    break
+                self.send_many(keys, values, ticks)
+                progress(self.sent)
         finally:
             self.flush()
             progress(self.sent)
@@ -106,41 +196,33 @@ class TickProducer:
 
     def flush(self) -> None:
         """Wait until all are delivered. Raises `BrokerUnavailable` if any was not."""
-        self._producer.flush(DELIVERY_SECONDS + 1)
-        if self.sent.delivered < self.sent.sent:
+        if self._producer.flush(DELIVERY_SECONDS + 1):
+            self._producer.purge()
+            self._producer.flush(1)
+        self._check()
+
+    def _check(self) -> None:
+        if self._failed:
             raise self._not_taken()
 
-    def _send_each(
-        self,
-        ticks: Iterator[Tick],
-        rate: float | None,
-        progress: Callable[[Sent], None],
-        stop: Event,
-    ) -> None:
-        began = time.monotonic()
-        for number in count():
-            ahead = number / rate - (time.monotonic() - began) if rate is not None else 0
-            if ahead > 0:
-                self._producer.poll(0)
-                stop.wait(ahead)
-            # Read only now: the tick may get the current time.
-            tick = None if stop.is_set() else next(ticks, None)
-            if tick is None:
-                return
-            self.send(tick)
-            if number % PROGRESS_TICKS == 0 or (rate is not None and rate < PROGRESS_TICKS):
-                progress(self.sent)
-
     def _not_taken(self) -> BrokerUnavailable:
-        missing = self.sent.sent - self.sent.delivered
-        why = self.sent.error or f"no answer in {DELIVERY_SECONDS:g} s"
+        sent = self.sent
+        why = sent.error or f"no answer in {DELIVERY_SECONDS:g} s"
+        if self._complaints.refused_for():
+            return self._complaints.error(why)
+        missing = sent.sent - sent.delivered
         return BrokerUnavailable(
-            self._bootstrap, f"{missing} of {self.sent.sent} ticks were not taken: {why}"
+            self._kafka.servers, f"{missing} of {sent.sent} ticks were not taken: {why}"
         )
 
-    def _delivered(self, error: Any, _: Any) -> None:
+    def _answered(self, error: Any, message: Any) -> None:
         if error is None:
-            self.sent.delivered += 1
+            self.offsets.add(message.partition(), message.offset())
         else:
-            self.sent.failed += 1
-            self.sent.error = error.str()
+            self._failed += ticks_in(message.value())
+            self._error = error.str()
+
+
+def ticks_in(value: bytes) -> int:
+    """The number of ticks of a message that was made here."""
+    return len(msgspec.json.decode(value)) if value.startswith(b"[") else 1

@@ -14,6 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from pipelines.kafka.record_headers import read_headers
 from pipelines.runtime.array_types import Bytes, Int64s
 
 
@@ -27,7 +28,9 @@ class Run:
     hold no record at all.
 
     Columns of length n: `timestamps` are the records' own, milliseconds UTC; `keys` and `values`
-    are (n, 2), where each begins and ends in `data`, which begins below 0 for a null.
+    are (n, 2), where each begins and ends in `data`, which begins below 0 for a null. `headers` is
+    where the headers of each record begin in `data` (`kafka.record_headers`), which is known only
+    of a record with a value; None where no record has headers.
     """
 
     topic: str
@@ -40,6 +43,7 @@ class Run:
     timestamps: Int64s
     keys: Int64s
     values: Int64s
+    headers: Int64s | None = None
 
     @classmethod
     def empty(cls, topic: str, topic_id: bytes, partition: int, offset: int) -> Run:
@@ -58,6 +62,11 @@ class Run:
     def value(self, record: int) -> bytes | None:
         """The message of a record, by its index in the run."""
         return self._bytes(self.values[record])
+
+    def headers_of(self, record: int) -> dict[str, bytes]:
+        """The headers of a record, by its index in the run; of several of a name the last one."""
+        begin = -1 if self.headers is None else int(self.headers[record])
+        return {} if begin < 0 else read_headers(self.data, begin)
 
     def before(self, offset: int) -> Run:
         """The run up to, not including, `offset`; empty, and at its base, if none is before."""
@@ -96,4 +105,5 @@ class Run:
             timestamps=self.timestamps[which],
             keys=self.keys[which],
             values=self.values[which],
+            headers=None if self.headers is None else self.headers[which],
         )

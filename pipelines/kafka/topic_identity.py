@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 
 from pipelines.errors import PartitionsChanged, TopicRecreated
+from pipelines.kafka.connection import KafkaConnection
 from pipelines.kafka.topics import Topic, describe
 
 FRESH_SECONDS = 10.0
@@ -28,8 +29,8 @@ class Incarnations:
     fetch a rebuild may take minutes.
     """
 
-    def __init__(self, bootstrap: str, topics: Mapping[str, Topic]) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, kafka: KafkaConnection, topics: Mapping[str, Topic]) -> None:
+        self._kafka = kafka
         self._topics = topics
         self._confirmed = -math.inf
         self._doubted = 0.0
@@ -61,7 +62,7 @@ class Incarnations:
         while nothing can be said.
         """
         begun = time.monotonic()
-        now = describe(self._bootstrap, list(self._topics))
+        now = describe(self._kafka, list(self._topics))
         for name, topic in self._topics.items():
             if now[name].topic_id != topic.topic_id:
                 raise TopicRecreated(name)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Event
 from typing import Any
 from uuid import UUID
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
+from confluent_kafka.admin import ConfigResource, NewTopic  # type: ignore[attr-defined]
 from tenacity import (
     Retrying,
     retry_if_exception_type,
@@ -20,19 +20,16 @@ from tenacity import (
 )
 
 from pipelines.errors import BrokerUnavailable, TopicMissing
+from pipelines.kafka.admin import TIMEOUT, Admin, Connect, make_admin
+from pipelines.kafka.connection import KafkaConnection
 
 REJECTED = "ticks.rejected"
-TIMEOUT = 10.0
-"""Seconds for the broker to answer; a healthy one takes milliseconds, one that starts some more."""
-
 LOOKS, LOOK_SECONDS = 41, 0.25
 """How often a topic that was just made is looked for, and the seconds between: ten in all. The
 brokers of a cluster hear of it 0.1 to 0.3 s after the one that made it, a busy one later."""
 
 NEVER = Event()
 """An event that is never set, for a caller that need not stop early."""
-
-NO_ANSWER = (KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._RESOLVE)
 
 DEFAULT_MESSAGE_BYTES = 1_000_000
 """Bytes of a batch where a broker reports no limit (Tansu): the default of librdkafka."""
@@ -47,15 +44,12 @@ class Topic:
     partitions: int
 
 
-Connect = Callable[[dict[str, Any]], AdminClient]
-
-
 def ensure_topics(
-    bootstrap: str,
+    kafka: KafkaConnection,
     names: Sequence[str],
     partitions: int,
     stopped: Event = NEVER,
-    connect: Connect = AdminClient,
+    connect: Connect = make_admin,
 ) -> dict[str, Topic]:
     """Create those of `names` that do not exist; a topic that exists is left as it is.
 
@@ -66,21 +60,24 @@ def ensure_topics(
     """
 
     def made() -> dict[str, Topic]:
-        _make(bootstrap, names, partitions, connect)
-        return describe(bootstrap, names, connect)
+        _make(kafka, names, partitions, connect)
+        return describe(kafka, names, connect)
 
     found: dict[str, Topic] = _until_known(stopped)(made)
     return found
 
 
 def find_topics(
-    bootstrap: str, names: Sequence[str], stopped: Event = NEVER, connect: Connect = AdminClient
+    kafka: KafkaConnection,
+    names: Sequence[str],
+    stopped: Event = NEVER,
+    connect: Connect = make_admin,
 ) -> dict[str, Topic]:
     """What the broker says of topics that may just have been made: it is given ten seconds.
 
     Raises `TopicMissing`, after them or once `stopped` is set, and `BrokerUnavailable`.
     """
-    found: dict[str, Topic] = _until_known(stopped)(lambda: describe(bootstrap, names, connect))
+    found: dict[str, Topic] = _until_known(stopped)(lambda: describe(kafka, names, connect))
     return found
 
 
@@ -94,8 +91,8 @@ def _until_known(stopped: Event) -> Retrying:
     )
 
 
-def _make(bootstrap: str, names: Sequence[str], partitions: int, connect: Connect) -> None:
-    admin = _Admin(bootstrap, connect)
+def _make(kafka: KafkaConnection, names: Sequence[str], partitions: int, connect: Connect) -> None:
+    admin = Admin(kafka, connect)
     new = [
         NewTopic(
             name,
@@ -110,14 +107,14 @@ def _make(bootstrap: str, names: Sequence[str], partitions: int, connect: Connec
             admin.answer(made)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise BrokerUnavailable(bootstrap, f"{name}: {error.args[0].str()}") from None
+                raise BrokerUnavailable(kafka.servers, f"{name}: {error.args[0].str()}") from None
 
 
 def describe(
-    bootstrap: str, names: Sequence[str], connect: Connect = AdminClient
+    kafka: KafkaConnection, names: Sequence[str], connect: Connect = make_admin
 ) -> dict[str, Topic]:
     """What the broker says of topics now. Raises `TopicMissing` and `BrokerUnavailable`."""
-    admin = _Admin(bootstrap, connect)
+    admin = Admin(kafka, connect)
     answers = admin.client.describe_topics(TopicCollection(list(names)), request_timeout=TIMEOUT)
     topics = {}
     for name, answer in answers.items():
@@ -125,59 +122,25 @@ def describe(
             described = admin.answer(answer)
         except KafkaException as error:
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                raise TopicMissing(name, bootstrap) from None
-            raise BrokerUnavailable(bootstrap, error.args[0].str()) from None
+                raise TopicMissing(name, kafka.servers) from None
+            raise BrokerUnavailable(kafka.servers, error.args[0].str()) from None
         except TimeoutError:
-            raise BrokerUnavailable(bootstrap, f"no answer in {TIMEOUT:g} s") from None
+            raise BrokerUnavailable(kafka.servers, f"no answer in {TIMEOUT:g} s") from None
         topics[name] = Topic(name, _bytes(described.topic_id), len(described.partitions))
     return topics
 
 
-def max_message_bytes(bootstrap: str, name: str) -> int:
+def max_message_bytes(kafka: KafkaConnection, name: str) -> int:
     """The size limit of a batch of records of a topic. Raises `BrokerUnavailable`."""
-    admin = _Admin(bootstrap)
+    admin = Admin(kafka)
     resource = ConfigResource(ConfigResource.Type.TOPIC, name)
     (future,) = admin.client.describe_configs([resource], request_timeout=TIMEOUT).values()
     try:
         settings = admin.answer(future)
     except KafkaException as error:
-        raise BrokerUnavailable(bootstrap, f"{name}: {error.args[0].str()}") from None
+        raise BrokerUnavailable(kafka.servers, f"{name}: {error.args[0].str()}") from None
     limit = settings.get("max.message.bytes")
     return DEFAULT_MESSAGE_BYTES if limit is None else int(limit.value)
-
-
-class _Admin:
-    """A client that knows why it gets no answer; it must live until it has one."""
-
-    def __init__(self, bootstrap: str, connect: Connect = AdminClient) -> None:
-        self._bootstrap = bootstrap
-        self._why = ""
-        try:
-            settings: dict[str, Any] = {
-                "bootstrap.servers": bootstrap,
-                "socket.connection.setup.timeout.ms": 5000,
-                "error_cb": self._failed,
-                "log_level": 0,  # errors are raised here, and not printed as well
-            }
-            self.client = connect(settings)
-        except KafkaException as error:
-            raise BrokerUnavailable(bootstrap, error.args[0].str()) from None
-
-    def answer(self, future: Any) -> Any:
-        """What the broker answers. Raises its `KafkaException`, and `BrokerUnavailable`."""
-        try:
-            # The client's own timeout comes first, except where a broker accepts and never answers.
-            return future.result(TIMEOUT + 1)
-        except (TimeoutError, KafkaException) as error:
-            if isinstance(error, KafkaException) and error.args[0].code() not in NO_ANSWER:
-                raise
-            self.client.poll(0)  # calls `_failed` with the reason
-            why = self._why or f"no answer in {TIMEOUT:g} s"
-            raise BrokerUnavailable(self._bootstrap, why) from None
-
-    def _failed(self, error: KafkaError) -> None:
-        if error.code() != KafkaError._ALL_BROKERS_DOWN:
-            self._why = error.str()
 
 
 def _bytes(topic_id: Any) -> bytes:

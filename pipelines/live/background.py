@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from pipelines.errors import BrokerUnavailable, StoreUnavailable, TopicMissing
+from pipelines.live.broker_watch import LOOK_SECONDS
 from pipelines.live.health import Health
 from pipelines.live.rejected_relay import Relay
 from pipelines.live.worker_options import WorkerOptions
@@ -70,6 +71,18 @@ async def watch_topics(confirm: Callable[[], None], health: Health, fail: Fail) 
             return
         else:
             health.topics_error = None
+
+
+async def watch_broker(look: Callable[[], None]) -> None:
+    """Look at the group and the topics. `look` is that of `BrokerWatch`. Runs until cancelled."""
+    thread = DaemonExecutor("broker")
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            await loop.run_in_executor(thread, look)
+        except Exception:  # what it sees is for people: no tick depends on it
+            logger.exception("the group could not be looked at; the next look is in a moment")
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 async def watch_filled(check: Callable[[], None], fail: Fail) -> None:

@@ -124,6 +124,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             if state.highwater is not None and state.timestamp is not None
         }
 
+    @property
+    def member_id(self) -> str:
+        """The member's id in its group, "" before it has joined."""
+        return "" if self._consumer is None else aiokafka_patches.member_id_of(self._consumer)
+
     def next_fetched(self, tp: TP) -> int:
         """The next offset to be fetched, 0 before it is known."""
         assignment = aiokafka_patches.assignment_of(self._ensure_consumer())

@@ -26,11 +26,13 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import Any
 
+from faust.auth import Credentials, SASLCredentials, SSLCredentials
 from faust.tables import TableManager
 from faust.types import TP
 
 from pipelines.compute.batch import Batch
 from pipelines.errors import ConsumerEnded, Stopped
+from pipelines.kafka.connection import KafkaConnection
 from pipelines.kafka.run import Run
 from pipelines.kafka.topic_identity import Incarnations
 from pipelines.live.materializer import Materializer
@@ -112,7 +114,10 @@ class SinkApp(RunApp):
 
 
 def create_app(
-    member: GroupMember, bootstrap: str, pipeline: Pipeline, on_batch: Callable[[Batch], None]
+    member: GroupMember,
+    kafka: KafkaConnection,
+    pipeline: Pipeline,
+    on_batch: Callable[[Batch], None],
 ) -> SinkApp:
     """The app of a member of a consumer group.
 
@@ -120,7 +125,8 @@ def create_app(
     """
     app = SinkApp(
         member.group,
-        broker=[f"tickwell://{server}" for server in bootstrap.split(",")],
+        broker=[f"tickwell://{server}" for server in kafka.servers.split(",")],
+        broker_credentials=_credentials(kafka),
         store="memory://",
         web_enabled=False,
         TableManager=NoTables,
@@ -149,6 +155,19 @@ def create_app(
         agent = agent_of(app, pipeline.materializers[source.name])
         app.agent(topic, name=f"pipelines.{source.name}", concurrency=1)(agent)
     return app
+
+
+def _credentials(kafka: KafkaConnection) -> Credentials | None:
+    """What Faust makes aiokafka's arguments of. Raises as `KafkaConnection.ssl_context`."""
+    context = kafka.ssl_context()
+    if kafka.has_user:
+        return SASLCredentials(
+            username=kafka.username,
+            password=kafka.password,
+            mechanism=kafka.mechanism,
+            ssl_context=context,
+        )
+    return None if context is None else SSLCredentials(context)
 
 
 def agent_of(app: SinkApp, materializer: Materializer) -> Callable[[Any], Awaitable[None]]:

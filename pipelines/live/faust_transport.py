@@ -219,6 +219,11 @@ class Consumer(driver.Consumer):
         """The next offset to be stored; 0 before that is known."""
         return self.progress.following(tp, self._thread.next_fetched)
 
+    @property
+    def member_id(self) -> str:
+        """The worker's id in its consumer group, "" before it has joined."""
+        return self._thread.member_id
+
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Nothing: heartbeats report lag and stalls; Faust's test takes a quiet topic for one."""
 

@@ -12,13 +12,17 @@ import msgspec
 
 from pipelines.compute.batch import Batch
 from pipelines.errors import StoreUnavailable
+from pipelines.live.broker_watch import BrokerView
 from pipelines.stores.redis.client import answers
 from registry import redis_clients
 from registry.formats.heartbeat import Heartbeat, PartitionLag
 from registry.formats.redis_keys import WORKERS_KEY, worker_key
+from registry.heartbeats import read_heartbeats
 
 INTERVAL_SECONDS = 1.0
 """Seconds between two heartbeats of a worker."""
+
+NOTHING_SEEN = BrokerView()
 
 EXPIRES_SECONDS = 10
 """Seconds after which Redis removes a heartbeat."""
@@ -40,21 +44,25 @@ class Heartbeats:
         self._state, self._error, self._since = "starting", "", time.time()
         self._rows = 0
         self._rejected: Counter[str] = Counter()
+        self._passed_over = 0
 
     def count(self, batch: Batch) -> None:
         """Count a batch that is stored."""
         self._rows += len(batch)
         self._rejected.update(rejected.reason for rejected in batch.rejected)
+        self._passed_over += batch.passed_over
 
     def beat(
         self,
         error: str | None,
         lag: Sequence[PartitionLag] | None,
         partitions: Mapping[str, int] | None = None,
+        broker: BrokerView = NOTHING_SEEN,
     ) -> Heartbeat:
         """Write a heartbeat to every Redis, and return it.
 
-        `error` is why the worker makes no progress, `lag` None until it has started.
+        `error` is why the worker makes no progress, `lag` None until it has started, `broker` what
+        it sees of its broker.
         """
         state = "starting" if lag is None else "running"
         if error is not None:
@@ -74,6 +82,10 @@ class Heartbeats:
             rejected=dict(self._rejected),
             lag=tuple(lag or ()),
             partitions=dict(partitions or {}),
+            member=broker.member,
+            warnings=broker.warnings,
+            strangers=broker.strangers,
+            passed_over=self._passed_over,
         )
         packed = msgspec.json.encode(heartbeat)
         for store in self._stores:
@@ -82,6 +94,22 @@ class Heartbeats:
             except StoreUnavailable:
                 continue  # the sink reports that a store is unavailable
         return heartbeat
+
+    def others(self) -> list[Heartbeat] | None:
+        """The heartbeats of all workers of this sink, None where no Redis answers."""
+        found: dict[str, Heartbeat] = {}
+        answered = False
+        for store in self._stores:
+            try:
+                heartbeats = store.read()
+            except StoreUnavailable:
+                continue
+            answered = True
+            for beat in heartbeats:
+                known = found.get(beat.instance)
+                if beat.sink == self._sink and (known is None or known.at < beat.at):
+                    found[beat.instance] = beat
+        return list(found.values()) if answered else None
 
     def close(self) -> None:
         """Close the connections."""
@@ -107,6 +135,13 @@ class _Store:
                 pipeline.set(worker_key(*worker.split(":", 1)), packed, ex=EXPIRES_SECONDS)
                 pipeline.sadd(WORKERS_KEY, worker)
                 pipeline.execute()
+
+    def read(self) -> list[Heartbeat]:
+        """All heartbeats that this Redis has. Raises `StoreUnavailable`."""
+        with answers():
+            if self._client is None:
+                self._client = redis_clients.heartbeat(self._url, self._cluster)
+            return read_heartbeats(self._client)
 
     def close(self) -> None:
         if self._client is not None:

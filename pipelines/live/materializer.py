@@ -37,7 +37,9 @@ many in one run are no coincidence."""
 class Materializer:
     """Brings the runs of one source into one store.
 
-    A call of the store that takes longer than `stall_seconds` is reported as a refusal.
+    `partitions` is the number of partitions of the source's topic: without it no tick is rejected
+    for the partition of its key. A call of the store that takes longer than `stall_seconds` is
+    reported as a refusal.
     """
 
     def __init__(
@@ -47,10 +49,11 @@ class Materializer:
         program: Program,
         sink: Sink,
         capacity: int,
+        partitions: int | None = None,
         stall_seconds: float = STALL_SECONDS,
     ) -> None:
         self._sink = sink
-        self._computation = RunComputation(source, schema, program, capacity)
+        self._computation = RunComputation(source, schema, program, capacity, partitions)
         self._patience = Patience(f"the {sink.name} store", stall_seconds=stall_seconds)
 
     @property

@@ -33,6 +33,11 @@ class Metrics:
         self._rejected = Gauge(
             "tickwell_worker_rejected_ticks", "Rejected ticks", ["reason"], registry=registry
         )
+        self._passed_over = Gauge(
+            "tickwell_worker_passed_over",
+            "Messages and elements of other kinds than the sources'",
+            registry=registry,
+        )
         start_http_server(port, host, registry)
 
     def show(self, heartbeat: Heartbeat) -> None:
@@ -41,6 +46,7 @@ class Metrics:
         self._running.set(heartbeat.state == "running")
         self._heartbeat.set(heartbeat.at)
         self._retrying.set(heartbeat.state == "retrying")
+        self._passed_over.set(heartbeat.passed_over)
         self._lag.clear()
         for partition in heartbeat.lag:
             self._lag.labels(partition.topic, partition.partition).set(partition.lag)

@@ -7,6 +7,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from pipelines.kafka.connection import KafkaConnection
 from pipelines.kafka.topics import max_message_bytes
 from pipelines.live.rejected_tick import RejectedTick
 
@@ -36,12 +37,12 @@ class RejectedPublisher:
     Raises `BrokerUnavailable` when the broker does not report the limit.
     """
 
-    def __init__(self, bootstrap: str, topic: str) -> None:
+    def __init__(self, kafka: KafkaConnection, topic: str) -> None:
         self._topic = topic
-        self.limit = max_message_bytes(bootstrap, topic)
+        self.limit = max_message_bytes(kafka, topic)
         self._producer = Producer(
             {
-                "bootstrap.servers": bootstrap,
+                **kafka.librdkafka(),
                 # Without idempotence: the order does not matter, and after one refused message the
                 # broker would refuse those behind it.
                 "compression.type": "lz4",
@@ -50,7 +51,6 @@ class RejectedPublisher:
                 # The broker's limit is on batches: several small messages must not exceed it.
                 "batch.size": max(1, self.limit // 2),
                 "message.timeout.ms": DELIVERY_SECONDS * 1000,
-                "log_level": 0,
             }
         )
 

@@ -2,7 +2,8 @@
 
 The table is an outbox: the offline sink writes a rejected tick in the transaction that advances
 the watermark, and the relay publishes what is not marked yet and marks it once the broker has it.
-Killed between the two it publishes again; consumers recognize copies by the key, the tick's origin.
+Killed before its own transaction is committed it publishes again; consumers recognize copies by the
+key, the tick's origin.
 One relay works at a time, the one that holds the advisory lock; the others stand by.
 
 No tick holds up the others. With its key and headers a rejected message can be larger than the
@@ -19,7 +20,10 @@ from dataclasses import replace
 from threading import Event
 from typing import Any
 
+from confluent_kafka import KafkaError
+
 from pipelines.errors import BrokerUnavailable, PipelineError
+from pipelines.kafka.connection import KafkaConnection
 from pipelines.kafka.topics import REJECTED
 from pipelines.live.rejected_publisher import RejectedPublisher, is_refused
 from pipelines.live.rejected_tick import RejectedTick
@@ -40,6 +44,9 @@ BATCH_TICKS = 500
 BATCH_BYTES = 4 * 1024 * 1024
 """Bytes of their values, but for the first one: a value may be a whole message of a megabyte."""
 
+PUBLISH_MS = 150_000
+"""Milliseconds for which the transaction may wait for the broker: longer than `publish`, twice."""
+
 IDLE_SECONDS = 1.0
 """Seconds between two reads of an empty outbox."""
 
@@ -50,14 +57,18 @@ AFTER_ERROR_SECONDS = 5.0
 class Relay:
     """Runs in a thread of the offline worker; its failures never stall the sink.
 
-    `url` is the database, `bootstrap` the brokers, `batch_bytes` is as `BATCH_BYTES`.
+    `url` is the database, `kafka` the brokers, `batch_bytes` is as `BATCH_BYTES`.
     """
 
     def __init__(
-        self, url: str, bootstrap: str, topic: str = REJECTED, batch_bytes: int = BATCH_BYTES
+        self,
+        url: str,
+        kafka: KafkaConnection,
+        topic: str = REJECTED,
+        batch_bytes: int = BATCH_BYTES,
     ) -> None:
-        self._database = Database(url, "tickwell relay")
-        self._bootstrap = bootstrap
+        self._database = Database(url, "tickwell relay", idle_timeout_ms=PUBLISH_MS)
+        self._kafka = kafka
         self._topic = topic
         self._batch_bytes = batch_bytes
         self._publisher: RejectedPublisher | None = None
@@ -87,19 +98,20 @@ class Relay:
 
         Raises `StoreUnavailable` and `BrokerUnavailable`; what was not marked is published again.
         """
-        with self._database.cursor() as cursor:
-            # The session holds the lock, and loses it when the relay dies.
-            cursor.execute("SELECT pg_try_advisory_lock(%s)", (LOCK,))
+        with self._database.transaction() as cursor:
+            # The transaction holds the lock, and loses it when the relay dies, or stands still.
+            cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", (LOCK,))
             if not cursor.fetchone()[0]:
                 return False
-            try:
-                return self._relay(cursor)
-            finally:
-                cursor.execute("SELECT pg_advisory_unlock(%s)", (LOCK,))
+            more, passing = self._relay(cursor)
+        if passing is not None:
+            raise BrokerUnavailable(self._kafka.servers, f"{self._topic}: {passing.str()}")
+        return more
 
-    def _relay(self, cursor: Any) -> bool:
+    def _relay(self, cursor: Any) -> tuple[bool, KafkaError | None]:
+        """Whether more may wait, and an error that passes, of ticks that are not marked."""
         if self._publisher is None:
-            self._publisher = RejectedPublisher(self._bootstrap, self._topic)
+            self._publisher = RejectedPublisher(self._kafka, self._topic)
         limit = self._publisher.limit
         bounds = {"ticks": BATCH_TICKS, "bytes": self._batch_bytes, "limit": limit}
         cursor.execute(OUTBOX, bounds)
@@ -123,10 +135,9 @@ class Relay:
                     error.str(),
                 )
         passing = [error for error in errors if error is not None and not is_refused(error)]
-        if passing:
-            raise BrokerUnavailable(self._bootstrap, f"{self._topic}: {passing[0].str()}")
         published = sum(len(tick.value or b"") for tick in ticks)
-        return len(ticks) == BATCH_TICKS or published >= self._batch_bytes
+        more = len(ticks) == BATCH_TICKS or published >= self._batch_bytes
+        return more, passing[0] if passing else None
 
 
 def _mark(cursor: Any, time: str, ticks: Sequence[RejectedTick]) -> None:

@@ -26,6 +26,7 @@ from pipelines.rebuild.rebuild import Done, Rebuild
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from pipelines.stores.redis.client import answers, open_warm
 from pipelines.stores.redis.connection import WarmRedis
+from pipelines.stores.redis.eviction_policy import check_keeps
 from pipelines.stores.redis.fill_marks import FillMarks
 from pipelines.stores.redis.online_sink import OnlineSink
 from pipelines.stores.sink import Sink
@@ -59,6 +60,8 @@ class Startup:
         """
         options = self._options
         catalog = self._wait(self._load_catalog)
+        if options.sink == "online":
+            self._wait(self._check_keeps)
         sources = {
             source.topic: source
             for source in catalog.sources.values()
@@ -71,7 +74,9 @@ class Startup:
         materializers: dict[str, Materializer] = {}
         for topic, source in sources.items():
             self._check_partitions(sinks[topic], topics[topic])
-            materializers[source.name] = self._materializer(catalog, source.name, sinks[topic])
+            materializers[source.name] = self._materializer(
+                catalog, source.name, sinks[topic], topics[topic].partitions
+            )
         self._health.materializers = materializers.values()
         fill_marks, looked_up = None, sinks
         if options.sink == "online":
@@ -100,6 +105,11 @@ class Startup:
 
         return self._health.starting.retry(call, self._stop)
 
+    def _check_keeps(self) -> None:
+        """Before anything is written: a full Redis that evicts loses what it has confirmed."""
+        with closing(WarmRedis(self._options.redis, self._options.cluster)) as redis:
+            check_keeps(redis)
+
     def _load_catalog(self) -> Catalog:
         """From Postgres; the online worker has a copy in Redis and can start without Postgres."""
         options = self._options
@@ -121,13 +131,17 @@ class Startup:
             raise StoreUnavailable("Postgres is unavailable, and Redis has no copy of the catalog")
         return recorded.decode(copy)
 
-    def _materializer(self, catalog: Catalog, source: str, sink: Sink) -> Materializer:
+    def _materializer(
+        self, catalog: Catalog, source: str, sink: Sink, partitions: int
+    ) -> Materializer:
         options = self._options
         schema = catalog.schemas[catalog.writing[source]]
         program = compile_program(catalog, schema)
         if depth_of(program) > options.history:
             raise HistoryTooShort(options.history, depth_of(program))
-        return Materializer(catalog.sources[source], schema, program, sink, options.capacity)
+        return Materializer(
+            catalog.sources[source], schema, program, sink, options.capacity, partitions
+        )
 
     def _sink(self, name: str) -> Sink:
         options = self._options

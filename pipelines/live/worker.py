@@ -10,7 +10,13 @@ from threading import Event, Timer
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import PipelineError
-from pipelines.live.background import start_offline_threads, watch_filled, watch_topics
+from pipelines.live.background import (
+    start_offline_threads,
+    watch_broker,
+    watch_filled,
+    watch_topics,
+)
+from pipelines.live.broker_watch import BrokerView, BrokerWatch
 from pipelines.live.faust_app import GroupMember, Pipeline, SinkApp, create_app
 from pipelines.live.health import Health
 from pipelines.live.heartbeats import INTERVAL_SECONDS, Heartbeats
@@ -61,6 +67,7 @@ class _Worker:
         self._metrics = _serve_metrics(options) if options.metrics_port else None
         self._lags = Lags()
         self._app: SinkApp | None = None
+        self._watch: BrokerWatch | None = None
         self._giving_up: Timer | None = None
 
     async def run(self) -> int:
@@ -105,12 +112,20 @@ class _Worker:
         member = GroupMember(options.group, instance, options.session)
         app = create_app(member, options.kafka, pipeline, self._heartbeats.count)
         app.finalize()
+        self._watch = BrokerWatch(
+            options.kafka,
+            options.group,
+            pipeline.incarnations.ids,
+            self._member_id,
+            self._heartbeats.others,
+        )
         tasks = [
             asyncio.create_task(
                 watch_topics(pipeline.incarnations.confirm, self._health, app.fail)
             ),
             asyncio.create_task(watch_filled(pipeline.check_filled, app.fail)),
             asyncio.create_task(self._start(app)),
+            asyncio.create_task(watch_broker(self._watch.look)),
         ]
         await asyncio.wait([waiting, app.failed], return_when=asyncio.FIRST_COMPLETED)
         code = 0
@@ -156,6 +171,7 @@ class _Worker:
                     self._health.error,
                     self._lag(),
                     self._health.partitions,
+                    self._watch.view if self._watch is not None else BrokerView(),
                 )
                 if self._metrics is not None:
                     self._metrics.show(heartbeat)
@@ -163,6 +179,10 @@ class _Worker:
                 # A worker without heartbeats counts as dead, so they continue whatever fails.
                 logger.exception("a heartbeat failed; the next is in %g s", INTERVAL_SECONDS)
             await asyncio.sleep(INTERVAL_SECONDS)
+
+    def _member_id(self) -> str:
+        consumer: Any = None if self._app is None else self._app.consumer
+        return "" if consumer is None else str(consumer.member_id)
 
     def _lag(self) -> list[PartitionLag] | None:
         app = self._app

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from pipelines.kafka.connection import KafkaConnection
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +19,10 @@ class WorkerOptions:
     """
 
     sink: Literal["online", "offline"]
-    kafka: str
-    redis: str
-    redis_hot: str
-    postgres: str
+    kafka: KafkaConnection
+    redis: str = field(repr=False)
+    redis_hot: str = field(repr=False)
+    postgres: str = field(repr=False)
     group: str
     instance: str
     rejected_topic: str

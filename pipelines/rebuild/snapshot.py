@@ -119,8 +119,8 @@ def snapshot(postgres: str, catalog: Catalog, source: Source, topic: Topic) -> I
     """The database at `postgres` as it is now. Raises `StoreUnavailable`."""
     database = Database(postgres, "tickwell rebuild-online")
     try:
-        with database.cursor() as cursor:
-            cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        with database.transaction() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             yield Snapshot(cursor, catalog, source, topic)
     finally:
         database.close()

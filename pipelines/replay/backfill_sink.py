@@ -2,10 +2,10 @@
 
 The order of a commit:
 
-1. The rows are copied into a temporary table of the session, which takes no lock.
-2. One statement, a call of `tickwell.store_replayed`, locks the replay's own progress, compares it,
-   inserts and advances. It begins and ends inside the server: a replay that is stopped or killed at
-   any instant blocks no other session, and its rows and its progress agree.
+1. The rows are copied into a temporary table of the transaction, which takes no lock.
+2. One message calls `tickwell.store_replayed`, which locks the replay's own progress, compares it,
+   inserts and advances, and commits. It begins and ends inside the server: a replay that is stopped
+   or killed at any instant blocks no other session, and its rows and its progress agree.
 
 In a partition that live has never stored, as in an empty database, the rows are copied straight
 into the table, as `stores.postgres.offline_sink` does it and with the same lock. Live can end the
@@ -17,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
+
+import msgspec
 
 from pipelines.compute.batch import Batch
 from pipelines.compute.entity_state import EntityState
@@ -35,6 +37,14 @@ BEGIN_REPLAYED = sql(__package__, "begin_replayed")
 FINISH_REPLAYED = sql(__package__, "finish_replayed")
 
 NO_OFFSET = 2**63 - 1
+
+
+class _Stored(msgspec.Struct, frozen=True):
+    """What `tickwell.store_replayed` has done."""
+
+    progress: int | None
+    conflicts: tuple[str, ...]
+    inserted: int
 
 
 class BackfillSink:
@@ -76,7 +86,7 @@ class BackfillSink:
         self, source: Source, entities: Sequence[str], origin: Origin
     ) -> Sequence[str]:
         """Those whose home is another partition: their ticks were rejected here, and are again."""
-        with self._database.cursor() as cursor:
+        with self._database.transaction() as cursor:
             cursor.execute(
                 "SELECT entity FROM tickwell.entities WHERE source = %s AND entity = ANY (%s)"
                 " AND topic_id = %s::uuid AND partition <> %s",
@@ -115,12 +125,12 @@ class BackfillSink:
                 self._copies = False
             if self._copies:
                 return len(batch)
-        with self._database.cursor() as cursor:
+        with self._database.transaction() as cursor:
             stage_rows(cursor, batch)
             cursor.execute(STORE_REPLAYED, run)
-            progress, conflicts, inserted = cursor.fetchone()
-        _check(batch, progress, conflicts)
-        return int(inserted)
+            stored = msgspec.json.decode(cursor.fetchone()[0], type=_Stored)
+        _check(batch, stored.progress, stored.conflicts)
+        return stored.inserted
 
     def _copy(self, batch: Batch, run: Mapping[str, Any]) -> bool:
         """Store a batch by copying; returns False, with nothing stored, where live was before."""

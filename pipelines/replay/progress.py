@@ -17,8 +17,8 @@ from registry.database.engine import connect
 from registry.database.tables import entities, replays, topics, watermarks
 from registry.formats.redis_keys import SEPARATOR
 
-CONNECTION = {"connect_timeout": 10, "options": "-c statement_timeout=60000"}
-"""Parameters of libpq: seconds, and milliseconds in `options`."""
+LIMITS = {"connect_timeout": 10, "statement_timeout_ms": 60_000}
+"""Seconds to connect to a host, and milliseconds that a statement may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class ReplayProgress:
     """
 
     def __init__(self, url: str) -> None:
-        self._engine = connect(url, connect_args=CONNECTION, pool_size=1, max_overflow=0)
+        self._engine = connect(url, **LIMITS, pool_size=1, max_overflow=0)
 
     def close(self) -> None:
         self._engine.dispose()

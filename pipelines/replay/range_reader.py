@@ -12,6 +12,7 @@ from aiokafka import TopicPartition
 
 from pipelines.errors import BrokerUnavailable, LogCut, RangeMistaken
 from pipelines.kafka.aiokafka_patches import FetcherInternals
+from pipelines.kafka.connection import KafkaConnection
 from pipelines.kafka.log_offsets import open_consumer
 from pipelines.kafka.run import Run
 from pipelines.kafka.run_fetcher import RunFetcher
@@ -35,7 +36,9 @@ class Stop(Protocol):
     def is_set(self) -> bool: ...
 
 
-async def read_range(kafka: str, part: Range, max_records: int, stop: Stop) -> AsyncGenerator[Run]:
+async def read_range(
+    kafka: KafkaConnection, part: Range, max_records: int, stop: Stop
+) -> AsyncGenerator[Run]:
     """The runs of a range, each beginning where the last one ended, cut at `start` and `end`.
 
     Control markers, aborted transactions and records that compaction removed lie inside a run.
@@ -63,7 +66,8 @@ async def read_range(kafka: str, part: Range, max_records: int, stop: Stop) -> A
             silent = 0.0 if runs else silent + POLL_SECONDS
             if silent >= SILENT_SECONDS:
                 raise BrokerUnavailable(
-                    kafka, f"{tp.topic}[{tp.partition}] returns no records at offset {following}"
+                    kafka.servers,
+                    f"{tp.topic}[{tp.partition}] returns no records at offset {following}",
                 )
             for run in chain.from_iterable(map(bounded, runs)):
                 following = run.next_offset
@@ -74,7 +78,7 @@ async def read_range(kafka: str, part: Range, max_records: int, stop: Stop) -> A
         await _check_incarnation(kafka, part.topic)
 
 
-async def _check_incarnation(kafka: str, topic: Topic) -> None:
+async def _check_incarnation(kafka: KafkaConnection, topic: Topic) -> None:
     try:
         now = await asyncio.to_thread(describe, kafka, [topic.name])
     except BrokerUnavailable:

@@ -34,6 +34,7 @@ from pipelines.errors import (
     PartitionsChanged,
     RangeMistaken,
 )
+from pipelines.kafka.connection import KafkaConnection
 from pipelines.kafka.log_offsets import Log, logs_of, offsets_at, open_consumer
 from pipelines.kafka.topics import Topic, describe
 from pipelines.replay.progress import ReplayProgress
@@ -122,7 +123,11 @@ def replay_id(wanted: Wanted, schema_id: int) -> str:
 
 
 async def plan(
-    kafka: str, progress: ReplayProgress, catalog: Catalog, wanted: Wanted, restart: bool
+    kafka: KafkaConnection,
+    progress: ReplayProgress,
+    catalog: Catalog,
+    wanted: Wanted,
+    restart: bool,
 ) -> list[Range]:
     """The ranges of each partition that has something to replay.
 
@@ -135,6 +140,7 @@ async def plan(
         for source in catalog.sources.values()
         if not wanted.sources or source.name in wanted.sources
     ]
+    _check_entities(sources, wanted)
     topics = await asyncio.to_thread(describe, kafka, [s.topic for s in catalog.sources.values()])
     read = {source.topic: topics[source.topic] for source in sources}
     for topic in read.values():
@@ -170,6 +176,16 @@ async def plan(
         ]
 
     return await asyncio.to_thread(ranges)
+
+
+def _check_entities(sources: Iterable[Source], wanted: Wanted) -> None:
+    """Raises `RangeMistaken` where the messages of an entity cannot be found by their keys."""
+    for source in sources:
+        if wanted.entities and source.message_key == "any":
+            raise RangeMistaken(
+                f"--entity finds messages by their keys, and those of {source.name} have others: "
+                "replay all of it, or name other sources by --source"
+            )
 
 
 def _partitions(topics: Iterable[Topic], only: int | None) -> list[TopicPartition]:

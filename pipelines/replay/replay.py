@@ -31,6 +31,7 @@ from pipelines.errors import (
     StoreUnavailable,
     WatermarkMoved,
 )
+from pipelines.kafka.connection import KafkaConnection
 from pipelines.kafka.run import Run
 from pipelines.kafka.run_fetcher import MAX_RECORDS
 from pipelines.replay.backfill_sink import BackfillSink
@@ -70,6 +71,7 @@ class Done:
     rows: int = 0
     new_rows: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
+    passed_over: int = 0
     keys: set[str] = field(default_factory=set)
     waits: str | None = None
 
@@ -82,6 +84,7 @@ class Done:
             total.rows += part.rows
             total.new_rows += part.new_rows
             total.rejected += part.rejected
+            total.passed_over += part.passed_over
             total.keys |= part.keys
             total.waits = total.waits or part.waits
         return total
@@ -98,8 +101,8 @@ class Replay:
     It pauses while the workers are behind whose heartbeats are in the Redis servers `heartbeats`.
     """
 
-    kafka: str
-    postgres: str
+    kafka: KafkaConnection
+    postgres: str = field(repr=False)
     catalog: Catalog
     wanted: Wanted
     heartbeats: tuple[str, ...] = ()
@@ -197,7 +200,7 @@ class _RangeReplay:
         # states that cannot be restored must not be forgotten
         capacity = sys.maxsize if part.restores_since is None else CAPACITY
         program = compile_program(catalog, schema)
-        computation = RunComputation(part.source, schema, program, capacity)
+        computation = RunComputation(part.source, schema, program, capacity, part.topic.partitions)
         sink = self._replay.sink(part)
         storing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         storing.set_result(None)
@@ -226,6 +229,7 @@ class _RangeReplay:
             done.new_rows += await asyncio.to_thread(sink.store, batch)
             done.rows += len(batch)
             done.rejected.update(tick.reason for tick in batch.rejected)
+            done.passed_over += batch.passed_over
             self._failures = 0
         if self._keys:
             done.keys |= {key_values(name)[0] for name in batch.names}

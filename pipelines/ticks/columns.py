@@ -43,7 +43,8 @@ class Ticks:
     Texts are in `data`: `keys` (n, key fields, 2) and `raw` (n, 2) are the positions where the
     values of the key fields, and the tick's original bytes, begin and end. `fields` is (n, fields
     of the source); times are int64 nanoseconds UTC; `record` is the index in the run of each tick's
-    message.
+    message. `seq_text` (n, 2) is where the text of a `seq` that is text begins and ends, 0 and 0
+    for any other. `passed_over` counts what is not of the source's kind, by its `where`.
     """
 
     run: Run
@@ -59,7 +60,9 @@ class Ticks:
     op: Bytes
     fields: Floats
     known_at: Int64s
+    seq_text: Int64s
     rejected: Sequence[Rejection]
+    passed_over: int
 
     def __len__(self) -> int:
         return len(self.record)

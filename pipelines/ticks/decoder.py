@@ -16,8 +16,10 @@ from pipelines.runtime.array_types import Bytes, Int64s
 from pipelines.ticks.columns import Rejection, Ticks
 from pipelines.ticks.event_time import LATEST
 from pipelines.ticks.json_scanner import scan
-from pipelines.ticks.reference_decoder import Rejected, Tick, judge, split
+from pipelines.ticks.message_elements import Element, Message, PassedOver, Rejected, split
+from pipelines.ticks.reference_decoder import Tick, judge
 from pipelines.ticks.scanned_columns import Layout, ScannedTicks
+from pipelines.ticks.source_reading import Reading
 from registry.definitions import Source
 
 NO_TIMESTAMP = -1
@@ -25,23 +27,29 @@ NO_TIMESTAMP = -1
 
 
 class Decoder:
-    """Decodes the runs of one source. It keeps no state."""
+    """Decodes the runs of one source. It keeps no state.
 
-    def __init__(self, source: Source) -> None:
+    `partitions` is the number of partitions of the source's topic. Without it no tick is rejected
+    for the partition that it came from: for messages that are not in a topic yet.
+    """
+
+    def __init__(self, source: Source, partitions: int | None = None) -> None:
         self.source = source
-        self._layout = Layout.of(source)
+        self._partitions = partitions
+        self._reading = Reading.of(source)
+        self._layout = Layout.of(source, partitions)
 
     def decode(self, run: Run) -> Ticks:
         """The ticks of a run, in order, and what decoding rejects of it."""
         # producers may set any timestamp, and nanoseconds have 64 bits
         known_at = np.clip(run.timestamps, NO_TIMESTAMP, LATEST // 10**6) * 10**6
         scanned = scan(run, self._layout, known_at)
-        judged = _Judged(run, self.source, known_at)
+        judged = _Judged(run, self._reading, self._partitions, known_at)
         for record in scanned.left.tolist():
             judged.judge(record)
-        found, data = scanned.ticks, run.data
+        found, data = scanned.ticks, scanned.data
         if judged.ticks:
-            found, data = judged.merged(scanned.ticks)
+            found, data = judged.merged(scanned.ticks, scanned.data)
         return Ticks(
             run=run,
             source=self.source,
@@ -56,42 +64,58 @@ class Decoder:
             op=found.op,
             fields=found.fields,
             known_at=known_at[found.record],
+            seq_text=found.seq_text,
             rejected=judged.rejected,
+            passed_over=scanned.passed_over + judged.passed_over,
         )
 
 
 class _Judged:
     """The ticks and rejections of the messages of a run that are decoded one at a time."""
 
-    def __init__(self, run: Run, source: Source, known_at: Int64s) -> None:
+    def __init__(
+        self, run: Run, reading: Reading, partitions: int | None, known_at: Int64s
+    ) -> None:
         self._run = run
-        self._source = source
+        self._reading = reading
+        self._partitions = partitions
         self._known_at = known_at
-        self.ticks: list[tuple[int, int, bytes, Tick]] = []
-        """Record, index in its message, original bytes, and the tick that they are."""
+        self.ticks: list[tuple[int, Element, Tick]] = []
+        """Record, its element, and the tick that it is."""
         self.rejected: list[Rejection] = []
+        self.passed_over = 0
 
     def judge(self, record: int) -> None:
         """Judge each tick of the message of a record."""
-        message = self._run.value(record)
-        key, known_at = self._run.key(record), int(self._known_at[record])
+        run, reading = self._run, self._reading
+        headers = run.headers_of(record) if reading.needs_headers else {}
+        message = Message(
+            run.value(record), run.key(record), int(self._known_at[record]), run.partition, headers
+        )
         try:
-            ticks = list(split(message, key))
+            elements = list(split(message, reading))
         except Rejected as rejected:
-            self._reject(record, 0, rejected, key, message)
+            self._reject(record, Element(0, message.value), rejected)
             return
-        for index, raw in ticks:
+        except PassedOver:
+            self.passed_over += 1
+            return
+        for element in elements:
             try:
-                self.ticks.append((record, index, raw, judge(raw, self._source, key, known_at)))
+                tick = judge(element, message, reading, self._partitions)
             except Rejected as rejected:
-                self._reject(record, index, rejected, key, raw)
+                self._reject(record, element, rejected)
+            except PassedOver:
+                self.passed_over += 1
+            else:
+                self.ticks.append((record, element, tick))
 
-    def merged(self, scanned: ScannedTicks) -> tuple[ScannedTicks, Bytes]:
+    def merged(self, scanned: ScannedTicks, data: Bytes) -> tuple[ScannedTicks, Bytes]:
         """These ticks among the scanned ones, in the order of the log, and the bytes of both.
 
-        The texts of these ticks are written behind the run's own bytes.
+        The texts of these ticks are written behind `data`, which has those of the scanned ones.
         """
-        texts, behind = bytearray(), len(self._run.data)
+        texts, behind = bytearray(), len(data)
 
         def written(text: bytes) -> tuple[int, int]:
             nonlocal texts
@@ -101,13 +125,17 @@ class _Judged:
 
         judged: dict[str, list[Any]] = {
             "record": [record for record, *_ in self.ticks],
-            "index_in_message": [index for _, index, *_ in self.ticks],
+            "index_in_message": [element.index for _, element, _ in self.ticks],
             "keys": [[written(text.encode()) for text in tick.key] for *_, tick in self.ticks],
-            "raw": [written(original) for _, _, original, _ in self.ticks],
+            "raw": [written(element.raw or b"") for _, element, _ in self.ticks],
             "tick_time": [tick.tick_time for *_, tick in self.ticks],
             "seq": [tick.seq for *_, tick in self.ticks],
             "op": [tick.op for *_, tick in self.ticks],
             "fields": [tick.fields for *_, tick in self.ticks],
+            "seq_text": [
+                (0, 0) if tick.seq_text is None else written(tick.seq_text.encode())
+                for *_, tick in self.ticks
+            ],
         }
         # a message is scanned or judged as a whole, so the order within each stays as it is
         order = np.argsort(np.concatenate([scanned.record, judged["record"]]), kind="stable")
@@ -117,19 +145,17 @@ class _Judged:
             return np.concatenate([column, more])[order]
 
         merged = ScannedTicks(*map(both, scanned._fields, scanned))
-        return merged, np.concatenate([self._run.data, np.frombuffer(texts, np.uint8)])
+        return merged, np.concatenate([data, np.frombuffer(texts, np.uint8)])
 
-    def _reject(
-        self, record: int, index: int, why: Rejected, key: bytes | None, raw: bytes | None
-    ) -> None:
+    def _reject(self, record: int, element: Element, why: Rejected) -> None:
         self.rejected.append(
             Rejection(
                 offset=int(self._run.offsets[record]),
-                index=index,
+                index=element.index,
                 reason=why.reason,
                 detail=why.detail,
-                key=key,
-                value=raw,
+                key=self._run.key(record),
+                value=element.raw,
                 known_at=int(self._known_at[record]),
             )
         )

@@ -1,12 +1,52 @@
-"""Connections to Postgres for everything that uses SQLAlchemy."""
+"""Connections to Postgres for everything that uses SQLAlchemy.
+
+A URL is libpq's: psycopg2 hands it over as it is, so that several hosts, `sslmode` and whatever
+else libpq knows mean here what they mean there. A pool in transaction mode (PgBouncer) may stand
+between: it refuses settings at the start of a session, and gives each transaction another session
+of the server, so time limits are set in each transaction, and nothing is left in a session.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, make_url
+import psycopg2
+from psycopg2.extensions import make_dsn, parse_dsn
+from sqlalchemy import Connection, Engine, create_engine, event, text
+
+STATEMENT_TIMEOUT = text("SELECT set_config('statement_timeout', :milliseconds, true)")
 
 
-def connect(url: str, **options: Any) -> Engine:
-    """An engine for a libpq URL, `postgresql://` or `postgres://`; connects at the first use."""
-    return create_engine(make_url(url).set(drivername="postgresql+psycopg2"), **options)
+def connect(
+    url: str, connect_timeout: int = 0, statement_timeout_ms: int = 0, **options: Any
+) -> Engine:
+    """An engine for a URL of libpq, `postgresql://` or `postgres://`; connects at the first use.
+
+    `connect_timeout` is in seconds, for each host; 0 for the one of the URL, or of the environment.
+    A statement may take `statement_timeout_ms`; 0 for as long as the server allows.
+    """
+    given = {"connect_timeout": connect_timeout} if connect_timeout else {}
+    parameters = dsn(url, **given)
+    engine = create_engine(
+        "postgresql+psycopg2://", creator=lambda: psycopg2.connect(parameters), **options
+    )
+    if statement_timeout_ms:
+        limit = {"milliseconds": str(statement_timeout_ms)}
+
+        @event.listens_for(engine, "begin")
+        def begun(connection: Connection) -> None:
+            connection.execute(STATEMENT_TIMEOUT, limit)
+
+    return engine
+
+
+def dsn(url: str, **parameters: Any) -> str:
+    """What psycopg2 connects to: a URL and parameters of libpq, which win.
+
+    Of several hosts the one that takes writes is wanted, unless the URL says otherwise: after a
+    failover the first may be a standby.
+    """
+    given = parse_dsn(url)
+    if "," in given.get("host", given.get("hostaddr", "")):
+        parameters = {"target_session_attrs": "read-write", **given, **parameters}
+    return str(make_dsn(url, **parameters))

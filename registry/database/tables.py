@@ -58,6 +58,7 @@ feature_rows = Table(
     Column("partition", Integer, nullable=False),
     Column("offset", BigInteger, nullable=False),
     Column("index", Integer, nullable=False),
+    Column("seq_text", Text),
     PrimaryKeyConstraint("entity", "schema_id", "event_time", "sequence", "revision"),
     postgresql_partition_by="RANGE (event_time)",
 )

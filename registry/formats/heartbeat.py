@@ -26,8 +26,11 @@ class Heartbeat(Struct, frozen=True):
 
     `state` is `starting`, `running`, or `retrying` while its store refuses or is unavailable;
     `error` then gives the reason and `since` the Unix seconds since when. `rejected` counts this
-    process's rejected ticks by reason, `rows` the rows that it stored. `lag` has the partitions
-    that it reads, `partitions` the number of partitions of each topic.
+    process's rejected ticks by reason, `passed_over` the messages and elements of other kinds than
+    its sources', `rows` the rows that it stored. `lag` has the partitions that it reads,
+    `partitions` the number of partitions of each topic. `member` is its id in its consumer group.
+    `warnings` are about settings of the broker that lose ticks, `strangers` about partitions that a
+    member of the group holds which is no worker.
     """
 
     sink: str
@@ -41,3 +44,7 @@ class Heartbeat(Struct, frozen=True):
     rejected: dict[str, int] = {}
     lag: tuple[PartitionLag, ...] = ()
     partitions: dict[str, int] = {}
+    member: str = ""
+    warnings: tuple[str, ...] = ()
+    strangers: tuple[str, ...] = ()
+    passed_over: int = 0

@@ -76,9 +76,16 @@ class Server:
             beats and all(beat["state"] == "running" for beat in beats)
             for beats in workers.values()
         )
-        well = well and all(state == "ok" for state in stores.values())
+        strangers, warnings = self.workers.told("strangers"), self.workers.told("warnings")
+        well = well and all(state == "ok" for state in stores.values()) and not strangers
         status = "ok" if well else "degraded" if serving else Status.UNAVAILABLE
-        found = {"status": status, "stores": stores, "workers": workers}
+        found = {
+            "status": status,
+            "stores": stores,
+            "workers": workers,
+            "strangers": strangers,
+            "warnings": warnings,
+        }
         return _json(found, HTTPStatus.OK if serving else HTTPStatus.SERVICE_UNAVAILABLE)
 
     async def live(self, request: Request) -> Response:

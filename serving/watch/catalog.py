@@ -34,7 +34,8 @@ class CatalogWatch:
             postgres_url,
             pool_size=1,
             max_overflow=0,
-            connect_args={"connect_timeout": 3, "options": "-c statement_timeout=3000"},
+            connect_timeout=3,
+            statement_timeout_ms=3_000,
         )
         self._loading: asyncio.Task[Catalog] | None = None
         self.stores: dict[str, str] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import Literal
 
 from redis.exceptions import RedisError
 
@@ -52,6 +53,11 @@ class WorkersWatch:
         """The heartbeats of a sink's workers that are recent."""
         since = time.time() - ALIVE_SECONDS
         return [beat for beat in self.heartbeats if beat.sink == sink and beat.at > since]
+
+    def told(self, what: Literal["strangers", "warnings"]) -> list[str]:
+        """What the workers that are alive say of their broker, each sentence once."""
+        beats = [*self.alive("online"), *self.alive("offline")]
+        return sorted({text for beat in beats for text in getattr(beat, what)})
 
     def lagging(self, topic: str) -> bool:
         """Whether the online workers are behind on a topic, or none is known not to be."""

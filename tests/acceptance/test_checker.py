@@ -172,7 +172,7 @@ def relayed_otherwise(run: Pipeline) -> str:
     kafka = Kafka(run.settings.kafka)
     published = list(kafka.messages(kafka.describe(run.settings.rejected_topic)))
     topic = f"{run.prefix}.otherwise"
-    ensure_topics(run.settings.kafka, [topic], 1)
+    ensure_topics(run.settings.kafka_connection, [topic], 1)
     producer = run.producer()
 
     def send(message: Message, **changes: Any) -> None:

@@ -15,6 +15,7 @@ from registry.formats.redis_keys import row_key
 from registry.formats.row import unpack
 from tests.support.checks import assert_no_difference
 from tests.support.load import load, progress, reader
+from tests.support.logs import NOW_MS
 from tests.support.pipeline import PATIENCE, Pipeline, wait_for
 
 ROUNDS = {"kill": 8, "stop": 4}
@@ -57,18 +58,18 @@ def test_killed_inside_the_transaction(running: Pipeline) -> None:
     """The transaction is undone without its client; the next owner stores the run."""
     for sink in ("online", "offline"):
         running.start_worker(sink)
-    running.produce("price", [(b"S0", b'{"symbol":"S0","price":1,"ts":1}')])
+    running.produce("price", [(b"S0", b'{"symbol":"S0","price":1,"ts":1700000000001}')])
     running.wait_drained("offline")
     holder = psycopg2.connect(running.settings.postgres)
     with holder.cursor() as cursor:
         cursor.execute("SELECT * FROM tickwell.watermarks FOR UPDATE")
-        running.produce("price", [(b"S0", b'{"symbol":"S0","price":2,"ts":2}')])
+        running.produce("price", [(b"S0", b'{"symbol":"S0","price":2,"ts":1700000000002}')])
         wait_for("the worker is inside", lambda: waiting(running))
         running.kill("offline-one")
     holder.rollback()
     holder.close()
     running.start_worker("offline")
-    running.produce("price", [(b"S0", b'{"symbol":"S0","price":3,"ts":3}')])
+    running.produce("price", [(b"S0", b'{"symbol":"S0","price":3,"ts":1700000000003}')])
     running.wait_drained("online", "offline")
     rows = running.query("SELECT price FROM features.price ORDER BY event_time")
     assert rows == [(1,), (2,), (3,)]
@@ -119,7 +120,7 @@ def newest(client: Any) -> int:
 def ticks(first: int, n: int) -> list[tuple[bytes, bytes]]:
     """Ticks whose windows show if one is missing or counted twice: they have no `seq`, which would
     give a repeated one away, and each has another price."""
-    made = [{"symbol": "S0", "price": 1 + i * i, "ts": 1 + i} for i in range(first, first + n)]
+    made = [{"symbol": "S0", "price": 1 + i * i, "ts": NOW_MS + i} for i in range(first, first + n)]
     return [(b"S0", json.dumps(tick).encode()) for tick in made]
 
 

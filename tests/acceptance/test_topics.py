@@ -163,7 +163,7 @@ def recreate(running: Pipeline, topic: str) -> None:
     admin.delete_topics([topic])[topic].result()
 
     def recreated() -> bool:
-        return ensure_topics(running.settings.kafka, [topic], 4)[topic].topic_id != old
+        return ensure_topics(running.settings.kafka_connection, [topic], 4)[topic].topic_id != old
 
     wait_for("the topic exists again", lambda: _try(recreated))
 

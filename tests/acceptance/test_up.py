@@ -160,7 +160,7 @@ def assert_live_view(up: Up) -> None:
     producer = Producer({"bootstrap.servers": current.environment["TICKWELL_KAFKA"]})
     for reason, value in (
         ("malformed", b"?"),
-        ("key-mismatch", b'{"symbol":"B","price":1,"ts":1}'),
+        ("key-mismatch", b'{"symbol":"B","price":1,"ts":1700000000000}'),
     ):
         producer.produce("ticks.price", key=b"A", value=value)
         assert producer.flush(30) == 0

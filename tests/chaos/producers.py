@@ -243,7 +243,7 @@ def hostile(chance: random.Random, partitions: int) -> Iterator[Sent]:
         [_sent("price", symbol, good | {"ts": now + 60_000})],
         [_sent("price", symbol, good | {"ts": -1})],
         [_sent("price", symbol, good | {"op": chance.choice(("cancel", "close"))})],
-        [_sent("price", symbol, good | {"price": "7"})],
+        [_sent("price", symbol, good | {"price": "7 "})],
         [_sent("price", "S0" if symbol != "S0" else "S1", good)],
         [_sent("volume", symbol, {"symbol": symbol, "volume": -1, "ts": now})],
         [Sent("price", key, json.dumps(good).replace("7.25", "1e999").encode())],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.checker.arithmetic import STATUS, explain
@@ -78,7 +78,8 @@ def walk(
     """Hold every record of a topic against Postgres."""
     at_home = homes(connection, source.name, topic.topic_id)
     by_key = {tuple(name.split("\x1f")): partition for name, partition in at_home.items()}
-    log = Log(source.spec, by_key, source.depth)
+    spec = replace(source.spec, partitions=len(topic.begins))
+    log = Log(spec, by_key, source.depth)
     walked = Walked(source, topic)
     rows = InOrder(stored_rows(connection, topic.topic_id))
     rejections = InOrder(stored_rejections(connection, topic.topic_id))
@@ -173,7 +174,7 @@ class _SideBySide:
             self._differ(
                 "unexplained row", found.origin, f"the tick is {found.reason}, yet {_shown(row)}"
             )
-        value = texts(record.value, record.key)[found.origin[2]]
+        value = texts(record, self._source.spec)[found.origin[2]]
         stored = self._rejections.at(found.origin)
         self._findings.count("rejected ticks")
         self._findings.count(f"rejected as {found.reason}")
@@ -212,6 +213,7 @@ class _SideBySide:
             "sequence": found.sequence,
             "tick_time": tick.tick_time,
             "seq": tick.seq,
+            "seq_text": tick.seq_text,
             "op": OPERATIONS[tick.op],
             "known_at": found.known_at,
             "fields": _bits(tick.fields),

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tests.checker.findings import NotCheckable
 from tests.oracle.features import Feature
-from tests.oracle.messages import SourceSpec
+from tests.oracle.messages import YEAR_1971_NS, Place, SourceSpec
 
 EXPRESSIONS = {
     "last": re.compile(r"last\(\s*(\w+)\s*\)()"),
     "mean": re.compile(r"mean\(\s*(\w+)\s*,\s*(\d+)\s*\)"),
     "volatility": re.compile(r"stddev\(\s*log_return\(\s*(\w+)\s*\)\s*,\s*(\d+)\s*\)"),
 }
+NAMES = re.compile(r'"((?:[^"\\]|\\.)+)"|([^".]+)')
+"""The names of a path, in quotes or plain."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def read_sources(connection: Any, topics: Mapping[str, str]) -> list[Source]:
         )
     found = []
     for name, definition in definitions.items():
-        spec = _spec(definition, topics.get(name, definition["topic"]))
+        spec = spec_of(definition, topics.get(name, definition["topic"]))
         places = {field: place for place, (field, _, _) in enumerate(spec.fields)}
         own = {
             number: tuple(_feature(ref, versions[ref]["expression"], places) for ref in refs)
@@ -74,11 +76,21 @@ def read_sources(connection: Any, topics: Mapping[str, str]) -> list[Source]:
     return found
 
 
-def _spec(definition: Mapping[str, Any], topic: str) -> SourceSpec:
+def spec_of(definition: Mapping[str, Any], topic: str) -> SourceSpec:
+    """A source as it is recorded, but for its topic."""
     fields = []
     for given in definition["fields"]:
         default = given.get("default")
         fields.append((given["name"], not given.get("optional") and default is None, default))
+    places = {
+        place["name"]: replace(
+            Place(constant=place["value"]) if place.get("path") is None else _place(place["path"]),
+            scale=place.get("scale", 0),
+            digits=place.get("digits", False),
+        )
+        for place in definition.get("places", ())
+    }
+    items = definition.get("items")
     return SourceSpec(
         name=definition["name"],
         topic=topic,
@@ -87,7 +99,29 @@ def _spec(definition: Mapping[str, Any], topic: str) -> SourceSpec:
         ts_unit=definition.get("ts_unit", "ms"),
         skew_ns=definition.get("skew_ns", 10**9),
         positive=definition.get("positive", False),
+        places=places,
+        items=None if items is None else _place(items).names,
+        where=tuple(
+            (_place(condition["path"]), tuple(condition["values"]))
+            for condition in definition.get("where", ())
+        ),
+        any_message_key=definition.get("message_key") == "any",
+        partitioner=definition.get("partitioner", "murmur2"),
+        earliest_ns=definition.get("earliest_ns", YEAR_1971_NS),
     )
+
+
+def _place(path: str) -> Place:
+    """What a path as a features file writes it means."""
+    if path.startswith("@"):
+        part, _, name = path[1:].partition(".")
+        return Place(part, (name,))
+    part, text = ("around", path[1:]) if path.startswith("^") else ("tick", path)
+    names = [
+        quoted.replace('\\"', '"').replace("\\\\", "\\") or plain
+        for quoted, plain in NAMES.findall(text)
+    ]
+    return Place(part, tuple(names))
 
 
 def _feature(ref: str, expression: str, places: Mapping[str, int]) -> Feature:

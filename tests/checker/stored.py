@@ -15,7 +15,7 @@ OPERATIONS = {"trade": 0, "reset": 1, "close": 2}
 
 ROWS = """\
 SELECT partition, "offset", index, schema_id, revision, entity, event_time, sequence, tick_time,
-    seq, op, fields, features, status, known_at
+    seq, op, fields, features, status, known_at, seq_text
 FROM tickwell.feature_rows WHERE topic_id = %s::uuid
 ORDER BY partition, "offset", index, schema_id, revision, event_time, sequence
 """
@@ -43,6 +43,7 @@ class StoredRow:
     features: Sequence[float]
     status: bytes
     known_at: int
+    seq_text: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class StoredRejection:
 
 def stored_rows(connection: Any, topic_id: bytes) -> Iterator[StoredRow]:
     for row in _stream(connection, ROWS, topic_id):
-        columns = [*row[3:13], bytes(row[13]), row[14]]
+        columns = [*row[3:13], bytes(row[13]), *row[14:]]
         yield StoredRow(row[:3], *columns)
 
 

@@ -131,6 +131,7 @@ def _message(message: Any) -> Message:
         message.timestamp()[1],
         message.key(),
         message.value(),
+        {name: value for name, value in message.headers() or () if value is not None},
     )
     return Message(record, {name: (v or b"").decode() for name, v in message.headers() or ()})
 

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 import redis
 
-from pipelines.errors import StoreUnavailable
+from pipelines.errors import RedisEvicts, StoreUnavailable
 from pipelines.kafka.topics import Topic
 from pipelines.live.heartbeats import Heartbeats
+from pipelines.stores.redis.connection import WarmRedis
+from pipelines.stores.redis.eviction_policy import check_keeps
 from pipelines.stores.redis.online_sink import OnlineSink
 from registry import redis_clients
 from registry.formats.redis_keys import WORKERS_KEY, row_key
@@ -114,3 +116,26 @@ def test_a_cluster_that_is_gone_is_no_end(opened: Opened, three: Cluster) -> Non
     heartbeats = Heartbeats("online", "one", [NOBODY], cluster=NOBODY)
     heartbeats.beat(None, None)
     heartbeats.close()
+
+
+def test_one_node_that_evicts_is_enough(three: Cluster, opened: Opened) -> None:
+    warm = opened(WarmRedis(three.url, cluster=True))
+    check_keeps(warm)
+    with redis_clients.warm(three.url, cluster=True) as client:
+        node = client.get_primaries()[-1]
+        client.config_set("maxmemory-policy", "volatile-lru", target_nodes=node)
+        try:
+            with pytest.raises(RedisEvicts, match="maxmemory-policy volatile-lru"):
+                check_keeps(warm)
+        finally:
+            client.config_set("maxmemory-policy", "noeviction", target_nodes=node)
+
+
+def test_heartbeats_are_read_whatever_slots_they_are_in(three: Cluster, opened: Opened) -> None:
+    writers = [
+        opened(Heartbeats("offline", f"{number}-offline", [three.url], cluster=three.url))
+        for number in range(5)
+    ]
+    for writer in writers:
+        writer.beat(None, [])
+    assert len(writers[0].others() or ()) == 5

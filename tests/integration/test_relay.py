@@ -20,6 +20,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from pipelines.errors import BrokerUnavailable
+from pipelines.kafka.connection import KafkaConnection
 from pipelines.kafka.topics import DEFAULT_MESSAGE_BYTES, find_topics, max_message_bytes
 from pipelines.live.rejected_relay import Relay
 
@@ -57,7 +58,7 @@ class Outbox:
         admin = AdminClient({"bootstrap.servers": self.kafka})
         made = admin.create_topics([NewTopic(self.topic, 1, 1, config=settings)])
         made[self.topic].result(15)
-        find_topics(self.kafka, [self.topic])
+        find_topics(KafkaConnection(self.kafka), [self.topic])
 
     def waiting(self) -> int:
         return int(
@@ -101,7 +102,9 @@ def outbox(postgres_database: str, kafka: str) -> Outbox:
 def relay_all(outbox: Outbox) -> Iterator[Callable[[], None]]:
     """Relays until nothing is waiting."""
     # as many bytes as two or three of the large messages
-    relay = Relay(outbox.database, outbox.kafka, outbox.topic, batch_bytes=2_000_000)
+    relay = Relay(
+        outbox.database, KafkaConnection(outbox.kafka), outbox.topic, batch_bytes=2_000_000
+    )
 
     def relay_all() -> None:
         while relay.relay():
@@ -114,7 +117,7 @@ def relay_all(outbox: Outbox) -> Iterator[Callable[[], None]]:
 def test_large_messages_between_small_ones(outbox: Outbox, relay_all: Callable[[], None]) -> None:
     """Bytes that do not compress, as large as brokers take them, and around the limit."""
     outbox.make_topic()
-    limit = max_message_bytes(outbox.kafka, outbox.topic)
+    limit = max_message_bytes(KafkaConnection(outbox.kafka), outbox.topic)
     sizes = [1_000_000, 3_000_000, *range(limit - 400, limit - 160, 30), limit]
     values: list[bytes | None] = []
     for size in sizes:
@@ -152,7 +155,7 @@ def test_what_the_broker_never_takes_holds_up_nothing(
 ) -> None:
     """A topic that has no room for the longest headers, even without a value."""
     outbox.make_topic(**{"max.message.bytes": "600"})
-    if max_message_bytes(outbox.kafka, outbox.topic) != 600:
+    if max_message_bytes(KafkaConnection(outbox.kafka), outbox.topic) != 600:
         pytest.skip("this broker takes any size")
     outbox.reject(0, SMALL, detail="x" * 5000)
     for offset in range(1, 40):
@@ -178,7 +181,7 @@ def test_a_limit_that_is_lowered(outbox: Outbox, relay_all: Callable[[], None]) 
         ],
     )
     admin = AdminClient({"bootstrap.servers": outbox.kafka})
-    if max_message_bytes(outbox.kafka, outbox.topic) == DEFAULT_MESSAGE_BYTES:
+    if max_message_bytes(KafkaConnection(outbox.kafka), outbox.topic) == DEFAULT_MESSAGE_BYTES:
         pytest.skip("this broker takes any size")
     for answer in admin.incremental_alter_configs([resource]).values():
         answer.result(15)

@@ -14,6 +14,7 @@ from pipelines.errors import LogBegins, LogCut, RangeMistaken
 from pipelines.replay.jobs import run_ranges
 from pipelines.replay.ranges import Wanted
 from pipelines.replay.replay import Done
+from tests.support.logs import NOW_MS
 from tests.support.pipeline import Pipeline
 from tests.support.replays import (
     GO_ON,
@@ -160,7 +161,7 @@ def test_records_deleted_before_their_turn_are_an_error(running: Pipeline) -> No
 
 def test_records_deleted_while_others_are_read_are_an_error(running: Pipeline) -> None:
     """More than a fetch brings at once, so that the next records are fetched after the cut."""
-    tick = json.dumps({"symbol": "A", "price": 1, "ts": 1, "padding": "x" * 2000}).encode()
+    tick = json.dumps({"symbol": "A", "price": 1, "ts": NOW_MS, "padding": "x" * 2000}).encode()
     running.produce("price", [(b"A", tick)] * 2000, partition=0)
     with pytest.raises(LogCut):
         replay(running, report=after(1, lambda: delete_before(running, 1900, [0])))

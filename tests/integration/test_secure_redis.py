@@ -12,6 +12,8 @@ import pytest
 import redis
 import trustme
 
+from pipelines.stores.redis.connection import WarmRedis
+from pipelines.stores.redis.eviction_policy import check_keeps
 from pipelines.stores.redis.online_sink import OnlineSink
 from registry import redis_clients
 from registry.formats.redis_keys import row_key
@@ -34,7 +36,8 @@ CLIENTS = [
 
 @pytest.fixture(scope="module")
 def server(data: Path) -> Iterator[SecureRedis]:
-    with secure_redis(data / "secure-redis", PERMISSIONS) as made:
+    blind = PERMISSIONS.replace(" +info", "")
+    with secure_redis(data / "secure-redis", PERMISSIONS, blind=blind) as made:
         yield made
 
 
@@ -75,6 +78,20 @@ def test_no_client_believes_another_authority(
     trustme.CA().cert_pem.write_to_path(other)
     with pytest.raises(redis.ConnectionError, match="certificate verify failed"):
         ping(make(server.url(ca=str(other))))
+
+
+def test_no_client_believes_another_name(server: SecureRedis) -> None:
+    with pytest.raises(redis.ConnectionError, match="Hostname mismatch"):
+        ping(redis_clients.warm(server.url().replace("@127.0.0.1:", "@localhost:")))
+
+
+def test_a_user_who_cannot_see_whether_it_evicts_is_trusted(
+    server: SecureRedis, opened: Opened, caplog: pytest.LogCaptureFixture
+) -> None:
+    check_keeps(opened(WarmRedis(server.url())))
+    assert not caplog.text
+    check_keeps(opened(WarmRedis(server.url(user="blind"))))
+    assert "cannot see its maxmemory-policy" in caplog.text
 
 
 def test_another_password_is_refused(server: SecureRedis) -> None:

@@ -16,6 +16,7 @@ from registry.formats.redis_keys import CATALOG_KEY, row_key
 from serving.app import ServerOptions, create_app
 from serving.watch.workers import WorkersWatch
 from tests.oracle.messages import rfc_3339
+from tests.support.pipeline import wait_for
 from tests.support.served import beat, online, tick
 
 
@@ -202,6 +203,25 @@ def test_what_is_no_row_spoils_nothing_else(
     results = client.post("/features/batch", json=body).json()["results"]
     statuses = [result["features"]["current_price"]["status"] for result in results]
     assert statuses == ["ok", "unavailable", "unavailable", "unavailable", "ok"]
+
+
+def test_what_workers_say_of_their_broker_is_in_health(
+    client: TestClient, redis_database: str
+) -> None:
+    """Each sentence once. A stranger in the group is no good health, a warning is none of it."""
+    said = {"warnings": ("t loses ticks",), "strangers": ()}
+    for strangers, status in ((), "ok"), (("t[1] is held",), "degraded"):
+        for instance in ("one", "two"):
+            beat(redis_database, instance=instance, **{**said, "strangers": strangers})
+        health = wait_for(
+            "the server has read it",
+            lambda: (
+                (found := client.get("/health").json())["strangers"] == list(strangers)  # noqa: B023
+                and found["warnings"]
+                and found
+            ),
+        )
+        assert (health["status"], health["warnings"]) == (status, ["t loses ticks"])
 
 
 def test_health_and_metrics(client: TestClient, redis_database: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any, ParamSpec
 
 from faust.types import TP
 
+from pipelines.kafka.connection import KafkaConnection
 from pipelines.kafka.run import Run
 from pipelines.kafka.topic_identity import Incarnations
 from pipelines.kafka.topics import Topic
@@ -45,10 +46,15 @@ def an_app(store: Any = None) -> SinkApp:
     pipeline = Pipeline(
         {} if store is None else {SOURCE.name: store},
         {} if store is None else {SOURCE.name: SOURCE},
-        Unchanged("127.0.0.1:1", {TOPIC.name: TOPIC}),
+        Unchanged(KafkaConnection("127.0.0.1:1"), {TOPIC.name: TOPIC}),
         watermarks,
     )
-    app = create_app(GroupMember("group", "one", 6.0), "127.0.0.1:1", pipeline, lambda batch: None)
+    app = create_app(
+        GroupMember("group", "one", 6.0),
+        KafkaConnection("127.0.0.1:1"),
+        pipeline,
+        lambda batch: None,
+    )
     app.finalize()
     return app
 

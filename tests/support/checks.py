@@ -71,7 +71,16 @@ def expected(
     `deleted` may name some of those that it holds.
     """
     key, fields, features = SPECS[source]
-    spec = SourceSpec(source, pipeline.topic(source), key, fields, positive=source == "volume")
+    topic = pipeline.topic(source)
+    spec = SourceSpec(
+        source,
+        topic,
+        key,
+        fields,
+        positive=source == "volume",
+        partitioner="murmur2",
+        partitions=pipeline.topics[topic].partitions,
+    )
     records = {(r.partition, r.offset): r for r in (*deleted, *pipeline.records(spec.topic))}
     return expect([records[at] for at in sorted(records)], spec, features, homes)
 

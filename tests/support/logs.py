@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -161,6 +161,7 @@ def run_of_columns(
     timestamps: Sequence[int],
     keys: Sequence[bytes | None],
     values: Sequence[bytes | None],
+    headers: Sequence[Mapping[str, bytes]] | None = None,
 ) -> Run:
     """A run from `bounds[0]` up to `bounds[1]` of these records."""
     data = bytearray()
@@ -174,6 +175,12 @@ def run_of_columns(
         return spans
 
     key_spans, value_spans = written(keys), written(values)
+    begins = []
+    for each in headers or ():
+        begins.append(len(data))
+        data += b"".join(
+            [_varint(len(each)), *(_text(k.encode()) + _text(v) for k, v in each.items())]
+        )
     return Run(
         topic="ticks.price",
         topic_id=TOPIC_ID,
@@ -185,16 +192,29 @@ def run_of_columns(
         timestamps=np.array(timestamps, np.int64),
         keys=key_spans,
         values=value_spans,
+        headers=None if headers is None else np.array(begins, np.int64),
     )
 
 
+def _text(text: bytes) -> bytes:
+    return _varint(len(text)) + text
+
+
+def _varint(number: int) -> bytes:
+    """A number of at most 63 as Kafka writes it in a record."""
+    assert 0 <= number < 64
+    return bytes([2 * number])
+
+
 def run_of(
-    messages: Sequence[tuple[bytes | None, bytes | None]], timestamp_ms: int = NOW_MS
+    messages: Sequence[tuple[bytes | None, bytes | None]],
+    timestamp_ms: int = NOW_MS,
+    headers: Sequence[Mapping[str, bytes]] | None = None,
 ) -> Run:
     """A run of partition 0 that begins at offset 0, of the keys and values of `messages`."""
     n = len(messages)
     keys, values = [key for key, _ in messages], [value for _, value in messages]
-    return run_of_columns(0, (0, n), range(n), [timestamp_ms] * n, keys, values)
+    return run_of_columns(0, (0, n), range(n), [timestamp_ms] * n, keys, values, headers)
 
 
 def runs(records: Sequence[Record], cuts: Sequence[int], base: int = 0) -> Iterator[Run]:

@@ -30,8 +30,9 @@ from confluent_kafka.admin import AdminClient
 from pipelines.kafka.topics import Topic, describe
 from registry.features_file import read
 from tests.oracle.messages import Record
+from tickwell.kafka_settings import SECURITY
 from tickwell.migrate import migrate
-from tickwell.settings import Settings
+from tickwell.settings import PREFIX, Settings
 
 PATIENCE = 90.0
 """Seconds that a test waits for what must come; not a measure of anything."""
@@ -59,7 +60,7 @@ class Pipeline:
 
     @property
     def topics(self) -> dict[str, Topic]:
-        return describe(self.settings.kafka, [self.topic(name) for name in self.sources])
+        return describe(self.settings.kafka_connection, [self.topic(name) for name in self.sources])
 
     @property
     def sources(self) -> list[str]:
@@ -73,6 +74,7 @@ class Pipeline:
         return {
             **os.environ,
             "TICKWELL_KAFKA": s.kafka,
+            **{PREFIX + name.upper(): getattr(s, name) for name in SECURITY},
             "TICKWELL_REDIS": s.redis,
             "TICKWELL_REDIS_HOT": s.redis_hot,
             "TICKWELL_POSTGRES": s.postgres,
@@ -133,7 +135,7 @@ class Pipeline:
         """A client whose retries double nothing: a busy broker may answer too late."""
         return Producer(
             {
-                "bootstrap.servers": self.settings.kafka,
+                **self.settings.kafka_connection.librdkafka(),
                 "partitioner": "murmur2_random",
                 "enable.idempotence": True,
                 **settings,
@@ -158,14 +160,14 @@ class Pipeline:
         """Every committed record of a topic as a plain client reads it, by partition and offset."""
         consumer = Consumer(
             {
-                "bootstrap.servers": self.settings.kafka,
+                **self.settings.kafka_connection.librdkafka(),
                 "group.id": f"reader-{uuid.uuid4()}",
                 "isolation.level": "read_committed",
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
             }
         )
-        partitions = describe(self.settings.kafka, [topic])[topic].partitions
+        partitions = describe(self.settings.kafka_connection, [topic])[topic].partitions
         consumer.assign(
             [TopicPartition(topic, number, OFFSET_BEGINNING) for number in range(partitions)]
         )
@@ -191,7 +193,7 @@ class Pipeline:
 
     def ends(self) -> dict[tuple[bytes, int], int]:
         """The end of every partition, by (topic id, partition)."""
-        consumer = Consumer({"bootstrap.servers": self.settings.kafka, "group.id": "ends"})
+        consumer = Consumer({**self.settings.kafka_connection.librdkafka(), "group.id": "ends"})
         ends = {
             (topic.topic_id, number): wait_for(
                 "the partition has a leader",
@@ -206,7 +208,7 @@ class Pipeline:
     def committed(self, sink: str) -> dict[tuple[bytes, int], int]:
         """The offsets that the group of a sink has committed, by (topic id, partition)."""
         group = f"{self.settings.group}-{sink}"
-        admin = AdminClient({"bootstrap.servers": self.settings.kafka})
+        admin = AdminClient(self.settings.kafka_connection.librdkafka())
         asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
         topics = self.topics
         return {
@@ -277,11 +279,18 @@ def _end(consumer: Consumer, partition: TopicPartition) -> tuple[int] | None:
 
 @contextmanager
 def pipeline(
-    directory: Path, kafka: str, redis_url: str, hot_url: str, postgres: str, partitions: int = 4
+    directory: Path,
+    kafka: str,
+    redis_url: str,
+    hot_url: str,
+    postgres: str,
+    partitions: int = 4,
+    **security: str,
 ) -> Iterator[Pipeline]:
     """A pipeline without workers yet, over topics that nobody else uses.
 
-    The definitions are those that ship, but that a volume must be positive.
+    The definitions are those that ship, but that a volume must be positive. `security` are the
+    settings of Kafka beside its address, by name.
     """
     prefix = f"test-{uuid.uuid4().hex[:8]}"
     shipped = Path(read.__code__.co_filename).with_name("features.toml").read_text()
@@ -298,6 +307,7 @@ def pipeline(
         group=prefix,
         partitions=partitions,
         rejected_topic=f"{prefix}.rejected",
+        **security,
     )
     migrate(settings)
     running = Pipeline(settings, prefix, directory)

@@ -66,7 +66,7 @@ def ranges_of(running: Pipeline, wanted: Wanted = EVERYTHING, restart: bool = Fa
     progress = ReplayProgress(running.settings.postgres)
     try:
         return asyncio.run(
-            plan(running.settings.kafka, progress, catalog_of(running), wanted, restart)
+            plan(running.settings.kafka_connection, progress, catalog_of(running), wanted, restart)
         )
     finally:
         progress.close()
@@ -75,7 +75,9 @@ def ranges_of(running: Pipeline, wanted: Wanted = EVERYTHING, restart: bool = Fa
 def work_of(running: Pipeline, wanted: Wanted = EVERYTHING) -> Replay:
     """Runs of a few records, so that there are many."""
     settings = running.settings
-    return Replay(settings.kafka, settings.postgres, catalog_of(running), wanted, max_records=50)
+    return Replay(
+        settings.kafka_connection, settings.postgres, catalog_of(running), wanted, max_records=50
+    )
 
 
 def replay(
@@ -115,7 +117,7 @@ def live(running: Pipeline) -> bytes:
 
 
 async def _materialize(running: Pipeline, work: Materializer, part: Range, mark: int) -> None:
-    async for run in read_range(running.settings.kafka, part, 70, GO_ON):
+    async for run in read_range(running.settings.kafka_connection, part, 70, GO_ON):
         await asyncio.to_thread(work.materialize, replace(run, base_offset=mark), GO_ON)
         mark = run.next_offset
 
@@ -161,7 +163,7 @@ def recreate(running: Pipeline) -> None:
 
     def recreated() -> bool:
         try:
-            made = ensure_topics(running.settings.kafka, [topic], PARTITIONS)
+            made = ensure_topics(running.settings.kafka_connection, [topic], PARTITIONS)
         except PipelineError:  # while the broker still deletes it
             return False
         return made[topic].topic_id != old

@@ -29,10 +29,11 @@ def beat(
     unseen: float = 0.0,
     partitions: int = 1,
     instance: str = "one",
+    **said: tuple[str, ...],
 ) -> None:
     """A worker's heartbeat, as `live.heartbeats` writes it; it reads one partition of each topic.
 
-    A worker of no partitions knows no topic.
+    A worker of no partitions knows no topic. `said` is what it says of its broker.
     """
     now = time.time()
     topics = ("ticks.price", "ticks.volume", "ticks.position") if partitions else ()
@@ -43,6 +44,7 @@ def beat(
                 *(sink, instance, 1, now + 60, state, now),
                 lag=lag,
                 partitions=dict.fromkeys(topics, partitions),
+                **said,
             )
             store.set(worker_key(sink, instance), msgspec.json.encode(heartbeat))
             store.sadd(WORKERS_KEY, f"{sink}:{instance}")

@@ -15,7 +15,8 @@ class SinkHealth:
     `state` is `running` when all of them run, else that of one which does not, and `silent` where
     none is alive. `lag` is in messages, None where a worker does not know it, as before it has
     reached its store. `rejected` counts by reason, the most frequent first, since each worker's
-    start. `waits_for` says why those that do not run do not, "" where they gave no reason.
+    start, and `passed_over` the messages of other kinds. `waits_for` says why those that do not run
+    do not, "" where they gave no reason.
     """
 
     sink: str
@@ -23,6 +24,7 @@ class SinkHealth:
     lag: int | None
     rejected: dict[str, int]
     waits_for: str = ""
+    passed_over: int = 0
 
     @property
     def process(self) -> str:
@@ -53,4 +55,5 @@ def _added_up(sink: str, beats: Sequence[Mapping[str, Any]]) -> SinkHealth:
             for beat in waiting
             if beat["error"]
         ),
+        passed_over=sum(beat.get("passed_over", 0) for beat in beats),
     )

@@ -10,6 +10,7 @@ import httpx
 import msgspec
 
 from tickwell.errors import SettingError, TickwellError, one_line
+from tickwell.masking import shown
 
 TIMEOUT_SECONDS = 5.0
 STRANGER = "it does not answer as a Tickwell server does"
@@ -19,15 +20,15 @@ class Client:
     """A connection to one server."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self._url = shown("url", url)
         try:
             beyond = not _is_loopback(httpx.URL(url).host)  # only there a proxy is of use
             self._http = httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS, trust_env=beyond)
         except httpx.InvalidURL as error:
-            raise SettingError("TICKWELL_URL", url, str(error)) from None
+            raise SettingError("TICKWELL_URL", self._url, str(error)) from None
         except (ImportError, ValueError) as error:
             raise TickwellError(
-                f"{url} cannot be reached through the proxy that ALL_PROXY, HTTP_PROXY or "
+                f"{self._url} cannot be reached through the proxy that ALL_PROXY, HTTP_PROXY or "
                 f"HTTPS_PROXY names ({one_line(error)}); NO_PROXY names hosts that need none"
             ) from None
 

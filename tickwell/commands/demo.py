@@ -16,4 +16,4 @@ def demo() -> None:
     settings.need("kafka")
     stop = Event()
     stop_on(stop)
-    stream(settings.kafka, stop)
+    stream(settings.kafka_connection, stop)

@@ -8,15 +8,29 @@ from typing import Annotated
 
 import typer
 
-from tickwell.settings import Settings
+from tickwell.settings import PREFIX, Settings
+
+SECRETS = (f"{PREFIX}KAFKA_PASSWORD", f"{PREFIX}KAFKA_KEY_PASSWORD")
+"""Variables that hold nothing but a secret."""
 
 
 def env(
     data: Annotated[str | None, typer.Option(help="Data directory; ./data unless set.")] = None,
+    secrets: Annotated[
+        bool, typer.Option("--secrets", help="Print the passwords of Kafka as well.")
+    ] = False,
 ) -> None:
     """Print where everything is, for `eval "$(tickwell env)"`."""
     from tickwell.up import state
 
     data_directory = Path(Settings.load(data=data).data)
-    for name, value in state.addresses(data_directory).items():
+    found = state.addresses(data_directory)
+    if not found.get(f"{PREFIX}KAFKA_USERNAME"):
+        found.pop(f"{PREFIX}KAFKA_MECHANISM", None)
+    for name, value in found.items():
+        if not value:
+            continue
+        if name in SECRETS and not secrets:
+            typer.echo(f"{name} is left out; --secrets prints it", err=True)
+            continue
         typer.echo(f"export {name}={shlex.quote(value)}")

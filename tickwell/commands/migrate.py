@@ -16,6 +16,7 @@ def migrate(
     ] = None,
 ) -> None:
     """Bring tables, definitions, partitions and topics to what this version needs."""
+    from pipelines.kafka.topic_settings import topic_remarks
     from registry.features_file import read
     from registry.lifecycle.recording import remarks
     from tickwell.migrate import migrate as bring_up_to_date
@@ -26,5 +27,9 @@ def migrate(
         f"{len(recorded.sources)} sources and {len(recorded.features)} feature versions are "
         "recorded; topics and tables are ready"
     )
-    for remark in remarks(recorded, read(settings.features_path)):
+    topics = [source.topic for source in recorded.sources.values()]
+    for remark in (
+        *remarks(recorded, read(settings.features_path)),
+        *topic_remarks(settings.kafka_connection, topics),
+    ):
         typer.echo(remark)

@@ -27,6 +27,7 @@ def rebuild_online(
     from pipelines.kafka.topics import describe
     from pipelines.rebuild.rebuild import Rebuild
     from pipelines.stores.redis.connection import WarmRedis
+    from pipelines.stores.redis.eviction_policy import check_keeps
     from registry import catalog
     from registry.database.engine import connect
 
@@ -39,10 +40,11 @@ def rebuild_online(
             f"there is no source {', '.join(unknown)}; there are {', '.join(recorded.writing)}"
         )
     sources = [recorded.sources[name] for name in source or recorded.writing]
-    topics = describe(settings.kafka, [one.topic for one in sources])
+    topics = describe(settings.kafka_connection, [one.topic for one in sources])
     stop = Event()
     stop_on(stop)
     redis = WarmRedis(settings.redis, settings.cluster)
+    check_keeps(redis)
     rebuild = Rebuild(settings.postgres, redis, recorded, settings.history, stop)
     try:
         for one in sources:

@@ -74,14 +74,14 @@ def replay(
     )
     progress = ReplayProgress(settings.postgres)
     try:
-        ranges = asyncio.run(plan(settings.kafka, progress, catalog, wanted, restart))
+        ranges = asyncio.run(plan(settings.kafka_connection, progress, catalog, wanted, restart))
         for part in ranges:
             typer.echo(_described(part))
         if dry_run or not ranges:
             typer.echo("dry run: nothing was read" if ranges else "nothing to replay")
             return
         heartbeats = () if no_throttle else _heartbeats(settings)
-        work = Replay(settings.kafka, settings.postgres, catalog, wanted, heartbeats)
+        work = Replay(settings.kafka_connection, settings.postgres, catalog, wanted, heartbeats)
         _replay(work, ranges, jobs, progress)
     finally:
         progress.close()
@@ -95,9 +95,10 @@ def _replay(work: Replay, ranges: Sequence[Range], jobs: int, progress: ReplayPr
         for part in ranges:
             progress.finish(part.replay, part.topic.topic_id, part.partition)
     rejected = ", ".join(f"{n} {reason}" for reason, n in sorted(done.rejected.items()))
+    passed_over = f"; passed over: {done.passed_over}" if done.passed_over else ""
     typer.echo(
         f"{'stopped: ' if stop.is_set() else ''}{done.rows} rows computed, {done.new_rows} of them "
-        f"new, the others stored already and equal; rejected: {rejected or 'none'}"
+        f"new, the others stored already and equal; rejected: {rejected or 'none'}" + passed_over
     )
     if stop.is_set():
         typer.echo("the same command resumes from here")
@@ -160,7 +161,7 @@ def _catalog(postgres: str) -> Catalog:
     from registry import catalog
     from registry.database.engine import connect
 
-    engine = connect(postgres, connect_args={"connect_timeout": 10})
+    engine = connect(postgres, connect_timeout=10)
     try:
         return catalog.load(engine)
     except ProgrammingError:

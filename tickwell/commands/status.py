@@ -35,7 +35,10 @@ def status(
         "workers": {worker.sink: worker.state for worker in workers},
         "waits_for": {worker.sink: worker.waits_for for worker in workers},
         "lag": {worker.sink: worker.lag for worker in workers},
+        "strangers": health.get("strangers", []),
+        "warnings": health.get("warnings", []),
         "rejected": {worker.sink: worker.rejected for worker in workers},
+        "passed_over": {worker.sink: worker.passed_over for worker in workers},
     }
     if as_json:
         typer.echo(json.dumps(found))
@@ -72,7 +75,11 @@ def lines(health: Mapping[str, Any]) -> list[str]:
         behind = "not known how far" if worker.lag is None else f"{worker.lag} messages"
         reasons = [f"{count} {reason}" for reason, count in worker.rejected.items()]
         parts += [f"{behind} behind", f"rejected since it started: {', '.join(reasons) or 'none'}"]
+        if worker.passed_over:
+            parts.append(f"{worker.passed_over} of other kinds passed over")
         shown.append(f"{worker.sink}: {'; '.join(parts)}")
+    shown += health.get("strangers", ())
+    shown += [f"warning: {text}" for text in health.get("warnings", ())]
     return shown
 
 

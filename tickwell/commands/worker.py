@@ -40,7 +40,7 @@ def worker(
         logging.getLogger(chatty).setLevel(logging.WARNING)
     options = WorkerOptions(
         sink=sink.value,
-        kafka=settings.kafka,
+        kafka=settings.kafka_connection,
         redis=settings.redis,
         redis_hot=settings.redis_hot,
         postgres=settings.postgres,

@@ -11,10 +11,11 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from threading import Event
+from types import MappingProxyType
 from typing import Literal
 
 from confluent_kafka import KafkaException
@@ -31,6 +32,7 @@ JVM = [
     *("-Xmx512m", "-Xms256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=4"),
     *("-Xshare:auto", "-Djava.awt.headless=true"),
 ]
+NO_PROPERTIES: Mapping[str, str] = MappingProxyType({})
 UTF_8 = {"LC_ALL": "C.UTF-8"}
 """Java reads the names of files in the locale's encoding, and cannot in that of `C`."""
 
@@ -61,10 +63,21 @@ def broker(
     The first Kafka of a machine downloads its jars, which takes a while: `say` reports it, and
     `stopped` ends it. Raises `TickwellError`, and `Stopped`.
     """
-    return _kafka(data, say, stopped) if kind == "kafka" else _tansu(data)
+    return kafka(data, say, stopped) if kind == "kafka" else _tansu(data)
 
 
-def _kafka(data: Path, say: Callable[[str], None], stopped: Event) -> tuple[Spec, str]:
+def kafka(
+    data: Path,
+    say: Callable[[str], None] = lambda line: None,
+    stopped: Event = NEVER,
+    properties: Mapping[str, str] = NO_PROPERTIES,
+    users: Sequence[str] = (),
+) -> tuple[Spec, str]:
+    """What to run for an Apache Kafka in `data`, and its address, as `broker`.
+
+    `properties` are added to those of the server, or replace them. `users` are the SCRAM users that
+    it has from the start, each as its `kafka-storage format --add-scram` takes it.
+    """
     if "," in str(data):
         raise TickwellError(
             f"Apache Kafka cannot keep its log in {data}: for it a comma separates directories; "
@@ -73,16 +86,18 @@ def _kafka(data: Path, say: Callable[[str], None], stopped: Event) -> tuple[Spec
     jars = _jars(say, stopped)
     data.mkdir(parents=True, exist_ok=True)
     port, controller = keep_port(data / "port"), keep_port(data / "controller-port")
-    properties = data / "server.properties"
-    properties.write_text(_properties(data / "log-dir", port, controller))
+    written = data / "server.properties"
+    added = "".join(f"{name}={_escaped(value)}\n" for name, value in properties.items())
+    written.write_text(_properties(data / "log-dir", port, controller) + added)
+    written.chmod(0o600)  # they may hold passwords
     log = data.parent / "log" / "kafka.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     java = ["java", *JVM, "-cp", f"{files('tickwell.embedded')}:{jars}/*"]
-    _format(data / "log-dir", properties, java, log)
+    _format(data / "log-dir", written, java, log, users)
     address = f"{HOST}:{port}"
     spec = Spec(
         "kafka",
-        [*java, "kafka.Kafka", str(properties)],
+        [*java, "kafka.Kafka", str(written)],
         log,
         address,
         env=UTF_8,
@@ -124,7 +139,9 @@ def _escaped(value: str) -> str:
     return "".join(chr(int(unit, 16)) if unit < "0080" else f"\\u{unit}" for unit in units)
 
 
-def _format(log_dir: Path, properties: Path, java: list[str], log: Path) -> None:
+def _format(
+    log_dir: Path, properties: Path, java: list[str], log: Path, users: Sequence[str]
+) -> None:
     """Format the storage at the first time; a half-formatted directory is recreated."""
     formatted = log_dir / "formatted"
     if formatted.exists():
@@ -132,7 +149,7 @@ def _format(log_dir: Path, properties: Path, java: list[str], log: Path) -> None
     shutil.rmtree(log_dir, ignore_errors=True)
     command = [*java, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(properties)]
     made = subprocess.run(
-        [*command, "--standalone"],
+        [*command, "--standalone", *(word for user in users for word in ("--add-scram", user))],
         capture_output=True,
         text=True,
         env={**os.environ, **UTF_8},

@@ -16,9 +16,13 @@ from msgspec import Struct
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from tickwell.errors import AlreadyRunning, NotOurs, NotRunning, TickwellError
+from tickwell.kafka_settings import SECURITY
 
-ADDRESSES = tuple(f"TICKWELL_{name}" for name in ("KAFKA", "REDIS", "REDIS_HOT", "POSTGRES", "URL"))
-"""The variables of an environment that say where a stack is."""
+ADDRESSES = tuple(
+    f"TICKWELL_{name.upper()}"
+    for name in ("kafka", *SECURITY, "redis", "redis_hot", "postgres", "url")
+)
+"""The variables of an environment that say where a stack is, and how it is reached."""
 
 PROBE_SECONDS = 0.5
 """The time in seconds to wait for the lock, longer than a check of it holds it."""

@@ -27,6 +27,7 @@ from tickwell.embedded.ports import HOST, bind, connect
 from tickwell.embedded.postgres import postgres
 from tickwell.embedded.valkey import valkey
 from tickwell.errors import Stopped, TickwellError
+from tickwell.kafka_settings import SECURITY
 from tickwell.migrate import migrate
 from tickwell.settings import PREFIX, Settings
 from tickwell.up import state
@@ -163,6 +164,7 @@ class Supervisor:
             "redis_hot": lambda: valkey(services / "redis-hot", "hot"),
         }
         if not settings.kafka:
+            check_plain(settings)
             kind = choose(self.broker)
             made["kafka"] = lambda: broker(services / kind, kind, self.say, stopped)
             if kind == "tansu":
@@ -175,7 +177,7 @@ class Supervisor:
         host = _reached_at(settings.host)
         url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
         self.settings = msgspec.structs.replace(settings, url=url, data=str(self._data))
-        names = ("kafka", "redis", "redis_hot", "postgres", "url")
+        names = ("kafka", *SECURITY, "redis", "redis_hot", "postgres", "url")
         self.environment = {
             f"{PREFIX}{name.upper()}": getattr(self.settings, name) for name in names
         }
@@ -290,6 +292,15 @@ def check_port(host: str, port: int) -> None:
         raise TickwellError(
             f"no server can listen on TICKWELL_HOST={host}, port {port}: {error.strerror}"
         ) from None
+
+
+def check_plain(settings: Settings) -> None:
+    """Raises `TickwellError` where a security is set that the embedded broker does not have."""
+    if settings.kafka_connection.protocol != "PLAINTEXT":
+        raise TickwellError(
+            f"{PREFIX}KAFKA_SECURITY={settings.kafka_security} is for a broker of your own: set "
+            f"{PREFIX}KAFKA to its address, or unset {PREFIX}KAFKA_SECURITY for the embedded one"
+        )
 
 
 def _reached_at(host: str) -> str:

@@ -1,7 +1,14 @@
-SELECT progress, conflicts, inserted FROM tickwell.store_replayed(
-    %(replay)s, %(source)s, %(topic_id)s::uuid, %(topic)s, %(partition)s,
-    %(base)s, %(following)s, %(unsettled)s::text[],
-    %(rejected_offset)s::bigint[], %(rejected_index)s::integer[],
-    %(rejected_reason)s::text[], %(rejected_detail)s::text[],
-    %(rejected_key)s::bytea[], %(rejected_value)s::bytea[], %(rejected_known_at)s::bigint[]
-)
+-- Stores what is staged, and commits: one message, so that no client can stop between the two with rows
+-- locked. Only the last statement answers: with what the first has done, as JSON.
+SELECT set_config('tickwell.stored', to_json(stored)::text, false)
+FROM (
+    SELECT progress, conflicts, inserted FROM tickwell.store_replayed(
+        %(replay)s, %(source)s, %(topic_id)s::uuid, %(topic)s, %(partition)s,
+        %(base)s, %(following)s, %(unsettled)s::text[],
+        %(rejected_offset)s::bigint[], %(rejected_index)s::integer[],
+        %(rejected_reason)s::text[], %(rejected_detail)s::text[],
+        %(rejected_key)s::bytea[], %(rejected_value)s::bytea[], %(rejected_known_at)s::bigint[]
+    )
+) AS stored;
+COMMIT;
+SELECT current_setting('tickwell.stored')

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg2
 from psycopg2 import errorcodes
 from psycopg2.errors import UniqueViolation
+from psycopg2.extensions import (
+    TRANSACTION_STATUS_IDLE,
+    TRANSACTION_STATUS_INERROR,
+    TRANSACTION_STATUS_INTRANS,
+)
 
 from pipelines.errors import (
     ParityViolation,
@@ -19,6 +24,11 @@ from pipelines.errors import (
     StoreUnavailable,
     TopicRecreated,
 )
+from registry.database.engine import dsn
+from registry.resources import sql
+
+BEGIN = sql(__package__, "begin")
+IN_TRANSACTION = (TRANSACTION_STATUS_INTRANS, TRANSACTION_STATUS_INERROR)
 
 OTHER_BITS, TOPIC_RECREATED = "TW001", "TW003"
 """SQLSTATEs that the functions of the schema `tickwell` raise."""
@@ -49,58 +59,67 @@ IDLE_TIMEOUT_MS = 10_000
 
 
 class Database:
-    """A connection that is opened at its first use, and again at the next use after it was lost."""
+    """A connection that is opened at its first use, and again at the next use after it was lost.
+
+    Everything is done in transactions, and a transaction leaves nothing in the session: behind a
+    pool the next one is another session's. The limits are in milliseconds: for a lock, and for a
+    transaction in which nothing happens.
+    """
 
     def __init__(
-        self, url: str, application_name: str, lock_timeout_ms: int = LOCK_TIMEOUT_MS
+        self,
+        url: str,
+        application_name: str,
+        lock_timeout_ms: int = LOCK_TIMEOUT_MS,
+        idle_timeout_ms: int = IDLE_TIMEOUT_MS,
     ) -> None:
         self._url = url
-        self._parameters = {
-            **CONNECTION,
-            "application_name": application_name,
-            "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS}"
-            f" -c lock_timeout={lock_timeout_ms}"
-            f" -c idle_in_transaction_session_timeout={IDLE_TIMEOUT_MS}",
+        self._parameters = {**CONNECTION, "application_name": application_name}
+        self._limits = {
+            "statement": STATEMENT_TIMEOUT_MS,
+            "lock": lock_timeout_ms,
+            "idle": idle_timeout_ms,
         }
         self._connection: Any = None
-
-    @contextmanager
-    def cursor(self) -> Iterator[Any]:
-        """A cursor in autocommit mode. Raises `StoreUnavailable` for a transient fault."""
-        try:
-            if self._connection is None or self._connection.closed:
-                self._connection = psycopg2.connect(self._url, **self._parameters)
-                self._connection.autocommit = True
-            with self._connection.cursor() as cursor:
-                yield cursor
-        except psycopg2.Error as error:
-            self.close()
-            raise _translated(error) from error
 
     @contextmanager
     def transaction(self) -> Iterator[Any]:
         """A cursor in a transaction, which is committed at the end and undone by any exception.
 
-        Raises `StoreUnavailable` for a transient fault, and `RowsAlreadyStored` for a key that
-        exists already.
+        It may have ended before, by a `COMMIT` or a `ROLLBACK` of the caller's. Raises
+        `StoreUnavailable` for a transient fault, and `RowsAlreadyStored` for a key that exists
+        already.
         """
-        with self.cursor() as cursor:
-            connection = cursor.connection
-            connection.autocommit = False
-            try:
+        try:
+            if self._connection is None or self._connection.closed:
+                self._connection = psycopg2.connect(dsn(self._url, **self._parameters))
+                self._connection.autocommit = True  # `BEGIN` is ours
+            with self._connection.cursor() as cursor, _begun(cursor, self._limits):
                 yield cursor
-                connection.commit()
-            except UniqueViolation as error:
-                raise RowsAlreadyStored from error
-            finally:
-                if not connection.closed:
-                    connection.rollback()
-                    connection.autocommit = True
+        except psycopg2.Error as error:
+            self.close()
+            raise _translated(error) from error
 
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+@contextmanager
+def _begun(cursor: Any, limits: Mapping[str, int]) -> Iterator[None]:
+    """A transaction around what is done by a cursor."""
+    cursor.execute(BEGIN, limits)
+    connection = cursor.connection
+    try:
+        yield
+        if connection.info.transaction_status != TRANSACTION_STATUS_IDLE:
+            cursor.execute("COMMIT")
+    except UniqueViolation as error:
+        raise RowsAlreadyStored from error
+    finally:
+        if not connection.closed and connection.info.transaction_status in IN_TRANSACTION:
+            cursor.execute("ROLLBACK")
 
 
 def _translated(error: psycopg2.Error) -> PipelineError:
@@ -109,7 +128,8 @@ def _translated(error: psycopg2.Error) -> PipelineError:
         return ParityViolation(*json.loads(error.diag.message_detail or "[]"))
     if code == TOPIC_RECREATED:
         return TopicRecreated(error.diag.message_detail or "the topic")
-    message = str(error).strip().split("\n")[0]
+    # of several hosts each has its line
+    message = " ".join(str(error).split()) if not code else str(error).strip().split("\n")[0]
     if code == errorcodes.LOCK_NOT_AVAILABLE:
         return PartitionHeld(f"Postgres: {message}")
     if not code or code[:2] in TRANSIENT or code == errorcodes.QUERY_CANCELED:

@@ -95,13 +95,15 @@ class OfflineSink:
         storing a run of an earlier one are ended: their rows would be stored after ours were
         computed without them.
         """
-        with self._database.cursor() as cursor:
-            topic_id = str(UUID(bytes=topic.topic_id))
+        topic_id = str(UUID(bytes=topic.topic_id))
+        with self._database.transaction() as cursor:
             cursor.execute(
                 "INSERT INTO tickwell.topics (topic_id, topic, partitions) VALUES (%s, %s, %s)"
                 " ON CONFLICT DO NOTHING",
                 (topic_id, topic.name, topic.partitions),
             )
+        # Now it is seen by all, and none begins to store a run of an earlier one any more.
+        with self._database.transaction() as cursor:
             cursor.execute(FENCE, {"topic_id": topic_id, "partition": None})
             cursor.execute(
                 "SELECT partitions FROM tickwell.topics WHERE topic_id = %s::uuid", (topic_id,)
@@ -141,7 +143,7 @@ class OfflineSink:
             if watermark != batch.run.base_offset:
                 raise WatermarkMoved(watermark)
             if conflicts:
-                cursor.connection.rollback()
+                cursor.execute("ROLLBACK")
                 return list(conflicts)
             if self._meets_rows:
                 stage_rows(cursor, batch)
@@ -160,7 +162,7 @@ class OfflineSink:
         try:
             yield
         except PartitionHeld:
-            with self._database.cursor() as cursor:
+            with self._database.transaction() as cursor:
                 cursor.execute(FENCE, partition)
                 ended = cursor.fetchone()[0]
             logger.warning("ended %d sessions that held a partition and made no progress", ended)

@@ -1,6 +1,6 @@
 """Rows of a batch into PostgreSQL, in its binary COPY format.
 
-    row = number of columns, entity, seq (both of varying size), then the rest, which is of one size
+    row = number of columns, entity, seq, seq_text (of varying size), the rest, which is of one size
 
 The rest is one numpy array of big-endian records: arrays of a source's fields and a schema's
 features have a fixed length, and an absent number is NaN. A compiled pass joins the two. Rows are
@@ -10,28 +10,32 @@ copied in the order of the primary key, so that its index grows in few of its pa
 from __future__ import annotations
 
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 
 from pipelines.compute.batch import Batch
-from pipelines.runtime.array_types import Bytes
+from pipelines.runtime.array_types import Bytes, Int32s, Int64s
 from pipelines.runtime.machine_code import compiled
+from pipelines.runtime.named_columns import numba_type
 from pipelines.ticks.columns import NO_SEQ
 from registry.resources import sql
 
 CREATE = sql(__package__, "staging")
 COLUMNS = (
-    "entity, seq, schema_id, event_time, sequence, revision, tick_time, op, fields, features,"
-    ' status, known_at, topic_id, partition, "offset", index'
+    "entity, seq, seq_text, schema_id, event_time, sequence, revision, tick_time, op, fields,"
+    ' features, status, known_at, topic_id, partition, "offset", index'
 )
 COPY = f"COPY tickwell.feature_rows ({COLUMNS}) FROM STDIN (FORMAT binary)"
 STAGE = f"COPY pg_temp.staging_rows ({COLUMNS}) FROM STDIN (FORMAT binary)"
 
-N_COLUMNS = 16
+N_COLUMNS = 17
 HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 TRAILER = b"\xff\xff"
 FLOAT8_OID = 701
+NULL = -1
+"""The size of a null."""
 CHUNK_BYTES = 1 << 20
 """Bytes that psycopg2 sends at a time; between two chunks it waits for the interpreter's lock."""
 
@@ -47,9 +51,8 @@ def copy_rows(cursor: Any, batch: Batch) -> None:
 
 
 def stage_rows(cursor: Any, batch: Batch) -> None:
-    """Copy the rows of a batch into the session's staging table, in place of what it held."""
+    """Copy the rows of a batch into a staging table, which is gone when the transaction ends."""
     cursor.execute(CREATE)
-    cursor.execute("TRUNCATE pg_temp.staging_rows")
     cursor.copy_expert(STAGE, BytesIO(copy_bytes(batch)), CHUNK_BYTES)
 
 
@@ -62,11 +65,13 @@ def copy_bytes(batch: Batch) -> Any:
     texts = np.frombuffer(bytearray().join(names), np.uint8)
     ends = np.cumsum([0, *map(len, names)], dtype=np.int64)
     rest = _rest(batch, order)
-    name, seq = batch.name[order], batch.seq[order]
-    size = len(HEADER) + len(TRAILER) + len(batch) * (18 + rest.shape[1])
-    copied = np.empty(size + int((ends[name + 1] - ends[name]).sum()), np.uint8)
+    name, seq, seq_text = batch.name[order], batch.seq[order], batch.seq_text[order]
+    size = len(HEADER) + len(TRAILER) + len(batch) * (22 + rest.shape[1])
+    size += int((ends[name + 1] - ends[name]).sum() + (seq_text[:, 1] - seq_text[:, 0]).sum())
+    copied = np.empty(size, np.uint8)
     copied[: len(HEADER)] = np.frombuffer(HEADER, np.uint8)
-    end = _assemble(name, texts, ends, seq, rest, copied, len(HEADER))
+    varying = Varying(name, texts, ends, seq, batch.texts, seq_text)
+    end = _assemble(varying, rest, copied, len(HEADER))
     copied[end : end + len(TRAILER)] = np.frombuffer(TRAILER, np.uint8)
     return copied[: end + len(TRAILER)].data
 
@@ -146,21 +151,60 @@ def _big_endian(out, byte_offset, value, size):  # type: ignore[no-untyped-def]
     return byte_offset + size
 
 
-@compiled("int64(int32[::1], uint8[::1], int64[::1], int64[::1], uint8[:,::1], uint8[::1], int64)")
-def _assemble(name, texts, ends, seq, rest, out, byte_offset):  # type: ignore[no-untyped-def]
+class Varying(NamedTuple):
+    """The columns of varying size, by row; the entity is `name`, whose texts end at `ends`."""
+
+    name: Int32s
+    texts: Bytes
+    ends: Int64s
+    seq: Int64s
+    seq_texts: Bytes
+    seq_text: Int64s
+    """Begin and end in `seq_texts`, both 0 for none."""
+
+
+NOTHING = np.zeros(1, np.int64)
+VARYING = numba_type(
+    Varying(
+        NOTHING.astype(np.int32),
+        NOTHING.astype(np.uint8),
+        NOTHING,
+        NOTHING,
+        NOTHING.astype(np.uint8),
+        np.zeros((1, 2), np.int64),
+    )
+)
+
+
+@compiled()
+def _text(out, byte_offset, texts, first, last):  # type: ignore[no-untyped-def]
+    """Write a text with its size; returns the byte offset of its end."""
+    byte_offset = _big_endian(out, byte_offset, last - first, 4)
+    for i in range(first, last):
+        out[byte_offset] = texts[i]
+        byte_offset += 1
+    return byte_offset
+
+
+@compiled((VARYING, numba.uint8[:, ::1], numba.uint8[::1], numba.int64))
+def _assemble(varying, rest, out, byte_offset):  # type: ignore[no-untyped-def]
     """Write the rows from `byte_offset` on; returns the byte offset of the last one's end."""
+    name, ends, seq_text = varying.name, varying.ends, varying.seq_text
     for row in range(name.shape[0]):
-        first, last = ends[name[row]], ends[name[row] + 1]
         byte_offset = _big_endian(out, byte_offset, N_COLUMNS, 2)
-        byte_offset = _big_endian(out, byte_offset, last - first, 4)
-        for i in range(first, last):
-            out[byte_offset] = texts[i]
-            byte_offset += 1
-        if seq[row] == NO_SEQ:
-            byte_offset = _big_endian(out, byte_offset, -1, 4)
+        first, last = ends[name[row]], ends[name[row] + 1]
+        byte_offset = _text(out, byte_offset, varying.texts, first, last)
+        if varying.seq[row] == NO_SEQ:
+            byte_offset = _big_endian(out, byte_offset, NULL, 4)
         else:
             byte_offset = _big_endian(out, byte_offset, 8, 4)
-            byte_offset = _big_endian(out, byte_offset, seq[row], 8)
+            byte_offset = _big_endian(out, byte_offset, varying.seq[row], 8)
+        if seq_text[row, 1] == 0:
+            byte_offset = _big_endian(out, byte_offset, NULL, 4)
+        else:
+            byte_offset = _text(
+                out, byte_offset, varying.seq_texts, seq_text[row, 0], seq_text[row, 1]
+            )
         for i in range(rest.shape[1]):
             out[byte_offset + i] = rest[row, i]
         byte_offset += rest.shape[1]

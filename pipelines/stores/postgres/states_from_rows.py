@@ -45,9 +45,9 @@ def load_states(
         "before": before.offset,
     }
     by_entity: dict[str, list[Any]] = {}
-    with database.cursor() as cursor:
-        for start in range(0, len(entities), ENTITIES_A_STATEMENT):
-            piece = list(entities[start : start + ENTITIES_A_STATEMENT])
+    for start in range(0, len(entities), ENTITIES_A_STATEMENT):
+        piece = list(entities[start : start + ENTITIES_A_STATEMENT])
+        with database.transaction() as cursor:
             cursor.execute(LOAD, {**wanted, "entities": piece})
             for entity, *row in cursor.fetchall():
                 by_entity.setdefault(entity, []).append(row)

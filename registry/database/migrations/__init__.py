@@ -30,20 +30,13 @@ def upgrade(engine: Engine) -> None:
 
     Raises `NewerRegistry` when a newer Tickwell has migrated it further.
     """
-    with engine.connect() as connection:
-        connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": LOCK})
-        try:
-            connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
-            connection.commit()
-            config = configuration()
-            _check_known(connection, config)
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-            connection.commit()
-        finally:
-            connection.rollback()
-            connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": LOCK})
-            connection.commit()
+    with engine.begin() as connection:  # one transaction: a lock of the session is lost in a pool
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+        connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
+        config = configuration()
+        _check_known(connection, config)
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
 
 
 def _check_known(connection: Connection, config: Config) -> None:

@@ -7,6 +7,7 @@ import math
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,11 @@ import tests.oracle
 from tests.checker.arithmetic import BOUND, TOLERANCE, estimate, explain
 from tests.checker.packed import Corrupt, read_state
 from tests.oracle.features import Feature, evaluate
-from tests.oracle.messages import texts
+from tests.oracle.messages import Record, SourceSpec, texts
 
 PRODUCT = {"registry", "pipelines", "serving", "tickwell"}
+PRICE = SourceSpec("price", "t", ("symbol",), (("price", True, None),))
+NOW_MS = 1_700_000_000_000
 FEATURES = (
     Feature("last", "last", 0, 1),
     Feature("mean", "mean", 0, 5),
@@ -96,11 +99,18 @@ def test_a_status_that_is_not_so_is_told() -> None:
 
 def test_the_bytes_of_an_arrays_ticks() -> None:
     message = b'[ {"a": [1, "],[" , {}]} ,\n7,"x\\",y" ]'
-    assert texts(message, b"k") == [b'{"a": [1, "],[" , {}]}', b"7", b'"x\\",y"']
-    assert texts(b"[]", b"k") == [b"[]"]
-    assert texts(b"[1,", b"k") == [b"[1,"]
-    assert texts(None, b"k") == [None]
-    assert texts(message, b"k" * 256) == [message]
+    elements: list[bytes | None] = [b'{"a": [1, "],[" , {}]}', b"7", b'"x\\",y"']
+
+    def cut(value: bytes | None, key: bytes = b"k", spec: SourceSpec = PRICE) -> list[bytes | None]:
+        return texts(Record("t", 0, 0, NOW_MS, key, value), spec)
+
+    assert cut(message) == elements
+    assert cut(b"[]") == [b"[]"]
+    assert cut(b"[1,") == [b"[1,"]
+    assert cut(None) == [None]
+    assert cut(message, b"k" * 256) == [message]
+    inside = b'{"d": {"x": [0]}, "e": {"d": 1}, "d" :{"y":{}, "x":' + message + b', "z": [8]}}'
+    assert cut(inside, spec=replace(PRICE, items=("d", "x"))) == elements
 
 
 @pytest.mark.parametrize("marked", [False, True])

@@ -16,6 +16,7 @@ from tests.oracle.messages import Record, SourceSpec
 from tests.support.logs import POSITION, POSITION_FEATURES
 
 PRICE = SourceSpec("price", "ticks.price", ("symbol",), (("price", True, None),))
+BEGIN = 1_700_000_000_000
 prices = st.lists(st.floats(0.01, 1e6), min_size=21, max_size=60)
 
 
@@ -36,19 +37,23 @@ def test_mean_is_the_rolling_mean(values: list[float]) -> None:
 
 
 def test_a_log_by_hand() -> None:
-    def record(offset: int, value: str, partition: int = 0, at: int = 10_000) -> Record:
+    def record(offset: int, value: str, partition: int = 0, at: int = BEGIN + 10_000) -> Record:
         return Record("ticks.price", partition, offset, at, b"A", value.encode())
 
     log = [
-        record(0, '{"symbol":"A","price":1,"ts":5000,"seq":1}'),
-        record(1, '{"symbol":"A","price":3,"ts":4500}'),
-        record(2, '{"symbol":"A","price":3,"ts":5000,"seq":1}'),
-        record(3, '{"symbol":"A","price":3,"ts":3999}'),
-        record(4, '[{"symbol":"A","price":"3","ts":5000},{"symbol":"A","op":"reset","ts":6000}]'),
-        record(5, '{"symbol":"A","price":NaN,"ts":5000}'),
-        record(0, '{"symbol":"A","price":1,"ts":6000}', partition=1),
-        record(6, '{"symbol":"A","price":1,"ts":11001}'),
-        record(7, '{"symbol":"A","price":7,"ts":6000}'),
+        record(0, '{"symbol":"A","price":1,"ts":1700000005000,"seq":1}'),
+        record(1, '{"symbol":"A","price":3,"ts":1700000004500}'),
+        record(2, '{"symbol":"A","price":3,"ts":1700000005000,"seq":1}'),
+        record(3, '{"symbol":"A","price":3,"ts":1700000003999}'),
+        record(
+            4,
+            '[{"symbol":"A","price":"3 ","ts":1700000005000},'
+            '{"symbol":"A","op":"reset","ts":1700000006000}]',
+        ),
+        record(5, '{"symbol":"A","price":NaN,"ts":1700000005000}'),
+        record(0, '{"symbol":"A","price":1,"ts":1700000006000}', partition=1),
+        record(6, '{"symbol":"A","price":1,"ts":1700000011001}'),
+        record(7, '{"symbol":"A","price":7,"ts":1700000006000}'),
     ]
     expected = expect(log, PRICE, (Feature("mean", "mean", 0, 2),))
     assert expected.rejected == {
@@ -60,7 +65,7 @@ def test_a_log_by_hand() -> None:
         (0, 6, 0): "from-the-future",
     }
     rows = expected.rows[("A",)]
-    assert [(row.event_time // 10**6, row.sequence) for row in rows] == [
+    assert [(row.event_time // 10**6 - BEGIN, row.sequence) for row in rows] == [
         (5000, 0),
         (5000, 1),
         (6000, 0),
@@ -72,9 +77,9 @@ def test_a_log_by_hand() -> None:
 def test_a_position_by_hand() -> None:
     operations = ["trade", "close", "reset", "trade", "reset", "close", "cancel"]
     log = [
-        Record("ticks.position", 0, offset, 10_000, b"P", json.dumps(tick).encode())
+        Record("ticks.position", 0, offset, BEGIN, b"P", json.dumps(tick).encode())
         for offset, operation in enumerate(operations)
-        for tick in [{"portfolio": "P", "symbol": "A", "op": operation, "quantity": 7, "ts": 9_000}]
+        for tick in [{"portfolio": "P", "symbol": "A", "op": operation, "quantity": 7, "ts": BEGIN}]
     ]
     expected = expect(log, POSITION, POSITION_FEATURES)
     assert expected.rejected == {(0, 6, 0): "unsupported-op"}

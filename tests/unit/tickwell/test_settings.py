@@ -72,7 +72,6 @@ def test_an_error_names_the_variable(variable: str, value: str) -> None:
         ("TICKWELL_POSTGRES", "postgresql://u:pa@ss@h/db"),
         ("TICKWELL_POSTGRES", "postgresql://u@ss:pa@h/db"),
         ("TICKWELL_POSTGRES", "postgresql://u:pass@h:54x/db"),
-        ("TICKWELL_POSTGRES", "postgresql://u:pass@h:/db"),
     ],
 )
 def test_a_url_that_clients_would_misread_is_not_shown(variable: str, value: str) -> None:
@@ -90,10 +89,28 @@ def test_a_url_that_clients_would_misread_is_not_shown(variable: str, value: str
         ("TICKWELL_POSTGRES", "postgresql:///db?host=/run/postgresql"),
         ("TICKWELL_POSTGRES", "postgresql://%2Frun/db"),
         ("TICKWELL_POSTGRES", "postgresql://u@[::1]:5432/db"),
+        ("TICKWELL_POSTGRES", "postgresql://u:p%40@a:5432,b/db?target_session_attrs=any"),
+        ("TICKWELL_POSTGRES", "postgresql://u@h/db?sslmode=verify-full&sslrootcert=system"),
     ],
 )
 def test_a_url_that_clients_read_alike_is_taken(variable: str, value: str) -> None:
     Settings.load({variable: value})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("TICKWELL_REDIS", "rediss://h:6379/0?ssl_ca_certs=/no/ca.pem", "/no/ca.pem cannot be"),
+        ("TICKWELL_POSTGRES", "postgresql://u@h/db?sslrootcert=/no/ca.pem", "/no/ca.pem cannot"),
+        ("TICKWELL_POSTGRES", "postgresql://u@h/db?sslmod=require", 'parameter: "sslmod"'),
+        ("TICKWELL_POSTGRES", "postgresql://u:p/x?hidden@h/db", "write / as %2F, @ as %40"),
+    ],
+)
+def test_what_libpq_and_redis_would_not_take_is_told(variable: str, value: str, said: str) -> None:
+    with pytest.raises(SettingError, match=variable) as error:
+        Settings.load({variable: value})
+    assert said in str(error.value)
+    assert "hidden" not in str(error.value)
 
 
 def test_what_is_needed_and_not_set() -> None:

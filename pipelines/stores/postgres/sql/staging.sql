@@ -1,3 +1,2 @@
--- A table of the session's own: copying into it takes no lock that another session waits for.
-CREATE TEMPORARY TABLE IF NOT EXISTS staging_rows (LIKE tickwell.feature_rows)
-    ON COMMIT PRESERVE ROWS;
+-- A table of the transaction's own: copying into it takes no lock that another session waits for.
+CREATE TEMPORARY TABLE staging_rows (LIKE tickwell.feature_rows) ON COMMIT DROP;

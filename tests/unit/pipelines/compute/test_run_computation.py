@@ -10,7 +10,7 @@ from pipelines.compute.run_computation import RunComputation
 from registry.definitions import Source
 from registry.formats.origin import Origin
 from tests.oracle.messages import Record
-from tests.support.logs import TOPIC_ID, runs
+from tests.support.logs import NOW_MS, TOPIC_ID, runs
 from tests.support.shipped import PROGRAM, SCHEMA, SOURCE
 from tests.support.windows import materialize, row_bytes
 
@@ -31,10 +31,8 @@ class Loads:
 
 def records(symbols: str) -> list[Record]:
     return [
-        Record(
-            "t", 0, i, 10, s.encode(), b'{"symbol":"%s","price":%d,"ts":%d}' % (s.encode(), i, i)
-        )
-        for i, s in enumerate(symbols, 1)
+        Record("t", 0, i, NOW_MS, key, b'{"symbol":"%b","price":%d,"ts":%d}' % (key, i, NOW_MS + i))
+        for i, key in enumerate((s.encode() for s in symbols), 1)
     ]
 
 

@@ -94,11 +94,22 @@ def test_what_was_applied_is_passed_over(records: list[Record]) -> None:
     assert not accepted & {(r.offset, r.index) for r in second.rejected}
 
 
+def good(symbol: str, seq: int | None = None) -> bytes:
+    return json.dumps({"symbol": symbol, "price": 1, "ts": NOW_MS, "seq": seq}).encode()
+
+
 def test_a_mean_is_summed_from_the_oldest_value_on() -> None:
     """The order is part of what a mean is: another one may give other bits."""
     prices = [1e16, 1.0, 1.0, 1.0, 1.0]
     records = [
-        Record("t", 0, i, 10, b"A", f'{{"symbol":"A","price":{price!r},"ts":{i}}}'.encode())
+        Record(
+            "t",
+            0,
+            i,
+            NOW_MS,
+            b"A",
+            f'{{"symbol":"A","price":{price!r},"ts":{NOW_MS + i}}}'.encode(),
+        )
         for i, price in enumerate(prices)
     ]
     (batch,) = materialize(records)
@@ -109,8 +120,9 @@ def test_a_mean_is_summed_from_the_oldest_value_on() -> None:
 
 def records_of(prices: Sequence[float], partition: int = 0, first: int = 0) -> list[Record]:
     return [
-        Record("t", partition, i, 10, b"A", f'{{"symbol":"A","price":{price!r},"ts":1}}'.encode())
+        Record("t", partition, i, NOW_MS, b"A", json.dumps(tick).encode())
         for i, price in enumerate(prices, first)
+        for tick in [{"symbol": "A", "price": price, "ts": NOW_MS}]
     ]
 
 
@@ -141,7 +153,7 @@ def test_an_entity_is_of_one_partition() -> None:
 @pytest.mark.parametrize(("later", "found"), [(63, True), (64, False)])
 def test_a_duplicate_is_one_of_the_last_64_ticks(later: int, found: bool) -> None:
     records = [
-        Record("t", 0, i, 10, b"A", f'{{"symbol":"A","price":1,"ts":1,"seq":{seq}}}'.encode())
+        Record("t", 0, i, NOW_MS, b"A", good("A", seq))
         for i, seq in enumerate([*range(1 + later), 0])
     ]
     (batch,) = materialize(records)
@@ -161,7 +173,14 @@ def test_full_windows_are_those_of_the_oracle(factors: list[float], scales: list
     """Small returns and large, magnitudes side by side; every window is full at the end."""
     prices = [factor * scales[i % len(scales)] for i, factor in enumerate(factors)]
     records = [
-        Record("t", 0, i, 10, b"A", f'{{"symbol":"A","price":{price!r},"ts":{i}}}'.encode())
+        Record(
+            "t",
+            0,
+            i,
+            NOW_MS,
+            b"A",
+            f'{{"symbol":"A","price":{price!r},"ts":{NOW_MS + i}}}'.encode(),
+        )
         for i, price in enumerate(prices)
     ]
     (batch,) = materialize(records)
@@ -174,7 +193,14 @@ def test_full_windows_are_those_of_the_oracle(factors: list[float], scales: list
 @given(st.floats(1e-9, 1e12), st.integers(21, 40))
 def test_volatility_of_a_constant_price_is_exactly_zero(price: float, n: int) -> None:
     records = [
-        Record("t", 0, i, 10, b"A", f'{{"symbol":"A","price":{price!r},"ts":{i}}}'.encode())
+        Record(
+            "t",
+            0,
+            i,
+            NOW_MS,
+            b"A",
+            f'{{"symbol":"A","price":{price!r},"ts":{NOW_MS + i}}}'.encode(),
+        )
         for i in range(n)
     ]
     (batch,) = materialize(records)
@@ -184,10 +210,7 @@ def test_volatility_of_a_constant_price_is_exactly_zero(price: float, n: int) ->
 def test_more_entities_than_the_table_holds() -> None:
     """Some come again and again, which must not be pushed out by those that come with them."""
     symbols = [f"S{i}" if i % 10 else f"KNOWN{i % 7}" for i in range(3000)]
-    records = [
-        Record("t", 0, i, 10, s.encode(), f'{{"symbol":"{s}","price":1,"ts":1}}'.encode())
-        for i, s in enumerate(symbols)
-    ]
+    records = [Record("t", 0, i, NOW_MS, s.encode(), good(s)) for i, s in enumerate(symbols)]
     windows, decoder = WindowTable(SOURCE, SCHEMA, PROGRAM, capacity=100), Decoder(SOURCE)
     total = 0
     for run in runs(records, list(range(0, 3000, 700))):
@@ -240,13 +263,13 @@ def test_windows_may_be_longer_than_what_is_remembered(n: int) -> None:
 
 
 def test_an_unknown_entity_is_an_error() -> None:
-    (run,) = runs([Record("t", 0, 0, 10, b"A", b'{"symbol":"A","price":1,"ts":1}')], ())
+    (run,) = runs([Record("t", 0, 0, NOW_MS, b"A", good("A"))], ())
     with pytest.raises(KeyError):
         table().apply(Decoder(SOURCE).decode(run))
 
 
 def test_columns_have_the_kernel_types() -> None:
-    (batch,) = materialize([Record("t", 0, 0, 10, b"A", b'{"symbol":"A","price":1,"ts":1}')])
+    (batch,) = materialize([Record("t", 0, 0, NOW_MS, b"A", good("A"))])
     assert batch.name.dtype == np.int32
     assert batch.status.dtype == np.uint8
 

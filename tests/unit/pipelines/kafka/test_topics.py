@@ -12,8 +12,10 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, Uuid
 
 from pipelines.errors import BrokerUnavailable, TopicMissing
+from pipelines.kafka.connection import KafkaConnection
 from pipelines.kafka.topics import Topic, ensure_topics, find_topics
 
+BROKER = KafkaConnection("b:1")
 NAMES = ["ticks.price", "ticks.rejected"]
 TOPIC_ID = Uuid(1, 2)
 FOUND = {name: Topic(name, (1 << 64 | 2).to_bytes(16), 4) for name in NAMES}
@@ -69,35 +71,35 @@ def answer(result: Any, code: int | None) -> Future[Any]:
 @pytest.mark.parametrize("late", [0, 1, 40])
 def test_a_topic_that_was_just_made_is_waited_for(late: int) -> None:
     cluster = Cluster(late)
-    assert ensure_topics("b:1", NAMES, 4, Impatient(), cluster.connect) == FOUND
+    assert ensure_topics(BROKER, NAMES, 4, Impatient(), cluster.connect) == FOUND
     assert cluster.asked == late + 1
 
 
 @pytest.mark.parametrize("late", [0, 1, 40])
 def test_so_is_one_that_somebody_else_made(late: int) -> None:
     cluster = Cluster(late, forgets=-1)
-    assert find_topics("b:1", NAMES, Impatient(), cluster.connect) == FOUND
+    assert find_topics(BROKER, NAMES, Impatient(), cluster.connect) == FOUND
     assert cluster.made == 0
 
 
 def test_a_topic_that_was_still_being_deleted_is_made_again() -> None:
     cluster = Cluster(late=0, forgets=3)
-    assert ensure_topics("b:1", NAMES, 4, Impatient(), cluster.connect) == FOUND
+    assert ensure_topics(BROKER, NAMES, 4, Impatient(), cluster.connect) == FOUND
 
 
 def test_the_wait_has_an_end() -> None:
     for late in (41, 10**9):
         with pytest.raises(TopicMissing, match=NAMES[1]):
-            ensure_topics("b:1", NAMES, 4, Impatient(), Cluster(late).connect)
+            ensure_topics(BROKER, NAMES, 4, Impatient(), Cluster(late).connect)
         with pytest.raises(TopicMissing, match=NAMES[1]):
-            find_topics("b:1", NAMES, Impatient(), Cluster(late).connect)
+            find_topics(BROKER, NAMES, Impatient(), Cluster(late).connect)
 
 
 def test_who_is_asked_to_stop_does_not_wait() -> None:
     stopped = Event()
     cluster = Cluster(late=40, on_asked=stopped)
     with pytest.raises(TopicMissing):
-        find_topics("b:1", NAMES, stopped, cluster.connect)
+        find_topics(BROKER, NAMES, stopped, cluster.connect)
     assert cluster.asked == 1
 
 
@@ -109,7 +111,7 @@ def test_another_refusal_is_not_waited_out() -> None:
 
     cluster = Refuses(late=0)
     with pytest.raises(BrokerUnavailable, match=NAMES[0]):
-        ensure_topics("b:1", NAMES, 4, Impatient(), cluster.connect)
+        ensure_topics(BROKER, NAMES, 4, Impatient(), cluster.connect)
     assert cluster.made == 1
 
 
@@ -117,5 +119,5 @@ def test_topics_are_not_waited_for_once_stopped() -> None:
     stopped = Event()
     cluster = Cluster(late=40, on_asked=stopped)
     with pytest.raises(TopicMissing):
-        ensure_topics("b:1", NAMES, 4, stopped, cluster.connect)
+        ensure_topics(BROKER, NAMES, 4, stopped, cluster.connect)
     assert (cluster.made, cluster.asked) == (1, 1)

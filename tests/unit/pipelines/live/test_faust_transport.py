@@ -19,6 +19,7 @@ from pipelines.errors import (
     TopicMissing,
     TopicRecreated,
 )
+from pipelines.kafka.connection import KafkaConnection
 from pipelines.kafka.run import Run
 from pipelines.kafka.topic_identity import Incarnations
 from pipelines.live.faust_app import SinkApp
@@ -93,7 +94,7 @@ class Fixed(Incarnations):
     """Answers of the broker, one after the other, in place of a broker."""
 
     def __init__(self, *answers: Exception | None) -> None:
-        super().__init__("127.0.0.1:1", {TOPIC.name: TOPIC})
+        super().__init__(KafkaConnection("127.0.0.1:1"), {TOPIC.name: TOPIC})
         self.answers = list(answers)
 
     def confirm(self) -> None:
@@ -244,7 +245,7 @@ async def test_a_topic_is_looked_up_before_its_first_run_and_when_it_is_doubtful
 
 
 def test_nothing_is_certain_of_a_topic_before_it_is_looked_up() -> None:
-    assert not Incarnations("127.0.0.1:1", {TOPIC.name: TOPIC}).certain
+    assert not Incarnations(KafkaConnection("127.0.0.1:1"), {TOPIC.name: TOPIC}).certain
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError, OSError])

@@ -18,8 +18,10 @@ from pipelines.ticks.columns import Ticks
 from pipelines.ticks.decoder import Decoder
 from pipelines.ticks.event_time import LATEST, parse_rfc_3339
 from pipelines.ticks.json_scanner import scan
-from pipelines.ticks.reference_decoder import Rejected, judge, split
+from pipelines.ticks.message_elements import Message, Rejected, split
+from pipelines.ticks.reference_decoder import judge
 from pipelines.ticks.scanned_columns import Layout
+from pipelines.ticks.source_reading import Reading
 from registry.definitions import Field, Source, TimeUnit
 from registry.features_file import read
 from registry.formats.redis_keys import entity_id
@@ -74,16 +76,17 @@ def assert_is_the_definition(message: tuple[bytes | None, bytes | None]) -> None
     key, value = message
     found = told(Decoder(PRICE).decode(run_of([message])))
     defined: dict[tuple[int, int], object] = {}
+    whole, reading = Message(value, key, NOW_MS * 10**6), Reading.of(PRICE)
     try:
-        for index, raw in split(value, key):
+        for element in split(whole, reading):
             try:
-                tick = judge(raw, PRICE, key, NOW_MS * 10**6)
+                tick = judge(element, whole, reading)
             except Rejected as rejected:
-                defined[0, index] = rejected.reason
+                defined[0, element.index] = rejected.reason
             else:
                 fields = tuple(None if math.isnan(x) else x for x in tick.fields)
                 name = entity_id(tick.key)
-                defined[0, index] = (name, tick.tick_time, tick.seq, tick.op, fields)
+                defined[0, element.index] = (name, tick.tick_time, tick.seq, tick.op, fields)
     except Rejected as rejected:
         defined[0, 0] = rejected.reason
     told_of = {k: v if isinstance(v, str) else v[:5] for k, v in found.items()}  # type: ignore[index]
@@ -93,7 +96,9 @@ def assert_is_the_definition(message: tuple[bytes | None, bytes | None]) -> None
 
 def test_an_element_is_held_against_the_key_of_its_own_message() -> None:
     """As many ticks as messages, yet not one of each."""
-    array = b'[{"symbol":"X","price":1,"ts":1},{"symbol":"A","price":1,"ts":1}]'
+    array = (
+        b'[{"symbol":"X","price":1,"ts":1700000000000},{"symbol":"A","price":1,"ts":1700000000000}]'
+    )
     found = told(Decoder(PRICE).decode(run_of([(b"X", b"broken"), (b"A", array)])))
     assert (found[0, 0], found[1, 0]) == ("malformed", "key-mismatch")
     assert found[1, 1][0] == "A"  # type: ignore[index]
@@ -114,14 +119,14 @@ WIDE = Source("wide", "t", ("symbol",), tuple(Field(f"f{i}", optional=i > 0) for
     "value",
     [
         b'{"symbol":"A","f0":1,"f36":2}',  # no ts, whose place is 64 after that of f36
-        b'{"f0":1,"f63":2,"ts":1}',  # no symbol
-        b'{"symbol":"A","f64":2,"ts":1}',  # no f0
+        b'{"f0":1,"f63":2,"ts":1700000000000}',  # no symbol
+        b'{"symbol":"A","f64":2,"ts":1700000000000}',  # no f0
     ],
 )
 def test_of_a_wide_source_no_field_stands_for_another(value: bytes) -> None:
     ticks = Decoder(WIDE).decode(run_of([(b"A", value)]))
     assert [rejected.reason for rejected in ticks.rejected] == ["malformed"]
-    whole = b'{"symbol":"A","f0":1,"f36":2,"f64":3,"seq":9,"ts":1}'
+    whole = b'{"symbol":"A","f0":1,"f36":2,"f64":3,"seq":9,"ts":1700000000000}'
     assert not scan(run_of([(b"A", whole)]), Layout.of(WIDE), np.array([NOW_MS * 10**6])).left.size
 
 
@@ -145,7 +150,7 @@ def test_times_of_every_unit_take_the_compiled_pass(unit: TimeUnit, digits: int)
 @pytest.mark.parametrize("at", [-(2**63), -1, 9_223_372_036_855, 2**63 - 1])
 def test_a_record_with_an_absurd_timestamp_is_still_stored(at: int) -> None:
     """Where producers set them; stores hold 64 bits of nanoseconds."""
-    values = [(b"A", b'{"symbol":"A","price":1,"ts":1}'), (b"A", b"broken")]
+    values = [(b"A", b'{"symbol":"A","price":1,"ts":1700000000000}'), (b"A", b"broken")]
     ticks = Decoder(PRICE).decode(run_of(values, at))
     known = [*ticks.known_at.tolist(), *(rejected.known_at for rejected in ticks.rejected)]
     assert len(set(known)) == 1
@@ -183,13 +188,13 @@ def test_numbers_are_what_python_makes_of_them(number: str) -> None:
 
 
 def test_a_key_given_twice_means_its_last_value() -> None:
-    value = b'{"symbol":"B","symbol":"A","price":1,"price":2,"ts":1}'
+    value = b'{"symbol":"B","symbol":"A","price":1,"price":2,"ts":1700000000000}'
     ticks = Decoder(PRICE).decode(run_of([(b"A", value)]))
     assert (list(ticks.entities), ticks.fields[0, 0]) == (["A"], 2.0)
 
 
 def test_a_position_has_two_keys_and_a_default() -> None:
-    value = b'{"portfolio":"P1","symbol":"AAPL","quantity":-300,"ts":1}'
+    value = b'{"portfolio":"P1","symbol":"AAPL","quantity":-300,"ts":1700000000000}'
     ticks = Decoder(POSITION).decode(run_of([(b"P1", value)]))
     assert list(ticks.entities) == ["P1\x1fAAPL"]
     assert ticks.fields.tolist() == [[-300.0, 1.0]]
@@ -200,11 +205,11 @@ def test_a_position_has_two_keys_and_a_default() -> None:
     [
         b"[" * 100_000,
         b'{"a":' * 100_000,
-        b'{"symbol":"A","price":' + b"9" * 5000 + b',"ts":1}',
-        b'\xef\xbb\xbf{"symbol":"A","price":1,"ts":1}',
-        b'{"symbol":"A","price":1,"ts":1,"other":"\xff"}',
-        b'{"symbol":"A","price":1,"ts":1}{"symbol":"A","price":1,"ts":1}',
-        b'{"symbol":"A","price":1,"ts":1,"x":' + b"[" * 500 + b"]" * 500 + b"}",
+        b'{"symbol":"A","price":' + b"9" * 5000 + b',"ts":1700000000000}',
+        b'\xef\xbb\xbf{"symbol":"A","price":1,"ts":1700000000000}',
+        b'{"symbol":"A","price":1,"ts":1700000000000,"other":"\xff"}',
+        b'{"symbol":"A","price":1,"ts":1700000000000}{"symbol":"A","price":1,"ts":1700000000000}',
+        b'{"symbol":"A","price":1,"ts":1700000000000,"x":' + b"[" * 500 + b"]" * 500 + b"}",
         b'{"symbol":"A","x":"' + b'\\"' * 130_000,
         b'["' + b"[" * 1000 + b'"]',
     ],
@@ -224,7 +229,7 @@ def test_depth_is_judged_alike_however_deep_the_program_is(brackets: bytes) -> N
         if frames:
             return verdict(depth, frames - 1)
         inner = opening * depth + b"1" + closing * depth
-        value = b'{"symbol":"A","price":1,"ts":1,"x":' + inner + b"}"
+        value = b'{"symbol":"A","price":1,"ts":1700000000000,"x":' + inner + b"}"
         ticks = Decoder(PRICE).decode(run_of([(b"A", value)]))
         return [rejected.reason for rejected in ticks.rejected]
 
@@ -234,7 +239,7 @@ def test_depth_is_judged_alike_however_deep_the_program_is(brackets: bytes) -> N
 
 
 def test_half_a_surrogate_pair_is_no_name() -> None:
-    value = b'{"symbol":"\\ud800","price":1,"ts":1}'
+    value = b'{"symbol":"\\ud800","price":1,"ts":1700000000000}'
     for key in (b"\xed\xa0\x80", b"\\ud800"):
         (rejected,) = Decoder(PRICE).decode(run_of([(key, value)])).rejected
         assert rejected.reason == "malformed"

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from pipelines.ticks.columns import CLOSE, RESET, TRADE, Ticks
 from pipelines.ticks.decoder import Decoder
 from pipelines.ticks.json_scanner import scan
-from pipelines.ticks.reference_decoder import Rejected, judge
+from pipelines.ticks.message_elements import Message, Rejected, split
+from pipelines.ticks.reference_decoder import judge
 from pipelines.ticks.scanned_columns import Layout
+from pipelines.ticks.source_reading import Reading
 from registry.definitions import Source
 from registry.features_file import read
 from tests.oracle.messages import Record, Tick
@@ -41,12 +43,14 @@ def test_both_decoders_and_the_oracle_agree_on_positions(
     record = Record("ticks.position", 0, 0, NOW_MS, b"P", message)
     ((_, expected),) = oracle_read(record, POSITION)
     found = decoded(POSITIONS, tick)
+    whole, reading = Message(message, b"P", NOW_MS * 10**6), Reading.of(POSITIONS)
+    (element,) = split(whole, reading)
     if not isinstance(expected, Tick):
         assert [one.reason for one in found.rejected] == [expected]
         with pytest.raises(Rejected, match=f"^{expected}: "):
-            judge(message, POSITIONS, b"P", NOW_MS * 10**6)
+            judge(element, whole, reading)
         return
-    defined = judge(message, POSITIONS, b"P", NOW_MS * 10**6)
+    defined = judge(element, whole, reading)
     assert defined.op == CODES[expected.op] == found.op[0]
     assert all(map(same_double, defined.fields, expected.fields))
     assert all(map(same_double, found.fields[0].tolist(), expected.fields))

@@ -57,6 +57,9 @@ def batch() -> Batch:
         features=np.array([[0.5, np.nan], [1.5, -0.0], [2.5, 1e300], [3.5, np.inf], [4.5, 7]]),
         status=np.array([[0, 1], [0, 0], [0, 2], [1, 0], [0, 0]], np.uint8),
         rejected=[],
+        texts=np.zeros(0, np.uint8),
+        seq_text=np.zeros((5, 2), np.int64),
+        passed_over=0,
     )
 
 

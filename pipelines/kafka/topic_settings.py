@@ -1,0 +1,57 @@
+"""What the settings of a topic that somebody else made do to ticks before a worker sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import ConfigResource  # type: ignore[attr-defined]
+
+from pipelines.kafka.admin import TIMEOUT, Admin
+from pipelines.kafka.connection import KafkaConnection
+
+NO_LIMIT_MS = 2**63 - 1
+"""Milliseconds that Kafka takes for no limit."""
+
+LIMITS = ("message.timestamp.after.max.ms", "message.timestamp.before.max.ms")
+"""How far a record's own time may be ahead of the broker's clock, and behind it."""
+
+
+def topic_remarks(kafka: KafkaConnection, names: Sequence[str]) -> list[str]:
+    """A sentence for each topic that loses whole batches of ticks, and for what cannot be read.
+
+    Raises `BrokerUnavailable`.
+    """
+    admin = Admin(kafka)
+    asked = admin.client.describe_configs(
+        [ConfigResource(ConfigResource.Type.TOPIC, name) for name in names], request_timeout=TIMEOUT
+    )
+    remarks = []
+    for resource, answer in asked.items():
+        try:
+            settings = admin.answer(answer)
+        except KafkaException as error:
+            remarks.append(
+                f"the settings of {resource.name} cannot be read ({error.args[0].str()}): give the "
+                "user DescribeConfigs on it, to be told when it loses ticks"
+            )
+            continue
+        remarks += remarks_on(resource.name, {name: s.value for name, s in settings.items()})
+    return remarks
+
+
+def remarks_on(topic: str, settings: Mapping[str, Any]) -> list[str]:
+    """What is to be said of a topic with these settings; a broker may leave some out."""
+    if settings.get("message.timestamp.type") != "CreateTime":
+        return []
+    given = {name: int(settings.get(name) or NO_LIMIT_MS) for name in LIMITS}
+    limits = [f"{name}={limit}" for name, limit in given.items() if limit < NO_LIMIT_MS]
+    if not limits:
+        return []
+    return [
+        f"{topic} loses ticks before any worker sees them: it keeps the time that a producer gives "
+        f"(CreateTime) within limits ({', '.join(limits)}), and the broker refuses a whole batch, "
+        "the good ticks of other symbols with it, for one record beyond them. Set its "
+        "message.timestamp.type to LogAppendTime"
+    ]

@@ -1,0 +1,123 @@
+"""What a worker sees of its broker beside the ticks: settings that lose some, and strangers.
+
+Any client that names the group of the workers gets a share of their partitions, and what it reads
+reaches no store. Nothing fails by that: the partition is only read by nobody of ours. A member is
+known by the heartbeats of the workers, which name the id that the broker gave each.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+
+from pipelines.errors import BrokerUnavailable
+from pipelines.kafka.connection import KafkaConnection
+from pipelines.kafka.group_members import DescribedMember, members_of
+from pipelines.kafka.topic_settings import topic_remarks
+from registry.formats.heartbeat import Heartbeat
+
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 3.0
+"""Seconds between two looks at the group."""
+
+LOOKS_A_SETTING = 20
+"""Looks at the group for one at the topics' settings, which hardly ever change."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerView:
+    """What is to be told of the broker: sentences, and `member`, the worker's own id in its group.
+
+    `strangers` are about partitions that a member holds which is no worker of ours.
+    """
+
+    member: str = ""
+    warnings: tuple[str, ...] = ()
+    strangers: tuple[str, ...] = ()
+
+
+class BrokerWatch:
+    """Looks at the group and the topics of a worker; `view` has what it saw last.
+
+    `member` gives the worker's own id in the group, "" before it has joined; `heartbeats` those of
+    all workers, None where no Redis answers. One thread looks; any thread may read `view`.
+    """
+
+    def __init__(
+        self,
+        kafka: KafkaConnection,
+        group: str,
+        topics: Collection[str],
+        member: Callable[[], str],
+        heartbeats: Callable[[], Sequence[Heartbeat] | None],
+    ) -> None:
+        self._members = partial(members_of, kafka, group)
+        self._remarks = partial(topic_remarks, kafka, list(topics))
+        self._group = group
+        self._member = member
+        self._heartbeats = heartbeats
+        self._suspects: set[str] = set()
+        self._looks = count()
+        self._warnings: tuple[str, ...] = ()
+        self._strangers: tuple[str, ...] = ()
+
+    @property
+    def view(self) -> BrokerView:
+        return BrokerView(self._member(), self._warnings, self._strangers)
+
+    def look(self) -> None:
+        """Look once. What cannot be seen now stays as it was seen last."""
+        try:
+            if next(self._looks) % LOOKS_A_SETTING == 0:
+                self._warnings = _told(self._warnings, self._remarks())
+            heartbeats, own = self._heartbeats(), self._member()
+            if heartbeats is None or not own:
+                return
+            unknown = strangers_among(self._members(), heartbeats, own)
+        except BrokerUnavailable:
+            return  # the look-up of the topics reports it
+        # A worker that has just joined may not have said so in a heartbeat yet.
+        sure = [member for member in unknown if member.member_id in self._suspects]
+        self._suspects = {member.member_id for member in unknown}
+        self._strangers = _told(self._strangers, [stranger(self._group, one) for one in sure])
+
+
+def strangers_among(
+    members: Sequence[DescribedMember], heartbeats: Sequence[Heartbeat], own: str
+) -> list[DescribedMember]:
+    """The members with partitions that no heartbeat names.
+
+    A worker of an earlier build does not say who it is: then a member is known by its name as well,
+    and one without a name is not judged.
+    """
+    known = {own, *(beat.member for beat in heartbeats)}
+    unnamed = {beat.instance for beat in heartbeats if beat.state == "running" and not beat.member}
+    return [
+        member
+        for member in members
+        if member.partitions
+        and member.member_id not in known
+        and member.instance not in unnamed
+        and not (unnamed and not member.instance)
+    ]
+
+
+def stranger(group: str, member: DescribedMember) -> str:
+    """What is told of a member that is no worker of ours."""
+    name = f", instance {member.instance}" if member.instance else ""
+    return (
+        f"{member} of the group {group}: held by a member that is no worker of this stack (client "
+        f"{member.client_id}{name}, at {member.host}), so their ticks reach no store. Stop it, or "
+        "give it another group.id"
+    )
+
+
+def _told(before: Sequence[str], now: Sequence[str]) -> tuple[str, ...]:
+    for text in now:
+        if text not in before:
+            logger.warning("%s", text)
+    return tuple(now)

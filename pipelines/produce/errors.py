@@ -1,0 +1,63 @@
+"""What is wrong with a file, a row or its order; each message names the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pipelines.errors import PipelineError
+
+
+class Problem(NamedTuple):
+    """Why a row is not a tick. Rows are counted from 1, the first one after a CSV's header."""
+
+    row: int
+    column: str
+    text: str
+    cells: Sequence[str] = ()
+    """Of a line that has not as many as the table has columns."""
+
+    def __str__(self) -> str:
+        column = f", column {self.column}" if self.column else ""
+        return f"row {self.row}{column}: {self.text}"
+
+
+class ColumnMissing(PipelineError):
+    """The file has no column for a field."""
+
+    def __init__(
+        self, file: Path, column: str, field: str, existing: Sequence[str], hint: str = ""
+    ) -> None:
+        names = ", ".join(name or f"#{number}" for number, name in enumerate(existing, 1))
+        super().__init__(
+            f"{file} has no column {column}; it has {names}. Name the one that holds {field}: "
+            f"--map {field}=COLUMN, or give all rows the same: --set {field}=VALUE{hint}"
+        )
+
+
+class BadRow(PipelineError):
+    """A row is not a tick."""
+
+    def __init__(self, file: Path, problem: Problem, way_out: str = "") -> None:
+        super().__init__(f"{file}, {problem}{way_out}")
+
+
+class NothingToSend(PipelineError):
+    """No row is a tick."""
+
+
+class BadFile(PipelineError):
+    """A file cannot be read, from its beginning or from some row on."""
+
+    def __init__(self, file: Path, row: int, error: object) -> None:
+        position = f" after row {row}" if row else ""
+        super().__init__(f"{file} cannot be read{position}: {' '.join(str(error).split())}")
+
+
+class Mistaken(PipelineError):
+    """What was asked for cannot be meant, or does not fit the file."""
+
+
+class OutOfOrder(PipelineError):
+    """Workers would reject rows as late, because of the order in which they would be sent."""

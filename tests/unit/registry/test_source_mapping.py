@@ -1,0 +1,146 @@
+"""Sources for topics that exist: what can be declared of their messages, and what is refused."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.definitions import Condition, Field, Place, Source
+from registry.errors import DefinitionError
+from registry.paths import Part, Path, parse_path
+from tests.support.mapped_sources import FEEDS, source_of
+
+
+def test_a_source_as_it_is_declared() -> None:
+    source = source_of("""
+items = "data"
+where = { "^type" = "trade", live = [true, 1] }
+message_key = "any"
+partitioner = "crc32"
+earliest = 2009-01-03
+[source.map]
+symbol = "^s"
+price = { path = "p.x", scale = 1e-9 }
+size = { path = '"a.b"' }
+ts = { path = "T", digits = true }
+op = { value = "trade" }
+""")
+    assert source == Source(
+        name="trades",
+        topic="trades",
+        key=("symbol",),
+        fields=(Field("price"), Field("size", optional=True)),
+        places=(
+            Place("symbol", "^s"),
+            Place("price", "p.x", scale=-9),
+            Place("size", '"a.b"'),
+            Place("ts", "T", digits=True),
+            Place("op", value="trade"),
+        ),
+        items="data",
+        where=(Condition("^type", ("trade",)), Condition("live", (True, 1))),
+        message_key="any",
+        partitioner="crc32",
+        earliest_ns=1_230_940_800 * 10**9,
+    )
+    assert source.paths == {
+        "symbol": Path(Part.AROUND, ("s",)),
+        "price": Path(Part.TICK, ("p", "x")),
+        "size": Path(Part.TICK, ("a.b",)),
+        "ts": Path(Part.TICK, ("T",)),
+        "seq": Path(Part.TICK, ("seq",)),
+    }
+
+
+@pytest.mark.parametrize("source", [feed.source for feed in FEEDS])
+def test_it_is_the_same_when_it_is_read_back(source: Source) -> None:
+    assert msgspec.convert(msgspec.to_builtins(source), Source) == source
+    assert msgspec.json.decode(msgspec.json.encode(source), type=Source) == source
+
+
+def test_what_ships_says_nothing_new() -> None:
+    assert source_of("").places == ()
+    assert source_of("").partitioner == "murmur2"
+
+
+@pytest.mark.parametrize(
+    ("declared", "what"),
+    [
+        ('map = { volume = "v" }', "map has volume, and its ticks have symbol, price, size, ts"),
+        ("map = { price = {} }", "map: price: give either a `path` or a `value`"),
+        ('map = { price = { path = "p", value = 1 } }', "either a `path` or a `value`"),
+        ('map = { price = { path = "p", scale = 0.25 } }', "scale 0.25 must be a power of ten"),
+        ('map = { price = { path = "p", scale = 1.0 } }', "must be a power of ten"),
+        ('map = { price = { path = "p", scale = -1e-9 } }', "must be a power of ten"),
+        ('map = { price = { path = "p", scale = nan } }', "must be a power of ten"),
+        ('map = { price = { path = "p", scale = 1e-23 } }', "must be a power of ten"),
+        ('map = { ts = { path = "t", scale = 1e-9 } }', "only a number that a message has"),
+        ("map = { price = { value = 1, scale = 1e-9 } }", "only a number that a message has"),
+        ('map = { seq = { path = "t", digits = true } }', "`digits` says how `ts` is written"),
+        ('map = { price = { path = "p", places = 2 } }', "unknown field `places`"),
+        ('map = { price = "" }', "'' is no path"),
+        ('map = { price = "a..b" }', "'a..b' is no path"),
+        ('map = { price = "a." }', "'a.' is no path"),
+        ("map = { price = '\"a' }", "is no path"),
+        ('map = { price = "a.@b" }', "is no path"),
+        (f'map = {{ price = "{".".join("a" * 17)}" }}', "is no path"),
+        (f'map = {{ price = "{"a" * 501}" }}', "is no path"),
+        ('map = { price = "@offset" }', "there are @key, @timestamp and @header.NAME"),
+        ('map = { price = "@timestamp" }', "@timestamp is the time of a record, which only `ts`"),
+        ('map = { price = "@key" }', "@key is the text of a key, which only a key field can be"),
+        ('map = { price = "^p" }', "a path that begins with ^ leads to the message around"),
+        ('where = { "^p" = 1 }', "a path that begins with ^ leads to the message around"),
+        ('map = { price = "d", size = "d.s" }', "d is read as a value, and d.s leads through it"),
+        ('map = { price = "seq.p" }', "seq is read as a value, and seq.p leads through it"),
+        ('where = { "d.e" = 1 }\nmap = { price = "d" }', "leads through it"),
+        ('items = "d"\nmap = { price = "^d.p" }', "d is read as a value"),
+        ('items = "^d"', "items = '^d' must name a field of the message"),
+        ('items = "@key"', "items = '@key' must name a field of the message"),
+        ('where = { "e\\u0000" = 1 }', "holds the character NUL"),
+        ("where = { e = [] }", "where: e has 0 values"),
+        ("where = { e = 1.5 }", "Expected `bool | int | str | array`"),
+        ("items = ''", "'' is no path"),
+        ('where = { "@timestamp" = 1 }', "where: @timestamp is a time"),
+        ('where = { "@header.x" = 1 }', "@header.x is text, so its values must be in quotes"),
+        ('map = { symbol = { value = "" } }', "'' cannot be a key"),
+        ("map = { symbol = { value = 1 } }", "1 cannot be a key"),
+        ('map = { price = { value = "1" } }', "the constant '1' must be a finite number"),
+        ("map = { price = { value = inf } }", "must be a finite number"),
+        ("positive = true\nmap = { price = { value = 0 } }", "must be a positive number"),
+        ("map = { size = { value = 1 } }", "a constant is never absent: leave out `optional`"),
+        ("map = { ts = { value = 1 } }", "ts cannot be the constant 1; it may be read from a path"),
+        ('map = { op = { value = "reset" } }', 'or be always "trade"'),
+        ('message_key = "symbol"', "Invalid enum value 'symbol'"),
+        ('partitioner = "random"', "Invalid enum value 'random'"),
+        ('earliest = "1971-01-01"', "must be a date or a time without quotes, as 1971-01-01"),
+        ("earliest = 1969-12-31", "earliest 1969-12-31 must be from 1970 to 2200"),
+        ("earliest = 2201-01-01", "must be from 1970 to 2200"),
+        ("earliest = 12:00:00", "must be a date or a time"),
+    ],
+)
+def test_what_makes_no_sense_is_told(declared: str, what: str) -> None:
+    with pytest.raises(DefinitionError, match=re.escape(what)) as error:
+        source_of(declared)
+    assert ": source trades" in str(error.value)
+
+
+names = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), min_size=1, max_size=8)
+
+
+@given(st.lists(names, min_size=1, max_size=16), st.sampled_from([Part.TICK, Part.AROUND]))
+def test_every_name_can_be_written(parts: list[str], part: Part) -> None:
+    path = Path(part, tuple(parts))
+    assert parse_path(str(path), "here") == path
+
+
+@given(st.text(max_size=12))
+def test_any_text_is_a_path_or_an_error(text: str) -> None:
+    try:
+        path = parse_path(text, "here")
+    except DefinitionError:
+        return
+    assert parse_path(str(path), "here") == path
