@@ -52,7 +52,6 @@ class Production:
         from registry.features_file import read
 
         self._settings = Settings.of_stack()
-        self._settings.need("kafka", *(("redis", "postgres") if wanted.confirm else ()))
         sources = {known.name: known for known in read(self._settings.features_path).sources}
         if source not in sources:
             raise TickwellError(f"there is no source {source}; there are {', '.join(sources)}")
@@ -65,6 +64,7 @@ class Production:
         self._wanted = wanted
         self._as_if_now = options.as_if_now
         self._files: TickFiles = TickFiles(expand(files), self._source, options)
+        self._settings.need("kafka", *(("redis", "postgres") if wanted.confirm else ()))
         topic = self._source.topic
         # now, or ticks would wait long for what is not there
         self._topic: Topic = describe(self._settings.kafka_connection, [topic])[topic]
