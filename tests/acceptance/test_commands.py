@@ -105,7 +105,8 @@ def ticks(tmp_path: Path) -> str:
 def test_without_a_broker(port: Port, ticks: str, postgres_database: str) -> None:
     """And with a database, which `replay`, `migrate` and `up` ask first."""
     with port() as number:
-        away = {"TICKWELL_KAFKA": f"127.0.0.1:{number}", "TICKWELL_POSTGRES": postgres_database}
+        away = {name: address.format(number) for name, address in ADDRESSES.items()}
+        away["TICKWELL_POSTGRES"] = postgres_database
         commands = (
             ("migrate",),
             ("produce", ticks, "--source", "price"),
@@ -175,10 +176,10 @@ def test_files_and_directories(tmp_path: Path, ticks: str) -> None:
     directory = tmp_path / "d.csv"
     directory.mkdir()
     source = ("--source", "price")
-    assert "does not exist" in told("produce", str(tmp_path / "no.csv"), *source, **kafka)
-    assert "is a directory" in told("produce", str(directory), *source, **kafka)
+    assert "there is no such file" in told("produce", str(tmp_path / "no.csv"), *source, **kafka)
+    assert "holds no file" in told("produce", str(directory), *source, **kafka)
     assert "there are price, volume" in told("produce", ticks, "--source", "bid", **kafka)
-    assert "write FIELD=COLUMN" in told("produce", ticks, *source, "--map", "price", **kafka)
+    assert "write it as price=close" in told("produce", ticks, *source, "--map", "price", **kafka)
     for features in (str(tmp_path / "no.toml"), str(directory), ticks):
         assert features in told("migrate", "--features", features, **everything)
     for command in ("status", "env", "down"):
@@ -201,8 +202,8 @@ def test_files_and_directories(tmp_path: Path, ticks: str) -> None:
         (("worker", "--sink", "online", "--metrics-port", "-1"), "TICKWELL_METRICS_PORT=-1"),
         (("migrate", "--partitions", "0"), "TICKWELL_PARTITIONS=0"),
         (("get", "AAPL"), "Missing argument"),
-        (("get", "AAPL", "x", "--url", "http://[1"), "TICKWELL_URL=http://[1"),
-        (("get", "AAPL", "x", "--url", "http://a:b"), "http://a:b"),
+        (("get", "AAPL", "x", "--url", "http://[1"), "TICKWELL_URL=http://***"),
+        (("get", "AAPL", "x", "--url", "http://a:b"), "host and port cannot be read"),
         (("get", "AAPL", "x", "--url", "ftp://a"), "TICKWELL_URL=ftp://a: must be a URL"),
         (("get", "A/B", "x", "--kind", "symbol,b,c"), "--kind names 3"),
         (("status", "--nonsense"), "--nonsense"),

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import redis
 
+from registry.formats.heartbeat import Heartbeat
 from registry.heartbeats import read_heartbeats
 from tests.support.checks import assert_no_difference
 from tests.support.pipeline import Pipeline, wait_for
@@ -65,6 +66,8 @@ def test_from_kafka_to_both_stores_and_back(running: Pipeline) -> None:
     running.run_tickwell("migrate")
     running.start_worker("online")
     running.start_worker("offline")
+    # What Postgres has already a worker that starts would rebuild, and not read.
+    wait_for("both work", lambda: [one.state for one in heartbeats(running)] == ["running"] * 2)
     chance, now = random.Random(4), time.time_ns() // 10**6
 
     def trade(number: int, **changes: Any) -> tuple[bytes, bytes]:
@@ -98,11 +101,8 @@ def test_from_kafka_to_both_stores_and_back(running: Pipeline) -> None:
     assert reasons["wrong-partition"] >= 5
 
     def drained() -> bool:
-        with redis.Redis.from_url(running.settings.redis_hot) as client:
-            beats = read_heartbeats(client)
-        return [(beat.rows, beat.passed_over) for beat in beats] == [
-            (running.query(counted)[0][0], 31)
-        ] * 2
+        stored = running.query(counted)[0][0]
+        return [(beat.rows, beat.passed_over) for beat in heartbeats(running)] == [(stored, 31)] * 2
 
     wait_for("both workers say so", drained)
     looked = assert_no_difference(running).looked
@@ -115,3 +115,8 @@ def test_from_kafka_to_both_stores_and_back(running: Pipeline) -> None:
     told = running.run_tickwell("replay")
     assert " 0 of them new" in told
     assert "passed over: 31" in told
+
+
+def heartbeats(running: Pipeline) -> list[Heartbeat]:
+    with redis.Redis.from_url(running.settings.redis_hot) as client:
+        return list(read_heartbeats(client))

@@ -129,7 +129,7 @@ def test_from_nothing_to_features_and_down(up: Up) -> None:
 
     told = up.run("env")
     names = re.findall(r"^export TICKWELL_(\w+)=", told, re.MULTILINE)
-    assert names == ["KAFKA", "REDIS", "REDIS_HOT", "POSTGRES", "URL"]
+    assert names == ["KAFKA", "KAFKA_SECURITY", "REDIS", "REDIS_HOT", "POSTGRES", "URL"]
     get = shlex.join([sys.executable, "-m", "tickwell", "get", "AAPL", "price_sma_20", "--json"])
     script = f'eval "$1"; {get}'
 

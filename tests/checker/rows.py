@@ -23,6 +23,7 @@ from tests.checker.stored import (
     StoredRejection,
     StoredRow,
     homes,
+    partitions,
     stored_rejections,
     stored_rows,
 )
@@ -78,7 +79,8 @@ def walk(
     """Hold every record of a topic against Postgres."""
     at_home = homes(connection, source.name, topic.topic_id)
     by_key = {tuple(name.split("\x1f")): partition for name, partition in at_home.items()}
-    spec = replace(source.spec, partitions=len(topic.begins))
+    number = partitions(connection, topic.topic_id)
+    spec = replace(source.spec, partitions=number or len(topic.begins))
     log = Log(spec, by_key, source.depth)
     walked = Walked(source, topic)
     rows = InOrder(stored_rows(connection, topic.topic_id))

@@ -82,6 +82,16 @@ def homes(connection: Any, source: str, topic_id: bytes) -> Mapping[str, int]:
         return dict(cursor.fetchall())
 
 
+def partitions(connection: Any, topic_id: bytes) -> int | None:
+    """How many partitions the topic had when it was first read, None for one never read."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT partitions FROM tickwell.topics WHERE topic_id = %s::uuid",
+            (str(UUID(bytes=topic_id)),),
+        )
+        return next((number for (number,) in cursor), None)
+
+
 def watermarks(connection: Any, topic_id: bytes) -> Mapping[int, int]:
     """The next offset of each partition."""
     with connection.cursor() as cursor:

@@ -60,7 +60,9 @@ def test_every_client_is_tried() -> None:
     made = {
         function
         for name, function in inspect.getmembers(redis_clients, inspect.isfunction)
-        if not name.startswith("_") and function.__module__ == redis_clients.__name__
+        if not name.startswith("_")
+        and function.__module__ == redis_clients.__name__
+        and function.__annotations__["return"] == "Any"  # redis-py's clients have no common type
     }
     assert made == set(CLIENTS)
 
