@@ -15,24 +15,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from contextlib import AbstractContextManager
-from time import monotonic
 from types import SimpleNamespace
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer.fetcher import READ_COMMITTED
-from aiokafka.errors import ConsumerStoppedError, KafkaError
-from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.errors import ConsumerStoppedError
 from aiokafka.protocol.group import JoinGroupRequest
 
 Fetch = Callable[[Any, int, Any], Awaitable[bool]]
 """Fetches for an assignment from a node, by its id, with a `FetchRequest`. Returns whether data or
 an error was put into the buffer, so that `wait_for_data` returns; False when it is cancelled."""
-
-FETCH_GAP_SECONDS = 1.0
-"""Seconds between two answers about a topic after which it may have been recreated unseen. A fetch
-takes 50 ms; to delete a topic and to create it takes a few hundred."""
-
 
 # -- before a consumer starts
 
@@ -49,43 +42,6 @@ def configure(
     consumer._fetch_max_wait_ms = fetch_wait_ms
     consumer._isolation_level = "read_committed"
     consumer._partition_assignment_strategy = list(assignors)
-
-
-def call_on_doubtful_fetch(
-    consumer: AIOKafkaConsumer, doubt: Callable[[], None], clock: Callable[[], float] = monotonic
-) -> None:
-    """Call `doubt` where fetched records may be of another incarnation of their topic.
-
-    That is when a broker refuses a partition, as it does while a topic does not exist, when a fetch
-    fails, and when the last answer about a topic is longer ago than `FETCH_GAP_SECONDS`: it may
-    have been recreated since, with nothing fetched that could be refused.
-
-    aiokafka retries such fetches without an error. Relies on every fetch being sent by
-    `consumer._client.send`, on a request's `topics` being (topic, partitions), and on a response's
-    being (topic, [(partition, error code, …)]) in every version of the protocol.
-    """
-    client = consumer._client
-    send = client.send
-    answered: dict[str, float] = {}
-
-    async def send_and_check(node_id: Any, request: Any, **options: Any) -> Any:
-        if not isinstance(request, FetchRequest):
-            return await send(node_id, request, **options)
-        try:
-            response = await send(node_id, request, **options)
-        except KafkaError:
-            doubt()
-            raise
-        now = clock()
-        topics = [topic for topic, _ in request.topics]
-        gap = any(now - answered.get(topic, now) > FETCH_GAP_SECONDS for topic in topics)
-        refused = any(code for _, partitions in response.topics for _, code, *_ in partitions)
-        if gap or refused:
-            doubt()
-        answered.update(dict.fromkeys(topics, now))
-        return response
-
-    client.send = send_and_check
 
 
 # -- a started member of a group

@@ -7,11 +7,8 @@ of the same name in Kafka's sources, `clients/src/main/resources/common/message`
 
 from __future__ import annotations
 
-from io import BytesIO
-
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import (
-    AbstractType,
     Array,
     Boolean,
     Bytes,
@@ -24,17 +21,7 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
-
-class Uuid(AbstractType[bytes]):
-    """16 bytes."""
-
-    @classmethod
-    def encode(cls, value: bytes) -> bytes:
-        return value
-
-    @classmethod
-    def decode(cls, data: BytesIO) -> bytes:
-        return data.read(16)
+from pipelines.kafka.wire_types import Uuid
 
 
 class DescribeGroupsResponse(Response):

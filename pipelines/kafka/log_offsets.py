@@ -117,12 +117,12 @@ async def _runs_from(
     consumer.assign(list(offsets))
     for tp, offset in offsets.items():
         consumer.seek(tp, offset)
-    fetcher = RunFetcher(FetcherInternals(consumer))
+    fetcher = RunFetcher(FetcherInternals(consumer), ids)
     deadline = monotonic() + RESPONSE_SECONDS
     while True:
         # The first response to a fetch, even an empty one, has the high watermark.
         answered = all(consumer.highwater(tp) is not None for tp in offsets)
-        runs = await fetcher.fetch(offsets.keys(), ids, 0 if answered else 0.01)
+        runs = await fetcher.fetch(offsets.keys(), 0 if answered else 0.01)
         for run in runs:
             found.setdefault(TopicPartition(run.topic, run.partition), []).append(run)
         if answered and not runs:

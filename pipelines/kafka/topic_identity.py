@@ -1,11 +1,11 @@
 """Whether the topics that a worker reads are still those with which it started.
 
-A fetch names a topic, not an incarnation. After a topic was deleted and recreated, fetches at the
-old offsets are answered again as soon as the new one has as many records: by other records. So runs
-are delivered only while the topics are known to be the old ones. They are looked up at an interval;
-before the first run; again when a broker has refused a fetch, as it does while a topic does not
-exist; and when nothing was fetched for a while, so that nothing could be refused: in a pause of the
-process, or while a network was cut or a store did not answer.
+Records are fetched by topic id (`kafka.fetch_by_id`), so they are never those of another
+incarnation; but from a broker that does not know such fetches they are fetched by name. After a
+topic was deleted and recreated, a fetch by name at the old offsets is answered again as soon as the
+new topic has as many records: by other records. So runs are delivered only while the topics are
+known to be the old ones. They are looked up at an interval; before the first run; and when a fetch
+is doubtful (`kafka.fetch_doubts`).
 """
 
 from __future__ import annotations

@@ -60,7 +60,12 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         await super().on_start()
         consumer = self._ensure_consumer()
         aiokafka_patches.join_once(consumer)
-        self._fetcher = RunFetcher(FetcherInternals(consumer), FetchPacing(self.app.pace))
+        self._fetcher = RunFetcher(
+            FetcherInternals(consumer),
+            self.app.incarnations.ids,
+            FetchPacing(self.app.pace),
+            self.app.incarnations.doubt,
+        )
         check = partial(aiokafka_patches.raise_background_errors, consumer)
         self._watching = asyncio.ensure_future(end_when_background_fails(self.app, check))
 
@@ -79,10 +84,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
-        incarnations = self.app.incarnations
-        sharing = assignors(incarnations.ids, self.membership.count)
+        sharing = assignors(self.app.incarnations.ids, self.membership.count)
         aiokafka_patches.configure(consumer, FETCH_WAIT_MS, sharing)
-        aiokafka_patches.call_on_doubtful_fetch(consumer, incarnations.doubt)
         return consumer
 
     async def fetch(self, partitions: set[TP]) -> list[Run]:
@@ -94,8 +97,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         if not self.consumer.flow_active or self._fetcher is None:
             return []
         with aiokafka_patches.fetching(self._ensure_consumer()):
-            ids = self.app.incarnations.ids
-            runs = await self._fetcher.fetch(partitions, ids, POLL_SECONDS)
+            runs = await self._fetcher.fetch(partitions, POLL_SECONDS)
         return list(chain.from_iterable(map(bounded, runs)))
 
     async def go_to(self, positions: Mapping[TP, int]) -> None:

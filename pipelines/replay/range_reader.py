@@ -50,10 +50,10 @@ async def read_range(
     async with open_consumer(kafka) as consumer:
         consumer.assign([tp])
         consumer.seek(tp, part.read_from)
-        fetcher = RunFetcher(FetcherInternals(consumer))
+        fetcher = RunFetcher(FetcherInternals(consumer), ids)
         following, silent, checked = part.read_from, 0.0, monotonic()
         while following < part.end and not stop.is_set():
-            runs = await fetcher.fetch([tp], ids, POLL_SECONDS, max_records)
+            runs = await fetcher.fetch([tp], POLL_SECONDS, max_records)
             if monotonic() - checked > TOPIC_CHECK_SECONDS:
                 await _check_incarnation(kafka, part.topic)
                 checked = monotonic()

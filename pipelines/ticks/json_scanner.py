@@ -298,7 +298,8 @@ def _message(scan, message, first):  # type: ignore[no-untyped-def]
     around = ticks.record.shape[0] - 1 if has_items else NO
     in_array = not has_items and data[position] == OPEN_ARRAY
     row, elements, passed_over, held_around = first, 0, 0, 0
-    is_sane, is_found, is_inside = True, not has_items, np.bool_(True)
+    # `bool(1)` is no literal: for one numba would compile `_walk` once more
+    is_sane, is_found, is_inside = True, not has_items, bool(1)
     begin, target, node, step = position, around, MESSAGE_ROOT, ELEMENT
     around_node, stamp, around_stamp = node, 0, 0
     if has_items:
@@ -370,7 +371,7 @@ def _scan(scan, fits, left):  # type: ignore[no-untyped-def]
 
     `fits` says by message whether it is in the partition of its key.
     """
-    n, n_left, n_passed_over = np.int64(0), 0, 0
+    n, n_left, n_passed_over = np.int64(0), 0, 0  # no literal: `_message` is compiled once
     values, keys = scan.messages.values, scan.messages.keys
     for message in range(values.shape[0]):
         many, passed_over = NO, 0

@@ -35,10 +35,10 @@ async def read_all(kafka: KafkaConnection, topic: Topic, records: int) -> list[R
         consumer.assign(partitions)
         for partition in partitions:
             consumer.seek(partition, 0)
-        fetcher = RunFetcher(FetcherInternals(consumer))
+        fetcher = RunFetcher(FetcherInternals(consumer), {topic.name: topic.topic_id})
         deadline = time.monotonic() + 30
         while sum(map(len, found)) < records and time.monotonic() < deadline:
-            found += await fetcher.fetch(partitions, {topic.name: topic.topic_id}, 1.0, 1000)
+            found += await fetcher.fetch(partitions, 1.0, 1000)
     return found
 
 

@@ -19,7 +19,6 @@ from aiokafka import AIOKafkaConsumer, TopicPartition, errors
 from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.group_coordinator import CoordinatorGroupRebalance
 from aiokafka.consumer.subscription_state import Subscription
-from aiokafka.protocol import fetch as fetch_protocol
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.group import JoinGroupRequest, LeaveGroupRequest, SyncGroupRequest
 from aiokafka.protocol.offset import OffsetRequest
@@ -314,62 +313,6 @@ async def test_a_seek_and_a_new_assignment_empty_the_buffer(
 
 
 FETCH = FetchRequest(50, 1, 1, 1, [(TP.topic, [(0, 7, 1)])])
-
-
-@pytest.mark.parametrize("error_code", [0, errors.UnknownTopicOrPartitionError.errno])
-def test_a_refused_fetch_is_noticed(error_code: int) -> None:
-    async def fetch(consumer: AIOKafkaConsumer, broker: Broker) -> None:
-        doubts: list[None] = []
-        broker.error_code = error_code
-        aiokafka_patches.call_on_doubtful_fetch(consumer, lambda: doubts.append(None))
-        await FetcherInternals(consumer).send(NODE, FETCH)
-        assert len(doubts) == int(error_code != 0)
-
-    without_group(fetch)()
-
-
-@without_group
-async def test_a_gap_between_fetches_is_noticed(consumer: AIOKafkaConsumer, broker: Broker) -> None:
-    """As after a pause of the process."""
-    doubts: list[float] = []
-    times = iter([10.0, 11.0, 12.1, 12.2])
-    now = [0.0]
-
-    def clock() -> float:
-        now[0] = next(times)
-        return now[0]
-
-    aiokafka_patches.call_on_doubtful_fetch(consumer, lambda: doubts.append(now[0]), clock)
-    for _ in range(4):
-        await FetcherInternals(consumer).send(NODE, FETCH)
-    assert doubts == [12.1]
-
-
-@without_group
-async def test_a_fetch_that_fails_is_noticed(consumer: AIOKafkaConsumer, broker: Broker) -> None:
-    doubts: list[None] = []
-
-    async def fails(*_: Any, **options: Any) -> Any:
-        raise errors.KafkaConnectionError
-
-    consumer._client.send = fails
-    aiokafka_patches.call_on_doubtful_fetch(consumer, lambda: doubts.append(None))
-    with pytest.raises(errors.KafkaConnectionError):
-        await FetcherInternals(consumer).send(NODE, FETCH)
-    assert doubts == [None]
-
-
-@pytest.mark.parametrize("version", range(4, 12))
-def test_a_response_has_its_fields_in_this_order(version: int) -> None:
-    """`RunFetcher` takes the first four by position, and the others from the end."""
-    response = getattr(fetch_protocol, f"FetchResponse_v{version}")
-    topics = response.SCHEMA.fields[response.SCHEMA.names.index("topics")]
-    partitions = topics.array_of.fields[topics.array_of.names.index("partitions")]
-    names = partitions.array_of.names
-    assert names[:4] == ("partition", "error_code", "highwater_offset", "last_stable_offset")
-    first = () if version == 4 else ("log_start_offset",)
-    replica = ("preferred_read_replica",) if version >= 11 else ()
-    assert names[4:] == (*first, "aborted_transactions", *replica, "message_set")
 
 
 @without_group

@@ -13,6 +13,7 @@ from pipelines.kafka.fetched_data import FetchedData, FetchError
 from pipelines.kafka.run_fetcher import FetchPacing, RunFetcher
 
 TP = TopicPartition("t", 0)
+ID = bytes(range(16))
 
 
 class Broker:
@@ -28,7 +29,11 @@ class Broker:
         self.state = SimpleNamespace(has_valid_position=True, position=7, highwater=None, lso=None)
         self.assignment = SimpleNamespace(active=True, state_value=lambda tp: self.state)
         internals: Any = self
-        self.fetcher = RunFetcher(internals, FetchPacing(0.02, lambda: self.now, self.sleep))
+        pacing = FetchPacing(0.02, lambda: self.now, self.sleep)
+        self.fetcher = RunFetcher(internals, {TP.topic: ID}, pacing, self.doubt)
+
+    def doubt(self) -> None:
+        self.events.append("doubt")
 
     def replace_fetch(self, fetch: Any) -> None:
         self.fetch_from_node = fetch
@@ -46,7 +51,7 @@ class Broker:
     async def send(self, node_id: int, request: Any) -> Any:
         self.requests += 1
         self.now += 0.005
-        return SimpleNamespace(topics=[(TP.topic, [self.response])])
+        return SimpleNamespace(topics=[(TP.topic, [self.response])], API_VERSION=4)
 
     def fetch(self, node_id: int, offset: int) -> bool:
         """Whether a fetch at an offset, which is the position, brings anything."""
@@ -89,6 +94,23 @@ def test_a_fetch_that_is_cancelled_before_it_begins_sends_nothing() -> None:
     assert broker.requests == 0
 
 
+def test_a_fetch_that_is_cancelled_after_a_refusal_raises_nothing() -> None:
+    class Refusing(Broker):
+        retry_backoff = 60.0
+
+    broker = Refusing(b"", -1, errors.NotLeaderForPartitionError.errno)
+    request = SimpleNamespace(topics=[(TP.topic, [(TP.partition, 7, 1 << 20)])])
+
+    async def stopped() -> bool:
+        fetch = asyncio.ensure_future(broker.fetch_from_node(broker.assignment, 0, request))
+        await asyncio.sleep(0.01)
+        fetch.cancel()
+        came: bool = await fetch
+        return came
+
+    assert not asyncio.run(stopped())
+
+
 def test_data_is_kept_from_the_position_that_was_fetched() -> None:
     broker = Broker(b"all", 9)
     assert broker.fetch(0, 7)
@@ -109,7 +131,7 @@ def test_data_is_kept_from_the_position_that_was_fetched() -> None:
 def test_an_error_that_passes_is_not_raised(error: Any, event: str) -> None:
     broker = Broker(b"", -1, error.errno)
     assert not broker.fetch(0, 7)
-    assert (broker.events, broker.buffer) == ([event], {})
+    assert (broker.events, broker.buffer) == (["doubt", event], {})
 
 
 def test_an_error_that_lasts_is_kept_to_be_raised() -> None:
@@ -126,3 +148,13 @@ def test_a_response_for_another_position_is_dropped() -> None:
     request = SimpleNamespace(topics=[(TP.topic, [(TP.partition, 5, 1 << 20)])])
     assert not asyncio.run(broker.fetch_from_node(broker.assignment, 0, request))
     assert broker.buffer == {}
+
+
+def test_a_fetch_that_fails_is_doubtful() -> None:
+    class Gone(Broker):
+        async def send(self, node_id: int, request: Any) -> Any:
+            raise errors.KafkaConnectionError
+
+    broker = Gone(b"all", 9)
+    assert not broker.fetch(0, 7)
+    assert broker.events == ["doubt"]
