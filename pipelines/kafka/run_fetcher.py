@@ -21,6 +21,8 @@ from aiokafka import errors as kafka_errors
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 
 from pipelines.kafka.aiokafka_patches import FetcherInternals
+from pipelines.kafka.fetch_by_id import Answer, FetchById, answers, is_by_id
+from pipelines.kafka.fetch_doubts import FetchDoubts
 from pipelines.kafka.fetched_data import FetchedData, FetchError
 from pipelines.kafka.run import Run
 
@@ -66,19 +68,28 @@ class FetchPacing:
 class RunFetcher:
     """Takes runs from a started consumer, which fetches by this object from now on.
 
-    `pacing` delays the fetches from a node unless more data is known to be available, or the last
-    fetch brought nothing.
+    It fetches the topics that have `topic_ids`, by name, and no others that come to have such a
+    name. `pacing` delays the fetches from a node unless more data is known to be available, or the
+    last fetch brought nothing. `doubt` is called before runs are kept that may be of another
+    incarnation of their topic.
     """
 
-    def __init__(self, fetcher: FetcherInternals, pacing: FetchPacing | None = None) -> None:
+    def __init__(
+        self,
+        fetcher: FetcherInternals,
+        topic_ids: Mapping[str, bytes],
+        pacing: FetchPacing | None = None,
+        doubt: Callable[[], None] = lambda: None,
+    ) -> None:
         self._fetcher = fetcher
+        self._topic_ids = topic_ids
         self._pacing = pacing or FetchPacing(0.0)
+        self._doubts = FetchDoubts(doubt)
         fetcher.replace_fetch(self.fetch_from_node)
 
     async def fetch(
         self,
         partitions: Collection[TopicPartition],
-        topic_ids: Mapping[str, bytes],
         timeout: float,
         max_records: int = MAX_RECORDS,
     ) -> list[Run]:
@@ -92,17 +103,12 @@ class RunFetcher:
             if self._fetcher.closed:
                 raise ConsumerStoppedError
             await self._fetcher.wait_while_rebalancing()
-            runs = self._take(partitions, topic_ids, max_records)
+            runs = self._take(partitions, max_records)
             remaining = deadline - monotonic()
             if runs or remaining <= 0 or not await self._fetcher.wait_for_data(remaining):
                 return runs
 
-    def _take(
-        self,
-        partitions: Collection[TopicPartition],
-        topic_ids: Mapping[str, bytes],
-        max_records: int,
-    ) -> list[Run]:
+    def _take(self, partitions: Collection[TopicPartition], max_records: int) -> list[Run]:
         fetcher, runs = self._fetcher, list[Run]()
         for tp, fetched in list(fetcher.buffer.items()):
             if tp not in partitions:
@@ -119,7 +125,7 @@ class RunFetcher:
             if not isinstance(fetched, FetchedData) or not fetched.is_current():
                 fetcher.drop(tp)
                 continue
-            run = fetched.take(topic_ids[tp.topic], max_records, fetcher.reads_committed)
+            run = fetched.take(self._topic_ids[tp.topic], max_records, fetcher.reads_committed)
             fetched.assignment.state_value(tp).consumed_to(run.next_offset)
             if not fetched.holds_batch:
                 fetcher.drop(tp)
@@ -127,7 +133,16 @@ class RunFetcher:
         return runs
 
     async def fetch_from_node(self, assignment: Any, node_id: int, request: Any) -> bool:
-        """Fetch from one node; returns whether anything came for those who wait for data."""
+        """Fetch from one node; returns whether anything came for those who wait for data.
+
+        aiokafka cancels it when partitions are revoked and when it stops, and takes no error.
+        """
+        try:
+            return await self._fetch(assignment, node_id, request)
+        except asyncio.CancelledError:
+            return False
+
+    async def _fetch(self, assignment: Any, node_id: int, request: Any) -> bool:
         positions = {
             TopicPartition(topic, partition): offset
             for topic, partitions in request.topics
@@ -137,52 +152,45 @@ class RunFetcher:
             if not _is_behind(assignment, positions):
                 await self._pacing.wait(node_id)
             self._pacing.begin(node_id)
-            response = await self._fetcher.send(node_id, request)
+            response = await self._fetcher.send(node_id, FetchById(request, self._topic_ids))
         except KafkaError:
+            self._doubts.failed()
             await asyncio.sleep(self._fetcher.retry_backoff)
-            return False
-        except asyncio.CancelledError:
             return False
         if not assignment.active:
             return False
+        found = list(answers(response, self._topic_ids))
+        self._doubts.answered(found, is_by_id(response))
         came = refused = False
-        for topic, partitions in response.topics:
-            for partition, error_code, *rest in partitions:
-                tp = TopicPartition(topic, partition)
-                state = assignment.state_value(tp)
-                refused |= bool(error_code)
-                if not state.has_valid_position or state.position != positions[tp]:
-                    continue
-                if error_code:
-                    came |= self._keep_error(tp, state, kafka_errors.for_code(error_code))
-                else:
-                    came |= self._keep_data(tp, assignment, *rest)
+        for answer in found:
+            tp = TopicPartition(answer.topic, answer.partition)
+            state = assignment.state_value(tp)
+            refused |= bool(answer.error_code)
+            if not state.has_valid_position or state.position != positions[tp]:
+                continue
+            if answer.error_code:
+                came |= self._keep_error(tp, state, kafka_errors.for_code(answer.error_code))
+            else:
+                came |= self._keep_data(tp, assignment, answer)
         if not came:
             self._pacing.waive(node_id)
         if refused:
             await asyncio.sleep(self._fetcher.retry_backoff)
         return came
 
-    def _keep_data(
-        self, tp: TopicPartition, assignment: Any, highwater: int, stable: int, *rest: Any
-    ) -> bool:
-        """Keep what came of a partition; returns whether anything did.
-
-        `rest` is ([first offset of the log, ]aborted transactions, [preferred replica, ]records),
-        by the version of the response.
-        """
+    def _keep_data(self, tp: TopicPartition, assignment: Any, answer: Answer) -> bool:
+        """Keep what came of a partition; returns whether anything did."""
         state = assignment.state_value(tp)
-        aborted = rest[1] if len(rest) > 2 else rest[0]
-        data = rest[-1]
-        state.highwater, state.lso, state.timestamp = highwater, stable, int(time() * 1000)
-        if not data:
+        state.highwater, state.lso = answer.highwater, answer.stable
+        state.timestamp = int(time() * 1000)
+        if not answer.data:
             return False
         self._fetcher.buffer[tp] = FetchedData(
             tp,
             assignment,
             state.position,
-            memoryview(data),
-            sorted(aborted or [], key=lambda transaction: transaction[1]),
+            memoryview(answer.data),
+            sorted(answer.aborted, key=lambda transaction: transaction[1]),
         )
         return True
 
