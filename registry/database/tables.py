@@ -156,6 +156,7 @@ rules_starts = Table(
     Column("topic_id", Uuid, primary_key=True),
     Column("partition", Integer, primary_key=True),
     Column("from_offset", BigInteger, nullable=False),
+    Index("rules_starts_of_partition", "topic_id", "partition", "rules_id"),
 )
 
 feature_versions = Table(
