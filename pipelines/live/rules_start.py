@@ -22,11 +22,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from pipelines.errors import (
     HomesElsewhere,
     HomesUnknown,
+    PartitionsChanged,
     StoresApart,
     TopicMissing,
     WorkersAlive,
@@ -39,6 +40,7 @@ from pipelines.stores.redis import scripts
 from pipelines.stores.redis.client import answers
 from pipelines.stores.redis.connection import WarmRedis
 from pipelines.ticks.partitioners import HASHES
+from registry.database.tables import topics
 from registry.definitions import RulesStart, Source
 from registry.formats.redis_keys import rules_key, watermark_key
 from registry.heartbeats import read_heartbeats
@@ -104,14 +106,15 @@ class RulesBeginning:
         """The first offset of each partition. Nothing is stored by the old rules from then on.
 
         None for a topic that does not exist yet: it is the newest rules' from its beginning. Raises
-        `WorkersAlive`, `StoresApart`, `HomesElsewhere`, `HomesUnknown`, `BrokerUnavailable` and
-        `StoreUnavailable`.
+        `WorkersAlive`, `PartitionsChanged`, `StoresApart`, `HomesElsewhere`, `HomesUnknown`,
+        `BrokerUnavailable` and `StoreUnavailable`.
         """
         self._check_alone(declared)
         try:
             topic = describe(self._kafka, [declared.topic])[declared.topic]
         except TopicMissing:
             topic = Topic(declared.topic, bytes(16), 0)
+        _check_partitions(connection, topic)
         stored = {
             number: self._take(connection, topic, number) for number in range(topic.partitions)
         }
@@ -163,6 +166,14 @@ class RulesBeginning:
             if moved is None:
                 return offset
             offset = int(moved)
+
+
+def _check_partitions(connection: Connection, topic: Topic) -> None:
+    """Raises `PartitionsChanged` where keys have moved since live first read the topic."""
+    wanted = select(topics.c.partitions).where(topics.c.topic_id == UUID(bytes=topic.topic_id))
+    settled = connection.execute(wanted).scalar_one_or_none()
+    if settled not in (None, topic.partitions):
+        raise PartitionsChanged(topic.name, settled, topic.partitions)
 
 
 def _moves_keys(rules: SourceRules, declared: Source) -> bool:
