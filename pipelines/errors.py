@@ -5,6 +5,8 @@ A message says what was wrong, with which value, and what to do.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class PipelineError(Exception):
     """Any error of the pipeline."""
@@ -112,6 +114,62 @@ class TopicRecreated(PipelineError):
         super().__init__(
             f"{topic} was deleted and recreated while it was read. The worker ends; once "
             "restarted, it reads the new topic from its beginning"
+        )
+
+
+class OtherRules(PipelineError):
+    """A run was decided by rules that no longer hold at its offsets."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(
+            f"other rules of {source} were recorded since this began: nothing was stored. Once "
+            "restarted, a worker or a replay decides by the rules that hold. If that does not "
+            "help, a `tickwell migrate --from-now` was ended half-way: run it again"
+        )
+
+
+class WorkersAlive(PipelineError):
+    """The rules of a source cannot change under its workers."""
+
+    def __init__(self, source: str, workers: Sequence[str]) -> None:
+        super().__init__(
+            f"source {source}: its rules cannot change while workers read it (alive are "
+            f"{', '.join(workers)}): stop them, and run this again; nothing was changed"
+        )
+
+
+class StoresApart(PipelineError):
+    """A store lacks what the other one has, and the rules cannot change before it has it."""
+
+    def __init__(self, topic: str, partition: int, online: int, offline: int, why: str) -> None:
+        super().__init__(
+            f"{topic}[{partition}] is stored up to offset {online} in Redis and {offline} in "
+            f"Postgres, and {why}: with the features file and the build as they were, let the "
+            "workers store the rest, stop them, and run this again; nothing was changed"
+        )
+
+
+class HomesElsewhere(PipelineError):
+    """With another partitioner entities would have to move to other partitions."""
+
+    def __init__(self, source: str, partitioner: str, moved: int, keys: int, example: str) -> None:
+        super().__init__(
+            f"source {source}: by {partitioner} {moved} of {keys} keys belong in other partitions "
+            f"than the one that holds their ticks ({example}), and every tick of theirs would be "
+            "wrong-partition: declare the partitioner that the producers have used, or a source "
+            "with a new name and a topic of its own; nothing was changed"
+        )
+
+
+class HomesUnknown(PipelineError):
+    """Nobody knows whether entities would move with another partitioner."""
+
+    def __init__(self, source: str, partitioner: str) -> None:
+        super().__init__(
+            f"source {source}: entities are at home in a partition for the life of the topic, and "
+            f'with message_key = "any" it is not known where {partitioner} puts their messages: '
+            'say partitioner = "any", or declare a source with a new name and a topic of its own; '
+            "nothing was changed"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any, TypeVar
 
 import msgspec
@@ -9,11 +10,29 @@ from psycopg2 import errorcodes
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import ProgrammingError
 
-from registry.database.tables import active_versions, feature_versions, row_schemas, sources
-from registry.definitions import Catalog, FeatureVersion, RowSchema, Source
+from registry.database.tables import (
+    active_versions,
+    feature_versions,
+    row_schemas,
+    rules_starts,
+    source_rules,
+    sources,
+)
+from registry.definitions import (
+    Catalog,
+    FeatureVersion,
+    RecordedRules,
+    RowSchema,
+    RulesStart,
+    Source,
+)
 from registry.errors import NewerRegistry, RegistryEmpty
 
 Definition = TypeVar("Definition", Source, FeatureVersion)
+
+ALWAYS_RECORDED = ("partitioner", "earliest_ns")
+"""What definitions say of a source since its rules decide every tick: builds before that kept the
+partition of an entity's first tick, took earlier times, and refused numbers in quotes."""
 
 
 def load(engine: Engine) -> Catalog:
@@ -61,7 +80,29 @@ def read(connection: Connection) -> Catalog:
         active={row.name: row.version for row in active},
         schemas={schema.id: schema for schema in schemas},
         writing={schema.source: schema.id for schema in schemas},
+        rules=_rules(connection),
     )
+
+
+def _rules(connection: Connection) -> dict[str, tuple[RecordedRules, ...]]:
+    """What each source was declared to be, by its name, the oldest first."""
+    starts = defaultdict[int, list[RulesStart]](list)
+    in_order = (rules_starts.c.topic_id, rules_starts.c.partition)
+    for row in connection.execute(select(rules_starts).order_by(*in_order)):
+        start = RulesStart(row.topic_id.bytes, row.partition, row.from_offset)
+        starts[row.rules_id].append(start)
+    found = defaultdict[str, list[RecordedRules]](list)
+    for row in connection.execute(select(source_rules).order_by(source_rules.c.id)):
+        definition = row.definition
+        found[row.source].append(
+            RecordedRules(
+                id=row.id,
+                source=_converted(definition, Source),
+                starts=tuple(starts[row.id]),
+                of_earlier_build=any(name not in definition for name in ALWAYS_RECORDED),
+            )
+        )
+    return {name: tuple(rules) for name, rules in found.items()}
 
 
 def encode(catalog: Catalog) -> bytes:

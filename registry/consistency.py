@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from registry.definitions import Catalog, Definitions, FeatureVersion, Source
 from registry.errors import DefinitionError, VersionChanged
 from registry.language.derived import compile_derived
+from registry.source_rules import differences
 
 MEANING = ("entity", "expression", "source", "over", "max_age_ns")
 """Fields of a version that decide its values and statuses; the others may be reworded."""
@@ -24,22 +25,15 @@ def check(sources: Mapping[str, Source], features: Collection[FeatureVersion], f
 
 
 def check_against(known: Catalog, definitions: Definitions, rejected_topic: str | None) -> None:
-    """Check a file's definitions together with what is recorded.
+    """Check a file's definitions together with what is recorded; not the rules of its sources.
 
     Raises `VersionChanged` for a recorded version with another meaning, and `DefinitionError` for
     anything else that contradicts; both name the file and the feature or source.
     """
     file = definitions.file
-    for source in definitions.sources:
-        changed = _difference(known.sources.get(source.name), source, source.__struct_fields__)
-        if changed:
-            raise DefinitionError(
-                f"{file}: source {source.name}",
-                f"is recorded, and its {changed}: its rows exist, so it cannot change; declare a "
-                "source with a new name and a topic of its own",
-            )
     for feature in definitions.features:
-        changed = _difference(known.features.get(feature.ref), feature, MEANING)
+        recorded = known.features.get(feature.ref)
+        changed = "" if recorded is None else differences(recorded, feature, MEANING)
         if changed:
             raise VersionChanged(f"{file}: feature {feature.name}", feature.ref, changed)
     every_source = known.sources | {source.name: source for source in definitions.sources}
@@ -59,16 +53,6 @@ def check_rejected_topic(sources: Iterable[Source], rejected_topic: str, file: s
                 "them again for ever; read another topic, or set TICKWELL_REJECTED_TOPIC to "
                 "another one",
             )
-
-
-def _difference(recorded: object, declared: object, names: Iterable[str]) -> str:
-    """The differences in words; an empty text when nothing is recorded or nothing differs."""
-    if recorded is None:
-        return ""
-    pairs = [(name, getattr(recorded, name), getattr(declared, name)) for name in names]
-    return " and ".join(
-        f"{name} `{was}` would become `{now}`" for name, was, now in pairs if was != now
-    )
 
 
 def _check_sources(sources: Iterable[Source], file: str) -> None:

@@ -117,6 +117,28 @@ class Source(Struct, frozen=True, forbid_unknown_fields=True):
         }
 
 
+class RulesStart(Struct, frozen=True):
+    """The first offset of a partition of a topic incarnation that rules decide."""
+
+    topic_id: bytes
+    partition: int
+    offset: int
+
+
+class RecordedRules(Struct, frozen=True):
+    """A source as it was declared once, and where in the log that began to hold.
+
+    A partition that is not among `starts` had not begun, or the rules were the first ones.
+    `of_earlier_build` is a definition whose meaning only an earlier build knows: this one has none
+    of the rules that decided then.
+    """
+
+    id: int
+    source: Source
+    starts: tuple[RulesStart, ...] = ()
+    of_earlier_build: bool = False
+
+
 class FeatureVersion(Struct, frozen=True, forbid_unknown_fields=True):
     """One immutable version of a feature.
 
@@ -169,7 +191,8 @@ class Catalog(Struct, frozen=True):
 
     `features` is keyed by `name@version`; `active` maps each feature's name to its active version;
     `schemas` is keyed by row schema id and keeps old schemas, so that old rows stay readable;
-    `writing` maps each source to the id of the schema that is written today.
+    `writing` maps each source to the id of the schema that is written today. `rules` has what each
+    source was declared to be, the oldest first; the last one is the source in `sources`.
     """
 
     sources: dict[str, Source]
@@ -177,3 +200,4 @@ class Catalog(Struct, frozen=True):
     active: dict[str, str]
     schemas: dict[int, RowSchema]
     writing: dict[str, int]
+    rules: dict[str, tuple[RecordedRules, ...]] = {}

@@ -25,6 +25,37 @@ class VersionChanged(DefinitionError):
         )
 
 
+class RulesChanged(DefinitionError):
+    """A file declares other rules of a source than are recorded."""
+
+    def __init__(self, where: str, what: str) -> None:
+        super().__init__(
+            where,
+            f"its rules are recorded, and its {what}: change the file back; or stop the workers "
+            "and run `tickwell migrate --from-now` (`tickwell up --from-now` for what it runs), "
+            "and what no store has yet is decided by the file's rules",
+        )
+
+
+class RulesOfEarlierBuild(RegistryError):
+    """An earlier build decided ticks by rules that this one does not have."""
+
+    def __init__(self, source: str, topic: str, partition: int | None, offset: int | None) -> None:
+        if offset is None:
+            super().__init__(
+                f"source {source} was recorded by an earlier build of Tickwell, and this one would "
+                "decide some of its ticks otherwise: let the earlier build's workers store what is "
+                f"in {topic}, stop them, say in the features file which `partitioner` the "
+                "producers use, and run `tickwell migrate --from-now`"
+            )
+            return
+        super().__init__(
+            f"{topic}[{partition}] before offset {offset} was decided by an earlier build of "
+            "Tickwell, and this one would decide some of it otherwise: its rows stay as they are; "
+            f"begin there by --partition {partition} --from-offset {offset}"
+        )
+
+
 class RegistryEmpty(RegistryError):
     """Nothing is recorded yet."""
 

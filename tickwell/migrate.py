@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import getpass
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from threading import Event
 
 from sqlalchemy.exc import DBAPIError
 
 from pipelines.kafka.topics import NEVER, ensure_topics
+from pipelines.live.rules_start import RulesBeginning
 from pipelines.runtime.machine_code import warm_up
+from pipelines.stores.redis.connection import WarmRedis
 from registry.database import migrations
 from registry.database.engine import connect
 from registry.database.month_partitions import attach_ahead
@@ -21,8 +25,23 @@ from tickwell.errors import TickwellError, one_line
 from tickwell.settings import Settings
 
 
-def migrate(settings: Settings, stopped: Event = NEVER) -> Catalog:
+@contextmanager
+def rules_beginning(settings: Settings) -> Iterator[RulesBeginning]:
+    """What `migrate` needs where the file's rules of recorded sources are to hold from now on."""
+    settings.need("redis")
+    redis = WarmRedis(settings.redis, settings.cluster)
+    try:
+        yield RulesBeginning(settings.kafka_connection, redis)
+    finally:
+        redis.close()
+
+
+def migrate(
+    settings: Settings, stopped: Event = NEVER, begin: RulesBeginning | None = None
+) -> Catalog:
     """Bring everything up to date; what is up to date already is left as it is.
+
+    The rules of a recorded source change only with `begin`.
 
     Raises `TickwellError`, `RegistryError` and `PipelineError`, each of which says what to do. Once
     `stopped` is set, topics that the broker does not know yet are no longer waited for.
@@ -38,6 +57,7 @@ def migrate(settings: Settings, stopped: Event = NEVER) -> Catalog:
             definitions,
             actor=_user(),
             rejected_topic=settings.rejected_topic,
+            begin=begin,
         )
     except DBAPIError as error:
         raise TickwellError(f"TICKWELL_POSTGRES: {one_line(error.orig)}") from None

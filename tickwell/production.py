@@ -9,6 +9,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
+from msgspec import structs
 
 from tickwell.errors import TickwellError
 from tickwell.settings import Settings
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from pipelines.produce.confirming import Waiting
     from pipelines.produce.options import FileOptions
     from pipelines.produce.order import Order
-    from registry.definitions import Source
+    from registry.definitions import Definitions, Source
 
 REJECTED, NO_PROGRESS, STOPPED = 3, 4, 130
 """Exit codes: some ticks were rejected, the workers do not take them, a signal came."""
@@ -40,6 +41,28 @@ class Wanted(NamedTuple):
     """Seconds without progress of the workers."""
 
 
+def check_recorded(postgres: str, declared: Definitions) -> None:
+    """Check that workers decide ticks of the declared sources as the file says.
+
+    It is not checked while Postgres does not answer; what became of the ticks will say so. Raises
+    `RegistryError`.
+    """
+    from sqlalchemy.exc import OperationalError
+
+    from registry import catalog
+    from registry.database.engine import connect
+    from registry.source_rules import check_sources
+
+    engine = connect(postgres, connect_timeout=10)
+    try:
+        known = catalog.load(engine)
+    except OperationalError:
+        return
+    finally:
+        engine.dispose()
+    check_sources(known, declared)
+
+
 class Production:
     """One run of the command: check, send, and see what became of the ticks."""
 
@@ -52,7 +75,8 @@ class Production:
         from registry.features_file import read
 
         self._settings = Settings.of_stack()
-        sources = {known.name: known for known in read(self._settings.features_path).sources}
+        declared = read(self._settings.features_path)
+        sources = {known.name: known for known in declared.sources}
         if source not in sources:
             raise TickwellError(f"there is no source {source}; there are {', '.join(sources)}")
         self._source: Source = sources[source]
@@ -68,6 +92,10 @@ class Production:
         topic = self._source.topic
         # now, or ticks would wait long for what is not there
         self._topic: Topic = describe(self._settings.kafka_connection, [topic])[topic]
+        if wanted.confirm:
+            check_recorded(
+                self._settings.postgres, structs.replace(declared, sources=(self._source,))
+            )
         self._stop = Event()
 
     def run(self) -> None:

@@ -20,7 +20,8 @@ class Batch:
     distinct entities of the rows, `name[i]` the index of row i's entity among them. By the same
     index, `expected` is the packed origin that the entity's state was computed from (b"" for none),
     and `fill` the number of ticks in its windows after the batch (or `CLOSED`). `seq_text` is as of
-    `ticks.columns.Ticks`, in `texts`; `passed_over` counts what the run had of other kinds.
+    `ticks.columns.Ticks`, in `texts`; `passed_over` counts what the run had of other kinds; `rules`
+    is as there.
     """
 
     run: Run
@@ -46,6 +47,7 @@ class Batch:
     texts: Bytes
     seq_text: Int64s
     passed_over: int
+    rules: int = 0
 
     def __len__(self) -> int:
         return len(self.name)

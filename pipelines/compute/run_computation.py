@@ -17,10 +17,11 @@ from pipelines.compute.entity_state import EntityState
 from pipelines.compute.window_table import WindowTable
 from pipelines.kafka.run import Run
 from pipelines.ticks.columns import Ticks
-from pipelines.ticks.decoder import Decoder
+from pipelines.ticks.rules_decoder import RulesDecoder
 from registry.definitions import RowSchema, Source
 from registry.formats.origin import Origin
 from registry.language.program import Program
+from registry.source_rules import SourceRules
 
 Load = Callable[[Source, Sequence[str], int, Origin], Mapping[str, EntityState]]
 """How states are loaded: `pipelines.stores.sink.Sink.load` of the caller's store."""
@@ -37,21 +38,23 @@ class DecodedRun:
 class RunComputation:
     """Computes the runs of one source, with the windows of about `capacity` entities cached.
 
+    A run is decided by one set of `rules`: it is cut where others begin (`rules_decoder.by_rules`).
+
     A run that fails after `restore`, or whose batch is not stored, must be forgotten: the cached
     states may be ahead of the store. `partitions` is as of `ticks.decoder.Decoder`.
     """
 
     def __init__(
         self,
-        source: Source,
+        rules: SourceRules,
         schema: RowSchema,
         program: Program,
         capacity: int,
         partitions: int | None = None,
     ) -> None:
-        self.source = source
-        self._decoder = Decoder(source, partitions)
-        self._windows = WindowTable(source, schema, program, capacity)
+        self.source = rules.source
+        self._decoder = RulesDecoder(rules, partitions)
+        self._windows = WindowTable(self.source, schema, program, capacity)
 
     def decode(self, run: Run) -> DecodedRun:
         """Decode a run, once the runs before it are computed."""

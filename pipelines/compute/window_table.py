@@ -169,6 +169,7 @@ class WindowTable:
             texts=ticks.data,
             seq_text=ticks.seq_text[which],
             passed_over=ticks.passed_over,
+            rules=ticks.rules,
         )
 
     def _advance(self, ticks: Ticks, slot: Int32s) -> RowColumns:

@@ -38,7 +38,7 @@ from pipelines.kafka.topic_identity import Incarnations
 from pipelines.live.materializer import Materializer
 from pipelines.live.run_app import RunApp
 from pipelines.runtime.daemon_threads import DaemonExecutor
-from registry.definitions import Source
+from registry.source_rules import SourceRules
 
 logger = logging.getLogger(__name__)
 
@@ -69,10 +69,10 @@ class GroupMember:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """What the app works on: each source, by name, with its materializer."""
+    """What the app works on: each source, by name, with its rules and its materializer."""
 
     materializers: Mapping[str, Materializer]
-    sources: Mapping[str, Source]
+    rules: Mapping[str, SourceRules]
     incarnations: Incarnations
     watermarks: Callable[[Collection[TP]], Mapping[TP, int | None]]
     """The next offset that the store needs of each partition."""
@@ -150,7 +150,9 @@ def create_app(
     app.incarnations, app.pace = pipeline.incarnations, pipeline.pace
     app.on_batch = on_batch
     app.failed = asyncio.get_running_loop().create_future()
-    for source in pipeline.sources.values():
+    app.rules = {rules.source.topic: rules for rules in pipeline.rules.values()}
+    for rules in pipeline.rules.values():
+        source = rules.source
         topic = app.topic(source.topic, key_serializer="raw", value_serializer="raw")
         agent = agent_of(app, pipeline.materializers[source.name])
         app.agent(topic, name=f"pipelines.{source.name}", concurrency=1)(agent)

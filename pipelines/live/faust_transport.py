@@ -33,6 +33,7 @@ from pipelines.live.consumer_thread import POLL_SECONDS, ConsumerThread, Rebalan
 from pipelines.live.partition_progress import PartitionProgress
 from pipelines.live.run_app import RunApp
 from pipelines.runtime.daemon_threads import DaemonExecutor
+from pipelines.ticks.rules_decoder import by_rules
 
 logger = logging.getLogger(__name__)
 
@@ -139,9 +140,12 @@ class Consumer(driver.Consumer):
             await self._confirm(generation)
             # A run that is dropped here is fetched again: its generation is over.
             if self._is_over(generation):
-                break
-            message = self._to_message(TP(run.topic, run.partition), self.progress.continued(run))
-            await self.wait_first(self.callback(message), self.suspend_flow.wait())
+                return
+            for piece in by_rules(self.progress.continued(run), self.app.rules[run.topic]):
+                if self._is_over(generation):
+                    return
+                message = self._to_message(TP(run.topic, run.partition), piece)
+                await self.wait_first(self.callback(message), self.suspend_flow.wait())
 
     async def _confirm(self, generation: int) -> None:
         """Wait until the topics are known to be those that the runs are taken for.

@@ -28,6 +28,7 @@ from pipelines.stores.sink import Sink
 from registry.definitions import RowSchema, Source
 from registry.formats.origin import Origin
 from registry.language.program import Program
+from registry.source_rules import SourceRules
 
 CONFLICTS = 20
 """A conflict is settled by reloading once, and so is a watermark that another worker moved. This
@@ -44,7 +45,7 @@ class Materializer:
 
     def __init__(
         self,
-        source: Source,
+        rules: SourceRules,
         schema: RowSchema,
         program: Program,
         sink: Sink,
@@ -53,7 +54,7 @@ class Materializer:
         stall_seconds: float = STALL_SECONDS,
     ) -> None:
         self._sink = sink
-        self._computation = RunComputation(source, schema, program, capacity, partitions)
+        self._computation = RunComputation(rules, schema, program, capacity, partitions)
         self._patience = Patience(f"the {sink.name} store", stall_seconds=stall_seconds)
 
     @property

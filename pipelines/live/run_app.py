@@ -8,12 +8,15 @@ import faust
 from faust.types import TP
 
 from pipelines.kafka.topic_identity import Incarnations
+from registry.source_rules import SourceRules
 
 
 class RunApp(faust.App):
     """A Faust app that knows its topics' incarnations and the positions of its store."""
 
     incarnations: Incarnations
+    rules: Mapping[str, SourceRules]
+    """The rules of the source of each topic."""
     pace: float
     """Seconds from the beginning of one fetch to the next; `FetchPacing` has the exceptions."""
 

@@ -35,6 +35,7 @@ from registry.consistency import check_rejected_topic
 from registry.definitions import Catalog
 from registry.formats.redis_keys import CATALOG_KEY
 from registry.language.program import compile_program
+from registry.source_rules import SourceRules, check_known, check_sources
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -60,6 +61,9 @@ class Startup:
         """
         options = self._options
         catalog = self._wait(self._load_catalog)
+        check_known(catalog)
+        if options.declared is not None:
+            check_sources(catalog, options.declared)
         if options.sink == "online":
             self._wait(self._check_keeps)
         sources = {
@@ -71,11 +75,12 @@ class Startup:
         topics = self._wait(lambda: find_topics(options.kafka, list(sources), self._stop))
         self._health.partitions = {topic.name: topic.partitions for topic in topics.values()}
         sinks = {topic: self._sink(source.name) for topic, source in sources.items()}
+        rules = {source.name: SourceRules.of(catalog, source.name) for source in sources.values()}
         materializers: dict[str, Materializer] = {}
         for topic, source in sources.items():
             self._check_partitions(sinks[topic], topics[topic])
             materializers[source.name] = self._materializer(
-                catalog, source.name, sinks[topic], topics[topic].partitions
+                catalog, rules[source.name], sinks[topic], topics[topic].partitions
             )
         self._health.materializers = materializers.values()
         fill_marks, looked_up = None, sinks
@@ -88,7 +93,7 @@ class Startup:
         positions = StorePositions(topics, looked_up, fill_marks, self._health.positions)
         return Pipeline(
             materializers=materializers,
-            sources={source.name: source for source in sources.values()},
+            rules=rules,
             incarnations=Incarnations(options.kafka, topics),
             watermarks=positions.of,
             check_filled=positions.check_filled,
@@ -129,19 +134,22 @@ class Startup:
             copy = store.get(CATALOG_KEY)
         if copy is None:
             raise StoreUnavailable("Postgres is unavailable, and Redis has no copy of the catalog")
-        return recorded.decode(copy)
+        catalog = recorded.decode(copy)
+        if not catalog.rules:
+            raise StoreUnavailable(
+                "Postgres is unavailable, and Redis has a copy of an earlier build's catalog"
+            )
+        return catalog
 
     def _materializer(
-        self, catalog: Catalog, source: str, sink: Sink, partitions: int
+        self, catalog: Catalog, rules: SourceRules, sink: Sink, partitions: int
     ) -> Materializer:
         options = self._options
-        schema = catalog.schemas[catalog.writing[source]]
+        schema = catalog.schemas[catalog.writing[rules.source.name]]
         program = compile_program(catalog, schema)
         if depth_of(program) > options.history:
             raise HistoryTooShort(options.history, depth_of(program))
-        return Materializer(
-            catalog.sources[source], schema, program, sink, options.capacity, partitions
-        )
+        return Materializer(rules, schema, program, sink, options.capacity, partitions)
 
     def _sink(self, name: str) -> Sink:
         options = self._options

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pipelines.kafka.connection import KafkaConnection
+from registry.definitions import Definitions
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,8 +14,9 @@ class WorkerOptions:
     """Addresses, the consumer group and the worker's name in it, and sizes.
 
     A static member of its group gets its partitions back when it starts again; it loses them after
-    `session` seconds without a heartbeat to the broker. `history` is the number of ticks that Redis
-    keeps of an entity, `capacity` the number of entities whose windows are cached. With
+    `session` seconds without a heartbeat to the broker. `declared` is a features file, whose
+    sources must be as they are recorded; None for no file. `history` is the number of ticks that
+    Redis keeps of an entity, `capacity` the number of entities whose windows are cached. With
     `metrics_port` Prometheus metrics are served on `metrics_host`.
     """
 
@@ -26,6 +28,7 @@ class WorkerOptions:
     group: str
     instance: str
     rejected_topic: str
+    declared: Definitions | None = None
     static_member: bool = True
     session: float = 6.0
     history: int = 1024

@@ -24,7 +24,7 @@ from pipelines.compute.batch import Batch
 from pipelines.compute.entity_state import EntityState
 from pipelines.errors import RowsAlreadyStored, StateConflict, WatermarkMoved
 from pipelines.stores.postgres.connection import Database
-from pipelines.stores.postgres.offline_sink import unsettled
+from pipelines.stores.postgres.offline_sink import CHECK_RULES, unsettled
 from pipelines.stores.postgres.rejected_ticks import STORE_REJECTED, rejected_columns
 from pipelines.stores.postgres.row_copy import copy_rows, stage_rows
 from pipelines.stores.postgres.states_from_rows import load_states
@@ -35,6 +35,8 @@ from registry.resources import sql
 STORE_REPLAYED = sql(__package__, "store_replayed")
 BEGIN_REPLAYED = sql(__package__, "begin_replayed")
 FINISH_REPLAYED = sql(__package__, "finish_replayed")
+
+HOLD_RULES = sql(__package__, "hold_rules")
 
 NO_OFFSET = 2**63 - 1
 
@@ -105,7 +107,7 @@ class BackfillSink:
         Rows that are stored already are compared. Raises, with nothing stored, `ParityViolation`
         when one has other bits, `WatermarkMoved` when the replay is not at
         `batch.run.base_offset`, `StateConflict` when another partition has become the home of an
-        entity meanwhile, and `StoreUnavailable`.
+        entity meanwhile, `OtherRules`, and `StoreUnavailable`.
         """
         run = {
             "replay": self._replay,
@@ -115,6 +117,7 @@ class BackfillSink:
             "partition": batch.run.partition,
             "base": batch.run.base_offset,
             "following": batch.run.next_offset,
+            "rules": batch.rules,
             "unsettled": unsettled(batch),
             **rejected_columns(batch.rejected),
         }
@@ -127,6 +130,8 @@ class BackfillSink:
                 return len(batch)
         with self._database.transaction() as cursor:
             stage_rows(cursor, batch)
+            cursor.execute(HOLD_RULES, run)
+            cursor.execute(CHECK_RULES, run)
             cursor.execute(STORE_REPLAYED, run)
             stored = msgspec.json.decode(cursor.fetchone()[0], type=_Stored)
         _check(batch, stored.progress, stored.conflicts)
@@ -140,6 +145,7 @@ class BackfillSink:
             if not without_live:
                 return False
             _check(batch, progress, conflicts)
+            cursor.execute(CHECK_RULES, run)
             copy_rows(cursor, batch)
             if batch.rejected:
                 cursor.execute(STORE_REJECTED, run)

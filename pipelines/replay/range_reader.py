@@ -18,6 +18,7 @@ from pipelines.kafka.run import Run
 from pipelines.kafka.run_fetcher import RunFetcher
 from pipelines.kafka.topics import Topic, describe
 from pipelines.replay.ranges import Range
+from pipelines.ticks.rules_decoder import by_rules
 from pipelines.ticks.run_limits import bounded
 
 POLL_SECONDS = 1.0
@@ -39,7 +40,8 @@ class Stop(Protocol):
 async def read_range(
     kafka: KafkaConnection, part: Range, max_records: int, stop: Stop
 ) -> AsyncGenerator[Run]:
-    """The runs of a range, each beginning where the last one ended, cut at `start` and `end`.
+    """The runs of a range, each beginning where the last one ended, cut at `start` and `end`, and
+    where other rules begin.
 
     Control markers, aborted transactions and records that compaction removed lie inside a run.
     Raises `LogCut` when the next records were deleted, `RangeMistaken` when the topic was
@@ -69,7 +71,8 @@ async def read_range(
                     kafka.servers,
                     f"{tp.topic}[{tp.partition}] returns no records at offset {following}",
                 )
-            for run in chain.from_iterable(map(bounded, runs)):
+            pieces = chain.from_iterable(by_rules(run, part.rules) for run in runs)
+            for run in chain.from_iterable(map(bounded, pieces)):
                 following = run.next_offset
                 wanted = run.before(part.end)
                 for piece in (wanted.before(part.start), wanted.since(part.start)):

@@ -39,6 +39,7 @@ from pipelines.kafka.log_offsets import Log, logs_of, offsets_at, open_consumer
 from pipelines.kafka.topics import Topic, describe
 from pipelines.replay.progress import ReplayProgress
 from registry.definitions import Catalog, Source
+from registry.source_rules import SourceRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ class Range:
     that no rows before `start` count, so that no state has to be loaded.
     """
 
-    source: Source
+    rules: SourceRules
     topic: Topic
     partition: int
     replay: str
@@ -95,6 +96,10 @@ class Range:
     read_from: int
     restores_since: int | None
     blank: bool
+
+    @property
+    def source(self) -> Source:
+        return self.rules.source
 
     @property
     def offsets(self) -> int:
@@ -131,7 +136,8 @@ async def plan(
 ) -> list[Range]:
     """The ranges of each partition that has something to replay.
 
-    With `restart` a replay that was begun begins again. Raises `RangeMistaken` for offsets and
+    Without a begin in `wanted` a range begins where this build has the rules that decided. With
+    `restart` a replay that was begun begins again. Raises `RangeMistaken` for offsets and
     partitions that do not exist, `LogBegins` where a state cannot be known, `TimesUnknown`,
     `BrokerUnavailable`, `StoreUnavailable` and other errors of `pipelines.errors`.
     """
@@ -140,7 +146,8 @@ async def plan(
         for source in catalog.sources.values()
         if not wanted.sources or source.name in wanted.sources
     ]
-    _check_entities(sources, wanted)
+    rules = {source.name: SourceRules.of(catalog, source.name) for source in sources}
+    _check_entities(rules.values(), wanted)
     topics = await asyncio.to_thread(describe, kafka, [s.topic for s in catalog.sources.values()])
     read = {source.topic: topics[source.topic] for source in sources}
     for topic in read.values():
@@ -148,6 +155,11 @@ async def plan(
         if settled not in (None, topic.partitions):
             raise PartitionsChanged(topic.name, settled, topic.partitions)
     partitions = _partitions(read.values(), wanted.partition)
+
+    def known_from(tp: TopicPartition) -> int:
+        log = logs[tp]
+        return rules[log.source.name].known_from(log.topic.topic_id, tp.partition)
+
     async with open_consumer(kafka) as consumer:
         logs = await logs_of(consumer, sources, read, partitions)
         _check_offsets(logs, wanted)
@@ -156,6 +168,8 @@ async def plan(
         if wanted.from_ms is not None:
             for tp, offset in (await offsets_at(consumer, logs, wanted.from_ms)).items():
                 begins[tp] = max(begins[tp], offset)
+        if wanted.from_offset is None and wanted.from_ms is None:
+            begins = {tp: max(begin, known_from(tp)) for tp, begin in begins.items()}
         if wanted.to_ms is not None:
             for tp, offset in (await offsets_at(consumer, logs, wanted.to_ms)).items():
                 ends[tp] = min(ends[tp], offset)
@@ -165,6 +179,7 @@ async def plan(
         return [
             _range(
                 progress,
+                rules[logs[tp].source.name],
                 replay_id(wanted, catalog.writing[logs[tp].source.name]),
                 _Offsets(tp.partition, logs[tp], begins[tp], ends[tp]),
                 cold=wanted.cold,
@@ -178,13 +193,13 @@ async def plan(
     return await asyncio.to_thread(ranges)
 
 
-def _check_entities(sources: Iterable[Source], wanted: Wanted) -> None:
+def _check_entities(rules: Iterable[SourceRules], wanted: Wanted) -> None:
     """Raises `RangeMistaken` where the messages of an entity cannot be found by their keys."""
-    for source in sources:
-        if wanted.entities and source.message_key == "any":
+    for each in rules:
+        if wanted.entities and any(one.source.message_key == "any" for one in each.recorded):
             raise RangeMistaken(
-                f"--entity finds messages by their keys, and those of {source.name} have others: "
-                "replay all of it, or name other sources by --source"
+                f"--entity finds messages by their keys, and those of {each.source.name} may have "
+                "others: replay all of it, or name other sources by --source"
             )
 
 
@@ -224,6 +239,7 @@ class _Offsets(NamedTuple):
 
 def _range(
     progress: ReplayProgress,
+    rules: SourceRules,
     replay: str,
     offsets: _Offsets,
     *,
@@ -233,7 +249,8 @@ def _range(
 ) -> Range:
     """The range of a partition, with its state from the first case of the module that applies.
 
-    `alone` says that the database has no rows of other incarnations. Raises `LogBegins`.
+    `alone` says that the database has no rows of other incarnations. Raises `LogBegins`, and
+    `RulesOfEarlierBuild` where nobody knows what decided.
     """
     partition, log, begin, end = offsets
     topic_id = log.topic.topic_id
@@ -253,8 +270,9 @@ def _range(
             raise LogBegins(log.topic.name, partition, start, log.earliest)
         if start == log.earliest:
             since, read_from = start, start
+    rules.at(topic_id, partition, read_from)
     return Range(
-        source=log.source,
+        rules=rules,
         topic=log.topic,
         partition=partition,
         replay=replay,

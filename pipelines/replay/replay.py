@@ -200,7 +200,7 @@ class _RangeReplay:
         # states that cannot be restored must not be forgotten
         capacity = sys.maxsize if part.restores_since is None else CAPACITY
         program = compile_program(catalog, schema)
-        computation = RunComputation(part.source, schema, program, capacity, part.topic.partitions)
+        computation = RunComputation(part.rules, schema, program, capacity, part.topic.partitions)
         sink = self._replay.sink(part)
         storing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         storing.set_result(None)

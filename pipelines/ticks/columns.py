@@ -44,7 +44,8 @@ class Ticks:
     values of the key fields, and the tick's original bytes, begin and end. `fields` is (n, fields
     of the source); times are int64 nanoseconds UTC; `record` is the index in the run of each tick's
     message. `seq_text` (n, 2) is where the text of a `seq` that is text begins and ends, 0 and 0
-    for any other. `passed_over` counts what is not of the source's kind, by its `where`.
+    for any other. `passed_over` counts what is not of the source's kind, by its `where`. `rules` is
+    the id of the recorded rules that decided, 0 for rules that are not recorded.
     """
 
     run: Run
@@ -63,6 +64,7 @@ class Ticks:
     seq_text: Int64s
     rejected: Sequence[Rejection]
     passed_over: int
+    rules: int = 0
 
     def __len__(self) -> int:
         return len(self.record)

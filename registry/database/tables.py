@@ -6,6 +6,8 @@
     tickwell.rejected_ticks    every tick that was rejected, with its bytes and the reason
     tickwell.replays           the progress of each replay in each partition
     tickwell.topics            incarnations of topics, with their number of partitions
+    tickwell.source_rules      each definition that a source has had
+    tickwell.rules_starts      the offset of each partition from which a changed one holds
     tickwell.sources, feature_versions, row_schemas, active_versions, audit
 
 Times of ticks are bigint nanoseconds UTC, times of Tickwell's own work are timestamptz.
@@ -135,6 +137,26 @@ sources = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("definition", JSONB, nullable=False),
+)
+
+source_rules = Table(
+    "source_rules",
+    metadata,
+    Column("id", Integer, Identity(always=True), primary_key=True),
+    Column("source", Text, ForeignKey(sources.c.name), nullable=False),
+    Column("definition", JSONB, nullable=False),
+    Column("recorded_at", DateTime(timezone=True), nullable=False, server_default=NOW),
+    Column("recorded_by", Text, nullable=False),
+)
+
+rules_starts = Table(
+    "rules_starts",
+    metadata,
+    Column("rules_id", Integer, ForeignKey(source_rules.c.id), primary_key=True),
+    Column("topic_id", Uuid, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("from_offset", BigInteger, nullable=False),
+    Index("rules_starts_of_partition", "topic_id", "partition", "rules_id"),
 )
 
 feature_versions = Table(

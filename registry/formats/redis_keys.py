@@ -57,6 +57,15 @@ def filled_key(topic_id: bytes, partition: int) -> str:
     return f"tw:filled:{{{watermark_key(topic_id, partition)}}}"
 
 
+def rules_key(topic_id: bytes, partition: int) -> str:
+    """The key of the id of a partition's newest rules and the first offset that they decide.
+
+    `7:120`; there is none where the rules of the source never changed while the partition was
+    read. It shares a hash slot with the watermark.
+    """
+    return f"tw:rules:{{{watermark_key(topic_id, partition)}}}"
+
+
 FILLED_MARK = b"filled"
 """The value under `filled_key` of a filled partition; while it is being filled there is a token."""
 

@@ -12,14 +12,15 @@ from registry.catalog import read
 from registry.consistency import check_against
 from registry.database.tables import (
     active_versions,
-    audit,
     feature_versions,
     row_schemas,
-    sources,
 )
 from registry.database.views import PATIENCE, create_views
-from registry.definitions import Catalog, Definitions, FeatureVersion, Source
+from registry.definitions import Catalog, Definitions, FeatureVersion
 from registry.errors import DefinitionError
+from registry.lifecycle.audit import audit
+from registry.lifecycle.source_recording import Begin, change_rules, declare_source
+from registry.source_rules import check_sources
 
 LOCK = 7_242_019_003
 """Advisory lock: of two recordings at once, the second sees what the first has recorded."""
@@ -46,6 +47,7 @@ def record(
     actor: str,
     rejected_topic: str | None = None,
     limits: Limits = LIMITS,
+    begin: Begin | None = None,
 ) -> Catalog:
     """Record a features file: new versions, what is active, and the row schemas to write.
 
@@ -54,22 +56,26 @@ def record(
     name has none yet. What is written stays in the row schema that is written, declared or not, and
     new versions are added to it: no version that is served stops because a file forgets it.
 
-    Raises `VersionChanged` when the file defines a recorded version otherwise, `DefinitionError`
+    The rules of a recorded source change only with `begin`, which says where the new ones begin.
+
+    Raises `VersionChanged` when the file defines a recorded version otherwise, `RulesChanged` when
+    it changes rules, `RulesOfEarlierBuild` where this build does not have them, `DefinitionError`
     when it contradicts what is recorded, or a source reads `rejected_topic`, and `NotOurView` and
     `ViewBusy` when a view cannot be changed.
     """
     with engine.begin() as connection:
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
         known = read(connection)
+        check_sources(known, definitions, may_change=begin is not None)
         check_against(known, definitions, rejected_topic)
         for source in definitions.sources:
-            _record_source(connection, source, known, actor)
+            declare_source(connection, source, known, actor)
         for feature in definitions.features:
             _record_version(connection, feature, known, actor)
         for name, version in {f.name: f.version for f in definitions.features}.items():
             if name not in known.active:
                 connection.execute(insert(active_versions).values(name=name, version=version))
-                _audit(connection, actor, "activate", name, {"version": version})
+                audit(connection, actor, "activate", name, {"version": version})
         declared = read(connection)
         # New sources follow in the file's order, which decides the ids of their row schemas.
         for name in dict.fromkeys([*known.sources, *(s.name for s in definitions.sources)]):
@@ -83,9 +89,11 @@ def record(
                     f"{limits.features_in_row}: declare fewer new ones",
                 )
             _record_schema(connection, name, features, actor)
-        catalog = read(connection)
-        create_views(connection, catalog, limits.view_patience)
-    return catalog
+        create_views(connection, read(connection), limits.view_patience)
+        if begin is not None:  # last, as it changes more than what is undone with the transaction
+            for source in definitions.sources:
+                change_rules(connection, source, known, actor, begin)
+        return read(connection)
 
 
 def remarks(catalog: Catalog, definitions: Definitions) -> list[str]:
@@ -109,14 +117,6 @@ def remarks(catalog: Catalog, definitions: Definitions) -> list[str]:
     return lines
 
 
-def _record_source(connection: Connection, source: Source, known: Catalog, actor: str) -> None:
-    if source.name in known.sources:
-        return
-    definition = msgspec.to_builtins(source)
-    connection.execute(insert(sources).values(name=source.name, definition=definition))
-    _audit(connection, actor, "declare source", source.name, definition)
-
-
 def _record_version(
     connection: Connection, feature: FeatureVersion, known: Catalog, actor: str
 ) -> None:
@@ -138,7 +138,7 @@ def _record_version(
         )
     )
     action = "record version" if recorded is None else "reword version"
-    _audit(connection, actor, action, feature.ref, definition)
+    audit(connection, actor, action, feature.ref, definition)
 
 
 def _record_schema(connection: Connection, source: str, features: list[str], actor: str) -> None:
@@ -146,7 +146,7 @@ def _record_schema(connection: Connection, source: str, features: list[str], act
     created = connection.execute(
         insert(row_schemas).values(**values).returning(row_schemas.c.id)
     ).scalar_one()
-    _audit(connection, actor, "new row schema", str(created), values)
+    audit(connection, actor, "new row schema", str(created), values)
 
 
 def _row(source: str, definitions: Definitions, recorded: Catalog) -> list[str]:
@@ -160,9 +160,3 @@ def _written(source: str, recorded: Catalog) -> tuple[str, ...]:
     """The feature versions that rows of a source hold today."""
     writing = recorded.writing.get(source)
     return () if writing is None else recorded.schemas[writing].features
-
-
-def _audit(connection: Connection, actor: str, action: str, subject: str, detail: object) -> None:
-    connection.execute(
-        insert(audit).values(actor=actor, action=action, subject=subject, detail=detail)
-    )

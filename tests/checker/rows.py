@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from tests.checker.arithmetic import STATUS, explain
@@ -29,7 +29,7 @@ from tests.checker.stored import (
 )
 from tests.checker.topics import Kafka, Topic
 from tests.oracle.features import Accepted, Entity, Log, Origin, Rejected
-from tests.oracle.messages import Record, Tick, texts
+from tests.oracle.messages import Record, SourceSpec, Tick, texts
 
 NAN = float("nan")
 
@@ -80,8 +80,8 @@ def walk(
     at_home = homes(connection, source.name, topic.topic_id)
     by_key = {tuple(name.split("\x1f")): partition for name, partition in at_home.items()}
     number = partitions(connection, topic.topic_id)
-    spec = replace(source.spec, partitions=number or len(topic.begins))
-    log = Log(spec, by_key, source.depth)
+    spec_at = source.spec_at(topic.topic_id, number or len(topic.begins))
+    log = Log(spec_at, by_key, source.depth)
     walked = Walked(source, topic)
     rows = InOrder(stored_rows(connection, topic.topic_id))
     rejections = InOrder(stored_rejections(connection, topic.topic_id))
@@ -93,7 +93,7 @@ def walk(
             if isinstance(found, Accepted):
                 side.accepted(found)
             else:
-                side.rejected(found, record)
+                side.rejected(found, record, spec_at(record))
     side.end()
     for name, partition in at_home.items():
         found_home = log.entities.get(tuple(name.split("\x1f")))
@@ -169,14 +169,14 @@ class _SideBySide:
             by_schema,
         )
 
-    def rejected(self, found: Rejected, record: Record) -> None:
+    def rejected(self, found: Rejected, record: Record, spec: SourceSpec) -> None:
         """A rejected tick is stored once, with its bytes, and was relayed."""
         self._unexplained(found.origin)
         for row in self._rows.at(found.origin):
             self._differ(
                 "unexplained row", found.origin, f"the tick is {found.reason}, yet {_shown(row)}"
             )
-        value = texts(record, self._source.spec)[found.origin[2]]
+        value = texts(record, spec)[found.origin[2]]
         stored = self._rejections.at(found.origin)
         self._findings.count("rejected ticks")
         self._findings.count(f"rejected as {found.reason}")

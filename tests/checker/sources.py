@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from uuid import UUID
 
 from tests.checker.findings import NotCheckable
 from tests.oracle.features import Feature
-from tests.oracle.messages import YEAR_1971_NS, Place, SourceSpec
+from tests.oracle.messages import YEAR_1971_NS, Place, Record, SourceSpec
 
 EXPRESSIONS = {
     "last": re.compile(r"last\(\s*(\w+)\s*\)()"),
@@ -21,13 +22,27 @@ NAMES = re.compile(r'"((?:[^"\\]|\\.)+)"|([^".]+)')
 
 
 @dataclass(frozen=True)
+class Declared:
+    """What a source was declared to be, None where only an earlier build knows.
+
+    `begins` has the first offset for which that counts, by topic id and partition; the first
+    declaration has none, and counts from the beginning.
+    """
+
+    spec: SourceSpec | None
+    begins: Mapping[tuple[bytes, int], int]
+
+
+@dataclass(frozen=True)
 class Source:
     """A source, and by row schema id the features (`Feature.name` is `name@version`) of its rows.
 
-    `max_age_ns` is by `name@version`.
+    `declared` are in the order in which they were recorded, `spec` is the last one. `max_age_ns` is
+    by `name@version`.
     """
 
     spec: SourceSpec
+    declared: Sequence[Declared]
     schemas: Mapping[int, tuple[Feature, ...]]
     max_age_ns: Mapping[str, int | None]
 
@@ -40,6 +55,27 @@ class Source:
         """Ticks of an entity that the longest window needs."""
         return max((f.depth for features in self.schemas.values() for f in features), default=1)
 
+    def spec_at(self, topic_id: bytes, partitions: int) -> Callable[[Record], SourceSpec]:
+        """Says what the source was declared to be where a record of a topic stands."""
+        specs = [each.spec and replace(each.spec, partitions=partitions) for each in self.declared]
+
+        def spec(record: Record) -> SourceSpec:
+            found, where = specs[-1], (topic_id, record.partition)
+            begun = [n for n, each in enumerate(self.declared) if where in each.begins]
+            if begun:
+                found = specs[begun[0] - 1]
+            for number in begun:
+                if self.declared[number].begins[where] <= record.offset:
+                    found = specs[number]
+            if found is None:
+                raise NotCheckable(
+                    f"{record.topic}[{record.partition}] offset {record.offset} was decided by an "
+                    "earlier build"
+                )
+            return found
+
+        return spec
+
 
 def read_sources(connection: Any, topics: Mapping[str, str]) -> list[Source]:
     """The sources that are written; `topics` by source's name go before the recorded ones.
@@ -49,6 +85,12 @@ def read_sources(connection: Any, topics: Mapping[str, str]) -> list[Source]:
     with connection.cursor() as cursor:
         cursor.execute("SELECT name, definition FROM tickwell.sources ORDER BY name")
         definitions = dict(cursor.fetchall())
+        cursor.execute("SELECT id, source, definition FROM tickwell.source_rules ORDER BY id")
+        recorded = cursor.fetchall()
+        cursor.execute(
+            "SELECT rules_id, topic_id, partition, from_offset FROM tickwell.rules_starts"
+        )
+        begins = cursor.fetchall()
         cursor.execute("SELECT definition FROM tickwell.feature_versions")
         versions = {f"{d['name']}@{d['version']}": d for (d,) in cursor.fetchall()}
         cursor.execute("SELECT id, source, features FROM tickwell.row_schemas ORDER BY id")
@@ -61,7 +103,20 @@ def read_sources(connection: Any, topics: Mapping[str, str]) -> list[Source]:
         )
     found = []
     for name, definition in definitions.items():
-        spec = spec_of(definition, topics.get(name, definition["topic"]))
+        topic = topics.get(name, definition["topic"])
+        spec = spec_of(definition, topic)
+        declared = [
+            Declared(
+                spec_of(given, topic) if "partitioner" in given else None,
+                {
+                    (UUID(topic_id).bytes, partition): offset
+                    for rules, topic_id, partition, offset in begins
+                    if rules == number
+                },
+            )
+            for number, source, given in recorded
+            if source == name
+        ]
         places = {field: place for place, (field, _, _) in enumerate(spec.fields)}
         own = {
             number: tuple(_feature(ref, versions[ref]["expression"], places) for ref in refs)
@@ -70,7 +125,7 @@ def read_sources(connection: Any, topics: Mapping[str, str]) -> list[Source]:
         }
         ages = {f.name: versions[f.name].get("max_age_ns") for fs in own.values() for f in fs}
         if own:
-            found.append(Source(spec, own, ages))
+            found.append(Source(spec, declared, own, ages))
     if not found:
         raise NotCheckable("no row schema is recorded in this database: has it been migrated?")
     return found

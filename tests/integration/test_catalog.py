@@ -16,7 +16,7 @@ from registry import catalog
 from registry.database import migrations
 from registry.database.month_partitions import attach_ahead
 from registry.database.tables import metadata
-from registry.errors import DefinitionError, RegistryEmpty, VersionChanged
+from registry.errors import DefinitionError, RegistryEmpty, RulesChanged, VersionChanged
 from registry.features_file import read
 from registry.lifecycle.recording import record
 from tests.support.shipped import changed
@@ -79,8 +79,11 @@ def test_a_version_never_changes(engine: Engine, tmp_path: Path) -> None:
     with pytest.raises(VersionChanged, match=r"price_sma_5@1\.0\.0.*new version number"):
         record(engine, other, "ann")
     skew = read(changed(tmp_path, 'skew = "1s"', 'skew = "2s"'))
-    with pytest.raises(DefinitionError, match="cannot change"):
+    with pytest.raises(RulesChanged, match="skew_ns `1000000000` would become `2000000000`"):
         record(engine, skew, "ann")
+    topic = read(changed(tmp_path, "ticks.price", "ticks.prices"))
+    with pytest.raises(DefinitionError, match="cannot change"):
+        record(engine, topic, "ann")
     assert catalog.load(engine) == before
 
 

@@ -14,6 +14,7 @@ from pipelines.stores.redis.online_sink import OnlineSink
 from registry.formats.redis_keys import row_key
 from registry.formats.row import ValueStatus, unpack
 from registry.language.program import compile_program
+from registry.source_rules import SourceRules
 from tests.oracle.features import expect
 from tests.oracle.messages import Record
 from tests.support.logs import POSITION, POSITION_FEATURES, TOPIC_ID, position_logs, runs
@@ -25,12 +26,12 @@ TOPIC = Topic("ticks.position", TOPIC_ID, 1)
 
 def materialize(stores: Stores, *log: Run) -> None:
     """What a new worker of each store makes of the log."""
-    source = stores.catalog.sources["position"]
+    rules = SourceRules.of(stores.catalog, "position")
     schema = stores.catalog.schemas[stores.catalog.writing["position"]]
     program = compile_program(stores.catalog, schema)
     with closing() as opened:
         for sink in (opened(OnlineSink(stores.redis_url)), opened(OfflineSink(stores.postgres))):
-            worker = Materializer(source, schema, program, sink, 1000)
+            worker = Materializer(rules, schema, program, sink, 1000)
             for run in log:
                 worker.materialize(run, GO_ON)
 

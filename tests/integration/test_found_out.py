@@ -25,7 +25,7 @@ from registry.language.program import compile_program
 from registry.lifecycle.recording import record
 from tests.support.logs import TOPIC_ID, runs
 from tests.support.rebuilds import TOPIC, Stores, quiet
-from tests.support.shipped import SCHEMA, SOURCE
+from tests.support.shipped import RULES, SCHEMA, SOURCE
 from tests.support.sinks import (
     GO_ON,
     before_each_write,
@@ -59,7 +59,7 @@ def upgraded(stores: Stores, sink: OnlineSink | OfflineSink) -> Materializer:
     recorded = with_a_feature_more(stores)
     schema = recorded.schemas[recorded.writing["price"]]
     assert schema.id > SCHEMA.id
-    return Materializer(SOURCE, schema, compile_program(recorded, schema), sink, 1000)
+    return Materializer(RULES, schema, compile_program(recorded, schema), sink, 1000)
 
 
 # -- newer row schemas

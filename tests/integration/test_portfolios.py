@@ -12,6 +12,7 @@ from pipelines.stores.redis.online_sink import OnlineSink
 from registry.definitions import RowSchema
 from registry.formats.redis_keys import members_key
 from registry.language.program import compile_program
+from registry.source_rules import SourceRules
 from tests.oracle.messages import Record
 from tests.support.logs import NOW_MS, runs
 from tests.support.shipped import CATALOG, definitions
@@ -43,7 +44,7 @@ def test_each_position_joins_its_portfolio(
     sink = opened(OnlineSink(redis_database, entities_a_call=entities_a_call))
     catalog = structs.replace(CATALOG, sources={"position": POSITION})
     program = compile_program(catalog, SCHEMA)
-    positions = Materializer(POSITION, SCHEMA, program, sink, 1000)
+    positions = Materializer(SourceRules.always(POSITION), SCHEMA, program, sink, 1000)
     for run in runs(log, (3, 5)):
         positions.materialize(run, GO_ON)
     with redis.Redis.from_url(redis_database) as client:

@@ -270,6 +270,18 @@ def test_a_source_with_a_shape_of_its_own_is_refused(running: Pipeline, tmp_path
     assert (ended.code, "messages have a shape of their own" in ended.output) == (1, True)
 
 
+def test_rules_that_are_not_recorded_are_refused_before_anything_is_sent(
+    running: Pipeline, tmp_path: Path
+) -> None:
+    """The workers would judge the rows by others."""
+    topic = f'topic = "{running.topic("price")}"'
+    declare(running, topic, f"{topic}\npositive = true")
+    ended = produce(running, csv_of(tmp_path, "symbol,price,ts", f"A,1,{TS}"))
+    assert ended.code == 1
+    assert "positive `False` would become `True`" in ended.output
+    assert in_topic(running) == []
+
+
 def declare(running: Pipeline, old: str, new: str) -> None:
     """Change the features file of a pipeline."""
     features = Path(running.settings.features)

@@ -41,7 +41,7 @@ from tests.support.rebuilds import (
     in_partition,
     quiet,
 )
-from tests.support.shipped import PROGRAM, SCHEMA, SOURCE
+from tests.support.shipped import PROGRAM, RULES, SCHEMA, SOURCE
 from tests.support.sinks import GO_ON, empty, ticks
 
 
@@ -131,7 +131,7 @@ def test_the_row_of_the_newest_tick_in_the_schema_that_is_written(stores: Stores
     assert writing.id != SCHEMA.id
     program = compile_program(stores.catalog, writing)
     sink = stores.keep(OfflineSink(stores.postgres))
-    Materializer(SOURCE, writing, program, sink, 1000).materialize(second, GO_ON)
+    Materializer(RULES, writing, program, sink, 1000).materialize(second, GO_ON)
     stores.execute(  # the newest tick of B again in the old schema: both have it
         "INSERT INTO tickwell.feature_rows SELECT %s, entity, event_time, sequence, revision,"
         " tick_time, seq, op, fields, ARRAY[1, 2, 3, 4], '\\x00000000'::bytea, known_at, topic_id,"

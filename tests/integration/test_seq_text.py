@@ -14,7 +14,7 @@ from pipelines.errors import ParityViolation
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from tests.oracle.messages import Record
 from tests.support.logs import NOW_MS, runs
-from tests.support.shipped import PROGRAM, SCHEMA, SOURCE
+from tests.support.shipped import PROGRAM, RULES, SCHEMA
 from tests.support.sinks import GO_ON, Opened, query, worker
 
 IDS = ["b-1", 7, None, "b-1", "b-2", "\u00e9", "7"]
@@ -56,7 +56,7 @@ def test_a_row_that_exists_must_have_the_same_id(
     """The rows are there, the watermark is not, as where a replay was before live."""
     (run,) = runs(log(["b-1", "b-2"]), ())
     worker(opened(OfflineSink(postgres_database))).materialize(run, GO_ON)
-    computation = RunComputation(SOURCE, SCHEMA, PROGRAM, 100)
+    computation = RunComputation(RULES, SCHEMA, PROGRAM, 100)
     decoded = computation.decode(run)
     computation.restore(decoded, lambda *_: {})
     batch = computation.compute(decoded)

@@ -25,7 +25,7 @@ from registry.formats.redis_keys import row_key
 from registry.formats.row import unpack
 from tests.support.logs import TOPIC_ID, runs
 from tests.support.services import kill
-from tests.support.shipped import PROGRAM, SCHEMA, SOURCE
+from tests.support.shipped import PROGRAM, RULES, SCHEMA, SOURCE
 from tests.support.sinks import BEGIN, GO_ON, Opened, postgres_dump, query, ticks, worker
 
 STOPPED = """
@@ -151,7 +151,7 @@ def test_a_store_that_says_nothing_counts_as_away(opened: Opened, data: Path) ->
     with own_redis(data) as (process, url):
         first, second = runs(ticks(["A", "B"], 20), (10,))
         sink = opened(OnlineSink(url))
-        work = Materializer(SOURCE, SCHEMA, PROGRAM, sink, 1000, stall_seconds=0.2)
+        work = Materializer(RULES, SCHEMA, PROGRAM, sink, 1000, stall_seconds=0.2)
         work.materialize(first, GO_ON)
         os.kill(process.pid, signal.SIGSTOP)
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
@@ -116,7 +116,7 @@ def expect(
     `homes` says which partition an entity settled in where producers disagree; who is first there
     is a matter of arrival that the records do not tell.
     """
-    log = Log(source, homes)
+    log = Log(lambda record: source, homes)
     expected = Expected()
     for record in records:
         for found in log.take(record):
@@ -130,12 +130,13 @@ def expect(
 class Log:
     """The records of a topic, taken one after the other, each partition in its order.
 
+    `source` is what the source was declared to be where a record stands.
     `entities` is what is known after the records so far; of each the `remembered` newest ticks.
     """
 
     def __init__(
         self,
-        source: SourceSpec,
+        source: Callable[[Record], SourceSpec],
         homes: Mapping[tuple[str, ...], int] | None = None,
         remembered: int = 1024,
     ) -> None:
@@ -146,15 +147,16 @@ class Log:
 
     def take(self, record: Record) -> Iterator[Accepted | Rejected]:
         """What comes of the next record, tick by tick."""
-        for index, tick in read(record, self._source):
+        source = self._source(record)
+        for index, tick in read(record, source):
             origin = (record.partition, record.offset, index)
-            reason = tick if isinstance(tick, str) else self._reason(tick, record)
+            reason = tick if isinstance(tick, str) else self._reason(tick, record, source)
             if isinstance(tick, str) or reason is not None:
                 yield Rejected(str(reason), origin)
             else:
                 yield self._accept(tick, record, origin)
 
-    def _reason(self, tick: Tick, record: Record) -> str | None:
+    def _reason(self, tick: Tick, record: Record, source: SourceSpec) -> str | None:
         if self._homes.get(tick.entity, record.partition) != record.partition:
             return "wrong-partition"
         known = self.entities.get(tick.entity)
@@ -164,7 +166,7 @@ class Log:
             return "wrong-partition"
         if tick.seq is not None and (tick.tick_time, tick.seq) in known.seen:
             return "duplicate"
-        if tick.tick_time < known.newest - self._source.skew_ns:
+        if tick.tick_time < known.newest - source.skew_ns:
             return "late"
         return None
 

@@ -15,8 +15,9 @@ from pipelines.kafka.run import Run
 from pipelines.kafka.topic_identity import Incarnations
 from pipelines.kafka.topics import Topic
 from pipelines.live.faust_app import GroupMember, Pipeline, SinkApp, create_app
+from registry.source_rules import SourceRules
 from tests.support.logs import run_of_columns
-from tests.support.shipped import SOURCE
+from tests.support.shipped import RULES, SOURCE
 
 P = ParamSpec("P")
 TOPIC = Topic("ticks.price", bytes(16), 1)
@@ -37,7 +38,7 @@ def run(base: int, following: int) -> Run:
     return replace(columns, topic_id=TOPIC.topic_id)
 
 
-def an_app(store: Any = None) -> SinkApp:
+def an_app(store: Any = None, rules: SourceRules = RULES) -> SinkApp:
     """An app whose store resumes at offset 5; with `store` in place of a materializer an agent."""
 
     def watermarks(tps: Collection[TP]) -> Mapping[TP, int | None]:
@@ -45,7 +46,7 @@ def an_app(store: Any = None) -> SinkApp:
 
     pipeline = Pipeline(
         {} if store is None else {SOURCE.name: store},
-        {} if store is None else {SOURCE.name: SOURCE},
+        {} if store is None else {SOURCE.name: rules},
         Unchanged(KafkaConnection("127.0.0.1:1"), {TOPIC.name: TOPIC}),
         watermarks,
     )
@@ -55,6 +56,7 @@ def an_app(store: Any = None) -> SinkApp:
         pipeline,
         lambda batch: None,
     )
+    app.rules = {TOPIC.name: rules}  # without a store there is no agent that brings them
     app.finalize()
     return app
 

@@ -118,7 +118,19 @@ class Pipeline:
 
     def run_tickwell(self, *arguments: str) -> str:
         """Run a command to its end; returns what it printed."""
-        done = subprocess.run(
+        done = self._run(arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def refused(self, *arguments: str) -> str:
+        """Run a command that must fail; returns the one line that says why."""
+        done = self._run(arguments)
+        assert done.returncode == 1, done.stdout + done.stderr
+        (line,) = done.stderr.splitlines()
+        return line
+
+    def _run(self, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             [sys.executable, "-m", "tickwell", *arguments],
             env=self.environment(),
             capture_output=True,
@@ -126,8 +138,6 @@ class Pipeline:
             check=False,
             timeout=PATIENCE,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
 
     # -- Kafka
 

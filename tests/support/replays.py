@@ -25,6 +25,8 @@ from pipelines.replay.range_reader import read_range
 from pipelines.replay.ranges import Range, Wanted, plan
 from pipelines.replay.replay import Done, Replay, Report
 from pipelines.stores.postgres.offline_sink import OfflineSink
+from pipelines.stores.redis.online_sink import OnlineSink
+from pipelines.stores.sink import Sink
 from registry import catalog as recorded
 from registry.database.engine import connect
 from registry.definitions import Catalog
@@ -35,6 +37,19 @@ from tickwell.migrate import migrate
 GO_ON = Event()
 PARTITIONS = 2
 EVERYTHING = Wanted()
+AS_IT_COMES = Wanted(cold=True)
+
+
+OpenSink = Callable[[Pipeline], Sink]
+"""Opens the store that a worker writes to."""
+
+
+def offline_sink(running: Pipeline) -> Sink:
+    return OfflineSink(running.settings.postgres)
+
+
+def online_sink(running: Pipeline) -> Sink:
+    return OnlineSink(running.settings.redis)
 
 
 def catalog_of(running: Pipeline) -> Catalog:
@@ -99,13 +114,15 @@ def replay(
     return done
 
 
-def live(running: Pipeline) -> bytes:
-    """What the offline worker does, without Faust: every run into Postgres. Returns the rows."""
+def live(
+    running: Pipeline, wanted: Wanted = AS_IT_COMES, open_sink: OpenSink = offline_sink
+) -> bytes:
+    """What a worker does, without Faust: every run into its store. Returns the rows of Postgres."""
     catalog = catalog_of(running)
-    for part in ranges_of(running, Wanted(cold=True), restart=True):
+    for part in ranges_of(running, wanted, restart=True):
         schema = catalog.schemas[catalog.writing[part.source.name]]
-        sink = OfflineSink(running.settings.postgres)
-        work = Materializer(part.source, schema, compile_program(catalog, schema), sink, 100_000)
+        sink = open_sink(running)
+        work = Materializer(part.rules, schema, compile_program(catalog, schema), sink, 100_000)
         sink.settle(part.topic)
         marks = sink.watermarks(part.topic.topic_id, [part.partition])
         mark = marks.get(part.partition, part.begin)

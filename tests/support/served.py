@@ -18,6 +18,7 @@ from registry.definitions import Catalog, Definitions, RowSchema
 from registry.formats.heartbeat import Heartbeat, PartitionLag
 from registry.formats.redis_keys import WORKERS_KEY, worker_key
 from registry.language.program import compile_program
+from registry.source_rules import SourceRules
 from tests.oracle.messages import Record
 from tests.support.logs import runs
 
@@ -66,7 +67,8 @@ def tick(url: str, recorded: Catalog, source: str, ticks: list[dict[str, Any]]) 
         for key in store.scan_iter("tw:watermark:*"):
             store.delete(key)
     (run,) = runs(records, ())
-    Materializer(recorded.sources[source], schema, program, sink, 1000).materialize(run, Event())
+    work = Materializer(SourceRules.of(recorded, source), schema, program, sink, 1000)
+    work.materialize(run, Event())
     sink.close()
 
 

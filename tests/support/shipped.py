@@ -7,6 +7,7 @@ from pathlib import Path
 from registry.definitions import Catalog, RowSchema
 from registry.features_file import read
 from registry.language.program import compile_program
+from registry.source_rules import SourceRules
 
 SHIPPED = Path(read.__code__.co_filename).with_name("features.toml")
 
@@ -20,6 +21,7 @@ CATALOG = Catalog(
     schemas={1: SCHEMA},
     writing={"price": 1},
 )
+RULES = SourceRules.always(SOURCE)
 PROGRAM = compile_program(CATALOG, SCHEMA)
 
 

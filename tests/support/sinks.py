@@ -20,7 +20,7 @@ from pipelines.stores.sink import Sink
 from registry.formats.origin import Origin
 from tests.oracle.messages import Record
 from tests.support.logs import NOW_MS, TOPIC_ID
-from tests.support.shipped import PROGRAM, SCHEMA, SOURCE
+from tests.support.shipped import PROGRAM, RULES, SCHEMA
 
 Opened = Callable[[Any], Any]
 GO_ON = Event()
@@ -53,7 +53,7 @@ def closing() -> Iterator[Opened]:
 
 
 def worker(sink: Sink, capacity: int = 1000) -> Materializer:
-    return Materializer(SOURCE, SCHEMA, PROGRAM, sink, capacity)
+    return Materializer(RULES, SCHEMA, PROGRAM, sink, capacity)
 
 
 def ticks(symbols: Sequence[str], n: int, first: int = 0, seq: bool = True) -> list[Record]:

@@ -14,19 +14,33 @@ def migrate(
     partitions: Annotated[
         int | None, typer.Option(help="Partitions of topics that are created.")
     ] = None,
+    from_now: Annotated[
+        bool,
+        typer.Option(
+            "--from-now",
+            help="Changed rules of a source hold for what no store has yet; stop workers first.",
+        ),
+    ] = False,
 ) -> None:
     """Bring tables, definitions, partitions and topics to what this version needs."""
+    from contextlib import ExitStack
+
     from pipelines.kafka.topic_settings import topic_remarks
     from registry.features_file import read
     from registry.lifecycle.recording import remarks
     from tickwell.migrate import migrate as bring_up_to_date
+    from tickwell.migrate import rules_beginning
 
     settings = Settings.of_stack(features=features, partitions=partitions)
-    recorded = bring_up_to_date(settings)
+    with ExitStack() as stack:
+        begin = stack.enter_context(rules_beginning(settings)) if from_now else None
+        recorded = bring_up_to_date(settings, begin=begin)
     typer.echo(
         f"{len(recorded.sources)} sources and {len(recorded.features)} feature versions are "
         "recorded; topics and tables are ready"
     )
+    if begin is not None:
+        typer.echo("\n".join(map(str, begin.changes)) or "no rules have changed")
     topics = [source.topic for source in recorded.sources.values()]
     for remark in (
         *remarks(recorded, read(settings.features_path)),

@@ -118,6 +118,8 @@ def _described(part: Range) -> str:
         text += f", resumes at offset {part.start}, {percent} % was done"
     if part.read_from < part.start:
         text += f", state computed from {part.read_from}"
+    if 0 < part.begin == part.rules.known_from(part.topic.topic_id, part.partition):
+        text += "; what is before was decided by an earlier build, and stays as it is"
     return text
 
 

@@ -54,6 +54,9 @@ def up(
     ] = BrokerName.AUTO,
     demo: Annotated[bool, typer.Option(help="Stream real market data.")] = True,
     detach: Annotated[bool, typer.Option("--detach", help="Return once everything runs.")] = False,
+    from_now: Annotated[
+        bool, typer.Option("--from-now", help="As of `tickwell migrate`, at this start.")
+    ] = False,
 ) -> None:
     """Run everything: services that no URL names, workers, server, demo."""
     from tickwell.up import state
@@ -63,9 +66,9 @@ def up(
         _check_extra(settings, demo)
         state.check_owner(Path(settings.data))
         if detach:
-            _detach(settings, broker, demo)
+            _detach(settings, broker, demo, from_now)
         else:
-            _run(settings, broker, demo)
+            _run(settings, broker, demo, from_now)
 
 
 def _check_extra(settings: Settings, demo: bool) -> None:
@@ -105,7 +108,7 @@ def _disk_watched(data: Path) -> Iterator[None]:
         raise
 
 
-def _run(settings: Settings, broker: BrokerName, demo: bool) -> None:
+def _run(settings: Settings, broker: BrokerName, demo: bool, from_now: bool) -> None:
     from rich.console import Console
 
     from tickwell.up import state
@@ -126,7 +129,7 @@ def _run(settings: Settings, broker: BrokerName, demo: bool) -> None:
 
     quiet = Event()
     with state.locked(Path(settings.data)):
-        supervisor = Supervisor(settings, broker.value, demo, say)
+        supervisor = Supervisor(settings, broker.value, demo, say, from_now)
         try:
             supervisor.start(stopped)
             url = supervisor.settings.url
@@ -157,7 +160,7 @@ def _try_it(url: str) -> str:
     return f"curl -s {url}/features/online -d '{body}'"
 
 
-def _detach(settings: Settings, broker: BrokerName, demo: bool) -> None:
+def _detach(settings: Settings, broker: BrokerName, demo: bool, from_now: bool) -> None:
     from tickwell.errors import AlreadyRunning
     from tickwell.up import state
 
@@ -173,6 +176,7 @@ def _detach(settings: Settings, broker: BrokerName, demo: bool) -> None:
                 *(sys.executable, "-m", "tickwell", "up", "--data", str(data)),
                 *("--port", str(settings.port), "--broker", broker.value),
                 "--demo" if demo else "--no-demo",
+                *(["--from-now"] if from_now else []),
             ],
             stdin=subprocess.DEVNULL,
             stdout=output,

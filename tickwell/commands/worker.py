@@ -30,6 +30,7 @@ def worker(
     """Bring ticks from Kafka into one store, until stopped."""
     from pipelines.live.worker import run_worker
     from pipelines.live.worker_options import WorkerOptions
+    from registry.features_file import read
 
     settings = Settings.load(instance=instance, metrics_port=metrics_port)
     settings.need("kafka", "redis", "redis_hot", "postgres")
@@ -49,6 +50,7 @@ def worker(
         static_member=settings.static_member,
         session=settings.session,
         rejected_topic=settings.rejected_topic,
+        declared=read(settings.features_path) if settings.features else None,
         history=settings.history,
         capacity=settings.capacity,
         cluster=settings.cluster,

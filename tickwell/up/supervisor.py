@@ -28,7 +28,7 @@ from tickwell.embedded.postgres import postgres
 from tickwell.embedded.valkey import valkey
 from tickwell.errors import Stopped, TickwellError
 from tickwell.kafka_settings import SECURITY
-from tickwell.migrate import migrate
+from tickwell.migrate import migrate, rules_beginning
 from tickwell.settings import PREFIX, Settings
 from tickwell.up import state
 from tickwell.up.process import Process, Spec
@@ -75,12 +75,16 @@ class _Kept:
 
 @dataclass
 class Supervisor:
-    """What `tickwell up` does in one data directory, which it must have locked."""
+    """What `tickwell up` does in one data directory, which it must have locked.
+
+    With `from_now` changed rules of sources are recorded at the start.
+    """
 
     settings: Settings
     broker: Broker
     demo: bool
     say: Say
+    from_now: bool = False
     phase: str = "starting"
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -99,7 +103,7 @@ class Supervisor:
             raise Stopped
         self.say("tables, features and topics")
         try:
-            migrate(self.settings, stopped)
+            self._migrate(stopped)
         except PipelineError:
             if stopped.is_set():  # topics were no longer waited for
                 raise Stopped from None
@@ -111,6 +115,15 @@ class Supervisor:
             kept.state = "running"
         self.phase = "running"
         self._publish()
+
+    def _migrate(self, stopped: Event) -> None:
+        if not self.from_now:
+            migrate(self.settings, stopped)
+            return
+        with rules_beginning(self.settings) as begin:
+            migrate(self.settings, stopped, begin)
+        for change in begin.changes:
+            self.say(str(change))
 
     def watch(self, stopped: Event) -> None:
         """Start again what ends, until `stopped` is set."""

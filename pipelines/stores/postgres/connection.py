@@ -17,6 +17,7 @@ from psycopg2.extensions import (
 )
 
 from pipelines.errors import (
+    OtherRules,
     ParityViolation,
     PartitionHeld,
     PipelineError,
@@ -30,7 +31,7 @@ from registry.resources import sql
 BEGIN = sql(__package__, "begin")
 IN_TRANSACTION = (TRANSACTION_STATUS_INTRANS, TRANSACTION_STATUS_INERROR)
 
-OTHER_BITS, TOPIC_RECREATED = "TW001", "TW003"
+OTHER_BITS, TOPIC_RECREATED, OTHER_RULES = "TW001", "TW003", "TW004"
 """SQLSTATEs that the functions of the schema `tickwell` raise."""
 
 TRANSIENT = frozenset({"08", "25", "40", "53", "55", "57", "58"})
@@ -128,6 +129,8 @@ def _translated(error: psycopg2.Error) -> PipelineError:
         return ParityViolation(*json.loads(error.diag.message_detail or "[]"))
     if code == TOPIC_RECREATED:
         return TopicRecreated(error.diag.message_detail or "the topic")
+    if code == OTHER_RULES:
+        return OtherRules(error.diag.message_detail or "the source")
     # of several hosts each has its line
     message = " ".join(str(error).split()) if not code else str(error).strip().split("\n")[0]
     if code == errorcodes.LOCK_NOT_AVAILABLE:

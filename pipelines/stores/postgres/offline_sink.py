@@ -3,7 +3,8 @@
 A run is stored in one transaction:
 
 1. `tickwell.begin_run` takes the partition's lock, compares the watermark with where the run
-   begins, and makes the partition the home of entities that are new.
+   begins, and makes the partition the home of entities that are new. Whoever records other rules
+   takes the same lock, so now it is certain that the rules which decided the run hold there.
 2. The rows are copied straight into the table. Where a replay has stored some of them already, they
    are copied into a temporary table instead, and the missing ones inserted, the others compared.
 3. Rejected ticks are stored, and the watermark moves to the run's end.
@@ -42,7 +43,7 @@ from registry.resources import sql
 logger = logging.getLogger(__name__)
 
 
-WATERMARK = sql(__package__, "watermark")
+WATERMARK, CHECK_RULES = sql(__package__, "watermark"), sql(__package__, "check_rules")
 BEGIN_RUN, FINISH_RUN = sql(__package__, "begin_run"), sql(__package__, "finish_run")
 LOCK = "SELECT tickwell.lock_partition(%(topic_id)s::uuid, %(partition)s, %(patience)s)"
 FENCE = "SELECT tickwell.fence_partition(%(topic_id)s::uuid, %(partition)s)"
@@ -119,7 +120,8 @@ class OfflineSink:
     def store(self, batch: Batch) -> Sequence[str]:
         """Store a batch; returns entities that have their home in another partition.
 
-        Raises `WatermarkMoved`, `TopicRecreated`, `ParityViolation` and `StoreUnavailable`.
+        Raises `WatermarkMoved`, `TopicRecreated`, `OtherRules`, `ParityViolation` and
+        `StoreUnavailable`.
         """
         try:
             return self._store(batch)
@@ -134,6 +136,7 @@ class OfflineSink:
             "source": batch.source.name,
             "base": batch.run.base_offset,
             "following": batch.run.next_offset,
+            "rules": batch.rules,
             "unsettled": unsettled(batch),
             "patience": PATIENCE_MS,
         }
@@ -145,6 +148,7 @@ class OfflineSink:
             if conflicts:
                 cursor.execute("ROLLBACK")
                 return list(conflicts)
+            cursor.execute(CHECK_RULES, run)
             if self._meets_rows:
                 stage_rows(cursor, batch)
                 cursor.execute(INSERT_STAGED)

@@ -2,9 +2,10 @@
 
 The order of a commit:
 
-1. The run's incarnation must be the current one of its topic's name, and the partition's watermark
-   must be where the run begins. This finds a store that lost its last second, and a worker that
-   lost its partition or was paused while its topic was recreated.
+1. The run's incarnation must be the current one of its topic's name, no newer rules than those that
+   decided the run may hold at its offsets, and the partition's watermark must be where the run
+   begins. This finds a store that lost its last second, and a worker that lost its partition or was
+   paused while its topic was recreated or other rules were recorded.
 2. For each entity a script compares the stored origin and count with those that its state was
    computed from, and if they are the same bytes writes header, ring and row; atomically for each
    entity.
@@ -31,6 +32,7 @@ from typing import NoReturn
 from pipelines.compute.batch import Batch
 from pipelines.compute.entity_state import EntityState
 from pipelines.errors import (
+    OtherRules,
     SchemaBehind,
     StatesLost,
     StoreUnavailable,
@@ -51,6 +53,7 @@ from registry.formats.redis_keys import (
     filled_key,
     incarnations_key,
     partitions_key,
+    rules_key,
     watermark_key,
 )
 
@@ -117,9 +120,9 @@ class OnlineSink:
     def store(self, batch: Batch) -> Sequence[str]:
         """Store a batch; returns the entities whose state was not the expected one.
 
-        Raises `WatermarkMoved`, `TopicRecreated`, `SchemaBehind` and `StatesLost`. Raises
-        `StoreUnavailable` also where the server was started again since states were read: the
-        states that the run does not change, and that nothing compares, may be lost.
+        Raises `WatermarkMoved`, `TopicRecreated`, `OtherRules`, `SchemaBehind` and `StatesLost`.
+        Raises `StoreUnavailable` also where the server was started again since states were read:
+        the states that the run does not change, and that nothing compares, may be lost.
         """
         writes = BatchWrites(batch, self._history)
         watermark = watermark_key(batch.run.topic_id, batch.run.partition)
@@ -147,11 +150,13 @@ class OnlineSink:
         run, redis = batch.run, self.redis
         watermark = watermark_key(run.topic_id, run.partition)
         filled = filled_key(run.topic_id, run.partition)
+        rules = rules_key(run.topic_id, run.partition)
         call = WriteCall(
-            [incarnations_key(run.topic), watermark, filled],
+            [incarnations_key(run.topic), watermark, filled, rules],
             [
                 *(redis.life, run.topic_id.hex(), run.base_offset, run.next_offset),
                 *("1" if key in self._confirmed else "" for key in (watermark, filled)),
+                batch.rules,
             ],
         )
         for index in range(len(batch.names)):
@@ -162,6 +167,8 @@ class OnlineSink:
                 self._begin_life(life)
             case [b"recreated"]:
                 raise TopicRecreated(run.topic)
+            case [b"other rules"]:
+                raise OtherRules(batch.source.name)
             case [b"moved", moved]:
                 raise WatermarkMoved(int(moved) if moved else None)
         return _conflicts(batch, batch.names, answer)
@@ -183,12 +190,14 @@ class OnlineSink:
             return conflicts
         answer = self.redis.run(
             scripts.ADVANCE,
-            [key, filled_key(run.topic_id, run.partition)],
-            [stored, run.next_offset, filled, self.redis.life],
+            [key, filled_key(run.topic_id, run.partition), rules_key(run.topic_id, run.partition)],
+            [stored, run.next_offset, filled, self.redis.life, batch.rules],
         )
         match answer:
             case [b"another life", life]:
                 self._begin_life(life)
+            case [b"other rules"]:
+                raise OtherRules(batch.source.name)
             case bytes():
                 raise WatermarkMoved(int(answer) if answer else None)
         return conflicts
@@ -198,9 +207,9 @@ class OnlineSink:
 
         b"" for no watermark, and for a mark that need not be there.
 
-        Raises `WatermarkMoved` where the watermark is another one. Raises `TopicRecreated` where
-        the run is of an incarnation that is over: its ticks would pass for the newest ones of their
-        entities.
+        Raises `WatermarkMoved` where the watermark is another one, and `OtherRules` where newer
+        rules hold. Raises `TopicRecreated` where the run is of an incarnation that is over: its
+        ticks would pass for the newest ones of their entities.
         """
         run = batch.run
         client = self.redis.connect()
@@ -208,10 +217,13 @@ class OnlineSink:
             pipeline.lindex(incarnations_key(run.topic), -1)
             pipeline.get(key)
             pipeline.get(filled_key(run.topic_id, run.partition))
-            current, stored, filled = pipeline.execute()
+            pipeline.get(rules_key(run.topic_id, run.partition))
+            current, stored, filled, rules = pipeline.execute()
         # A Redis that lost its last second may not know the incarnation; the watermark shows that.
         if current is not None and current.decode() != run.topic_id.hex():
             raise TopicRecreated(run.topic)
+        if rules is not None and _others_hold(rules, batch):
+            raise OtherRules(batch.source.name)
         marked = filled_key(run.topic_id, run.partition) in self._confirmed
         if (stored is None and key in self._confirmed) or (filled != FILLED_MARK and marked):
             raise WatermarkMoved(None)
@@ -242,6 +254,12 @@ class OnlineSink:
                     watermark_key(run.topic_id, run.partition),
                 )
             raise StatesLost(run.topic, run.partition, entity)
+
+
+def _others_hold(stored: bytes, batch: Batch) -> bool:
+    """As `lua/rules.lua`."""
+    newer, _, begin = stored.partition(b":")
+    return int(newer) > batch.rules and int(begin) < batch.run.next_offset
 
 
 def _is_earlier(stored: Origin, known: Origin) -> bool:

@@ -21,8 +21,9 @@ def _script(*parts: str) -> str:
 
 
 STORE = LAYOUTS + _script("entities", "store")
-COMMIT = LAYOUTS + FILLED + _script("life", "entities", "commit")
-ADVANCE = _script("life", "advance")
+COMMIT = LAYOUTS + FILLED + _script("life", "rules", "entities", "commit")
+ADVANCE = _script("life", "rules", "advance")
+BEGIN_RULES = _script("begin_rules")
 LOAD = LAYOUTS + _script("load")
 SETTLE = _script("settle")
 ASK_LIFE = _script("life", "ask_life")

@@ -11,7 +11,7 @@ from registry.definitions import Source
 from registry.formats.origin import Origin
 from tests.oracle.messages import Record
 from tests.support.logs import NOW_MS, TOPIC_ID, runs
-from tests.support.shipped import PROGRAM, SCHEMA, SOURCE
+from tests.support.shipped import PROGRAM, RULES, SCHEMA, SOURCE
 from tests.support.windows import materialize, row_bytes
 
 
@@ -44,14 +44,14 @@ def computed(computation: RunComputation, run: Any, loads: Loads) -> Any:
 
 def test_rows_are_those_of_decoder_and_windows() -> None:
     log = records("ABABCA" * 9)
-    computation, loads = RunComputation(SOURCE, SCHEMA, PROGRAM, 100), Loads()
+    computation, loads = RunComputation(RULES, SCHEMA, PROGRAM, 100), Loads()
     batches = [computed(computation, run, loads) for run in runs(log, (5, 20))]
     assert row_bytes(batches) == row_bytes(materialize(log, (5, 20)))
 
 
 def test_missing_states_are_loaded_once_as_they_were_where_the_run_begins() -> None:
     first, second = runs(records("ABAC"), (2,), base=1)
-    computation, loads = RunComputation(SOURCE, SCHEMA, PROGRAM, 100), Loads()
+    computation, loads = RunComputation(RULES, SCHEMA, PROGRAM, 100), Loads()
     for run in (first, second):
         computed(computation, run, loads)
     assert loads.calls == [
@@ -62,7 +62,7 @@ def test_missing_states_are_loaded_once_as_they_were_where_the_run_begins() -> N
 
 def test_a_forgotten_run_is_loaded_again() -> None:
     first, second = runs(records("ABCA"), (2,), base=1)
-    computation, loads = RunComputation(SOURCE, SCHEMA, PROGRAM, 100), Loads()
+    computation, loads = RunComputation(RULES, SCHEMA, PROGRAM, 100), Loads()
     computed(computation, first, loads)
     computed(computation, second, loads)
     computation.forget(computation.decode(first))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +24,10 @@ from pipelines.kafka.run import Run
 from pipelines.kafka.topic_identity import Incarnations
 from pipelines.live.faust_app import SinkApp
 from pipelines.live.faust_transport import Consumer
+from registry.definitions import RecordedRules, RulesStart
+from registry.source_rules import SourceRules
 from tests.support.apps import TOPIC, an_app, failure, in_a_loop, run
+from tests.support.shipped import SOURCE
 
 HERE = TP(TOPIC.name, 0)
 
@@ -111,9 +114,46 @@ async def test_a_run_of_a_generation_that_is_over_is_dropped() -> None:
         app.consumer_generation_id += 1
         return run(0, 5)
 
-    reader = Reader(app, rebalanced, run(5, 9))
+    reader = Reader(app, rebalanced, run(0, 9))  # it is fetched again
     await reader.drain()
-    assert [run.base_offset for run in reader.delivered] == [5]
+    assert bounds(reader.delivered) == [(0, 9)]
+
+
+def of_two_rules(start: int) -> SourceRules:
+    """Other rules hold from an offset on."""
+    begin = RulesStart(TOPIC.topic_id, 0, start)
+    return SourceRules([RecordedRules(1, SOURCE), RecordedRules(2, SOURCE, (begin,))])
+
+
+@in_a_loop
+async def test_a_run_is_delivered_in_pieces_of_one_set_of_rules() -> None:
+    """Also what was deleted before it was read, which no fetched run has."""
+    reader = Reader(an_app(rules=of_two_rules(3)), run(0, 5), run(5, 6))
+    await reader.drain()
+    assert bounds(reader.delivered) == [(0, 3), (3, 5), (5, 6)]
+    assert [message.offset for message in reader.messages] == [2, 4, 5]
+    reader = Reader(an_app(rules=of_two_rules(3)), run(0, 2), run(4, 6))
+    await reader.drain()
+    assert bounds(reader.delivered) == [(0, 2), (2, 3), (3, 6)]
+
+
+@in_a_loop
+async def test_the_rest_of_a_run_is_dropped_with_its_generation() -> None:
+    app = an_app(rules=of_two_rules(3))
+    reader = Reader(app, run(0, 5), run(5, 9))
+    deliver = reader.callback
+
+    async def rebalanced(message: Any) -> None:
+        await deliver(message)
+        app.consumer_generation_id = 1
+
+    reader.callback = rebalanced
+    await reader.drain()
+    assert bounds(reader.delivered) == [(0, 3), (5, 9)]
+
+
+def bounds(runs: Sequence[Run]) -> list[tuple[int, int]]:
+    return [(run.base_offset, run.next_offset) for run in runs]
 
 
 @in_a_loop

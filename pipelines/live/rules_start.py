@@ -1,0 +1,226 @@
+"""Where other rules of a source begin to hold: at what no store has yet.
+
+The order, in the transaction that records the rules, for each partition of the topic:
+
+1. No worker is alive, by the heartbeats. One that comes back to life later is held off by what
+   follows.
+2. The partition is taken from whoever is storing a run of it in Postgres, and kept until the
+   transaction ends. From then on Postgres refuses runs that the old rules have decided
+   (`tickwell.check_rules`).
+3. The rules begin at the greatest of the watermarks of both stores and the progress of replays: the
+   store that is behind decides what it lacks by the old rules.
+4. Redis is told, in one step with a look at its watermark (`lua/begin_rules.lua`), and refuses such
+   runs as well.
+
+When the transaction fails after that, Redis refuses every worker until the rules are recorded.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import Connection, select
+
+from pipelines.errors import (
+    HomesElsewhere,
+    HomesUnknown,
+    PartitionsChanged,
+    StoresApart,
+    TopicMissing,
+    WorkersAlive,
+)
+from pipelines.kafka.connection import KafkaConnection
+from pipelines.kafka.topics import Topic, describe
+from pipelines.live.heartbeats import EXPIRES_SECONDS
+from pipelines.stores.postgres.offline_sink import FENCE, LOCK, PATIENCE_MS
+from pipelines.stores.redis import scripts
+from pipelines.stores.redis.client import answers
+from pipelines.stores.redis.connection import WarmRedis
+from pipelines.ticks.partitioners import HASHES
+from registry.database.tables import topics
+from registry.definitions import RulesStart, Source
+from registry.formats.redis_keys import rules_key, watermark_key
+from registry.heartbeats import read_heartbeats
+from registry.resources import sql
+from registry.source_rules import RULES, SourceRules, differences
+
+STORED_TO, MESSAGE_KEYS = sql(__package__, "stored_to"), sql(__package__, "message_keys")
+
+LOOK_SECONDS = 0.25
+"""Seconds between two looks whether a heartbeat is followed by another one."""
+
+KEYS_AT_ONCE = 10_000
+SHOWN = 16
+"""Number of partitions that a message names."""
+
+
+@dataclass(frozen=True, slots=True)
+class RulesChange:
+    """Rules that begin to hold, of a source as it was and as it is now declared."""
+
+    was: Source
+    now: Source
+    starts: tuple[RulesStart, ...]
+
+    def __str__(self) -> str:
+        what = differences(self.was, self.now, RULES, "became") or "its rules are recorded"
+        shown = [f"[{start.partition}] offset {start.offset}" for start in self.starts[:SHOWN]]
+        more = f" and {len(self.starts) - SHOWN} partitions more" * (len(self.starts) > SHOWN)
+        where = f", from {self.now.topic}{', '.join(shown)}{more} on" if shown else ""
+        return f"source {self.now.name}: {what}{where}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """The watermarks of a partition in both stores, and the progress of replays; None for none."""
+
+    online: int | None
+    offline: int | None
+    replayed: int | None
+
+    @property
+    def end(self) -> int:
+        return max(self.online or 0, self.offline or 0, self.replayed or 0)
+
+
+class RulesBeginning:
+    """Begins other rules of sources; `registry.lifecycle.recording.record` calls it.
+
+    A worker whose heartbeat is not followed by another one for `silent` seconds is not alive.
+    """
+
+    def __init__(
+        self, kafka: KafkaConnection, redis: WarmRedis, silent: float = EXPIRES_SECONDS + 1
+    ) -> None:
+        self.changes: list[RulesChange] = []
+        self._kafka = kafka
+        self._redis = redis
+        self._silent = silent
+
+    def __call__(
+        self, connection: Connection, rules: SourceRules, declared: Source, rules_id: int
+    ) -> Sequence[RulesStart]:
+        """The first offset of each partition. Nothing is stored by the old rules from then on.
+
+        None for a topic that does not exist yet: it is the newest rules' from its beginning. Raises
+        `WorkersAlive`, `PartitionsChanged`, `StoresApart`, `HomesElsewhere`, `HomesUnknown`,
+        `BrokerUnavailable` and `StoreUnavailable`.
+        """
+        self._check_alone(declared)
+        try:
+            topic = describe(self._kafka, [declared.topic])[declared.topic]
+        except TopicMissing:
+            topic = Topic(declared.topic, bytes(16), 0)
+        _check_partitions(connection, topic)
+        stored = {
+            number: self._take(connection, topic, number) for number in range(topic.partitions)
+        }
+        _check_stores(rules, declared, stored)
+        _check_homes(connection, rules, declared, topic)
+        starts = tuple(
+            RulesStart(topic.topic_id, number, self._begin(topic, number, known.end, rules_id))
+            for number, known in stored.items()
+        )
+        self.changes.append(RulesChange(rules.source, declared, starts))
+        return starts
+
+    def _check_alone(self, source: Source) -> None:
+        """Raises `WorkersAlive`. A heartbeat that expires was the last one of its worker."""
+        began = time.monotonic()
+        first: dict[str, float] = {}
+        while time.monotonic() - began < self._silent:
+            client = self._redis.connect()
+            with answers():
+                # one that has just started does not say what it reads yet
+                beats = {
+                    f"{beat.sink} {beat.instance}": beat.at
+                    for beat in read_heartbeats(client)
+                    if source.topic in beat.partitions or not beat.partitions
+                }
+            alive = [name for name, at in beats.items() if at > first.setdefault(name, at)]
+            if alive:
+                raise WorkersAlive(source.name, alive)
+            if not beats:
+                return
+            time.sleep(LOOK_SECONDS)
+
+    def _take(self, connection: Connection, topic: Topic, partition: int) -> _Stored:
+        """Take a partition until the transaction ends; returns what is stored of it."""
+        given = {"topic_id": str(UUID(bytes=topic.topic_id)), "partition": partition}
+        connection.exec_driver_sql(FENCE, given)
+        connection.exec_driver_sql(LOCK, {**given, "patience": PATIENCE_MS})
+        offline, replayed = connection.exec_driver_sql(STORED_TO, given).one()
+        online = self._redis.get(watermark_key(topic.topic_id, partition))
+        return _Stored(None if online is None else int(online), offline, replayed)
+
+    def _begin(self, topic: Topic, partition: int, offset: int, rules_id: int) -> int:
+        """Have Redis refuse what is decided by other rules; returns the offset from which on."""
+        ids = (topic.topic_id, partition)
+        while True:
+            moved = self._redis.run(
+                scripts.BEGIN_RULES, [watermark_key(*ids), rules_key(*ids)], [rules_id, offset]
+            )
+            if moved is None:
+                return offset
+            offset = int(moved)
+
+
+def _check_partitions(connection: Connection, topic: Topic) -> None:
+    """Raises `PartitionsChanged` where keys have moved since live first read the topic."""
+    wanted = select(topics.c.partitions).where(topics.c.topic_id == UUID(bytes=topic.topic_id))
+    settled = connection.execute(wanted).scalar_one_or_none()
+    if settled not in (None, topic.partitions):
+        raise PartitionsChanged(topic.name, settled, topic.partitions)
+
+
+def _moves_keys(rules: SourceRules, declared: Source) -> bool:
+    """Whether the partitions of message keys may be others than before."""
+    was = rules.source
+    return declared.partitioner != "any" and (
+        rules.newest.of_earlier_build
+        or (was.partitioner, was.message_key) != (declared.partitioner, declared.message_key)
+    )
+
+
+def _check_stores(rules: SourceRules, declared: Source, stored: dict[int, _Stored]) -> None:
+    """Raises `StoresApart` where a store has to store more before the rules can change."""
+    for partition, known in stored.items():
+        # an empty Redis is filled from Postgres, and is then where that is
+        online = known.offline if known.online is None else known.online
+        if rules.newest.of_earlier_build and (known.offline or 0) != (online or 0):
+            why = "only the earlier build knows how to decide what is between"
+        elif _moves_keys(rules, declared) and (known.offline or 0) < (online or 0):
+            why = "Postgres must know where every entity is at home before keys may move"
+        else:
+            continue
+        raise StoresApart(declared.topic, partition, online or 0, known.offline or 0, why)
+
+
+def _check_homes(
+    connection: Connection, rules: SourceRules, declared: Source, topic: Topic
+) -> None:
+    """Check that entities stay at home: for the life of a topic they are in one partition.
+
+    Raises `HomesElsewhere`, and `HomesUnknown` where the keys of an entity's messages are unknown.
+    """
+    if not topic.partitions or not _moves_keys(rules, declared):
+        return
+    given = {"source": declared.name, "topic_id": str(UUID(bytes=topic.topic_id))}
+    streaming = {"yield_per": KEYS_AT_ONCE}
+    found = connection.exec_driver_sql(MESSAGE_KEYS, given, execution_options=streaming)
+    hashed = HASHES[declared.partitioner]
+    keys, moved, example = 0, 0, ""
+    for key, home in found:
+        keys += 1
+        right = hashed(key.encode()) % topic.partitions
+        if right != home:
+            moved += 1
+            example = example or f"{key[:40]!r} would move from {home} to {right}"
+    if keys and declared.message_key == "any":
+        if rules.newest.of_earlier_build or rules.source.partitioner != declared.partitioner:
+            raise HomesUnknown(declared.name, declared.partitioner)
+    elif moved:
+        raise HomesElsewhere(declared.name, declared.partitioner, moved, keys, example)

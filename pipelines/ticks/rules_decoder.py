@@ -1,0 +1,49 @@
+"""Decoding by the rules that hold at a run's offsets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+from pipelines.kafka.run import Run
+from pipelines.ticks.columns import Ticks
+from pipelines.ticks.decoder import Decoder
+from registry.source_rules import SourceRules
+
+
+def by_rules(run: Run, rules: SourceRules) -> list[Run]:
+    """A run in pieces that meet, cut where other rules begin to hold."""
+    starts = rules.starts(run.topic_id, run.partition)
+    inside = [offset for offset in starts if run.base_offset < offset < run.next_offset]
+    if not inside:
+        return [run]
+    bounds = [run.base_offset, *inside, run.next_offset]
+    return [run.since(begin).before(end) for begin, end in pairwise(bounds)]
+
+
+class RulesDecoder:
+    """Decodes the runs of one source, each by the rules that hold at its offsets.
+
+    `partitions` is as of `ticks.decoder.Decoder`.
+    """
+
+    def __init__(self, rules: SourceRules, partitions: int | None = None) -> None:
+        self._rules = rules
+        self._partitions = partitions
+        self._decoders: dict[int, Decoder] = {}
+
+    def decode(self, run: Run) -> Ticks:
+        """The ticks of a run, which is of one set of rules (`by_rules`).
+
+        Raises `RulesOfEarlierBuild`, and `ValueError` for a run in which other rules begin.
+        """
+        rules = self._rules.at(run.topic_id, run.partition, run.base_offset)
+        if len(by_rules(run, self._rules)) > 1:
+            raise ValueError(
+                f"{run.topic}[{run.partition}]: other rules begin within the offsets "
+                f"{run.base_offset} to {run.next_offset}"
+            )
+        decoder = self._decoders.get(rules.id)
+        if decoder is None:
+            decoder = self._decoders[rules.id] = Decoder(rules.source, self._partitions)
+        return replace(decoder.decode(run), rules=rules.id)

@@ -1,0 +1,69 @@
+"""A source whose definition changes while its topic goes on."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+from pipelines.live.rules_start import RulesBeginning, RulesChange
+from pipelines.stores.redis.connection import WarmRedis
+from tests.support.pipeline import Pipeline
+from tickwell.migrate import migrate
+
+Messages = list[tuple[bytes | None, bytes | None]]
+
+
+def declare(running: Pipeline, rules: str) -> None:
+    """Have the file say other rules of the price source, with its own tables last."""
+    file = Path(running.settings.features)
+    head, begin, rest = file.read_text().partition('fields = [{ name = "price" }')
+    fields, _, _ = rest.partition("\n")
+    _, following, tail = rest.partition('[[source]]\nname = "volume"')
+    file.write_text(f"{head}{begin}{fields}\n{rules}\n\n{following}{tail}")
+
+
+def from_now(running: Pipeline, silent: float = 11.0) -> list[RulesChange]:
+    """What `tickwell migrate --from-now` does; returns what it has changed."""
+    redis = WarmRedis(running.settings.redis)
+    begin = RulesBeginning(running.settings.kafka_connection, redis, silent)
+    try:
+        migrate(running.settings, begin=begin)
+    finally:
+        redis.close()
+    return begin.changes
+
+
+def messages(n: int, seed: int, **changed: Any) -> Messages:
+    """Ticks of eight symbols about now, as the shipped file has them, or with fields changed.
+
+    A field is changed by a function of the tick; one that gives None is left out.
+    """
+    chance, now, made = random.Random(seed), time.time_ns() // 10**6, []
+    for number in range(n):
+        tick = {
+            "symbol": f"S{chance.randrange(8)}",
+            "price": chance.uniform(1, 2),
+            "ts": now - n + number - chance.randrange(1200),
+        }
+        tick |= {name: change(dict(tick)) for name, change in changed.items()}
+        value = {name: value for name, value in tick.items() if value is not None}
+        made.append((str(tick["symbol"]).encode(), json.dumps(value).encode()))
+    return list(made)
+
+
+OTHER = 'ts_unit = "s"\nskew = "5s"\nwhere = { e = "trade" }\n[source.map]\nprice = "p"'
+
+
+def of_other_rules(n: int, seed: int) -> Messages:
+    """Ticks as `OTHER` describes them; some are of another kind."""
+    return messages(
+        n,
+        seed,
+        e=lambda tick: "quote" if tick["ts"] % 9 == 0 else "trade",
+        p=lambda tick: f"{tick['price']:.6f}",
+        price=lambda tick: None,
+        ts=lambda tick: tick["ts"] // 1000,
+    )
