@@ -20,6 +20,7 @@ from pipelines.produce import cells
 from pipelines.produce.arrow_arrays import booleans, int64s, integers, mask
 from pipelines.produce.arrow_arrays import text as scalar
 from pipelines.produce.cell_columns import NO_TIME, NO_VALUE, texts
+from pipelines.produce.clock_digits import ClockDigits
 from pipelines.produce.errors import Mistaken
 from pipelines.produce.options import FILE_UNITS, FileOptions, FileUnit
 from pipelines.produce.time_formats import TimeFormat
@@ -61,6 +62,7 @@ class TimeReader:
     def __init__(self, options: FileOptions, ts_unit: TimeUnit, earliest: int) -> None:
         self._earliest = earliest
         self._format = None if options.ts_format is None else TimeFormat(options.ts_format)
+        self._clocks = ClockDigits(self._format.clock_digits if self._format else 0)
         self._given: FileUnit | None = options.ts_unit
         self._unit: FileUnit = options.ts_unit or ts_unit
 
@@ -77,27 +79,18 @@ class TimeReader:
                 r"\1-\2-\3",
             )
         if len(columns) == 2:
-            text = self._joined(text, texts(columns[1], name))
+            text = self._joined(text, texts(columns[1], name), name)
         if self._format is not None:
             return self._formatted(text)
         return self._parsed(text, name)
 
-    def _joined(self, dates: Any, clocks: Any) -> Any:
+    def _joined(self, dates: Any, clocks: Any, name: str) -> Any:
         clocks = pc.utf8_trim_whitespace(clocks)
         if self._format is None:
-            # times of day as 093000 or 0930, whose zeros at the front spreadsheets drop
             clocks = pc.replace_substring_regex(clocks, r"^([0-9]):", r"0\1:")
-            digits = pc.match_substring_regex(clocks, r"^[0-9]{3,6}$")
-            if pc.any(digits).as_py():
-                six = pc.if_else(
-                    pc.match_substring_regex(clocks, r"^.{3,4}$"),
-                    pc.binary_join_element_wise(
-                        pc.utf8_lpad(clocks, 4, "0"), scalar("00"), scalar("")
-                    ),
-                    pc.utf8_lpad(clocks, 6, "0"),
-                )
-                timed = pc.replace_substring_regex(six, r"^(..)(..)(..)$", r"\1:\2:\3")
-                clocks = pc.if_else(digits, timed, clocks)
+            clocks = self._clocks.timed(clocks, name)
+        elif self._format.clock_digits:
+            clocks = self._clocks.padded(clocks, name)
         joined = pc.binary_join_element_wise(pc.utf8_trim_whitespace(dates), clocks, scalar(" "))
         return pc.if_else(
             pc.or_(pc.equal(dates, scalar("")), pc.equal(clocks, scalar(""))), scalar(""), joined

@@ -24,6 +24,9 @@ PART = re.compile(r"(?:%[YmdHMSyjIf])+|%.|\s+|[^%\s]+", re.DOTALL)
 DIGITS = {"Y": 4, "j": 3} | dict.fromkeys("mdHMSyI", 2)
 """The digits of numbers that another number follows at once."""
 
+CLOCK = re.compile(r"\s((?:%[HMS])+)$")
+"""A time of day without a separator, at the end."""
+
 NEEDS = (
     ("p", "Ic", "%p is of the hour of twelve (%I), not of %H"),
     ("I", "p", "%I is the hour of twelve and needs %p; the hour of 24 is %H"),
@@ -41,6 +44,12 @@ class TimeFormat:
         _check(written)
         self._written = written
         self._shape = _shape(written)
+
+    @property
+    def clock_digits(self) -> int:
+        """The digits of a time of day that the format ends with, 0 where it has separators."""
+        found = CLOCK.search(self._written)
+        return len(found[1]) if found else 0
 
     def read(self, cell: str) -> tuple[int, bool] | str:
         """Nanoseconds and whether they are local, or what is wrong with the cell."""
