@@ -122,7 +122,10 @@ class _Csv:
 
     def done(self) -> float:
         taken = min(1.0, self._blocks * BLOCK_BYTES / max(1, self._behind.read_bytes))
-        return taken * min(1.0, self._raw.tell() / self._size)
+        try:
+            return taken * min(1.0, self._raw.tell() / self._size)
+        except ValueError:  # the thread that reads ahead has come to the end and closed it
+            return 1.0
 
     def close(self) -> None:
         self._raw.close()

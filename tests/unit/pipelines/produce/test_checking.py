@@ -202,6 +202,15 @@ def test_progress_is_a_part_of_all_bytes(tmp_path: Path) -> None:
     assert files.done() == 1
 
 
+def test_progress_where_the_last_rows_of_a_file_were_read(tmp_path: Path) -> None:
+    """Rows of an unclear hour follow once the file is closed."""
+    lines = [f"A,1,2024-10-27 {clock}" for clock in UNCLEAR]
+    file = csv_of(tmp_path, "symbol,price,ts", *lines)
+    files = TickFiles([file], PRICE, FileOptions(tz="Europe/Berlin"))
+    parts = [(files.done(), len(rows.unclear)) for _, rows in files.blocks()]
+    assert parts == [(1, 0), (1, 1)]
+
+
 times = st.lists(st.tuples(st.sampled_from("ABC"), st.integers(0, 12_000)), min_size=1, max_size=60)
 
 
