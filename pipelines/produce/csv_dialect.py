@@ -50,11 +50,12 @@ def dialect_of(file: Path, sample: bytes, options: FileOptions) -> Dialect:
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(sample[mark:])
     except UnicodeDecodeError as error:
+        wide = sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         raise BadFile(
             file,
             0,
             f"{error.reason} at byte {error.start}: it is not text in UTF-8; convert it, as by "
-            "iconv -f UTF-16 -t UTF-8",
+            f"iconv -f {'UTF-16' if wide else 'WINDOWS-1252'} -t UTF-8",
         ) from None
     if not text.strip():
         raise BadFile(file, 0, "it is empty")

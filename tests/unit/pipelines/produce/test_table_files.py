@@ -5,7 +5,9 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import lzma
 import os
+import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -118,8 +120,8 @@ def test_a_first_column_without_a_name(tmp_path: Path, header: str) -> None:
         (b"", "it is empty"),
         (b" \n\n", "it is empty"),
         (b"\x1f\x8b\x08broken", ""),
-        (b"symbol,pri\xff\xfe,ts\nA", "not text in UTF-8"),
-        (TEXT.decode().encode("utf-16"), "not text in UTF-8; convert it"),
+        (b"symbol,pri\xff\xfe,ts\nA", "not text in UTF-8; convert it, as by iconv -f WINDOWS-1252"),
+        (TEXT.decode().encode("utf-16"), "not text in UTF-8; convert it, as by iconv -f UTF-16"),
         (b"PAR1broken", ""),
         (b"PK\x03\x04broken", ""),
         (b"\x28\xb5\x2f\xfdbroken", ""),
@@ -132,6 +134,53 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, w
     (tmp_path / name).write_bytes(content)
     with pytest.raises(BadFile, match=f"{name} cannot be read.*{what}"):
         checked(tmp_path / name)
+
+
+def test_files_of_other_formats_are_named(tmp_path: Path) -> None:
+    """What writes them is the library that people use; each is told what to do."""
+    file = tmp_path / "t"
+    table = pa.table({"symbol": ["A"], "price": [1.0], "ts": [TS]})
+    with pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(BadFile, match="it is an Arrow or Feather file: write it as Parquet"):
+        checked(file)
+    file.write_bytes(lzma.compress(TEXT))
+    with pytest.raises(BadFile, match="it is compressed by xz: unpack it"):
+        checked(file)
+    file.write_bytes(pa.compress(TEXT, "lz4", asbytes=True))
+    with pytest.raises(BadFile, match="it is compressed by lz4: unpack it"):
+        checked(file)
+    for name in ("t.tar", "t.tar.gz"):
+        with tarfile.open(tmp_path / name, "w:gz" if name.endswith("gz") else "w") as archive:
+            archive.add(csv_of(tmp_path, TEXT.decode()), "t.csv")
+        with pytest.raises(BadFile, match=f"{name} cannot be read: it is an archive of tar"):
+            checked(tmp_path / name)
+    dbn = b"DBN\x01" + bytes(500) + b"\xff" * 100
+    for content in (dbn, pa.compress(dbn, "zstd", asbytes=True)):
+        file.write_bytes(content)
+        with pytest.raises(BadFile, match="it is Databento's binary format: write it as CSV"):
+            checked(file)
+
+
+def test_an_archive_of_macos(tmp_path: Path) -> None:
+    """Which holds a second file beside each."""
+    (tmp_path / "t.zip").write_bytes(zipped(TEXT, "__MACOSX/._t.csv"))
+    assert messages_of(tmp_path / "t.zip") == TICKS
+
+
+def test_an_archive_that_needs_a_password(tmp_path: Path) -> None:
+    content = bytearray(zipped(TEXT))
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(signature) + flags] |= 1
+    (tmp_path / "t.zip").write_bytes(content)
+    with pytest.raises(BadFile, match=r"password required.*; unpack it"):
+        checked(tmp_path / "t.zip")
+
+
+def test_a_spreadsheet(tmp_path: Path) -> None:
+    (tmp_path / "t.xlsx").write_bytes(zipped(TEXT, "xl/workbook.xml"))
+    with pytest.raises(BadFile, match="it is a spreadsheet of Excel: save it as CSV"):
+        checked(tmp_path / "t.xlsx")
 
 
 def test_an_archive_of_several_files(tmp_path: Path) -> None:
