@@ -64,12 +64,16 @@ def dialect_of(file: Path, sample: bytes, options: FileOptions) -> Dialect:
     records = csv.reader(lines, delimiter=delimiter)
     first = [cell.strip() for cell in next(filter(None, records), [])]
     end = lines.characters
-    second = next(filter(None, records), None)
+    rows = list(islice(filter(None, records), SAMPLE_ROWS))
+    second = rows[0] if rows else None
     headed = options.header if options.header is not None else not options.names
     given = list(options.names) or (first if headed else [""] * len(first))
     cells = first if second is None or not headed else second
     if headed and not options.names and len(cells) == len(given) + 1:
-        given = ["", *given]  # as R writes them: the names of rows have no name
+        if any(row[len(given)].strip() for row in rows if len(row) == len(cells)):
+            given = ["", *given]  # as R writes them: the names of rows have no name
+        else:
+            given = [*given, ""]  # each row ends in a delimiter
     if len(given) != len(cells):
         raise Mistaken(
             f"{file} has {len(cells)} columns, and {len(given)} names: "

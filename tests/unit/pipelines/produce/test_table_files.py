@@ -183,6 +183,14 @@ def test_a_spreadsheet(tmp_path: Path) -> None:
         checked(tmp_path / "t.xlsx")
 
 
+def test_a_delimiter_at_the_end_of_each_row(tmp_path: Path) -> None:
+    """The names keep their columns; pandas takes the first column for an index."""
+    lines = [f"{TS + i},{TS + i + 7},{i},{100 + i},A," for i in range(3)]
+    file = csv_of(tmp_path, "ts,received,price,size,symbol", *lines)
+    found = [(int(tick["ts"]), int(tick["price"]), int(tick["size"])) for tick in sent(file)]
+    assert found == [(TS + i, i, 100 + i) for i in range(3)]
+
+
 def test_an_archive_of_several_files(tmp_path: Path) -> None:
     (tmp_path / "t.zip").write_bytes(zipped(TEXT, "u.csv"))
     with pytest.raises(Mistaken, match="holds 2 files: unpack it"):
