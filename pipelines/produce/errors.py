@@ -61,3 +61,13 @@ class Mistaken(PipelineError):
 
 class OutOfOrder(PipelineError):
     """Workers would reject rows as late, because of the order in which they would be sent."""
+
+
+class CannotSort(PipelineError):
+    """The rows cannot be sorted on disk."""
+
+    def __init__(self, directory: Path, error: object) -> None:
+        super().__init__(
+            f"--sort in {directory}: {' '.join(str(error).split())}. Make room there, or name "
+            "another directory by TMPDIR"
+        )
