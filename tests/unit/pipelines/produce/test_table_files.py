@@ -215,6 +215,17 @@ def test_a_line_that_is_no_row(tmp_path: Path, line: str, what: str) -> None:
         checked(file)
 
 
+@pytest.mark.parametrize("names", [["symbol,price,ts"], []])
+@pytest.mark.parametrize("line", ["A,1", "A,1,2,3"])
+def test_a_first_line_that_is_no_row(tmp_path: Path, names: list[str], line: str) -> None:
+    """Most rows say how many columns there are, so it is one bad row and not another table."""
+    file = csv_of(tmp_path, *names, line, f"A,1,{TS}", f"B,2.50,{TS}")
+    options: dict[str, Any] = {} if names else {"names": ["symbol", "price", "ts"]}
+    with pytest.raises(BadRow, match=rf"row 1: has {len(line.split(','))} cells and the table 3"):
+        checked(file, **options)
+    assert checked(file, rejects=tmp_path / "r.csv", **options)[1].good == 2
+
+
 def test_rows_are_counted_the_same_behind_lines_that_are_none(tmp_path: Path) -> None:
     """In any block of the reader, and with empty lines between."""
     rows = 60_000  # more than one block
