@@ -27,12 +27,18 @@ class ColumnMissing(PipelineError):
     """The file has no columns for some fields: the column that each was looked for in."""
 
     def __init__(
-        self, file: Path, missing: Mapping[str, str], existing: Sequence[str], hint: str = ""
+        self,
+        file: Path,
+        missing: Mapping[str, str],
+        keys: Sequence[str],
+        existing: Sequence[str],
+        hint: str = "",
     ) -> None:
         names = ", ".join(name or f"#{number}" for number, name in enumerate(existing, 1))
         fields = list(missing)
         maps = " ".join(f"--map {field}=COLUMN" for field in fields)
-        same = f", or give all rows the same: --set {fields[0]}=VALUE" if fields[0] != "ts" else ""
+        shared = next((field for field in fields if field in keys), None)
+        same = f", or give all rows the same: --set {shared}=VALUE" if shared else ""
         super().__init__(
             f"{file} has no column {', '.join(missing.values())}; it has {names}. Name the "
             f"{'one that holds' if len(fields) == 1 else 'ones that hold'} {', '.join(fields)}: "

@@ -75,7 +75,7 @@ def fields_of(table: Table, source: Source, options: FileOptions) -> FieldColumn
         columns[field] = found
         shown[field] = wanted
     if missing:
-        raise ColumnMissing(table.file, missing, table.names, _data_hint(table))
+        raise ColumnMissing(table.file, missing, source.key, table.names, _data_hint(table))
     if by_number and table.looks_like_data and options.header is None:
         raise Mistaken(
             f"{table.file}: its first row looks like data ({', '.join(table.names)[:60]}): say "

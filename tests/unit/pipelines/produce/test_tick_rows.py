@@ -303,7 +303,7 @@ def test_rows_without_a_value_are_passed_over(tmp_path: Path) -> None:
             r"no column symbol, price, ts; it has ticker, close, at.*--map symbol=COLUMN "
             r"--map price=COLUMN --map ts=COLUMN.*--set symbol",
         ),
-        ({"columns": {"symbol": "ticker", "price": "close"}}, r"--map ts=COLUMN$"),
+        ({"columns": {"symbol": "ticker"}}, r"--map price=COLUMN --map ts=COLUMN$"),
         ({"columns": {**COLUMNS, "price": "last"}}, r"no column last.*--map price=COLUMN"),
         ({"columns": {**COLUMNS, "price": "#4"}}, r"no column #4"),
         ({"columns": {**COLUMNS, "bid": "close"}}, "has no field bid; it has symbol, price, size"),
