@@ -72,7 +72,7 @@ class TimeReader:
         if len(columns) == 1 and pa.types.is_timestamp(kind) and self._format is None:
             return _typed(columns[0])
         text = texts(columns[0], name)
-        if self._unit == "yyyymmdd":
+        if self._unit == "yyyymmdd" and self._format is None:
             text = pc.replace_substring_regex(
                 pc.utf8_trim_whitespace(text),
                 r"^([0-9]{4})([0-9]{2})([0-9]{2})(\.0*)?$",

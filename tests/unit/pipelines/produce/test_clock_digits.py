@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -46,7 +47,8 @@ def test_seconds_that_show_late_are_refused_and_a_format_says_what_they_are(
     file = file_of(tmp_path, [*early, "93000"])
     with pytest.raises(Mistaken, match=r"column Date\+Time holds 93000.*--ts-format '%Y%m%d %H%M"):
         times_of(file, columns=CLOCK, constants=A, ts_unit="yyyymmdd")
-    found = times_of(file, columns=CLOCK, constants=A, ts_format="%Y%m%d %H%M%S")
+    given: dict[str, Any] = {"ts_format": "%Y%m%d %H%M%S", "ts_unit": "yyyymmdd"}
+    found = times_of(file, columns=CLOCK, constants=A, **given)
     first, last = (DAY + timedelta(minutes=minutes) for minutes in (5, 9 * 60 + 30))
     assert found[0] == int(first.timestamp()) * 10**9
     assert found[-1] == int(last.timestamp()) * 10**9
