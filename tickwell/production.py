@@ -54,7 +54,10 @@ class Production:
         self._settings = Settings.of_stack()
         sources = {known.name: known for known in read(self._settings.features_path).sources}
         if source not in sources:
-            raise TickwellError(f"there is no source {source}; there are {', '.join(sources)}")
+            raise TickwellError(
+                f"there is no source {source}; there are {', '.join(sources)}, in "
+                f"{self._features}; TICKWELL_FEATURES names another file"
+            )
         self._source: Source = sources[source]
         if self._source.is_mapped:
             raise TickwellError(
@@ -68,7 +71,31 @@ class Production:
         topic = self._source.topic
         # now, or ticks would wait long for what is not there
         self._topic: Topic = describe(self._settings.kafka_connection, [topic])[topic]
+        if wanted.confirm:
+            self._check_recorded()
         self._stop = Event()
+
+    @property
+    def _features(self) -> object:
+        """The features file, as it is named in messages."""
+        return self._settings.features_path or "the shipped features file"
+
+    def _check_recorded(self) -> None:
+        """Raises `TickwellError` where workers judge ticks by other rules than the check would."""
+        from registry import catalog
+        from registry.database.engine import connect
+
+        engine = connect(self._settings.postgres)
+        try:
+            recorded = catalog.load(engine).sources.get(self._source.name)
+        finally:
+            engine.dispose()
+        if recorded != self._source:
+            raise TickwellError(
+                f"source {self._source.name}: {self._features} declares it otherwise than it is "
+                "recorded, and workers go by what is recorded: set TICKWELL_FEATURES to the file "
+                "that `tickwell migrate` has recorded"
+            )
 
     def run(self) -> None:
         """Raises `typer.Exit` with the code that says how it ended, 0 for no exception."""

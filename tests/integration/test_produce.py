@@ -270,6 +270,17 @@ def test_a_source_with_a_shape_of_its_own_is_refused(running: Pipeline, tmp_path
     assert (ended.code, "messages have a shape of their own" in ended.output) == (1, True)
 
 
+def test_a_source_that_is_recorded_otherwise_is_refused(running: Pipeline, tmp_path: Path) -> None:
+    """Workers would judge by what is recorded, and refuse what the check lets pass."""
+    topic = f'topic = "{running.topic("price")}"\nkey = ["symbol"]\n'
+    declare(running, topic, f"{topic}earliest = 1990-01-01\n")
+    ended = produce(running, csv_of(tmp_path, "symbol,price,ts", f"A,1,{TS}"))
+    assert ended.code == 1
+    assert "declares it otherwise than it is recorded" in ended.output
+    assert "set TICKWELL_FEATURES to the file" in ended.output
+    assert in_topic(running) == []
+
+
 def declare(running: Pipeline, old: str, new: str) -> None:
     """Change the features file of a pipeline."""
     features = Path(running.settings.features)
