@@ -94,7 +94,6 @@ class Checked:
     good: int = 0
     empty: int = 0
     problems: int = 0
-    reasons: dict[str, int] = field(default_factory=dict)
     refused: dict[int, Any] = field(default_factory=dict)
 
 
