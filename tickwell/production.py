@@ -78,7 +78,10 @@ class Production:
         declared = read(self._settings.features_path)
         sources = {known.name: known for known in declared.sources}
         if source not in sources:
-            raise TickwellError(f"there is no source {source}; there are {', '.join(sources)}")
+            raise TickwellError(
+                f"there is no source {source}; there are {', '.join(sources)}, in "
+                f"{self._features}; TICKWELL_FEATURES names another file"
+            )
         self._source: Source = sources[source]
         if self._source.is_mapped:
             raise TickwellError(
@@ -97,6 +100,11 @@ class Production:
                 self._settings.postgres, structs.replace(declared, sources=(self._source,))
             )
         self._stop = Event()
+
+    @property
+    def _features(self) -> object:
+        """The features file, as it is named in messages."""
+        return self._settings.features_path or "the shipped features file"
 
     def run(self) -> None:
         """Raises `typer.Exit` with the code that says how it ended, 0 for no exception."""

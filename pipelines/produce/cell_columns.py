@@ -42,8 +42,8 @@ FORMS = (
 NO_VALUE = str(2**63 - 1)
 """What databento writes where there is no price."""
 
-WORDS_FOR_NO_VALUE = ("NaN", "nan", "NA", "N/A", "null", "NULL", "None")
-"""What other programs write where there is no number."""
+WORDS_FOR_NO_VALUE = ("NaN", "nan", "NA", "N/A", "null", "NULL", "None", ".")
+"""What other programs write where there is no number; the dot is FRED's and SAS'."""
 
 NO_TIME = str(2**64 - 1)
 """What databento writes where there is no time."""

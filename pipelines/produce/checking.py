@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipelines.errors import Stopped
+from pipelines.produce.cell_columns import texts
 from pipelines.produce.errors import BadFile, BadRow, Mistaken, NothingToSend, Problem
 from pipelines.produce.options import FileOptions
 from pipelines.produce.order import ROW_BITS, Order
@@ -93,7 +94,6 @@ class Checked:
     good: int = 0
     empty: int = 0
     problems: int = 0
-    reasons: dict[str, int] = field(default_factory=dict)
     refused: dict[int, Any] = field(default_factory=dict)
 
 
@@ -134,7 +134,7 @@ class Rejects:
             index = index_of.get(problem.row)
             cells: list[Any] = [*problem.cells, *[""] * (len(names) - len(problem.cells))]
             if index is not None and original is not None:
-                cells = [column[index].as_py() for column in original.columns]
+                cells = [_shown(column.slice(index, 1)) for column in original.columns]
             self._writer.writerow([*cells, str(problem)])
 
     def keep(self) -> None:
@@ -160,6 +160,14 @@ class Rejects:
             return part.open("x", newline="", encoding="utf-8")
         except OSError as error:
             raise Mistaken(f"--reject {self.file}: {error.strerror}") from None
+
+
+def _shown(cell: Any) -> str:
+    """A column of one cell as the text that it was read as, which a second try reads as well."""
+    try:
+        return str(texts(cell, "")[0].as_py())
+    except Mistaken:
+        return str(cell[0].as_py())
 
 
 @dataclass(frozen=True, slots=True)

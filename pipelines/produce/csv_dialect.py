@@ -50,11 +50,12 @@ def dialect_of(file: Path, sample: bytes, options: FileOptions) -> Dialect:
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(sample[mark:])
     except UnicodeDecodeError as error:
+        wide = sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         raise BadFile(
             file,
             0,
             f"{error.reason} at byte {error.start}: it is not text in UTF-8; convert it, as by "
-            "iconv -f UTF-16 -t UTF-8",
+            f"iconv -f {'UTF-16' if wide else 'WINDOWS-1252'} -t UTF-8",
         ) from None
     if not text.strip():
         raise BadFile(file, 0, "it is empty")
@@ -63,21 +64,30 @@ def dialect_of(file: Path, sample: bytes, options: FileOptions) -> Dialect:
     records = csv.reader(lines, delimiter=delimiter)
     first = [cell.strip() for cell in next(filter(None, records), [])]
     end = lines.characters
-    second = next(filter(None, records), None)
+    rows = list(islice(filter(None, records), SAMPLE_ROWS))
     headed = options.header if options.header is not None else not options.names
-    given = list(options.names) or (first if headed else [""] * len(first))
-    cells = first if second is None or not headed else second
-    if headed and not options.names and len(cells) == len(given) + 1:
-        given = ["", *given]  # as R writes them: the names of rows have no name
-    if len(given) != len(cells):
+    width = _width([*([] if headed and rows else [first]), *rows], len(options.names or first))
+    given = list(options.names) or (first if headed else [""] * width)
+    if headed and not options.names and width == len(given) + 1:
+        if any(row[len(given)].strip() for row in rows if len(row) == width):
+            given = ["", *given]  # as R writes them: the names of rows have no name
+        else:
+            given = [*given, ""]  # each row ends in a delimiter
+    if len(given) != width:
         raise Mistaken(
-            f"{file} has {len(cells)} columns, and {len(given)} names: "
+            f"{file} has {width} columns, and {len(given)} names: "
             f"{', '.join(name or '(none)' for name in given)}. Is its delimiter {delimiter!r}? "
             "--delimiter sets it, --columns gives the names"
         )
     start = mark + len(text[:end].encode()) if headed else mark
     looks_like_data = headed and any(DATA.fullmatch(cell) for cell in first)
     return Dialect(delimiter, given, start, looks_like_data)
+
+
+def _width(rows: Sequence[Sequence[str]], named: int) -> int:
+    """The number of cells of most rows; of several the number of names, else the first one's."""
+    sizes = Counter(map(len, rows))
+    return max(sizes, key=lambda size: (sizes[size], size == named))
 
 
 def sniffed(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,15 +24,25 @@ class Problem(NamedTuple):
 
 
 class ColumnMissing(PipelineError):
-    """The file has no column for a field."""
+    """The file has no columns for some fields: the column that each was looked for in."""
 
     def __init__(
-        self, file: Path, column: str, field: str, existing: Sequence[str], hint: str = ""
+        self,
+        file: Path,
+        missing: Mapping[str, str],
+        keys: Sequence[str],
+        existing: Sequence[str],
+        hint: str = "",
     ) -> None:
         names = ", ".join(name or f"#{number}" for number, name in enumerate(existing, 1))
+        fields = list(missing)
+        maps = " ".join(f"--map {field}=COLUMN" for field in fields)
+        shared = next((field for field in fields if field in keys), None)
+        same = f", or give all rows the same: --set {shared}=VALUE" if shared else ""
         super().__init__(
-            f"{file} has no column {column}; it has {names}. Name the one that holds {field}: "
-            f"--map {field}=COLUMN, or give all rows the same: --set {field}=VALUE{hint}"
+            f"{file} has no column {', '.join(missing.values())}; it has {names}. Name the "
+            f"{'one that holds' if len(fields) == 1 else 'ones that hold'} {', '.join(fields)}: "
+            f"{maps}{same}{hint}"
         )
 
 
@@ -61,3 +71,13 @@ class Mistaken(PipelineError):
 
 class OutOfOrder(PipelineError):
     """Workers would reject rows as late, because of the order in which they would be sent."""
+
+
+class CannotSort(PipelineError):
+    """The rows cannot be sorted on disk."""
+
+    def __init__(self, directory: Path, error: object) -> None:
+        super().__init__(
+            f"--sort in {directory}: {' '.join(str(error).split())}. Make room there, or name "
+            "another directory by TMPDIR"
+        )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,8 +20,10 @@ from pipelines.produce import cells
 from pipelines.produce.arrow_arrays import booleans, int64s, integers, mask
 from pipelines.produce.arrow_arrays import text as scalar
 from pipelines.produce.cell_columns import NO_TIME, NO_VALUE, texts
+from pipelines.produce.clock_digits import ClockDigits
 from pipelines.produce.errors import Mistaken
 from pipelines.produce.options import FILE_UNITS, FileOptions, FileUnit
+from pipelines.produce.time_formats import TimeFormat
 from pipelines.runtime.array_types import Int64s
 from pipelines.ticks.event_time import EPOCH, LATEST, NANOSECONDS
 from registry.definitions import TimeUnit
@@ -35,12 +37,6 @@ ZONED = (
 DIGITS_OF_DATE = r"^(19|20|21)[0-9]{2}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])$"
 """Eight digits that can be a date, 1900 to 2199."""
 
-LATER_DIGITS = re.compile(r"(\.\d{6})(\d{1,3})(?!\d)")
-"""The digits of a second that `datetime` does not take."""
-
-SECOND = timedelta(seconds=1)
-MICROSECOND = timedelta(microseconds=1)
-
 UNKNOWN = np.iinfo(np.int64).min
 """The time of a row that has none."""
 
@@ -48,8 +44,7 @@ UNKNOWN = np.iinfo(np.int64).min
 class Times(NamedTuple):
     """Nanoseconds of n rows, `UNKNOWN` without one, and which of them are local.
 
-    `absent` are the rows without a time by index; `wrong` says what is wrong, by index; `empty`
-    which rows have a format's sign for no value.
+    By index, `wrong` says what is wrong, and `empty` which rows have a format's sign for no value.
     """
 
     nanoseconds: Int64s
@@ -66,9 +61,8 @@ class TimeReader:
 
     def __init__(self, options: FileOptions, ts_unit: TimeUnit, earliest: int) -> None:
         self._earliest = earliest
-        self._format = options.ts_format
-        if self._format is not None:
-            _check_format(self._format)
+        self._format = None if options.ts_format is None else TimeFormat(options.ts_format)
+        self._clocks = ClockDigits(self._format.clock_digits if self._format else 0)
         self._given: FileUnit | None = options.ts_unit
         self._unit: FileUnit = options.ts_unit or ts_unit
 
@@ -78,34 +72,25 @@ class TimeReader:
         if len(columns) == 1 and pa.types.is_timestamp(kind) and self._format is None:
             return _typed(columns[0])
         text = texts(columns[0], name)
-        if self._unit == "yyyymmdd":
+        if self._unit == "yyyymmdd" and self._format is None:
             text = pc.replace_substring_regex(
                 pc.utf8_trim_whitespace(text),
                 r"^([0-9]{4})([0-9]{2})([0-9]{2})(\.0*)?$",
                 r"\1-\2-\3",
             )
         if len(columns) == 2:
-            text = self._joined(text, texts(columns[1], name))
+            text = self._joined(text, texts(columns[1], name), name)
         if self._format is not None:
             return self._formatted(text)
         return self._parsed(text, name)
 
-    def _joined(self, dates: Any, clocks: Any) -> Any:
+    def _joined(self, dates: Any, clocks: Any, name: str) -> Any:
         clocks = pc.utf8_trim_whitespace(clocks)
         if self._format is None:
-            # times of day as 093000 or 0930, whose zeros at the front spreadsheets drop
             clocks = pc.replace_substring_regex(clocks, r"^([0-9]):", r"0\1:")
-            digits = pc.match_substring_regex(clocks, r"^[0-9]{3,6}$")
-            if pc.any(digits).as_py():
-                six = pc.if_else(
-                    pc.match_substring_regex(clocks, r"^.{3,4}$"),
-                    pc.binary_join_element_wise(
-                        pc.utf8_lpad(clocks, 4, "0"), scalar("00"), scalar("")
-                    ),
-                    pc.utf8_lpad(clocks, 6, "0"),
-                )
-                timed = pc.replace_substring_regex(six, r"^(..)(..)(..)$", r"\1:\2:\3")
-                clocks = pc.if_else(digits, timed, clocks)
+            clocks = self._clocks.timed(clocks, name)
+        elif self._format.clock_digits:
+            clocks = self._clocks.padded(clocks, name)
         joined = pc.binary_join_element_wise(pc.utf8_trim_whitespace(dates), clocks, scalar(" "))
         return pc.if_else(
             pc.or_(pc.equal(dates, scalar("")), pc.equal(clocks, scalar(""))), scalar(""), joined
@@ -176,7 +161,7 @@ class TimeReader:
         times = _nothing(len(text))
         coded = pc.dictionary_encode(text)
         rows = integers(coded.indices, np.int32)
-        found = [self._of_format(cell) if cell else None for cell in coded.dictionary.to_pylist()]
+        found = [self._format.read(cell) if cell else None for cell in coded.dictionary.to_pylist()]
         known = [isinstance(one, tuple) and 0 <= one[0] < LATEST for one in found]
         values = [one[0] if good else UNKNOWN for one, good in zip(found, known, strict=True)]  # type: ignore[index]
         local = [bool(good and one[1]) for one, good in zip(found, known, strict=True)]  # type: ignore[index]
@@ -190,21 +175,6 @@ class TimeReader:
             elif one is not None:
                 _put(times, index, one[0], one[1], cell)
         return times
-
-    def _of_format(self, cell: str) -> tuple[int, bool] | str:
-        """Nanoseconds and whether they are local, or what is wrong with the cell."""
-        assert self._format is not None
-        later = LATER_DIGITS.search(cell) if "%f" in self._format else None
-        nanoseconds = int(later[2].ljust(3, "0")) if later else 0
-        try:
-            moment = datetime.strptime(
-                LATER_DIGITS.sub(r"\1", cell.strip()) if later else cell.strip(), self._format
-            )
-        except ValueError:
-            return f"{cell[:60]!r} is not written as {self._format!r} (--ts-format)"
-        local = moment.tzinfo is None
-        since = (moment.replace(tzinfo=UTC) if local else moment) - EPOCH
-        return (since // MICROSECOND) * 1000 + nanoseconds, local
 
     def _check_unit(self, text: Any, whole: Any, name: str) -> None:
         """Raises `Mistaken` for integers that can be dates, and whose unit nobody has named."""
@@ -240,17 +210,6 @@ def unit_hint(cell: int, unit: str, earliest: int) -> str:
 def day(nanoseconds: int) -> str:
     """The day of a time, as 2026-11-24."""
     return f"{EPOCH + timedelta(microseconds=nanoseconds // 1000):%Y-%m-%d}"
-
-
-def _check_format(written: str) -> None:
-    """Raises `Mistaken` for a format that does not read back what it writes."""
-    try:
-        datetime.strptime(EPOCH.strftime(written).strip(), written)
-    except (ValueError, re.error) as error:
-        raise Mistaken(
-            f"--ts-format {written!r}: strptime does not read it ({error}); write it as "
-            "'%d.%m.%Y %H:%M:%S'"
-        ) from None
 
 
 def _typed(column: Any) -> Times:

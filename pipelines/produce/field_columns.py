@@ -55,6 +55,7 @@ def fields_of(table: Table, source: Source, options: FileOptions) -> FieldColumn
     if "op" in options.columns or "op" in options.constants or "op" in table.names:
         needed = {*source.key, "ts"}  # a reset has no values
     names, columns, shown = [], {}, {}
+    missing: dict[str, str] = {}
     by_number = False
     for field in known:
         if field in options.constants:
@@ -67,12 +68,14 @@ def fields_of(table: Table, source: Source, options: FileOptions) -> FieldColumn
         found = _find(table, wanted, field)
         if found is None:
             if field in needed or field in options.columns:
-                raise ColumnMissing(table.file, wanted, field, table.names, _data_hint(table))
+                missing[field] = wanted
             continue
         by_number = by_number or wanted.startswith("#")
         names.append(field)
         columns[field] = found
         shown[field] = wanted
+    if missing:
+        raise ColumnMissing(table.file, missing, source.key, table.names, _data_hint(table))
     if by_number and table.looks_like_data and options.header is None:
         raise Mistaken(
             f"{table.file}: its first row looks like data ({', '.join(table.names)[:60]}): say "

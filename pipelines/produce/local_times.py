@@ -23,7 +23,6 @@ from pipelines.runtime.array_types import Int64s
 from pipelines.ticks.event_time import EPOCH
 
 HOUR = 3600 * 10**9
-SECOND = timedelta(seconds=1)
 DAY = 24 * HOUR
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event
 
@@ -11,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.produce.arrow_arrays import binaries, int64s
+from pipelines.produce.errors import CannotSort
 from pipelines.produce.messages import MOST_BYTES, MOST_TICKS, Batch
 from pipelines.produce.read_ahead import ahead
 from pipelines.produce.tick_rows import TickRows
@@ -52,7 +54,7 @@ def in_order_of_time(blocks: Iterator[TickRows], stop: Event) -> Iterator[Batch]
     """The messages of rows sorted by time, rows of one time in the order of the files.
 
     The sort is DuckDB's, which writes to the directory for temporary files what memory does not
-    hold.
+    hold. Raises `CannotSort` where that directory is full, and what `blocks` raises.
     """
     import duckdb
 
@@ -60,7 +62,16 @@ def in_order_of_time(blocks: Iterator[TickRows], stop: Event) -> Iterator[Batch]
         [("time", pa.int64()), ("place", pa.int64()), ("key", pa.binary()), ("value", pa.binary())]
     )
 
+    failed: list[Exception] = []
+
     def batches() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from made()
+        except Exception as error:  # DuckDB would make another one of it
+            failed.append(error)
+            raise
+
+    def made() -> Iterator[pa.RecordBatch]:
         place = 0
         for rows in blocks:
             if stop.is_set():
@@ -84,6 +95,10 @@ def in_order_of_time(blocks: Iterator[TickRows], stop: Event) -> Iterator[Batch]
                 if stop.is_set():  # and the sort may lack rows
                     return
                 yield _joined(batch.column(0).to_pylist(), batch.column(1).to_pylist())
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            if failed:
+                raise failed[0] from None
+            raise CannotSort(Path(directory).parent, error) from None
         finally:
             connection.close()
 

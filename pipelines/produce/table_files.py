@@ -40,6 +40,22 @@ UNREADABLE = (
 COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"}
 PARQUET, ZIP = b"PAR1", b"PK\x03\x04"
 
+DATABENTO = "Databento's binary format: write it as CSV or Parquet, as by its DBNStore.to_csv"
+
+OTHERS = {
+    **dict.fromkeys((b"DBN\x01", b"DBN\x02", b"DBN\x03"), DATABENTO),
+    b"ARROW1\x00": "an Arrow or Feather file: write it as Parquet",
+    b"\xfd7zXZ\x00": "compressed by xz: unpack it, as by unxz",
+    b"\x04\x22\x4d\x18": "compressed by lz4: unpack it, as by unlz4",
+    b"7z\xbc\xaf": "a 7z archive: unpack it",
+    b"\xd0\xcf\x11\xe0": "a spreadsheet of Excel: save it as CSV",
+    b"\x89HDF": "an HDF5 file: write it as Parquet",
+}
+"""First bytes of what is not read, and what to do."""
+
+TAR = slice(257, 262), b"ustar"
+"""Where an archive of tar says what it is."""
+
 
 class Rows(NamedTuple):
     """Consecutive rows: their columns as they were asked for, and what is no row of the table."""
@@ -92,6 +108,7 @@ class _Csv:
         try:
             self._stream = _decompressed(self._raw, magic)
             sample = _read(self._stream, SAMPLE_BYTES)
+            _check_kind(file, sample)
             self._dialect: Dialect = dialect_of(file, sample, options)
         except BaseException:
             self.close()
@@ -122,7 +139,10 @@ class _Csv:
 
     def done(self) -> float:
         taken = min(1.0, self._blocks * BLOCK_BYTES / max(1, self._behind.read_bytes))
-        return taken * min(1.0, self._raw.tell() / self._size)
+        try:
+            return taken * min(1.0, self._raw.tell() / self._size)
+        except ValueError:  # the thread that reads ahead has come to the end and closed it
+            return 1.0
 
     def close(self) -> None:
         self._raw.close()
@@ -225,14 +245,38 @@ def _decompressed(raw: Any, magic: bytes) -> Any:
         if magic.startswith(begins):
             return pa.CompressedInputStream(pa.PythonFile(raw, "r"), kind)
     if magic == ZIP:
-        archive = zipfile.ZipFile(raw)
-        inside = [entry for entry in archive.infolist() if not entry.is_dir()]
-        if len(inside) != 1:
-            raise Mistaken(
-                f"{raw.name} holds {len(inside)} files: unpack it, and name those that are meant"
-            )
-        return archive.open(inside[0])
+        return _of_archive(raw)
     return raw
+
+
+def _of_archive(raw: Any) -> Any:
+    """The one file of a ZIP archive, without what macOS adds to it."""
+    archive = zipfile.ZipFile(raw)
+    inside = [
+        entry
+        for entry in archive.infolist()
+        if not entry.is_dir() and not entry.filename.startswith("__MACOSX/")
+    ]
+    if any(entry.filename == "xl/workbook.xml" for entry in inside):
+        raise BadFile(Path(raw.name), 0, "it is a spreadsheet of Excel: save it as CSV")
+    if len(inside) != 1:
+        raise Mistaken(
+            f"{raw.name} holds {len(inside)} files: unpack it, and name those that are meant"
+        )
+    try:
+        return archive.open(inside[0])
+    except (RuntimeError, NotImplementedError) as error:  # a password, or an unusual compression
+        raise BadFile(Path(raw.name), 0, f"{error}; unpack it") from None
+
+
+def _check_kind(file: Path, sample: bytes) -> None:
+    """Raises `BadFile` for a format that is known, and not read."""
+    position, name = TAR
+    if sample[position] == name:
+        raise BadFile(file, 0, "it is an archive of tar: unpack it")
+    for begins, what in OTHERS.items():
+        if sample.startswith(begins):
+            raise BadFile(file, 0, f"it is {what}")
 
 
 def _read(stream: Any, many: int) -> bytes:
@@ -248,5 +292,5 @@ def _explained(error: BaseException) -> object:
     if "straddl" in str(error):
         return f"a line has more than {BLOCK_BYTES:,} bytes, or a quote is never closed"
     if "invalid UTF8" in str(error):
-        return f"{error}: it is not text in UTF-8; convert it, as by iconv -f LATIN1 -t UTF-8"
+        return f"{error}: it is not text in UTF-8; convert it, as by iconv -f WINDOWS-1252 -t UTF-8"
     return error

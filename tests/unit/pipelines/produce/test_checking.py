@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import subprocess
+import sys
 from collections import defaultdict
+from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 from threading import Event
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,6 +87,40 @@ def test_rejected_lines_keep_their_cells_whatever_their_number(tmp_path: Path) -
     assert many[:4] == ["B", "2;\n5", str(TS), "more"]
     assert few[:3] == ["C", "3", ""]
     assert ("row 2: has 4 cells" in many[4], "row 3: has 2 cells" in few[3]) == (True, True)
+
+
+KINDS = pa.table(
+    {
+        "symbol": pa.array(["A", "A"]).dictionary_encode(),
+        "price": pa.array([189.23, float("inf")], pa.float32()),
+        "size": pa.array([Decimal("10.50"), Decimal("10.50")]),
+        "ts": pa.array([TS * 10**6 + 1] * 2).cast(pa.timestamp("ns")),
+        "seq": pa.array([2.0**53, 2.0**53]),
+        "note": pa.array([[1], None]),
+    }
+)
+
+
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin", "UTC"])
+def test_rejects_of_parquet_are_the_same_ticks_once_they_are_corrected(
+    tmp_path: Path, zone: str | None
+) -> None:
+    """Also where there is no pandas, without which Arrow makes no objects of nanoseconds."""
+    times = KINDS["ts"].cast(pa.timestamp("ns", zone))
+    parquet = tmp_path / "t.parquet"
+    pyarrow.parquet.write_table(KINDS.set_column(3, "ts", times), parquet)
+    rejects = tmp_path / "r.csv"
+    program = (
+        "import sys; from pathlib import Path; sys.modules['pandas'] = None; "
+        "from tests.support.tick_files import checked; "
+        "checked(Path(sys.argv[1]), rejects=Path(sys.argv[2]), tz=sys.argv[3] or None)"
+    )
+    given = [str(parquet), str(rejects), "" if zone else "America/New_York"]
+    subprocess.run([sys.executable, "-c", program, *given], check=True)
+    rejects.write_text(rejects.read_text().replace(",inf,", f",{np.float32(189.23):.17g},"))
+    (corrected,) = sent(rejects, tz=given[2] or None)
+    first, *_ = sent(parquet, tz=given[2] or None, limit=1)
+    assert corrected == first
 
 
 def test_rejects_that_are_not_kept_leave_nothing(tmp_path: Path) -> None:
@@ -200,6 +240,15 @@ def test_progress_is_a_part_of_all_bytes(tmp_path: Path) -> None:
     assert all(a <= b for a, b in pairwise(parts))
     assert parts[1] < 0.5 < parts[-1] <= 1
     assert files.done() == 1
+
+
+def test_progress_where_the_last_rows_of_a_file_were_read(tmp_path: Path) -> None:
+    """Rows of an unclear hour follow once the file is closed."""
+    lines = [f"A,1,2024-10-27 {clock}" for clock in UNCLEAR]
+    file = csv_of(tmp_path, "symbol,price,ts", *lines)
+    files = TickFiles([file], PRICE, FileOptions(tz="Europe/Berlin"))
+    parts = [(files.done(), len(rows.unclear)) for _, rows in files.blocks()]
+    assert parts == [(1, 0), (1, 1)]
 
 
 times = st.lists(st.tuples(st.sampled_from("ABC"), st.integers(0, 12_000)), min_size=1, max_size=60)

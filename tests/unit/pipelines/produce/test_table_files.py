@@ -5,7 +5,9 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import lzma
 import os
+import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -118,8 +120,8 @@ def test_a_first_column_without_a_name(tmp_path: Path, header: str) -> None:
         (b"", "it is empty"),
         (b" \n\n", "it is empty"),
         (b"\x1f\x8b\x08broken", ""),
-        (b"symbol,pri\xff\xfe,ts\nA", "not text in UTF-8"),
-        (TEXT.decode().encode("utf-16"), "not text in UTF-8; convert it"),
+        (b"symbol,pri\xff\xfe,ts\nA", "not text in UTF-8; convert it, as by iconv -f WINDOWS-1252"),
+        (TEXT.decode().encode("utf-16"), "not text in UTF-8; convert it, as by iconv -f UTF-16"),
         (b"PAR1broken", ""),
         (b"PK\x03\x04broken", ""),
         (b"\x28\xb5\x2f\xfdbroken", ""),
@@ -132,6 +134,61 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, w
     (tmp_path / name).write_bytes(content)
     with pytest.raises(BadFile, match=f"{name} cannot be read.*{what}"):
         checked(tmp_path / name)
+
+
+def test_files_of_other_formats_are_named(tmp_path: Path) -> None:
+    """What writes them is the library that people use; each is told what to do."""
+    file = tmp_path / "t"
+    table = pa.table({"symbol": ["A"], "price": [1.0], "ts": [TS]})
+    with pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(BadFile, match="it is an Arrow or Feather file: write it as Parquet"):
+        checked(file)
+    file.write_bytes(lzma.compress(TEXT))
+    with pytest.raises(BadFile, match="it is compressed by xz: unpack it"):
+        checked(file)
+    file.write_bytes(pa.compress(TEXT, "lz4", asbytes=True))
+    with pytest.raises(BadFile, match="it is compressed by lz4: unpack it"):
+        checked(file)
+    for name in ("t.tar", "t.tar.gz"):
+        with tarfile.open(tmp_path / name, "w:gz" if name.endswith("gz") else "w") as archive:
+            archive.add(csv_of(tmp_path, TEXT.decode()), "t.csv")
+        with pytest.raises(BadFile, match=f"{name} cannot be read: it is an archive of tar"):
+            checked(tmp_path / name)
+    dbn = b"DBN\x01" + bytes(500) + b"\xff" * 100
+    for content in (dbn, pa.compress(dbn, "zstd", asbytes=True)):
+        file.write_bytes(content)
+        with pytest.raises(BadFile, match="it is Databento's binary format: write it as CSV"):
+            checked(file)
+
+
+def test_an_archive_of_macos(tmp_path: Path) -> None:
+    """Which holds a second file beside each."""
+    (tmp_path / "t.zip").write_bytes(zipped(TEXT, "__MACOSX/._t.csv"))
+    assert messages_of(tmp_path / "t.zip") == TICKS
+
+
+def test_an_archive_that_needs_a_password(tmp_path: Path) -> None:
+    content = bytearray(zipped(TEXT))
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(signature) + flags] |= 1
+    (tmp_path / "t.zip").write_bytes(content)
+    with pytest.raises(BadFile, match=r"password required.*; unpack it"):
+        checked(tmp_path / "t.zip")
+
+
+def test_a_spreadsheet(tmp_path: Path) -> None:
+    (tmp_path / "t.xlsx").write_bytes(zipped(TEXT, "xl/workbook.xml"))
+    with pytest.raises(BadFile, match="it is a spreadsheet of Excel: save it as CSV"):
+        checked(tmp_path / "t.xlsx")
+
+
+def test_a_delimiter_at_the_end_of_each_row(tmp_path: Path) -> None:
+    """The names keep their columns; pandas takes the first column for an index."""
+    lines = [f"{TS + i},{TS + i + 7},{i},{100 + i},A," for i in range(3)]
+    file = csv_of(tmp_path, "ts,received,price,size,symbol", *lines)
+    found = [(int(tick["ts"]), int(tick["price"]), int(tick["size"])) for tick in sent(file)]
+    assert found == [(TS + i, i, 100 + i) for i in range(3)]
 
 
 def test_an_archive_of_several_files(tmp_path: Path) -> None:
@@ -156,6 +213,17 @@ def test_a_line_that_is_no_row(tmp_path: Path, line: str, what: str) -> None:
     file = csv_of(tmp_path, "symbol,price,ts", f"A,1,{TS}", line, f"B,2.50,{TS}")
     with pytest.raises(BadRow, match=what):
         checked(file)
+
+
+@pytest.mark.parametrize("names", [["symbol,price,ts"], []])
+@pytest.mark.parametrize("line", ["A,1", "A,1,2,3"])
+def test_a_first_line_that_is_no_row(tmp_path: Path, names: list[str], line: str) -> None:
+    """Most rows say how many columns there are, so it is one bad row and not another table."""
+    file = csv_of(tmp_path, *names, line, f"A,1,{TS}", f"B,2.50,{TS}")
+    options: dict[str, Any] = {} if names else {"names": ["symbol", "price", "ts"]}
+    with pytest.raises(BadRow, match=rf"row 1: has {len(line.split(','))} cells and the table 3"):
+        checked(file, **options)
+    assert checked(file, rejects=tmp_path / "r.csv", **options)[1].good == 2
 
 
 def test_rows_are_counted_the_same_behind_lines_that_are_none(tmp_path: Path) -> None:

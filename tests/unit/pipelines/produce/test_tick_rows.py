@@ -285,10 +285,10 @@ def test_a_position_that_is_closed_needs_no_quantity(tmp_path: Path) -> None:
 
 
 def test_rows_without_a_value_are_passed_over(tmp_path: Path) -> None:
-    lines = ["A,1", "A,", f"A,{2**63 - 1}", "A,nan", ",2", "A,3"]
+    lines = ["A,1", "A,", f"A,{2**63 - 1}", "A,nan", "A,.", ",2", "A,3"]
     file = csv_of(tmp_path, "symbol,price,ts", *(f"{line},{TS}" for line in lines), "A,4,")
     _, found = checked(file, skip_empty=True)
-    assert (found.good, found.empty) == (2, 5)
+    assert (found.good, found.empty) == (2, 6)
     assert [tick["price"] for tick in sent(file, skip_empty=True)] == [1, 3]
     # a field that a tick may lack is only left out
     file = csv_of(tmp_path, "symbol,price,size,ts", f"A,1,NaN,{TS}")
@@ -298,7 +298,12 @@ def test_rows_without_a_value_are_passed_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "what"),
     [
-        ({}, r"no column symbol; it has ticker, close, at.*--map symbol=COLUMN.*--set symbol"),
+        (
+            {},
+            r"no column symbol, price, ts; it has ticker, close, at.*--map symbol=COLUMN "
+            r"--map price=COLUMN --map ts=COLUMN.*--set symbol",
+        ),
+        ({"columns": {"symbol": "ticker"}}, r"--map price=COLUMN --map ts=COLUMN$"),
         ({"columns": {**COLUMNS, "price": "last"}}, r"no column last.*--map price=COLUMN"),
         ({"columns": {**COLUMNS, "price": "#4"}}, r"no column #4"),
         ({"columns": {**COLUMNS, "bid": "close"}}, "has no field bid; it has symbol, price, size"),
@@ -419,7 +424,7 @@ def test_no_message_is_larger_than_workers_take(tmp_path: Path) -> None:
         assert sum(map(ticks_in, values)) == rows
 
 
-@pytest.mark.parametrize("cell", ["+-5", "-+5", "++5", "+", ".", "+.", "-.", ".e5", "+e5"])
+@pytest.mark.parametrize("cell", ["+-5", "-+5", "++5", "+", "..", "+.", "-.", ".e5", "+e5"])
 def test_signs_and_points_alone_are_no_numbers(tmp_path: Path, cell: str) -> None:
     file = csv_of(tmp_path, "symbol,price,ts", f"A,{cell},{TS}")
     with pytest.raises(BadRow, match=r"row 1, column price: .* is not a number"):
