@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from pipelines.kafka.topics import NEVER, ensure_topics
 from pipelines.runtime.machine_code import warm_up
+from pipelines.ticks.wire_formats import check_packages
 from registry.database import migrations
 from registry.database.engine import connect
 from registry.database.month_partitions import attach_ahead
@@ -29,6 +30,8 @@ def migrate(settings: Settings, stopped: Event = NEVER) -> Catalog:
     """
     settings.need("postgres", "kafka")
     definitions = read(settings.features_path)
+    for source in definitions.sources:
+        check_packages(source)
     engine = connect(settings.postgres, connect_timeout=10)
     try:
         migrations.upgrade(engine)

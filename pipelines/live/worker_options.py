@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pipelines.kafka.connection import KafkaConnection
+from pipelines.ticks.schema_registry import RegistryConnection
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +16,8 @@ class WorkerOptions:
     A static member of its group gets its partitions back when it starts again; it loses them after
     `session` seconds without a heartbeat to the broker. `history` is the number of ticks that Redis
     keeps of an entity, `capacity` the number of entities whose windows are cached. With
-    `metrics_port` Prometheus metrics are served on `metrics_host`.
+    `metrics_port` Prometheus metrics are served on `metrics_host`. `schema_registry` is needed by
+    sources whose format is Avro or Protobuf.
     """
 
     sink: Literal["online", "offline"]
@@ -33,3 +35,4 @@ class WorkerOptions:
     cluster: bool = False
     metrics_port: int | None = None
     metrics_host: str = "127.0.0.1"
+    schema_registry: RegistryConnection | None = None

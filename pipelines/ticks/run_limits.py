@@ -17,6 +17,10 @@ from pipelines.ticks.message_limits import MAX_MESSAGE_BYTES
 MAX_BYTES, MAX_TICKS = 32 << 20, 8 * MAX_RECORDS
 """Bytes of the messages of a run, and elements of their arrays."""
 
+FRAMED, GROWTH = 0, 16
+"""The first byte of a message in a binary format of a schema registry, and how often its bytes are
+counted: with the names of its fields, as JSON, it is several times as long."""
+
 
 def bounded(run: Run, max_bytes: int = MAX_BYTES, max_ticks: int = MAX_TICKS) -> list[Run]:
     """A run in pieces that memory can hold as ticks.
@@ -39,16 +43,17 @@ def _cut(data, values, max_bytes, max_ticks, cuts):  # type: ignore[no-untyped-d
     for message in range(values.shape[0]):
         start, end = values[message, 0], values[message, 1]
         ticks = 1
+        size = end - start
+        if size > 0 and data[start] == FRAMED:
+            size *= GROWTH
         first = after_space(data, start, end) if start >= 0 else end
         if first < end and data[first] == OPEN_ARRAY and end - start <= MAX_MESSAGE_BYTES:
             for position in range(first, end):
                 ticks += data[position] == COMMA
-        if message > 0 and (
-            taken_bytes + end - start > max_bytes or taken_ticks + ticks > max_ticks
-        ):
+        if message > 0 and (taken_bytes + size > max_bytes or taken_ticks + ticks > max_ticks):
             cuts[n] = message
             n += 1
             taken_bytes = taken_ticks = 0
-        taken_bytes += end - start
+        taken_bytes += size
         taken_ticks += ticks
     return n
