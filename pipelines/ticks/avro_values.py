@@ -94,7 +94,7 @@ def value_reader(written_in: Schema, read_in: Schema | None) -> Callable[[bytes]
         except Unreadable:
             raise
         except Exception as error:  # of any kind: the library has none for bytes that are wrong
-            raise Unreadable(f"{type(error).__name__}: {error}"[:200]) from None
+            raise Unreadable(f"{type(error).__name__}: {error}") from None
         left = len(encoded) - stream.tell()
         if left:
             raise Unreadable(f"{left} bytes follow the value")
@@ -115,7 +115,7 @@ def _parsed(schema: Schema) -> Any:
     except Rejected as rejected:
         raise Unreadable(rejected.detail) from None
     except Exception as error:  # of any kind: a schema can be wrong in any way
-        raise Unreadable(f"is no Avro schema: {type(error).__name__}: {error}"[:200]) from None
+        raise Unreadable(f"is no Avro schema: {type(error).__name__}: {error}") from None
     if weight.values > MOST_VALUES:
         raise Unreadable(f"a value holds over {MOST_VALUES} values")
     return parsed

@@ -48,7 +48,7 @@ def value_reader(
         try:
             message.ParseFromString(encoded)
         except DecodeError as error:
-            raise Unreadable(str(error)[:200]) from None
+            raise Unreadable(str(error)) from None
         return _Values().of(message)
 
     return read
@@ -114,7 +114,7 @@ def _pool(schema: Schema) -> tuple[Any, Any]:
             pool.Add(each)
             known.add(name)
     except (TypeError, ValueError, KeyError, DecodeError) as error:
-        raise Unreadable(f"is no Protobuf schema that can be read: {error}"[:200]) from None
+        raise Unreadable(f"is no Protobuf schema that can be read: {error}") from None
     return pool, file
 
 

@@ -17,11 +17,19 @@ MOST_DECIMAL_BYTES, MOST_SCALE = 1_000, 1_000
 """Bytes of a decimal's integer, and digits behind its point: far beyond those of a double."""
 
 
+MOST_SIGNS = 200
 _encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 class Unreadable(Exception):
-    """Why a schema, or a value of one, is not read; it becomes the detail of a rejection."""
+    """Why a schema, or a value of one, is not read; it becomes the detail of a rejection.
+
+    Libraries quote in their errors what they have read: it is cut, and of signs that no text in
+    Postgres can hold, or that would break a line, a question mark is kept.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__("".join(sign if sign.isprintable() else "?" for sign in why[:MOST_SIGNS]))
 
 
 def json_of(value: Any) -> bytes:
