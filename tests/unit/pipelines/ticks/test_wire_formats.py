@@ -401,6 +401,15 @@ def test_why_a_message_is_malformed() -> None:
     assert [each.value for each in ticks.rejected] == values[:-1]
 
 
+def test_a_rejected_tick_keeps_the_bytes_of_its_producer() -> None:
+    registry = SHARED
+    values = registry.avro(TRADE, [trade(symbol="B"), trade(price=float("nan")), trade(ts=5)])
+    ticks = decoded(source_of("avro"), registry, *values)
+    assert [(each.reason, each.value) for each in ticks.rejected] == list(
+        zip(["key-mismatch", "not-finite", "out-of-range"], values, strict=True)
+    )
+
+
 def test_limits() -> None:
     registry = SHARED
     names = ["n" * 200 + str(i) for i in range(2000)]
