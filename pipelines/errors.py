@@ -29,6 +29,17 @@ class RedisEvicts(StoreUnavailable):
         )
 
 
+class SchemaRegistryUnavailable(StoreUnavailable):
+    """The schema registry did not answer, or refused. It says nothing of a message: wait."""
+
+    def __init__(self, url: str, why: str) -> None:
+        super().__init__(f"the schema registry at {url}: {why}")
+
+
+class FormatUnreadable(PipelineError):
+    """Something is missing here that a source's format needs."""
+
+
 class PartitionHeld(StoreUnavailable):
     """Another session holds a lock that this one needs, for longer than it should."""
 

@@ -16,6 +16,7 @@ from registry.paths import Path, of_name, parse_path
 TimeUnit = Literal["s", "ms", "us", "ns"]
 Partitioner = Literal["murmur2", "crc32", "fnv1a", "any"]
 MessageKey = Literal["first", "any"]
+Format = Literal["json", "avro", "protobuf", "json-schema"]
 EARLIEST_NS = 31_536_000 * 10**9
 """The year 1971, nanoseconds UTC: integers of another unit, and dates like 20200102, are read as
 times of 1970."""
@@ -69,7 +70,8 @@ class Source(Struct, frozen=True, forbid_unknown_fields=True):
 
     What a message looks like: `places` has the names whose values are not in a field of that name;
     `items` is the path of the array that holds the ticks; a tick for which not all of `where` hold
-    is passed over.
+    is passed over. A `format` other than JSON is one of a schema registry's; its values are read in
+    the schema that they were written in, or in the one with the id `schema_id`.
     """
 
     name: str
@@ -85,6 +87,8 @@ class Source(Struct, frozen=True, forbid_unknown_fields=True):
     message_key: MessageKey = "first"
     partitioner: Partitioner = "murmur2"
     earliest_ns: int = EARLIEST_NS
+    format: Format = "json"
+    schema_id: int | None = None
 
     @property
     def field_names(self) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from registry.definitions import (
     Definitions,
     FeatureVersion,
     Field,
+    Format,
     MessageKey,
     Partitioner,
     Source,
@@ -59,6 +60,8 @@ class _Source(Struct, forbid_unknown_fields=True):
     message_key: MessageKey = "first"
     partitioner: Partitioner = "murmur2"
     earliest: Any = date(1971, 1, 1)  # a union of both is not taken
+    format: Format = "json"
+    schema_id: int | None = None
 
 
 class _Feature(Struct, forbid_unknown_fields=True):
@@ -169,9 +172,27 @@ def _source(given: _Source, file: str) -> Source:
         message_key=given.message_key,
         partitioner=given.partitioner,
         earliest_ns=_earliest_ns(given.earliest, where),
+        format=given.format,
+        schema_id=given.schema_id,
     )
+    _check_schema(source, where)
     check_paths(source.paths, source.where, source.items, where)
     return source
+
+
+def _check_schema(source: Source, where: str) -> None:
+    if source.schema_id is None:
+        return
+    if source.format not in ("avro", "protobuf"):
+        raise DefinitionError(
+            where,
+            f"`schema_id` is the schema that Avro and Protobuf are read in; with format = "
+            f'"{source.format}" it has no use',
+        )
+    if not 0 <= source.schema_id < 2**32:
+        raise DefinitionError(
+            where, f"schema_id {source.schema_id} must be an id of the schema registry, 0 to 2^32"
+        )
 
 
 def _earliest_ns(given: Any, where: str) -> int:

@@ -65,6 +65,11 @@ class SourceRules:
         """The source as it is declared now; its name, key and numbers have always been these."""
         return self.newest.source
 
+    @property
+    def sources(self) -> list[Source]:
+        """The source as it was and is declared, the oldest first."""
+        return [rules.source for rules in self.recorded]
+
     def spans(self, topic_id: bytes, partition: int) -> Sequence[RulesSpan]:
         """The rules of a partition in the order of the offsets; the first begin at 0."""
         return self._spans.get((topic_id, partition)) or [RulesSpan(0, self.newest)]

@@ -10,10 +10,16 @@ import os
 import re
 
 MASK = "***"
-SECRET = frozenset({"redis", "redis_hot", "postgres", "kafka_password", "kafka_key_password"})
+SECRET = frozenset(
+    {
+        *("redis", "redis_hot", "postgres"),
+        *("kafka_password", "kafka_key_password", "schema_registry_password"),
+    }
+)
 """Settings that are never shown."""
 
-MAY_HOLD_SECRET = SECRET | {"kafka", "url", "kafka_ca", "kafka_cert", "kafka_key"}
+FILES = ("kafka_ca", "kafka_cert", "kafka_key", "schema_registry_ca")
+MAY_HOLD_SECRET = SECRET | {"kafka", "url", "schema_registry", *FILES}
 """These, and the settings that people write a user or the text of a key into."""
 
 SERVERS = re.compile(r"[\w.:/,\[\]\s+-]*")
@@ -33,7 +39,9 @@ def shown(name: str, value: str) -> str:
         return value if SERVERS.fullmatch(value) else MASK
     if name == "url":
         return _url(value)
-    if name in ("kafka_ca", "kafka_cert", "kafka_key"):
+    if name == "schema_registry":
+        return value if all(map(_is_address, value.split(","))) else MASK
+    if name in FILES:
         return _path(value, secret=name == "kafka_key")
     return value
 
@@ -63,6 +71,12 @@ def _url(url: str) -> str:
     start = f"{scheme}://" if re.fullmatch("https?" if user else "[A-Za-z+]+", scheme) else ""
     masked = f"{MASK}@" if user or (scheme and not start) else ""
     return f"{start}{masked}{host if HOST.fullmatch(host) else MASK}"
+
+
+def _is_address(url: str) -> bool:
+    """Whether a URL is nothing but scheme, host, port and path."""
+    scheme, _, rest = url.strip().rpartition("://")
+    return scheme in ("", "http", "https") and HOST.fullmatch(rest) is not None
 
 
 def _path(path: str, *, secret: bool) -> str:

@@ -83,6 +83,12 @@ class Production:
                 f"{self._features}; TICKWELL_FEATURES names another file"
             )
         self._source: Source = sources[source]
+        if self._source.format != "json":
+            raise TickwellError(
+                f"source {source}: its messages are written with a schema registry (format "
+                f'"{self._source.format}"), and produce writes plain JSON: send the rows to a '
+                "source without `format`"
+            )
         if self._source.is_mapped:
             raise TickwellError(
                 f"source {source}: its messages have a shape of their own (`map`, `items` or "

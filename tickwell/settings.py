@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tickwell import kafka_settings, masking, store_urls
+from tickwell import kafka_settings, masking, registry_settings, store_urls
 from tickwell.errors import NotRunning, SettingError, TickwellError
 
 if TYPE_CHECKING:
     from pipelines.kafka.connection import KafkaConnection
+    from pipelines.ticks.schema_registry import RegistryConnection
 
 PREFIX = "TICKWELL_"
 ADDRESSES = ("kafka", "redis", "redis_hot", "postgres", "url")
@@ -37,6 +38,10 @@ class Settings(msgspec.Struct, frozen=True):
     kafka_cert: str = ""
     kafka_key: str = ""
     kafka_key_password: str = ""
+    schema_registry: str = ""
+    schema_registry_username: str = ""
+    schema_registry_password: str = ""
+    schema_registry_ca: str = ""
     redis: str = ""
     redis_hot: str = ""
     postgres: str = ""
@@ -117,6 +122,11 @@ class Settings(msgspec.Struct, frozen=True):
         return kafka_settings.connection_of(self)
 
     @property
+    def registry_connection(self) -> RegistryConnection | None:
+        """How the schema registry is reached, None where none is named."""
+        return registry_settings.connection_of(self)
+
+    @property
     def instance_name(self) -> str:
         """This process's name in its group; a static member keeps its partitions by it."""
         return self.instance or f"{socket.gethostname()}-{Path(self.data).resolve().name}"
@@ -182,6 +192,7 @@ def _check(settings: Settings) -> None:
 
     store_urls.check(settings, must)
     kafka_settings.check(settings)
+    registry_settings.check(settings)
     must(0 < settings.port < 65536, "port", "must be a port, 1 to 65535")
     must(0 <= settings.metrics_port < 65536, "metrics_port", "must be a port, or 0 for none")
     must(0 < settings.partitions <= 1024, "partitions", "must be 1 to 1024")

@@ -18,6 +18,7 @@ from pipelines.compute.window_table import WindowTable
 from pipelines.kafka.run import Run
 from pipelines.ticks.columns import Ticks
 from pipelines.ticks.rules_decoder import RulesDecoder
+from pipelines.ticks.schema_registry import SchemaRegistry
 from registry.definitions import RowSchema, Source
 from registry.formats.origin import Origin
 from registry.language.program import Program
@@ -41,7 +42,8 @@ class RunComputation:
     A run is decided by one set of `rules`: it is cut where others begin (`rules_decoder.by_rules`).
 
     A run that fails after `restore`, or whose batch is not stored, must be forgotten: the cached
-    states may be ahead of the store. `partitions` is as of `ticks.decoder.Decoder`.
+    states may be ahead of the store. `partitions` and `registry` are those of
+    `ticks.decoder.Decoder`.
     """
 
     def __init__(
@@ -51,13 +53,17 @@ class RunComputation:
         program: Program,
         capacity: int,
         partitions: int | None = None,
+        registry: SchemaRegistry | None = None,
     ) -> None:
         self.source = rules.source
-        self._decoder = RulesDecoder(rules, partitions)
+        self._decoder = RulesDecoder(rules, partitions, registry)
         self._windows = WindowTable(self.source, schema, program, capacity)
 
     def decode(self, run: Run) -> DecodedRun:
-        """Decode a run, once the runs before it are computed."""
+        """Decode a run, once the runs before it are computed.
+
+        Raises `SchemaRegistryUnavailable` while a schema of the run cannot be had.
+        """
         ticks = self._decoder.decode(run)
         return DecodedRun(ticks, self._windows.missing(ticks))
 

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import aiokafka
@@ -22,7 +21,6 @@ from pipelines.kafka.run import Run
 from pipelines.kafka.run_fetcher import FETCH_WAIT_MS, FetchPacing, RunFetcher
 from pipelines.live.group_membership import Membership, assignors
 from pipelines.live.run_app import RunApp
-from pipelines.ticks.run_limits import bounded
 
 logger = logging.getLogger(__name__)
 
@@ -97,8 +95,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         if not self.consumer.flow_active or self._fetcher is None:
             return []
         with aiokafka_patches.fetching(self._ensure_consumer()):
-            runs = await self._fetcher.fetch(partitions, POLL_SECONDS)
-        return list(chain.from_iterable(map(bounded, runs)))
+            return await self._fetcher.fetch(partitions, POLL_SECONDS)
 
     async def go_to(self, positions: Mapping[TP, int]) -> None:
         """Fetch from these positions on."""

@@ -33,7 +33,7 @@ from pipelines.live.consumer_thread import POLL_SECONDS, ConsumerThread, Rebalan
 from pipelines.live.partition_progress import PartitionProgress
 from pipelines.live.run_app import RunApp
 from pipelines.runtime.daemon_threads import DaemonExecutor
-from pipelines.ticks.rules_decoder import by_rules
+from pipelines.ticks.rules_decoder import decodable
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ class Consumer(driver.Consumer):
             # A run that is dropped here is fetched again: its generation is over.
             if self._is_over(generation):
                 return
-            for piece in by_rules(self.progress.continued(run), self.app.rules[run.topic]):
+            for piece in decodable(self.progress.continued(run), self.app.rules[run.topic]):
                 if self._is_over(generation):
                     return
                 message = self._to_message(TP(run.topic, run.partition), piece)

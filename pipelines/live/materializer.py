@@ -15,7 +15,7 @@ from threading import Event
 
 from pipelines.compute.batch import Batch
 from pipelines.compute.entity_state import EntityState
-from pipelines.compute.run_computation import RunComputation
+from pipelines.compute.run_computation import DecodedRun, RunComputation
 from pipelines.errors import (
     StateConflict,
     StoreWentBack,
@@ -25,6 +25,7 @@ from pipelines.errors import (
 from pipelines.kafka.run import Run
 from pipelines.runtime.patience import STALL_SECONDS, Patience
 from pipelines.stores.sink import Sink
+from pipelines.ticks.schema_registry import SchemaRegistry
 from registry.definitions import RowSchema, Source
 from registry.formats.origin import Origin
 from registry.language.program import Program
@@ -40,7 +41,8 @@ class Materializer:
 
     `partitions` is the number of partitions of the source's topic: without it no tick is rejected
     for the partition of its key. A call of the store that takes longer than `stall_seconds` is
-    reported as a refusal.
+    reported as a refusal. `registry` has the schemas of a source whose format needs them, and is
+    waited for as the store is.
     """
 
     def __init__(
@@ -52,15 +54,18 @@ class Materializer:
         capacity: int,
         partitions: int | None = None,
         stall_seconds: float = STALL_SECONDS,
+        registry: SchemaRegistry | None = None,
     ) -> None:
         self._sink = sink
-        self._computation = RunComputation(rules, schema, program, capacity, partitions)
+        self._registry = registry
+        self._computation = RunComputation(rules, schema, program, capacity, partitions, registry)
         self._patience = Patience(f"the {sink.name} store", stall_seconds=stall_seconds)
 
     @property
     def retrying(self) -> str | None:
-        """Why the store refuses, None while it does not; any thread may read it."""
-        return self._patience.reason
+        """Why the store, or the schema registry, is waited for; any thread may read it."""
+        registry = None if self._registry is None else self._registry.patience.reason
+        return self._patience.reason or registry
 
     @property
     def source(self) -> str:
@@ -77,13 +82,13 @@ class Materializer:
         Returns the batch, None when the store had the whole run already. Raises `Stopped` once
         `stop` is set while the store is unavailable, and errors that do not pass by themselves.
         """
-        return self._patience.retry(partial(self._materialize, run), stop)
+        return self._patience.retry(partial(self._materialize, run, stop), stop)
 
-    def _materialize(self, run: Run) -> Batch | None:
+    def _materialize(self, run: Run, stop: Event) -> Batch | None:
         """One attempt, which settles conflicts; `materialize` retries while the store refuses."""
         conflicts: Sequence[str] = ()
         for _ in range(CONFLICTS):
-            decoded = self._computation.decode(run)
+            decoded = self._decode(run, stop)
             try:
                 self._computation.restore(decoded, self._load)
                 batch = self._computation.compute(decoded)
@@ -106,6 +111,10 @@ class Materializer:
         if conflicts:
             raise StateConflict(len(conflicts), run.topic, run.partition)
         raise WatermarkContended(run.topic, run.partition, CONFLICTS)
+
+    def _decode(self, run: Run, stop: Event) -> DecodedRun:
+        decode = partial(self._computation.decode, run)
+        return decode() if self._registry is None else self._registry.patience.retry(decode, stop)
 
     def _load(
         self, source: Source, entities: Sequence[str], depth: int, before: Origin

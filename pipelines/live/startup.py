@@ -30,6 +30,7 @@ from pipelines.stores.redis.eviction_policy import check_keeps
 from pipelines.stores.redis.fill_marks import FillMarks
 from pipelines.stores.redis.online_sink import OnlineSink
 from pipelines.stores.sink import Sink
+from pipelines.ticks.wire_formats import registry_of
 from registry import catalog as recorded
 from registry.consistency import check_rejected_topic
 from registry.definitions import Catalog
@@ -149,7 +150,10 @@ class Startup:
         program = compile_program(catalog, schema)
         if depth_of(program) > options.history:
             raise HistoryTooShort(options.history, depth_of(program))
-        return Materializer(rules, schema, program, sink, options.capacity, partitions)
+        registry = registry_of(rules.sources, options.schema_registry)
+        return Materializer(
+            rules, schema, program, sink, options.capacity, partitions, registry=registry
+        )
 
     def _sink(self, name: str) -> Sink:
         options = self._options

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pipelines.kafka.connection import KafkaConnection
+from pipelines.ticks.schema_registry import RegistryConnection
 from registry.definitions import Definitions
 
 
@@ -17,7 +18,8 @@ class WorkerOptions:
     `session` seconds without a heartbeat to the broker. `declared` is a features file, whose
     sources must be as they are recorded; None for no file. `history` is the number of ticks that
     Redis keeps of an entity, `capacity` the number of entities whose windows are cached. With
-    `metrics_port` Prometheus metrics are served on `metrics_host`.
+    `metrics_port` Prometheus metrics are served on `metrics_host`. `schema_registry` is needed by
+    sources whose format is Avro or Protobuf.
     """
 
     sink: Literal["online", "offline"]
@@ -36,3 +38,4 @@ class WorkerOptions:
     cluster: bool = False
     metrics_port: int | None = None
     metrics_host: str = "127.0.0.1"
+    schema_registry: RegistryConnection | None = None

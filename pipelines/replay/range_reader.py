@@ -18,8 +18,7 @@ from pipelines.kafka.run import Run
 from pipelines.kafka.run_fetcher import RunFetcher
 from pipelines.kafka.topics import Topic, describe
 from pipelines.replay.ranges import Range
-from pipelines.ticks.rules_decoder import by_rules
-from pipelines.ticks.run_limits import bounded
+from pipelines.ticks.rules_decoder import decodable
 
 POLL_SECONDS = 1.0
 """Seconds to wait for records before `stop` is checked."""
@@ -71,8 +70,7 @@ async def read_range(
                     kafka.servers,
                     f"{tp.topic}[{tp.partition}] returns no records at offset {following}",
                 )
-            pieces = chain.from_iterable(by_rules(run, part.rules) for run in runs)
-            for run in chain.from_iterable(map(bounded, pieces)):
+            for run in chain.from_iterable(decodable(run, part.rules) for run in runs):
                 following = run.next_offset
                 wanted = run.before(part.end)
                 for piece in (wanted.before(part.start), wanted.since(part.start)):

@@ -39,6 +39,8 @@ from pipelines.replay.progress import Progress, ReplayProgress
 from pipelines.replay.range_reader import Stop, read_range
 from pipelines.replay.ranges import Range, Wanted
 from pipelines.replay.throttle import Throttle
+from pipelines.ticks.schema_registry import RegistryConnection
+from pipelines.ticks.wire_formats import registry_of
 from registry.definitions import Catalog
 from registry.formats.redis_keys import key_values
 from registry.language.program import compile_program
@@ -99,6 +101,7 @@ class Replay:
     """Replays ranges of what `kafka` holds into the database at `postgres`.
 
     It pauses while the workers are behind whose heartbeats are in the Redis servers `heartbeats`.
+    `schema_registry` is needed by sources whose format is Avro or Protobuf.
     """
 
     kafka: KafkaConnection
@@ -107,6 +110,7 @@ class Replay:
     wanted: Wanted
     heartbeats: tuple[str, ...] = ()
     max_records: int = MAX_RECORDS
+    schema_registry: RegistryConnection | None = None
 
     def run(self, part: Range, report: Report, stop: Stop) -> Done:
         """Replay a range until it is done or `stop` is set; calls `report` after each run.
@@ -200,7 +204,10 @@ class _RangeReplay:
         # states that cannot be restored must not be forgotten
         capacity = sys.maxsize if part.restores_since is None else CAPACITY
         program = compile_program(catalog, schema)
-        computation = RunComputation(part.rules, schema, program, capacity, part.topic.partitions)
+        registry = registry_of(part.rules.sources, self._replay.schema_registry)
+        computation = RunComputation(
+            part.rules, schema, program, capacity, part.topic.partitions, registry
+        )
         sink = self._replay.sink(part)
         storing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         storing.set_result(None)

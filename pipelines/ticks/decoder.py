@@ -2,7 +2,8 @@
 
 One compiled pass (`ticks.json_scanner`) takes what nearly all producers send. Each message that it
 leaves goes to `ticks.reference_decoder`, which is the definition. So the result of a tick never
-depends on the other ticks of its run, nor on which of the two decoders took it.
+depends on the other ticks of its run, nor on which of the two decoders took it. Messages in a
+format of a schema registry are made JSON before (`ticks.wire_formats`), for both decoders.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from pipelines.ticks.json_scanner import scan
 from pipelines.ticks.message_elements import Element, Message, PassedOver, Rejected, split
 from pipelines.ticks.reference_decoder import Tick, judge
 from pipelines.ticks.scanned_columns import Layout, ScannedTicks
+from pipelines.ticks.schema_registry import SchemaRegistry
 from pipelines.ticks.source_reading import Reading
+from pipelines.ticks.wire_formats import JsonRun, WireFormat
 from registry.definitions import Source
 
 NO_TIMESTAMP = -1
@@ -27,24 +30,35 @@ NO_TIMESTAMP = -1
 
 
 class Decoder:
-    """Decodes the runs of one source. It keeps no state.
+    """Decodes the runs of one source. It keeps no state but schemas, which never change.
 
     `partitions` is the number of partitions of the source's topic. Without it no tick is rejected
-    for the partition that it came from: for messages that are not in a topic yet.
+    for the partition that it came from: for messages that are not in a topic yet. `registry` has
+    the schemas of a source whose `format` needs them. Raises `FormatUnreadable`.
     """
 
-    def __init__(self, source: Source, partitions: int | None = None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        partitions: int | None = None,
+        registry: SchemaRegistry | None = None,
+    ) -> None:
         self.source = source
         self._partitions = partitions
         self._reading = Reading.of(source)
         self._layout = Layout.of(source, partitions)
+        self._format = None if source.format == "json" else WireFormat(source, registry)
 
     def decode(self, run: Run) -> Ticks:
-        """The ticks of a run, in order, and what decoding rejects of it."""
+        """The ticks of a run, in order, and what decoding rejects of it.
+
+        Raises `SchemaRegistryUnavailable` while a schema of the run cannot be had.
+        """
         # producers may set any timestamp, and nanoseconds have 64 bits
         known_at = np.clip(run.timestamps, NO_TIMESTAMP, LATEST // 10**6) * 10**6
-        scanned = scan(run, self._layout, known_at)
-        judged = _Judged(run, self._reading, self._partitions, known_at)
+        read = JsonRun(run, {}) if self._format is None else self._format.as_json(run)
+        scanned = scan(read.run, self._layout, known_at)
+        judged = _Judged(run, read, self._reading, self._partitions, known_at)
         for record in scanned.left.tolist():
             judged.judge(record)
         found, data = scanned.ticks, scanned.data
@@ -55,7 +69,7 @@ class Decoder:
             source=self.source,
             data=data,
             keys=found.keys,
-            raw=found.raw,
+            raw=found.raw if self._format is None else _originals(found, run, read.run),
             record=found.record,
             offset=run.offsets[found.record],
             index=found.index_in_message,
@@ -70,13 +84,33 @@ class Decoder:
         )
 
 
+def _originals(found: ScannedTicks, run: Run, read: Run) -> Int64s:
+    """Where the original bytes are of ticks of `run` that were read as JSON, `read`.
+
+    A message that is a tick has those of its producer, which `read` begins with. An element of an
+    array has no bytes of its own in them, and keeps its JSON, which is shorter than its message's.
+    """
+    sizes, of_messages = (spans[:, 1] - spans[:, 0] for spans in (found.raw, read.values))
+    is_whole = sizes == of_messages[found.record]
+    return np.where(is_whole[:, None], run.values[found.record], found.raw)
+
+
 class _Judged:
-    """The ticks and rejections of the messages of a run that are decoded one at a time."""
+    """The ticks and rejections of the messages of a run that are decoded one at a time.
+
+    `run` has the messages as their producers wrote them, `read` as JSON.
+    """
 
     def __init__(
-        self, run: Run, reading: Reading, partitions: int | None, known_at: Int64s
+        self,
+        run: Run,
+        read: JsonRun,
+        reading: Reading,
+        partitions: int | None,
+        known_at: Int64s,
     ) -> None:
         self._run = run
+        self._read = read
         self._reading = reading
         self._partitions = partitions
         self._known_at = known_at
@@ -87,15 +121,18 @@ class _Judged:
 
     def judge(self, record: int) -> None:
         """Judge each tick of the message of a record."""
-        run, reading = self._run, self._reading
+        run, read, reading = self._run, self._read, self._reading
         headers = run.headers_of(record) if reading.needs_headers else {}
+        value = read.run.value(record)
         message = Message(
-            run.value(record), run.key(record), int(self._known_at[record]), run.partition, headers
+            value, run.key(record), int(self._known_at[record]), run.partition, headers
         )
         try:
+            if record in read.failed:
+                raise read.failed[record]
             elements = list(split(message, reading))
         except Rejected as rejected:
-            self._reject(record, Element(0, message.value), rejected)
+            self._reject(record, 0, run.value(record), rejected)
             return
         except PassedOver:
             self.passed_over += 1
@@ -104,7 +141,9 @@ class _Judged:
             try:
                 tick = judge(element, message, reading, self._partitions)
             except Rejected as rejected:
-                self._reject(record, element, rejected)
+                is_whole = element.raw == value
+                own = run.value(record) if is_whole else element.raw
+                self._reject(record, element.index, own, rejected)
             except PassedOver:
                 self.passed_over += 1
             else:
@@ -147,15 +186,15 @@ class _Judged:
         merged = ScannedTicks(*map(both, scanned._fields, scanned))
         return merged, np.concatenate([data, np.frombuffer(texts, np.uint8)])
 
-    def _reject(self, record: int, element: Element, why: Rejected) -> None:
+    def _reject(self, record: int, index: int, value: bytes | None, why: Rejected) -> None:
         self.rejected.append(
             Rejection(
                 offset=int(self._run.offsets[record]),
-                index=element.index,
+                index=index,
                 reason=why.reason,
                 detail=why.detail,
                 key=self._run.key(record),
-                value=element.raw,
+                value=value,
                 known_at=int(self._known_at[record]),
             )
         )

@@ -147,7 +147,7 @@ def _check_form(value: bytes | None) -> None:
         raise Rejected(
             reasons.MALFORMED,
             f"not JSON: it begins as the serializers of a schema registry write (Avro, Protobuf "
-            f"or JSON Schema), and names the schema id {schema}",
+            f"or JSON Schema), and names the schema id {schema}: declare the source's `format`",
         )
 
 

@@ -80,7 +80,7 @@ class Source:
 def read_sources(connection: Any, topics: Mapping[str, str]) -> list[Source]:
     """The sources that are written; `topics` by source's name go before the recorded ones.
 
-    Raises `NotCheckable` for an expression that is not known here.
+    Raises `NotCheckable` for an expression, and for a format, that is not known here.
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT name, definition FROM tickwell.sources ORDER BY name")
@@ -124,6 +124,8 @@ def read_sources(connection: Any, topics: Mapping[str, str]) -> list[Source]:
             if source == name
         }
         ages = {f.name: versions[f.name].get("max_age_ns") for fs in own.values() for f in fs}
+        if own and definition.get("format", "json") != "json":
+            raise NotCheckable(f"{name} is in {definition['format']}, and only JSON is read here")
         if own:
             found.append(Source(spec, declared, own, ages))
     if not found:

@@ -263,11 +263,20 @@ def test_ticks_go_where_the_partitioner_of_their_source_says(
     assert found == {name.encode(): zlib.crc32(name.encode()) % 4 for name in names}
 
 
-def test_a_source_with_a_shape_of_its_own_is_refused(running: Pipeline, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("declared", "said"),
+    [
+        ('map = { price = "data.p" }', "messages have a shape of their own"),
+        ('format = "avro"', 'written with a schema registry (format "avro")'),
+    ],
+)
+def test_a_source_with_a_shape_of_its_own_is_refused(
+    running: Pipeline, tmp_path: Path, declared: str, said: str
+) -> None:
     topic = f'topic = "{running.topic("price")}"'
-    declare(running, topic, f'{topic}\nmap = {{ price = "data.p" }}')
+    declare(running, topic, f"{topic}\n{declared}")
     ended = produce(running, csv_of(tmp_path, "symbol,price,ts", f"A,1,{TS}"))
-    assert (ended.code, "messages have a shape of their own" in ended.output) == (1, True)
+    assert (ended.code, said in ended.output) == (1, True)
 
 
 def test_rules_that_are_not_recorded_are_refused_before_anything_is_sent(

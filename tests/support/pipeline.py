@@ -32,6 +32,7 @@ from registry.features_file import read
 from tests.oracle.messages import Record
 from tickwell.kafka_settings import SECURITY
 from tickwell.migrate import migrate
+from tickwell.registry_settings import ACCESS, REGISTRY
 from tickwell.settings import PREFIX, Settings
 
 PATIENCE = 90.0
@@ -74,7 +75,7 @@ class Pipeline:
         return {
             **os.environ,
             "TICKWELL_KAFKA": s.kafka,
-            **{PREFIX + name.upper(): getattr(s, name) for name in SECURITY},
+            **{PREFIX + name.upper(): getattr(s, name) for name in (*SECURITY, REGISTRY, *ACCESS)},
             "TICKWELL_REDIS": s.redis,
             "TICKWELL_REDIS_HOT": s.redis_hot,
             "TICKWELL_POSTGRES": s.postgres,

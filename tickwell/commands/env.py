@@ -10,14 +10,17 @@ import typer
 
 from tickwell.settings import PREFIX, Settings
 
-SECRETS = (f"{PREFIX}KAFKA_PASSWORD", f"{PREFIX}KAFKA_KEY_PASSWORD")
+SECRETS = tuple(f"{PREFIX}{name}_PASSWORD" for name in ("KAFKA", "KAFKA_KEY", "SCHEMA_REGISTRY"))
 """Variables that hold nothing but a secret."""
 
 
 def env(
     data: Annotated[str | None, typer.Option(help="Data directory; ./data unless set.")] = None,
     secrets: Annotated[
-        bool, typer.Option("--secrets", help="Print the passwords of Kafka as well.")
+        bool,
+        typer.Option(
+            "--secrets", help="Print the passwords of Kafka and the schema registry as well."
+        ),
     ] = False,
 ) -> None:
     """Print where everything is, for `eval "$(tickwell env)"`."""

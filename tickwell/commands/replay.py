@@ -81,7 +81,14 @@ def replay(
             typer.echo("dry run: nothing was read" if ranges else "nothing to replay")
             return
         heartbeats = () if no_throttle else _heartbeats(settings)
-        work = Replay(settings.kafka_connection, settings.postgres, catalog, wanted, heartbeats)
+        work = Replay(
+            settings.kafka_connection,
+            settings.postgres,
+            catalog,
+            wanted,
+            heartbeats,
+            schema_registry=settings.registry_connection,
+        )
         _replay(work, ranges, jobs, progress)
     finally:
         progress.close()

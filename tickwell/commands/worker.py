@@ -56,5 +56,6 @@ def worker(
         cluster=settings.cluster,
         metrics_port=settings.metrics_port or None,
         metrics_host=settings.metrics_host,
+        schema_registry=settings.registry_connection,
     )
     raise typer.Exit(run_worker(options))

@@ -17,10 +17,11 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 
 from tickwell.errors import AlreadyRunning, NotOurs, NotRunning, TickwellError
 from tickwell.kafka_settings import SECURITY
+from tickwell.registry_settings import ACCESS, REGISTRY
 
 ADDRESSES = tuple(
     f"TICKWELL_{name.upper()}"
-    for name in ("kafka", *SECURITY, "redis", "redis_hot", "postgres", "url")
+    for name in ("kafka", *SECURITY, REGISTRY, *ACCESS, "redis", "redis_hot", "postgres", "url")
 )
 """The variables of an environment that say where a stack is, and how it is reached."""
 

@@ -29,6 +29,7 @@ from tickwell.embedded.valkey import valkey
 from tickwell.errors import Stopped, TickwellError
 from tickwell.kafka_settings import SECURITY
 from tickwell.migrate import migrate, rules_beginning
+from tickwell.registry_settings import ACCESS, REGISTRY
 from tickwell.settings import PREFIX, Settings
 from tickwell.up import state
 from tickwell.up.process import Process, Spec
@@ -190,7 +191,7 @@ class Supervisor:
         host = _reached_at(settings.host)
         url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
         self.settings = msgspec.structs.replace(settings, url=url, data=str(self._data))
-        names = ("kafka", *SECURITY, "redis", "redis_hot", "postgres", "url")
+        names = ("kafka", *SECURITY, REGISTRY, *ACCESS, "redis", "redis_hot", "postgres", "url")
         self.environment = {
             f"{PREFIX}{name.upper()}": getattr(self.settings, name) for name in names
         }

@@ -56,6 +56,32 @@ op = { value = "trade" }
     }
 
 
+def test_a_source_in_a_format_of_a_schema_registry() -> None:
+    plain = source_of("")
+    assert (plain.format, plain.schema_id) == ("json", None)
+    for form in ("avro", "protobuf"):
+        source = source_of(f'format = "{form}"\nschema_id = 7')
+        assert source == msgspec.structs.replace(plain, format=form, schema_id=7)
+        assert msgspec.json.decode(msgspec.json.encode(source), type=Source) == source
+    assert source_of('format = "json-schema"').format == "json-schema"
+
+
+@pytest.mark.parametrize(
+    ("declared", "said"),
+    [
+        ('format = "thrift"', "Invalid enum value 'thrift'"),
+        ("schema_id = 7", 'with format = "json" it has no use'),
+        ('format = "json-schema"\nschema_id = 7', 'with format = "json-schema" it has no use'),
+        ('format = "avro"\nschema_id = -1', "must be an id of the schema registry"),
+        ('format = "avro"\nschema_id = 4294967296', "must be an id of the schema registry"),
+        ('format = "avro"\nschema_id = "7"', "Expected `int | null`, got `str`"),
+    ],
+)
+def test_a_format_that_is_none(declared: str, said: str) -> None:
+    with pytest.raises(DefinitionError, match=re.escape(said)):
+        source_of(declared)
+
+
 @pytest.mark.parametrize("source", [feed.source for feed in FEEDS])
 def test_it_is_the_same_when_it_is_read_back(source: Source) -> None:
     assert msgspec.convert(msgspec.to_builtins(source), Source) == source

@@ -69,6 +69,28 @@ def test_of_the_brokers(servers: str, write: str) -> None:
     assert "SECRET" not in repr(Settings(kafka=servers))
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://u:SECRET@h:8081", "***"),
+        ("http://u:12,SECRET@h:8081", "***"),
+        ("https://a,http://u:SECRET@h", "***"),
+        ("http://h/?token=SECRET", "***"),
+        ("http://h;password=SECRET", "***"),
+        ("h:8081", "h:8081"),
+        ("ftp://h/x", "***"),
+        ("http://h:99999", "http://h:99999"),
+        ("http://h:0", "http://h:0"),
+        ("http://", "http://"),
+        ("http://a,b", "http://a,b"),
+    ],
+)
+def test_of_the_schema_registry(url: str, shown: str) -> None:
+    message = told({"TICKWELL_SCHEMA_REGISTRY": url})
+    assert message.startswith(f"TICKWELL_SCHEMA_REGISTRY={shown}: must be a URL ")
+    assert "SECRET" not in repr(Settings(schema_registry=url))
+
+
 @pytest.mark.parametrize("port", ["９０", "0", "65536", "9" * 5000, "", "-1"])
 def test_a_port_is_of_ascii_digits(port: str) -> None:
     assert "must be host:port" in told({"TICKWELL_KAFKA": f"host:{port}"})
@@ -116,7 +138,10 @@ def test_of_a_key_without_its_header() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["POSTGRES", "REDIS", "KAFKA_PASSWORD", "KAFKA_KEY_PASSWORD", "KAFKA_KEY", "KAFKA", "URL"],
+    [
+        *("POSTGRES", "REDIS", "KAFKA_PASSWORD", "KAFKA_KEY_PASSWORD", "KAFKA_KEY", "KAFKA", "URL"),
+        *("SCHEMA_REGISTRY", "SCHEMA_REGISTRY_PASSWORD"),
+    ],
 )
 @pytest.mark.parametrize(
     "value", ["SECRET", "/SECRET", "//SECRET", "redis://u:SECRET@h", KEY, "SECRET" * 1000]

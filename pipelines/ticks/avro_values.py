@@ -1,0 +1,212 @@
+"""Avro: a schema to a function that reads a value written in it.
+
+fastavro, which confluent-kafka's own deserializer is made on, reads the bytes. The logical types
+are read by functions of ours, in place of its own: those cut times to microseconds, leave
+`timestamp-nanos` an integer, and raise where a time is not in the calendar. They are put under
+names of ours, so what else uses fastavro in this process is not touched.
+
+Reading is recursive, in C, and a schema may let a few bytes stand for any number of values; so a
+schema that refers to itself, or has an array whose elements may take no byte, is not read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from io import BytesIO
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from fastavro import parse_schema, schemaless_reader
+from fastavro.read import LOGICAL_READERS
+
+from pipelines.ticks.message_elements import Rejected, check_depth
+from pipelines.ticks.schema_registry import Schema
+from pipelines.ticks.wire_values import (
+    Unreadable,
+    bytes_value,
+    day_text,
+    decimal_text,
+    time_text,
+)
+
+OURS = "tickwell-"
+MOST_VALUES = 10_000
+"""Values that one value of a schema may hold, arrays and maps aside."""
+
+PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
+RECORDS = ("record", "error")
+
+
+def _time(per_second: int, value: int, _writer: Any, _reader: Any = None) -> str:
+    return time_text(value, per_second)
+
+
+def _date(value: int, _writer: Any, _reader: Any = None) -> str | int:
+    return day_text(value)
+
+
+def _decimal(value: bytes, writer: Any, _reader: Any = None) -> str:
+    return decimal_text(value, writer.get("scale", 0))
+
+
+def _text(value: bytes, _writer: Any, _reader: Any = None) -> Any:
+    return bytes_value(value)
+
+
+def _uuid(value: bytes, _writer: Any, _reader: Any = None) -> str:
+    return str(UUID(bytes=value))
+
+
+READERS: Final[dict[str, Callable[..., Any]]] = {
+    "long-timestamp-millis": partial(_time, 10**3),
+    "long-timestamp-micros": partial(_time, 10**6),
+    "long-timestamp-nanos": partial(_time, 10**9),
+    "int-date": _date,
+    "bytes-decimal": _decimal,
+    "fixed-decimal": _decimal,
+    "fixed-uuid": _uuid,
+    "bytes-text": _text,
+    "fixed-text": _text,
+}
+"""How the values of logical types are read, by Avro type and logical type; `text` is ours. Other
+logical types are read as the type that they are made of."""
+
+for _name, _read in READERS.items():
+    _kind, _, _logical = _name.partition("-")
+    LOGICAL_READERS[f"{_kind}-{OURS}{_logical}"] = _read
+
+
+def value_reader(written_in: Schema, read_in: Schema | None) -> Callable[[bytes], Any]:
+    """A function from the bytes of a value written in a schema to what it is in JSON.
+
+    With `read_in` the value is resolved to that schema, by Avro's rules. Raises `Unreadable`, as
+    the function does.
+    """
+    writer = _parsed(written_in)
+    reader = None if read_in is None else _parsed(read_in)
+
+    def read(encoded: bytes) -> Any:
+        stream = BytesIO(encoded)
+        try:
+            value = schemaless_reader(stream, writer, reader)
+        except Unreadable:
+            raise
+        except Exception as error:  # of any kind: the library has none for bytes that are wrong
+            raise Unreadable(f"{type(error).__name__}: {error}") from None
+        left = len(encoded) - stream.tell()
+        if left:
+            raise Unreadable(f"{left} bytes follow the value")
+        return value
+
+    return read
+
+
+def _parsed(schema: Schema) -> Any:
+    named: dict[str, Any] = {}
+    try:
+        for _, text in schema.references:
+            parse_schema(_loaded(text), named)
+        parsed = parse_schema(_loaded(schema.text), named)
+        weight = _weigh(parsed, named, {})
+    except Unreadable:
+        raise
+    except Rejected as rejected:
+        raise Unreadable(rejected.detail) from None
+    except Exception as error:  # of any kind: a schema can be wrong in any way
+        raise Unreadable(f"is no Avro schema: {type(error).__name__}: {error}") from None
+    if weight.values > MOST_VALUES:
+        raise Unreadable(f"a value holds over {MOST_VALUES} values")
+    return parsed
+
+
+def _loaded(text: str) -> Any:
+    check_depth(text.encode())
+    return _with_our_readers(json.loads(text))
+
+
+def _with_our_readers(schema: Any) -> Any:
+    """A schema whose logical types, and bytes, are read by our functions."""
+    if isinstance(schema, list):
+        return [_with_our_readers(branch) for branch in schema]
+    if schema == "bytes":
+        return {"type": "bytes", "logicalType": f"{OURS}text"}
+    if not isinstance(schema, dict):
+        return schema
+    kind, logical = schema["type"], schema.get("logicalType")
+    ours = {name: value for name, value in schema.items() if name != "logicalType"}
+    if kind in RECORDS:
+        ours["fields"] = [
+            {**field, "type": _with_our_readers(field["type"])} for field in schema["fields"]
+        ]
+    elif kind == "array":
+        ours["items"] = _with_our_readers(schema["items"])
+    elif kind == "map":
+        ours["values"] = _with_our_readers(schema["values"])
+    elif isinstance(kind, (dict, list)):
+        return _with_our_readers(kind)
+    elif f"{kind}-{logical}" in READERS:
+        ours["logicalType"] = f"{OURS}{logical}"
+    elif kind in ("bytes", "fixed"):
+        ours["logicalType"] = f"{OURS}text"
+    return ours
+
+
+class _Weight(NamedTuple):
+    """How many values one of a schema holds, and whether any of them may take no byte."""
+
+    values: int
+    is_free: bool
+
+
+def _weigh(schema: Any, named: dict[str, Any], known: dict[str, _Weight | None]) -> _Weight:
+    """The weight of a parsed schema; `known` are those of named types, None for one within itself.
+
+    Raises `Unreadable` for what cannot be read in bounds.
+    """
+    if isinstance(schema, list):  # the number of its branch takes a byte
+        weights = [_weigh(branch, named, known) for branch in schema]
+        inner = [w for w, branch in zip(weights, schema, strict=True) if branch != "null"]
+        return _Weight(
+            1 + max((weight.values for weight in weights), default=0),
+            any(weight.is_free for weight in inner),
+        )
+    if isinstance(schema, str) and schema not in PRIMITIVES:
+        return _weigh_named(schema, named, known)
+    if isinstance(schema, dict) and "name" in schema and schema["name"] not in known:
+        return _weigh_named(schema["name"], named, known)
+    match schema if isinstance(schema, str) else schema["type"]:
+        case "null":
+            return _Weight(1, True)
+        case "fixed":
+            return _Weight(1, schema["size"] < 1)
+        case "record" | "error":
+            fields = [_weigh(field["type"], named, known) for field in schema["fields"]]
+            return _Weight(
+                1 + sum(field.values for field in fields),
+                not fields or any(field.is_free for field in fields),
+            )
+        case "array":
+            item = _weigh(schema["items"], named, known)
+            if item.is_free:
+                raise Unreadable("the elements of an array may take no byte")
+            return _Weight(1 + item.values, False)
+        case "map":  # each of its keys takes a byte
+            return _Weight(1 + _weigh(schema["values"], named, known).values, False)
+        case dict() | list() as written:
+            return _weigh(written, named, known)
+        case str() as kind if kind in named:
+            return _weigh_named(kind, named, known)
+    return _Weight(1, False)
+
+
+def _weigh_named(name: str, named: dict[str, Any], known: dict[str, _Weight | None]) -> _Weight:
+    if name in known:
+        weight = known[name]
+        if weight is None:
+            raise Unreadable(f"its type {name} refers to itself")
+        return weight
+    known[name] = None
+    known[name] = weight = _weigh(named[name], named, known)
+    return weight

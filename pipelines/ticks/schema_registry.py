@@ -1,0 +1,212 @@
+"""Schemas of a schema registry: asked for once, and waited for while it does not answer.
+
+A registry that is away, refuses or answers with something else says nothing of a message, so it is
+never a reason to reject one: `SchemaRegistryUnavailable` is raised, and the run is tried again.
+Only the registry's own "there is no such schema" is believed, and only when it has said so for a
+while: of several registries one may hear of a new schema later than the producer did.
+
+The client is confluent-kafka's, which the extra `avro` brings; it is imported when it is needed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from pipelines.errors import SchemaRegistryUnavailable
+from pipelines.runtime.patience import Patience
+from pipelines.ticks.wire_frames import SchemaName
+
+TIMEOUT_SECONDS = 10.0
+"""Seconds to connect, and between two parts of an answer; the client has no limit of its own."""
+
+UNKNOWN_SECONDS = 2.0
+"""Seconds for which a registry must not know a schema before it is believed that there is none."""
+
+ASK_AGAIN_SECONDS = 10.0
+"""Seconds for which it stays believed; then it is asked for again."""
+
+MOST_UNKNOWN = 10_000
+MOST_FETCHED = 1_000
+"""Schemas that the client keeps before it is replaced by a new one; it forgets none itself."""
+
+MOST_REFERENCES = 100
+MOST_SCHEMA_BYTES = 1 << 20
+"""Bytes of the text of a schema and of all that it refers to."""
+
+NOT_FOUND = range(404_00, 405_00)
+"""Error codes of the registry's own with the status 404. Another server's, as a wrong path gives,
+has the code 404 or none."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryConnection:
+    """The registry at `url` (several, separated by commas), and the user that it asks for.
+
+    `ca` is the path of the authority's certificate (PEM), if it is not one of the system's.
+    """
+
+    url: str
+    username: str = ""
+    password: str = field(default="", repr=False)
+    ca: str = ""
+
+
+class Schema(NamedTuple):
+    """A schema as text, with those that it refers to: each before those that refer to it.
+
+    `kind` is AVRO, PROTOBUF or JSON; the text of a Protobuf schema is a FileDescriptorProto in
+    base64. The references are name and text.
+    """
+
+    kind: str
+    text: str
+    references: tuple[tuple[str, str], ...]
+
+
+class SchemaUnknown(Exception):
+    """The registry has no such schema; `is_sure` once it has said so for long enough."""
+
+    def __init__(self, name: SchemaName, *, is_sure: bool) -> None:
+        super().__init__(f"the schema registry has no schema {name}")
+        self.is_sure = is_sure
+
+
+class SchemaTooLarge(Exception):
+    """A schema is larger than a worker reads."""
+
+
+class SchemaRegistry:
+    """The schemas of one registry. One thread asks; any thread may read `patience.reason`.
+
+    `connect` makes a client, `confluent_kafka.schema_registry.SchemaRegistryClient`; `url` is how
+    errors name it.
+    """
+
+    def __init__(
+        self, url: str, connect: Callable[[], Any], unknown_seconds: float = UNKNOWN_SECONDS
+    ) -> None:
+        self.url = url
+        self.patience = Patience("the schema registry", (SchemaRegistryUnavailable,))
+        self._connect = connect
+        self._client: Any = None
+        self._fetched = 0
+        self._unknown_seconds = unknown_seconds
+        self._unknown: dict[SchemaName, tuple[float, float]] = {}
+        """When it was first, and when it was last, said that there is no such schema."""
+
+    @classmethod
+    def of(cls, connection: RegistryConnection) -> SchemaRegistry:
+        """The registry of a connection; needs the extra. Nothing is connected yet."""
+        from confluent_kafka.schema_registry import SchemaRegistryClient
+
+        settings: dict[str, Any] = {
+            "url": connection.url,
+            "timeout": TIMEOUT_SECONDS,
+            "max.retries": 0,  # the caller is patient, and says so meanwhile
+        }
+        if connection.username:
+            settings["basic.auth.user.info"] = f"{connection.username}:{connection.password}"
+        if connection.ca:
+            settings["ssl.ca.location"] = connection.ca
+        return cls(connection.url, lambda: SchemaRegistryClient(settings))
+
+    def schema(self, name: SchemaName, form: str | None = None) -> Schema:
+        """A schema in a form that the registry is asked for (`serialized`), or in its own.
+
+        Raises `SchemaUnknown`, `SchemaTooLarge` and `SchemaRegistryUnavailable`.
+        """
+        first, last = self._unknown.get(name, (0.0, 0.0))
+        now = time.monotonic()
+        if last - first >= self._unknown_seconds and now - last < ASK_AGAIN_SECONDS and first:
+            raise SchemaUnknown(name, is_sure=True)
+        with self._answers() as client:
+            found = self._fetch(client, name, form)
+            if found is not None:
+                self._unknown.pop(name, None)
+                return self._whole(client, found, form)
+        first = first or now
+        if len(self._unknown) >= MOST_UNKNOWN:
+            self._unknown.clear()
+        self._unknown[name] = first, now
+        raise SchemaUnknown(name, is_sure=now - first >= self._unknown_seconds)
+
+    @contextmanager
+    def _answers(self) -> Iterator[Any]:
+        """A client; what it raises is `SchemaRegistryUnavailable`.
+
+        It is forgotten then: it would keep an answer that holds no schema, and give it again.
+        """
+        from confluent_kafka.schema_registry import SchemaRegistryError
+
+        try:
+            if self._client is None or self._fetched >= MOST_FETCHED:
+                self._client, self._fetched = self._connect(), 0
+            with self.patience.call():
+                yield self._client
+        except SchemaTooLarge:
+            raise
+        except SchemaRegistryError as error:
+            self._client = None
+            why = f"answers {error.http_status_code}: {_one_line(error.error_message)}"
+            if error.http_status_code in (401, 403):
+                why += " (TICKWELL_SCHEMA_REGISTRY_USERNAME and …_PASSWORD say who asks)"
+            raise SchemaRegistryUnavailable(self.url, why) from None
+        except Exception as error:  # its HTTP client's errors, and those of answers in no JSON
+            self._client = None
+            why = f"{type(error).__name__}: {_one_line(error)}"
+            raise SchemaRegistryUnavailable(self.url, why) from None
+
+    def _fetch(self, client: Any, name: SchemaName, form: str | None) -> Any:
+        """The client's schema, None where the registry says that there is none."""
+        from confluent_kafka.schema_registry import SchemaRegistryError
+
+        self._fetched += 1
+        try:
+            if isinstance(name, UUID):
+                return client.get_schema_by_guid(str(name), fmt=form)
+            return client.get_schema(name, fmt=form)
+        except SchemaRegistryError as error:
+            if error.http_status_code == 404 and error.error_code in NOT_FOUND:
+                return None
+            raise
+
+    def _whole(self, client: Any, found: Any, form: str | None) -> Schema:
+        """A schema of the client with what it refers to."""
+        references: dict[str, str] = {}
+        size = 0
+
+        def text_of(schema: Any) -> str:
+            nonlocal size
+            if not isinstance(schema.schema_str, str):
+                raise ValueError("its answer holds no schema")
+            size += len(schema.schema_str)
+            if size > MOST_SCHEMA_BYTES or len(references) > MOST_REFERENCES:
+                raise SchemaTooLarge(
+                    f"it has, with what it refers to, over {MOST_SCHEMA_BYTES} bytes or "
+                    f"{MOST_REFERENCES} references"
+                )
+            return str(schema.schema_str)
+
+        def collect(schema: Any, above: tuple[str, ...]) -> None:
+            for reference in schema.references or ():
+                if reference.name in references or reference.name in above:
+                    continue
+                other = client.get_version(
+                    reference.subject, reference.version, deleted=True, fmt=form
+                ).schema
+                text = text_of(other)
+                collect(other, (*above, reference.name))
+                references[reference.name] = text
+
+        text = text_of(found)
+        collect(found, ())
+        return Schema(found.schema_type or "AVRO", text, tuple(references.items()))
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())[:200]

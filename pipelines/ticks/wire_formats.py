@@ -1,0 +1,246 @@
+"""Messages of a schema registry's formats as JSON, before they are decoded.
+
+    message ─► frame ─► schema ─► value ─► JSON ─► the decoders, as for any other source
+                          │ from the registry, once
+
+So both decoders, `map`, `where` and `items` are the same for every format. What a message is in
+JSON follows from its bytes and its schema; a schema never changes under its id.
+
+Avro and Protobuf need the extra `avro` and a registry; they are imported when a source needs them.
+The format `json-schema` needs neither: behind the frame is the JSON text itself. It is not compared
+with its schema, which Confluent's Java consumer does not do either unless asked to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from pipelines.errors import FormatUnreadable, SchemaRegistryUnavailable
+from pipelines.kafka.run import Run
+from pipelines.ticks import rejection_reasons as reasons
+from pipelines.ticks.message_elements import Rejected
+from pipelines.ticks.message_limits import MAX_MESSAGE_BYTES
+from pipelines.ticks.schema_registry import (
+    RegistryConnection,
+    Schema,
+    SchemaRegistry,
+    SchemaTooLarge,
+    SchemaUnknown,
+)
+from pipelines.ticks.wire_frames import SCHEMA_HEADER, Frame, SchemaName, frame_of
+from pipelines.ticks.wire_values import Unreadable, json_of
+from registry.definitions import Source
+
+EXTRA = "pip install 'tickwell[avro]'"
+MOST_SCHEMAS = 256
+"""Schemas whose readers are kept from one run to the next."""
+
+KINDS = {"avro": "AVRO", "protobuf": "PROTOBUF"}
+"""What a registry calls the schemas of a format."""
+
+Written = tuple[SchemaName, tuple[int, ...]]
+"""A schema, and the type in it."""
+
+Read = Callable[[bytes], Any]
+"""From the bytes of a value to what it is in JSON; raises `Unreadable`."""
+
+Readers = tuple[Callable[[Schema, tuple[int, ...], Schema | None], Read], str | None]
+"""How a reader of a format is made, and the form in which the registry is asked for its schemas."""
+
+
+@dataclass(frozen=True, slots=True)
+class JsonRun:
+    """A run whose values are JSON, by record; `failed` says which have none, and why."""
+
+    run: Run
+    failed: Mapping[int, Rejected]
+
+
+class WireFormat:
+    """Reads the messages of one source.
+
+    It keeps the schemas that it has met. Raises `FormatUnreadable` where a package or the registry
+    is missing that the source's format needs.
+    """
+
+    def __init__(self, source: Source, registry: SchemaRegistry | None) -> None:
+        self._source = source
+        self._known: dict[Written, Read | str] = {}
+        """The reader of a schema, or why it has none."""
+        self._absent: set[Written] = set()
+        """Those that the registry has not; they are asked for again in the next run."""
+        self._read_in: Schema | None = None
+        self._kind = KINDS.get(source.format)
+        if self._kind is None:
+            return
+        check_packages(source)
+        if registry is None:
+            raise FormatUnreadable(
+                f"source {source.name} has the format {source.format}: set TICKWELL_SCHEMA_REGISTRY"
+                " to the URL of the schema registry that has its schemas"
+            )
+        self._registry = registry
+        self._make, self._form = _readers(source.format)
+
+    def as_json(self, run: Run) -> JsonRun:
+        """A run with the same records, each with its value as JSON behind the run's own bytes.
+
+        A tombstone stays one. Raises `SchemaRegistryUnavailable` while a schema cannot be had.
+        """
+        failed: dict[int, Rejected] = {}
+        frames: dict[int, Frame] = {}
+        for record, start in enumerate(run.values[:, 0].tolist()):
+            if start < 0:
+                continue
+            try:
+                frames[record] = self._frame(run, record)
+            except Rejected as rejected:
+                failed[record] = rejected
+        self._meet({(frame.schema, frame.indexes) for frame in frames.values()})
+        texts, values = bytearray(), run.values.copy()
+        for record, frame in frames.items():
+            if self._kind is None:  # it is JSON where it stands
+                values[record, 0] += frame.begin
+                continue
+            try:
+                text = self._text(run, record, frame)
+            except Rejected as rejected:
+                failed[record] = rejected
+                continue
+            begin = len(run.data) + len(texts)
+            texts += text
+            values[record] = begin, begin + len(text)
+        values[list(failed)] = -1
+        data = np.concatenate([run.data, np.frombuffer(texts, np.uint8)])
+        return JsonRun(replace(run, data=data, values=values), failed)
+
+    def _frame(self, run: Run, record: int) -> Frame:
+        start, end = run.values[record].tolist()
+        if end - start > MAX_MESSAGE_BYTES:
+            raise Rejected(
+                reasons.TOO_LARGE, f"{end - start} bytes; at most {MAX_MESSAGE_BYTES} are taken"
+            )
+        header = run.headers_of(record).get(SCHEMA_HEADER)
+        has_indexes = self._source.format == "protobuf"
+        # the longest frame has 17 bytes and 33 varints of 10
+        return frame_of(
+            run.data[start : min(end, start + 512)].tobytes(), header, has_indexes=has_indexes
+        )
+
+    def _text(self, run: Run, record: int, frame: Frame) -> bytes:
+        start, end = run.values[record].tolist()
+        encoded = run.data[start + frame.begin : end].tobytes()
+        read = self._known[frame.schema, frame.indexes]
+        if isinstance(read, str):
+            raise Rejected(reasons.MALFORMED, read)
+        try:
+            text = json_of(read(encoded))
+        except Unreadable as error:
+            raise Rejected(
+                reasons.MALFORMED, f"schema {frame.schema}: the value does not decode: {error}"
+            ) from None
+        if len(text) > MAX_MESSAGE_BYTES:
+            raise Rejected(
+                reasons.TOO_LARGE,
+                f"{len(text)} bytes as JSON; at most {MAX_MESSAGE_BYTES} are taken",
+            )
+        return text
+
+    def _meet(self, names: set[Written]) -> None:
+        """Make the readers of schemas that were not met before."""
+        if self._kind is None:
+            return
+        if len(self._known) > MOST_SCHEMAS:
+            self._known.clear()
+        for written in self._absent:
+            self._known.pop(written, None)
+        self._absent.clear()
+        unsure: SchemaUnknown | None = None
+        for written in sorted(names - self._known.keys(), key=str):
+            try:
+                self._known[written] = self._reader(*written)
+            except (SchemaTooLarge, Unreadable) as error:
+                self._known[written] = f"schema {written[0]}: {error}"
+            except SchemaUnknown as unknown:
+                if unknown.is_sure:
+                    self._known[written] = str(unknown)
+                    self._absent.add(written)
+                else:
+                    unsure = unknown
+        if unsure is not None:
+            raise SchemaRegistryUnavailable(self._registry.url, f"{unsure} yet; it is asked again")
+
+    def _reader(self, name: SchemaName, indexes: tuple[int, ...]) -> Read:
+        """Raises `SchemaTooLarge`, `Unreadable`, `SchemaUnknown`, `SchemaRegistryUnavailable`."""
+        written_in = self._schema(name)
+        if self._source.schema_id is not None and self._read_in is None:
+            self._read_in = self._declared(self._source.schema_id)
+        return self._make(written_in, indexes, self._read_in)
+
+    def _declared(self, name: SchemaName) -> Schema:
+        """The schema that the source names. No message is to blame for it, so it is waited for."""
+        try:
+            schema = self._schema(name)
+            self._make(schema, (0,), None)
+        except (SchemaTooLarge, Unreadable, SchemaUnknown) as error:
+            raise SchemaRegistryUnavailable(
+                self._registry.url,
+                f"source {self._source.name} is read in schema {name}, by its `schema_id`: {error}",
+            ) from None
+        return schema
+
+    def _schema(self, name: SchemaName) -> Schema:
+        schema = self._registry.schema(name, self._form)
+        if schema.kind != self._kind:
+            raise Unreadable(
+                f"it is of type {schema.kind}, and the source's format is {self._source.format}"
+            )
+        return schema
+
+
+def registry_of(
+    sources: Iterable[Source], connection: RegistryConnection | None
+) -> SchemaRegistry | None:
+    """The registry that the format of any source needs, None where none does or none is named.
+
+    Raises `FormatUnreadable` where packages are missing.
+    """
+    framed = [source for source in sources if source.format in KINDS]
+    if not framed or connection is None:
+        return None
+    for source in framed:
+        check_packages(source)
+    return SchemaRegistry.of(connection)
+
+
+def check_packages(source: Source) -> None:
+    """Raises `FormatUnreadable` where packages are missing that a source's format needs."""
+    if source.format not in KINDS:
+        return
+    try:
+        import confluent_kafka.schema_registry  # noqa: F401
+
+        _readers(source.format)
+    except ImportError as error:
+        raise FormatUnreadable(
+            f"source {source.name} has the format {source.format}, which needs packages that are "
+            f"not installed: {EXTRA} ({error})"
+        ) from None
+
+
+def _readers(form: str) -> Readers:
+    if form == "protobuf":
+        from pipelines.ticks import protobuf_values
+
+        return protobuf_values.value_reader, "serialized"
+
+    from pipelines.ticks import avro_values
+
+    def value_reader(written_in: Schema, _: tuple[int, ...], read_in: Schema | None) -> Read:
+        return avro_values.value_reader(written_in, read_in)
+
+    return value_reader, None

@@ -1,0 +1,82 @@
+"""What the values of Avro and Protobuf are in JSON.
+
+Numbers are exact: a double in its shortest digits, integers of 64 bits whole, decimals as text with
+all their digits, which a number may be. A time is RFC 3339 text with nine digits of a second, so no
+unit can be mistaken.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import date, datetime, timedelta
+from typing import Any
+
+EPOCH = datetime(1970, 1, 1)
+EPOCH_DAY = date(1970, 1, 1)
+MOST_DECIMAL_BYTES, MOST_SCALE = 1_000, 1_000
+"""Bytes of a decimal's integer, and digits behind its point: far beyond those of a double."""
+
+
+MOST_SIGNS = 200
+_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
+class Unreadable(Exception):
+    """Why a schema, or a value of one, is not read; it becomes the detail of a rejection.
+
+    Libraries quote in their errors what they have read: it is cut, and of signs that no text in
+    Postgres can hold, or that would break a line, a question mark is kept.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__("".join(sign if sign.isprintable() else "?" for sign in why[:MOST_SIGNS]))
+
+
+def json_of(value: Any) -> bytes:
+    """A value as JSON text, in UTF-8 and without white space.
+
+    What is not a finite number is written as Python and JavaScript write it: the decoder knows it.
+    """
+    return _encoder.encode(value).encode()
+
+
+def time_text(value: int, per_second: int) -> str:
+    """The instant `value` / `per_second` seconds after 1970, in RFC 3339.
+
+    One beyond the calendar's years has no such text; what is returned is none either.
+    """
+    seconds, rest = divmod(value, per_second)
+    try:
+        moment = (EPOCH + timedelta(seconds=seconds)).isoformat()
+    except OverflowError:
+        return f"{value}/{per_second} s"
+    return f"{moment}.{rest * (10**9 // per_second):09d}Z"
+
+
+def day_text(days: int) -> str | int:
+    """The date `days` after 1970-01-01; beyond the calendar's years the number itself."""
+    try:
+        return (EPOCH_DAY + timedelta(days=days)).isoformat()
+    except OverflowError:
+        return days
+
+
+def decimal_text(integer: bytes, scale: int) -> str:
+    """The decimal `integer` (two's complement, big-endian) × 10^-`scale`, exactly.
+
+    Raises `Unreadable` beyond the limits.
+    """
+    if len(integer) > MOST_DECIMAL_BYTES or not 0 <= scale <= MOST_SCALE:
+        raise Unreadable(f"a decimal of {len(integer)} bytes with scale {scale}")
+    number = int.from_bytes(integer, "big", signed=True)
+    digits = str(abs(number)).rjust(scale + 1, "0")
+    whole, fraction = digits[: len(digits) - scale], digits[len(digits) - scale :]
+    return f"{'-' if number < 0 else ''}{whole}{'.' if scale else ''}{fraction}"
+
+
+def bytes_value(value: bytes) -> Any:
+    """Bytes as the text that they are in UTF-8; others are a value of no type that a field has."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return {"bytes": value.hex()}

@@ -1,0 +1,136 @@
+"""A topic in Avro, from Kafka to both stores and back, while its registry goes and returns."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import redis
+from fastavro import schemaless_writer
+
+from registry.formats.heartbeat import Heartbeat
+from registry.heartbeats import read_heartbeats
+from tests.support.pipeline import Pipeline, wait_for
+from tests.support.registry_server import RegistryServer
+
+SOURCE = """
+[[source]]
+name = "trades"
+topic = "{prefix}.trades"
+key = ["symbol"]
+fields = [{{ name = "price" }}]
+format = "avro"
+schema_id = {schema_id}
+where = {{ kind = "trade" }}
+[source.map]
+price = "quote.px"
+
+[[feature]]
+name = "trade_mean"
+version = "1.0.0"
+source = "trades"
+expression = "mean(price, 3)"
+"""
+PASSWORD = "not-to-be-seen"
+
+
+def schema(*, name: str, unit: str, **more: Any) -> dict[str, Any]:
+    """A schema of trades whose price has this name, and whose time this unit."""
+    price = {"name": name, "type": "double", **more}
+    quote = {"type": "record", "name": "Quote", "fields": [price]}
+    return {
+        "type": "record",
+        "name": "Trade",
+        "fields": [
+            {"name": "symbol", "type": "string"},
+            {"name": "ts", "type": {"type": "long", "logicalType": f"timestamp-{unit}"}},
+            {"name": "quote", "type": quote},
+            {"name": "kind", "type": "string", "default": "trade"},
+        ],
+    }
+
+
+OLD, NEW = schema(name="price", unit="millis"), schema(name="px", unit="nanos", aliases=["price"])
+
+
+@pytest.fixture
+def registry() -> Iterator[RegistryServer]:
+    server = RegistryServer()
+    yield server
+    server.stop()
+
+
+def written(number: int, schema: Any, symbol: str, price: float, **more: Any) -> bytes:
+    stream = BytesIO()
+    inner = schema["fields"][2]["type"]["fields"][0]["name"]
+    per_second = 10**9 if schema is NEW else 10**3
+    value = {"symbol": symbol, "ts": time.time_ns() * per_second // 10**9, "kind": "trade"}
+    # as integers: fastavro's own writer takes times of microseconds
+    plain = json.loads(json.dumps(schema).replace("logicalType", "was"))
+    schemaless_writer(stream, plain, {**value, "quote": {inner: price}, **more})
+    return b"\0" + number.to_bytes(4, "big") + stream.getvalue()
+
+
+def beats(running: Pipeline) -> list[Heartbeat]:
+    with redis.Redis.from_url(running.settings.redis_hot) as client:
+        return read_heartbeats(client)
+
+
+@pytest.mark.timeout(240)
+def test_a_registry_that_goes_and_returns(running: Pipeline, registry: RegistryServer) -> None:
+    old, new = registry.register(OLD), registry.register(NEW)
+    with Path(running.settings.features).open("a") as file:
+        file.write(SOURCE.format(prefix=running.prefix, schema_id=new))
+    running.settings = msgspec.structs.replace(
+        running.settings,
+        schema_registry=registry.url,
+        schema_registry_username="reader",
+        schema_registry_password=PASSWORD,
+    )
+    running.run_tickwell("migrate")
+    for sink in ("online", "offline"):
+        running.start_worker(sink)
+    messages = [written(old, OLD, "A", price, kind=kind) for price in (1.0, 2.0) for kind in
+                ("trade", "quote")]  # fmt: skip
+    running.produce("trades", [(b"A", message) for message in messages])
+    features = "SELECT price, trade_mean FROM features.trades ORDER BY event_time, sequence"
+    wait_for("they are stored", lambda: len(running.query(features)) == 2)
+
+    registry.stop()
+    third = registry.register(NEW)  # the same schema by another id, which no worker has met
+    running.produce("trades", [(b"A", written(old, OLD, "A", 3.0)), (b"A", b"damaged")])
+    running.produce("trades", [(b"A", written(third, NEW, "A", 4.0))])
+
+    def all_wait() -> bool:
+        said = [beat.error for beat in beats(running) if beat.state == "retrying"]
+        return len(said) == 2 and all(f"the schema registry at {registry.url}" in x for x in said)
+
+    wait_for("both workers say what they wait for", all_wait)
+    registry.start()
+    wait_for("the rest is stored", lambda: len(running.query(features)) == 4)
+    assert [price for price, _ in running.query(features)] == [1.0, 2.0, 3.0, 4.0]
+    assert running.query(features)[3][1] == 3.0
+    wait_for(
+        "nobody waits",
+        lambda: (
+            [(beat.state, beat.rows, beat.passed_over) for beat in beats(running)]
+            == [("running", 4, 2)] * 2
+        ),
+    )
+    rejected = "SELECT reason, value FROM tickwell.rejected_ticks"
+    assert [(reason, bytes(value)) for reason, value in running.query(rejected)] == [
+        ("malformed", b"damaged")
+    ]
+    running.stop()
+    before = running.dump()
+    assert " 0 of them new" in running.run_tickwell("replay", "--source", "trades")
+    assert running.dump() == before
+    logs = "".join(file.read_text(errors="replace") for file in running.logs.glob("*.log"))
+    assert PASSWORD not in logs
+    assert {authorization is not None for _, authorization in registry.asked} == {True}

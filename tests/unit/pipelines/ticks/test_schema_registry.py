@@ -1,0 +1,190 @@
+"""A registry that fails says nothing of a message; one that answers is asked once."""
+
+from __future__ import annotations
+
+import base64
+import json
+import pickle
+import time
+from collections.abc import Iterator
+from threading import Event, Thread
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from pipelines.errors import SchemaRegistryUnavailable
+from pipelines.ticks.schema_registry import (
+    RegistryConnection,
+    SchemaRegistry,
+    SchemaTooLarge,
+    SchemaUnknown,
+)
+from tests.support.registry_server import RegistryServer
+
+PASSWORD = "se-cr:et"
+
+
+@pytest.fixture
+def server() -> Iterator[RegistryServer]:
+    server = RegistryServer()
+    yield server
+    server.stop()
+
+
+def asked_as(server: RegistryServer, **more: Any) -> SchemaRegistry:
+    return SchemaRegistry.of(RegistryConnection(server.url, **more))
+
+
+def test_a_schema_by_its_id_and_by_its_guid(server: RegistryServer) -> None:
+    number = server.register('"long"')
+    for name in (number, UUID(server.schemas[number]["guid"])):
+        registry = asked_as(server)
+        for _ in range(2):
+            assert registry.schema(name) == ("AVRO", '"long"', ())
+    assert [path.partition("?")[0] for path, _ in server.asked] == [
+        f"/schemas/ids/{number}",
+        f"/schemas/guids/{server.schemas[number]['guid']}",
+    ]
+
+
+def test_what_a_schema_refers_to_comes_before_it(server: RegistryServer) -> None:
+    def reference(name: str, number: int) -> dict[str, Any]:
+        return {"name": name, "subject": f"subject-{number}", "version": 1}
+
+    bottom = server.register('"bottom"', "PROTOBUF")
+    left = server.register('"left"', "PROTOBUF", [reference("bottom", bottom)])
+    right = server.register('"right"', "PROTOBUF", [reference("bottom", bottom)])
+    top = server.register('"top"', "PROTOBUF", [reference("left", left), reference("right", right)])
+    found = asked_as(server).schema(top, "serialized")
+    assert found.references == (
+        ("bottom", '"bottom"'), ("left", '"left"'), ("right", '"right"'),
+    )  # fmt: skip
+    assert all("format=serialized" in path for path, _ in server.asked)
+    missing = server.register('"x"', references=[reference("gone", 99)])
+    with pytest.raises(SchemaRegistryUnavailable, match="answers 404"):
+        asked_as(server).schema(missing)
+
+
+def test_the_user_is_sent_and_never_shown(server: RegistryServer) -> None:
+    number = server.register('"long"')
+    connection = RegistryConnection(server.url, "user", PASSWORD)
+    SchemaRegistry.of(connection).schema(number)
+    sent = f"user:{PASSWORD}".encode()
+    assert server.asked[-1][1] == f"Basic {base64.b64encode(sent).decode()}"
+    server.failure = 401, {"error_code": 40101, "message": "Unauthorized"}
+    with pytest.raises(SchemaRegistryUnavailable) as error:
+        SchemaRegistry.of(connection).schema(number + 1)
+    assert "answers 401: Unauthorized (TICKWELL_SCHEMA_REGISTRY_USERNAME" in str(error.value)
+    for shown in (str(error.value), repr(connection)):
+        assert PASSWORD not in shown
+    assert pickle.loads(pickle.dumps(connection)) == connection
+
+
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        (
+            (500, {"error_code": 50001, "message": "Error in\nthe backend"}),
+            "answers 500: Error in the",
+        ),
+        ((503, b"<html>no</html>"), "answers 503"),
+        ((403, {"error_code": 40301, "message": "Forbidden"}), "and …_PASSWORD say who asks"),
+        ((404, b"<html>nothing here</html>"), "answers 404"),
+        ((404, {"error_code": 404, "message": "HTTP 404 Not Found"}), "answers 404: HTTP 404"),
+        ((404, {"message": "no such route"}), "answers 404"),
+        ((200, b"<html>log in</html>"), "JSONDecodeError"),
+        ((200, {"hello": "world"}), "its answer holds no schema"),
+        ((200, ["hello"]), "the schema registry at"),
+        ((302, b""), "answers 302"),
+    ],
+)
+def test_an_answer_that_is_none(server: RegistryServer, failure: Any, said: str) -> None:
+    number = server.register('"long"')
+    registry = SchemaRegistry(server.url, connect_to(server), unknown_seconds=0)
+    server.failure = failure
+    for _ in range(2):
+        with pytest.raises(SchemaRegistryUnavailable) as error:
+            registry.schema(number)
+        assert said in str(error.value)
+        assert "\n" not in str(error.value)
+    server.failure = None
+    assert registry.schema(number).text == '"long"'
+
+
+def connect_to(server: RegistryServer, **more: Any) -> Any:
+    from confluent_kafka.schema_registry import SchemaRegistryClient
+
+    return lambda: SchemaRegistryClient({"url": server.url, "max.retries": 0, **more})
+
+
+def test_a_registry_that_is_away_or_silent(server: RegistryServer) -> None:
+    number = server.register('"long"')
+    registry = asked_as(server)
+    server.stop()
+    with pytest.raises(SchemaRegistryUnavailable, match="ConnectError"):
+        registry.schema(number)
+    server.start()
+    assert registry.schema(number).text == '"long"'
+    answering = Event()
+    server.failure = lambda: (answering.wait(5), (500, {}))[1]
+    silent = SchemaRegistry(server.url, connect_to(server, timeout=0.2))
+    with pytest.raises(SchemaRegistryUnavailable, match="ReadTimeout"):
+        silent.schema(number)
+    answering.set()
+
+
+def test_a_call_that_takes_long_is_told_while_it_lasts(server: RegistryServer) -> None:
+    """A worker says what it waits for before the call has failed."""
+    number = server.register('"long"')
+    registry, answering, arrived = asked_as(server), Event(), Event()
+
+    def answer() -> tuple[int, Any]:
+        arrived.set()
+        answering.wait(60)
+        return server.answer(f"/schemas/ids/{number}")
+
+    server.failure = answer
+    thread = Thread(target=registry.schema, args=[number])
+    thread.start()
+    arrived.wait(30)
+    until = time.monotonic() + 30
+    while registry.patience.reason is None and time.monotonic() < until:
+        time.sleep(0.05)
+    assert "the schema registry has not answered for" in str(registry.patience.reason)
+    answering.set()
+    thread.join()
+    assert registry.patience.reason is None
+
+
+def test_an_id_that_is_unknown_is_believed_when_it_was_asked_for_again(
+    server: RegistryServer,
+) -> None:
+    """One of several registries may hear of a schema later than its producer."""
+    registry = SchemaRegistry(server.url, connect_to(server), unknown_seconds=0.2)
+    said = []
+    for pause in (0, 0, 0.25, 0):
+        time.sleep(pause)
+        with pytest.raises(SchemaUnknown) as unknown:
+            registry.schema(7)
+        said.append(unknown.value.is_sure)
+    assert said == [False, False, True, True]
+    assert len(server.asked) == 3
+    for _ in range(7):
+        server.register('"long"')
+    late = SchemaRegistry(server.url, connect_to(server), unknown_seconds=3600)
+    del server.schemas[7]
+    with pytest.raises(SchemaUnknown):
+        late.schema(7)
+    server.schemas[7] = {"schema": '"int"'}
+    assert late.schema(7).text == '"int"'
+
+
+def test_a_schema_that_is_too_large(server: RegistryServer) -> None:
+    large = server.register(json.dumps("x" * (1 << 20)))
+    half = server.register(json.dumps("x" * (1 << 19)))
+    reference = {"subject": f"subject-{half}", "version": 1}
+    both = server.register('"x"', references=[{**reference, "name": n} for n in "ab"])
+    for number in (large, both):
+        with pytest.raises(SchemaTooLarge, match="over 1048576 bytes"):
+            asked_as(server).schema(number)
