@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from registry.definitions import Catalog, Definitions, FeatureVersion, Source
 from registry.errors import DefinitionError, VersionChanged
 from registry.language.derived import compile_derived
-from registry.source_rules import differences
+from registry.wording import differences
 
 MEANING = ("entity", "expression", "source", "over", "max_age_ns")
 """Fields of a version that decide its values and statuses; the others may be reworded."""

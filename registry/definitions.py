@@ -53,11 +53,22 @@ class Place(Struct, frozen=True, forbid_unknown_fields=True):
     digits: bool = False
 
 
-class Condition(Struct, frozen=True, forbid_unknown_fields=True):
+class Condition(Struct, frozen=True, forbid_unknown_fields=True, eq=False):
     """A message is one of the source's only if it has one of `values` at `path`."""
 
     path: str
     values: tuple[bool | int | str, ...]
+
+    @property
+    def identity(self) -> tuple[str, tuple[tuple[str, bool | int | str], ...]]:
+        """What makes it equal to another: `true` is not the number 1, as Python would have it."""
+        return self.path, tuple((type(value).__name__, value) for value in self.values)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Condition) and self.identity == other.identity
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
 
 
 class Source(Struct, frozen=True, forbid_unknown_fields=True):

@@ -42,6 +42,15 @@ def max_age_ns(text: str | None, where: str) -> int | None:
     return age
 
 
+def duration(nanoseconds: int) -> str:
+    """As a features file writes it, in the longest unit that is exact."""
+    unit = max(
+        (unit for unit, length in NANOSECONDS.items() if nanoseconds % length == 0),
+        key=NANOSECONDS.__getitem__,
+    )
+    return f"{nanoseconds // NANOSECONDS[unit]}{unit if nanoseconds else 's'}"
+
+
 def _nanoseconds(text: str, what: str, largest: str, where: str) -> int:
     match = DURATION.fullmatch(text)
     if match is None:

@@ -34,6 +34,7 @@ from registry.source_mapping import (
     Value,
     check_paths,
     conditions_of,
+    items_of,
     places_of,
 )
 
@@ -167,7 +168,7 @@ def _source(given: _Source, file: str) -> Source:
         skew_ns=skew_ns(given.skew, where),
         positive=given.positive,
         places=places_of(shape, where),
-        items=given.items,
+        items=items_of(shape, where),
         where=conditions_of(shape, where),
         message_key=given.message_key,
         partitioner=given.partitioner,

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from registry.definitions import Condition, Field, Place
 from registry.errors import DefinitionError
-from registry.paths import Part, Path, parse_path
+from registry.paths import Part, Path, of_name, parse_path
 
 MOST_SCALE = 22
 """The exponent of the smallest and the largest scale: powers of ten up to there are doubles."""
@@ -52,24 +52,34 @@ class Shape(Struct, frozen=True):
 
 
 def places_of(shape: Shape, where: str) -> tuple[Place, ...]:
-    """The places that a source declares, checked with its other paths.
+    """The places that a source declares and that say more than the names do, in their order.
 
+    However a file writes the same, it is the same here: a recorded source is compared with it.
     Raises `DefinitionError`, naming `where`, for what makes no sense.
     """
     names = (*shape.key, *(field.name for field in shape.fields), "ts", "seq", "op")
-    places = []
+    places = {}
     for name, given in shape.map.items():
         if name not in names:
             raise DefinitionError(
                 where, f"map has {name}, and its ticks have {', '.join(names)}: map one of these"
             )
         place = GivenPlace(path=given) if isinstance(given, str) else given
-        places.append(_place(name, place, shape, f"{where}: map: {name}"))
-    return tuple(places)
+        places[name] = _place(name, place, shape, f"{where}: map: {name}")
+    ordered = (places[name] for name in names if name in places)
+    return tuple(place for place in ordered if place != Place(place.name, of_name(place.name)))
+
+
+def items_of(shape: Shape, where: str) -> str | None:
+    """The path of the array that holds the ticks. Raises `DefinitionError`, naming `where`."""
+    return None if shape.items is None else str(parse_path(shape.items, where))
 
 
 def conditions_of(shape: Shape, where: str) -> tuple[Condition, ...]:
-    """The conditions of a source. Raises `DefinitionError`, naming `where`."""
+    """The conditions of a source and their values, each once and in an order of their own.
+
+    Raises `DefinitionError`, naming `where`.
+    """
     if len(shape.where) > MOST_CONDITIONS:
         raise DefinitionError(where, f"where has {len(shape.where)} paths: at most 16 are taken")
     conditions = []
@@ -88,8 +98,10 @@ def conditions_of(shape: Shape, where: str) -> tuple[Condition, ...]:
             raise DefinitionError(where, "where: @timestamp is a time, and has no value to be")
         if not parsed.is_json and not all(isinstance(value, str) for value in values):
             raise DefinitionError(where, f"where: {path} is text, so its values must be in quotes")
-        conditions.append(Condition(path, tuple(values)))
-    return tuple(conditions)
+        once = {Condition(str(parsed), (value,)) for value in values}
+        ordered = sorted(once, key=lambda condition: condition.identity)
+        conditions.append(Condition(str(parsed), tuple(one.values[0] for one in ordered)))
+    return tuple(sorted(conditions, key=lambda condition: condition.identity))
 
 
 def check_paths(

@@ -13,12 +13,13 @@ from its beginning.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 from registry.definitions import Catalog, Definitions, RecordedRules, Source
 from registry.errors import DefinitionError, RulesChanged, RulesOfEarlierBuild
+from registry.wording import differences
 
 FIXED = ("name", "topic", "key")
 RULES = tuple(name for name in Source.__struct_fields__ if name not in FIXED)
@@ -139,11 +140,3 @@ def check_sources(known: Catalog, declared: Definitions, may_change: bool = Fals
             raise RulesOfEarlierBuild(source.name, source.topic, None, None)
         if changed and not may_change:
             raise RulesChanged(where, changed)
-
-
-def differences(
-    recorded: object, declared: object, names: Iterable[str], verb: str = "would become"
-) -> str:
-    """In words, an empty text where nothing differs."""
-    pairs = [(name, getattr(recorded, name), getattr(declared, name)) for name in names]
-    return " and ".join(f"{name} `{was}` {verb} `{now}`" for name, was, now in pairs if was != now)

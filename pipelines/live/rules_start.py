@@ -45,7 +45,8 @@ from registry.definitions import RulesStart, Source
 from registry.formats.redis_keys import rules_key, watermark_key
 from registry.heartbeats import read_heartbeats
 from registry.resources import sql
-from registry.source_rules import RULES, SourceRules, differences
+from registry.source_rules import RULES, SourceRules
+from registry.wording import differences
 
 STORED_TO, MESSAGE_KEYS = sql(__package__, "stored_to"), sql(__package__, "message_keys")
 

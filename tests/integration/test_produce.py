@@ -287,7 +287,7 @@ def test_rules_that_are_not_recorded_are_refused_before_anything_is_sent(
     declare(running, topic, f"{topic}\npositive = true")
     ended = produce(running, csv_of(tmp_path, "symbol,price,ts", f"A,1,{TS}"))
     assert ended.code == 1
-    assert "positive `False` would become `True`" in ended.output
+    assert "positive `false` would become `true`" in ended.output
     assert in_topic(running) == []
 
 

@@ -83,6 +83,38 @@ def test_the_order_of_the_file_means_nothing(engine: Engine, tmp_path: Path) -> 
     assert record(engine, read(file), "ann") == before
 
 
+MAPPED = """
+items = "data"
+where = { "^e" = ["t", "u"], live = true }
+[source.map]
+value = { path = "p", scale = 1e-9 }
+symbol = "s"
+"""
+REWRITTEN = """
+items = '"data"'
+[source.map]
+symbol = { path = "s" }
+ts = "ts"
+value = { path = "p", scale = 1e-9 }
+[source.where]
+live = [true]
+'^"e"' = ["u", "t"]
+"""
+
+
+def test_a_source_that_is_written_otherwise_is_the_same(engine: Engine, tmp_path: Path) -> None:
+    file = tmp_path / "other.toml"
+    fields = 'fields = [{ name = "value" }]\n'
+    file.write_text(OTHER.replace(fields, fields + MAPPED))
+    before = record(engine, read(file), "ann")
+    file.write_text(OTHER.replace(fields, fields + REWRITTEN))
+    assert record(engine, read(file), "ann") == before
+    file.write_text(OTHER.replace(fields, fields + MAPPED.replace("live = true", "live = 1")))
+    with pytest.raises(DefinitionError) as refused:
+        record(engine, read(file), "ann")
+    assert 'where `{ "^e" = ["t", "u"], "live" = true }` would become' in str(refused.value)
+
+
 def test_a_row_holds_only_so_many_features(engine: Engine) -> None:
     with pytest.raises(DefinitionError, match=r"source price: would have 4 .* may have 3"):
         record(engine, read(), "ann", limits=Limits(features_in_row=3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import msgspec
 import pytest
@@ -86,6 +87,41 @@ def test_a_format_that_is_none(declared: str, said: str) -> None:
 def test_it_is_the_same_when_it_is_read_back(source: Source) -> None:
     assert msgspec.convert(msgspec.to_builtins(source), Source) == source
     assert msgspec.json.decode(msgspec.json.encode(source), type=Source) == source
+
+
+WHERE = ('"^e" = ["t", "u"]', '"^live" = [true, 1, 0]', "n = 1")
+MAP = ('symbol = "^s"', 'price = { path = "p", scale = 1e-9 }', 'ts = "t"', 'seq = "id"')
+REWRITTEN = {
+    'symbol = "^s"': """symbol = { path = '^"s"' }""",
+    'ts = "t"': "ts = '\"t\"'",
+    '"^e" = ["t", "u"]': """'^"e"' = ["u", "t", "u"]""",
+    '"^live" = [true, 1, 0]': '"^live" = [0, 1, true]',
+    "n = 1": "n = [1]",
+}
+"""Lines of a source, and others that say the same."""
+
+
+def declared(where: Sequence[str], mapped: Sequence[str], items: str = '"data"') -> str:
+    return "\n".join([f"items = {items}", "[source.where]", *where, "[source.map]", *mapped, ""])
+
+
+@given(
+    where=st.permutations(WHERE),
+    mapped=st.permutations([*MAP, 'size = "size"', 'op = "op"']),
+    rewritten=st.sets(st.sampled_from(sorted(REWRITTEN))),
+)
+def test_the_order_of_the_lines_and_the_way_they_are_written_mean_nothing(
+    where: list[str], mapped: list[str], rewritten: set[str]
+) -> None:
+    def write(lines: list[str]) -> list[str]:
+        return [REWRITTEN[line] if line in rewritten else line for line in lines]
+
+    other = source_of(declared(write(where), write(mapped), """'"data"'"""))
+    assert other == source_of(declared(WHERE, MAP))
+
+
+def test_a_condition_of_true_is_not_one_of_the_number_1() -> None:
+    assert source_of("where = { e = true }") != source_of("where = { e = 1 }")
 
 
 def test_what_ships_says_nothing_new() -> None:

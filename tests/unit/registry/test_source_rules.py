@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from registry import catalog
-from registry.definitions import Catalog, Definitions, Field, RecordedRules, RulesStart, Source
+from registry.definitions import (
+    Catalog,
+    Condition,
+    Definitions,
+    Field,
+    Place,
+    RecordedRules,
+    RulesStart,
+    Source,
+)
 from registry.errors import DefinitionError, RulesChanged, RulesOfEarlierBuild
 from registry.source_rules import SourceRules, check_known, check_sources
 from tests.support.shipped import CATALOG, SOURCE
@@ -52,9 +61,12 @@ def declared(**changes: object) -> Definitions:
     ("changes", "what"),
     [
         ({"ts_unit": "s"}, "ts_unit `ms` would become `s`"),
-        ({"skew_ns": 5}, "skew_ns `1000000000` would become `5`"),
+        ({"skew_ns": 5}, "skew `1s` would become `5ns`"),
         ({"partitioner": "crc32"}, "partitioner `murmur2` would become `crc32`"),
-        ({"items": "data", "positive": True}, "positive .* and items `None` would become `data`"),
+        (
+            {"items": "data", "positive": True},
+            "positive .* and items `nothing` would become `data`",
+        ),
         ({"fields": (Field("price", True), *SOURCE.fields[1:])}, "fields"),
     ],
 )
@@ -85,12 +97,18 @@ def test_every_part_of_a_definition_may_change_or_not() -> None:
     for name in Source.__struct_fields__:
         if name != "name":
             with pytest.raises(DefinitionError):
-                check_sources(CATALOG, declared(**{name: object()} | kept(name)))
+                check_sources(CATALOG, declared(**{name: OTHERS.get(name, "other")}))
 
 
-def kept(name: str) -> dict[str, object]:
-    """A changed value of the type that is needed."""
-    return {"fields": ()} if name == "fields" else {}
+OTHERS: dict[str, object] = {
+    "key": ("other",),
+    "fields": (),
+    "skew_ns": 5,
+    "places": (Place("seq", "other"),),
+    "where": (Condition("other", (1,)),),
+    "earliest_ns": 5,
+}
+"""Other values of what is no text, nor is written as one."""
 
 
 def test_a_file_may_leave_sources_out_and_bring_new_ones() -> None:
