@@ -90,6 +90,17 @@ class BrokerRefused(BrokerUnavailable):
         PipelineError.__init__(self, f"Kafka at {servers}: {why}")
 
 
+class RightMissing(BrokerRefused):
+    """The cluster's ACLs do not allow what is asked of it. It is waited for: a right may come."""
+
+    def __init__(self, servers: str, operation: str, resource: str, what: str = "") -> None:
+        super().__init__(
+            servers,
+            f"{what}this user has no right to {operation} on {resource}: give it the right by an "
+            "ACL",
+        )
+
+
 class SessionRefused(PipelineError):
     """The broker does not allow a session of this length."""
 

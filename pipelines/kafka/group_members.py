@@ -13,10 +13,17 @@ from typing import Any
 
 from aiokafka.client import AIOKafkaClient, CoordinationType
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
-from aiokafka.errors import GroupIdNotFound, IncompatibleBrokerVersion, KafkaError, for_code
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    GroupIdNotFound,
+    IncompatibleBrokerVersion,
+    KafkaError,
+    for_code,
+)
 from aiokafka.protocol.api import Request
 
-from pipelines.errors import BrokerUnavailable
+from pipelines.errors import BrokerUnavailable, RightMissing
+from pipelines.kafka import rights
 from pipelines.kafka.connection import KafkaConnection
 from pipelines.kafka.group_requests import ConsumerGroupDescribe, DescribeGroups
 
@@ -63,6 +70,8 @@ def members_of(kafka: KafkaConnection, group: str) -> list[DescribedMember]:
         return asyncio.run(ask())
     except TimeoutError:
         raise BrokerUnavailable(kafka.servers, f"no answer in {TIMEOUT:g} s") from None
+    except GroupAuthorizationFailedError:
+        raise RightMissing(kafka.servers, "Describe", rights.group(group)) from None
     except (KafkaError, OSError) as error:
         raise BrokerUnavailable(kafka.servers, f"group {group}: {error}") from None
 

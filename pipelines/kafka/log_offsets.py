@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError, KafkaTimeoutError
 from pipelines.errors import BrokerUnavailable, TimesUnknown
 from pipelines.kafka.aiokafka_patches import FetcherInternals
 from pipelines.kafka.connection import KafkaConnection
+from pipelines.kafka.rights import refused_to_read
 from pipelines.kafka.run import Run
 from pipelines.kafka.run_fetcher import FETCH_WAIT_MS, RunFetcher
 from pipelines.kafka.topics import Topic
@@ -50,7 +51,8 @@ async def open_consumer(kafka: KafkaConnection) -> AsyncIterator[AIOKafkaConsume
         await consumer.start()
         yield consumer
     except KafkaError as error:
-        raise BrokerUnavailable(kafka.servers, str(error)) from None
+        refused = refused_to_read(error, kafka.servers)
+        raise refused or BrokerUnavailable(kafka.servers, str(error)) from None
     finally:
         await consumer.stop()
 

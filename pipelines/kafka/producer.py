@@ -12,11 +12,12 @@ from threading import Event
 from typing import Any
 
 import msgspec
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
-from pipelines.errors import BrokerUnavailable
+from pipelines.errors import BrokerUnavailable, RightMissing
 from pipelines.kafka.complaints import Complaints
 from pipelines.kafka.connection import KafkaConnection
+from pipelines.kafka.rights import REFUSALS, topic
 from registry.definitions import Partitioner
 
 DELIVERY_SECONDS = 30.0
@@ -127,7 +128,7 @@ class TickProducer:
         self._complaints = Complaints(kafka)
         self._topic = topic
         self._handed = self._failed = 0
-        self._error = ""
+        self._error: KafkaError | None = None
         self.offsets = DeliveredOffsets()
         settings = {
             **kafka.librdkafka(self._complaints.add),
@@ -141,7 +142,7 @@ class TickProducer:
     @property
     def sent(self) -> Sent:
         """The progress so far."""
-        return Sent(self._handed, self._failed, self._error)
+        return Sent(self._handed, self._failed, self._error.str() if self._error else "")
 
     def send(self, tick: Tick) -> None:
         """Send one tick; waits while too many are under way. Raises `BrokerUnavailable`."""
@@ -210,17 +211,17 @@ class TickProducer:
         why = sent.error or f"no answer in {DELIVERY_SECONDS:g} s"
         if self._complaints.refused_for():
             return self._complaints.error(why)
-        missing = sent.sent - sent.delivered
-        return BrokerUnavailable(
-            self._kafka.servers, f"{missing} of {sent.sent} ticks were not taken: {why}"
-        )
+        what = f"{sent.failed} of {sent.sent} ticks were not taken: "
+        if self._error is not None and self._error.code() in REFUSALS:
+            return RightMissing(self._kafka.servers, "Write", topic(self._topic), what)
+        return BrokerUnavailable(self._kafka.servers, what + why)
 
     def _answered(self, error: Any, message: Any) -> None:
         if error is None:
             self.offsets.add(message.partition(), message.offset())
         else:
             self._failed += ticks_in(message.value())
-            self._error = error.str()
+            self._error = error
 
 
 def ticks_in(value: bytes) -> int:

@@ -36,6 +36,11 @@ class Incarnations:
         self._doubted = 0.0
 
     @property
+    def servers(self) -> str:
+        """The brokers that have the topics."""
+        return self._kafka.servers
+
+    @property
     def ids(self) -> Mapping[str, bytes]:
         """The id of each topic by its name."""
         return {name: topic.topic_id for name, topic in self._topics.items()}

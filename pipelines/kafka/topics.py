@@ -20,6 +20,7 @@ from tenacity import (
 )
 
 from pipelines.errors import BrokerUnavailable, TopicMissing
+from pipelines.kafka import rights
 from pipelines.kafka.admin import TIMEOUT, Admin, Connect, make_admin
 from pipelines.kafka.connection import KafkaConnection
 
@@ -53,6 +54,7 @@ def ensure_topics(
 ) -> dict[str, Topic]:
     """Create those of `names` that do not exist; a topic that exists is left as it is.
 
+    Where all of them exist, no right to create any is needed.
     Records get the broker's append time: it is what `known_at` and `from-the-future` trust.
     Returns once the broker knows of all of them, which may be a moment after they were made; those
     that it still forgets are made again. Raises `BrokerUnavailable`, and `TopicMissing` when that
@@ -60,7 +62,10 @@ def ensure_topics(
     """
 
     def made() -> dict[str, Topic]:
-        _make(kafka, names, partitions, connect)
+        found, missing = _look(kafka, names, connect)
+        if not missing:
+            return found
+        _make(kafka, missing, partitions, connect)
         return describe(kafka, names, connect)
 
     found: dict[str, Topic] = _until_known(stopped)(made)
@@ -107,27 +112,42 @@ def _make(kafka: KafkaConnection, names: Sequence[str], partitions: int, connect
             admin.answer(made)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise BrokerUnavailable(kafka.servers, f"{name}: {error.args[0].str()}") from None
+                raise rights.refusal(
+                    kafka.servers, error.args[0], "Create", rights.topic(name)
+                ) from None
 
 
 def describe(
     kafka: KafkaConnection, names: Sequence[str], connect: Connect = make_admin
 ) -> dict[str, Topic]:
     """What the broker says of topics now. Raises `TopicMissing` and `BrokerUnavailable`."""
+    found, missing = _look(kafka, names, connect)
+    for name in missing:
+        raise TopicMissing(name, kafka.servers)
+    return found
+
+
+def _look(
+    kafka: KafkaConnection, names: Sequence[str], connect: Connect
+) -> tuple[dict[str, Topic], list[str]]:
+    """The topics that exist, and the names of the others. Raises `BrokerUnavailable`."""
     admin = Admin(kafka, connect)
     answers = admin.client.describe_topics(TopicCollection(list(names)), request_timeout=TIMEOUT)
-    topics = {}
+    topics, missing = {}, []
     for name, answer in answers.items():
         try:
             described = admin.answer(answer)
         except KafkaException as error:
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                raise TopicMissing(name, kafka.servers) from None
-            raise BrokerUnavailable(kafka.servers, error.args[0].str()) from None
+                missing.append(name)
+                continue
+            raise rights.refusal(
+                kafka.servers, error.args[0], "Describe", rights.topic(name)
+            ) from None
         except TimeoutError:
             raise BrokerUnavailable(kafka.servers, f"no answer in {TIMEOUT:g} s") from None
         topics[name] = Topic(name, _bytes(described.topic_id), len(described.partitions))
-    return topics
+    return topics, missing
 
 
 def max_message_bytes(kafka: KafkaConnection, name: str) -> int:
@@ -138,7 +158,9 @@ def max_message_bytes(kafka: KafkaConnection, name: str) -> int:
     try:
         settings = admin.answer(future)
     except KafkaException as error:
-        raise BrokerUnavailable(kafka.servers, f"{name}: {error.args[0].str()}") from None
+        raise rights.refusal(
+            kafka.servers, error.args[0], "DescribeConfigs", rights.topic(name)
+        ) from None
     limit = settings.get("max.message.bytes")
     return DEFAULT_MESSAGE_BYTES if limit is None else int(limit.value)
 

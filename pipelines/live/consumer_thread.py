@@ -10,13 +10,15 @@ from typing import Any
 
 import aiokafka
 from aiokafka import TopicPartition
-from aiokafka.errors import InvalidSessionTimeoutError
+from aiokafka.errors import CommitFailedError, InvalidSessionTimeoutError
+from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from pipelines.errors import SessionRefused
+from pipelines.errors import PipelineError, SessionRefused
 from pipelines.kafka import aiokafka_patches
 from pipelines.kafka.aiokafka_patches import FetcherInternals
+from pipelines.kafka.rights import refused_to_read
 from pipelines.kafka.run import Run
 from pipelines.kafka.run_fetcher import FETCH_WAIT_MS, FetchPacing, RunFetcher
 from pipelines.live.group_membership import Membership, assignors
@@ -107,6 +109,26 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             if tp in consumer.assignment():
                 consumer.seek(TopicPartition(*tp), offset)
 
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        """Commit what is still assigned; returns whether it is done.
+
+        As Faust does it, but that an error ends the worker in the words of `fail_on`.
+        """
+        held = self.assignment()
+        committed = {
+            TopicPartition(*tp): OffsetAndMetadata(offset, "")
+            for tp, offset in offsets.items()
+            if tp in held
+        }
+        try:
+            await self._ensure_consumer().commit(committed)
+        except Exception as error:
+            rebalanced = isinstance(error, CommitFailedError) and "already rebalanced" in str(error)
+            if not rebalanced:
+                fail_on(self.app, error)
+            return False
+        return True
+
     def ends(self) -> dict[TP, tuple[int, float]]:
         """The end of each partition's log, and when the broker reported it, in Unix seconds.
 
@@ -152,6 +174,18 @@ async def end_when_background_fails(
     except InvalidSessionTimeoutError:
         app.fail(SessionRefused(app.conf.broker_session_timeout))
     except Exception as error:
-        if not app.stopping:
-            logger.exception("the consumer stopped on an error")
-            app.fail(error)
+        fail_on(app, error)
+
+
+def fail_on(app: RunApp, error: Exception) -> None:
+    """End the worker with an error of the consumer, unless it is being stopped.
+
+    What a person can mend is one line, which the worker writes; a traceback is of what nobody
+    foresaw.
+    """
+    if app.stopping:
+        return
+    refused = refused_to_read(error, app.incarnations.servers, app.conf.id)
+    if refused is None and not isinstance(error, PipelineError):
+        logger.error("the consumer stopped on an error", exc_info=error)
+    app.fail(refused or error)

@@ -19,7 +19,6 @@ commits and monitoring stay Faust's. The differences, and why:
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, cast
 
@@ -29,13 +28,11 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 
 from pipelines.errors import BrokerUnavailable, ConsumerEnded, StoreUnavailable, TopicMissing
 from pipelines.kafka.run import Run
-from pipelines.live.consumer_thread import POLL_SECONDS, ConsumerThread, RebalanceListener
+from pipelines.live.consumer_thread import POLL_SECONDS, ConsumerThread, RebalanceListener, fail_on
 from pipelines.live.partition_progress import PartitionProgress
 from pipelines.live.run_app import RunApp
 from pipelines.runtime.daemon_threads import DaemonExecutor
 from pipelines.ticks.rules_decoder import decodable
-
-logger = logging.getLogger(__name__)
 
 CONFIRM_SECONDS = 0.25
 """Seconds between look-ups of the topics while runs wait for one."""
@@ -124,9 +121,7 @@ class Consumer(driver.Consumer):
                 else:
                     await self.sleep(NO_PARTITIONS_SECONDS)
         except Exception as error:
-            if not self.app.stopping:
-                logger.exception("the consumer stopped on an error")
-                self.app.fail(error)
+            fail_on(self.app, error)
         finally:
             if not self.app.stopping:
                 self.app.fail(ConsumerEnded())

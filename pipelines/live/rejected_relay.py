@@ -22,8 +22,9 @@ from typing import Any
 
 from confluent_kafka import KafkaError
 
-from pipelines.errors import BrokerUnavailable, PipelineError
+from pipelines.errors import PipelineError
 from pipelines.kafka.connection import KafkaConnection
+from pipelines.kafka.rights import refusal, topic
 from pipelines.kafka.topics import REJECTED
 from pipelines.live.rejected_publisher import RejectedPublisher, is_refused
 from pipelines.live.rejected_tick import RejectedTick
@@ -105,7 +106,7 @@ class Relay:
                 return False
             more, passing = self._relay(cursor)
         if passing is not None:
-            raise BrokerUnavailable(self._kafka.servers, f"{self._topic}: {passing.str()}")
+            raise refusal(self._kafka.servers, passing, "Write", topic(self._topic))
         return more
 
     def _relay(self, cursor: Any) -> tuple[bool, KafkaError | None]:

@@ -25,6 +25,8 @@ LISTENERS = {"SECURE": "SASL_SSL", "MUTUAL": "SSL", "CLEAR": "SASL_PLAINTEXT"}
 SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
 PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule required"
 USER, PASSWORD = "tickwell", "secret/with:signs@ and=more"
+LIMITED = "limited"
+"""A user of the same password that may do nothing but what a test allows it; the others may all."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,9 @@ def secure_kafka(directory: Path) -> Iterator[SecureKafka]:
     files |= {name: f"{name.lower()}-port" for name in LISTENERS}
     server = SecureKafka(directory, {name: keep_port(directory / files[name]) for name in names})
     users = [
-        f"{how}=[name={USER},password={PASSWORD}]" for how in ("SCRAM-SHA-256", "SCRAM-SHA-512")
+        f"{how}=[name={user},password={PASSWORD}]"
+        for how in ("SCRAM-SHA-256", "SCRAM-SHA-512")
+        for user in (USER, LIMITED)
     ]
     with embedded(lambda: kafka(directory, properties=_properties(server), users=users)):
         yield server
@@ -83,6 +87,9 @@ def _properties(server: SecureKafka) -> dict[str, str]:
         "ssl.truststore.type": "PEM",
         "ssl.truststore.location": server.file("ca"),
         "listener.name.mutual.ssl.client.auth": "required",
+        "listener.name.mutual.ssl.principal.mapping.rules": f"RULE:^.*$/{USER}/",
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": f"User:ANONYMOUS;User:{USER}",
     }
     for name in ("secure", "clear"):
         for mechanism in ("scram-sha-256", "scram-sha-512"):

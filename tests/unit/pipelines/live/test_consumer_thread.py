@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiokafka import errors
 
-from pipelines.errors import SessionRefused
+from pipelines.errors import RightMissing, SessionRefused
 from pipelines.live.consumer_thread import end_when_background_fails
 
 
@@ -17,7 +17,10 @@ def failures_of(error: Exception, stopping: bool = False) -> list[BaseException]
     """What the app hears when the second check raises `error`."""
     failures: list[BaseException] = []
     app: Any = SimpleNamespace(
-        fail=failures.append, stopping=stopping, conf=SimpleNamespace(broker_session_timeout=6.0)
+        fail=failures.append,
+        stopping=stopping,
+        conf=SimpleNamespace(broker_session_timeout=6.0, id="g"),
+        incarnations=SimpleNamespace(servers="b:1"),
     )
     outcomes: list[Exception | None] = [None, error]
 
@@ -32,8 +35,35 @@ def failures_of(error: Exception, stopping: bool = False) -> list[BaseException]
 
 def test_an_error_in_the_background_ends_the_worker() -> None:
     """Also while no partition is assigned, and nothing is fetched."""
-    error = errors.GroupAuthorizationFailedError("group")
+    error = OSError("closed")
     assert failures_of(error) == [error]
+
+
+def hidden(error: Exception) -> Exception:
+    """As aiokafka gives what its coordinator did not expect."""
+    outer = errors.KafkaError("Unexpected error during coordination")
+    outer.__cause__ = error
+    return outer
+
+
+@pytest.mark.parametrize(
+    ("error", "resource"),
+    [
+        (errors.GroupAuthorizationFailedError("g"), "the group g"),
+        (hidden(errors.GroupAuthorizationFailedError()), "the group g"),
+        (errors.TopicAuthorizationFailedError("t"), "the topic t"),
+        (errors.TopicAuthorizationFailedError({"u", "t"}), "the topic t, u"),
+        (errors.TopicAuthorizationFailedError("t[0] at offset 5"), "the topic t"),
+        (errors.TopicAuthorizationFailedError(), "a topic of its sources"),
+    ],
+)
+def test_a_missing_right_is_one_line(
+    error: Exception, resource: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (failure,) = failures_of(error)
+    assert isinstance(failure, RightMissing)
+    assert f"no right to Read on {resource}: give it" in str(failure)
+    assert caplog.records == []
 
 
 def test_a_session_that_the_broker_refuses_is_named() -> None:
