@@ -2,7 +2,8 @@
 
 Any client that names the group of the workers gets a share of their partitions, and what it reads
 reaches no store. Nothing fails by that: the partition is only read by nobody of ours. A member is
-known by the heartbeats of the workers, which name the id that the broker gave each.
+known by the heartbeats of the workers, which name the id that the broker gave each. A worker that
+was killed sends none, and is a member until its session ends: its id is remembered.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
+from time import monotonic
 
 from pipelines.errors import BrokerUnavailable
 from pipelines.kafka.connection import KafkaConnection
@@ -23,6 +25,10 @@ logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 3.0
 """Seconds between two looks at the group."""
+
+REMEMBERED_SECONDS = 10.0
+"""Seconds that a worker's id is remembered after its session: a look may be late, and so may the
+broker's end of a session."""
 
 LOOKS_A_SETTING = 20
 """Looks at the group for one at the topics' settings, which hardly ever change."""
@@ -40,26 +46,36 @@ class BrokerView:
     strangers: tuple[str, ...] = ()
 
 
+class Broker:
+    """What can be asked about a group and topics."""
+
+    def __init__(self, kafka: KafkaConnection, group: str, topics: Collection[str]) -> None:
+        self.group = group
+        self.members = partial(members_of, kafka, group)
+        self.remarks = partial(topic_remarks, kafka, list(topics))
+
+
 class BrokerWatch:
     """Looks at the group and the topics of a worker; `view` has what it saw last.
 
-    `member` gives the worker's own id in the group, "" before it has joined; `heartbeats` those of
-    all workers, None where no Redis answers. One thread looks; any thread may read `view`.
+    `session` is that of the group's workers in seconds; `member` gives the worker's own id in the
+    group, "" before it has joined; `heartbeats` those of all workers, None where no Redis answers.
+    One thread looks; any thread may read `view`.
     """
 
     def __init__(
         self,
-        kafka: KafkaConnection,
-        group: str,
-        topics: Collection[str],
+        broker: Broker,
+        session: float,
         member: Callable[[], str],
         heartbeats: Callable[[], Sequence[Heartbeat] | None],
+        clock: Callable[[], float] = monotonic,
     ) -> None:
-        self._members = partial(members_of, kafka, group)
-        self._remarks = partial(topic_remarks, kafka, list(topics))
-        self._group = group
+        self._broker = broker
         self._member = member
         self._heartbeats = heartbeats
+        self._workers = KnownWorkers(session)
+        self._clock = clock
         self._suspects: set[str] = set()
         self._looks = count()
         self._warnings: tuple[str, ...] = ()
@@ -73,28 +89,59 @@ class BrokerWatch:
         """Look once. What cannot be seen now stays as it was seen last."""
         try:
             if next(self._looks) % LOOKS_A_SETTING == 0:
-                self._warnings = _told(self._warnings, self._remarks())
+                self._warnings = _told(self._warnings, self._broker.remarks())
             heartbeats, own = self._heartbeats(), self._member()
             if heartbeats is None or not own:
                 return
-            unknown = strangers_among(self._members(), heartbeats, own)
+            self._workers.heard(heartbeats, self._clock())
+            members = self._broker.members()
         except BrokerUnavailable:
             return  # the look-up of the topics reports it
+        ids = self._workers.ids(members, self._clock())
+        unknown = strangers_among(members, heartbeats, {own, *ids})
         # A worker that has just joined may not have said so in a heartbeat yet.
         sure = [member for member in unknown if member.member_id in self._suspects]
         self._suspects = {member.member_id for member in unknown}
-        self._strangers = _told(self._strangers, [stranger(self._group, one) for one in sure])
+        self._strangers = _told(
+            self._strangers, [stranger(self._broker.group, one) for one in sure]
+        )
+
+
+class KnownWorkers:
+    """The ids of members that are workers, or may be workers that ended: these stay in their group
+    until their session ends, and Redis has no heartbeat of them for so long.
+    """
+
+    def __init__(self, session: float) -> None:
+        self._session = session
+        self._heard: dict[str, float] = {}
+        self._found: dict[str, float] | None = None
+
+    def heard(self, heartbeats: Sequence[Heartbeat], now: float) -> None:
+        """Remember whom heartbeats name; `now` is in seconds."""
+        self._heard |= {beat.member: now for beat in heartbeats if beat.member}
+
+    def ids(self, members: Sequence[DescribedMember], now: float) -> set[str]:
+        """Those that are no strangers now.
+
+        Who was in the group before the first look may have ended before it, and is given a session.
+        """
+        if self._found is None:
+            self._found = dict.fromkeys((member.member_id for member in members), now)
+        kept = self._session + REMEMBERED_SECONDS
+        self._heard = {one: at for one, at in self._heard.items() if now - at <= kept}
+        self._found = {one: at for one, at in self._found.items() if now - at <= kept}
+        return {*self._heard, *self._found}
 
 
 def strangers_among(
-    members: Sequence[DescribedMember], heartbeats: Sequence[Heartbeat], own: str
+    members: Sequence[DescribedMember], heartbeats: Sequence[Heartbeat], known: Collection[str]
 ) -> list[DescribedMember]:
-    """The members with partitions that no heartbeat names.
+    """The members with partitions that are not known by their ids.
 
     A worker of an earlier build does not say who it is: then a member is known by its name as well,
     and one without a name is not judged.
     """
-    known = {own, *(beat.member for beat in heartbeats)}
     unnamed = {beat.instance for beat in heartbeats if beat.state == "running" and not beat.member}
     return [
         member

@@ -16,7 +16,7 @@ from pipelines.live.background import (
     watch_filled,
     watch_topics,
 )
-from pipelines.live.broker_watch import BrokerView, BrokerWatch
+from pipelines.live.broker_watch import Broker, BrokerView, BrokerWatch
 from pipelines.live.faust_app import GroupMember, Pipeline, SinkApp, create_app
 from pipelines.live.health import Health
 from pipelines.live.heartbeats import INTERVAL_SECONDS, Heartbeats
@@ -112,13 +112,8 @@ class _Worker:
         member = GroupMember(options.group, instance, options.session)
         app = create_app(member, options.kafka, pipeline, self._heartbeats.count)
         app.finalize()
-        self._watch = BrokerWatch(
-            options.kafka,
-            options.group,
-            pipeline.incarnations.ids,
-            self._member_id,
-            self._heartbeats.others,
-        )
+        broker = Broker(options.kafka, options.group, pipeline.incarnations.ids)
+        self._watch = BrokerWatch(broker, options.session, self._member_id, self._heartbeats.others)
         tasks = [
             asyncio.create_task(
                 watch_topics(pipeline.incarnations.confirm, self._health, app.fail)

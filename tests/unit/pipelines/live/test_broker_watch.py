@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from pipelines.kafka.connection import KafkaConnection
 from pipelines.kafka.group_members import DescribedMember
-from pipelines.live.broker_watch import stranger, strangers_among
+from pipelines.live.broker_watch import Broker, BrokerWatch, stranger, strangers_among
 from registry.formats.heartbeat import Heartbeat
 
 
@@ -41,7 +42,73 @@ OURS = [member("id-1", "t[0]", instance="one"), member("id-2", "t[1]", instance=
     ],
 )
 def test_who_is_a_stranger(members: list[Any], heartbeats: list[Any], found: list[str]) -> None:
-    assert [one.member_id for one in strangers_among(members, heartbeats, "id-1")] == found
+    known = {"id-1", *(beat.member for beat in heartbeats)}
+    assert [one.member_id for one in strangers_among(members, heartbeats, known)] == found
+
+
+class Group(Broker):
+    """A group of given members, and topics of which there is nothing to tell."""
+
+    def __init__(self, *members: DescribedMember) -> None:
+        super().__init__(KafkaConnection("b:1"), "g-online", ["t"])
+        self.current = list(members)
+        self.members = lambda: list(self.current)
+        self.remarks = list
+
+
+class Watched:
+    """A watch of the worker `id-1`, whose time passes when it is told so."""
+
+    def __init__(self, *members: DescribedMember, session: float) -> None:
+        self.group = Group(*members)
+        self.heartbeats: list[Heartbeat] = []
+        self.now = 1000.0
+        self.watch = BrokerWatch(
+            self.group, session, lambda: "id-1", lambda: self.heartbeats, lambda: self.now
+        )
+
+    def strangers(self, seconds: int) -> list[str]:
+        """Of whom it was told in the looks of so many seconds."""
+        told = []
+        for _ in range(0, seconds, 3):
+            self.now += 3
+            self.watch.look()
+            told += self.watch.view.strangers
+        return told
+
+
+@pytest.mark.parametrize("session", [6.0, 60.0])
+@pytest.mark.parametrize("restarting", [True, False])
+def test_a_worker_that_was_killed_is_no_stranger_until_its_session_ends(
+    session: float, restarting: bool
+) -> None:
+    """Nor is the id that one had which starts again under its name and takes long."""
+    watched = Watched(*OURS, session=session)
+    watched.heartbeats = [beat("one", "id-1"), beat("two", "id-2")]
+    assert watched.strangers(100) == []
+    watched.heartbeats = [beat("one", "id-1")]
+    if restarting:
+        watched.heartbeats.append(beat("two", state="starting"))
+    assert watched.strangers(int(session)) == []
+    watched.group.current = OURS[:1]
+    assert watched.strangers(30) == []
+
+
+def test_a_worker_that_was_killed_before_the_first_look_is_none_either() -> None:
+    watched = Watched(*OURS, session=60.0)
+    watched.heartbeats = [beat("one", "id-1")]
+    assert watched.strangers(60) == []
+    assert watched.strangers(30) != []
+
+
+@pytest.mark.parametrize("session", [6.0, 60.0])
+def test_a_stranger_that_joins_is_told_at_the_second_look(session: float) -> None:
+    watched = Watched(*OURS[:1], session=session)
+    watched.heartbeats = [beat("one", "id-1")]
+    watched.strangers(3)
+    watched.group.current = [OURS[0], member("x", "t[1]")]
+    assert watched.strangers(3) == []
+    assert watched.strangers(3)[0].startswith("t[1] of the group g-online")
 
 
 def test_a_stranger_is_named_with_what_it_holds() -> None:
