@@ -14,7 +14,7 @@ what `redis.exceptions.RedisClusterException` and `RedisError` cover.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -69,6 +69,27 @@ WATCH = Limits(1.0, 1.0)
 """Of a server's background tasks, which read heartbeats and the catalog every second."""
 
 
+TAKEN = frozenset(
+    {
+        *("db", "username", "password", "client_name", "protocol", "socket_keepalive"),
+        *("ssl_ca_certs", "ssl_ca_path", "ssl_ca_data", "ssl_certfile", "ssl_keyfile"),
+        *("ssl_password", "ssl_cert_reqs", "ssl_check_hostname", "ssl_min_version", "ssl_ciphers"),
+        *("ssl_include_verify_flags", "ssl_exclude_verify_flags"),
+    }
+)
+"""The parameters that a URL may have: where a server is, who the user is, and how TLS is checked.
+What else redis-py takes from a URL would win over the limits here, or is an object and no text."""
+
+OURS = frozenset(
+    {
+        *(field.name for field in fields(Limits)),
+        *("timeout", "retry", "retry_on_timeout", "retry_on_error", "socket_read_size"),
+        *("decode_responses", "encoding", "encoding_errors", "legacy_responses"),
+    }
+)
+"""The parameters that decide how long and how often a client tries, and how it reads answers."""
+
+
 def warm(url: str, cluster: bool = False) -> Any:
     """A sink's client of the Redis, or of the Redis Cluster, that holds every entity."""
     return _cluster(url, WARM_CLUSTER) if cluster else _single(url, WARM)
@@ -103,13 +124,19 @@ def watch(url: str) -> Any:
 
 
 def refused_parameter(url: str) -> str | None:
-    """The name of the first parameter of a URL that no client can be made with; none connects."""
+    """The name of the first parameter of a URL that not every client can be made with.
+
+    Both kinds of clients are made, without a connection: asyncio's take fewer parameters.
+    """
     address, _, parameters = url.partition("?")
     for name, value in parse_qsl(parameters):
+        if name not in TAKEN:
+            return name
         alone = f"{address}?{urlencode({name: value})}"
         try:
-            _single(alone, PROBE).connection_pool.make_connection()
-        except (TypeError, ValueError, redis.RedisError):
+            for client in (probe(alone), watch(alone)):
+                client.connection_pool.make_connection()
+        except Exception:  # redis-py checks few of them, and fails in many ways at the others
             return name
     return None
 

@@ -92,8 +92,8 @@ def _reason(said: str, url: str) -> str:
 
 
 def _check_redis(setting: str, url: str, must: Must) -> None:
-    """What redis-py makes of the parameters: a client that does not connect takes them or not."""
-    from registry.redis_clients import refused_parameter
+    """What clients make of the parameters: those that do not connect take them or not."""
+    from registry.redis_clients import OURS, refused_parameter
 
     name = refused_parameter(url)
     if name is None:
@@ -102,6 +102,8 @@ def _check_redis(setting: str, url: str, must: Must) -> None:
         must(False, setting, UNREADABLE)
     shown = masking.shown_parameter(name, url)
     which = f'the parameter "{shown}"' if shown else "a parameter"
+    if shown in OURS:
+        must(False, setting, f"{which} is Tickwell's own to set, for each use: leave it out")
     must(False, setting, f"redis-py does not take {which}, or not with this value: {ENCODE}")
 
 

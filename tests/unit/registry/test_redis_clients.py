@@ -1,6 +1,7 @@
 """Every client of Redis states its limits, and none is made elsewhere."""
 
 import ast
+import inspect
 from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.resources import files
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
+import redis.asyncio
 
 from registry import redis_clients
 from registry.redis_clients import HEARTBEAT, PROBE, ROWS, THROTTLE, WARM, WATCH, Limits
@@ -19,6 +22,22 @@ CLIENTS = {
     *("ConnectionPool", "BlockingConnectionPool"),
 }
 """The clients of redis-py, and the pools that they can be made of."""
+
+
+def parameters() -> set[str]:
+    """The names of what redis-py's connections and pools are made of."""
+    classes = (
+        *(redis.Connection, redis.SSLConnection, redis.ConnectionPool),
+        *(redis.asyncio.Connection, redis.asyncio.SSLConnection),
+        *(redis.asyncio.ConnectionPool, redis.asyncio.BlockingConnectionPool),
+    )
+    return {
+        name
+        for one in classes
+        for parent in one.__mro__
+        for name in inspect.signature(parent.__init__).parameters
+        if name not in ("self", "args", "kwargs", "connection_kwargs")
+    }
 
 
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "rediss://x:y@[::1]:1", "unix:///tmp/x"])
@@ -42,6 +61,26 @@ def test_a_client_states_its_limits_and_does_not_retry(
     assert stated["retry"].get_retries() == 0
     connection = pool.connection_class(**pool.connection_kwargs)
     assert connection.retry.get_retries() == 0
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("name", sorted(parameters()))
+def test_what_a_client_cannot_be_made_with_is_refused_before_any_is_made(
+    name: str, tls: bool
+) -> None:
+    """Of all parameters that redis-py has: each is refused, or every client has its limits."""
+    url = f"{'rediss' if tls else 'redis'}://127.0.0.1:1/0?{name}=7"
+    if redis_clients.refused_parameter(url) is not None:
+        return
+    for client, limits in ((redis_clients.warm, WARM), (redis_clients.rows, ROWS)):
+        pool: Any = client(url).connection_pool
+        made = pool.make_connection()
+        assert made.socket_timeout == limits.socket_timeout
+        assert made.socket_connect_timeout == limits.socket_connect_timeout
+        assert pool.max_connections == limits.max_connections
+        assert made.retry.get_retries() == 0
+        assert made.encoder.decode_responses is False
+        assert (made.credential_provider, made.redis_connect_func) == (None, None)
 
 
 def test_a_reader_of_rows_waits_for_a_connection_as_long_as_for_an_answer() -> None:

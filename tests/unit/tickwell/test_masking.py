@@ -169,6 +169,15 @@ def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
     ("url", "said"),
     [
         ("redis://h?socket_timeout=SECRET", 'the parameter "socket_timeout"'),
+        ("redis://h?socket_timeout=60", '"socket_timeout" is Tickwell\'s own to set'),
+        ("redis://h?decode_responses=true", '"decode_responses" is Tickwell\'s own to set'),
+        (
+            "redis://h?db=1&health_check_interval=9",
+            '"health_check_interval" is Tickwell\'s own to set',
+        ),
+        ("rediss://h?ssl_validate_ocsp=true", 'the parameter "ssl_validate_ocsp", or not'),
+        ("redis://h?command_packer=x", 'the parameter "command_packer", or not'),
+        ("redis://h?maint_notifications_config=x", "maint_notifications_config"),
         ("redis://h?db=1&passwrd=SECRET", 'the parameter "passwrd"'),
         ("rediss://h?ssl_cert_reqs=SECRET", 'the parameter "ssl_cert_reqs"'),
         ("redis://h?ssl_cert_reqs=none", 'the parameter "ssl_cert_reqs"'),
@@ -187,6 +196,8 @@ def test_of_redis(variable: str, url: str, said: str) -> None:
         "rediss://h?ssl_cert_reqs=none&ssl_check_hostname=false",
         "redis://h?username=u&password=p%26q%3Dr%40&db=2&protocol=3",
         "unix:///run/redis?db=1&password=p@q",
+        "rediss://h?ssl_min_version=771&ssl_ciphers=AES256-SHA&ssl_password=p&client_name=tickwell",
+        "redis://h?socket_keepalive=yes",
     ],
 )
 def test_what_redis_takes(url: str) -> None:
