@@ -14,8 +14,13 @@ from pipelines.kafka.connection import KafkaConnection
 NO_LIMIT_MS = 2**63 - 1
 """Milliseconds that Kafka takes for no limit."""
 
-LIMITS = ("message.timestamp.after.max.ms", "message.timestamp.before.max.ms")
-"""How far a record's own time may be ahead of the broker's clock, and behind it."""
+LIMITS = (
+    "message.timestamp.after.max.ms",
+    "message.timestamp.before.max.ms",
+    "message.timestamp.difference.max.ms",
+)
+"""How far a record's own time may be ahead of the broker's clock, behind it, and either; the last
+one is of brokers before 4.0."""
 
 
 def topic_remarks(kafka: KafkaConnection, names: Sequence[str]) -> list[str]:

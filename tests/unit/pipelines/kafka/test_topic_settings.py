@@ -8,6 +8,7 @@ from pipelines.kafka.topic_settings import NO_LIMIT_MS, remarks_on
 
 TYPE, AFTER = "message.timestamp.type", "message.timestamp.after.max.ms"
 BEFORE = "message.timestamp.before.max.ms"
+DIFFERENCE = "message.timestamp.difference.max.ms"
 NONE = str(NO_LIMIT_MS)
 
 
@@ -18,6 +19,8 @@ NONE = str(NO_LIMIT_MS)
         ({TYPE: "CreateTime", AFTER: NONE, BEFORE: "86400000"}, [f"{BEFORE}=86400000"]),
         ({TYPE: "CreateTime", AFTER: "1", BEFORE: "2"}, [f"{AFTER}=1", f"{BEFORE}=2"]),
         ({TYPE: "CreateTime", AFTER: NONE, BEFORE: NONE}, []),
+        ({TYPE: "CreateTime", DIFFERENCE: "3600000"}, [f"{DIFFERENCE}=3600000"]),
+        ({TYPE: "CreateTime", AFTER: NONE, BEFORE: NONE, DIFFERENCE: NONE}, []),
         ({TYPE: "CreateTime"}, []),
         ({TYPE: "LogAppendTime", AFTER: "3600000", BEFORE: NONE}, []),
         ({}, []),  # Tansu
