@@ -12,7 +12,6 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
 from time import monotonic
 
 from pipelines.errors import BrokerUnavailable
@@ -77,7 +76,7 @@ class BrokerWatch:
         self._workers = KnownWorkers(session)
         self._clock = clock
         self._suspects: set[str] = set()
-        self._looks = count()
+        self._looks = 0
         self._warnings: tuple[str, ...] = ()
         self._strangers: tuple[str, ...] = ()
 
@@ -88,8 +87,9 @@ class BrokerWatch:
     def look(self) -> None:
         """Look once. What cannot be seen now stays as it was seen last."""
         try:
-            if next(self._looks) % LOOKS_A_SETTING == 0:
+            if self._looks % LOOKS_A_SETTING == 0:
                 self._warnings = _told(self._warnings, self._broker.remarks())
+            self._looks += 1  # not where the settings were not answered: the next look asks again
             heartbeats, own = self._heartbeats(), self._member()
             if heartbeats is None or not own:
                 return

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.errors import BrokerUnavailable
 from pipelines.kafka.connection import KafkaConnection
 from pipelines.kafka.group_members import DescribedMember
 from pipelines.live.broker_watch import Broker, BrokerWatch, stranger, strangers_among
@@ -109,6 +110,24 @@ def test_a_stranger_that_joins_is_told_at_the_second_look(session: float) -> Non
     watched.group.current = [OURS[0], member("x", "t[1]")]
     assert watched.strangers(3) == []
     assert watched.strangers(3)[0].startswith("t[1] of the group g-online")
+
+
+def test_settings_that_were_not_answered_are_asked_for_at_the_next_look() -> None:
+    watched = Watched(*OURS[:1], session=6.0)
+    answers: list[list[str] | BrokerUnavailable] = [BrokerUnavailable("b:1", "no answer"), ["t!"]]
+
+    def remarks() -> list[str]:
+        answer = answers.pop(0)
+        if isinstance(answer, BrokerUnavailable):
+            raise answer
+        return answer
+
+    watched.group.remarks = remarks
+    watched.watch.look()
+    assert watched.watch.view.warnings == ()
+    for _ in range(5):  # answered once, they are not asked for again for a while
+        watched.watch.look()
+        assert watched.watch.view.warnings == ("t!",)
 
 
 def test_a_stranger_is_named_with_what_it_holds() -> None:
