@@ -114,7 +114,7 @@ def time_problem(ts: Any, tick_time: int, source: Source, known_at: int) -> str 
     if source.earliest_ns <= tick_time < LATEST:
         return None
     if not is_integer(ts):
-        return f"ts {ts} is not from {_year(source.earliest_ns)} to 2200"
+        return f"ts {ts} is not from {_first(source.earliest_ns)} to 2200"
     problem = f"ts {_short(ts)} is {_moment(tick_time)} in {source.ts_unit}"
     if ts in NO_TIME:
         return f"ts {ts} is what {NO_TIME[ts]}"
@@ -122,7 +122,7 @@ def time_problem(ts: Any, tick_time: int, source: Source, known_at: int) -> str 
     return (
         f"{problem}; {meant}"
         if meant
-        else f"{problem}: not from {_year(source.earliest_ns)} to 2200"
+        else f"{problem}: not from {_first(source.earliest_ns)} to 2200"
     )
 
 
@@ -154,8 +154,11 @@ def _moment(nanoseconds: int) -> str:
         return "beyond the calendar"
 
 
-def _year(nanoseconds: int) -> int:
-    return datetime.fromtimestamp(nanoseconds // 10**9, UTC).year
+def _first(nanoseconds: int) -> str:
+    """The first good time, as exact as it is: a year, a day or a moment."""
+    seconds, rest = divmod(nanoseconds, 10**9)
+    moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000, tzinfo=None)
+    return moment.isoformat().removesuffix("T00:00:00").removesuffix("-01-01")
 
 
 def _short(number: int) -> str:

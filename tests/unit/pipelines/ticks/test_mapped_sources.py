@@ -244,6 +244,24 @@ def test_a_time_of_another_unit_is_told(ts: int, unit: str, why: str) -> None:
     assert why in told_of
 
 
+@pytest.mark.parametrize("ts", [1_230_940_799_000, "2009-01-02T23:59:59Z"])
+@pytest.mark.parametrize(
+    ("earliest", "first"),
+    [
+        ("2010-01-01", "2010"),
+        ("2009-01-03", "2009-01-03"),
+        ("2009-01-03T18:15:05Z", "2009-01-03T18:15:05"),
+        ("2009-01-03T00:00:00.5Z", "2009-01-03T00:00:00.500000"),
+    ],
+)
+def test_the_first_good_time_is_told_as_exactly_as_it_is(
+    ts: int | str, earliest: str, first: str
+) -> None:
+    """A time of the same year that is before it must not be said to be not from that year."""
+    value = json.dumps({"symbol": "A", "price": 1, "ts": ts}).encode()
+    assert f"not from {first} to 2200" in detail(source_of(f"earliest = {earliest}"), value)
+
+
 def test_the_first_good_time_is_the_sources() -> None:
     genesis = source_of("earliest = 2009-01-03T18:15:05Z")
     for ms, is_good in ((1_231_006_505_000, True), (1_231_006_504_999, False)):
