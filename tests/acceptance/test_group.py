@@ -167,7 +167,8 @@ def test_a_redis_that_evicts_is_told_and_waited_for(running: Pipeline) -> None:
             log = running.logs / "online-one.log"
             wait_for("it says so", lambda: "maxmemory-policy allkeys-lru" in log.read_text())
             assert worker.poll() is None
-            assert not client.keys("tw:incarnations:*")
+            assert "maxmemory-policy allkeys-lru" in running.refused("rebuild-online")
+            assert not [*client.keys("tw:incarnations:*"), *client.keys("tw:filled:*")]
         finally:
             client.config_set("maxmemory-policy", "noeviction")
         wait_for("it begins once that is mended", lambda: heartbeat(running))

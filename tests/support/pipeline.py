@@ -133,7 +133,7 @@ class Pipeline:
     def _run(self, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "tickwell", *arguments],
-            env=self.environment(),
+            env={**self.environment(), "COLUMNS": "500"},
             capture_output=True,
             text=True,
             check=False,
