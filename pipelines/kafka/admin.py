@@ -18,7 +18,8 @@ TIMEOUT = 10.0
 """Seconds for the broker to answer; a healthy one takes milliseconds, one that starts some more."""
 
 REFUSED_SECONDS = 0.5
-"""Seconds that a request waits after a broker has refused this client, for another broker."""
+"""Seconds that a request waits after a broker has refused this client and all are down: one of them
+may be up by now, of which librdkafka reports nothing."""
 
 POLL_SECONDS = 0.05
 """Seconds between two looks at what the client reports of its connections."""
@@ -39,8 +40,14 @@ class Admin:
     Raises `BrokerUnavailable` for settings that the client does not take.
     """
 
-    def __init__(self, kafka: KafkaConnection, connect: Connect = make_admin) -> None:
+    def __init__(
+        self,
+        kafka: KafkaConnection,
+        connect: Connect = make_admin,
+        refused_seconds: float = REFUSED_SECONDS,
+    ) -> None:
         self._kafka = kafka
+        self._refused_seconds = refused_seconds
         self._complaints = Complaints(kafka)
         settings = kafka.librdkafka(self._complaints.add)
         try:
@@ -51,13 +58,13 @@ class Admin:
     def answer(self, future: Future[Any]) -> Any:
         """What the broker answers. Raises its `KafkaException`, and `BrokerUnavailable`.
 
-        A client that is refused is told so at once, and not when the time is over.
+        A client that is refused by all is told so at once, and not when the time is over.
         """
         # The client's own timeout comes first, except where a broker accepts and never answers.
         deadline = monotonic() + TIMEOUT + 1
         while not wait([future], POLL_SECONDS).done and monotonic() < deadline:
             self.client.poll(0)  # calls `Complaints.add`
-            if self._complaints.refused_for() > REFUSED_SECONDS:
+            if self._complaints.hopeless_for() > self._refused_seconds:
                 raise self._complaints.error("")
         try:
             return future.result(0)

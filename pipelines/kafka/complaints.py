@@ -44,8 +44,8 @@ class Complaints:
         self._connection = connection
         self._last: KafkaError | None = None
         self._refusal: KafkaError | None = None
-        self._refused_at = 0.0
-        self._closed = False
+        self._hopeless_at = 0.0
+        self._down = self._closed = False
         self._made_at = monotonic()
 
     def add(self, error: KafkaError) -> None:
@@ -53,17 +53,26 @@ class Complaints:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             # librdkafka says nothing of a connection that is only closed, or that is silent
             early = monotonic() - self._made_at < CLOSED_SECONDS
+            self._down = True
             self._closed = self._closed or (early and self._last is None)
         else:
             self._last = error
             if self._refusal is None and _refuses(error):
                 self._refusal = error
-        if not self._refused_at and (self._refusal is not None or self._closed):
-            self._refused_at = monotonic()
+        if not self._hopeless_at and self._down and self.refused:
+            self._hopeless_at = monotonic()
 
-    def refused_for(self) -> float:
-        """Seconds since a broker has refused this client first, 0 if none has."""
-        return monotonic() - self._refused_at if self._refused_at else 0.0
+    @property
+    def refused(self) -> bool:
+        """Whether a broker has refused this client; another one may take it."""
+        return self._refusal is not None or (self._closed and self._last is None)
+
+    def hopeless_for(self) -> float:
+        """Seconds since a broker has refused this client and no other one is up; 0 if not so.
+
+        librdkafka tells once that all are down, before or after the refusal.
+        """
+        return monotonic() - self._hopeless_at if self._hopeless_at and self.refused else 0.0
 
     def error(self, otherwise: str) -> BrokerUnavailable:
         """What to raise for a request that got no answer; `otherwise` says so without a reason."""

@@ -209,7 +209,7 @@ class TickProducer:
     def _not_taken(self) -> BrokerUnavailable:
         sent = self.sent
         why = sent.error or f"no answer in {DELIVERY_SECONDS:g} s"
-        if self._complaints.refused_for():
+        if self._complaints.refused:
             return self._complaints.error(why)
         what = f"{sent.failed} of {sent.sent} ticks were not taken: "
         if self._error is not None and self._error.code() in REFUSALS:

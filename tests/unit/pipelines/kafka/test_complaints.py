@@ -38,4 +38,5 @@ def test_the_reason_of_no_answer(reported: list[KafkaError], refused: bool, said
     assert isinstance(error, BrokerUnavailable)
     assert isinstance(error, BrokerRefused) == refused
     assert said in str(error)
-    assert bool(complaints.refused_for()) >= refused
+    assert complaints.refused == refused
+    assert bool(complaints.hopeless_for()) == (refused and DOWN in reported)
