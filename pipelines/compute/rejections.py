@@ -9,6 +9,7 @@ from pipelines.compute.entity_columns import EntityColumns
 from pipelines.runtime.array_types import Bytes, Int32s
 from pipelines.ticks import rejection_reasons as reasons
 from pipelines.ticks.columns import Rejection, Ticks
+from pipelines.ticks.homes import elsewhere
 
 REASON = {
     kernel.WRONG_PARTITION: reasons.WRONG_PARTITION,
@@ -37,11 +38,7 @@ def rejections(
 
 def _detail(verdict: int, ticks: Ticks, i: int, home_partition: int) -> str:
     if verdict == kernel.WRONG_PARTITION:
-        return (
-            f"came from partition {ticks.run.partition}, its entity is at home in "
-            f"{home_partition}: do all producers use the same partitioner? "
-            "(librdkafka needs partitioner=murmur2_random)"
-        )
+        return elsewhere(ticks.source, ticks.run.partition, home_partition)
     if verdict == kernel.DUPLICATE:
         return f"ts and seq {int(ticks.seq[i])} are those of an earlier tick"
     return f"more than {ticks.source.skew_ns / 1e9:g} s behind the newest tick of its entity"

@@ -46,12 +46,23 @@ class BrokerView:
 
 
 class Broker:
-    """What can be asked about a group and topics."""
+    """What can be asked about a group and topics; `notes` are said of the topics in any case."""
 
-    def __init__(self, kafka: KafkaConnection, group: str, topics: Collection[str]) -> None:
+    def __init__(
+        self,
+        kafka: KafkaConnection,
+        group: str,
+        topics: Collection[str],
+        notes: Sequence[str] = (),
+    ) -> None:
         self.group = group
         self.members = partial(members_of, kafka, group)
-        self.remarks = partial(topic_remarks, kafka, list(topics))
+        self._settings = partial(topic_remarks, kafka, list(topics))
+        self._notes = notes
+
+    def remarks(self) -> list[str]:
+        """What is to be said of the topics. Raises `BrokerUnavailable`."""
+        return [*self._settings(), *self._notes]
 
 
 class BrokerWatch:

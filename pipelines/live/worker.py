@@ -25,6 +25,7 @@ from pipelines.live.startup import Startup
 from pipelines.live.worker_options import WorkerOptions
 from pipelines.runtime.allocator import give_back_at_once
 from pipelines.runtime.daemon_threads import DaemonExecutor
+from pipelines.ticks.homes import home_remarks
 from registry.database.engine import connect
 from registry.formats.heartbeat import PartitionLag
 
@@ -112,7 +113,12 @@ class _Worker:
         member = GroupMember(options.group, instance, options.session)
         app = create_app(member, options.kafka, pipeline, self._heartbeats.count)
         app.finalize()
-        broker = Broker(options.kafka, options.group, pipeline.incarnations.ids)
+        notes = [
+            remark
+            for rules in pipeline.rules.values()
+            for remark in home_remarks(rules.source, self._health.partitions[rules.source.topic])
+        ]
+        broker = Broker(options.kafka, options.group, pipeline.incarnations.ids, notes)
         self._watch = BrokerWatch(broker, options.session, self._member_id, self._heartbeats.others)
         tasks = [
             asyncio.create_task(

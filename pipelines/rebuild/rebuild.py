@@ -63,12 +63,18 @@ class PostgresBehind(PipelineError):
 
 @dataclass(slots=True)
 class Done:
-    """How far the rebuild of a source is, in entities; `written` are those that Redis lacked."""
+    """How far the rebuild of a source is, in entities; `written` are those that Redis lacked.
+
+    Those `elsewhere`, of which `one_elsewhere` is the first, have another home in Redis than in
+    Postgres.
+    """
 
     source: str
     entities: int
     compared: int = 0
     written: int = 0
+    elsewhere: int = 0
+    one_elsewhere: str | None = None
 
     def __str__(self) -> str:
         return (
@@ -209,7 +215,10 @@ class Rebuild:
                 raise Stopped(
                     "the rebuild of Redis ended before it was done; a new start resumes it"
                 )
-            done.written += restore(self._target, source, piece)
+            written, elsewhere = restore(self._target, source, piece)
+            done.written += written
+            done.elsewhere += len(elsewhere)
+            done.one_elsewhere = done.one_elsewhere or next(iter(elsewhere), None)
             done.compared += len(piece)
             progress(done)
 

@@ -8,6 +8,7 @@ again.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from pipelines.compute.entity_state import EntityState
 from pipelines.errors import StateConflict
@@ -18,17 +19,29 @@ CONFLICTS = 20
 """Comparisons of an entity. A second one settles a conflict; so many are no coincidence."""
 
 
-def restore(target: RestoredStates, source: Source, restored: Sequence[Restored]) -> int:
-    """Store the entities that are not stored, or in an earlier state; returns how many.
+class Compared(NamedTuple):
+    """What became of entities: how many were `written`, and which are at home `elsewhere`.
+
+    These have one home in Redis and another in Postgres: what is served of them, and what is
+    stored, stem from ticks of different partitions.
+    """
+
+    written: int
+    elsewhere: Sequence[str]
+
+
+def restore(target: RestoredStates, source: Source, restored: Sequence[Restored]) -> Compared:
+    """Store the entities that are not stored, or in an earlier state.
 
     A stored state that is newer, or of another home in the same topic, stays. Raises
     `StateConflict` and `StoreUnavailable`.
     """
-    written, waiting = 0, list(restored)
+    written, waiting, elsewhere = 0, list(restored), list[str]()
     for _ in range(CONFLICTS):
         if not waiting:
-            return written
+            return Compared(written, elsewhere)
         stored = target.stored(source, [r.entity for r in waiting])
+        elsewhere += [r.entity for r in waiting if _is_elsewhere(stored.get(r.entity), r.state)]
         older = [r for r in waiting if is_older(stored.get(r.entity), r.state)]
         refused = target.put(source, older, stored)
         written += len(older) - len(refused)
@@ -47,6 +60,15 @@ def is_older(stored: EntityState | None, state: EntityState) -> bool:
     if stored.origin.topic_id == state.origin.topic_id:
         return stored.origin.partition == state.origin.partition and stored.origin < state.origin
     return _time_of(stored) < _time_of(state)
+
+
+def _is_elsewhere(stored: EntityState | None, state: EntityState) -> bool:
+    """Whether two states have different homes in one incarnation of their topic."""
+    return (
+        stored is not None
+        and stored.origin.topic_id == state.origin.topic_id
+        and stored.origin.partition != state.origin.partition
+    )
 
 
 def _time_of(state: EntityState) -> tuple[int, int]:

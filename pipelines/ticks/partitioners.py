@@ -43,10 +43,15 @@ CLIENTS = {
 }
 
 
-def has_no_partition(partitioner: Partitioner, key: bytes | None) -> bool:
-    """Whether producers put messages of this key wherever they like."""
-    # librdkafka takes an empty key for none
-    return partitioner != "any" and (key is None or (partitioner == "crc32" and key == b""))
+def has_no_partition(partitioner: Partitioner, key: bytes | None, partitions: int | None) -> bool:
+    """Whether producers put messages of this key wherever they like.
+
+    Where the partitioner is not known, a topic of one partition leaves them no choice. Without the
+    number of `partitions` that is not judged.
+    """
+    if partitioner == "any":
+        return not key and partitions is not None and partitions > 1
+    return key is None or (partitioner == "crc32" and key == b"")  # librdkafka takes it for none
 
 
 def wrong_partition(
@@ -155,12 +160,13 @@ def find_fitting(data, keys, code, partitions, partition, fits):  # type: ignore
     """By message: whether its key has a partition, and it is in that one of so many.
 
     `keys` are begins and ends in `data`, below 0 for none; `code` is of `CODES`. With 0 partitions,
-    which one a key is in is not judged.
+    which one a key is in is not judged. With one, each message is in it whatever it has for a key,
+    unless the partitioner needs one (`has_no_partition`).
     """
     for message in range(keys.shape[0]):
         start, end = keys[message, 0], keys[message, 1]
         if code == NOT_JUDGED:
-            fits[message] = True
+            fits[message] = partitions <= 1 or end > start
         elif start < 0 or (code == CRC32 and start == end):
             fits[message] = False
         else:

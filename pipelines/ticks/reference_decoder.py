@@ -91,7 +91,7 @@ def judge(
     if problem is not None:
         raise Rejected(reasons.OUT_OF_RANGE, problem)
     key = tuple(given[name] for name in source.key)
-    _check_record(message, source, key[0], tick_time)
+    _check_record(message, source, key[0], tick_time, partitions)
     if partitions is not None:
         problem = wrong_partition(source.partitioner, message.key, message.partition, partitions)
         if problem is not None:
@@ -107,7 +107,9 @@ def judge(
     )
 
 
-def _check_record(message: Message, source: Any, first_key: str, tick_time: int) -> None:
+def _check_record(
+    message: Message, source: Any, first_key: str, tick_time: int, partitions: int | None
+) -> None:
     """Whether a tick fits the key and the timestamp of its record."""
     key = message.key
     if source.message_key == "first" and key != first_key.encode():
@@ -116,18 +118,27 @@ def _check_record(message: Message, source: Any, first_key: str, tick_time: int)
             reasons.KEY_MISMATCH,
             f"the message key is {shown!r}; it must be {source.key[0]}, {first_key[:40]!r}",
         )
-    if has_no_partition(source.partitioner, key):
-        raise Rejected(
-            reasons.KEY_MISMATCH,
-            f"the message key is {key!r}, for which {source.partitioner} has no partition: give "
-            'the messages a key, or declare partitioner = "any"',
-        )
+    if has_no_partition(source.partitioner, key, partitions):
+        raise Rejected(reasons.KEY_MISMATCH, _no_partition(source.partitioner, key, partitions))
     if tick_time > message.known_at + source.skew_ns:
         ahead = (tick_time - message.known_at) / 1e9
         raise Rejected(
             reasons.FROM_THE_FUTURE,
             f"{ahead:.3f} s ahead of its record; at most {source.skew_ns / 1e9:g} s are taken",
         )
+
+
+def _no_partition(partitioner: str, key: bytes | None, partitions: int | None) -> str:
+    if partitioner == "any":
+        return (
+            f"the message key is {key!r}, and the topic has {partitions} partitions: nothing keeps "
+            "the ticks of an entity in one of them. Give all messages of an entity the same key, "
+            "or use a topic of one partition"
+        )
+    return (
+        f"the message key is {key!r}, for which {partitioner} has no partition: give the messages "
+        'a key, or, if the topic has one partition, declare partitioner = "any"'
+    )
 
 
 def _check_shape(given: dict[str, Any], reading: Reading, needed: Iterable[str]) -> None:

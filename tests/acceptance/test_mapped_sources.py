@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import redis
 
+from pipelines.kafka.topics import ensure_topics
 from registry.formats.heartbeat import Heartbeat
 from registry.heartbeats import read_heartbeats
 from tests.support.checks import assert_no_difference
@@ -45,6 +46,16 @@ venue = "^venue"
 lot = {{ value = 10 }}
 ts = "@timestamp"
 
+[[source]]
+name = "spread"
+topic = "{prefix}.spread"
+key = ["symbol"]
+fields = [{{ name = "price" }}]
+message_key = "any"
+partitioner = "any"
+[source.map]
+ts = "@timestamp"
+
 [[feature]]
 name = "trade_mean"
 version = "1.0.0"
@@ -56,6 +67,12 @@ name = "spot_price"
 version = "1.0.0"
 source = "spot"
 expression = "last(price)"
+
+[[feature]]
+name = "spread_price"
+version = "1.0.0"
+source = "spread"
+expression = "last(price)"
 """
 
 
@@ -63,7 +80,11 @@ expression = "last(price)"
 def test_from_kafka_to_both_stores_and_back(running: Pipeline) -> None:
     with Path(running.settings.features).open("a") as file:
         file.write(SOURCES.format(prefix=running.prefix))
-    running.run_tickwell("migrate")
+    ensure_topics(running.settings.kafka_connection, [running.topic("spot")], 1)
+    told = running.run_tickwell("migrate")
+    spread = f"{running.topic('spread')} has 4 partitions, and its source spread declares"
+    assert spread in told
+    assert f"{running.topic('spot')} has" not in told
     running.start_worker("online")
     running.start_worker("offline")
     # What Postgres has already a worker that starts would rebuild, and not read.
@@ -88,23 +109,32 @@ def test_from_kafka_to_both_stores_and_back(running: Pipeline) -> None:
         running.produce(
             "spot",
             [(None, json.dumps(message).encode())],
-            partition=1,
             headers=[("version", b"2")],
         )
 
+    # Producers spread messages without a key; a home that each store chose would be two homes.
+    values = [json.dumps({"symbol": f"S{n % 3}", "price": n}).encode() for n in range(40)]
+    keyless = running.producer(**{"sticky.partitioning.linger.ms": 0})
+    running.produce("spread", [(None, value) for value in values], keyless)
+    running.produce("spread", [(b"one", value) for value in values])
+    assert len({record.partition for record in running.records(running.topic("spread"))}) > 1
+
     counted = "SELECT count(*) FROM tickwell.feature_rows"
     rejected = "SELECT reason, count(*)::int FROM tickwell.rejected_ticks GROUP BY 1"
-    wait_for("rows are stored", lambda: running.query(counted)[0][0] >= 206)
+    wait_for("rows are stored", lambda: running.query(counted)[0][0] >= 246)
     reasons = dict(running.query(rejected))
     assert reasons["malformed"] == 4
     assert reasons["duplicate"] == reasons["unknown-field-type"] == 1
     assert reasons["wrong-partition"] >= 5
+    assert reasons["key-mismatch"] == 40
 
     def drained() -> bool:
         stored = running.query(counted)[0][0]
         return [(beat.rows, beat.passed_over) for beat in heartbeats(running)] == [(stored, 31)] * 2
 
     wait_for("both workers say so", drained)
+    for beat in heartbeats(running):
+        assert any(warning.startswith(spread) for warning in beat.warnings)
     looked = assert_no_difference(running).looked
     assert looked["rows"] == running.query(counted)[0][0]
     ids = running.query(

@@ -235,6 +235,22 @@ def test_a_watermark_that_a_worker_has_moved_does_not_go_back(stores: Stores) ->
         assert marks.watermark(TOPIC, 0) == expected
 
 
+def test_an_entity_with_two_homes_is_named(stores: Stores) -> None:
+    """Each store has seen its symbols in another partition first; nothing is replaced."""
+    (run,) = runs(ticks(SYMBOLS, 90), ())
+    first, second = (in_partition(run, partition, OTHER) for partition in (0, 1))
+    online, offline = stores.online(), stores.offline()
+    for one, other in ((first, second), (second, first)):
+        online.materialize(one, GO_ON)
+        offline.materialize(other, GO_ON)
+    before = stores.rows()
+    seen: list[Done] = []
+    stores.rebuild().refill(SOURCE, OTHER, seen.append)
+    assert (seen[-1].written, seen[-1].elsewhere) == (0, len(SYMBOLS))
+    assert seen[-1].one_elsewhere in SYMBOLS
+    assert stores.rows() == before
+
+
 def test_more_partitions_than_before(stores: Stores) -> None:
     """An emptied Redis does not know how many there were; Postgres does."""
     sink = stores.keep(OfflineSink(stores.postgres))

@@ -333,6 +333,8 @@ def _check_key(record: Record, source: SourceSpec, first: str) -> None:
     anywhere = key is None or (key == b"" and source.partitioner == "crc32")
     if source.partitioner != "any" and anywhere:
         raise NotATickError("key-mismatch")
+    if source.partitioner == "any" and source.partitions > 1 and key in (None, b""):
+        raise NotATickError("key-mismatch")
 
 
 def partition(partitioner: str, key: bytes, partitions: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Annotated
 
 import typer
@@ -26,6 +27,8 @@ def migrate(
     from contextlib import ExitStack
 
     from pipelines.kafka.topic_settings import topic_remarks
+    from pipelines.kafka.topics import describe
+    from pipelines.ticks.homes import home_remarks
     from registry.features_file import read
     from registry.lifecycle.recording import remarks
     from tickwell.migrate import migrate as bring_up_to_date
@@ -42,8 +45,13 @@ def migrate(
     if begin is not None:
         typer.echo("\n".join(map(str, begin.changes)) or "no rules have changed")
     topics = [source.topic for source in recorded.sources.values()]
+    found = describe(settings.kafka_connection, topics)
     for remark in (
         *remarks(recorded, read(settings.features_path)),
         *topic_remarks(settings.kafka_connection, topics),
+        *chain.from_iterable(
+            home_remarks(source, found[source.topic].partitions)
+            for source in recorded.sources.values()
+        ),
     ):
         typer.echo(remark)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from registry.formats.redis_keys import key_values
 from tickwell.errors import TickwellError
 from tickwell.settings import Settings
 from tickwell.signals import stop_on
@@ -51,6 +52,8 @@ def rebuild_online(
             with _Bar(one.name) as bar:
                 rebuild.refill(one, topics[one.topic], bar.show)
             typer.echo(f"{one.name}: {bar.done}")
+            if bar.problem:
+                typer.echo(f"{one.name}: {bar.problem}", err=True)
     except Stopped as stopped:
         typer.echo(f"stopped: {stopped}")
         raise typer.Exit(130) from None
@@ -79,7 +82,7 @@ class _Bar:
         )
         self._began = time.monotonic()
         self._task = self._progress.add_task(source, total=None, rate=0)
-        self.done = ""
+        self.done = self.problem = ""
 
     def show(self, done: Done) -> None:
         rate = done.compared / (time.monotonic() - self._began)
@@ -88,6 +91,13 @@ class _Bar:
             f"{done.compared:,} entities in Postgres, {done.written:,} of them restored, the "
             "others in Redis already"
         )
+        if done.one_elsewhere is not None:
+            self.problem = (
+                f"warning: {done.elsewhere:,} entities, such as "
+                f"{'/'.join(key_values(done.one_elsewhere))}, are at home in another partition in "
+                "Redis than in Postgres: what is served is not what is stored. Let producers put "
+                "each entity in one partition; then empty Redis, and it is rebuilt from Postgres"
+            )
 
     def __enter__(self) -> _Bar:
         self._progress.start()

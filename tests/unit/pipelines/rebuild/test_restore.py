@@ -55,6 +55,27 @@ def test_an_earlier_state_is_older(stored: EntityState | None, older: bool) -> N
     assert is_older(stored, state(9, 50, sequence=1)) == older
 
 
+class Holding(RestoredStates):
+    """Holds these states, and takes all others."""
+
+    def __init__(self, states: Mapping[str, EntityState]) -> None:
+        self.states = states
+
+    def stored(self, source: Source, entities: Sequence[str]) -> Mapping[str, EntityState]:
+        return self.states
+
+    def put(
+        self, source: Source, restored: Sequence[Restored], stored: Mapping[str, EntityState]
+    ) -> set[str]:
+        return set()
+
+
+def test_entities_with_two_homes_in_one_topic_are_named() -> None:
+    stored = {"A": state(9, 50, partition=1), "B": state(9, 50), "C": state(9, 50, OLD_TOPIC, 1)}
+    restored = [Restored(name, state(9, 51), b"") for name in ("A", "B", "C", "D")]
+    assert restore(Holding(stored), SOURCE, restored) == (2, ["A"])
+
+
 class Refusing(RestoredStates):
     """Refuses an entity as often as it is told to, as when a worker writes it meanwhile."""
 
@@ -75,7 +96,7 @@ class Refusing(RestoredStates):
 def test_what_is_refused_is_compared_and_written_again() -> None:
     target = Refusing(2)
     restored = [Restored(name, state(9, 50), b"") for name in ("A", "B")]
-    assert restore(target, SOURCE, restored) == 2
+    assert restore(target, SOURCE, restored) == (2, [])
     assert target.put_states == [["A", "B"], ["B"], ["B"]]
 
 

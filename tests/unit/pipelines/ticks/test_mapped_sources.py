@@ -348,6 +348,18 @@ def test_a_message_without_a_key_has_no_partition() -> None:
     value = json.dumps(POLYGON.message[:1]).encode()
     for key in (None, b""):
         assert detail(POLYGON.source, value, key).startswith("key-mismatch: ")
+
+
+@pytest.mark.parametrize("key", [None, b"", b"k"])
+def test_without_a_key_only_a_topic_of_one_partition_keeps_the_order(key: bytes | None) -> None:
+    """Producers without keys use all partitions, and the stores would not agree on a home."""
     anyone = source_of('message_key = "any"\npartitioner = "any"')
     value = json.dumps({"symbol": "A", "price": 1, "ts": NOW_MS}).encode()
-    assert len(taken(anyone, value, None)) == 1
+    for partitions in (None, 1):
+        assert len(Decoder(anyone, partitions).decode(run_of([(key, value)]))) == 1
+    several = Decoder(anyone, 2).decode(run_of([(key, value)]))
+    assert len(several) == bool(key)
+    for rejected in several.rejected:
+        assert rejected.reason == "key-mismatch"
+        assert "the topic has 2 partitions" in rejected.detail
+        assert "the same key, or use a topic of one partition" in rejected.detail

@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.ticks.partitioners import CODES, HASHES, find_fitting, wrong_partition
+from pipelines.ticks.partitioners import (
+    CODES,
+    HASHES,
+    find_fitting,
+    has_no_partition,
+    wrong_partition,
+)
 from registry.definitions import Partitioner
 from tests.oracle.messages import partition
 from tests.support.examples import examples
@@ -24,6 +30,21 @@ def test_of_every_key(key: bytes, partitions: int, name: Partitioner) -> None:
         find_fitting(data, spans, CODES[name], partitions, tried, fits)
         is_none = name == "crc32" and not key
         assert fits[0] == (tried == right and not is_none)
+
+
+@pytest.mark.parametrize(
+    ("partitions", "fits"),
+    [(0, [True, True, True]), (1, [True, True, True]), (2, [False, False, True])],
+)
+def test_a_key_that_is_not_judged_is_needed_in_several_partitions(
+    partitions: int, fits: list[bool]
+) -> None:
+    data, spans = np.frombuffer(bytearray(b"key"), np.uint8), np.array([[-1, -1], [1, 1], [0, 3]])
+    found = np.empty(3, np.bool_)
+    find_fitting(data, spans, CODES["any"], partitions, 0, found)
+    assert found.tolist() == fits
+    keys = (None, b"", b"key")
+    assert [not has_no_partition("any", key, partitions) for key in keys] == fits
 
 
 @pytest.mark.parametrize(
