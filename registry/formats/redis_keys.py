@@ -40,8 +40,19 @@ def state_key(source: str, entity: str) -> str:
 
 
 def members_key(source: str, message_key: str) -> str:
-    """The key of the set of a source's entities under one message key: a portfolio's positions."""
+    """The key of the set of a source's open entities under one message key: of a portfolio."""
     return f"tw:{{b{bucket(message_key)}}}:members:{source}:{message_key}"
+
+
+def closed_key(source: str, group: str) -> str:
+    """The key of the last close in a group (`registry.formats.last_close`)."""
+    return f"tw:{{b{bucket(group)}}}:closed:{source}:{group}"
+
+
+def groups_of(entity: str) -> list[str]:
+    """The groups that an entity belongs to, by name: its key field values but the last ones."""
+    values = key_values(entity)
+    return [entity_id(values[:fields]) for fields in range(1, len(values))]
 
 
 def watermark_key(topic_id: bytes, partition: int) -> str:

@@ -22,6 +22,9 @@ MARK = b"layout2\xff"
 CLOSED = -1
 """The `fill` of an entity that was closed and has had no trade since; a reset leaves it closed."""
 
+CLOSED_BYTES = CLOSED.to_bytes(8, "big", signed=True)
+"""`CLOSED` as the header has it."""
+
 STATE_HEADER = Layout(
     *ORIGIN.fields,  # of the newest accepted tick
     Field("sequence", "i8"),  # of the same tick

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from registry.definitions import FeatureVersion, Source
 from serving.features.lookup import DerivedFeature, Names, check_entities
-from serving.stores.row_store import Key, MemberSet, RowId, Unavailable
+from serving.stores.row_store import Group, Key, MemberSet, RowId, Unavailable
 
 Entity = Mapping[str, str]
 """An entity as requests name it: the value of each key field by the field's name."""
@@ -24,7 +24,8 @@ Identity = tuple[str, Key]
 """What is answered once however often it is requested: a feature's `name@version` of an entity."""
 
 Members = Mapping[MemberSet, Sequence[Key] | Unavailable]
-
+Closed = Mapping[Group, Key | Unavailable | None]
+"""Of each group of entities that is summed over the one that was closed last."""
 
 Rows = Mapping[str, RowId]
 """The rows of one entity by the names of their sources."""
@@ -79,20 +80,22 @@ class Selection:
 
     def member_sets(self) -> list[MemberSet]:
         """The sets whose members have to be known before there can be a plan, each once."""
-        sources = [
-            self.names.catalog.sources[feature.over]
-            for feature in self.versions.values()
-            if feature.over is not None
-        ]
-        return list(
-            dict.fromkeys(
-                _member_set(source, entity) for entity in self.entities for source in sources
-            )
-        )
+        return list(dict.fromkeys(_member_set(*summed) for summed in self._summed()))
 
-    def plan(self, members: Members) -> Plan:
-        """The plan, given the members of each of `member_sets`."""
-        planner = _Planner(self.names, members, self.versions.values())
+    def groups(self) -> list[Group]:
+        """What sums are over, each once."""
+        return list(dict.fromkeys(_group(*summed) for summed in self._summed()))
+
+    def _summed(self) -> Iterator[tuple[Source, Entity]]:
+        overs = dict.fromkeys(feature.over for feature in self.versions.values())
+        sources = [self.names.catalog.sources[over] for over in overs if over is not None]
+        for entity in self.entities:
+            for source in sources:
+                yield source, entity
+
+    def plan(self, members: Members, closed: Closed) -> Plan:
+        """The plan, given the members of each of `member_sets` and the last close of `groups`."""
+        planner = _Planner(self.names, members, closed, self.versions.values())
         columns = [(name, feature.ref, feature) for name, feature in self.versions.items()]
         kinds = {feature.entity for feature in self.versions.values()}
         recipes: dict[Identity, Recipe] = {}
@@ -116,10 +119,15 @@ class _Planner:
     """Makes the recipes of a plan and collects the `rows` that they name, each once."""
 
     def __init__(
-        self, names: Names, members: Members, features: Collection[FeatureVersion]
+        self,
+        names: Names,
+        members: Members,
+        closed: Closed,
+        features: Collection[FeatureVersion],
     ) -> None:
         self._names = names
         self._members = members
+        self._closed = closed
         self._own = self._sources(self._direct(features))
         self._sums: dict[tuple[str, tuple[str, ...], Key], list[Rows]] = {}
         self.rows: dict[RowId, RowId] = {}
@@ -138,22 +146,27 @@ class _Planner:
         return DerivedRecipe(feature, formula, self._summed(feature.over, formula, entity))
 
     def _summed(self, over: str, formula: DerivedFeature, entity: Entity) -> list[Rows] | None:
-        """The rows of each entity of a sum; sums of the same entities and sources share them."""
+        """The rows of each entity of a sum; sums of the same entities and sources share them.
+
+        The one that was closed last is among them: if there are no others, the sum is 0 since then.
+        """
         source = self._names.catalog.sources[over]
-        found = self._members[_member_set(source, entity)]
-        if isinstance(found, Unavailable):
+        group = _group(source, entity)
+        found, closed = self._members[_member_set(source, entity)], self._closed.get(group)
+        if isinstance(found, Unavailable) or isinstance(closed, Unavailable):
             return None
-        # An entity may name more key fields than the message key, which the set belongs to.
-        given = tuple(entity[field] for field in source.key if field in entity)
+        given = group.key
         sources = self._sources(formula.parts.values())
         if source not in sources:
             sources.append(source)
         shared = (over, tuple(one.name for one in sources), given)
         if shared not in self._sums:
+            # An entity may name more key fields than the message key, which the set belongs to.
+            summed = [key for key in found if key[: len(given)] == given]
+            if closed is not None and closed not in summed:
+                summed = sorted([*summed, closed])
             self._sums[shared] = [
-                self._rows(sources, dict(zip(source.key, key, strict=True)))
-                for key in found
-                if key[: len(given)] == given
+                self._rows(sources, dict(zip(source.key, key, strict=True))) for key in summed
             ]
         return self._sums[shared]
 
@@ -192,3 +205,7 @@ def _key(fields: Iterable[str], entity: Entity) -> Key:
 
 def _member_set(source: Source, entity: Entity) -> MemberSet:
     return MemberSet(source.name, entity[source.key[0]])
+
+
+def _group(source: Source, entity: Entity) -> Group:
+    return Group(source.name, tuple(entity[field] for field in source.key if field in entity))

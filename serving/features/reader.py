@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from msgspec import Struct
 
 from registry.errors import CorruptRow
-from registry.formats.row import Row, unpack
+from registry.formats.row import Row, is_closed, unpack
 from serving.features.lookup import Names
-from serving.features.plan import Entity, select
+from serving.features.plan import Entity, Members, Plan, Selection, select
 from serving.features.values import Evaluation, Moment, Value
 from serving.stores.row_store import UNAVAILABLE, Packed, RowId, RowStore, Unavailable
 
@@ -20,6 +21,10 @@ MAX_MEMBERS = 5_000
 """Entities that the sums of a request may add up, each counted once however often it is named."""
 
 
+REREADS = 3
+"""How often members and rows are read again, while positions are closed between the two."""
+
+
 class Answer(Struct):
     """The features of one entity, by the names that were requested."""
 
@@ -27,10 +32,30 @@ class Answer(Struct):
     features: dict[str, Value]
 
 
+class _Read(NamedTuple):
+    """What was read for a request."""
+
+    members: Members
+    plan: Plan
+    rows: Mapping[RowId, Row | Unavailable | None]
+
+    def has_left(self) -> bool:
+        """Whether a member has a row in which it is closed, and so is none any more."""
+        rows = (
+            self.rows.get(RowId(one.source, key))
+            for one, members in self.members.items()
+            if not isinstance(members, Unavailable)
+            for key in members
+        )
+        return any(isinstance(row, Row) and is_closed(row.status) for row in rows)
+
+
 class Reader:
     """Answers requests from one store.
 
     In three steps: find the members of what is summed up, read every row once, compute the values.
+    An entity that is closed between the first two has left its group, and others may have come in
+    the same moment: then both are made again.
     """
 
     def __init__(self, store: RowStore) -> None:
@@ -44,15 +69,28 @@ class Reader:
         Raises `UnknownFeature`, `WrongEntity` and `TooLarge`.
         """
         selection = select(names, features, entities)
-        sets = selection.member_sets()
-        members = await self._store.members(sets, MAX_MEMBERS) if sets else []
-        plan = selection.plan(dict(zip(sets, members, strict=True)))
-        evaluation = Evaluation(names, await self._rows(plan.rows), moment)
+        read = await self._read(selection)
+        for _ in range(REREADS):
+            if not read.has_left():
+                break
+            before, read = read, await self._read(selection)
+            if read.members == before.members:  # closed they were already: an earlier build's
+                break
+        plan = read.plan
+        evaluation = Evaluation(names, read.rows, moment)
         values = {identity: evaluation.value(recipe) for identity, recipe in plan.recipes.items()}
         return [
             Answer(entity, {name: values[identity] for name, identity in wanted.items()})
             for entity, wanted in plan.answers
         ]
+
+    async def _read(self, selection: Selection) -> _Read:
+        sets, groups = selection.member_sets(), selection.groups()
+        members = await self._store.members(sets, MAX_MEMBERS) if sets else []
+        closed = await self._store.last_closed(groups) if groups else []
+        found = dict(zip(sets, members, strict=True))
+        plan = selection.plan(found, dict(zip(groups, closed, strict=True)))
+        return _Read(found, plan, await self._rows(plan.rows))
 
     async def _rows(self, wanted: Sequence[RowId]) -> dict[RowId, Row | Unavailable | None]:
         packed = await self._store.rows(wanted)

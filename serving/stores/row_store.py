@@ -17,10 +17,17 @@ class RowId(NamedTuple):
 
 
 class MemberSet(NamedTuple):
-    """The entities of a source under one Kafka message key: the positions of a portfolio."""
+    """The open entities of a source under one Kafka message key: the positions of a portfolio."""
 
     source: str
     message_key: str
+
+
+class Group(NamedTuple):
+    """The entities of a source whose keys begin with `key`: what a sum is over, open and closed."""
+
+    source: str
+    key: Key
 
 
 class Unavailable:
@@ -75,6 +82,22 @@ class RowStore(Protocol):
         ------
         TooLarge
             The sets have more than `most` members together.
+        """
+        ...
+
+    async def last_closed(self, wanted: Sequence[Group]) -> list[Key | Unavailable | None]:
+        """Read which entity of each group was closed last; it may have been opened since.
+
+        To be read after the members: an entity that has left them by then is here, or a later one.
+
+        Parameters
+        ----------
+        wanted : the groups, each once.
+
+        Returns
+        -------
+        An entity for each group, None where none was ever closed; `UNAVAILABLE` for every group
+        when the store did not answer.
         """
         ...
 

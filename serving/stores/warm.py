@@ -16,9 +16,18 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from registry import redis_clients
-from registry.formats.redis_keys import entity_id, key_values, members_key, row_key
+from registry.formats.last_close import closed_member
+from registry.formats.redis_keys import closed_key, entity_id, key_values, members_key, row_key
 from serving.errors import TooLarge
-from serving.stores.row_store import UNAVAILABLE, Key, MemberSet, Packed, RowId, Unavailable
+from serving.stores.row_store import (
+    UNAVAILABLE,
+    Group,
+    Key,
+    MemberSet,
+    Packed,
+    RowId,
+    Unavailable,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +70,8 @@ class WarmStore:
                 count, _, largest = max(zip(counts, keys, wanted, strict=True))
                 raise TooLarge(
                     f"there are {sum(counts)} members to add up, {count} of them in "
-                    f"{largest.message_key}; a request may add up {most}: ask for less"
+                    f"{largest.message_key}; a request may add up {most}: ask for less (closed "
+                    "ones of an earlier build count until `tickwell rebuild-online` has run)"
                 )
             sets = await self._each("SMEMBERS", keys)
         except (RedisError, OSError) as error:
@@ -70,6 +80,21 @@ class WarmStore:
         return [
             [(one.message_key, *key_values(name)) for name in sorted(m.decode() for m in members)]
             for one, members in zip(wanted, sets, strict=True)
+        ]
+
+    async def last_closed(self, wanted: Sequence[Group]) -> list[Key | Unavailable | None]:
+        """The entity of each group that was closed last."""
+        if not wanted:
+            return []
+        keys = [closed_key(group.source, entity_id(group.key)) for group in wanted]
+        try:
+            found = await self._each("GET", keys)
+        except (RedisError, OSError) as error:
+            logger.warning("last closes could not be read: %s", error)
+            return [UNAVAILABLE] * len(wanted)
+        return [
+            None if packed is None else (group.key[0], *key_values(closed_member(packed)))
+            for group, packed in zip(wanted, found, strict=True)
         ]
 
     async def close(self) -> None:

@@ -18,7 +18,14 @@ from pipelines.kafka.topics import ensure_topics
 from tests.checker.__main__ import main
 from tests.checker.check import Run, check
 from tests.checker.findings import Findings
-from tests.checker.packed import members_key, read_row, row_key, state_key, watermark_key
+from tests.checker.packed import (
+    closed_key,
+    members_key,
+    read_row,
+    row_key,
+    state_key,
+    watermark_key,
+)
 from tests.checker.topics import Kafka, Message
 from tests.support.pipeline import Pipeline, wait_for
 
@@ -130,7 +137,7 @@ def test_every_corruption_is_found(drained: Pipeline, tmp_path: Path) -> None:
     assert clean.looked["accepted ticks"] == clean.looked["rows"] > 200
     assert clean.looked["rejected ticks"] == clean.looked["relayed"] > 5
     assert clean.looked["rows in Redis"] == clean.looked["window states"] == 6
-    assert clean.looked["members"] == 3
+    assert (clean.looked["members"], clean.looked["last closes"]) == (2, 1)
 
     for corruptions in OF_POSTGRES:
         with saved(drained):
@@ -216,7 +223,8 @@ def corrupt_redis(run: Pipeline) -> None:
     with run.redis() as client:
         rows = {symbol: row_key("price", symbol) for symbol in SYMBOLS}
         states = {symbol: state_key("price", symbol) for symbol in SYMBOLS}
-        members = members_key("position", "P1")
+        members, closed = members_key("position", "P1"), closed_key("position", "P1")
+        one_later = (int.from_bytes(client.get(closed)[:8], "big") + 1).to_bytes(8, "big")
         places = [watermark_key(topic_id, number) for number in range(4)]
         watermark = next(key for key in places if client.exists(key))
         served = {symbol: client.get(row) for symbol, row in rows.items()}
@@ -235,20 +243,23 @@ def corrupt_redis(run: Pipeline) -> None:
                 "missing in Redis": lambda: client.delete(rows["A"]),
                 "Redis is not the newest row": lambda: client.set(rows["B"], behind("B")),
                 "window state": lambda: client.setrange(states["Ü"], 40, struct.pack(">q", 9)),
-                "members": lambda: client.srem(members, "A"),
+                "members": lambda: client.sadd(members, "A"),
+                "last close": lambda: client.setrange(closed, 0, one_later),
                 "unexplained in Redis": lambda: client.set(row_key("price", "Z"), served["A"]),
                 "watermark": lambda: client.incr(watermark),
             },
             {
                 "corrupt in Redis": lambda: client.set(rows["A"], served["A"][:-1]),
                 "window state": lambda: client.set(states["B"], forgotten),
+                "members": lambda: client.srem(members, "B"),
+                "last close": lambda: client.delete(closed),
                 "bits differ": lambda: client.set(
                     rows["Ü"], served["Ü"][:-1] + bytes([served["Ü"][-1] ^ 1])
                 ),
             },
         ]
         for changes in groups:
-            kept = [*rows.values(), *states.values(), members, watermark]
+            kept = [*rows.values(), *states.values(), members, closed, watermark]
             dumps = {key: client.dump(key) for key in kept}
             for change in changes.values():
                 change()

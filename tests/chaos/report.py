@@ -33,6 +33,7 @@ GUARANTEES = {
         "corrupt in Redis",
         "window state",
         "members",
+        "last close",
     ),
     "online values that stepped back": ("stepped back",),
     "values served that no row explains": ("value without a row",),

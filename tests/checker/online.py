@@ -13,13 +13,16 @@ from tests.checker.packed import (
     Corrupt,
     PackedRow,
     PackedState,
+    closed_key,
     doubles,
     little_doubles,
     members_key,
+    read_close,
     read_row,
     read_state,
     row_key,
     shown,
+    split_member,
     state_key,
     watermark_key,
 )
@@ -27,7 +30,7 @@ from tests.checker.rows import Newest, Walked, rows_expected
 from tests.checker.topics import Topic
 
 AT_ONCE = 200
-KEY = re.compile(r"tw:\{b\d+\}:(?:row|state|members):([^:]+):.*", re.DOTALL)
+KEY = re.compile(r"tw:\{b\d+\}:(?:row|state|members|closed):([^:]+):.*", re.DOTALL)
 
 
 def check_redis(
@@ -48,6 +51,7 @@ def check_redis(
         progress(len(group))
     for each in walked.values():
         check.members(each)
+        check.closes(each)
     check.nothing_else(walked)
 
 
@@ -153,7 +157,34 @@ class _Redis:
                 self._findings.differ(
                     "members",
                     f"{walked.source.name} {message_key}: without {sorted(wanted - names)}, "
-                    f"and with {sorted(names - wanted)} that have no tick",
+                    f"and with {sorted(names - wanted)} that are closed or have no tick",
+                )
+
+    def closes(self, walked: Walked) -> None:
+        """Where nothing of a group is open its last close is the newest one, else no older one."""
+        for group, entities in walked.groups.items():
+            where = f"{walked.source.name} {shown(group)}"
+            closed = [e for e in entities if walked.newest[e].state.closed]
+            latest = max((walked.newest[e].event_time for e in closed), default=0)
+            packed = self._client.get(closed_key(walked.source.name, group))
+            if packed is None:
+                if closed:
+                    self._findings.differ("last close", f"{where}: none, and something is closed")
+                continue
+            self._findings.count("last closes")
+            try:
+                time, entity = read_close(packed, split_member(group)[0])
+            except Corrupt as why:
+                self._findings.differ("corrupt in Redis", f"{where}: {why}")
+                continue
+            known = walked.newest.get(entity)
+            seen = known is not None and time <= known.event_time
+            exact = len(closed) == len(entities) or entity in closed
+            if not seen or time < latest or (exact and time != latest):
+                self._findings.differ(
+                    "last close",
+                    f"{where}: {shown(entity)} at {shown_time(time)}, must be one at "
+                    f"{shown_time(latest)}",
                 )
 
     def nothing_else(self, walked: Mapping[str, Walked]) -> None:
@@ -172,3 +203,5 @@ def _keys(walked: Mapping[str, Walked]) -> Iterator[str]:
     for each in walked.values():
         for message_key in each.members:
             yield members_key(each.source.name, message_key)
+        for group in each.groups:
+            yield closed_key(each.source.name, group)

@@ -144,6 +144,10 @@ def members_key(source: str, message_key: str) -> str:
     return _key("members", source, message_key)
 
 
+def closed_key(source: str, group: str) -> str:
+    return _key("closed", source, group)
+
+
 def watermark_key(topic_id: bytes, partition: int) -> str:
     return f"tw:watermark:{topic_id.hex()}:{partition}"
 
@@ -152,6 +156,20 @@ def split_member(entity: str) -> tuple[str, str]:
     """(message key, what the members set holds of the entity: "" where the key is all)."""
     message_key, _, member = entity.partition(SEPARATOR)
     return message_key, member
+
+
+def groups_of(entity: str) -> list[str]:
+    """The beginnings of an entity's name, without the whole."""
+    parts = entity.split(SEPARATOR)
+    return [SEPARATOR.join(parts[:many]) for many in range(1, len(parts))]
+
+
+def read_close(packed: bytes, message_key: str) -> tuple[int, str]:
+    """(event time, entity) of the last close under a message key. Raises `Corrupt`."""
+    if len(packed) <= 8:
+        raise Corrupt(f"{len(packed)} bytes are no close")
+    member = packed[8:].decode("utf-8", "replace")
+    return struct.unpack_from(">q", packed)[0], SEPARATOR.join([message_key, member])
 
 
 def _key(kind: str, source: str, entity: str) -> str:

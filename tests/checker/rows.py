@@ -14,7 +14,7 @@ from typing import Any
 from tests.checker.arithmetic import STATUS, explain
 from tests.checker.findings import Findings, shown_time
 from tests.checker.observations import Watched
-from tests.checker.packed import entity_name, shown, split_member
+from tests.checker.packed import entity_name, groups_of, shown, split_member
 from tests.checker.relayed import Relayed
 from tests.checker.sources import Source
 from tests.checker.stored import (
@@ -57,12 +57,22 @@ class Walked:
 
     @property
     def members(self) -> dict[str, set[str]]:
-        """The entities under each message key, where the key is not all of an entity."""
+        """The open entities under each message key, where the key is not all of an entity."""
         found: dict[str, set[str]] = {}
-        for entity in self.newest:
+        for entity, newest in self.newest.items():
             message_key, member = split_member(entity)
             if member:
-                found.setdefault(message_key, set()).add(member)
+                members = found.setdefault(message_key, set())
+                members.update([] if newest.state.closed else [member])
+        return found
+
+    @property
+    def groups(self) -> dict[str, list[str]]:
+        """The entities of each group that sums are over: whose names begin alike."""
+        found: dict[str, list[str]] = {}
+        for entity in self.newest:
+            for group in groups_of(entity):
+                found.setdefault(group, []).append(entity)
         return found
 
 

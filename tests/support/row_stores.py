@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from serving.stores.row_store import UNAVAILABLE, Key, MemberSet, Packed, RowId, Unavailable
+from serving.stores.row_store import (
+    UNAVAILABLE,
+    Group,
+    Key,
+    MemberSet,
+    Packed,
+    RowId,
+    Unavailable,
+)
 
 
 class MemoryStore:
@@ -17,9 +25,11 @@ class MemoryStore:
         self,
         rows: Mapping[RowId, Packed] | None = None,
         members: Mapping[MemberSet, Sequence[Key]] | None = None,
+        closed: Mapping[Group, Key] | None = None,
     ) -> None:
         self._rows = rows or {}
         self._members = members or {}
+        self._closed = closed or {}
         self.reads: list[list[RowId]] = []
 
     async def rows(self, wanted: Sequence[RowId]) -> list[Packed]:
@@ -30,6 +40,9 @@ class MemoryStore:
         self, wanted: Sequence[MemberSet], most: int
     ) -> list[list[Key] | Unavailable]:
         return [list(self._members[one]) if one in self._members else UNAVAILABLE for one in wanted]
+
+    async def last_closed(self, wanted: Sequence[Group]) -> list[Key | Unavailable | None]:
+        return [self._closed.get(group) for group in wanted]
 
     async def close(self) -> None:
         pass

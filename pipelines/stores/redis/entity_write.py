@@ -6,7 +6,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from registry.formats.layout import Field, Layout
-from registry.formats.redis_keys import SEPARATOR, members_key, row_key, state_key
+from registry.formats.redis_keys import (
+    SEPARATOR,
+    closed_key,
+    groups_of,
+    members_key,
+    row_key,
+    state_key,
+)
 
 _pack_count = Layout(Field("count", "i8")).struct.pack
 
@@ -35,15 +42,28 @@ class WriteCall:
     def add(self, source: str, write: EntityWrite) -> None:
         """Append an entity of a source."""
         entity, expected, header, row, pieces = write
-        message_key, _, member = entity.partition(SEPARATOR)
-        self.keys += (
-            state_key(source, entity),
-            row_key(source, entity),
-            members_key(source, message_key),
-        )
+        keys, member = keys_of(source, entity)
+        self.keys += keys
         self.arguments += (expected, header, row, member, len(pieces))
         for piece in pieces:
             self.arguments += piece
+
+
+def keys_of(source: str, entity: str) -> tuple[list[str], str]:
+    """The keys of an entity in `lua/entities.lua`, and what it is called as a member, "" for none.
+
+    They are those of its state, of its row, and of the members that it belongs to, and where it is
+    one, of the last close in each of its groups.
+    """
+    message_key, _, member = entity.partition(SEPARATOR)
+    keys = [
+        state_key(source, entity),
+        row_key(source, entity),
+        members_key(source, message_key),
+    ]
+    if member:
+        keys += [closed_key(source, group) for group in groups_of(entity)]
+    return keys, member
 
 
 def identity(origin: bytes, count: int) -> bytes:

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 
 from pipelines.compute.entity_state import EntityState
 from pipelines.stores.redis import scripts
-from pipelines.stores.redis.client import answers
 from pipelines.stores.redis.connection import WarmRedis
-from pipelines.stores.redis.entity_write import EntityWrite, WriteCall, identity, ring_pieces
+from pipelines.stores.redis.entity_write import (
+    EntityWrite,
+    WriteCall,
+    identity,
+    keys_of,
+    ring_pieces,
+)
 from pipelines.stores.redis.states import load_states
 from registry.definitions import Source
-from registry.formats.redis_keys import SEPARATOR, members_key
 from registry.formats.state import MARK, STATE_HEADER
 
 
@@ -58,14 +62,18 @@ class RestoredStates:
         return refused
 
     def add_members(self, source: Source, entities: Sequence[str]) -> None:
-        """Record entities as members of what is summed over them (the positions of a portfolio)."""
-        client = self._redis.connect()
+        """Record entities as members of what is summed over them (the positions of a portfolio).
+
+        Those that are stored as closed are none; a store of an earlier build may have them.
+        """
         for group in self._redis.groups(entities):
-            with answers(), client.pipeline(transaction=False) as pipeline:
-                for entity in group:
-                    message_key, _, member = entity.partition(SEPARATOR)
-                    pipeline.sadd(members_key(source.name, message_key), member)
-                pipeline.execute()
+            keys: list[str] = []
+            members = []
+            for entity in group:
+                own, member = keys_of(source.name, entity)
+                keys += own
+                members.append(member)
+            self._redis.run(scripts.MEMBERS, keys, members)
 
 
 def restored_write(restored: Restored, below: EntityState | None, history: int) -> EntityWrite:

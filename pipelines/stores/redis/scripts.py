@@ -7,12 +7,16 @@ A script is the prelude, where it needs one, and its parts. The prelude declares
 from __future__ import annotations
 
 from registry.formats.layout import lua_constants
-from registry.formats.redis_keys import FILLED_MARK
+from registry.formats.redis_keys import FILLED_MARK, SEPARATOR
 from registry.formats.row import HEADER
-from registry.formats.state import MARK, STATE_HEADER
+from registry.formats.state import CLOSED_BYTES, MARK, STATE_HEADER
 from registry.resources import lua
 
-LAYOUTS = STATE_HEADER.lua("STATE") + HEADER.lua("ROW") + lua_constants({"MARK": MARK})
+LAYOUTS = (
+    STATE_HEADER.lua("STATE")
+    + HEADER.lua("ROW")
+    + lua_constants({"MARK": MARK, "CLOSED": CLOSED_BYTES, "SEPARATOR": SEPARATOR.encode()})
+)
 FILLED = lua_constants({"FILLED_MARK": FILLED_MARK})
 
 
@@ -20,6 +24,7 @@ def _script(*parts: str) -> str:
     return lua(__package__, *parts)
 
 
+MEMBERS = LAYOUTS + _script("entities", "members")
 STORE = LAYOUTS + _script("entities", "store")
 COMMIT = LAYOUTS + FILLED + _script("life", "rules", "entities", "commit")
 ADVANCE = _script("life", "rules", "advance")

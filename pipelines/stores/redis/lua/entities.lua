@@ -3,9 +3,10 @@
 -- The first part of a script, before `store.lua` or `commit.lua`. `STATE_…`, `ROW_…` and `MARK` are
 -- the prelude (`scripts.py`), made from the layouts in `registry/formats`.
 --
--- Each entity has three keys: of its state, of its row, and of the set of members; and these
+-- Each entity has these keys: of its state, of its row, of the set of members, and where it is one,
+-- of the last close in each of its groups, one more than there are separators in it; and these
 -- arguments: the expected origin and count of ticks ("" for none), the header, the row, the member
--- to add ("" for none), the number of ring pieces, and for each piece its offset and its bytes.
+-- ("" for none), the number of ring pieces, and for each piece its offset and its bytes.
 -- Where the stored header says how many ticks the ring holds, the one in the arguments says how many
 -- are added, or, below zero, how many are in a ring that replaces what is stored.
 -- `==` compares bytes; `<` would follow the locale.
@@ -56,13 +57,54 @@ local function schema(row)
   return (struct.unpack(ROW_SCHEMA_ID_TYPE, row, ROW_SCHEMA_ID))
 end
 
+-- Whether the event time that a last close begins with is later than the one in these bytes. In one
+-- number of Lua the last digits of a time would be lost.
+local function later(close, time)
+  local high, low = struct.unpack('>I4I4', close)
+  local other_high, other_low = struct.unpack('>I4I4', time)
+  return high > other_high or (high == other_high and low > other_low)
+end
+
+-- The index of the key after those of members and last closes, which begin at KEYS[key].
+local function following(key, member)
+  if member == '' then
+    return key + 1
+  end
+  local _, separators = string.gsub(member, SEPARATOR, '')
+  return key + 2 + separators
+end
+
+-- Makes an entity a member, or if it is closed, none, and its close the last one of its groups unless
+-- a later one is known. The keys of these begin at KEYS[key]. An entity without a row is a member, so
+-- that its sum has no value.
+local function belong(key, member, header, row)
+  if member == '' then
+    return
+  end
+  local is_closed = string.sub(header, STATE_FILL, STATE_FILL_END) == CLOSED
+  if not is_closed or #row < ROW_EVENT_TIME_END then
+    redis.call('SADD', KEYS[key], member)
+    return
+  end
+  redis.call('SREM', KEYS[key], member)
+  local time = string.sub(row, ROW_EVENT_TIME, ROW_EVENT_TIME_END)
+  for group = key + 1, following(key, member) - 1 do
+    local close = redis.call('GET', KEYS[group])
+    if not close or not later(close, time) then
+      redis.call('SET', KEYS[group], time .. member)
+    end
+  end
+end
+
 -- Writes the entities whose keys begin at KEYS[key], and arguments at ARGV[arg]. Returns the indexes
 -- (from 1) of the entities whose stored state is not the expected one, and as negative numbers those
 -- of the entities that have a row in a newer row schema; nothing of these entities was written.
 local function write(key, arg)
   local conflicts = {}
-  for entity = 1, (#KEYS - key + 1) / 3 do
-    local state, row, members = KEYS[key], KEYS[key + 1], KEYS[key + 2]
+  local entity = 0
+  while key <= #KEYS do
+    entity = entity + 1
+    local state, row = KEYS[key], KEYS[key + 1]
     local expected, header, packed, member = ARGV[arg], ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3]
     local pieces = tonumber(ARGV[arg + 4])
     arg = arg + 5
@@ -96,12 +138,10 @@ local function write(key, arg)
         redis.call('SETRANGE', state, ARGV[arg + 2 * piece], ARGV[arg + 2 * piece + 1])
       end
       redis.call('SET', row, packed)
-      if member ~= '' then
-        redis.call('SADD', members, member)
-      end
+      belong(key + 2, member, header, packed)
     end
     arg = arg + 2 * pieces
-    key = key + 3
+    key = following(key + 2, member)
   end
   return conflicts
 end

@@ -12,7 +12,7 @@ from registry.features_file import read
 from serving.errors import UnknownFeature, WrongEntity
 from serving.features.lookup import Names
 from serving.features.plan import DerivedRecipe, Plan, StoredRecipe, select
-from serving.stores.row_store import UNAVAILABLE, MemberSet, RowId
+from serving.stores.row_store import UNAVAILABLE, Group, MemberSet, RowId
 from tests.support.served import catalog_of
 from tests.support.shipped import changed
 
@@ -60,7 +60,7 @@ def used(plan: Plan) -> set[RowId]:
 def test_a_row_is_read_once_for_all_its_features() -> None:
     features = ["current_price", "price_sma_5", "current_volume", "price_sma_20"]
     entities = [{"symbol": "A"}, {"symbol": "B"}, {"symbol": "A"}]
-    plan = select(NAMES, features, entities).plan({})
+    plan = select(NAMES, features, entities).plan({}, {})
     assert plan.rows == [
         RowId(source, (symbol,)) for symbol in "AB" for source in ("price", "volume")
     ]
@@ -71,7 +71,7 @@ def test_a_row_is_read_once_for_all_its_features() -> None:
 
 def test_other_names_of_a_feature_are_one_value() -> None:
     names = ["volatility", "price_volatility", "price_volatility@1.0.0"]
-    plan = select(NAMES, names, [{"symbol": "A"}]).plan({})
+    plan = select(NAMES, names, [{"symbol": "A"}]).plan({}, {})
     assert list(plan.recipes) == [("price_volatility@1.0.0", ("A",))]
     assert list(plan.answers[0].values) == names
 
@@ -83,7 +83,7 @@ def test_a_sum_has_the_rows_of_each_member_in_order() -> None:
         [{"portfolio": "P1"}] * 2,
     )
     assert selection.member_sets() == [P1]
-    plan = selection.plan({P1: [("P1", "AAPL"), ("P1", "ES")]})
+    plan = selection.plan({P1: [("P1", "AAPL"), ("P1", "ES")]}, {})
     assert set(plan.rows) == {
         RowId("position", ("P1", "AAPL")),
         RowId("position", ("P1", "ES")),
@@ -105,12 +105,26 @@ def test_a_sum_reads_whether_its_members_are_closed(tmp_path: Path) -> None:
     old = 'expression = "sum(abs(position_size * position_multiplier * current_price))"'
     names = Names(catalog_of(read(changed(tmp_path, old, 'expression = "sum(current_price)"'))))
     selection = select(names, ["portfolio_exposure"], [{"portfolio": "P1"}])
-    plan = selection.plan({P1: [("P1", "AAPL")]})
+    plan = selection.plan({P1: [("P1", "AAPL")]}, {})
     assert plan.rows == [RowId("price", ("AAPL",)), RowId("position", ("P1", "AAPL"))]
 
 
+def test_what_was_closed_last_is_in_a_sum_in_its_order() -> None:
+    selection = select(NAMES, ["portfolio_exposure"], [{"portfolio": "P1"}])
+    (group,) = selection.groups()
+    assert group == Group("position", ("P1",))
+    held = [("P1", "A"), ("P1", "C")]
+    for closed, symbols in ((("P1", "B"), "ABC"), (("P1", "C"), "AC"), (None, "AC")):
+        plan = selection.plan({P1: held}, {group: closed})
+        found = [row.entity[1] for row in plan.rows if row.source == "position"]
+        assert found == list(symbols)
+    (recipe,) = selection.plan({P1: held}, {group: UNAVAILABLE}).recipes.values()
+    assert isinstance(recipe, DerivedRecipe)
+    assert recipe.entities is None
+
+
 def test_members_that_are_not_known_need_no_rows() -> None:
-    plan = select(NAMES, ["portfolio_exposure"], [{"portfolio": "P1"}]).plan({P1: UNAVAILABLE})
+    plan = select(NAMES, ["portfolio_exposure"], [{"portfolio": "P1"}]).plan({P1: UNAVAILABLE}, {})
     (recipe,) = plan.recipes.values()
     assert isinstance(recipe, DerivedRecipe)
     assert recipe.entities is None
@@ -124,10 +138,10 @@ def test_an_entity_may_name_more_key_fields_than_its_member_set(tmp_path: Path) 
     selection = select(names, ["desk_lots"], [{"desk": "D1", "account": "A"}])
     (members,) = selection.member_sets()
     assert members == MemberSet("trade", "A")
-    plan = selection.plan({members: [("A", "D0", "X"), ("A", "D1", "X"), ("A", "D1", "Y")]})
+    plan = selection.plan({members: [("A", "D0", "X"), ("A", "D1", "X"), ("A", "D1", "Y")]}, {})
     assert [row.entity for row in plan.rows] == [("A", "D1", "X"), ("A", "D1", "Y")]
     one = {"symbol": "X", "desk": "D1", "account": "A"}
-    plan = select(names, ["twice", "held"], [one]).plan({})
+    plan = select(names, ["twice", "held"], [one]).plan({}, {})
     assert plan.rows == [RowId("trade", ("A", "D1", "X"))]
 
 
@@ -136,7 +150,7 @@ def test_an_entity_may_name_more_key_fields_than_its_member_set(tmp_path: Path) 
     st.lists(st.sampled_from("ABC")),
 )
 def test_rows_are_those_of_the_recipes(features: list[str], symbols: list[str]) -> None:
-    plan = select(NAMES, features, [{"symbol": symbol} for symbol in symbols]).plan({})
+    plan = select(NAMES, features, [{"symbol": symbol} for symbol in symbols]).plan({}, {})
     assert len(plan.rows) == len(set(plan.rows))
     assert set(plan.rows) == used(plan)
     wanted = {identity for answer in plan.answers for identity in answer.values.values()}

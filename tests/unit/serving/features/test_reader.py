@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,7 +17,7 @@ from registry.formats.status import Status
 from serving.features.lookup import Names
 from serving.features.reader import Reader
 from serving.features.values import Moment, Value
-from serving.stores.row_store import UNAVAILABLE, MemberSet, Packed, RowId
+from serving.stores.row_store import UNAVAILABLE, Group, Key, MemberSet, Packed, RowId, Unavailable
 from tests.support.row_stores import MemoryStore
 from tests.support.served import catalog_of
 from tests.support.shipped import changed
@@ -164,6 +164,43 @@ def test_a_portfolio_that_is_closed_is_nothing_since_its_last_close() -> None:
     behind = value("portfolio_exposure", P1, store, "position")
     assert (behind.value, behind.status) == (0.0, Status.LAGGING)
     assert value("portfolio_exposure", P1, store, "price").status == Status.OK
+
+
+def test_what_was_closed_last_says_since_when_a_portfolio_is_nothing() -> None:
+    """It is no member any more; while another position is open it does not count."""
+    rows = {RowId("position", ("P1", "A")): closed(4)}
+    last = {Group("position", ("P1",)): ("P1", "A")}
+    nobody = {MemberSet("position", "P1"): list[tuple[str, ...]]()}
+    found = value("portfolio_exposure", P1, MemoryStore(rows, nobody, last))
+    assert found == Value(0.0, Status.OK, "1.0.0", "2023-11-14T22:13:16Z", 4.0)
+
+    rows |= {RowId("position", ("P1", "B")): row("position", -2, 5, age=1)}
+    rows |= {RowId("price", ("B",)): sma(7.0)}
+    somebody = {MemberSet("position", "P1"): [("P1", "B")]}
+    found = value("portfolio_exposure_net", P1, MemoryStore(rows, somebody, last))
+    assert (found.value, found.status, found.age_seconds) == (-70.0, Status.OK, 1.0)
+
+
+class Rolled(MemoryStore):
+    """P1 is in A when its members are read for the first time, and in B from then on."""
+
+    held = "A"
+
+    async def members(
+        self, wanted: Sequence[MemberSet], most: int
+    ) -> list[list[Key] | Unavailable]:
+        held, self.held = self.held, "B"
+        return [[("P1", held)]]
+
+
+def test_a_position_that_is_closed_between_two_reads_has_left() -> None:
+    """In the moment of a roll a portfolio is not 0, which it never was."""
+    rows = {RowId("position", ("P1", "A")): closed(0), RowId("price", ("B",)): sma(7.0)}
+    rows |= {RowId("position", ("P1", "B")): row("position", 3, 1)}
+    store = Rolled(rows, {}, {Group("position", ("P1",)): ("P1", "A")})
+    found = value("portfolio_exposure", P1, store)
+    assert (found.value, found.status) == (21.0, Status.OK)
+    assert len(store.reads) == 2
 
 
 def test_a_portfolio_that_was_never_seen_is_missing() -> None:

@@ -24,10 +24,11 @@ SOURCE = Source(
 )
 KEYS = [
     *("tw:{b145}:state:position:P1\x1fA", "tw:{b145}:row:position:P1\x1fA"),
-    *("tw:{b145}:members:position:P1", "tw:{b43}:state:position:P2\x1fB"),
-    *("tw:{b43}:row:position:P2\x1fB", "tw:{b43}:members:position:P2"),
+    *("tw:{b145}:members:position:P1", "tw:{b145}:closed:position:P1"),
+    *("tw:{b43}:state:position:P2\x1fB", "tw:{b43}:row:position:P2\x1fB"),
+    *("tw:{b43}:members:position:P2", "tw:{b43}:closed:position:P2"),
 ]
-"""Of the two entities of the batch, state, row and members each."""
+"""Of the two entities of the batch, state, row, members and last close each."""
 
 
 def int64s(*values: int) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -120,7 +121,7 @@ def test_a_restored_state_is_written_to_the_byte() -> None:
     for below, expected in ((None, ""), (state, identity)):
         call = WriteCall()
         call.add("position", restored_write(Restored("P1\x1fA", state, row), below, HISTORY))
-        assert call.keys == KEYS[:3]
+        assert call.keys == KEYS[:4]
         assert shown(call.arguments) == [
             expected,
             f"{ID}000000070000000000000032000000010000000000000003"
