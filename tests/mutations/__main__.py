@@ -29,25 +29,30 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     console = Console(stderr=True)
     listed = read_mutations()
-    caught = caught_before(PAGE.read_text("utf-8")) if given.new else {}
-    chosen = [m for m in listed if given.area in (None, m.area) and key(m) not in caught]
+    known: dict[tuple[str, str], str | None] = {}
+    if given.new:
+        listed_keys = {key(mutation) for mutation in listed}
+        before = caught_before(PAGE.read_text("utf-8"))
+        known |= {one: test for one, test in before.items() if one in listed_keys}
+    chosen = [m for m in listed if given.area in (None, m.area) and key(m) not in known]
     if not chosen:
         wanted = "is new" if given.new else f"has the area {given.area!r}"
         console.print(f"no mutation {wanted}", markup=False)
         return NOT_RUNNABLE
+    outcomes: list[Outcome] = []
     try:
         with _copies(given.jobs) as copies:
-            outcomes = _run(chosen, copies, console, first_clean=not given.no_clean_run)
+            for outcome in _run(chosen, copies, console, first_clean=not given.no_clean_run):
+                outcomes.append(outcome)
+                known[key(outcome.mutation)] = outcome.caught_by
+                if given.new or given.area is None:  # at once: the others may take an hour
+                    PAGE.write_text(report(listed, known), "utf-8")
     except (NotRunnable, ValueError) as error:
         console.print(str(error), markup=False)
         return NOT_RUNNABLE
     survivors = [outcome.mutation for outcome in outcomes if outcome.caught_by is None]
     for mutation in survivors:
         print(f"not caught: {mutation.file}: {mutation.mistake}")
-    if given.area is None:
-        tried = {key(outcome.mutation): outcome for outcome in outcomes}
-        everything = [tried.get(key(m)) or Outcome(m, caught[key(m)]) for m in listed]
-        PAGE.write_text(report(everything), "utf-8")
     print(f"{len(chosen) - len(survivors)} of {len(chosen)} mistakes were caught")
     return SURVIVED if survivors else ALL_CAUGHT
 
@@ -58,7 +63,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Make each mistake of mutations.toml in a copy of the repository, run the "
         "tests that should catch it, and write docs/mutations.md.",
     )
-    parser.add_argument("--area", help="only the mistakes of this area; writes no page")
+    parser.add_argument(
+        "--area", help="only the mistakes of this area; writes no page without --new"
+    )
     parser.add_argument(
         "--new",
         action="store_true",
@@ -92,8 +99,8 @@ def _copies(jobs: int) -> Iterator[list[Copy]]:
 
 def _run(
     chosen: Sequence[Mutation], copies: Sequence[Copy], console: Console, first_clean: bool
-) -> list[Outcome]:
-    """The outcome of each mutation, in order.
+) -> Iterator[Outcome]:
+    """The outcome of each mutation, in order, as soon as there is one.
 
     With `first_clean` the tests are run without any mistake first. Raises `NotRunnable`, also where
     one fails then.
@@ -124,7 +131,7 @@ def _run(
                 free.put(copy)
                 progress.advance(bar)
 
-        return list(executor.map(attempt, chosen))
+        yield from executor.map(attempt, chosen)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from tests.mutations.mutation import Mutation
-from tests.mutations.runner import Outcome
 
 HEADING = """# Deliberate mistakes, and the tests that catch them
 
@@ -15,9 +14,8 @@ HEADING = """# Deliberate mistakes, and the tests that catch them
 tests that should notice it, and writes this page. The mistakes are listed in
 `tests/mutations/mutations.toml`; a mistake that no test catches makes the command fail.
 
-{caught} of {total} are caught.
+{caught} of {total} are caught{untried}.
 """
-
 
 CAUGHT = re.compile(r"^\| (.+) \| `([^`]+)` \| `([^`]+)` \|$", re.MULTILINE)
 """A line of the page for a mutation that was caught: its mistake, its file, and the test."""
@@ -33,18 +31,27 @@ def key(mutation: Mutation) -> tuple[str, str]:
     return _cell(mutation.mistake), mutation.file
 
 
-def report(outcomes: Sequence[Outcome]) -> str:
-    """The page; outcomes of one area follow each other."""
-    caught = sum(outcome.caught_by is not None for outcome in outcomes)
-    lines = [HEADING.format(caught=caught, total=len(outcomes))]
-    for area, of_area in groupby(outcomes, key=lambda outcome: outcome.mutation.area):
+def report(listed: Sequence[Mutation], caught_by: Mapping[tuple[str, str], str | None]) -> str:
+    """The page of the mutations that are listed, those of one area together.
+
+    `caught_by` has by key the test that caught a mutation, None where every test passed, and
+    nothing for one that was not tried.
+    """
+    caught = sum(test is not None for test in caught_by.values())
+    untried = sum(key(mutation) not in caught_by for mutation in listed)
+    says_untried = f"; {untried} were not tried yet" if untried else ""
+    lines = [HEADING.format(caught=caught, total=len(listed), untried=says_untried)]
+    for area, of_area in groupby(listed, key=lambda mutation: mutation.area):
         lines += [f"## {area}", "", "| mistake | in | caught by |", "|---|---|---|"]
-        for outcome in of_area:
-            mutation = outcome.mutation
-            by = "**nothing**" if outcome.caught_by is None else f"`{_short(outcome.caught_by)}`"
+        for mutation in of_area:
+            by = _by(caught_by[key(mutation)]) if key(mutation) in caught_by else "not tried"
             lines.append(f"| {_cell(mutation.mistake)} | `{mutation.file}` | {by} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def _by(test: str | None) -> str:
+    return "**nothing**" if test is None else f"`{_short(test)}`"
 
 
 def _short(test: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.mutations.mutation import Mutation, read_mutations
 from tests.mutations.report import caught_before, key, report
-from tests.mutations.runner import Copy, Outcome
+from tests.mutations.runner import Copy
 
 ROOT = Path(__file__).parents[3]
 MUTATIONS = read_mutations()
@@ -34,20 +34,24 @@ def test_no_mistake_is_listed_twice() -> None:
 
 
 def test_the_page_names_what_caught_a_mistake() -> None:
-    caught = Outcome(MUTATIONS[0], "tests/unit/test_a.py::test_b[c | d]")
-    page = report([caught, Outcome(MUTATIONS[0], None)])
-    assert "1 of 2 are caught" in page
-    assert "| `unit/test_a.py::test_b` |" in page
+    first, second, third = MUTATIONS[:3]
+    page = report(
+        [first, second, third], {key(first): "tests/unit/a.py::test_b[c | d]", key(second): None}
+    )
+    assert "1 of 3 are caught; 1 were not tried yet." in page
+    assert "| `unit/a.py::test_b` |" in page
     assert "| **nothing** |" in page
+    assert "| not tried |" in page
 
 
 def test_a_page_says_what_need_not_be_tried_again() -> None:
-    outcomes = [Outcome(mutation, "tests/unit/test_a.py::test_b") for mutation in MUTATIONS]
-    outcomes[3] = Outcome(MUTATIONS[3], None)
-    caught = caught_before(report(outcomes))
-    assert caught.keys() == {key(m) for m in MUTATIONS if m is not MUTATIONS[3]}
-    assert set(caught.values()) == {"unit/test_a.py::test_b"}
-    assert report([Outcome(m, caught.get(key(m))) for m in MUTATIONS]) == report(outcomes)
+    tried: dict[tuple[str, str], str | None] = {key(m): "unit/a.py::test_b" for m in MUTATIONS}
+    tried[key(MUTATIONS[3])] = None
+    page = report(MUTATIONS, tried)
+    caught = caught_before(page)
+    assert caught.keys() == tried.keys() - {key(MUTATIONS[3])}
+    assert set(caught.values()) == {"unit/a.py::test_b"}
+    assert report(MUTATIONS, {**caught, key(MUTATIONS[3]): None}) == page
 
 
 def git(root: Path, *arguments: str) -> None:
