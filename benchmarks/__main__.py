@@ -48,6 +48,7 @@ MEASURES = ("online", "offline", "latency", "memory", "growth", "takeover", "fil
 WITH_PEERS = {"online", "offline"}
 """Measures in which other libraries take part; they are installed for it."""
 
+NESTED = "nested fields and numbers as text"
 BUILDS = "builds"
 """Measured only where it is asked for: it needs a second checkout."""
 SYMBOLS = 100
@@ -146,12 +147,17 @@ class _Bench:
         backlog = self._main()
         few = self._backlog(self._wanted.ticks // 3, SYMBOLS)
         many = self._backlog(self._wanted.ticks, MEMORY_ENTITIES)
+        mapped = produce(self._services, self._wanted.ticks, SYMBOLS, messages="mapped")
+        # the build before may be one that reads plain fields only: then of the same ticks
+        backlogs = {"before": backlog, "this build": mapped}
         pair = {"before": builds.checkout(self._wanted.before), "this build": THIS}
         for number in self._rounds():
             # the first of a pair finds other caches than the second: they take turns
             for name in sorted(pair, reverse=number % 2 == 0):
                 do = partial(self._do, BUILDS, number)
                 do(f"online worker: {name}", builds.worker_time, backlog, "online", pair[name])
+                subject, nested = f"online worker, {NESTED}: {name}", backlogs[name]
+                do(subject, builds.worker_time, nested, "online", pair[name])
                 do(f"offline worker: {name}", builds.worker_time, few, "offline", pair[name])
                 do(f"1 entity a request: {name}", builds.server_time, few, 1, pair[name])
                 do(f"100 entities a request: {name}", builds.server_time, few, 100, pair[name])

@@ -24,6 +24,10 @@ from pipelines.kafka.topics import Topic, ensure_topics
 from tickwell.settings import Settings
 
 Prices = Literal["rounded", "full"]
+Messages = Literal["plain", "mapped"]
+"""The fields of the definitions that ship; or nested ones, with numbers as text."""
+
+MAP = 'map = { symbol = "data.s", price = "data.p", ts = "data.T" }'
 DECIMALS = 4
 A_MILLISECOND = 1000
 """Ticks with one time; more than a producer of Python sends, so none is from the future."""
@@ -42,9 +46,15 @@ class Backlog:
     """The end of each partition."""
 
 
-def produce(services: Services, ticks: int, symbols: int, prices: Prices = "rounded") -> Backlog:
+def produce(
+    services: Services,
+    ticks: int,
+    symbols: int,
+    prices: Prices = "rounded",
+    messages: Messages = "plain",
+) -> Backlog:
     """Make topics, and fill the one of prices."""
-    settings, topic = new_topics(services)
+    settings, topic = new_topics(services, messages)
     print(f"producing {ticks:,} ticks of {symbols:,} symbols ...", file=sys.stderr, flush=True)
     began = time.monotonic()
     producer = Producer(
@@ -57,7 +67,7 @@ def produce(services: Services, ticks: int, symbols: int, prices: Prices = "roun
             "queue.buffering.max.messages": 500_000,
         }
     )
-    for number, (key, value) in enumerate(_messages(ticks, symbols, prices)):
+    for number, (key, value) in enumerate(_messages(ticks, symbols, prices, messages)):
         while True:
             try:
                 producer.produce(topic.name, value, key)
@@ -72,12 +82,16 @@ def produce(services: Services, ticks: int, symbols: int, prices: Prices = "roun
     return Backlog(settings, topic, ticks, symbols, prices, _ends(settings.kafka, topic))
 
 
-def new_topics(services: Services) -> tuple[Settings, Topic]:
+def new_topics(services: Services, messages: Messages = "plain") -> tuple[Settings, Topic]:
     """The definitions that ship, over topics that nobody else uses; the one of prices."""
     prefix = f"bench-{uuid.uuid4().hex[:8]}"
     shipped = files("registry").joinpath("features.toml").read_text("utf-8")
     definitions = services.place / f"{prefix}.toml"
-    definitions.write_text(shipped.replace('topic = "ticks.', f'topic = "{prefix}.'))
+    declared = shipped.replace('topic = "ticks.', f'topic = "{prefix}.')
+    if messages == "mapped":
+        topic = f'topic = "{prefix}.price"'
+        declared = declared.replace(topic, f"{topic}\n{MAP}")
+    definitions.write_text(declared)
     settings = msgspec.structs.replace(
         services.settings, features=str(definitions), rejected_topic=f"{prefix}.rejected"
     )
@@ -95,18 +109,25 @@ def _ends(kafka: str, topic: Topic) -> list[int]:
         consumer.close()
 
 
-def _messages(ticks: int, symbols: int, prices: Prices) -> Iterator[tuple[str, str]]:
+def _messages(
+    ticks: int, symbols: int, prices: Prices, messages: Messages
+) -> Iterator[tuple[str, str]]:
     """Keys and values as `json.dumps` would write them."""
     random = np.random.default_rng(7)
     names = [f"S{place}" for place in range(symbols)]
-    heads = [f'{{"symbol": "{name}", "price": ' for name in names]
+    if messages == "mapped":
+        heads = [f'{{"data": {{"s": "{name}", "p": "' for name in names]
+        middle, end = '", "T": ', "}}"
+    else:
+        heads = [f'{{"symbol": "{name}", "price": ' for name in names]
+        middle, end = ', "ts": ', "}"
     walk = random.uniform(10, 1000, symbols)
     now, sent = time.time_ns() // 10**6, 0
     while sent < ticks:
         walk *= 1 + random.uniform(-1e-3, 1e-3, symbols)
         shown = np.round(walk, DECIMALS) if prices == "rounded" else walk
         for name, head, price in zip(names, heads, shown.tolist(), strict=True):
-            yield name, f'{head}{price!r}, "ts": {now + sent // A_MILLISECOND}}}'
+            yield name, f"{head}{price!r}{middle}{now + sent // A_MILLISECOND}{end}"
             sent += 1
             if sent == ticks:
                 return
