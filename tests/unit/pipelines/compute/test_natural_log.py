@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import mpmath
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.compute.natural_log import log, log_ratio
+from pipelines.ticks.decoder import Decoder
 from tests.support.examples import examples
+from tests.support.logs import NOW_MS, run_of
+from tests.support.shipped import SOURCE
 
 mpmath.mp.prec = 200  # with a double's 53 bits the difference of two logarithms is no oracle
 
@@ -22,12 +27,12 @@ positive = st.floats(min_value=5e-324, max_value=1.7976931348623157e308)
 prices = st.floats(min_value=1e-12, max_value=1e12)
 
 HASH = """
-import hashlib
+import hashlib, pickle, sys
 import numpy as np
 from numba import njit
 from pipelines.compute.natural_log import log, log_ratio
-from tests.support.windows import materialize, row_bytes
-from tests.oracle.messages import Record
+from pipelines.compute.window_table import WindowTable
+from tests.support.shipped import PROGRAM, SCHEMA, SOURCE
 
 @njit
 def both(values, results):
@@ -35,18 +40,28 @@ def both(values, results):
         results[2 * i] = log(values[i])
         results[2 * i + 1] = log_ratio(values[i], values[i + 1])
 
-chance = np.random.default_rng(1)
-wide, narrow = np.exp(chance.uniform(-700, 700, 200_000)), chance.uniform(0.5, 2, 200_000)
-values = np.concatenate([wide, narrow])
+values, ticks = pickle.load(sys.stdin.buffer)
 results = np.empty(2 * len(values))
 both(values, results)
-records = [
-    Record("t", 0, i, 10, b"A", b'{"symbol":"A","price":%r,"ts":%d}' % (float(price), i))
-    for i, price in enumerate(values[-5000:])
-]
-rows = repr(row_bytes(materialize(records)))
-print(hashlib.sha256(results[:-2].tobytes() + rows.encode()).hexdigest())
+windows = WindowTable(SOURCE, SCHEMA, PROGRAM)
+windows.restore(windows.missing(ticks), {})
+batch = windows.apply(ticks)
+assert len(batch) == 5_000
+found = (results[:-2], batch.event_time, batch.sequence, batch.features, batch.status)
+print(hashlib.sha256(b"".join(column.tobytes() for column in found)).hexdigest())
 """
+
+
+def numbers_and_ticks() -> bytes:
+    """Positive numbers of every size, and ticks whose prices are the last of them."""
+    chance = np.random.default_rng(1)
+    wide, narrow = np.exp(chance.uniform(-700, 700, 200_000)), chance.uniform(0.5, 2, 200_000)
+    values = np.concatenate([wide, narrow])
+    messages = [
+        (b"A", b'{"symbol":"A","price":%r,"ts":%d}' % (price, ts))
+        for ts, price in enumerate(values[-5000:].tolist(), NOW_MS - 5000)
+    ]
+    return pickle.dumps((values, Decoder(SOURCE).decode(run_of(messages))))
 
 
 def ulps(got: float, exact: mpmath.mpf) -> float:
@@ -92,21 +107,26 @@ def test_one_and_infinity() -> None:
     assert log(math.inf) == math.inf
 
 
-def hashed(**environment: str) -> str:
-    """The bits of logarithms and of the kernel's rows, computed by another process."""
+def hashed(given: bytes, **environment: str) -> str:
+    """The bits of logarithms and of the kernel's rows, computed by another process.
+
+    It is given ticks: the decoder would take it half a minute to compile.
+    """
     done = subprocess.run(
         [sys.executable, "-c", HASH],
         env={**os.environ, **environment},
+        input=given,
         capture_output=True,
-        text=True,
         check=True,
     )
-    return done.stdout.strip()
+    return done.stdout.decode().strip()
 
 
 def test_the_same_bits_without_fused_multiply_add(tmp_path: Path) -> None:
-    with_fma = hashed()
+    given = numbers_and_ticks()
+    with_fma = hashed(given)
     without = hashed(
+        given,
         NUMBA_CACHE_DIR=str(tmp_path),
         NUMBA_CPU_NAME="generic",
         NUMBA_CPU_FEATURES="-fma,-fma4,-avx,-avx2,-avx512f",
