@@ -25,7 +25,6 @@ from pipelines.ticks.message_elements import Rejected, check_depth
 from pipelines.ticks.schema_registry import Schema
 from pipelines.ticks.wire_values import (
     Unreadable,
-    bytes_value,
     day_text,
     decimal_text,
     time_text,
@@ -51,10 +50,6 @@ def _decimal(value: bytes, writer: Any, _reader: Any = None) -> str:
     return decimal_text(value, writer.get("scale", 0))
 
 
-def _text(value: bytes, _writer: Any, _reader: Any = None) -> Any:
-    return bytes_value(value)
-
-
 def _uuid(value: bytes, _writer: Any, _reader: Any = None) -> str:
     return str(UUID(bytes=value))
 
@@ -67,11 +62,9 @@ READERS: Final[dict[str, Callable[..., Any]]] = {
     "bytes-decimal": _decimal,
     "fixed-decimal": _decimal,
     "fixed-uuid": _uuid,
-    "bytes-text": _text,
-    "fixed-text": _text,
 }
-"""How the values of logical types are read, by Avro type and logical type; `text` is ours. Other
-logical types are read as the type that they are made of."""
+"""How the values of logical types are read, by Avro type and logical type. Other logical types are
+read as the type that they are made of."""
 
 for _name, _read in READERS.items():
     _kind, _, _logical = _name.partition("-")
@@ -81,20 +74,15 @@ for _name, _read in READERS.items():
 def value_reader(written_in: Schema, read_in: Schema | None) -> Callable[[bytes], Any]:
     """A function from the bytes of a value written in a schema to what it is in JSON.
 
-    With `read_in` the value is resolved to that schema, by Avro's rules. Raises `Unreadable`, as
-    the function does.
+    With `read_in` the value is resolved to that schema, by Avro's rules. Bytes stay bytes. Raises
+    `Unreadable`; the function also raises what the library does, which is anything.
     """
     writer = _parsed(written_in)
     reader = None if read_in is None else _parsed(read_in)
 
     def read(encoded: bytes) -> Any:
         stream = BytesIO(encoded)
-        try:
-            value = schemaless_reader(stream, writer, reader)
-        except Unreadable:
-            raise
-        except Exception as error:  # of any kind: the library has none for bytes that are wrong
-            raise Unreadable(f"{type(error).__name__}: {error}") from None
+        value = schemaless_reader(stream, writer, reader)
         left = len(encoded) - stream.tell()
         if left:
             raise Unreadable(f"{left} bytes follow the value")
@@ -110,7 +98,7 @@ def _parsed(schema: Schema) -> Any:
             parse_schema(_loaded(text), named)
         parsed = parse_schema(_loaded(schema.text), named)
         weight = _weigh(parsed, named, {})
-    except Unreadable:
+    except (Unreadable, MemoryError):
         raise
     except Rejected as rejected:
         raise Unreadable(rejected.detail) from None
@@ -127,11 +115,9 @@ def _loaded(text: str) -> Any:
 
 
 def _with_our_readers(schema: Any) -> Any:
-    """A schema whose logical types, and bytes, are read by our functions."""
+    """A schema whose logical types are read by our functions."""
     if isinstance(schema, list):
         return [_with_our_readers(branch) for branch in schema]
-    if schema == "bytes":
-        return {"type": "bytes", "logicalType": f"{OURS}text"}
     if not isinstance(schema, dict):
         return schema
     kind, logical = schema["type"], schema.get("logicalType")
@@ -148,8 +134,6 @@ def _with_our_readers(schema: Any) -> Any:
         return _with_our_readers(kind)
     elif f"{kind}-{logical}" in READERS:
         ours["logicalType"] = f"{OURS}{logical}"
-    elif kind in ("bytes", "fixed"):
-        ours["logicalType"] = f"{OURS}text"
     return ours
 
 

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 
 from pipelines.ticks.message_limits import MAX_MESSAGE_BYTES
 from pipelines.ticks.schema_registry import Schema
-from pipelines.ticks.wire_values import Unreadable, bytes_value, decimal_text, time_text
+from pipelines.ticks.wire_values import Unreadable, decimal_text, time_text
 
 MOST_VALUES = MAX_MESSAGE_BYTES // 2
 """Values in a message: one takes at least two bytes in JSON, which may not be longer."""
@@ -31,7 +31,8 @@ def value_reader(
     """A function from the bytes of a message, of the type at `indexes`, to what it is in JSON.
 
     With `read_in` it is read by the type of that name there: fields are known by their numbers, so
-    one that was renamed has its name there. Raises `Unreadable`, as the function does.
+    one that was renamed has its name there. Raises `Unreadable`; the function also raises what the
+    library does, which is anything: a file may declare a type by the name of a known one.
     """
     pool, file = _pool(written_in)
     kind = _type_at(file, indexes)
@@ -45,10 +46,7 @@ def value_reader(
 
     def read(encoded: bytes) -> Any:
         message = message_type()
-        try:
-            message.ParseFromString(encoded)
-        except DecodeError as error:
-            raise Unreadable(str(error)) from None
+        message.ParseFromString(encoded)
         return _Values().of(message)
 
     return read
@@ -95,7 +93,7 @@ class _Values:
         if field.enum_type is not None:
             known = field.enum_type.values_by_number.get(value)
             return value if known is None else known.name
-        return bytes_value(value) if isinstance(value, bytes) else value
+        return value
 
     def _count(self, many: int) -> None:
         self._many += many
@@ -113,7 +111,9 @@ def _pool(schema: Schema) -> tuple[Any, Any]:
             _add_well_known(pool, each.dependency, known | {name for name, _ in files})
             pool.Add(each)
             known.add(name)
-    except (TypeError, ValueError, KeyError, DecodeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # of any kind: a schema can be wrong in any way
         raise Unreadable(f"is no Protobuf schema that can be read: {error}") from None
     return pool, file
 

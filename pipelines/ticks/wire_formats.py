@@ -46,7 +46,7 @@ Written = tuple[SchemaName, tuple[int, ...]]
 """A schema, and the type in it."""
 
 Read = Callable[[bytes], Any]
-"""From the bytes of a value to what it is in JSON; raises `Unreadable`."""
+"""From the bytes of a value to what it is in JSON; raises anything for bytes that are wrong."""
 
 Readers = tuple[Callable[[Schema, tuple[int, ...], Schema | None], Read], str | None]
 """How a reader of a format is made, and the form in which the registry is asked for its schemas."""
@@ -139,9 +139,12 @@ class WireFormat:
             raise Rejected(reasons.MALFORMED, read)
         try:
             text = json_of(read(encoded))
-        except Unreadable as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # of any kind: whoever writes schemas chooses the bytes as well
+            why = error if isinstance(error, Unreadable) else Unreadable.of(error)
             raise Rejected(
-                reasons.MALFORMED, f"schema {frame.schema}: the value does not decode: {error}"
+                reasons.MALFORMED, f"schema {frame.schema}: the value does not decode: {why}"
             ) from None
         if len(text) > MAX_MESSAGE_BYTES:
             raise Rejected(

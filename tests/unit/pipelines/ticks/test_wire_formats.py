@@ -5,7 +5,9 @@ They are written by confluent-kafka's own serializers, and read beside them by i
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import struct
 from datetime import datetime
 from decimal import Decimal
@@ -563,6 +565,54 @@ def test_protobuf_of_few_bytes_and_many_values() -> None:
     (found,) = read(source_of("protobuf"), registry, written)
     assert found[0] == "malformed"
     assert "holds over 131072 values" in found[1]
+
+
+# ---------------------------------------------------------------- no message ends a worker
+
+
+def test_text_that_is_read_as_bytes() -> None:
+    """Avro lets a reader's schema have bytes where the writer's has text, and the other way."""
+    registry = SHARED
+    values = registry.avro(TRADE, [trade(symbol="A")])
+    values += registry.avro(with_fields(symbol="bytes"), [trade(symbol=b"A")])
+    for kind in ("bytes", "string"):
+        source = source_of("avro", schema_id=registry.register(with_fields(symbol=kind)))
+        assert [each[:2] for each in read(source, registry, *values)] == [(NOW_NS, 1.5)] * 2
+
+
+def test_a_name_that_is_no_text() -> None:
+    registry = SHARED
+    (good,) = registry.avro(TRADE, [trade()])
+    number = registry.register(with_fields(**{"\ud800": "int"}))
+    value = b"\0" + number.to_bytes(4, "big") + good[5:] + b"\x02"
+    (found, after) = read(source_of("avro"), registry, value, good)
+    assert found[0] == "malformed"
+    assert f"schema {number}: " in found[1]
+    assert after[:2] == (NOW_NS, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("package", "name"),
+    [
+        ("google.protobuf", "Timestamp"),
+        ("google.protobuf", "DoubleValue"),
+        ("confluent.type", "Decimal"),
+    ],
+)
+def test_a_type_with_the_name_of_a_known_one(package: str, name: str) -> None:
+    """Whoever writes schemas may declare it, with other fields."""
+    registry = SHARED
+    kind = descriptor_pb2.DescriptorProto(name=name)
+    kind.field.append(field("other", 1, FIELD.TYPE_INT32))
+    file = descriptor_pb2.FileDescriptorProto(
+        name="default", package=package, syntax="proto3", message_type=[kind]
+    )
+    text = base64.b64encode(file.SerializeToString()).decode()
+    number = registry.register(text, "PROTOBUF")
+    value = b"\0" + number.to_bytes(4, "big") + b"\0\x08\x05"
+    (found,) = read(source_of("protobuf"), registry, value)
+    assert found[0] == "malformed"
+    assert re.match(rf"schema {number}: the value does not decode: \w+Error: ", found[1])
 
 
 # ---------------------------------------------------------------- JSON Schema
