@@ -71,16 +71,17 @@ for _name, _read in READERS.items():
     LOGICAL_READERS[f"{_kind}-{OURS}{_logical}"] = _read
 
 
-def value_reader(written_in: Schema, read_in: Schema | None) -> Callable[[bytes], Any]:
+def value_reader(written_in: Schema, read_in: Schema | None) -> Callable[[bytes, Any], Any]:
     """A function from the bytes of a value written in a schema to what it is in JSON.
 
-    With `read_in` the value is resolved to that schema, by Avro's rules. Bytes stay bytes. Raises
-    `Unreadable`; the function also raises what the library does, which is anything.
+    Its second argument is for formats with several types in a schema. With `read_in`
+    the value is resolved to that schema, by Avro's rules. Bytes stay bytes. Raises `Unreadable`;
+    the function also raises what the library does, which is anything.
     """
     writer = _parsed(written_in)
     reader = None if read_in is None else _parsed(read_in)
 
-    def read(encoded: bytes) -> Any:
+    def read(encoded: bytes, _: Any = ()) -> Any:
         stream = BytesIO(encoded)
         value = schemaless_reader(stream, writer, reader)
         left = len(encoded) - stream.tell()

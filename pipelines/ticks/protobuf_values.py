@@ -22,30 +22,31 @@ from pipelines.ticks.wire_values import Unreadable, decimal_text, time_text
 MOST_VALUES = MAX_MESSAGE_BYTES // 2
 """Values in a message: one takes at least two bytes in JSON, which may not be longer."""
 
+Indexes = tuple[int, ...]
+"""Which type of a file: the index of one, of one that is nested in it, and so on."""
+
 WRAPPERS: Final = frozenset(wrappers_pb2.DESCRIPTOR.message_types_by_name)
 
 
-def value_reader(
-    written_in: Schema, indexes: tuple[int, ...], read_in: Schema | None
-) -> Callable[[bytes], Any]:
-    """A function from the bytes of a message, of the type at `indexes`, to what it is in JSON.
+def value_reader(written_in: Schema, read_in: Schema | None) -> Callable[[bytes, Indexes], Any]:
+    """A function from the bytes of a message, and the indexes of its type, to what it is in JSON.
 
     With `read_in` it is read by the type of that name there: fields are known by their numbers, so
-    one that was renamed has its name there. Raises `Unreadable`; the function also raises what the
-    library does, which is anything: a file may declare a type by the name of a known one.
+    one that was renamed has its name there. Raises `Unreadable`, as the function does; that also
+    raises what the library does, which is anything: a file may declare a type by the name of a
+    known one.
     """
     pool, file = _pool(written_in)
-    kind = _type_at(file, indexes)
     if read_in is not None:
         pool, _ = _pool(read_in)
-    try:
-        descriptor = pool.FindMessageTypeByName(kind)
-    except KeyError:
-        raise Unreadable(f"the schema that it is to be read in has no message {kind}") from None
-    message_type = message_factory.GetMessageClass(descriptor)
 
-    def read(encoded: bytes) -> Any:
-        message = message_type()
+    def read(encoded: bytes, indexes: Indexes) -> Any:
+        kind = _type_at(file, indexes)
+        try:
+            descriptor = pool.FindMessageTypeByName(kind)
+        except KeyError:
+            raise Unreadable(f"the schema that it is to be read in has no message {kind}") from None
+        message = message_factory.GetMessageClass(descriptor)()  # made once for a descriptor
         message.ParseFromString(encoded)
         return _Values().of(message)
 
@@ -147,12 +148,12 @@ def _add_well_known(pool: Any, names: Iterable[str], known: set[str]) -> None:
         pool.Add(file)
 
 
-def _type_at(file: Any, indexes: tuple[int, ...]) -> str:
+def _type_at(file: Any, indexes: Indexes) -> str:
     """The full name of a message type of a file. Raises `Unreadable`."""
     types, names = file.message_type, [file.package] if file.package else []
     for index in indexes:
         if not 0 <= index < len(types):
-            raise Unreadable(f"has no message type at {list(indexes)}")
+            raise Unreadable(f"its file has no message type at {list(indexes)}")
         names.append(types[index].name)
         types = types[index].nested_type
     return ".".join(names)

@@ -42,13 +42,11 @@ MOST_SCHEMAS = 256
 KINDS = {"avro": "AVRO", "protobuf": "PROTOBUF"}
 """What a registry calls the schemas of a format."""
 
-Written = tuple[SchemaName, tuple[int, ...]]
-"""A schema, and the type in it."""
+Read = Callable[[bytes, tuple[int, ...]], Any]
+"""From the bytes of a value, and which type of its schema it is, to what it is in JSON; raises
+anything for bytes that are wrong."""
 
-Read = Callable[[bytes], Any]
-"""From the bytes of a value to what it is in JSON; raises anything for bytes that are wrong."""
-
-Readers = tuple[Callable[[Schema, tuple[int, ...], Schema | None], Read], str | None]
+Readers = tuple[Callable[[Schema, Schema | None], Read], str | None]
 """How a reader of a format is made, and the form in which the registry is asked for its schemas."""
 
 
@@ -69,9 +67,9 @@ class WireFormat:
 
     def __init__(self, source: Source, registry: SchemaRegistry | None) -> None:
         self._source = source
-        self._known: dict[Written, Read | str] = {}
+        self._known: dict[SchemaName, Read | str] = {}
         """The reader of a schema, or why it has none."""
-        self._absent: set[Written] = set()
+        self._absent: set[SchemaName] = set()
         """Those that the registry has not; they are asked for again in the next run."""
         self._read_in: Schema | None = None
         self._kind = KINDS.get(source.format)
@@ -100,7 +98,7 @@ class WireFormat:
                 frames[record] = self._frame(run, record)
             except Rejected as rejected:
                 failed[record] = rejected
-        self._meet({(frame.schema, frame.indexes) for frame in frames.values()})
+        self._meet({frame.schema for frame in frames.values()})
         texts, values = bytearray(), run.values.copy()
         for record, frame in frames.items():
             if self._kind is None:  # it is JSON where it stands
@@ -134,11 +132,11 @@ class WireFormat:
     def _text(self, run: Run, record: int, frame: Frame) -> bytes:
         start, end = run.values[record].tolist()
         encoded = run.data[start + frame.begin : end].tobytes()
-        read = self._known[frame.schema, frame.indexes]
+        read = self._known[frame.schema]
         if isinstance(read, str):
             raise Rejected(reasons.MALFORMED, read)
         try:
-            text = json_of(read(encoded))
+            text = json_of(read(encoded, frame.indexes))
         except MemoryError:
             raise
         except Exception as error:  # of any kind: whoever writes schemas chooses the bytes as well
@@ -153,42 +151,42 @@ class WireFormat:
             )
         return text
 
-    def _meet(self, names: set[Written]) -> None:
+    def _meet(self, names: set[SchemaName]) -> None:
         """Make the readers of schemas that were not met before."""
         if self._kind is None:
             return
         if len(self._known) > MOST_SCHEMAS:
             self._known.clear()
-        for written in self._absent:
-            self._known.pop(written, None)
+        for name in self._absent:
+            self._known.pop(name, None)
         self._absent.clear()
         unsure: SchemaUnknown | None = None
-        for written in sorted(names - self._known.keys(), key=str):
+        for name in sorted(names - self._known.keys(), key=str):
             try:
-                self._known[written] = self._reader(*written)
+                self._known[name] = self._reader(name)
             except (SchemaTooLarge, Unreadable) as error:
-                self._known[written] = f"schema {written[0]}: {error}"
+                self._known[name] = f"schema {name}: {error}"
             except SchemaUnknown as unknown:
                 if unknown.is_sure:
-                    self._known[written] = str(unknown)
-                    self._absent.add(written)
+                    self._known[name] = str(unknown)
+                    self._absent.add(name)
                 else:
                     unsure = unknown
         if unsure is not None:
             raise SchemaRegistryUnavailable(self._registry.url, f"{unsure} yet; it is asked again")
 
-    def _reader(self, name: SchemaName, indexes: tuple[int, ...]) -> Read:
+    def _reader(self, name: SchemaName) -> Read:
         """Raises `SchemaTooLarge`, `Unreadable`, `SchemaUnknown`, `SchemaRegistryUnavailable`."""
         written_in = self._schema(name)
         if self._source.schema_id is not None and self._read_in is None:
             self._read_in = self._declared(self._source.schema_id)
-        return self._make(written_in, indexes, self._read_in)
+        return self._make(written_in, self._read_in)
 
     def _declared(self, name: SchemaName) -> Schema:
         """The schema that the source names. No message is to blame for it, so it is waited for."""
         try:
             schema = self._schema(name)
-            self._make(schema, (0,), None)
+            self._make(schema, None)
         except (SchemaTooLarge, Unreadable, SchemaUnknown) as error:
             raise SchemaRegistryUnavailable(
                 self._registry.url,
@@ -243,7 +241,4 @@ def _readers(form: str) -> Readers:
 
     from pipelines.ticks import avro_values
 
-    def value_reader(written_in: Schema, _: tuple[int, ...], read_in: Schema | None) -> Read:
-        return avro_values.value_reader(written_in, read_in)
-
-    return value_reader, None
+    return avro_values.value_reader, None

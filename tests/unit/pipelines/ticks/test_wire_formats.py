@@ -552,6 +552,30 @@ def test_other_types_of_a_protobuf_file() -> None:
     assert "symbol is missing" in found[4][1]
 
 
+def test_types_of_a_file_are_made_once() -> None:
+    """However many types the messages of a run name, there or not."""
+    registry, asked = Registry(), []
+    client = registry.client
+
+    class Counting:
+        def get_schema(self, name: int, fmt: str | None = None) -> Any:
+            asked.append(name)
+            return client.get_schema(name, fmt=fmt)
+
+    kinds = protobuf_types(OTHER, trade_type())
+    message = kinds["feed.Trade"](symbol="A", price=1.0)
+    set_stamp(message, NOW_NS)
+    good = registry.protobuf(message)
+    others = [good[:6] + zigzag(index) + good[7:] for index in range(2, 40)]
+    decoder = Decoder(
+        source_of("protobuf"), registry=SchemaRegistry("mock://tests", Counting, unknown_seconds=0)
+    )
+    ticks = decoder.decode(run_of([(b"A", value) for value in (*others, good)]))
+    assert ticks.fields[:, 0].tolist() == [1.0]
+    assert len(ticks.rejected) == len(others)
+    assert len(asked) == 1
+
+
 def test_protobuf_of_few_bytes_and_many_values() -> None:
     registry = SHARED
     item = descriptor_pb2.DescriptorProto(name="Item")

@@ -220,7 +220,6 @@ def test_protobuf_is_what_its_own_json_says(value: Any, one: Any) -> None:
     )
     written = REGISTRY.protobuf(message)
     schema = REGISTRY.client.get_schema(int.from_bytes(written[1:5], "big"))
-    found = protobuf_values.value_reader(Schema("PROTOBUF", schema.schema_str, ()), (0,), None)(
-        message.SerializeToString()
-    )
+    read = protobuf_values.value_reader(Schema("PROTOBUF", schema.schema_str, ()), None)
+    found = read(message.SerializeToString(), (0,))
     assert json.loads(json_of(found)) == plain(own)
