@@ -13,9 +13,11 @@ with its schema, which Confluent's Java consumer does not do either unless asked
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 
@@ -38,6 +40,9 @@ from registry.definitions import Source
 EXTRA = "pip install 'tickwell[avro]'"
 MOST_SCHEMAS = 256
 """Schemas whose readers are kept from one run to the next."""
+
+MOST_UNKNOWN = 20
+"""Schemas that the registry has not and that are asked for in one attempt."""
 
 KINDS = {"avro": "AVRO", "protobuf": "PROTOBUF"}
 """What a registry calls the schemas of a format."""
@@ -69,8 +74,9 @@ class WireFormat:
         self._source = source
         self._known: dict[SchemaName, Read | str] = {}
         """The reader of a schema, or why it has none."""
-        self._absent: set[SchemaName] = set()
-        """Those that the registry has not; they are asked for again in the next run."""
+        self._rejected: set[SchemaName] = {
+            name if isinstance(name, int) else UUID(name) for name in source.reject_schema_ids
+        }
         self._read_in: Schema | None = None
         self._kind = KINDS.get(source.format)
         if self._kind is None:
@@ -98,7 +104,8 @@ class WireFormat:
                 frames[record] = self._frame(run, record)
             except Rejected as rejected:
                 failed[record] = rejected
-        self._meet({frame.schema for frame in frames.values()})
+        if self._kind is not None:
+            self._meet(run, frames)
         texts, values = bytearray(), run.values.copy()
         for record, frame in frames.items():
             if self._kind is None:  # it is JSON where it stands
@@ -125,9 +132,14 @@ class WireFormat:
         header = run.headers_of(record).get(SCHEMA_HEADER)
         has_indexes = self._source.format == "protobuf"
         # the longest frame has 17 bytes and 33 varints of 10
-        return frame_of(
-            run.data[start : min(end, start + 512)].tobytes(), header, has_indexes=has_indexes
-        )
+        begin = run.data[start : min(end, start + 512)].tobytes()
+        frame = frame_of(begin, header, has_indexes=has_indexes)
+        if frame.schema in self._rejected:
+            raise Rejected(
+                reasons.MALFORMED,
+                f"its schema {frame.schema} is among the source's `reject_schema_ids`",
+            )
+        return frame
 
     def _text(self, run: Run, record: int, frame: Frame) -> bytes:
         start, end = run.values[record].tolist()
@@ -151,29 +163,42 @@ class WireFormat:
             )
         return text
 
-    def _meet(self, names: set[SchemaName]) -> None:
-        """Make the readers of schemas that were not met before."""
-        if self._kind is None:
-            return
+    def _meet(self, run: Run, frames: Mapping[int, Frame]) -> None:
+        """Make the readers of schemas that were not met before.
+
+        Raises `SchemaRegistryUnavailable`, also where the registry has no such schema: it says
+        nothing of a message, since it may have it tomorrow, when a replay asks.
+        """
+        names: dict[SchemaName, int] = {}
+        for record, frame in frames.items():
+            names.setdefault(frame.schema, record)
         if len(self._known) > MOST_SCHEMAS:
-            self._known.clear()
-        for name in self._absent:
-            self._known.pop(name, None)
-        self._absent.clear()
-        unsure: SchemaUnknown | None = None
-        for name in sorted(names - self._known.keys(), key=str):
+            self._known = {name: read for name, read in self._known.items() if name in names}
+        unknown: list[SchemaName] = []
+        for name in names.keys() - self._known.keys():
             try:
                 self._known[name] = self._reader(name)
             except (SchemaTooLarge, Unreadable) as error:
                 self._known[name] = f"schema {name}: {error}"
-            except SchemaUnknown as unknown:
-                if unknown.is_sure:
-                    self._known[name] = str(unknown)
-                    self._absent.add(name)
-                else:
-                    unsure = unknown
-        if unsure is not None:
-            raise SchemaRegistryUnavailable(self._registry.url, f"{unsure} yet; it is asked again")
+            except SchemaUnknown:
+                unknown.append(name)
+                if len(unknown) == MOST_UNKNOWN:
+                    break
+        if unknown:
+            unknown.sort(key=names.__getitem__)
+            first = int(run.offsets[names[unknown[0]]])
+            place = f"{run.topic}[{run.partition}] offset {first}"
+            raise SchemaRegistryUnavailable(self._registry.url, self._way_out(unknown, place))
+
+    def _way_out(self, unknown: Sequence[SchemaName], place: str) -> str:
+        """What to do about schemas that the registry has not; `place` is the first message's."""
+        shown = [name if isinstance(name, int) else str(name) for name in unknown]
+        rejected = json.dumps([*self._source.reject_schema_ids, *shown])
+        return (
+            f"it has no schema {', '.join(map(str, shown))} ({place}); messages wait until it has, "
+            f"or stop the workers, set `reject_schema_ids = {rejected}` in the source "
+            f"{self._source.name} and run `tickwell migrate --from-now`"
+        )
 
     def _reader(self, name: SchemaName) -> Read:
         """Raises `SchemaTooLarge`, `Unreadable`, `SchemaUnknown`, `SchemaRegistryUnavailable`."""

@@ -256,8 +256,8 @@ def test_the_schema_may_be_named_by_a_header() -> None:
         assert bad.reason == "malformed"
         assert "the header __value_schema_id" in bad.detail
     unknown = {"__value_schema_id": b"\x01" + UUID(int=5).bytes}
-    (bad,) = decoder.decode(run_of([(b"A", value)], headers=[unknown])).rejected
-    assert "no schema 00000000-0000-0000-0000-000000000005" in bad.detail
+    with pytest.raises(SchemaRegistryUnavailable, match="it has no schema 00000000-0000-0000-0000"):
+        decoder.decode(run_of([(b"A", value)], headers=[unknown]))
 
 
 def test_types_that_others_declare() -> None:
@@ -380,7 +380,8 @@ def test_why_a_message_is_malformed() -> None:
         good[:6] + b"\xff" + good[7:],
         good,
     ]
-    found = read(source_of("avro"), registry, *values)
+    source = source_of("avro", reject_schema_ids=(99,))
+    found = read(source, registry, *values)
     details = [each[1] for each in found[:-1]]
     assert {each[0] for each in found[:-1]} == {"malformed"}
     for detail, said in zip(
@@ -389,7 +390,7 @@ def test_why_a_message_is_malformed() -> None:
             "a tombstone",
             "plain JSON is read by a source without `format`",
             "names no schema",
-            "the schema registry has no schema 99",
+            "its schema 99 is among the source's `reject_schema_ids`",
             f"schema {other}: it is of type JSON, and the source's format is avro",
             "schema 1: the value does not decode: ",
             "schema 1: the value does not decode: 1 bytes follow the value",
@@ -399,7 +400,7 @@ def test_why_a_message_is_malformed() -> None:
     ):
         assert said in detail
     assert found[-1][:2] == (NOW_NS, 1.5)
-    ticks = decoded(source_of("avro"), registry, *values)
+    ticks = decoded(source, registry, *values)
     assert [each.value for each in ticks.rejected] == values[:-1]
 
 
@@ -425,27 +426,88 @@ def test_limits() -> None:
     assert f"{len(long)} bytes; at most" in other[1]
 
 
-def test_a_schema_is_asked_for_once_and_one_that_is_missing_again() -> None:
-    registry, asked = Registry(), []
-    client = registry.client
+class Counting:
+    """A client that notes the schemas that it is asked for."""
 
-    class Counting:
-        def get_schema(self, name: int, fmt: str | None = None) -> Any:
-            asked.append(name)
-            return client.get_schema(name, fmt=fmt)
+    def __init__(self, registry: Registry) -> None:
+        self.asked: list[int] = []
+        self._client = registry.client
 
+    def get_schema(self, name: int, fmt: str | None = None) -> Any:
+        self.asked.append(name)
+        return self._client.get_schema(name, fmt=fmt)
+
+    @property
+    def registry(self) -> SchemaRegistry:
+        return SchemaRegistry("mock://tests", lambda: self)
+
+
+def in_schema(number: int, message: bytes) -> bytes:
+    """A message with another schema id."""
+    return b"\0" + number.to_bytes(4, "big") + message[5:]
+
+
+def test_a_schema_that_the_registry_has_not_is_waited_for() -> None:
+    """However long it takes: else a message would be decided by the hour at which it is read."""
+    registry = Registry()
+    client = Counting(registry)
     (good,) = registry.avro(TRADE, [trade()])
-    later = b"\0\0\0\0\x02" + good[5:]
-    patient = SchemaRegistry("mock://tests", Counting, unknown_seconds=3600)
-    decoder = Decoder(source_of("avro"), registry=patient)
-    run = run_of([(b"A", good), (b"A", later), (b"A", b"\0\0\0\0\x03x"), (b"A", good)])
-    for _ in range(2):
-        with pytest.raises(SchemaRegistryUnavailable, match=r"no schema [23] yet"):
+    values = [good, in_schema(3, good), in_schema(2, good), good, in_schema(3, good)]
+    run = run_of([(b"A", value) for value in values])
+    decoder = Decoder(source_of("avro", reject_schema_ids=(77,)), registry=client.registry)
+    said = r"at mock://tests: it has no schema 3, 2 \(ticks.price\[0\] offset 1\); .*"
+    for _ in range(3):
+        with pytest.raises(
+            SchemaRegistryUnavailable,
+            match=said + re.escape("`reject_schema_ids = [77, 3, 2]` in the source trades"),
+        ):
             decoder.decode(run)
-    assert asked == [1, 2, 3, 2, 3]
+    assert sorted(client.asked) == [1, 2, 2, 2, 3, 3, 3]
     registry.register(with_fields(more="string"))
-    registry.register(with_fields(other="string"))
-    assert [each.reason for each in decoder.decode(run).rejected] == ["malformed"] * 2
+    with pytest.raises(SchemaRegistryUnavailable, match="it has no schema 3 "):
+        decoder.decode(run)
+    registry.register({**TRADE, "name": "Other"})
+    ticks = decoder.decode(run)
+    assert ticks.offset.tolist() == [0, 1, 3, 4]
+    assert [each.reason for each in ticks.rejected] == ["malformed"]
+
+
+def test_schemas_that_the_source_rejects_are_never_asked_for() -> None:
+    """A registry that learns of them changes nothing."""
+    registry = Registry()
+    client = Counting(registry)
+    (good,) = registry.avro(TRADE, [trade()])
+    (value, headers) = registry.avro_with_header(TRADE, trade())
+    guid = UUID(bytes=headers["__value_schema_id"][1:])
+    source = source_of("avro", reject_schema_ids=(1, 9, str(guid)))
+    run = run_of(
+        [(b"A", good), (b"A", in_schema(9, b"12345x")), (b"A", value)], headers=[{}, {}, headers]
+    )
+    rejected = Decoder(source, registry=client.registry).decode(run).rejected
+    assert [(each.reason, each.detail) for each in rejected] == [
+        ("malformed", f"its schema {name} is among the source's `reject_schema_ids`")
+        for name in (1, 9, guid)
+    ]
+    assert [each.value for each in rejected] == [good, run.value(1), value]
+    assert client.asked == []
+
+
+def test_the_requests_of_an_attempt_are_bounded() -> None:
+    """One after another, each with a limit of its own: the worker says nothing meanwhile."""
+    registry = Registry()
+    client = Counting(registry)
+    (good,) = registry.avro(TRADE, [trade()])
+    known = [registry.register({**TRADE, "name": f"T{n}"}) for n in range(300)]
+    names = [*known, *range(1000, 3000)]
+    run = run_of([(b"A", in_schema(name, good)) for name in names])
+    decoder = Decoder(source_of("avro"), registry=client.registry)
+    for _ in range(2):
+        with pytest.raises(SchemaRegistryUnavailable, match="has no schema"):
+            decoder.decode(run)
+    assert len(client.asked) <= 300 + 2 * 20
+    assert len({name for name in client.asked if name in known}) == len(
+        [name for name in client.asked if name in known]
+    )
 
 
 def test_nothing_is_read_without_a_registry() -> None:
@@ -554,26 +616,18 @@ def test_other_types_of_a_protobuf_file() -> None:
 
 def test_types_of_a_file_are_made_once() -> None:
     """However many types the messages of a run name, there or not."""
-    registry, asked = Registry(), []
-    client = registry.client
-
-    class Counting:
-        def get_schema(self, name: int, fmt: str | None = None) -> Any:
-            asked.append(name)
-            return client.get_schema(name, fmt=fmt)
-
+    registry = Registry()
+    client = Counting(registry)
     kinds = protobuf_types(OTHER, trade_type())
     message = kinds["feed.Trade"](symbol="A", price=1.0)
     set_stamp(message, NOW_NS)
     good = registry.protobuf(message)
     others = [good[:6] + zigzag(index) + good[7:] for index in range(2, 40)]
-    decoder = Decoder(
-        source_of("protobuf"), registry=SchemaRegistry("mock://tests", Counting, unknown_seconds=0)
-    )
+    decoder = Decoder(source_of("protobuf"), registry=client.registry)
     ticks = decoder.decode(run_of([(b"A", value) for value in (*others, good)]))
     assert ticks.fields[:, 0].tolist() == [1.0]
     assert len(ticks.rejected) == len(others)
-    assert len(asked) == 1
+    assert len(client.asked) == 1
 
 
 def test_protobuf_of_few_bytes_and_many_values() -> None:
@@ -681,9 +735,10 @@ def test_a_message_does_not_depend_on_the_others_of_its_run() -> None:
     values: list[bytes | None] = [*registry.avro(TRADE, [trade(price=p) for p in (1.0, 2.0)])]
     values += [None, b"x", values[0], b"\0\0\0\0\x63x"]
     values += registry.avro(with_fields(price="string"), [trade(price="3.5"), trade(price="x")])
-    together = read(source_of("avro"), registry, *values)
-    assert repr(together) == repr([read(source_of("avro"), registry, each)[0] for each in values])
-    decoder = Decoder(source_of("avro"), registry=registry.asked)
+    source = source_of("avro", reject_schema_ids=(99,))
+    together = read(source, registry, *values)
+    assert repr(together) == repr([read(source, registry, each)[0] for each in values])
+    decoder = Decoder(source, registry=registry.asked)
     run = run_of([(b"A", value) for value in values])
     parts = [decoder.decode(run.since(a).before(b)) for a, b in pairwise(range(len(values) + 1))]
     assert [r.detail for part in parts for r in part.rejected] == [
