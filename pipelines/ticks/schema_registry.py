@@ -10,6 +10,8 @@ The client is confluent-kafka's, which the extra `avro` brings; it is imported w
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +27,9 @@ TIMEOUT_SECONDS = 10.0
 
 MOST_FETCHED = 1_000
 """Schemas that the client keeps before it is replaced by a new one; it forgets none itself."""
+
+SERIALIZED = "serialized"
+"""The form of Protobuf schemas that is a FileDescriptorProto in base64."""
 
 MOST_REFERENCES = 100
 MOST_SCHEMA_BYTES = 1 << 20
@@ -102,7 +107,7 @@ class SchemaRegistry:
         return cls(connection.url, lambda: SchemaRegistryClient(settings))
 
     def schema(self, name: SchemaName, form: str | None = None) -> Schema:
-        """A schema in a form that the registry is asked for (`serialized`), or in its own.
+        """A schema in a form that the registry is asked for (`SERIALIZED`), or in its own.
 
         Raises `SchemaUnknown`, `SchemaTooLarge` and `SchemaRegistryUnavailable`.
         """
@@ -167,6 +172,8 @@ class SchemaRegistry:
                     f"it has, with what it refers to, over {MOST_SCHEMA_BYTES} bytes or "
                     f"{MOST_REFERENCES} references"
                 )
+            if form == SERIALIZED and schema.schema_type == "PROTOBUF":
+                _check_serialized(schema.schema_str)
             return str(schema.schema_str)
 
         def collect(schema: Any, above: tuple[str, ...]) -> None:
@@ -183,6 +190,17 @@ class SchemaRegistry:
         text = text_of(found)
         collect(found, ())
         return Schema(found.schema_type or "AVRO", text, tuple(references.items()))
+
+
+def _check_serialized(text: str) -> None:
+    """Raises `ValueError` for the text of a Protobuf schema in another form than base64."""
+    try:
+        base64.b64decode(text, validate=True)
+    except binascii.Error:
+        raise ValueError(
+            "it gives Protobuf schemas as text: it takes no `format=serialized`, which Confluent's "
+            "registry does"
+        ) from None
 
 
 def _one_line(error: object) -> str:

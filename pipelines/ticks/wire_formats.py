@@ -27,6 +27,7 @@ from pipelines.ticks import rejection_reasons as reasons
 from pipelines.ticks.message_elements import Rejected
 from pipelines.ticks.message_limits import MAX_MESSAGE_BYTES
 from pipelines.ticks.schema_registry import (
+    SERIALIZED,
     RegistryConnection,
     Schema,
     SchemaRegistry,
@@ -81,12 +82,8 @@ class WireFormat:
         self._kind = KINDS.get(source.format)
         if self._kind is None:
             return
-        check_packages(source)
-        if registry is None:
-            raise FormatUnreadable(
-                f"source {source.name} has the format {source.format}: set TICKWELL_SCHEMA_REGISTRY"
-                " to the URL of the schema registry that has its schemas"
-            )
+        check_format(source, registry)
+        assert registry is not None, "checked above"
         self._registry = registry
         self._make, self._form = _readers(source.format)
 
@@ -239,12 +236,12 @@ def registry_of(
     if not framed or connection is None:
         return None
     for source in framed:
-        check_packages(source)
+        check_format(source, connection)
     return SchemaRegistry.of(connection)
 
 
-def check_packages(source: Source) -> None:
-    """Raises `FormatUnreadable` where packages are missing that a source's format needs."""
+def check_format(source: Source, registry: SchemaRegistry | RegistryConnection | None) -> None:
+    """Raises `FormatUnreadable` where packages, or a registry, are missing that a source needs."""
     if source.format not in KINDS:
         return
     try:
@@ -256,13 +253,18 @@ def check_packages(source: Source) -> None:
             f"source {source.name} has the format {source.format}, which needs packages that are "
             f"not installed: {EXTRA} ({error})"
         ) from None
+    if registry is None:
+        raise FormatUnreadable(
+            f"source {source.name} has the format {source.format}: set TICKWELL_SCHEMA_REGISTRY to "
+            "the URL of the schema registry that has its schemas"
+        )
 
 
 def _readers(form: str) -> Readers:
     if form == "protobuf":
         from pipelines.ticks import protobuf_values
 
-        return protobuf_values.value_reader, "serialized"
+        return protobuf_values.value_reader, SERIALIZED
 
     from pipelines.ticks import avro_values
 

@@ -158,6 +158,15 @@ def test_a_schema_that_is_never_registered(running: Pipeline, registry: Registry
 
     wait_for("both workers say what they wait for, and the way out", all_wait)
     running.stop()
+    with_registry = running.settings
+    running.settings = msgspec.structs.replace(
+        with_registry, schema_registry="", schema_registry_username="", schema_registry_password=""
+    )
+    assert running.start_worker("offline", "lacking").wait(60) != 0
+    (ended,) = running.logs.glob("*lacking*.log")
+    assert "set TICKWELL_SCHEMA_REGISTRY" in ended.read_text().splitlines()[-1]
+    running.processes.clear()
+    running.settings = with_registry
     features = Path(running.settings.features)
     rule = f"schema_id = {number}\nreject_schema_ids = [{never}]\n"
     features.write_text(features.read_text().replace(f"schema_id = {number}\n", rule))

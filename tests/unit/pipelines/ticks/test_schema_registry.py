@@ -52,13 +52,13 @@ def test_what_a_schema_refers_to_comes_before_it(server: RegistryServer) -> None
     def reference(name: str, number: int) -> dict[str, Any]:
         return {"name": name, "subject": f"subject-{number}", "version": 1}
 
-    bottom = server.register('"bottom"', "PROTOBUF")
-    left = server.register('"left"', "PROTOBUF", [reference("bottom", bottom)])
-    right = server.register('"right"', "PROTOBUF", [reference("bottom", bottom)])
-    top = server.register('"top"', "PROTOBUF", [reference("left", left), reference("right", right)])
+    bottom = server.register("bottom01", "PROTOBUF")
+    left = server.register("left", "PROTOBUF", [reference("bottom", bottom)])
+    right = server.register("right001", "PROTOBUF", [reference("bottom", bottom)])
+    top = server.register("topp", "PROTOBUF", [reference("left", left), reference("right", right)])
     found = asked_as(server).schema(top, "serialized")
     assert found.references == (
-        ("bottom", '"bottom"'), ("left", '"left"'), ("right", '"right"'),
+        ("bottom", "bottom01"), ("left", "left"), ("right", "right001"),
     )  # fmt: skip
     assert all("format=serialized" in path for path, _ in server.asked)
     missing = server.register('"x"', references=[reference("gone", 99)])
@@ -165,6 +165,19 @@ def test_an_id_that_is_unknown_is_asked_for_each_time(server: RegistryServer) ->
             registry.schema(1)
     assert len(server.asked) == 3
     assert registry.schema(server.register('"long"')).text == '"long"'
+
+
+def test_a_registry_that_gives_protobuf_as_text(server: RegistryServer) -> None:
+    """That says nothing of a message, and may be mended while the worker waits."""
+    number = server.register('syntax = "proto3"; message Trade {}', "PROTOBUF")
+    registry = asked_as(server)
+    for _ in range(2):
+        with pytest.raises(SchemaRegistryUnavailable, match="takes no `format=serialized`"):
+            registry.schema(number, "serialized")
+    server.schemas[number]["schema"] = "CgR0ZXN0"
+    assert registry.schema(number, "serialized").text == "CgR0ZXN0"
+    other = server.register('"long"')
+    assert registry.schema(other, "serialized") == ("AVRO", '"long"', ())
 
 
 def test_a_schema_that_is_too_large(server: RegistryServer) -> None:
