@@ -23,6 +23,7 @@ from fastavro.read import LOGICAL_READERS
 
 from pipelines.ticks.message_elements import Rejected, check_depth
 from pipelines.ticks.schema_registry import Schema
+from pipelines.ticks.wanted_values import Wanted
 from pipelines.ticks.wire_values import (
     Unreadable,
     day_text,
@@ -71,8 +72,10 @@ for _name, _read in READERS.items():
     LOGICAL_READERS[f"{_kind}-{OURS}{_logical}"] = _read
 
 
-def value_reader(written_in: Schema, read_in: Schema | None) -> Callable[[bytes, Any], Any]:
-    """A function from the bytes of a value written in a schema to what it is in JSON.
+def value_reader(
+    written_in: Schema, read_in: Schema | None, wanted: Wanted
+) -> Callable[[bytes, Any], Any]:
+    """A function from the bytes of a value written in a schema to what is `wanted` of it in JSON.
 
     Its second argument is for formats with several types in a schema. With `read_in`
     the value is resolved to that schema, by Avro's rules. Bytes stay bytes. Raises `Unreadable`;
@@ -87,7 +90,7 @@ def value_reader(written_in: Schema, read_in: Schema | None) -> Callable[[bytes,
         left = len(encoded) - stream.tell()
         if left:
             raise Unreadable(f"{left} bytes follow the value")
-        return value
+        return wanted.only(value)
 
     return read
 

@@ -15,6 +15,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, wr
 
 from pipelines.ticks.message_limits import MAX_MESSAGE_BYTES
 from pipelines.ticks.schema_registry import Schema
+from pipelines.ticks.wanted_values import Wanted
 from pipelines.ticks.wire_values import Unreadable, decimal_text, time_text
 
 MOST_VALUES = MAX_MESSAGE_BYTES // 2
@@ -26,8 +27,10 @@ Indexes = tuple[int, ...]
 WRAPPERS: Final = frozenset(wrappers_pb2.DESCRIPTOR.message_types_by_name)
 
 
-def value_reader(written_in: Schema, read_in: Schema | None) -> Callable[[bytes, Indexes], Any]:
-    """A function from the bytes of a message, and the indexes of its type, to what it is in JSON.
+def value_reader(
+    written_in: Schema, read_in: Schema | None, wanted: Wanted
+) -> Callable[[bytes, Indexes], Any]:
+    """A function from a message's bytes, and its type's indexes, to what is `wanted` of it in JSON.
 
     With `read_in` it is read by the type of that name there: fields are known by their numbers, so
     one that was renamed has its name there. Raises `Unreadable`, as the function does; that also
@@ -46,18 +49,18 @@ def value_reader(written_in: Schema, read_in: Schema | None) -> Callable[[bytes,
             raise Unreadable(f"the schema that it is to be read in has no message {kind}") from None
         message = message_factory.GetMessageClass(descriptor)()  # made once for a descriptor
         message.ParseFromString(encoded)
-        return _Values().of(message)
+        return _Values().of(message, wanted)
 
     return read
 
 
 class _Values:
-    """What a message is in JSON; counts its values."""
+    """What is wanted of a message in JSON; counts its values."""
 
     def __init__(self) -> None:
         self._many = 0
 
-    def of(self, message: Any) -> Any:
+    def of(self, message: Any, wanted: Wanted) -> Any:
         descriptor = message.DESCRIPTOR
         match descriptor.full_name.rpartition("."):
             case ("google.protobuf", _, "Timestamp"):
@@ -65,30 +68,36 @@ class _Values:
                     raise Unreadable(f"a Timestamp with {message.nanos} nanoseconds")
                 return time_text(message.seconds * 10**9 + message.nanos, 10**9)
             case ("google.protobuf", _, name) if name in WRAPPERS:
-                return self._one(descriptor.fields_by_name["value"], message.value)
+                return self._one(descriptor.fields_by_name["value"], message.value, wanted)
             case ("confluent.type", _, "Decimal"):
                 return decimal_text(message.value, message.scale)
-        fields = descriptor.fields
-        self._count(len(fields))
+        self._count(len(wanted.fields))
+        known = descriptor.fields_by_name
         return {
-            field.name: self._field(field, getattr(message, field.name))
-            for field in fields
-            if not field.has_presence or message.HasField(field.name)
+            name: self._field(known[name], getattr(message, name), inner)
+            for name, inner in wanted.fields.items()
+            if name in known and (not known[name].has_presence or message.HasField(name))
         }
 
-    def _field(self, field: Any, value: Any) -> Any:
+    def _field(self, field: Any, value: Any, wanted: Wanted) -> Any:
         if not field.is_repeated:
-            return self._one(field, value)
-        self._count(len(value))
+            return self._one(field, value, wanted)
         entry = field.message_type
         if entry is not None and entry.GetOptions().map_entry:
             of_value = entry.fields_by_name["value"]
-            return {str(key): self._one(of_value, value[key]) for key in value}
-        return [self._one(field, each) for each in value]
+            return {
+                str(key): self._one(of_value, value[key], wanted.fields[str(key)])
+                for key in value
+                if str(key) in wanted.fields
+            }
+        if not wanted.is_many:
+            return []
+        self._count(len(value))
+        return [self._one(field, each, wanted) for each in value]
 
-    def _one(self, field: Any, value: Any) -> Any:
+    def _one(self, field: Any, value: Any, wanted: Wanted) -> Any:
         if field.message_type is not None:
-            return self.of(value)
+            return self.of(value, wanted)
         if field.enum_type is not None:
             known = field.enum_type.values_by_number.get(value)
             return value if known is None else known.name

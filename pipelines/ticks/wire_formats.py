@@ -34,6 +34,7 @@ from pipelines.ticks.schema_registry import (
     SchemaTooLarge,
     SchemaUnknown,
 )
+from pipelines.ticks.wanted_values import Wanted
 from pipelines.ticks.wire_frames import SCHEMA_HEADER, Frame, SchemaName, frame_of
 from pipelines.ticks.wire_values import Unreadable, json_of
 from registry.definitions import Source
@@ -52,7 +53,7 @@ Read = Callable[[bytes, tuple[int, ...]], Any]
 """From the bytes of a value, and which type of its schema it is, to what it is in JSON; raises
 anything for bytes that are wrong."""
 
-Readers = tuple[Callable[[Schema, Schema | None], Read], str | None]
+Readers = tuple[Callable[[Schema, Schema | None, Wanted], Read], str | None]
 """How a reader of a format is made, and the form in which the registry is asked for its schemas."""
 
 
@@ -78,6 +79,7 @@ class WireFormat:
         self._rejected: set[SchemaName] = {
             name if isinstance(name, int) else UUID(name) for name in source.reject_schema_ids
         }
+        self._wanted = Wanted.of(source)
         self._read_in: Schema | None = None
         self._kind = KINDS.get(source.format)
         if self._kind is None:
@@ -202,13 +204,13 @@ class WireFormat:
         written_in = self._schema(name)
         if self._source.schema_id is not None and self._read_in is None:
             self._read_in = self._declared(self._source.schema_id)
-        return self._make(written_in, self._read_in)
+        return self._make(written_in, self._read_in, self._wanted)
 
     def _declared(self, name: SchemaName) -> Schema:
         """The schema that the source names. No message is to blame for it, so it is waited for."""
         try:
             schema = self._schema(name)
-            self._make(schema, None)
+            self._make(schema, None, self._wanted)
         except (SchemaTooLarge, Unreadable, SchemaUnknown) as error:
             raise SchemaRegistryUnavailable(
                 self._registry.url,

@@ -148,23 +148,22 @@ def test_avro_and_json_are_the_same_ticks(data: st.DataObject) -> None:
             "side": st.sampled_from(["buy", "sell"]),
         }
     )
+    drawn = data.draw(st.lists(items, max_size=4))
     message = {
         "channel": data.draw(st.sampled_from(["trade", "book"])),
         "ts": NOW_MS,
-        "data": [
-            {name: item[name] for name in ("p", "who", "side")}
-            for item in data.draw(st.lists(items, max_size=4))
-        ],
+        "data": [{name: item[name] for name in ("who", "p")} for item in drawn],
     }
     places = {"symbol": "who.s", "price": "p", "ts": "^ts"}
     more = {"items": "data", "message_key": "any", "partitioner": "any"}
-    (written,) = registry.avro(outer, [message])
+    (written,) = registry.avro(outer, [{**message, "data": drawn}])
     as_json = json.dumps(
         message, default=lambda value: value.decode(), ensure_ascii=False, separators=(",", ":")
     ).encode()
     one = decoded(source_of("avro", places, **more), registry, written)
     other = decoded(source_of("json", places, **more), registry, as_json)
-    assert one.rejected == other.rejected  # an element keeps its bytes in JSON
+    # an element keeps what is read of it, in JSON
+    assert one.rejected == other.rejected
     assert one.entities == other.entities
     for column in ("tick_time", "fields", "index", "offset"):
         assert repr(getattr(one, column).tolist()) == repr(getattr(other, column).tolist())
@@ -415,15 +414,29 @@ def test_a_rejected_tick_keeps_the_bytes_of_its_producer() -> None:
 
 def test_limits() -> None:
     registry = SHARED
-    names = ["n" * 200 + str(i) for i in range(2000)]
-    wide = with_fields(**dict.fromkeys(names, "int"))
-    message = registry.avro(wide, [trade(**dict.fromkeys(names, 1))])[0]
+    message = registry.avro(TRADE, [trade(symbol="\1" * 50_000)])[0]
     long = registry.avro(with_fields(x="bytes"), [trade(x=b"x" * MAX_MESSAGE_BYTES)])[0]
     (one, other) = read(source_of("avro"), registry, message, long)
     assert (one[0], other[0]) == ("too-large", "too-large")
-    assert len(message) < 3000
+    assert len(message) < 51_000
     assert "bytes as JSON" in one[1]
     assert f"{len(long)} bytes; at most" in other[1]
+
+
+def test_what_the_source_does_not_read_is_not_written() -> None:
+    """A record of few bytes may have thousands of fields; a worker must hold many of them."""
+    registry = SHARED
+    wide = with_fields(**dict.fromkeys((f"absent{n}" for n in range(3000)), "null"))
+    (avro,) = registry.avro(wide, [trade()])
+    kind = trade_type()
+    kind.field.extend(field(f"absent{n}", 100 + n, FIELD.TYPE_DOUBLE) for n in range(300))
+    typed = protobuf_types(OTHER, kind)["feed.Trade"](symbol="A", price=1.5)
+    set_stamp(typed, NOW_NS)
+    for form, message in (("avro", avro), ("protobuf", registry.protobuf(typed))):
+        ticks = decoded(source_of(form), registry, *[message] * 50)  # type: ignore[arg-type]
+        assert ticks.fields[:, 0].tolist() == [1.5] * 50
+        assert len(message) < 40
+        assert len(ticks.data) < 50 * 200
 
 
 class Counting:
@@ -633,16 +646,19 @@ def test_types_of_a_file_are_made_once() -> None:
 def test_protobuf_of_few_bytes_and_many_values() -> None:
     registry = SHARED
     item = descriptor_pb2.DescriptorProto(name="Item")
-    item.field.extend(field(f"f{i}", i + 1, FIELD.TYPE_INT32) for i in range(50))
+    names = ("symbol", "price", "size", "ts")
+    item.field.extend(field(name, n + 1, FIELD.TYPE_INT32) for n, name in enumerate(names))
     many = descriptor_pb2.DescriptorProto(name="Many")
     many.field.append(
         field("item", 1, FIELD.TYPE_MESSAGE, label=FIELD.LABEL_REPEATED, type_name=".feed.Item")
     )
     kinds = protobuf_types(many, item)
-    written = registry.protobuf(kinds["feed.Many"](item=[kinds["feed.Item"]()] * 10_000))
-    (found,) = read(source_of("protobuf"), registry, written)
+    written = registry.protobuf(kinds["feed.Many"](item=[kinds["feed.Item"]()] * 60_000))
+    (found,) = read(source_of("protobuf", items="item"), registry, written)
     assert found[0] == "malformed"
     assert "holds over 131072 values" in found[1]
+    (found,) = read(source_of("protobuf"), registry, written)  # which reads nothing of them
+    assert found == ("malformed", "symbol is missing")
 
 
 # ---------------------------------------------------------------- no message ends a worker
@@ -658,15 +674,21 @@ def test_text_that_is_read_as_bytes() -> None:
         assert [each[:2] for each in read(source, registry, *values)] == [(NOW_NS, 1.5)] * 2
 
 
-def test_a_name_that_is_no_text() -> None:
+def test_a_text_that_is_none() -> None:
+    """Half of a surrogate pair, which JSON can write and UTF-8 cannot: as a name, as a value."""
     registry = SHARED
     (good,) = registry.avro(TRADE, [trade()])
     number = registry.register(with_fields(**{"\ud800": "int"}))
-    value = b"\0" + number.to_bytes(4, "big") + good[5:] + b"\x02"
-    (found, after) = read(source_of("avro"), registry, value, good)
+    assert read(source_of("avro"), registry, in_schema(number, good + b"\x02"))[0][1] == 1.5
+    venue = {"name": "venue", "type": "string", "default": "\ud800"}
+    source = source_of(
+        "avro",
+        {"size": "venue"},
+        schema_id=registry.register({**TRADE, "fields": [*TRADE["fields"], venue]}),
+    )
+    (found,) = read(source, registry, good)
     assert found[0] == "malformed"
-    assert f"schema {number}: " in found[1]
-    assert after[:2] == (NOW_NS, 1.5)
+    assert "does not decode: UnicodeEncodeError" in found[1]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from pipelines.ticks import avro_values, protobuf_values
 from pipelines.ticks.event_time import parse_rfc_3339
 from pipelines.ticks.schema_registry import Schema
+from pipelines.ticks.wanted_values import Wanted
 from pipelines.ticks.wire_values import Unreadable, bytes_value, decimal_text, json_of, time_text
 from tests.support.wire_sources import FIELD, Registry, field, protobuf_types
 
@@ -86,12 +87,23 @@ def expected(value: Any) -> Any:
     return value
 
 
+def wanting(*values: Any) -> Wanted:
+    """All that values have."""
+    many = [value for value in values if isinstance(value, list)]
+    objects = [each for value in (values, *many) for each in value if isinstance(each, dict)]
+    names = {name for each in objects for name in each}
+    return Wanted(
+        {name: wanting(*(each[name] for each in objects if name in each)) for name in names},
+        is_many=bool(many),
+    )
+
+
 @given(values)
 def test_avro_is_what_fastavro_says(value: Any) -> None:
     stream = BytesIO()
     schemaless_writer(stream, ALL, value)
     own = schemaless_reader(BytesIO(stream.getvalue()), ALL, None)
-    read = avro_values.value_reader(Schema("AVRO", json.dumps(ALL), ()), None)
+    read = avro_values.value_reader(Schema("AVRO", json.dumps(ALL), ()), None, wanting(own))
     found = json.loads(json_of(read(stream.getvalue())))
     wanted = expected(own)
     wanted["key"] = str(UUID(bytes=own["key"]))  # which fastavro leaves as bytes
@@ -220,6 +232,8 @@ def test_protobuf_is_what_its_own_json_says(value: Any, one: Any) -> None:
     )
     written = REGISTRY.protobuf(message)
     schema = REGISTRY.client.get_schema(int.from_bytes(written[1:5], "big"))
-    read = protobuf_values.value_reader(Schema("PROTOBUF", schema.schema_str, ()), None)
+    read = protobuf_values.value_reader(
+        Schema("PROTOBUF", schema.schema_str, ()), None, wanting(own)
+    )
     found = read(message.SerializeToString(), (0,))
     assert json.loads(json_of(found)) == plain(own)
