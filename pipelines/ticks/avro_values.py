@@ -35,6 +35,9 @@ OURS = "tickwell-"
 MOST_VALUES = 10_000
 """Values that one value of a schema may hold, arrays and maps aside."""
 
+MOST_FREE_VALUES = 16
+"""Values that one value of a map may hold where any of them may take no byte."""
+
 PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
 RECORDS = ("record", "error")
 
@@ -181,7 +184,10 @@ def _weigh(schema: Any, named: dict[str, Any], known: dict[str, _Weight | None])
                 raise Unreadable("the elements of an array may take no byte")
             return _Weight(1 + item.values, False)
         case "map":  # each of its keys takes a byte
-            return _Weight(1 + _weigh(schema["values"], named, known).values, False)
+            value = _weigh(schema["values"], named, known)
+            if value.is_free and value.values > MOST_FREE_VALUES:
+                raise Unreadable("the values of a map may hold many values in few bytes")
+            return _Weight(1 + value.values, False)
         case dict() | list() as written:
             return _weigh(written, named, known)
         case str() as kind if kind in named:

@@ -314,6 +314,11 @@ def test_times_at_the_edge(stamp: int, logical: str | None, said: str) -> None:
 
 
 FREE = {"type": "array", "items": {"type": "record", "name": "E", "fields": []}}
+HOLLOW = {
+    "type": "record",
+    "name": "H",
+    "fields": [{"name": f"f{n}", "type": "null"} for n in range(100)],
+}
 SELF = {
     "type": "record",
     "name": "R",
@@ -331,6 +336,7 @@ MANY = [
         (with_fields(x=FREE), "the elements of an array may take no byte"),
         (with_fields(x={"type": "array", "items": ["null", FREE]}), "may take no byte"),
         (with_fields(x={"type": "array", "items": "null"}), "may take no byte"),
+        (with_fields(x={"type": "map", "values": HOLLOW}), "hold many values in few bytes"),
         (with_fields(x=SELF), "its type R refers to itself"),
         ([{"type": "record", "name": "M0", "fields": []}, *MANY], "holds over 10000 values"),
         ({"type": "record"}, "is no Avro schema: KeyError"),
