@@ -14,7 +14,7 @@ with its schema, which Confluent's Java consumer does not do either unless asked
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
@@ -23,6 +23,7 @@ import numpy as np
 
 from pipelines.errors import FormatUnreadable, SchemaRegistryUnavailable
 from pipelines.kafka.run import Run
+from pipelines.runtime.array_types import Int64s
 from pipelines.ticks import rejection_reasons as reasons
 from pipelines.ticks.message_elements import Rejected
 from pipelines.ticks.message_limits import MAX_MESSAGE_BYTES
@@ -46,6 +47,9 @@ MOST_SCHEMAS = 256
 MOST_UNKNOWN = 20
 """Schemas that the registry has not and that are asked for in one attempt."""
 
+MOST_JSON_BYTES = 32 << 20
+"""Bytes of JSON that a part of a run has, as many as a run of JSON may have."""
+
 KINDS = {"avro": "AVRO", "protobuf": "PROTOBUF"}
 """What a registry calls the schemas of a format."""
 
@@ -59,8 +63,12 @@ Readers = tuple[Callable[[Schema, Schema | None, Wanted], Read], str | None]
 
 @dataclass(frozen=True, slots=True)
 class JsonRun:
-    """A run whose values are JSON, by record; `failed` says which have none, and why."""
+    """The records `original`, and as `run` the same with values that are JSON.
 
+    `failed` says, by record, which have none, and why.
+    """
+
+    original: Run
     run: Run
     failed: Mapping[int, Rejected]
 
@@ -68,12 +76,16 @@ class JsonRun:
 class WireFormat:
     """Reads the messages of one source.
 
-    It keeps the schemas that it has met. Raises `FormatUnreadable` where a package or the registry
+    It keeps the schemas that it has met. A part of a run has at most `most_bytes` of JSON, or one
+    message. Raises `FormatUnreadable` where a package or the registry
     is missing that the source's format needs.
     """
 
-    def __init__(self, source: Source, registry: SchemaRegistry | None) -> None:
+    def __init__(
+        self, source: Source, registry: SchemaRegistry | None, most_bytes: int = MOST_JSON_BYTES
+    ) -> None:
         self._source = source
+        self._most_bytes = most_bytes
         self._known: dict[SchemaName, Read | str] = {}
         """The reader of a schema, or why it has none."""
         self._rejected: set[SchemaName] = {
@@ -89,8 +101,8 @@ class WireFormat:
         self._registry = registry
         self._make, self._form = _readers(source.format)
 
-    def as_json(self, run: Run) -> JsonRun:
-        """A run with the same records, each with its value as JSON behind the run's own bytes.
+    def as_json(self, run: Run) -> Iterator[JsonRun]:
+        """A run in parts that meet, each with its values as JSON behind the run's own bytes.
 
         A tombstone stays one. Raises `SchemaRegistryUnavailable` while a schema cannot be had.
         """
@@ -105,7 +117,7 @@ class WireFormat:
                 failed[record] = rejected
         if self._kind is not None:
             self._meet(run, frames)
-        texts, values = bytearray(), run.values.copy()
+        texts, values, begin = bytearray(), run.values.copy(), 0
         for record, frame in frames.items():
             if self._kind is None:  # it is JSON where it stands
                 values[record, 0] += frame.begin
@@ -115,12 +127,13 @@ class WireFormat:
             except Rejected as rejected:
                 failed[record] = rejected
                 continue
-            begin = len(run.data) + len(texts)
+            if texts and len(texts) + len(text) > self._most_bytes:
+                yield _part(run, texts, values, failed, range(begin, record))
+                texts, begin = bytearray(), record
+            start = len(run.data) + len(texts)
             texts += text
-            values[record] = begin, begin + len(text)
-        values[list(failed)] = -1
-        data = np.concatenate([run.data, np.frombuffer(texts, np.uint8)])
-        return JsonRun(replace(run, data=data, values=values), failed)
+            values[record] = start, start + len(text)
+        yield _part(run, texts, values, failed, range(begin, len(run)))
 
     def _frame(self, run: Run, record: int) -> Frame:
         start, end = run.values[record].tolist()
@@ -225,6 +238,22 @@ class WireFormat:
                 f"it is of type {schema.kind}, and the source's format is {self._source.format}"
             )
         return schema
+
+
+def _part(
+    run: Run, texts: bytearray, values: Int64s, failed: Mapping[int, Rejected], records: range
+) -> JsonRun:
+    """Some records of a run, whose values are in its own bytes or in `texts` behind them."""
+    original = run
+    if records.stop < len(run):
+        original = original.before(int(run.offsets[records.stop]))
+    if records.start > 0:
+        original = original.since(int(run.offsets[records.start]))
+    of_part = {record - records.start: failed[record] for record in records if record in failed}
+    spans = values[records.start : records.stop].copy()
+    spans[list(of_part)] = -1
+    data = np.concatenate([run.data, np.frombuffer(texts, np.uint8)])
+    return JsonRun(original, replace(original, data=data, values=spans), of_part)
 
 
 def registry_of(

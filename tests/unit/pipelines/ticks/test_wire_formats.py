@@ -535,6 +535,48 @@ def test_nothing_is_read_without_a_registry() -> None:
             Decoder(source_of(form))
 
 
+# ---------------------------------------------------------------- in parts
+
+
+@examples(2)
+@given(st.data(), st.integers(1, 800))
+def test_a_run_is_the_same_in_parts(data: st.DataObject, most_bytes: int) -> None:
+    """What is JSON at one time is bounded, whatever a schema makes of few bytes."""
+    registry = SHARED
+    many = {"type": "array", "items": with_fields(seq=["null", "string", "long"])}
+    trades = st.fixed_dictionaries(
+        {
+            "symbol": st.sampled_from(["A", "B", "\u00fc" * 40, ""]),
+            "price": st.sampled_from([1.5, -2.0, float("nan")]),
+            "size": st.just(1.0),
+            "ts": st.just(NOW_MS),
+            "seq": st.sampled_from([None, "id", "x" * 30, 7]),
+        }
+    )
+    arrays = data.draw(st.lists(st.lists(trades, max_size=3), max_size=12))
+    values: list[bytes | None] = [*registry.avro(many, arrays), None, b"damaged"]
+    values = data.draw(st.permutations(values))
+    run = run_of([(b"A", value) for value in values])
+    source = source_of("avro", message_key="any", partitioner="any")
+    whole = Decoder(source, registry=registry.asked).decode(run)
+    parts = Decoder(source, registry=registry.asked, most_json_bytes=most_bytes).decode(run)
+    assert parts.run is run
+    assert parts.rejected == whole.rejected
+    assert parts.entities == whole.entities
+    texts = [ticks.seq_text.tolist() for ticks in (parts, whole)]
+    read = [
+        [ticks.data[a:b].tobytes() for a, b in spans]
+        for ticks, spans in zip((parts, whole), texts, strict=True)
+    ]
+    assert read[0] == read[1]
+    assert [parts.original(i) for i in range(len(parts))] == [
+        whole.original(i) for i in range(len(whole))
+    ]
+    for column in ("record", "offset", "index", "tick_time", "seq", "op", "known_at"):
+        assert getattr(parts, column).tolist() == getattr(whole, column).tolist()
+    assert parts.fields.tobytes() == whole.fields.tobytes()
+
+
 # ---------------------------------------------------------------- Protobuf
 
 STAMP = ".google.protobuf.Timestamp"
