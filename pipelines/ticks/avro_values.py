@@ -21,6 +21,7 @@ from uuid import UUID
 from fastavro import parse_schema, schemaless_reader
 from fastavro.read import LOGICAL_READERS
 
+from pipelines.ticks.avro_defaults import convert_defaults
 from pipelines.ticks.message_elements import Rejected, check_depth
 from pipelines.ticks.schema_registry import Schema
 from pipelines.ticks.wanted_values import Wanted
@@ -84,8 +85,8 @@ def value_reader(
     the value is resolved to that schema, by Avro's rules. Bytes stay bytes. Raises `Unreadable`;
     the function also raises what the library does, which is anything.
     """
-    writer = _parsed(written_in)
-    reader = None if read_in is None else _parsed(read_in)
+    writer, _ = _parsed(written_in)
+    reader = None if read_in is None else _with_default_values(read_in)
 
     def read(encoded: bytes, _: Any = ()) -> Any:
         stream = BytesIO(encoded)
@@ -98,13 +99,32 @@ def value_reader(
     return read
 
 
-def _parsed(schema: Schema) -> Any:
+def _with_default_values(schema: Schema) -> Any:
+    """A schema to read in, whose defaults are what values are. Raises `Unreadable`."""
+    parsed, named = _parsed(schema)
+    try:
+        convert_defaults(named, _without_logical_type)
+    except (Unreadable, MemoryError):
+        raise
+    except Exception as error:  # of any kind, as below
+        raise Unreadable(f"a default of it: {type(error).__name__}: {error}") from None
+    return parsed
+
+
+def _without_logical_type(value: Any, schema: Any) -> Any:
+    read = READERS.get(f"{schema['type']}-{schema.get('logicalType', '').removeprefix(OURS)}")
+    return value if read is None else read(value, schema)
+
+
+def _parsed(schema: Schema) -> tuple[Any, dict[str, Any]]:
+    """A schema as fastavro takes it, and the types in it that have names."""
     named: dict[str, Any] = {}
+    known: dict[str, _Weight | None] = {}
     try:
         for _, text in schema.references:
             parse_schema(_loaded(text), named)
         parsed = parse_schema(_loaded(schema.text), named)
-        weight = _weigh(parsed, named, {})
+        weight = _weigh(parsed, named, known)
     except (Unreadable, MemoryError):
         raise
     except Rejected as rejected:
@@ -113,7 +133,7 @@ def _parsed(schema: Schema) -> Any:
         raise Unreadable(f"is no Avro schema: {type(error).__name__}: {error}") from None
     if weight.values > MOST_VALUES:
         raise Unreadable(f"a value holds over {MOST_VALUES} values")
-    return parsed
+    return parsed, {name: named[name] for name in known}
 
 
 def _loaded(text: str) -> Any:

@@ -223,7 +223,7 @@ class WireFormat:
         """The schema that the source names. No message is to blame for it, so it is waited for."""
         try:
             schema = self._schema(name)
-            self._make(schema, None, self._wanted)
+            self._make(schema, schema, self._wanted)
         except (SchemaTooLarge, Unreadable, SchemaUnknown) as error:
             raise SchemaRegistryUnavailable(
                 self._registry.url,

@@ -142,6 +142,53 @@ def test_a_reason_is_text_that_can_be_stored() -> None:
     assert str(Unreadable("a\0\n\ud800ü" + "x" * 999)) == "a???ü" + "x" * 195
 
 
+DEFAULTS = {
+    "ts": ({"type": "long", "logicalType": "timestamp-millis"}, 5),
+    "either": ([{"type": "long", "logicalType": "timestamp-nanos"}, "null"], 7),
+    "neither": (["null", {"type": "long", "logicalType": "timestamp-nanos"}], None),
+    "paid": ({"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}, "\1\u00ff"),
+    "raw": ("bytes", "\u00c3\u00bc"),
+    "days": ({"type": "array", "items": {"type": "int", "logicalType": "date"}}, [0, 1]),
+    "inner": (
+        {
+            "type": "record",
+            "name": "Inner",
+            "fields": [
+                {"name": "at", "type": {"type": "int", "logicalType": "date"}, "default": 2},
+                {"name": "by", "type": {"type": "map", "values": "bytes"}},
+            ],
+        },
+        {"by": {"a": "\u00ff"}},
+    ),
+    "again": ("Inner", {"at": 3, "by": {}}),
+}
+
+
+def test_a_default_is_read_as_a_value_is() -> None:
+    """A schema has it in JSON, where bytes are the characters up to 255."""
+    start = {"type": "record", "name": "Start", "fields": [{"name": "n", "type": "int"}]}
+    more = [
+        {"name": name, "type": kind, "default": default}
+        for name, (kind, default) in DEFAULTS.items()
+    ]
+    read_in = {**start, "fields": [*start["fields"], *more]}  # type: ignore[misc]
+    expected = {
+        "n": 1,
+        "ts": "1970-01-01T00:00:00.005000000Z",
+        "either": "1970-01-01T00:00:00.000000007Z",
+        "neither": None,
+        "paid": "5.11",
+        "raw": "\u00fc",
+        "days": ["1970-01-01", "1970-01-02"],
+        "inner": {"at": "1970-01-03", "by": {"a": {"bytes": "ff"}}},
+        "again": {"at": "1970-01-04", "by": {}},
+    }
+    wanted = wanting({**expected, "inner": {"at": 0, "by": {"a": 0}}})
+    schemas = [Schema("AVRO", json.dumps(schema), ()) for schema in (start, read_in)]
+    read = avro_values.value_reader(schemas[0], schemas[1], wanted)
+    assert json.loads(json_of(read(b"\2", ()))) == expected
+
+
 # ---------------------------------------------------------------- Protobuf
 
 
