@@ -82,7 +82,8 @@ class Source(Struct, frozen=True, forbid_unknown_fields=True):
     What a message looks like: `places` has the names whose values are not in a field of that name;
     `items` is the path of the array that holds the ticks; a tick for which not all of `where` hold
     is passed over. A `format` other than JSON is one of a schema registry's; its values are read in
-    the schema that they were written in, or in the one with the id `schema_id`.
+    the schema that they were written in, or in the one with the id `schema_id`. Messages in the
+    schemas `reject_schema_ids` (ids, and GUIDs as text) are rejected, whatever the registry says.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Source(Struct, frozen=True, forbid_unknown_fields=True):
     earliest_ns: int = EARLIEST_NS
     format: Format = "json"
     schema_id: int | None = None
+    reject_schema_ids: tuple[int | str, ...] = ()
 
     @property
     def field_names(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, time
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import UUID
 
 import msgspec
 from msgspec import Struct
@@ -42,6 +43,7 @@ MOST_KEYS = 8
 """Number of key fields, of 255 bytes each: an entry of a Postgres index holds 2,704."""
 
 MOST_FIELDS = 100
+MOST_SCHEMA_IDS = 10_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 YEAR_2201 = datetime(2201, 1, 1, tzinfo=UTC)
 T = TypeVar("T")
@@ -63,6 +65,7 @@ class _Source(Struct, forbid_unknown_fields=True):
     earliest: Any = date(1971, 1, 1)  # a union of both is not taken
     format: Format = "json"
     schema_id: int | None = None
+    reject_schema_ids: list[int | str] = []
 
 
 class _Feature(Struct, forbid_unknown_fields=True):
@@ -175,6 +178,7 @@ def _source(given: _Source, file: str) -> Source:
         earliest_ns=_earliest_ns(given.earliest, where),
         format=given.format,
         schema_id=given.schema_id,
+        reject_schema_ids=_schema_ids(given.reject_schema_ids, where),
     )
     _check_schema(source, where)
     check_paths(source.paths, source.where, source.items, where)
@@ -182,18 +186,48 @@ def _source(given: _Source, file: str) -> Source:
 
 
 def _check_schema(source: Source, where: str) -> None:
-    if source.schema_id is None:
-        return
-    if source.format not in ("avro", "protobuf"):
+    for name, given in (
+        ("schema_id", source.schema_id is not None),
+        ("reject_schema_ids", bool(source.reject_schema_ids)),
+    ):
+        if given and source.format not in ("avro", "protobuf"):
+            raise DefinitionError(
+                where,
+                f"`{name}` is of schemas that Avro and Protobuf are read in; with format = "
+                f'"{source.format}" it has no use',
+            )
+    if source.schema_id is not None:
+        _check_id("schema_id", source.schema_id, where)
+
+
+def _check_id(name: str, number: int, where: str) -> None:
+    if not 0 <= number < 2**32:
         raise DefinitionError(
-            where,
-            f"`schema_id` is the schema that Avro and Protobuf are read in; with format = "
-            f'"{source.format}" it has no use',
+            where, f"{name} {number} must be an id of the schema registry, 0 to 2^32"
         )
-    if not 0 <= source.schema_id < 2**32:
+
+
+def _schema_ids(given: list[int | str], where: str) -> tuple[int | str, ...]:
+    """Ids and GUIDs of schemas, each once and in an order of their own, the ids first."""
+    if len(given) > MOST_SCHEMA_IDS:
         raise DefinitionError(
-            where, f"schema_id {source.schema_id} must be an id of the schema registry, 0 to 2^32"
+            where, f"reject_schema_ids has {len(given)} ids: at most {MOST_SCHEMA_IDS} are taken"
         )
+    ids, guids = set[int](), set[str]()
+    for each in given:
+        if isinstance(each, int):
+            _check_id("reject_schema_ids:", each, where)
+            ids.add(each)
+            continue
+        try:
+            guids.add(str(UUID(each)))
+        except ValueError:
+            raise DefinitionError(
+                where,
+                f"reject_schema_ids: {each!r} is neither an id (a number) nor a GUID, such as "
+                '"6ba7b810-9dad-11d1-80b4-00c04fd430c8"',
+            ) from None
+    return (*sorted(ids), *sorted(guids))
 
 
 def _earliest_ns(given: Any, where: str) -> int:

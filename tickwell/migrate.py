@@ -15,7 +15,7 @@ from pipelines.kafka.topics import NEVER, ensure_topics
 from pipelines.live.rules_start import RulesBeginning
 from pipelines.runtime.machine_code import warm_up
 from pipelines.stores.redis.connection import WarmRedis
-from pipelines.ticks.wire_formats import check_packages
+from pipelines.ticks.wire_formats import check_format
 from registry.database import migrations
 from registry.database.engine import connect
 from registry.database.month_partitions import attach_ahead
@@ -50,7 +50,7 @@ def migrate(
     settings.need("postgres", "kafka")
     definitions = read(settings.features_path)
     for source in definitions.sources:
-        check_packages(source)
+        check_format(source, settings.registry_connection)
     engine = connect(settings.postgres, connect_timeout=10)
     try:
         migrations.upgrade(engine)

@@ -30,7 +30,7 @@ from pipelines.stores.redis.eviction_policy import check_keeps
 from pipelines.stores.redis.fill_marks import FillMarks
 from pipelines.stores.redis.online_sink import OnlineSink
 from pipelines.stores.sink import Sink
-from pipelines.ticks.wire_formats import registry_of
+from pipelines.ticks.wire_formats import check_format, registry_of
 from registry import catalog as recorded
 from registry.consistency import check_rejected_topic
 from registry.definitions import Catalog
@@ -72,6 +72,8 @@ class Startup:
             for source in catalog.sources.values()
             if source.name in catalog.writing
         }
+        for source in sources.values():
+            check_format(source, options.schema_registry)
         check_rejected_topic(sources.values(), options.rejected_topic, "the registry")
         topics = self._wait(lambda: find_topics(options.kafka, list(sources), self._stop))
         self._health.partitions = {topic.name: topic.partitions for topic in topics.values()}

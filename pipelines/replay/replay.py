@@ -137,6 +137,7 @@ class _RangeReplay:
         self._keys = {key.encode() for key in replay.wanted.entities}
         self._progress = ReplayProgress(replay.postgres)
         self._throttle = Throttle(replay.heartbeats)
+        self._registry = registry_of(part.rules.sources, replay.schema_registry)
         self._done = Done()
         self._read_from = part.read_from
         self._begun = part.resumed
@@ -204,9 +205,8 @@ class _RangeReplay:
         # states that cannot be restored must not be forgotten
         capacity = sys.maxsize if part.restores_since is None else CAPACITY
         program = compile_program(catalog, schema)
-        registry = registry_of(part.rules.sources, self._replay.schema_registry)
         computation = RunComputation(
-            part.rules, schema, program, capacity, part.topic.partitions, registry
+            part.rules, schema, program, capacity, part.topic.partitions, self._registry
         )
         sink = self._replay.sink(part)
         storing: asyncio.Future[None] = asyncio.get_running_loop().create_future()

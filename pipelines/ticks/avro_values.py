@@ -21,11 +21,12 @@ from uuid import UUID
 from fastavro import parse_schema, schemaless_reader
 from fastavro.read import LOGICAL_READERS
 
+from pipelines.ticks.avro_defaults import convert_defaults
 from pipelines.ticks.message_elements import Rejected, check_depth
 from pipelines.ticks.schema_registry import Schema
+from pipelines.ticks.wanted_values import Wanted
 from pipelines.ticks.wire_values import (
     Unreadable,
-    bytes_value,
     day_text,
     decimal_text,
     time_text,
@@ -34,6 +35,9 @@ from pipelines.ticks.wire_values import (
 OURS = "tickwell-"
 MOST_VALUES = 10_000
 """Values that one value of a schema may hold, arrays and maps aside."""
+
+MOST_FREE_VALUES = 16
+"""Values that one value of a map may hold where any of them may take no byte."""
 
 PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
 RECORDS = ("record", "error")
@@ -51,10 +55,6 @@ def _decimal(value: bytes, writer: Any, _reader: Any = None) -> str:
     return decimal_text(value, writer.get("scale", 0))
 
 
-def _text(value: bytes, _writer: Any, _reader: Any = None) -> Any:
-    return bytes_value(value)
-
-
 def _uuid(value: bytes, _writer: Any, _reader: Any = None) -> str:
     return str(UUID(bytes=value))
 
@@ -67,50 +67,65 @@ READERS: Final[dict[str, Callable[..., Any]]] = {
     "bytes-decimal": _decimal,
     "fixed-decimal": _decimal,
     "fixed-uuid": _uuid,
-    "bytes-text": _text,
-    "fixed-text": _text,
 }
-"""How the values of logical types are read, by Avro type and logical type; `text` is ours. Other
-logical types are read as the type that they are made of."""
+"""How the values of logical types are read, by Avro type and logical type. Other logical types are
+read as the type that they are made of."""
 
 for _name, _read in READERS.items():
     _kind, _, _logical = _name.partition("-")
     LOGICAL_READERS[f"{_kind}-{OURS}{_logical}"] = _read
 
 
-def value_reader(written_in: Schema, read_in: Schema | None) -> Callable[[bytes], Any]:
-    """A function from the bytes of a value written in a schema to what it is in JSON.
+def value_reader(
+    written_in: Schema, read_in: Schema | None, wanted: Wanted
+) -> Callable[[bytes, Any], Any]:
+    """A function from the bytes of a value written in a schema to what is `wanted` of it in JSON.
 
-    With `read_in` the value is resolved to that schema, by Avro's rules. Raises `Unreadable`, as
-    the function does.
+    Its second argument is for formats with several types in a schema. With `read_in`
+    the value is resolved to that schema, by Avro's rules. Bytes stay bytes. Raises `Unreadable`;
+    the function also raises what the library does, which is anything.
     """
-    writer = _parsed(written_in)
-    reader = None if read_in is None else _parsed(read_in)
+    writer, _ = _parsed(written_in)
+    reader = None if read_in is None else _with_default_values(read_in)
 
-    def read(encoded: bytes) -> Any:
+    def read(encoded: bytes, _: Any = ()) -> Any:
         stream = BytesIO(encoded)
-        try:
-            value = schemaless_reader(stream, writer, reader)
-        except Unreadable:
-            raise
-        except Exception as error:  # of any kind: the library has none for bytes that are wrong
-            raise Unreadable(f"{type(error).__name__}: {error}") from None
+        value = schemaless_reader(stream, writer, reader)
         left = len(encoded) - stream.tell()
         if left:
             raise Unreadable(f"{left} bytes follow the value")
-        return value
+        return wanted.only(value)
 
     return read
 
 
-def _parsed(schema: Schema) -> Any:
+def _with_default_values(schema: Schema) -> Any:
+    """A schema to read in, whose defaults are what values are. Raises `Unreadable`."""
+    parsed, named = _parsed(schema)
+    try:
+        convert_defaults(named, _without_logical_type)
+    except (Unreadable, MemoryError):
+        raise
+    except Exception as error:  # of any kind, as below
+        raise Unreadable(f"a default of it: {type(error).__name__}: {error}") from None
+    return parsed
+
+
+def _without_logical_type(value: Any, schema: Any) -> Any:
+    read = READERS.get(f"{schema['type']}-{schema.get('logicalType', '').removeprefix(OURS)}")
+    return value if read is None else read(value, schema)
+
+
+def _parsed(schema: Schema) -> tuple[Any, dict[str, Any]]:
+    """A schema as fastavro takes it, and the types in it that have names."""
     named: dict[str, Any] = {}
+    known: dict[str, _Weight | None] = {}
     try:
         for _, text in schema.references:
             parse_schema(_loaded(text), named)
         parsed = parse_schema(_loaded(schema.text), named)
-        weight = _weigh(parsed, named, {})
-    except Unreadable:
+        weight = _weigh(parsed, named, known)
+    except (Unreadable, MemoryError):
         raise
     except Rejected as rejected:
         raise Unreadable(rejected.detail) from None
@@ -118,7 +133,7 @@ def _parsed(schema: Schema) -> Any:
         raise Unreadable(f"is no Avro schema: {type(error).__name__}: {error}") from None
     if weight.values > MOST_VALUES:
         raise Unreadable(f"a value holds over {MOST_VALUES} values")
-    return parsed
+    return parsed, {name: named[name] for name in known}
 
 
 def _loaded(text: str) -> Any:
@@ -127,11 +142,9 @@ def _loaded(text: str) -> Any:
 
 
 def _with_our_readers(schema: Any) -> Any:
-    """A schema whose logical types, and bytes, are read by our functions."""
+    """A schema whose logical types are read by our functions."""
     if isinstance(schema, list):
         return [_with_our_readers(branch) for branch in schema]
-    if schema == "bytes":
-        return {"type": "bytes", "logicalType": f"{OURS}text"}
     if not isinstance(schema, dict):
         return schema
     kind, logical = schema["type"], schema.get("logicalType")
@@ -148,8 +161,6 @@ def _with_our_readers(schema: Any) -> Any:
         return _with_our_readers(kind)
     elif f"{kind}-{logical}" in READERS:
         ours["logicalType"] = f"{OURS}{logical}"
-    elif kind in ("bytes", "fixed"):
-        ours["logicalType"] = f"{OURS}text"
     return ours
 
 
@@ -193,7 +204,10 @@ def _weigh(schema: Any, named: dict[str, Any], known: dict[str, _Weight | None])
                 raise Unreadable("the elements of an array may take no byte")
             return _Weight(1 + item.values, False)
         case "map":  # each of its keys takes a byte
-            return _Weight(1 + _weigh(schema["values"], named, known).values, False)
+            value = _weigh(schema["values"], named, known)
+            if value.is_free and value.values > MOST_FREE_VALUES:
+                raise Unreadable("the values of a map may hold many values in few bytes")
+            return _Weight(1 + value.values, False)
         case dict() | list() as written:
             return _weigh(written, named, known)
         case str() as kind if kind in named:

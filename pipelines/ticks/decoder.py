@@ -16,13 +16,14 @@ from pipelines.kafka.run import Run
 from pipelines.runtime.array_types import Bytes, Int64s
 from pipelines.ticks.columns import Rejection, Ticks
 from pipelines.ticks.event_time import LATEST
+from pipelines.ticks.joined_ticks import compact, joined
 from pipelines.ticks.json_scanner import scan
 from pipelines.ticks.message_elements import Element, Message, PassedOver, Rejected, split
 from pipelines.ticks.reference_decoder import Tick, judge
 from pipelines.ticks.scanned_columns import Layout, ScannedTicks
 from pipelines.ticks.schema_registry import SchemaRegistry
 from pipelines.ticks.source_reading import Reading
-from pipelines.ticks.wire_formats import JsonRun, WireFormat
+from pipelines.ticks.wire_formats import MOST_JSON_BYTES, JsonRun, WireFormat
 from registry.definitions import Source
 
 NO_TIMESTAMP = -1
@@ -34,7 +35,8 @@ class Decoder:
 
     `partitions` is the number of partitions of the source's topic. Without it no tick is rejected
     for the partition that it came from: for messages that are not in a topic yet. `registry` has
-    the schemas of a source whose `format` needs them. Raises `FormatUnreadable`.
+    the schemas of a source whose `format` needs them; what it makes JSON is decoded in parts of at
+    most `most_json_bytes`. Raises `FormatUnreadable`.
     """
 
     def __init__(
@@ -42,23 +44,32 @@ class Decoder:
         source: Source,
         partitions: int | None = None,
         registry: SchemaRegistry | None = None,
+        most_json_bytes: int = MOST_JSON_BYTES,
     ) -> None:
         self.source = source
         self._partitions = partitions
         self._reading = Reading.of(source)
         self._layout = Layout.of(source, partitions)
-        self._format = None if source.format == "json" else WireFormat(source, registry)
+        self._format = (
+            None if source.format == "json" else WireFormat(source, registry, most_json_bytes)
+        )
 
     def decode(self, run: Run) -> Ticks:
         """The ticks of a run, in order, and what decoding rejects of it.
 
         Raises `SchemaRegistryUnavailable` while a schema of the run cannot be had.
         """
+        if self._format is None:
+            return self._decoded(JsonRun(run, run, {}))
+        own = len(run.data)
+        return joined(run, [compact(self._decoded(p), own) for p in self._format.as_json(run)])
+
+    def _decoded(self, read: JsonRun) -> Ticks:
+        run = read.original
         # producers may set any timestamp, and nanoseconds have 64 bits
         known_at = np.clip(run.timestamps, NO_TIMESTAMP, LATEST // 10**6) * 10**6
-        read = JsonRun(run, {}) if self._format is None else self._format.as_json(run)
         scanned = scan(read.run, self._layout, known_at)
-        judged = _Judged(run, read, self._reading, self._partitions, known_at)
+        judged = _Judged(read, self._reading, self._partitions, known_at)
         for record in scanned.left.tolist():
             judged.judge(record)
         found, data = scanned.ticks, scanned.data
@@ -96,20 +107,16 @@ def _originals(found: ScannedTicks, run: Run, read: Run) -> Int64s:
 
 
 class _Judged:
-    """The ticks and rejections of the messages of a run that are decoded one at a time.
-
-    `run` has the messages as their producers wrote them, `read` as JSON.
-    """
+    """The ticks and rejections of the messages of a run that are decoded one at a time."""
 
     def __init__(
         self,
-        run: Run,
         read: JsonRun,
         reading: Reading,
         partitions: int | None,
         known_at: Int64s,
     ) -> None:
-        self._run = run
+        self._run = read.original
         self._read = read
         self._reading = reading
         self._partitions = partitions

@@ -8,59 +8,59 @@ defines: there an absent price and a price of 0 are the same bytes.
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, wrappers_pb2
-from google.protobuf.message import DecodeError
 
 from pipelines.ticks.message_limits import MAX_MESSAGE_BYTES
 from pipelines.ticks.schema_registry import Schema
-from pipelines.ticks.wire_values import Unreadable, bytes_value, decimal_text, time_text
+from pipelines.ticks.wanted_values import Wanted
+from pipelines.ticks.wire_values import Unreadable, decimal_text, time_text
 
 MOST_VALUES = MAX_MESSAGE_BYTES // 2
 """Values in a message: one takes at least two bytes in JSON, which may not be longer."""
+
+Indexes = tuple[int, ...]
+"""Which type of a file: the index of one, of one that is nested in it, and so on."""
 
 WRAPPERS: Final = frozenset(wrappers_pb2.DESCRIPTOR.message_types_by_name)
 
 
 def value_reader(
-    written_in: Schema, indexes: tuple[int, ...], read_in: Schema | None
-) -> Callable[[bytes], Any]:
-    """A function from the bytes of a message, of the type at `indexes`, to what it is in JSON.
+    written_in: Schema, read_in: Schema | None, wanted: Wanted
+) -> Callable[[bytes, Indexes], Any]:
+    """A function from a message's bytes, and its type's indexes, to what is `wanted` of it in JSON.
 
     With `read_in` it is read by the type of that name there: fields are known by their numbers, so
-    one that was renamed has its name there. Raises `Unreadable`, as the function does.
+    one that was renamed has its name there. Raises `Unreadable`, as the function does; that also
+    raises what the library does, which is anything: a file may declare a type by the name of a
+    known one.
     """
     pool, file = _pool(written_in)
-    kind = _type_at(file, indexes)
     if read_in is not None:
         pool, _ = _pool(read_in)
-    try:
-        descriptor = pool.FindMessageTypeByName(kind)
-    except KeyError:
-        raise Unreadable(f"the schema that it is to be read in has no message {kind}") from None
-    message_type = message_factory.GetMessageClass(descriptor)
 
-    def read(encoded: bytes) -> Any:
-        message = message_type()
+    def read(encoded: bytes, indexes: Indexes) -> Any:
+        kind = _type_at(file, indexes)
         try:
-            message.ParseFromString(encoded)
-        except DecodeError as error:
-            raise Unreadable(str(error)) from None
-        return _Values().of(message)
+            descriptor = pool.FindMessageTypeByName(kind)
+        except KeyError:
+            raise Unreadable(f"the schema that it is to be read in has no message {kind}") from None
+        message = message_factory.GetMessageClass(descriptor)()  # made once for a descriptor
+        message.ParseFromString(encoded)
+        return _Values().of(message, wanted)
 
     return read
 
 
 class _Values:
-    """What a message is in JSON; counts its values."""
+    """What is wanted of a message in JSON; counts its values."""
 
     def __init__(self) -> None:
         self._many = 0
 
-    def of(self, message: Any) -> Any:
+    def of(self, message: Any, wanted: Wanted) -> Any:
         descriptor = message.DESCRIPTOR
         match descriptor.full_name.rpartition("."):
             case ("google.protobuf", _, "Timestamp"):
@@ -68,34 +68,40 @@ class _Values:
                     raise Unreadable(f"a Timestamp with {message.nanos} nanoseconds")
                 return time_text(message.seconds * 10**9 + message.nanos, 10**9)
             case ("google.protobuf", _, name) if name in WRAPPERS:
-                return self._one(descriptor.fields_by_name["value"], message.value)
+                return self._one(descriptor.fields_by_name["value"], message.value, wanted)
             case ("confluent.type", _, "Decimal"):
                 return decimal_text(message.value, message.scale)
-        fields = descriptor.fields
-        self._count(len(fields))
+        self._count(len(wanted.fields))
+        known = descriptor.fields_by_name
         return {
-            field.name: self._field(field, getattr(message, field.name))
-            for field in fields
-            if not field.has_presence or message.HasField(field.name)
+            name: self._field(known[name], getattr(message, name), inner)
+            for name, inner in wanted.fields.items()
+            if name in known and (not known[name].has_presence or message.HasField(name))
         }
 
-    def _field(self, field: Any, value: Any) -> Any:
+    def _field(self, field: Any, value: Any, wanted: Wanted) -> Any:
         if not field.is_repeated:
-            return self._one(field, value)
-        self._count(len(value))
+            return self._one(field, value, wanted)
         entry = field.message_type
         if entry is not None and entry.GetOptions().map_entry:
             of_value = entry.fields_by_name["value"]
-            return {str(key): self._one(of_value, value[key]) for key in value}
-        return [self._one(field, each) for each in value]
+            return {
+                str(key): self._one(of_value, value[key], wanted.fields[str(key)])
+                for key in value
+                if str(key) in wanted.fields
+            }
+        if not wanted.is_many:
+            return []
+        self._count(len(value))
+        return [self._one(field, each, wanted) for each in value]
 
-    def _one(self, field: Any, value: Any) -> Any:
+    def _one(self, field: Any, value: Any, wanted: Wanted) -> Any:
         if field.message_type is not None:
-            return self.of(value)
+            return self.of(value, wanted)
         if field.enum_type is not None:
             known = field.enum_type.values_by_number.get(value)
             return value if known is None else known.name
-        return bytes_value(value) if isinstance(value, bytes) else value
+        return value
 
     def _count(self, many: int) -> None:
         self._many += many
@@ -113,7 +119,9 @@ def _pool(schema: Schema) -> tuple[Any, Any]:
             _add_well_known(pool, each.dependency, known | {name for name, _ in files})
             pool.Add(each)
             known.add(name)
-    except (TypeError, ValueError, KeyError, DecodeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # of any kind: a schema can be wrong in any way
         raise Unreadable(f"is no Protobuf schema that can be read: {error}") from None
     return pool, file
 
@@ -121,13 +129,7 @@ def _pool(schema: Schema) -> tuple[Any, Any]:
 def _file(name: str, text: str) -> Any:
     """A file of descriptors, under the name that others import it by."""
     file = descriptor_pb2.FileDescriptorProto()
-    try:
-        file.ParseFromString(base64.b64decode(text, validate=True))
-    except (binascii.Error, DecodeError):
-        raise ValueError(
-            "the registry gave it in another form than `serialized`, which needs a registry that "
-            "has that form"
-        ) from None
+    file.ParseFromString(base64.b64decode(text))
     file.name = name
     return file
 
@@ -147,12 +149,12 @@ def _add_well_known(pool: Any, names: Iterable[str], known: set[str]) -> None:
         pool.Add(file)
 
 
-def _type_at(file: Any, indexes: tuple[int, ...]) -> str:
+def _type_at(file: Any, indexes: Indexes) -> str:
     """The full name of a message type of a file. Raises `Unreadable`."""
     types, names = file.message_type, [file.package] if file.package else []
     for index in indexes:
         if not 0 <= index < len(types):
-            raise Unreadable(f"has no message type at {list(indexes)}")
+            raise Unreadable(f"its file has no message type at {list(indexes)}")
         names.append(types[index].name)
         types = types[index].nested_type
     return ".".join(names)

@@ -22,8 +22,8 @@ MAX_BYTES, MAX_TICKS = 32 << 20, 8 * MAX_RECORDS
 """Bytes of the messages of a run, and elements of their arrays."""
 
 GROWTH = 16
-"""How often the bytes of a message in a binary format are counted: with the names of its fields, as
-JSON, it is several times as long."""
+"""How often the bytes of a message in a binary format are counted: what is read of it is several
+times as long, as JSON and with the names of its fields."""
 
 IN_ARRAYS, IN_ALL, BYTES = range(3)
 """What may be an element: of a message that begins as an array each comma, of every message each
@@ -42,8 +42,10 @@ def bounded(
         is_binary = source.format in KINDS
         if is_binary:
             growth = GROWTH
-        if source.items is not None or source.format == "json-schema":
-            elements = max(elements, BYTES if is_binary else IN_ALL)
+        if source.format == "avro" or (is_binary and source.items is not None):
+            elements = BYTES  # an Avro value may be an array, a Protobuf message is none
+        elif source.items is not None or source.format == "json-schema":
+            elements = max(elements, IN_ALL)
     cuts = np.empty(len(run), np.int64)
     many = _cut(run.data, run.values, growth, elements, max_bytes, max_ticks, cuts)
     return run.cut(cuts[:many].tolist())

@@ -1,16 +1,17 @@
 """Schemas of a schema registry: asked for once, and waited for while it does not answer.
 
 A registry that is away, refuses or answers with something else says nothing of a message, so it is
-never a reason to reject one: `SchemaRegistryUnavailable` is raised, and the run is tried again.
-Only the registry's own "there is no such schema" is believed, and only when it has said so for a
-while: of several registries one may hear of a new schema later than the producer did.
+never a reason to reject one: `SchemaRegistryUnavailable` is raised, and the run is tried again. Nor
+is its own "there is no such schema": it may say otherwise tomorrow, and a replay would decide by
+that. So this has an error of its own, which the caller waits for as well, and no memory.
 
 The client is confluent-kafka's, which the extra `avro` brings; it is imported when it is needed.
 """
 
 from __future__ import annotations
 
-import time
+import base64
+import binascii
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,15 +25,11 @@ from pipelines.ticks.wire_frames import SchemaName
 TIMEOUT_SECONDS = 10.0
 """Seconds to connect, and between two parts of an answer; the client has no limit of its own."""
 
-UNKNOWN_SECONDS = 2.0
-"""Seconds for which a registry must not know a schema before it is believed that there is none."""
-
-ASK_AGAIN_SECONDS = 10.0
-"""Seconds for which it stays believed; then it is asked for again."""
-
-MOST_UNKNOWN = 10_000
 MOST_FETCHED = 1_000
 """Schemas that the client keeps before it is replaced by a new one; it forgets none itself."""
+
+SERIALIZED = "serialized"
+"""The form of Protobuf schemas that is a FileDescriptorProto in base64."""
 
 MOST_REFERENCES = 100
 MOST_SCHEMA_BYTES = 1 << 20
@@ -69,11 +66,10 @@ class Schema(NamedTuple):
 
 
 class SchemaUnknown(Exception):
-    """The registry has no such schema; `is_sure` once it has said so for long enough."""
+    """The registry says that it has no such schema."""
 
-    def __init__(self, name: SchemaName, *, is_sure: bool) -> None:
-        super().__init__(f"the schema registry has no schema {name}")
-        self.is_sure = is_sure
+    def __init__(self, name: SchemaName) -> None:
+        super().__init__(f"it has no schema {name}")
 
 
 class SchemaTooLarge(Exception):
@@ -87,17 +83,12 @@ class SchemaRegistry:
     errors name it.
     """
 
-    def __init__(
-        self, url: str, connect: Callable[[], Any], unknown_seconds: float = UNKNOWN_SECONDS
-    ) -> None:
+    def __init__(self, url: str, connect: Callable[[], Any]) -> None:
         self.url = url
         self.patience = Patience("the schema registry", (SchemaRegistryUnavailable,))
         self._connect = connect
         self._client: Any = None
         self._fetched = 0
-        self._unknown_seconds = unknown_seconds
-        self._unknown: dict[SchemaName, tuple[float, float]] = {}
-        """When it was first, and when it was last, said that there is no such schema."""
 
     @classmethod
     def of(cls, connection: RegistryConnection) -> SchemaRegistry:
@@ -116,24 +107,15 @@ class SchemaRegistry:
         return cls(connection.url, lambda: SchemaRegistryClient(settings))
 
     def schema(self, name: SchemaName, form: str | None = None) -> Schema:
-        """A schema in a form that the registry is asked for (`serialized`), or in its own.
+        """A schema in a form that the registry is asked for (`SERIALIZED`), or in its own.
 
         Raises `SchemaUnknown`, `SchemaTooLarge` and `SchemaRegistryUnavailable`.
         """
-        first, last = self._unknown.get(name, (0.0, 0.0))
-        now = time.monotonic()
-        if last - first >= self._unknown_seconds and now - last < ASK_AGAIN_SECONDS and first:
-            raise SchemaUnknown(name, is_sure=True)
         with self._answers() as client:
             found = self._fetch(client, name, form)
             if found is not None:
-                self._unknown.pop(name, None)
                 return self._whole(client, found, form)
-        first = first or now
-        if len(self._unknown) >= MOST_UNKNOWN:
-            self._unknown.clear()
-        self._unknown[name] = first, now
-        raise SchemaUnknown(name, is_sure=now - first >= self._unknown_seconds)
+        raise SchemaUnknown(name)
 
     @contextmanager
     def _answers(self) -> Iterator[Any]:
@@ -190,6 +172,8 @@ class SchemaRegistry:
                     f"it has, with what it refers to, over {MOST_SCHEMA_BYTES} bytes or "
                     f"{MOST_REFERENCES} references"
                 )
+            if form == SERIALIZED and schema.schema_type == "PROTOBUF":
+                _check_serialized(schema.schema_str)
             return str(schema.schema_str)
 
         def collect(schema: Any, above: tuple[str, ...]) -> None:
@@ -206,6 +190,17 @@ class SchemaRegistry:
         text = text_of(found)
         collect(found, ())
         return Schema(found.schema_type or "AVRO", text, tuple(references.items()))
+
+
+def _check_serialized(text: str) -> None:
+    """Raises `ValueError` for the text of a Protobuf schema in another form than base64."""
+    try:
+        base64.b64decode(text, validate=True)
+    except binascii.Error:
+        raise ValueError(
+            "it gives Protobuf schemas as text: it takes no `format=serialized`, which Confluent's "
+            "registry does"
+        ) from None
 
 
 def _one_line(error: object) -> str:

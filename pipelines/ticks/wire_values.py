@@ -18,7 +18,6 @@ MOST_DECIMAL_BYTES, MOST_SCALE = 1_000, 1_000
 
 
 MOST_SIGNS = 200
-_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 class Unreadable(Exception):
@@ -31,11 +30,17 @@ class Unreadable(Exception):
     def __init__(self, why: str) -> None:
         super().__init__("".join(sign if sign.isprintable() else "?" for sign in why[:MOST_SIGNS]))
 
+    @classmethod
+    def of(cls, error: Exception) -> Unreadable:
+        """The error of a library that has none for what is wrong."""
+        return cls(f"{type(error).__name__}: {error}")
+
 
 def json_of(value: Any) -> bytes:
-    """A value as JSON text, in UTF-8 and without white space.
+    """A value as JSON text, in UTF-8 and without white space; bytes in it are `bytes_value`.
 
     What is not a finite number is written as Python and JavaScript write it: the decoder knows it.
+    Raises `ValueError` for text that has no UTF-8, as half of a surrogate pair.
     """
     return _encoder.encode(value).encode()
 
@@ -75,8 +80,16 @@ def decimal_text(integer: bytes, scale: int) -> str:
 
 
 def bytes_value(value: bytes) -> Any:
-    """Bytes as the text that they are in UTF-8; others are a value of no type that a field has."""
+    """Bytes as the text that they are in UTF-8; others are a value of no type that a field has.
+
+    Raises `TypeError` for what is no bytes.
+    """
+    if not isinstance(value, bytes):
+        raise TypeError(f"{type(value).__name__} has no form in JSON")
     try:
         return value.decode()
     except UnicodeDecodeError:
         return {"bytes": value.hex()}
+
+
+_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=bytes_value)

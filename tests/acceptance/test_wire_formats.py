@@ -82,11 +82,10 @@ def beats(running: Pipeline) -> list[Heartbeat]:
         return read_heartbeats(client)
 
 
-@pytest.mark.timeout(240)
-def test_a_registry_that_goes_and_returns(running: Pipeline, registry: RegistryServer) -> None:
-    old, new = registry.register(OLD), registry.register(NEW)
+def begin(running: Pipeline, registry: RegistryServer, schema_id: int) -> None:
+    """Declare the source, and start a worker of each sink."""
     with Path(running.settings.features).open("a") as file:
-        file.write(SOURCE.format(prefix=running.prefix, schema_id=new))
+        file.write(SOURCE.format(prefix=running.prefix, schema_id=schema_id))
     running.settings = msgspec.structs.replace(
         running.settings,
         schema_registry=registry.url,
@@ -96,6 +95,12 @@ def test_a_registry_that_goes_and_returns(running: Pipeline, registry: RegistryS
     running.run_tickwell("migrate")
     for sink in ("online", "offline"):
         running.start_worker(sink)
+
+
+@pytest.mark.timeout(240)
+def test_a_registry_that_goes_and_returns(running: Pipeline, registry: RegistryServer) -> None:
+    old, new = registry.register(OLD), registry.register(NEW)
+    begin(running, registry, new)
     messages = [written(old, OLD, "A", price, kind=kind) for price in (1.0, 2.0) for kind in
                 ("trade", "quote")]  # fmt: skip
     running.produce("trades", [(b"A", message) for message in messages])
@@ -134,3 +139,51 @@ def test_a_registry_that_goes_and_returns(running: Pipeline, registry: RegistryS
     logs = "".join(file.read_text(errors="replace") for file in running.logs.glob("*.log"))
     assert PASSWORD not in logs
     assert {authorization is not None for _, authorization in registry.asked} == {True}
+
+
+@pytest.mark.timeout(240)
+def test_a_schema_that_is_never_registered(running: Pipeline, registry: RegistryServer) -> None:
+    """It is decided by a rule, whose offset is recorded, and not by what the registry has when."""
+    number, never = registry.register(NEW), 99
+    begin(running, registry, number)
+    lost = written(never, NEW, "A", 2.0)
+    running.produce("trades", [(b"A", written(number, NEW, "A", 1.0)), (b"A", lost)])
+    running.produce("trades", [(b"A", written(number, NEW, "A", 3.0))])
+    said = f"the schema registry at {registry.url}: it has no schema {never} "
+    asked_for = f"`reject_schema_ids = [{never}]` in the source trades"
+
+    def all_wait() -> bool:
+        errors = [beat.error for beat in beats(running) if beat.state == "retrying"]
+        return len(errors) == 2 and all(said in x and asked_for in x for x in errors)
+
+    wait_for("both workers say what they wait for, and the way out", all_wait)
+    running.stop()
+    with_registry = running.settings
+    running.settings = msgspec.structs.replace(
+        with_registry, schema_registry="", schema_registry_username="", schema_registry_password=""
+    )
+    assert running.start_worker("offline", "lacking").wait(60) != 0
+    (ended,) = running.logs.glob("*lacking*.log")
+    assert "set TICKWELL_SCHEMA_REGISTRY" in ended.read_text().splitlines()[-1]
+    running.processes.clear()
+    running.settings = with_registry
+    features = Path(running.settings.features)
+    rule = f"schema_id = {number}\nreject_schema_ids = [{never}]\n"
+    features.write_text(features.read_text().replace(f"schema_id = {number}\n", rule))
+    assert "reject_schema_ids" in running.run_tickwell("migrate", "--from-now")
+    for sink in ("online", "offline"):
+        running.start_worker(sink)
+    prices = "SELECT price FROM features.trades ORDER BY event_time, sequence"
+    wait_for("the rest is stored", lambda: running.query(prices) == [(1.0,), (3.0,)])
+    wait_for(
+        "by both", lambda: [beat.rejected for beat in beats(running)] == [{"malformed": 1}] * 2
+    )
+    rejected = "SELECT reason, value FROM tickwell.rejected_ticks"
+    assert [(reason, bytes(value)) for reason, value in running.query(rejected)] == [
+        ("malformed", lost)
+    ]
+    running.stop()
+    registry.schemas[never] = registry.schemas[number]  # it is registered after all
+    before = running.dump()
+    assert " 0 of them new" in running.run_tickwell("replay", "--source", "trades")
+    assert running.dump() == before

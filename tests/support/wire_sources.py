@@ -47,8 +47,8 @@ class Registry:
 
     @property
     def asked(self) -> SchemaRegistry:
-        """As the product asks it; what is not there is believed at once."""
-        return SchemaRegistry("mock://tests", lambda: self.client, unknown_seconds=0)
+        """As the product asks it."""
+        return SchemaRegistry("mock://tests", lambda: self.client)
 
     def register(self, schema: Any, kind: str = "AVRO", references: Sequence[Any] = ()) -> int:
         text = schema if isinstance(schema, str) else json.dumps(schema)

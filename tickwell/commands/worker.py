@@ -37,7 +37,7 @@ def worker(
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
     )
-    for chatty in ("aiokafka", "faust", "mode"):
+    for chatty in ("aiokafka", "faust", "httpx2", "mode"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     options = WorkerOptions(
         sink=sink.value,

@@ -65,6 +65,10 @@ def test_a_source_in_a_format_of_a_schema_registry() -> None:
         assert source == msgspec.structs.replace(plain, format=form, schema_id=7)
         assert msgspec.json.decode(msgspec.json.encode(source), type=Source) == source
     assert source_of('format = "json-schema"').format == "json-schema"
+    guid = "6BA7B810-9dad-11d1-80b4-00c04fd430c8"
+    rejecting = source_of(f'format = "avro"\nreject_schema_ids = ["{guid}", 9, 0, 9]')
+    assert rejecting.reject_schema_ids == (0, 9, guid.lower())
+    assert msgspec.json.decode(msgspec.json.encode(rejecting), type=Source) == rejecting
 
 
 @pytest.mark.parametrize(
@@ -76,6 +80,16 @@ def test_a_source_in_a_format_of_a_schema_registry() -> None:
         ('format = "avro"\nschema_id = -1', "must be an id of the schema registry"),
         ('format = "avro"\nschema_id = 4294967296', "must be an id of the schema registry"),
         ('format = "avro"\nschema_id = "7"', "Expected `int | null`, got `str`"),
+        ("reject_schema_ids = [7]", 'with format = "json" it has no use'),
+        (
+            'format = "avro"\nreject_schema_ids = [4294967296]',
+            "must be an id of the schema registry",
+        ),
+        (
+            'format = "avro"\nreject_schema_ids = ["7"]',
+            "'7' is neither an id (a number) nor a GUID",
+        ),
+        ('format = "avro"\nreject_schema_ids = [true]', "Expected `int | str`, got `bool`"),
     ],
 )
 def test_a_format_that_is_none(declared: str, said: str) -> None:

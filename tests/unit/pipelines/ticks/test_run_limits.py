@@ -19,6 +19,7 @@ from tests.support.logs import run_of_columns
 PLAIN = Source("price", "ticks.price", ("symbol",), ())
 WITH_ITEMS = msgspec.structs.replace(PLAIN, items="data")
 AVRO = msgspec.structs.replace(PLAIN, format="avro")
+PROTOBUF = msgspec.structs.replace(PLAIN, format="protobuf")
 Size = Callable[[bytes], tuple[int, int]]
 """Bytes and elements that a message is counted as."""
 
@@ -32,9 +33,10 @@ SIZES: list[tuple[list[Source], Size]] = [
     ([WITH_ITEMS], lambda m: (len(m), commas(m))),
     ([PLAIN, WITH_ITEMS], lambda m: (len(m), commas(m))),
     ([msgspec.structs.replace(PLAIN, format="json-schema")], lambda m: (len(m), commas(m))),
-    ([AVRO], lambda m: (16 * len(m), commas(m) if m.strip().startswith(b"[") else 1)),
+    ([AVRO], lambda m: (16 * len(m), 1 + len(m.lstrip()))),
+    ([PLAIN, PROTOBUF], lambda m: (16 * len(m), commas(m) if m.strip().startswith(b"[") else 1)),
     (
-        [PLAIN, msgspec.structs.replace(WITH_ITEMS, format="protobuf")],
+        [PLAIN, msgspec.structs.replace(PROTOBUF, items="data")],
         lambda m: (16 * len(m), 1 + len(m.lstrip())),
     ),
 ]
@@ -81,5 +83,13 @@ def test_a_run_never_has_more_elements_than_memory_is_for(source: Source) -> Non
     elements = b"[" + b",".join([b"{}"] * MAX_ARRAY_TICKS) + b"]"
     message = elements if source is PLAIN else b'{"data":' + elements + b"}"
     runs = bounded(run_of([message] * 40), [source])
+    assert max(len(run) for run in runs) * MAX_ARRAY_TICKS <= MAX_TICKS
+    assert sum(map(len, runs)) == 40
+
+
+def test_an_avro_value_that_is_an_array() -> None:
+    """Its elements are not marked: any byte may be one."""
+    elements = b"\0\0\0\0\1" + bytes(MAX_ARRAY_TICKS)
+    runs = bounded(run_of([elements] * 40), [AVRO])
     assert max(len(run) for run in runs) * MAX_ARRAY_TICKS <= MAX_TICKS
     assert sum(map(len, runs)) == 40

@@ -52,13 +52,13 @@ def test_what_a_schema_refers_to_comes_before_it(server: RegistryServer) -> None
     def reference(name: str, number: int) -> dict[str, Any]:
         return {"name": name, "subject": f"subject-{number}", "version": 1}
 
-    bottom = server.register('"bottom"', "PROTOBUF")
-    left = server.register('"left"', "PROTOBUF", [reference("bottom", bottom)])
-    right = server.register('"right"', "PROTOBUF", [reference("bottom", bottom)])
-    top = server.register('"top"', "PROTOBUF", [reference("left", left), reference("right", right)])
+    bottom = server.register("bottom01", "PROTOBUF")
+    left = server.register("left", "PROTOBUF", [reference("bottom", bottom)])
+    right = server.register("right001", "PROTOBUF", [reference("bottom", bottom)])
+    top = server.register("topp", "PROTOBUF", [reference("left", left), reference("right", right)])
     found = asked_as(server).schema(top, "serialized")
     assert found.references == (
-        ("bottom", '"bottom"'), ("left", '"left"'), ("right", '"right"'),
+        ("bottom", "bottom01"), ("left", "left"), ("right", "right001"),
     )  # fmt: skip
     assert all("format=serialized" in path for path, _ in server.asked)
     missing = server.register('"x"', references=[reference("gone", 99)])
@@ -101,7 +101,7 @@ def test_the_user_is_sent_and_never_shown(server: RegistryServer) -> None:
 )
 def test_an_answer_that_is_none(server: RegistryServer, failure: Any, said: str) -> None:
     number = server.register('"long"')
-    registry = SchemaRegistry(server.url, connect_to(server), unknown_seconds=0)
+    registry = SchemaRegistry(server.url, connect_to(server))
     server.failure = failure
     for _ in range(2):
         with pytest.raises(SchemaRegistryUnavailable) as error:
@@ -157,27 +157,27 @@ def test_a_call_that_takes_long_is_told_while_it_lasts(server: RegistryServer) -
     assert registry.patience.reason is None
 
 
-def test_an_id_that_is_unknown_is_believed_when_it_was_asked_for_again(
-    server: RegistryServer,
-) -> None:
-    """One of several registries may hear of a schema later than its producer."""
-    registry = SchemaRegistry(server.url, connect_to(server), unknown_seconds=0.2)
-    said = []
-    for pause in (0, 0, 0.25, 0):
-        time.sleep(pause)
-        with pytest.raises(SchemaUnknown) as unknown:
-            registry.schema(7)
-        said.append(unknown.value.is_sure)
-    assert said == [False, False, True, True]
+def test_an_id_that_is_unknown_is_asked_for_each_time(server: RegistryServer) -> None:
+    """What a registry has not today it may have tomorrow."""
+    registry = asked_as(server)
+    for _ in range(3):
+        with pytest.raises(SchemaUnknown, match="it has no schema 1"):
+            registry.schema(1)
     assert len(server.asked) == 3
-    for _ in range(7):
-        server.register('"long"')
-    late = SchemaRegistry(server.url, connect_to(server), unknown_seconds=3600)
-    del server.schemas[7]
-    with pytest.raises(SchemaUnknown):
-        late.schema(7)
-    server.schemas[7] = {"schema": '"int"'}
-    assert late.schema(7).text == '"int"'
+    assert registry.schema(server.register('"long"')).text == '"long"'
+
+
+def test_a_registry_that_gives_protobuf_as_text(server: RegistryServer) -> None:
+    """That says nothing of a message, and may be mended while the worker waits."""
+    number = server.register('syntax = "proto3"; message Trade {}', "PROTOBUF")
+    registry = asked_as(server)
+    for _ in range(2):
+        with pytest.raises(SchemaRegistryUnavailable, match="takes no `format=serialized`"):
+            registry.schema(number, "serialized")
+    server.schemas[number]["schema"] = "CgR0ZXN0"
+    assert registry.schema(number, "serialized").text == "CgR0ZXN0"
+    other = server.register('"long"')
+    assert registry.schema(other, "serialized") == ("AVRO", '"long"', ())
 
 
 def test_a_schema_that_is_too_large(server: RegistryServer) -> None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from pipelines.ticks import avro_values, protobuf_values
 from pipelines.ticks.event_time import parse_rfc_3339
 from pipelines.ticks.schema_registry import Schema
+from pipelines.ticks.wanted_values import Wanted
 from pipelines.ticks.wire_values import Unreadable, bytes_value, decimal_text, json_of, time_text
 from tests.support.wire_sources import FIELD, Registry, field, protobuf_types
 
@@ -86,13 +87,24 @@ def expected(value: Any) -> Any:
     return value
 
 
+def wanting(*values: Any) -> Wanted:
+    """All that values have."""
+    many = [value for value in values if isinstance(value, list)]
+    objects = [each for value in (values, *many) for each in value if isinstance(each, dict)]
+    names = {name for each in objects for name in each}
+    return Wanted(
+        {name: wanting(*(each[name] for each in objects if name in each)) for name in names},
+        is_many=bool(many),
+    )
+
+
 @given(values)
 def test_avro_is_what_fastavro_says(value: Any) -> None:
     stream = BytesIO()
     schemaless_writer(stream, ALL, value)
     own = schemaless_reader(BytesIO(stream.getvalue()), ALL, None)
-    read = avro_values.value_reader(Schema("AVRO", json.dumps(ALL), ()), None)
-    found = read(stream.getvalue())
+    read = avro_values.value_reader(Schema("AVRO", json.dumps(ALL), ()), None, wanting(own))
+    found = json.loads(json_of(read(stream.getvalue())))
     wanted = expected(own)
     wanted["key"] = str(UUID(bytes=own["key"]))  # which fastavro leaves as bytes
     for name in ("paid", "fixed"):  # minus zero has no sign of its own
@@ -128,6 +140,53 @@ def test_a_decimal_beyond_all_bounds(size: int, scale: int) -> None:
 
 def test_a_reason_is_text_that_can_be_stored() -> None:
     assert str(Unreadable("a\0\n\ud800ü" + "x" * 999)) == "a???ü" + "x" * 195
+
+
+DEFAULTS = {
+    "ts": ({"type": "long", "logicalType": "timestamp-millis"}, 5),
+    "either": ([{"type": "long", "logicalType": "timestamp-nanos"}, "null"], 7),
+    "neither": (["null", {"type": "long", "logicalType": "timestamp-nanos"}], None),
+    "paid": ({"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}, "\1\u00ff"),
+    "raw": ("bytes", "\u00c3\u00bc"),
+    "days": ({"type": "array", "items": {"type": "int", "logicalType": "date"}}, [0, 1]),
+    "inner": (
+        {
+            "type": "record",
+            "name": "Inner",
+            "fields": [
+                {"name": "at", "type": {"type": "int", "logicalType": "date"}, "default": 2},
+                {"name": "by", "type": {"type": "map", "values": "bytes"}},
+            ],
+        },
+        {"by": {"a": "\u00ff"}},
+    ),
+    "again": ("Inner", {"at": 3, "by": {}}),
+}
+
+
+def test_a_default_is_read_as_a_value_is() -> None:
+    """A schema has it in JSON, where bytes are the characters up to 255."""
+    start = {"type": "record", "name": "Start", "fields": [{"name": "n", "type": "int"}]}
+    more = [
+        {"name": name, "type": kind, "default": default}
+        for name, (kind, default) in DEFAULTS.items()
+    ]
+    read_in = {**start, "fields": [*start["fields"], *more]}  # type: ignore[misc]
+    expected = {
+        "n": 1,
+        "ts": "1970-01-01T00:00:00.005000000Z",
+        "either": "1970-01-01T00:00:00.000000007Z",
+        "neither": None,
+        "paid": "5.11",
+        "raw": "\u00fc",
+        "days": ["1970-01-01", "1970-01-02"],
+        "inner": {"at": "1970-01-03", "by": {"a": {"bytes": "ff"}}},
+        "again": {"at": "1970-01-04", "by": {}},
+    }
+    wanted = wanting({**expected, "inner": {"at": 0, "by": {"a": 0}}})
+    schemas = [Schema("AVRO", json.dumps(schema), ()) for schema in (start, read_in)]
+    read = avro_values.value_reader(schemas[0], schemas[1], wanted)
+    assert json.loads(json_of(read(b"\2", ()))) == expected
 
 
 # ---------------------------------------------------------------- Protobuf
@@ -220,7 +279,8 @@ def test_protobuf_is_what_its_own_json_says(value: Any, one: Any) -> None:
     )
     written = REGISTRY.protobuf(message)
     schema = REGISTRY.client.get_schema(int.from_bytes(written[1:5], "big"))
-    found = protobuf_values.value_reader(Schema("PROTOBUF", schema.schema_str, ()), (0,), None)(
-        message.SerializeToString()
+    read = protobuf_values.value_reader(
+        Schema("PROTOBUF", schema.schema_str, ()), None, wanting(own)
     )
+    found = read(message.SerializeToString(), (0,))
     assert json.loads(json_of(found)) == plain(own)

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.shipped import SHIPPED
 
 BLOCKED = """
@@ -52,9 +54,11 @@ for form in ("avro", "protobuf"):
 MIGRATE = "from tickwell.cli import main; sys.argv = ['tickwell', 'migrate']; main()"
 
 
-def run(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(
+    program: str, before: str = BLOCKED, **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", BLOCKED + program],
+        [sys.executable, "-c", before + program],
         capture_output=True,
         text=True,
         check=False,
@@ -77,18 +81,35 @@ def test_all_but_these_formats_works() -> None:
         assert "pip install 'tickwell[avro]'" in line
 
 
-def test_a_file_that_needs_them_is_refused_in_one_line(tmp_path: Path) -> None:
-    features = tmp_path / "features.toml"
+def migrated(directory: Path, form: str, blocked: bool) -> subprocess.CompletedProcess[str]:
+    """`tickwell migrate` of a file with a source of a format, without anything to connect to."""
+    features = directory / "features.toml"
     volume = 'topic = "ticks.volume"'
-    features.write_text(SHIPPED.read_text().replace(volume, f'{volume}\nformat = "avro"'))
+    features.write_text(SHIPPED.read_text().replace(volume, f'{volume}\nformat = "{form}"'))
     address = "127.0.0.1:1"
-    done = run(
+    return run(
         MIGRATE,
+        BLOCKED if blocked else "import sys\n",
         TICKWELL_FEATURES=str(features),
         TICKWELL_KAFKA=address,
         TICKWELL_POSTGRES=f"postgresql://a:b@{address}/c",
     )
+
+
+def test_a_file_that_needs_them_is_refused_in_one_line(tmp_path: Path) -> None:
+    done = migrated(tmp_path, "avro", blocked=True)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("tickwell: source volume has the format avro, which needs ")
     assert "pip install 'tickwell[avro]'" in done.stderr
+
+
+@pytest.mark.parametrize("form", ["avro", "protobuf"])
+def test_a_file_that_needs_a_registry_is_refused_in_one_line(tmp_path: Path, form: str) -> None:
+    """Before anything is recorded, and not at the first message."""
+    done = migrated(tmp_path, form, blocked=False)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"tickwell: source volume has the format {form}: set TICKWELL_SCHEMA_REGISTRY to the URL "
+        "of the schema registry that has its schemas\n"
+    )
