@@ -146,7 +146,10 @@ class OtherRules(PipelineError):
         super().__init__(
             f"other rules of {source} were recorded since this began: nothing was stored. Once "
             "restarted, a worker or a replay decides by the rules that hold. If that does not "
-            "help, a `tickwell migrate --from-now` was ended half-way: run it again"
+            "help, Redis knows rules that Postgres has not recorded, because a `tickwell migrate "
+            "--from-now` was ended half-way or Postgres was restored from a backup: run `tickwell "
+            "migrate --from-now`, and Redis knows what is recorded, whether the file has changed "
+            "or not"
         )
 
 

@@ -24,10 +24,21 @@ from pipelines.replay.ranges import Wanted
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from pipelines.stores.redis.online_sink import OnlineSink
 from pipelines.stores.sink import Sink
+from registry.catalog import decode
 from registry.errors import RulesChanged, RulesOfEarlierBuild
+from registry.formats.redis_keys import CATALOG_KEY, watermark_key
 from registry.language.program import compile_program
 from registry.source_rules import SourceRules
-from tests.support.changed_rules import OTHER, declare, from_now, messages, of_other_rules
+from tests.support.changed_rules import (
+    FIRST,
+    OTHER,
+    Killed,
+    KilledHalfWay,
+    declare,
+    from_now,
+    messages,
+    of_other_rules,
+)
 from tests.support.logs import run_of_columns
 from tests.support.pipeline import Pipeline, pipeline
 from tests.support.replays import (
@@ -133,10 +144,13 @@ def worker_of(running: Pipeline, sink: Sink) -> Materializer:
     return Materializer(rules, schema, program, sink, 1000)
 
 
-def next_run(running: Pipeline, n: int) -> Run:
-    """The next records of partition 0 as one run, with ticks of the first rules."""
+def next_run(running: Pipeline, n: int, sink: Sink | None = None) -> Run:
+    """The next records of partition 0 as one run, with ticks of the first rules.
+
+    They follow what `sink` has stored, or Postgres.
+    """
     topic = running.topics[running.topic("price")]
-    base = stored(running)[0][0]
+    base = stored(running)[0][int(isinstance(sink, OnlineSink))]
     offsets, made = range(base, base + n), messages(n, 9)
     run = run_of_columns(0, (base, base + n), offsets, [10**13] * n, *zip(*made, strict=True))
     return replace(run, topic=topic.name, topic_id=topic.topic_id)
@@ -169,6 +183,67 @@ def test_a_worker_of_before_stores_nothing_by_rules_that_are_over(
         assert worker_of(both, sink).materialize(run, GO_ON) is not None
         sink.close()
     assert [mark[0] for mark in stored(both)] == [run.next_offset, marks[1][0]]
+
+
+@pytest.mark.parametrize("entities_a_call", [500, 1], ids=["at once", "in steps"])
+def test_a_worker_of_before_stores_nothing_by_rules_that_changed_twice(
+    both: Pipeline, entities_a_call: int
+) -> None:
+    """Redis was behind at the first change already; the newest rules begin after the run."""
+    both.produce("price", messages(300, 1))
+    live(both, Wanted(cold=True, to_offset=40), online_sink)
+    sink = OnlineSink(both.settings.redis, entities_a_call=entities_a_call)
+    before = worker_of(both, sink)
+    for offset, rules in ((60, 'skew = "7s"'), (90, 'skew = "8s"')):
+        live(both, Wanted(cold=True, to_offset=offset))
+        declare(both, rules)
+        from_now(both)
+    run = next_run(both, 50, sink)
+    assert (run.base_offset, run.next_offset) == (40, 90)
+    with pytest.raises(OtherRules):
+        before.materialize(run, GO_ON)
+    # it may start again while Postgres is away
+    with redis.Redis.from_url(both.settings.redis) as client:
+        assert decode(client.get(CATALOG_KEY)) == catalog_of(both)
+    live(both, open_sink=online_sink)
+    sink.close()
+
+
+@pytest.mark.parametrize("back", [FIRST, 'skew = "8s"'], ids=["taken back", "other rules"])
+def test_rules_that_redis_knows_and_postgres_has_not_recorded_are_taken_back(
+    both: Pipeline, back: str
+) -> None:
+    """The command was killed, or Postgres restored from a backup; it is run again."""
+    both.produce("price", messages(40, 1))
+    live(both)
+    sink = OnlineSink(both.settings.redis)
+    declare(both, 'skew = "7s"')
+    with pytest.raises(Killed):
+        from_now(both, beginning=KilledHalfWay)
+    declare(both, back)
+    run = next_run(both, 10)
+    live(both, open_sink=online_sink)
+    with pytest.raises(OtherRules, match="run `tickwell migrate --from-now`"):
+        worker_of(both, sink).materialize(run, GO_ON)
+    from_now(both)
+    assert worker_of(both, sink).materialize(run, GO_ON) is not None
+    sink.close()
+
+
+def test_rules_that_are_refused_for_one_source_begin_for_none(both: Pipeline) -> None:
+    both.produce("price", messages(40, 1))
+    live(both)
+    topic_id = both.topics[both.topic("volume")].topic_id
+    with redis.Redis.from_url(both.settings.redis) as client:
+        client.set(watermark_key(topic_id, 0), 20)
+    declare(both, 'skew = "7s"')
+    declare(both, 'skew = "7s"\npartitioner = "crc32"', "volume")
+    with pytest.raises(StoresApart):
+        from_now(both)
+    with redis.Redis.from_url(both.settings.redis) as client:
+        assert client.keys("tw:rules:*") == []
+    declare(both, 'skew = "7s"', "volume")
+    assert len(from_now(both)) == 2
 
 
 def test_a_replay_that_is_ahead_of_live_has_decided(both: Pipeline) -> None:

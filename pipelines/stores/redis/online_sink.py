@@ -258,8 +258,10 @@ class OnlineSink:
 
 def _others_hold(stored: bytes, batch: Batch) -> bool:
     """As `lua/rules.lua`."""
-    newer, _, begin = stored.partition(b":")
-    return int(newer) > batch.rules and int(begin) < batch.run.next_offset
+    pairs = (pair.split(b":") for pair in stored.split(b","))
+    return any(
+        int(newer) > batch.rules and int(begin) < batch.run.next_offset for newer, begin in pairs
+    )
 
 
 def _is_earlier(stored: Origin, known: Origin) -> bool:
