@@ -7,8 +7,9 @@ The order, in the transaction that records the rules:
 2. Each partition is taken from whoever is storing a run of it in Postgres, and kept until the
    transaction ends. From then on Postgres refuses runs that the old rules have decided
    (`tickwell.check_rules`).
-3. The rules begin at the greatest of the watermarks of both stores and the progress of replays: the
-   store that is behind decides what it lacks by the old rules.
+3. The rules begin at the greatest of the watermarks of both stores, the end of a run that Redis may
+   have stored in part, and the progress of replays: the store that is behind decides what it lacks
+   by the old rules.
 4. When all that may be refused was checked, of every source, Redis is told, in one step with a look
    at its watermark (`lua/begin_rules.lua`), and refuses such runs as well.
 
@@ -45,7 +46,13 @@ from pipelines.ticks.partitioners import HASHES
 from registry.catalog import encode
 from registry.database.tables import rules_starts, topics
 from registry.definitions import Catalog, RulesStart, Source
-from registry.formats.redis_keys import CATALOG_KEY, rules_key, rules_value, watermark_key
+from registry.formats.redis_keys import (
+    CATALOG_KEY,
+    begun_key,
+    rules_key,
+    rules_value,
+    watermark_key,
+)
 from registry.heartbeats import read_heartbeats
 from registry.lifecycle.source_recording import ChangedRules
 from registry.resources import sql
@@ -80,7 +87,10 @@ class RulesChange:
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """The watermarks of a partition in both stores, and the progress of replays; None for none."""
+    """The offsets before which a partition is stored, or may be; None for nothing.
+
+    `online` has the run that was begun in Redis, whose entities are ahead of the watermark.
+    """
 
     online: int | None
     offline: int | None
@@ -185,8 +195,12 @@ class RulesBeginning:
         connection.exec_driver_sql(FENCE, given)
         connection.exec_driver_sql(LOCK, {**given, "patience": PATIENCE_MS})
         offline, replayed = connection.exec_driver_sql(STORED_TO, given).one()
-        online = self._redis.get(watermark_key(topic.topic_id, partition))
-        return _Stored(None if online is None else int(online), offline, replayed)
+        return _Stored(self._online(topic.topic_id, partition), offline, replayed)
+
+    def _online(self, topic_id: bytes, partition: int) -> int | None:
+        """The offset before which Redis may have stored; None for a Redis that is to be filled."""
+        found = [self._redis.get(key(topic_id, partition)) for key in (watermark_key, begun_key)]
+        return max((int(offset) for offset in found if offset is not None), default=None)
 
     def _begin(self, connection: Connection, taken: _Taken) -> tuple[RulesStart, ...]:
         """Have Redis refuse what is decided by other rules; returns the offsets from which on."""
@@ -218,7 +232,7 @@ class RulesBeginning:
         """
         moved = self._redis.run(
             scripts.BEGIN_RULES,
-            [watermark_key(topic_id, partition), rules_key(topic_id, partition)],
+            [key(topic_id, partition) for key in (watermark_key, begun_key, rules_key)],
             [rules_value(pairs), "" if begins is None else begins],
         )
         return None if moved is None else int(moved)

@@ -68,6 +68,14 @@ def filled_key(topic_id: bytes, partition: int) -> str:
     return f"tw:filled:{{{watermark_key(topic_id, partition)}}}"
 
 
+def begun_key(topic_id: bytes, partition: int) -> str:
+    """The key of the offset before which runs of a partition were begun to be stored in steps.
+
+    Entities may be ahead of the watermark by as much. It shares a hash slot with the watermark.
+    """
+    return f"tw:begun:{{{watermark_key(topic_id, partition)}}}"
+
+
 def rules_key(topic_id: bytes, partition: int) -> str:
     """The key of the ids of a partition's changed rules, each with the first offset it decides.
 

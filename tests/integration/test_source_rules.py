@@ -52,6 +52,7 @@ from tests.support.replays import (
     replay,
 )
 from tests.support.served import beat
+from tests.support.sinks import before_each_write, redis_dump
 from tickwell.migrate import migrate
 
 BOTH = (offline_sink, online_sink)
@@ -207,6 +208,45 @@ def test_a_worker_of_before_stores_nothing_by_rules_that_changed_twice(
         assert decode(client.get(CATALOG_KEY)) == catalog_of(both)
     live(both, open_sink=online_sink)
     sink.close()
+
+
+@pytest.mark.parametrize("write", [1, 2])
+@pytest.mark.parametrize("ends", [False, True], ids=["stopped", "killed"])
+def test_a_run_that_redis_has_in_part_is_decided_by_the_rules_of_before(
+    both: Pipeline, write: int, ends: bool
+) -> None:
+    """A worker was stopped, or killed, while it stored a run in steps; the rules begin after it."""
+    both.produce("price", messages(200, 1))
+
+    def hold(number: int) -> None:
+        if number == write:
+            if ends:
+                raise Killed
+            declare(both, OTHER)
+            from_now(both)
+
+    def before(running: Pipeline) -> Sink:
+        sink = OnlineSink(running.settings.redis, entities_a_call=1)
+        before_each_write(sink, hold)
+        return sink
+
+    with pytest.raises(Killed if ends else OtherRules):
+        live(both, open_sink=before)
+    if ends:
+        declare(both, OTHER)
+        from_now(both)
+    both.produce("price", of_other_rules(10, 2))
+    live(both, open_sink=online_sink)
+    served = rows_in_redis(both)
+    with redis.Redis.from_url(both.settings.redis) as client:
+        client.flushall()
+    live(both, open_sink=online_sink)
+    assert served == rows_in_redis(both) != {}
+
+
+def rows_in_redis(running: Pipeline) -> dict[bytes, bytes]:
+    rows = redis_dump(running.settings.redis)
+    return {key: row for key, row in rows.items() if b":row:" in key}
 
 
 @pytest.mark.parametrize("back", [FIRST, 'skew = "8s"'], ids=["taken back", "other rules"])
