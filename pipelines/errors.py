@@ -163,6 +163,18 @@ class WorkersAlive(PipelineError):
         )
 
 
+class TopicElsewhere(PipelineError):
+    """The broker does not have a topic that was read before, so nobody knows its offsets."""
+
+    def __init__(self, source: str, topic: str, servers: str) -> None:
+        super().__init__(
+            f"source {source}: Kafka at {servers} has no topic {topic}, and workers have read one: "
+            "rules begin at its offsets, so name the broker that has it (TICKWELL_KAFKA). If the "
+            "topic was deleted, create it anew first, by `tickwell migrate` with the features file "
+            "as it was; nothing was changed"
+        )
+
+
 class StoresApart(PipelineError):
     """A store lacks what the other one has, and the rules cannot change before it has it."""
 

@@ -33,6 +33,7 @@ from pipelines.errors import (
     HomesUnknown,
     PartitionsChanged,
     StoresApart,
+    TopicElsewhere,
     WorkersAlive,
 )
 from pipelines.kafka.connection import KafkaConnection
@@ -48,7 +49,10 @@ from registry.database.tables import rules_starts, topics
 from registry.definitions import Catalog, RulesStart, Source
 from registry.formats.redis_keys import (
     CATALOG_KEY,
+    FILLED_MARK,
     begun_key,
+    filled_key,
+    incarnations_key,
     rules_key,
     rules_value,
     watermark_key,
@@ -130,19 +134,22 @@ class RulesBeginning:
         """The first offset of each partition. Nothing is stored by the old rules from then on.
 
         None for a topic that does not exist yet: it is the newest rules' from its beginning. Raises
-        `WorkersAlive`, `PartitionsChanged`, `StoresApart`, `HomesElsewhere`, `HomesUnknown`,
-        `BrokerUnavailable` and `StoreUnavailable`.
+        `WorkersAlive`, `TopicElsewhere`, `PartitionsChanged`, `StoresApart`, `HomesElsewhere`,
+        `HomesUnknown`, `BrokerUnavailable` and `StoreUnavailable`.
         """
         for one in changed:
             self._check_alone(one.declared)
-        topics = existing(self._kafka, [source.topic for source in sources])
+        found = existing(self._kafka, [source.topic for source in sources])
+        for one in changed:
+            if one.declared.topic not in found:
+                self._check_never_read(connection, one.declared)
         taken = [
-            self._take(connection, one, topics.get(one.declared.topic, _none(one.declared)))
+            self._take(connection, one, found.get(one.declared.topic, _none(one.declared)))
             for one in changed
         ]
         starts = [self._begin(connection, each) for each in taken]
         begun = {each.topic.name for each in taken}
-        for topic in topics.values():
+        for topic in found.values():
             if topic.name not in begun:
                 self._tell(connection, topic)
         for one, of_partitions in zip(changed, starts, strict=True):
@@ -178,6 +185,17 @@ class RulesBeginning:
                 return
             time.sleep(LOOK_SECONDS)
 
+    def _check_never_read(self, connection: Connection, source: Source) -> None:
+        """Raises `TopicElsewhere` where a topic that the broker does not have was read before."""
+        wanted = select(topics.c.topic_id).where(topics.c.topic == source.topic)
+        read = connection.execute(wanted).first() is not None
+        if not read:
+            client = self._redis.connect()
+            with answers():
+                read = bool(client.exists(incarnations_key(source.topic)))
+        if read:
+            raise TopicElsewhere(source.name, source.topic, self._kafka.servers)
+
     def _take(self, connection: Connection, changed: ChangedRules, topic: Topic) -> _Taken:
         """Take all partitions, and check that rules may change at what is stored of them."""
         _check_partitions(connection, topic)
@@ -200,7 +218,10 @@ class RulesBeginning:
     def _online(self, topic_id: bytes, partition: int) -> int | None:
         """The offset before which Redis may have stored; None for a Redis that is to be filled."""
         found = [self._redis.get(key(topic_id, partition)) for key in (watermark_key, begun_key)]
-        return max((int(offset) for offset in found if offset is not None), default=None)
+        offsets = [int(offset) for offset in found if offset is not None]
+        if not offsets and self._redis.get(filled_key(topic_id, partition)) == FILLED_MARK:
+            return 0  # a worker has found the partition empty, and reads it from its beginning
+        return max(offsets, default=None)
 
     def _begin(self, connection: Connection, taken: _Taken) -> tuple[RulesStart, ...]:
         """Have Redis refuse what is decided by other rules; returns the offsets from which on."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from confluent_kafka.admin import AdminClient
 
 from pipelines.errors import (
     HomesElsewhere,
@@ -16,9 +17,11 @@ from pipelines.errors import (
     OtherRules,
     RangeMistaken,
     StoresApart,
+    TopicElsewhere,
     WorkersAlive,
 )
 from pipelines.kafka.run import Run
+from pipelines.kafka.topics import existing
 from pipelines.live.materializer import Materializer
 from pipelines.replay.ranges import Wanted
 from pipelines.stores.postgres.offline_sink import OfflineSink
@@ -26,7 +29,7 @@ from pipelines.stores.redis.online_sink import OnlineSink
 from pipelines.stores.sink import Sink
 from registry.catalog import decode
 from registry.errors import RulesChanged, RulesOfEarlierBuild
-from registry.formats.redis_keys import CATALOG_KEY, watermark_key
+from registry.formats.redis_keys import CATALOG_KEY, FILLED_MARK, filled_key, watermark_key
 from registry.language.program import compile_program
 from registry.source_rules import SourceRules
 from tests.support.changed_rules import (
@@ -40,7 +43,7 @@ from tests.support.changed_rules import (
     of_other_rules,
 )
 from tests.support.logs import run_of_columns
-from tests.support.pipeline import Pipeline, pipeline
+from tests.support.pipeline import Pipeline, pipeline, wait_for
 from tests.support.replays import (
     GO_ON,
     catalog_of,
@@ -50,6 +53,7 @@ from tests.support.replays import (
     online_sink,
     ranges_of,
     replay,
+    work_of,
 )
 from tests.support.served import beat
 from tests.support.sinks import before_each_write, redis_dump
@@ -299,6 +303,48 @@ def test_a_replay_that_is_ahead_of_live_has_decided(both: Pipeline) -> None:
     assert replay(both, Wanted(partition=0)).new_rows == 0
 
 
+@pytest.mark.parametrize("stored_before", [0, 20], ids=["copied", "staged"])
+def test_a_replay_of_before_stores_nothing_by_rules_that_are_over(
+    both: Pipeline, stored_before: int
+) -> None:
+    """It was planned before the rules changed, beside what live has stored or alone."""
+    both.produce("price", messages(100, 1))
+    if stored_before:
+        live(both, Wanted(cold=True, to_offset=stored_before))
+    work, (part, _) = work_of(both), ranges_of(both)
+    declare(both, 'skew = "7s"')
+    (change,) = from_now(both)
+    assert change.starts[0].offset == stored_before
+    with pytest.raises(OtherRules):
+        work.run(part, lambda done: None, GO_ON)
+    newest = both.query('SELECT max("offset") FROM tickwell.feature_rows WHERE partition = 0')
+    assert (newest[0][0] or 0) < max(stored_before, 1)
+    assert replay(both).new_rows > 0
+
+
+def test_a_topic_that_the_broker_lacks_was_read_elsewhere(both: Pipeline) -> None:
+    """Its offsets are unknown, and the rules would decide all of them."""
+    both.produce("price", messages(40, 1))
+    live(both)
+    delete_topic(both)
+    declare(both, 'skew = "7s"')
+    with pytest.raises(TopicElsewhere, match="name the broker that has it"):
+        from_now(both)
+    declare(both, FIRST)
+    migrate(both.settings)
+    declare(both, 'skew = "7s"')
+    (change,) = from_now(both)
+    assert [start.offset for start in change.starts] == [0, 0]
+
+
+def delete_topic(running: Pipeline) -> None:
+    """Returns once the broker has none of this name."""
+    kafka, topic = running.settings.kafka_connection, running.topic("price")
+    admin = AdminClient({"bootstrap.servers": running.settings.kafka})
+    admin.delete_topics([topic])[topic].result()
+    wait_for("the topic is deleted", lambda: not existing(kafka, [topic]))
+
+
 def test_workers_that_are_alive_hold_up_other_rules(both: Pipeline) -> None:
     declare(both, OTHER)
     ended = threading.Event()
@@ -361,7 +407,12 @@ def test_a_database_of_an_earlier_build_goes_on_from_what_it_has(both: Pipeline)
     live_online_as_before(both, 20)
     with pytest.raises(StoresApart, match="only the earlier build knows"):
         from_now(both)
+    topic_id = both.topics[both.topic("price")].topic_id
     with redis.Redis.from_url(both.settings.redis) as client:
+        client.flushall()
+        client.set(filled_key(topic_id, 0), FILLED_MARK)  # a worker would read from the beginning
+        with pytest.raises(StoresApart, match=r"\[0\] is stored up to offset 0 in Redis"):
+            from_now(both)
         client.flushall()  # it is filled from Postgres
     changes = {change.now.name: change for change in from_now(both)}
     begins = [start.offset for start in changes["price"].starts]
@@ -374,6 +425,9 @@ def test_a_database_of_an_earlier_build_goes_on_from_what_it_has(both: Pipeline)
     said = rf"\[1\] before offset {begins[1]} was decided by an earlier build"
     with pytest.raises(RulesOfEarlierBuild, match=said):
         ranges_of(both, Wanted(partition=1, from_offset=begins[1] - 1))
+    with pytest.raises(RulesOfEarlierBuild, match=said):
+        ranges_of(both, Wanted(partition=1, to_offset=begins[1]))
+    assert [part.begin for part in ranges_of(both, Wanted(to_offset=max(begins) + 1))] == begins
     declare(both, 'message_key = "any"')
     from_now(both)
     with pytest.raises(RangeMistaken, match="--entity finds messages by their keys"):
