@@ -23,8 +23,10 @@ from pipelines.errors import (
 from pipelines.kafka.run import Run
 from pipelines.kafka.topics import existing
 from pipelines.live.materializer import Materializer
+from pipelines.rebuild.rebuild import Rebuild
 from pipelines.replay.ranges import Wanted
 from pipelines.stores.postgres.offline_sink import OfflineSink
+from pipelines.stores.redis.connection import WarmRedis
 from pipelines.stores.redis.online_sink import OnlineSink
 from pipelines.stores.sink import Sink
 from registry.catalog import decode
@@ -212,6 +214,40 @@ def test_a_worker_of_before_stores_nothing_by_rules_that_changed_twice(
         assert decode(client.get(CATALOG_KEY)) == catalog_of(both)
     live(both, open_sink=online_sink)
     sink.close()
+
+
+def test_a_redis_that_was_lost_knows_the_rules_again(both: Pipeline) -> None:
+    """A worker of before comes back when Redis was emptied, and filled from Postgres."""
+    both.produce("price", messages(40, 1))
+    for sink in BOTH:
+        live(both, open_sink=sink)
+    late = OnlineSink(both.settings.redis)
+    before, run = worker_of(both, late), next_run(both, 10)
+    for rules in ('skew = "7s"', 'skew = "8s"'):
+        declare(both, rules)
+        from_now(both)
+    known = rules_in_redis(both)
+    with redis.Redis.from_url(both.settings.redis) as client:
+        client.flushall()
+    fill(both)
+    assert rules_in_redis(both) == known != {}
+    with pytest.raises(OtherRules):
+        before.materialize(run, GO_ON)
+    late.close()
+
+
+def rules_in_redis(running: Pipeline) -> dict[bytes, bytes]:
+    dump = redis_dump(running.settings.redis)
+    return {key: rules for key, rules in dump.items() if key.startswith(b"tw:rules:")}
+
+
+def fill(running: Pipeline) -> None:
+    """What a worker does at its start."""
+    warm, catalog = WarmRedis(running.settings.redis), catalog_of(running)
+    rebuild = Rebuild(running.settings.postgres, warm, catalog, 1024, GO_ON)
+    topic = running.topics[running.topic("price")]
+    rebuild.fill(catalog.sources["price"], topic, lambda done: None)
+    warm.close()
 
 
 @pytest.mark.parametrize("write", [1, 2])
