@@ -358,6 +358,20 @@ def test_a_replay_of_before_stores_nothing_by_rules_that_are_over(
     assert replay(both).new_rows > 0
 
 
+def test_rules_begin_after_what_a_replay_had_stored_before_it_began_anew(both: Pipeline) -> None:
+    """Its range begins inside the log, and it was stopped at once."""
+    both.produce("price", messages(100, 1))
+    wanted, stopped = Wanted(partition=0, from_offset=10, to_offset=30), threading.Event()
+    assert replay(both, wanted).new_rows > 10
+    stopped.set()
+    (part,) = ranges_of(both, wanted, restart=True)
+    work_of(both, wanted).run(part, lambda done: None, stopped)
+    declare(both, OTHER)
+    (change,) = from_now(both)
+    assert [start.offset for start in change.starts] == [30, 0]
+    assert 0 < replay(both, Wanted(partition=0)).new_rows <= 10  # the others are the same
+
+
 def test_a_topic_that_the_broker_lacks_was_read_elsewhere(both: Pipeline) -> None:
     """Its offsets are unknown, and the rules would decide all of them."""
     both.produce("price", messages(40, 1))
