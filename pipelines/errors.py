@@ -146,7 +146,10 @@ class OtherRules(PipelineError):
         super().__init__(
             f"other rules of {source} were recorded since this began: nothing was stored. Once "
             "restarted, a worker or a replay decides by the rules that hold. If that does not "
-            "help, a `tickwell migrate --from-now` was ended half-way: run it again"
+            "help, Redis knows rules that Postgres has not recorded, because a `tickwell migrate "
+            "--from-now` was ended half-way or Postgres was restored from a backup: run `tickwell "
+            "migrate --from-now`, and Redis knows what is recorded, whether the file has changed "
+            "or not"
         )
 
 
@@ -157,6 +160,18 @@ class WorkersAlive(PipelineError):
         super().__init__(
             f"source {source}: its rules cannot change while workers read it (alive are "
             f"{', '.join(workers)}): stop them, and run this again; nothing was changed"
+        )
+
+
+class TopicElsewhere(PipelineError):
+    """The broker does not have a topic that was read before, so nobody knows its offsets."""
+
+    def __init__(self, source: str, topic: str, servers: str) -> None:
+        super().__init__(
+            f"source {source}: Kafka at {servers} has no topic {topic}, and workers have read one: "
+            "rules begin at its offsets, so name the broker that has it (TICKWELL_KAFKA). If the "
+            "topic was deleted, create it anew first, by `tickwell migrate` with the features file "
+            "as it was; nothing was changed"
         )
 
 

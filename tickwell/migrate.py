@@ -62,6 +62,8 @@ def migrate(
             rejected_topic=settings.rejected_topic,
             begin=begin,
         )
+        if begin is not None:
+            begin.publish(recorded)
     except DBAPIError as error:
         raise TickwellError(f"TICKWELL_POSTGRES: {one_line(error.orig)}") from None
     finally:

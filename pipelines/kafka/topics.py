@@ -127,6 +127,13 @@ def describe(
     return found
 
 
+def existing(
+    kafka: KafkaConnection, names: Sequence[str], connect: Connect = make_admin
+) -> dict[str, Topic]:
+    """What the broker says now of those of `names` that exist. Raises `BrokerUnavailable`."""
+    return _look(kafka, names, connect)[0]
+
+
 def _look(
     kafka: KafkaConnection, names: Sequence[str], connect: Connect
 ) -> tuple[dict[str, Topic], list[str]]:

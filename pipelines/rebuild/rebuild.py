@@ -8,7 +8,8 @@ The order, for the topic of a source:
 3. Restore the entities whose home is an older incarnation of the topic: any partition may be the
    next to see them.
 4. For each partition, in one snapshot of Postgres, restore the entities whose home it is as they
-   were at Postgres' watermark; then set the watermark. Later ticks are read from Kafka.
+   were at Postgres' watermark; then set the watermark, and say which rules
+   began where. Later ticks are read from Kafka.
 5. When all are filled, and not before, any of them may be read: an entity that is not restored yet
    would settle in whichever partition sees it first.
 
@@ -184,16 +185,16 @@ class Rebuild:
             return False
         needed = self._marks.watermark(topic, partition) or 0
 
-        def rebuild() -> int | None:
+        def rebuild() -> tuple[int | None, list[tuple[int, int]]]:
             with self._snapshot(source, topic) as now:
                 watermark = now.watermark(partition)
                 if (watermark or 0) < needed:
                     raise PostgresBehind(topic.name, partition, watermark, needed)
                 self._restore(now, source, partition, done, progress)
-                return watermark
+                return watermark, now.rules(partition)
 
-        watermark: int | None = self._patiently(rebuild)
-        return self._marks.finish(topic, partition, token, watermark)
+        watermark, rules = self._patiently(rebuild)
+        return self._marks.finish(topic, partition, token, watermark, rules)
 
     def _patiently(self, attempt: Callable[[], T]) -> T:
         """Try again while Postgres is behind, for as long as the limits say."""

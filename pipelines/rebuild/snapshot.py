@@ -60,6 +60,15 @@ class Snapshot:
         found = self._cursor.fetchone()
         return None if found is None else int(found[0])
 
+    def rules(self, partition: int) -> list[tuple[int, int]]:
+        """The ids of the rules that began in a partition, each with its first offset."""
+        self._cursor.execute(
+            "SELECT rules_id, from_offset FROM tickwell.rules_starts"
+            " WHERE topic_id = %s::uuid AND partition = %s ORDER BY rules_id",
+            (self._topic_id, partition),
+        )
+        return [(int(rules_id), int(offset)) for rules_id, offset in self._cursor.fetchall()]
+
     def count(self, partitions: Collection[int]) -> int:
         """How many entities have their home in `partitions` or in another incarnation."""
         self._cursor.execute(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import Connection, and_, case, func, or_, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from pipelines.errors import PipelineError, StoreUnavailable
@@ -16,6 +16,9 @@ from pipelines.kafka.topics import Topic
 from registry.database.engine import connect
 from registry.database.tables import entities, replays, topics, watermarks
 from registry.formats.redis_keys import SEPARATOR
+
+KEPT = " before"
+"""What follows the name of a replay that was begun anew, in the row of what it had stored."""
 
 LIMITS = {"connect_timeout": 10, "statement_timeout_ms": 60_000}
 """Seconds to connect to a host, and milliseconds that a statement may take."""
@@ -157,7 +160,11 @@ class ReplayProgress:
         every_entity: bool,
         start: Progress,
     ) -> None:
-        """Record that a replay begins, for the first time or again. Its rows stay stored."""
+        """Record that a replay begins, for the first time or again. Its rows stay stored.
+
+        Where these do not say what comes before the next ones, a row of its own keeps how far they
+        go: other rules begin after them.
+        """
         row = insert(replays).values(
             replay=replay,
             topic_id=UUID(bytes=topic.topic_id),
@@ -186,6 +193,7 @@ class ReplayProgress:
             },
         )
         with self._connection() as connection:
+            connection.execute(_kept(replay, topic, partition, start))
             connection.execute(row)
 
     def finish(self, replay: str, topic_id: bytes, partition: int) -> None:
@@ -214,6 +222,31 @@ class ReplayProgress:
             ) from error
         except DBAPIError as error:
             raise StoreUnavailable(f"Postgres: {_first_line(error)}") from error
+
+
+def _kept(replay: str, topic: Topic, partition: int, start: Progress) -> Insert:
+    """Keeps how far a replay has stored rows which are not known to follow all earlier ones."""
+    same = [replays.c[name] for name in ("topic_id", "partition", "topic", "arguments")]
+    same += [replays.c.every_entity, replays.c.start_offset]
+    stored = select(
+        replays.c.replay + KEPT, *same, replays.c.stored_to, replays.c.stored_to, func.now()
+    ).where(
+        replays.c.replay == replay,
+        replays.c.topic_id == UUID(bytes=topic.topic_id),
+        replays.c.partition == partition,
+        replays.c.restores_since.is_(None),
+        replays.c.stored_to > start.next_offset,
+    )
+    names = ["replay", *(column.name for column in same)]
+    row = insert(replays).from_select([*names, "next_offset", "stored_to", "finished_at"], stored)
+    return row.on_conflict_do_update(
+        index_elements=[replays.c.replay, replays.c.topic_id, replays.c.partition],
+        set_={
+            "start_offset": func.least(replays.c.start_offset, row.excluded.start_offset),
+            "next_offset": func.greatest(replays.c.next_offset, row.excluded.next_offset),
+            "stored_to": func.greatest(replays.c.stored_to, row.excluded.stored_to),
+        },
+    )
 
 
 def _first_line(error: DBAPIError) -> str:

@@ -39,6 +39,7 @@ from pipelines.kafka.log_offsets import Log, logs_of, offsets_at, open_consumer
 from pipelines.kafka.topics import Topic, describe
 from pipelines.replay.progress import ReplayProgress
 from registry.definitions import Catalog, Source
+from registry.errors import RulesOfEarlierBuild
 from registry.source_rules import SourceRules
 
 
@@ -67,6 +68,11 @@ class Wanted:
         ):
             if low is not None and high is not None and low >= high:
                 raise RangeMistaken(f"the range is empty: --from-{unit} is not before --to-{unit}")
+
+    @property
+    def has_end(self) -> bool:
+        """Whether it ends before the log does."""
+        return self.to_offset is not None or self.to_ms is not None
 
     @property
     def arguments(self) -> str:
@@ -138,8 +144,9 @@ async def plan(
 
     Without a begin in `wanted` a range begins where this build has the rules that decided. With
     `restart` a replay that was begun begins again. Raises `RangeMistaken` for offsets and
-    partitions that do not exist, `LogBegins` where a state cannot be known, `TimesUnknown`,
-    `BrokerUnavailable`, `StoreUnavailable` and other errors of `pipelines.errors`.
+    partitions that do not exist, `RulesOfEarlierBuild` for a range of which this build decides
+    nothing, `LogBegins` where a state cannot be known, `TimesUnknown`, `BrokerUnavailable`,
+    `StoreUnavailable` and other errors of `pipelines.errors`.
     """
     sources = [
         source
@@ -168,11 +175,15 @@ async def plan(
         if wanted.from_ms is not None:
             for tp, offset in (await offsets_at(consumer, logs, wanted.from_ms)).items():
                 begins[tp] = max(begins[tp], offset)
-        if wanted.from_offset is None and wanted.from_ms is None:
-            begins = {tp: max(begin, known_from(tp)) for tp, begin in begins.items()}
         if wanted.to_ms is not None:
             for tp, offset in (await offsets_at(consumer, logs, wanted.to_ms)).items():
                 ends[tp] = min(ends[tp], offset)
+    if wanted.from_offset is None and wanted.from_ms is None:
+        for tp, begin in begins.items():
+            known = known_from(tp)
+            if wanted.has_end and begin < ends[tp] <= known:
+                raise RulesOfEarlierBuild(logs[tp].source.name, tp.topic, tp.partition, known)
+            begins[tp] = max(begin, known)
 
     def ranges() -> list[Range]:
         alone = not progress.older_incarnations({topic.topic_id for topic in topics.values()})

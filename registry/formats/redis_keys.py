@@ -7,7 +7,7 @@ key may hold. All keys of one Kafka message key (`AAPL`; `P1` with all its posit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from zlib import crc32
 
 BUCKETS = 256
@@ -68,13 +68,27 @@ def filled_key(topic_id: bytes, partition: int) -> str:
     return f"tw:filled:{{{watermark_key(topic_id, partition)}}}"
 
 
-def rules_key(topic_id: bytes, partition: int) -> str:
-    """The key of the id of a partition's newest rules and the first offset that they decide.
+def begun_key(topic_id: bytes, partition: int) -> str:
+    """The key of the offset before which runs of a partition were begun to be stored in steps.
 
-    `7:120`; there is none where the rules of the source never changed while the partition was
-    read. It shares a hash slot with the watermark.
+    Entities may be ahead of the watermark by as much. It shares a hash slot with the watermark.
+    """
+    return f"tw:begun:{{{watermark_key(topic_id, partition)}}}"
+
+
+def rules_key(topic_id: bytes, partition: int) -> str:
+    """The key of the ids of a partition's changed rules, each with the first offset it decides.
+
+    `7:120,9:300`, as they are recorded in Postgres, the oldest first; there is none where the rules
+    of the source never changed while the partition was read. It shares a hash slot with the
+    watermark.
     """
     return f"tw:rules:{{{watermark_key(topic_id, partition)}}}"
+
+
+def rules_value(pairs: Iterable[tuple[int, int]]) -> str:
+    """The value under `rules_key`: ids of rules, and the first offset that each decides."""
+    return ",".join(f"{rules_id}:{offset}" for rules_id, offset in pairs)
 
 
 FILLED_MARK = b"filled"

@@ -56,7 +56,8 @@ def record(
     name has none yet. What is written stays in the row schema that is written, declared or not, and
     new versions are added to it: no version that is served stops because a file forgets it.
 
-    The rules of a recorded source change only with `begin`, which says where the new ones begin.
+    The rules of a recorded source change only with `begin`, which says where the new ones begin,
+    and is called also where none have changed.
 
     Raises `VersionChanged` when the file defines a recorded version otherwise, `RulesChanged` when
     it changes rules, `RulesOfEarlierBuild` where this build does not have them, `DefinitionError`
@@ -91,8 +92,7 @@ def record(
             _record_schema(connection, name, features, actor)
         create_views(connection, read(connection), limits.view_patience)
         if begin is not None:  # last, as it changes more than what is undone with the transaction
-            for source in definitions.sources:
-                change_rules(connection, source, known, actor, begin)
+            change_rules(connection, definitions.sources, known, actor, begin)
         return read(connection)
 
 

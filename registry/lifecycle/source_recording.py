@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 import msgspec
@@ -16,16 +16,26 @@ from registry.lifecycle.audit import audit
 from registry.source_rules import SourceRules
 
 
+class ChangedRules(NamedTuple):
+    """A source that is now `declared` otherwise than by its `rules`; recorded as `rules_id`."""
+
+    rules: SourceRules
+    declared: Source
+    rules_id: int
+
+
 class Begin(Protocol):
-    """Says where other rules of a source begin to hold, which are recorded as `rules_id`."""
+    """Says where other rules of sources begin to hold."""
 
     def __call__(
-        self, connection: Connection, rules: SourceRules, declared: Source, rules_id: int
-    ) -> Sequence[RulesStart]:
-        """The first offset of each partition, as the transaction of `connection` sees the rows.
+        self, connection: Connection, changed: Sequence[ChangedRules], sources: Sequence[Source]
+    ) -> Sequence[Sequence[RulesStart]]:
+        """The first offset of each partition, for each of `changed`.
 
-        From then on nothing that is not stored yet may be stored by the old rules. Raises, with
-        nothing recorded, where that cannot be.
+        It is called once, also where nothing is changed, and sees the rows as the transaction of
+        `connection` does. `sources` are all that are recorded. From then on nothing that is not
+        stored yet may be stored by the old rules. Raises, with nothing recorded, where that cannot
+        be.
         """
         ...
 
@@ -41,30 +51,38 @@ def declare_source(connection: Connection, source: Source, known: Catalog, actor
 
 
 def change_rules(
-    connection: Connection, source: Source, known: Catalog, actor: str, begin: Begin
+    connection: Connection, declared: Sequence[Source], known: Catalog, actor: str, begin: Begin
 ) -> None:
-    """Record other rules of a known source, if they are others. Raises what `begin` raises."""
-    if source.name not in known.sources:
-        return
-    rules = SourceRules.of(known, source.name)
-    if rules.source == source and not rules.newest.of_earlier_build:
-        return
-    rules_id = _record_rules(connection, source, actor)
-    definition = msgspec.to_builtins(source)
-    # first, so that a replay that is storing a run is waited for, and its progress seen
-    connection.execute(
-        update(sources).where(sources.c.name == source.name).values(definition=definition)
-    )
-    for start in begin(connection, rules, source, rules_id):
+    """Record other rules of known sources, where they are others. Raises what `begin` raises."""
+    changed = []
+    for source in declared:
+        if source.name not in known.sources:
+            continue
+        rules = SourceRules.of(known, source.name)
+        if rules.source == source and not rules.newest.of_earlier_build:
+            continue
+        changed.append(ChangedRules(rules, source, _record_rules(connection, source, actor)))
+        # before `begin`, so that a replay that is storing a run is waited for, its progress seen
         connection.execute(
-            insert(rules_starts).values(
-                rules_id=rules_id,
-                topic_id=UUID(bytes=start.topic_id),
-                partition=start.partition,
-                from_offset=start.offset,
-            )
+            update(sources)
+            .where(sources.c.name == source.name)
+            .values(definition=msgspec.to_builtins(source))
         )
-    audit(connection, actor, "change rules", source.name, definition)
+    recorded = known.sources | {source.name: source for source in declared}
+    for one, starts in zip(
+        changed, begin(connection, changed, list(recorded.values())), strict=True
+    ):
+        for start in starts:
+            connection.execute(
+                insert(rules_starts).values(
+                    rules_id=one.rules_id,
+                    topic_id=UUID(bytes=start.topic_id),
+                    partition=start.partition,
+                    from_offset=start.offset,
+                )
+            )
+        definition = msgspec.to_builtins(one.declared)
+        audit(connection, actor, "change rules", one.declared.name, definition)
 
 
 def _record_rules(connection: Connection, source: Source, actor: str) -> int:

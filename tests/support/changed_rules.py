@@ -16,19 +16,38 @@ from tickwell.migrate import migrate
 Messages = list[tuple[bytes | None, bytes | None]]
 
 
-def declare(running: Pipeline, rules: str) -> None:
-    """Have the file say other rules of the price source, with its own tables last."""
+FIRST = 'ts_unit = "ms"\nskew = "1s"'
+"""What the shipped file says of each source."""
+
+
+def declare(running: Pipeline, rules: str, source: str = "price") -> None:
+    """Have the file say other rules of a source, with their own tables last."""
     file = Path(running.settings.features)
-    head, begin, rest = file.read_text().partition('fields = [{ name = "price" }')
-    fields, _, _ = rest.partition("\n")
-    _, following, tail = rest.partition('[[source]]\nname = "volume"')
-    file.write_text(f"{head}{begin}{fields}\n{rules}\n\n{following}{tail}")
+    head, begin, rest = file.read_text().partition(f'[[source]]\nname = "{source}"\n')
+    fixed, fields, rest = rest.partition("fields = ")
+    names, _, _ = rest.partition("\n")
+    _, following, tail = rest.partition("\n[[")
+    file.write_text(f"{head}{begin}{fixed}{fields}{names}\n{rules}\n{following}{tail}")
 
 
-def from_now(running: Pipeline, silent: float = 11.0) -> list[RulesChange]:
+class Killed(Exception):
+    """In a test, the end of a process."""
+
+
+class KilledHalfWay(RulesBeginning):
+    """Ends when Redis was told of the rules, before the transaction does."""
+
+    def __call__(self, *given: Any) -> Any:
+        super().__call__(*given)
+        raise Killed
+
+
+def from_now(
+    running: Pipeline, silent: float = 11.0, beginning: type[RulesBeginning] = RulesBeginning
+) -> list[RulesChange]:
     """What `tickwell migrate --from-now` does; returns what it has changed."""
     redis = WarmRedis(running.settings.redis)
-    begin = RulesBeginning(running.settings.kafka_connection, redis, silent)
+    begin = beginning(running.settings.kafka_connection, redis, silent)
     try:
         migrate(running.settings, begin=begin)
     finally:

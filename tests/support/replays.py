@@ -7,7 +7,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, closing, contextmanager
 from dataclasses import replace
 from threading import Event
 
@@ -121,22 +121,23 @@ def live(
     catalog = catalog_of(running)
     for part in ranges_of(running, wanted, restart=True):
         schema = catalog.schemas[catalog.writing[part.source.name]]
-        sink = open_sink(running)
-        work = Materializer(part.rules, schema, compile_program(catalog, schema), sink, 100_000)
-        sink.settle(part.topic)
-        marks = sink.watermarks(part.topic.topic_id, [part.partition])
-        mark = marks.get(part.partition, part.begin)
-        start = max(mark, part.begin)  # what was deleted before it was read is lost
-        rest = replace(part, start=start, read_from=start)
-        asyncio.run(_materialize(running, work, rest, mark))
-        sink.close()
+        with closing(open_sink(running)) as sink:
+            work = Materializer(part.rules, schema, compile_program(catalog, schema), sink, 100_000)
+            sink.settle(part.topic)
+            marks = sink.watermarks(part.topic.topic_id, [part.partition])
+            mark = marks.get(part.partition, part.begin)
+            start = max(mark, part.begin)  # what was deleted before it was read is lost
+            rest = replace(part, start=start, read_from=start)
+            asyncio.run(_materialize(running, work, rest, mark))
     return running.dump()
 
 
 async def _materialize(running: Pipeline, work: Materializer, part: Range, mark: int) -> None:
-    async for run in read_range(running.settings.kafka_connection, part, 70, GO_ON):
-        await asyncio.to_thread(work.materialize, replace(run, base_offset=mark), GO_ON)
-        mark = run.next_offset
+    kafka = running.settings.kafka_connection
+    async with aclosing(read_range(kafka, part, 70, GO_ON)) as runs:
+        async for run in runs:
+            await asyncio.to_thread(work.materialize, replace(run, base_offset=mark), GO_ON)
+            mark = run.next_offset
 
 
 def produce(running: Pipeline, n: int, seed: int = 1, **where: int) -> None:

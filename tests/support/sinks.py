@@ -71,8 +71,10 @@ def ticks(symbols: Sequence[str], n: int, first: int = 0, seq: bool = True) -> l
 
 
 def redis_dump(url: str) -> dict[bytes, bytes]:
+    """Rows, states and marks; not how far runs were begun, which says nothing of what is stored."""
     with redis.Redis.from_url(url) as client:
-        keys = [key for key in client.keys("tw:*") if client.type(key) == b"string"]
+        found = [key for key in client.keys("tw:*") if not key.startswith(b"tw:begun:")]
+        keys = [key for key in found if client.type(key) == b"string"]
         return {key: client.get(key) for key in keys}
 
 

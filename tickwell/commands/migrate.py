@@ -9,6 +9,8 @@ import typer
 
 from tickwell.settings import Settings
 
+NO_CHANGE = "no rules have changed, and Redis knows the recorded ones"
+
 
 def migrate(
     features: Annotated[str | None, typer.Option(help="Features file to record.")] = None,
@@ -43,7 +45,7 @@ def migrate(
         "recorded; topics and tables are ready"
     )
     if begin is not None:
-        typer.echo("\n".join(map(str, begin.changes)) or "no rules have changed")
+        typer.echo("\n".join(map(str, begin.changes)) or NO_CHANGE)
     topics = [source.topic for source in recorded.sources.values()]
     found = describe(settings.kafka_connection, topics)
     for remark in (

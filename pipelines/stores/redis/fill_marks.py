@@ -15,14 +15,20 @@ all of them. Mark and watermark share a hash slot and change together.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from uuid import uuid4
 
 from pipelines.errors import PipelineError
 from pipelines.kafka.topics import Topic
 from pipelines.stores.redis import scripts
 from pipelines.stores.redis.connection import WarmRedis
-from registry.formats.redis_keys import FILLED_MARK, filled_key, watermark_key
+from registry.formats.redis_keys import (
+    FILLED_MARK,
+    filled_key,
+    rules_key,
+    rules_value,
+    watermark_key,
+)
 
 
 class RedisEmptied(PipelineError):
@@ -71,14 +77,23 @@ class FillMarks:
         offset = self._redis.get(watermark_key(topic.topic_id, partition))
         return None if offset is None else int(offset)
 
-    def finish(self, topic: Topic, partition: int, token: bytes, watermark: int | None) -> bool:
+    def finish(
+        self,
+        topic: Topic,
+        partition: int,
+        token: bytes,
+        watermark: int | None,
+        rules: Sequence[tuple[int, int]] = (),
+    ) -> bool:
         """Mark a partition as filled, up to `watermark`.
 
-        Returns False if Redis was emptied since `token` was claimed, or if another process finished
-        first; `unfilled` shows which.
+        `rules` are the ids of those that began in it, each with its first offset: a worker of
+        before is refused as in the Redis that was lost. Returns False if Redis was emptied since
+        `token` was claimed, or if another process finished first; `unfilled` shows which.
         """
-        arguments = [token, "" if watermark is None else watermark]
-        return bool(self._redis.run(scripts.FINISH, _keys(topic, partition), arguments))
+        keys = [*_keys(topic, partition), rules_key(topic.topic_id, partition)]
+        arguments = [token, "" if watermark is None else watermark, rules_value(rules)]
+        return bool(self._redis.run(scripts.FINISH, keys, arguments))
 
 
 def _keys(topic: Topic, partition: int) -> list[str]:

@@ -16,9 +16,10 @@ The order of a commit:
 
 A single server does all of it in one script, for as many entities as one call may hold: three
 calls are most of the cost of a small run. On a cluster, where nothing may span hash slots, and for
-more entities, these are calls of their own. Killed between 2 and 4, entities are ahead of the
-watermark. The run is then read again, and their ticks, at or before their origin, are passed over
-by the kernel.
+more entities, these are calls of their own, and the first one notes where the run ends: other rules
+begin no earlier (`lua/begin_steps.lua`), as entities may have what was decided up to there. Killed
+between 2 and 4, entities are ahead of the watermark. The run is then read again, and their ticks,
+at or before their origin, are passed over by the kernel.
 
 A value never steps back: a write succeeds only on top of exactly the state that it was computed
 from, and the state that it leaves is of a later origin in the entity's one home partition.
@@ -50,6 +51,7 @@ from registry.definitions import Source
 from registry.formats.origin import Origin
 from registry.formats.redis_keys import (
     FILLED_MARK,
+    begun_key,
     filled_key,
     incarnations_key,
     partitions_key,
@@ -176,8 +178,9 @@ class OnlineSink:
     def _store_in_steps(self, batch: Batch, writes: BatchWrites) -> Sequence[str]:
         """Store in calls of entities that may go together; returns the entities in conflict."""
         run = batch.run
-        key = watermark_key(run.topic_id, run.partition)
-        stored, filled = self._begin(batch, key)
+        key, filled_mark = (of(run.topic_id, run.partition) for of in (watermark_key, filled_key))
+        filled = FILLED_MARK if filled_mark in self._confirmed else b""
+        stored = self._begin(batch, [key, filled_mark], bool(filled))
         conflicts: list[str] = []
         indexes = {entity: index for index, entity in enumerate(batch.names)}
         for group in self.redis.groups(batch.names):
@@ -190,7 +193,7 @@ class OnlineSink:
             return conflicts
         answer = self.redis.run(
             scripts.ADVANCE,
-            [key, filled_key(run.topic_id, run.partition), rules_key(run.topic_id, run.partition)],
+            [key, filled_mark, rules_key(run.topic_id, run.partition)],
             [stored, run.next_offset, filled, self.redis.life, batch.rules],
         )
         match answer:
@@ -202,34 +205,35 @@ class OnlineSink:
                 raise WatermarkMoved(int(answer) if answer else None)
         return conflicts
 
-    def _begin(self, batch: Batch, key: str) -> tuple[bytes, bytes]:
-        """The partition's watermark, if it is where the batch's run begins, and its filled mark.
+    def _begin(self, batch: Batch, keys: Sequence[str], filled: bool) -> bytes:
+        """The partition's watermark, if it is where the batch's run begins; b"" for none.
 
-        b"" for no watermark, and for a mark that need not be there.
+        `keys` are those of the watermark and of the filled mark, which must exist with `filled`.
 
         Raises `WatermarkMoved` where the watermark is another one, and `OtherRules` where newer
         rules hold. Raises `TopicRecreated` where the run is of an incarnation that is over: its
         ticks would pass for the newest ones of their entities.
         """
-        run = batch.run
+        run, ids = batch.run, (batch.run.topic_id, batch.run.partition)
         client = self.redis.connect()
-        with answers(), client.pipeline(transaction=False) as pipeline:
-            pipeline.lindex(incarnations_key(run.topic), -1)
-            pipeline.get(key)
-            pipeline.get(filled_key(run.topic_id, run.partition))
-            pipeline.get(rules_key(run.topic_id, run.partition))
-            current, stored, filled, rules = pipeline.execute()
+        with answers():
+            current = client.lindex(incarnations_key(run.topic), -1)
         # A Redis that lost its last second may not know the incarnation; the watermark shows that.
         if current is not None and current.decode() != run.topic_id.hex():
             raise TopicRecreated(run.topic)
-        if rules is not None and _others_hold(rules, batch):
-            raise OtherRules(batch.source.name)
-        marked = filled_key(run.topic_id, run.partition) in self._confirmed
-        if (stored is None and key in self._confirmed) or (filled != FILLED_MARK and marked):
-            raise WatermarkMoved(None)
-        if stored is not None and int(stored) != run.base_offset:
-            raise WatermarkMoved(int(stored))
-        return stored or b"", (filled if marked else b"")
+        must_exist = ["1" if one else "" for one in (keys[0] in self._confirmed, filled)]
+        answer = self.redis.run(
+            scripts.BEGIN_STEPS,
+            [*keys, rules_key(*ids), begun_key(*ids)],
+            [batch.rules, run.base_offset, run.next_offset, *must_exist],
+        )
+        match answer:
+            case [b"other rules"]:
+                raise OtherRules(batch.source.name)
+            case [b"moved", moved]:
+                raise WatermarkMoved(int(moved) if moved else None)
+        stored: bytes = answer
+        return stored
 
     def _begin_life(self, life: bytes) -> NoReturn:
         """Raises `StoreUnavailable`: what was read before must be read again."""
@@ -254,12 +258,6 @@ class OnlineSink:
                     watermark_key(run.topic_id, run.partition),
                 )
             raise StatesLost(run.topic, run.partition, entity)
-
-
-def _others_hold(stored: bytes, batch: Batch) -> bool:
-    """As `lua/rules.lua`."""
-    newer, _, begin = stored.partition(b":")
-    return int(newer) > batch.rules and int(begin) < batch.run.next_offset
 
 
 def _is_earlier(stored: Origin, known: Origin) -> bool:

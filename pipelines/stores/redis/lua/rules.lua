@@ -1,7 +1,11 @@
--- Whether newer rules than `rules` decide any offset before `following`; `stored` is what
--- `begin_rules.lua` has left of the partition.
+-- Whether newer rules than `rules` decide any offset before `following`; `stored` has the id of each
+-- rules that began in the partition, and their first offset: `7:120,9:300`.
 
 local function others_hold(stored, rules, following)
-  local newer, begin = string.match(stored or '', '^(%d+):(%d+)$')
-  return newer and tonumber(newer) > tonumber(rules) and tonumber(begin) < tonumber(following)
+  for newer, begin in string.gmatch(stored or '', '(%d+):(%d+)') do
+    if tonumber(newer) > tonumber(rules) and tonumber(begin) < tonumber(following) then
+      return true
+    end
+  end
+  return false
 end
