@@ -22,7 +22,7 @@ ROUNDS = {"kill": 8, "stop": 4}
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("how", ["kill", "stop"])
+@pytest.mark.parametrize("how", ["kill", pytest.param("stop", marks=pytest.mark.long)])
 def test_workers_that_are_killed_or_stopped(running: Pipeline, how: str) -> None:
     chance = random.Random(3)
     for sink in ("online", "offline"):

@@ -276,6 +276,7 @@ def test_on_tansu_without_the_demo(up: Up) -> None:
     assert up.processes().keys() == PROCESSES - {"kafka", "demo"} | {"tansu"}
 
 
+@pytest.mark.long
 def test_killed_with_its_reaper_the_next_one_ends_what_is_left(up: Up) -> None:
     up.start()
     left = {process["name"]: process["pid"] for process in up.processes().values()}

@@ -74,7 +74,7 @@ else:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_killed_at_any_instant_it_goes_on(running: Pipeline, jobs: int) -> None:
     chance = random.Random(jobs)
     for seed in range(12):
