@@ -54,7 +54,7 @@ def checkout(root: Path) -> Build:
 
 def worker_time(services: Services, backlog: Backlog, sink: str, build: Build) -> Run:
     """Processor time a tick of a worker, over a whole backlog."""
-    settings = services.fresh(backlog.settings)
+    settings = services.fresh(backlog.settings, build)
     with worker(services, settings, sink, build=build) as child:
         found = span(
             _done(settings, backlog, sink),
@@ -68,7 +68,7 @@ def worker_time(services: Services, backlog: Backlog, sink: str, build: Build) -
 
 def worker_memory(services: Services, backlog: Backlog, sink: str, build: Build) -> Run:
     """The most memory that a worker takes over a whole backlog."""
-    settings = services.fresh(backlog.settings)
+    settings = services.fresh(backlog.settings, build)
     with worker(services, settings, sink, build=build) as child:
         found = span(_done(settings, backlog, sink), backlog.ticks, LIMIT_SECONDS, [child], dict)
         check_counted(settings, sink, backlog.ticks, "one")
@@ -87,8 +87,8 @@ def paced_time(services: Services, build: Build) -> Run:
 
 def server_time(services: Services, backlog: Backlog, entities: int, build: Build) -> Run:
     """Processor time of a server for a request of eight features of `entities` symbols."""
-    settings = services.fresh(backlog.settings)
-    with worker(services, settings, "online") as child:
+    settings = services.fresh(backlog.settings, build)
+    with worker(services, settings, "online", build=build) as child:
         done = online_done(settings, backlog.topic)
         span(done, backlog.ticks, LIMIT_SECONDS, [child], dict)
         port = keep_port(services.place / "server-port")

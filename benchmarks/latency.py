@@ -41,7 +41,7 @@ PERCENTILES = (50.0, 99.0, 99.9, 100.0)
 def latency(services: Services, seconds: float, sinks: tuple[str, ...], build: Build = THIS) -> Run:
     """Milliseconds from due to read of 5,000 ticks a second, with workers of `sinks` at work."""
     settings, topic = new_topics(services)
-    settings = services.fresh(settings)
+    settings = services.fresh(settings, build)
     with ExitStack() as stack:
         port = keep_port(services.place / "server-port")
         children = [start_server(services, settings, port, build)]

@@ -104,6 +104,19 @@ def running(
         child.stop()
 
 
+def run_to_end(
+    name: str,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    place: Path,
+    build: Build = THIS,
+) -> None:
+    """Run a command. Raises `Failed`, with the end of its log, where it does not end with 0."""
+    child = start(name, command, environment, place, build)
+    if child.popen.wait() != 0:
+        child.check()
+
+
 def processor_seconds(pid: int, alone: bool = False) -> float:
     """User and system time of a process and, unless `alone`, of its children, ended ones too."""
     try:

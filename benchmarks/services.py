@@ -12,7 +12,7 @@ import msgspec
 import psycopg2
 import redis
 
-from benchmarks.processes import processor_seconds
+from benchmarks.processes import THIS, Build, processor_seconds, run_to_end
 from tickwell.embedded.broker import broker, choose
 from tickwell.embedded.postgres import postgres
 from tickwell.embedded.valkey import valkey
@@ -36,9 +36,10 @@ class Services:
         """Processor time of each service so far."""
         return {name: processor_seconds(pid) for name, pid in self.pids.items()}
 
-    def fresh(self, settings: Settings) -> Settings:
-        """Empty both Redis, make a new database with tables and a new group; returns settings.
+    def fresh(self, settings: Settings, build: Build = THIS) -> Settings:
+        """Empty both Redis, make a new database with a build's tables, and a new group.
 
+        Returns settings that name them. Raises `Failed` where the build cannot make its tables.
         The write-ahead log of what came before is settled first, so it is in nobody's figure.
         """
         for url in (settings.redis, settings.redis_hot):
@@ -52,7 +53,12 @@ class Services:
         execute(maintenance, f'CREATE DATABASE "{name}"')
         self.postgres = f"{server}/{name}"
         made = msgspec.structs.replace(settings, postgres=self.postgres, group=name)
-        migrate(made)
+        if build is THIS:
+            migrate(made)
+        else:
+            run_to_end(
+                "migrate", ["-m", "tickwell", "migrate"], environment(made), self.place, build
+            )
         execute(made.postgres, "CHECKPOINT")
         return made
 
