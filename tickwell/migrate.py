@@ -15,7 +15,7 @@ from pipelines.kafka.topics import NEVER, ensure_topics
 from pipelines.live.rules_start import RulesBeginning
 from pipelines.runtime.machine_code import warm_up
 from pipelines.stores.redis.connection import WarmRedis
-from pipelines.ticks.wire_formats import check_format
+from pipelines.ticks.wire.formats import check_format
 from registry.database import migrations
 from registry.database.engine import connect
 from registry.database.month_partitions import attach_ahead

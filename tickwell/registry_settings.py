@@ -10,7 +10,7 @@ from tickwell import masking
 from tickwell.errors import SettingError
 
 if TYPE_CHECKING:
-    from pipelines.ticks.schema_registry import RegistryConnection
+    from pipelines.ticks.wire.schema_registry import RegistryConnection
     from tickwell.settings import Settings
 
 PREFIX = "TICKWELL_"
@@ -21,7 +21,7 @@ ACCESS = ("schema_registry_username", "schema_registry_password", "schema_regist
 
 def connection_of(settings: Settings) -> RegistryConnection | None:
     """The value that is passed down, what `check` has checked; None where no registry is named."""
-    from pipelines.ticks.schema_registry import RegistryConnection
+    from pipelines.ticks.wire.schema_registry import RegistryConnection
 
     if not settings.schema_registry:
         return None

@@ -19,7 +19,7 @@ from tickwell.errors import NotRunning, SettingError, TickwellError
 
 if TYPE_CHECKING:
     from pipelines.kafka.connection import KafkaConnection
-    from pipelines.ticks.schema_registry import RegistryConnection
+    from pipelines.ticks.wire.schema_registry import RegistryConnection
 
 PREFIX = "TICKWELL_"
 ADDRESSES = ("kafka", "redis", "redis_hot", "postgres", "url")

@@ -18,7 +18,7 @@ from pipelines.compute.window_table import WindowTable
 from pipelines.kafka.run import Run
 from pipelines.ticks.columns import Ticks
 from pipelines.ticks.rules_decoder import RulesDecoder
-from pipelines.ticks.schema_registry import SchemaRegistry
+from pipelines.ticks.wire.schema_registry import SchemaRegistry
 from registry.definitions import RowSchema, Source
 from registry.formats.origin import Origin
 from registry.language.program import Program

@@ -25,7 +25,7 @@ from pipelines.errors import (
 from pipelines.kafka.run import Run
 from pipelines.runtime.patience import STALL_SECONDS, Patience
 from pipelines.stores.sink import Sink
-from pipelines.ticks.schema_registry import SchemaRegistry
+from pipelines.ticks.wire.schema_registry import SchemaRegistry
 from registry.definitions import RowSchema, Source
 from registry.formats.origin import Origin
 from registry.language.program import Program

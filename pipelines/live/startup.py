@@ -30,7 +30,7 @@ from pipelines.stores.redis.eviction_policy import check_keeps
 from pipelines.stores.redis.fill_marks import FillMarks
 from pipelines.stores.redis.online_sink import OnlineSink
 from pipelines.stores.sink import Sink
-from pipelines.ticks.wire_formats import check_format, registry_of
+from pipelines.ticks.wire.formats import check_format, registry_of
 from registry import catalog as recorded
 from registry.consistency import check_rejected_topic
 from registry.definitions import Catalog

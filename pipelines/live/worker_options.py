@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pipelines.kafka.connection import KafkaConnection
-from pipelines.ticks.schema_registry import RegistryConnection
+from pipelines.ticks.wire.schema_registry import RegistryConnection
 from registry.definitions import Definitions
 
 

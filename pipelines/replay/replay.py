@@ -39,8 +39,8 @@ from pipelines.replay.progress import Progress, ReplayProgress
 from pipelines.replay.range_reader import Stop, read_range
 from pipelines.replay.ranges import Range, Wanted
 from pipelines.replay.throttle import Throttle
-from pipelines.ticks.schema_registry import RegistryConnection
-from pipelines.ticks.wire_formats import registry_of
+from pipelines.ticks.wire.formats import registry_of
+from pipelines.ticks.wire.schema_registry import RegistryConnection
 from registry.definitions import Catalog
 from registry.formats.redis_keys import key_values
 from registry.language.program import compile_program

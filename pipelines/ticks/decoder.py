@@ -3,7 +3,7 @@
 One compiled pass (`ticks.json_scanner`) takes what nearly all producers send. Each message that it
 leaves goes to `ticks.reference_decoder`, which is the definition. So the result of a tick never
 depends on the other ticks of its run, nor on which of the two decoders took it. Messages in a
-format of a schema registry are made JSON before (`ticks.wire_formats`), for both decoders.
+format of a schema registry are made JSON before (`ticks.wire.formats`), for both decoders.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from pipelines.ticks.json_scanner import scan
 from pipelines.ticks.message_elements import Element, Message, PassedOver, Rejected, split
 from pipelines.ticks.reference_decoder import Tick, judge
 from pipelines.ticks.scanned_columns import Layout, ScannedTicks
-from pipelines.ticks.schema_registry import SchemaRegistry
 from pipelines.ticks.source_reading import Reading
-from pipelines.ticks.wire_formats import MOST_JSON_BYTES, JsonRun, WireFormat
+from pipelines.ticks.wire.formats import MOST_JSON_BYTES, JsonRun, WireFormat
+from pipelines.ticks.wire.schema_registry import SchemaRegistry
 from registry.definitions import Source
 
 NO_TIMESTAMP = -1

@@ -9,7 +9,7 @@ from pipelines.kafka.run import Run
 from pipelines.ticks.columns import Ticks
 from pipelines.ticks.decoder import Decoder
 from pipelines.ticks.run_limits import bounded
-from pipelines.ticks.schema_registry import SchemaRegistry
+from pipelines.ticks.wire.schema_registry import SchemaRegistry
 from registry.source_rules import SourceRules
 
 

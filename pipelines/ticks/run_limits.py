@@ -15,7 +15,7 @@ from pipelines.kafka.run_fetcher import MAX_RECORDS
 from pipelines.runtime.machine_code import compiled
 from pipelines.ticks.json_tokens import COMMA, OPEN_ARRAY, after_space
 from pipelines.ticks.message_limits import MAX_MESSAGE_BYTES
-from pipelines.ticks.wire_formats import KINDS
+from pipelines.ticks.wire.formats import KINDS
 from registry.definitions import Source
 
 MAX_BYTES, MAX_TICKS = 32 << 20, 8 * MAX_RECORDS

@@ -16,10 +16,14 @@ from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerialize
 from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import DESCRIPTOR as TIMESTAMP_FILE
 
-from pipelines.ticks.schema_registry import SchemaRegistry
+from pipelines.ticks.columns import Ticks
+from pipelines.ticks.decoder import Decoder
+from pipelines.ticks.wire.schema_registry import SchemaRegistry
 from registry.definitions import Field, Format, Place, Source
+from tests.support.logs import NOW_MS, run_of
 
 TOPIC = "trades"
 BY_TOPIC = {"subject.name.strategy": topic_subject_name_strategy}
@@ -100,3 +104,101 @@ def protobuf_types(*messages: Any, package: str = "feed") -> Mapping[str, Any]:
     file.dependency.append("google/protobuf/timestamp.proto")
     pool.Add(file)
     return message_factory.GetMessageClassesForFiles(["feed.proto"], pool)
+
+
+NOW_NS = NOW_MS * 10**6
+
+SHARED = Registry()
+"""Where many examples are written: to make a client takes longer than all the rest."""
+
+TRADE = {
+    "type": "record",
+    "name": "Trade",
+    "fields": [
+        {"name": "symbol", "type": "string"},
+        {"name": "price", "type": "double"},
+        {"name": "size", "type": ["null", "double"], "default": None},
+        {"name": "ts", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+    ],
+}
+
+
+def with_fields(**types: Any) -> dict[str, Any]:
+    """The schema of trades with other types of some fields, or more fields."""
+    fields = {each["name"]: each["type"] for each in TRADE["fields"]} | types
+    return {**TRADE, "fields": [{"name": name, "type": kind} for name, kind in fields.items()]}
+
+
+def trade(**changes: Any) -> dict[str, Any]:
+    return {"symbol": "A", "price": 1.5, "size": None, "ts": NOW_MS, **changes}
+
+
+def decoded(source: Source, registry: Registry, *values: bytes | None, key: bytes = b"A") -> Ticks:
+    return Decoder(source, registry=registry.asked).decode(run_of([(key, v) for v in values]))
+
+
+def read(source: Source, registry: Registry, *values: bytes | None) -> list[Any]:
+    """(time, price, size) of each message, or its reason and detail."""
+    ticks = decoded(source, registry, *values)
+    found: dict[int, Any] = {each.offset: (each.reason, each.detail) for each in ticks.rejected}
+    for i in range(len(ticks)):
+        found[int(ticks.offset[i])] = (int(ticks.tick_time[i]), *ticks.fields[i].tolist())
+    return [found[record] for record in sorted(found)]
+
+
+def zigzag(number: int) -> bytes:
+    number, out = number << 1 ^ number >> 63, bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*out, number])
+
+
+class Counting:
+    """A client that notes the schemas that it is asked for."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.asked: list[int] = []
+        self._client = registry.client
+
+    def get_schema(self, name: int, fmt: str | None = None) -> Any:
+        self.asked.append(name)
+        return self._client.get_schema(name, fmt=fmt)
+
+    @property
+    def registry(self) -> SchemaRegistry:
+        return SchemaRegistry("mock://tests", lambda: self)
+
+
+def in_schema(number: int, message: bytes) -> bytes:
+    """A message with another schema id."""
+    return b"\0" + number.to_bytes(4, "big") + message[5:]
+
+
+STAMP = ".google.protobuf.Timestamp"
+
+
+def trade_type(**renamed: str) -> Any:
+    """The type of a trade, the second in its file, with a type within."""
+    message = descriptor_pb2.DescriptorProto(name="Trade")
+    message.field.extend(
+        [
+            field("symbol", 1, FIELD.TYPE_STRING),
+            field(renamed.get("price", "price"), 2, FIELD.TYPE_DOUBLE),
+            field("size", 3, FIELD.TYPE_FLOAT, proto3_optional=True, oneof_index=0),
+            field("ts", 4, FIELD.TYPE_MESSAGE, type_name=STAMP),
+            field("seq", 5, FIELD.TYPE_INT64, proto3_optional=True, oneof_index=1),
+            field("tags", 6, FIELD.TYPE_STRING, label=FIELD.LABEL_REPEATED),
+            field("raw", 7, FIELD.TYPE_BYTES),
+        ]
+    )
+    message.oneof_decl.extend(descriptor_pb2.OneofDescriptorProto(name=n) for n in ("_a", "_b"))
+    message.nested_type.add(name="Within").field.append(field("n", 1, FIELD.TYPE_INT32))
+    return message
+
+
+OTHER = descriptor_pb2.DescriptorProto(name="Other")
+
+
+def set_stamp(message: Message, nanoseconds: int) -> None:
+    message.ts.seconds, message.ts.nanos = divmod(nanoseconds, 10**9)  # type: ignore[attr-defined]

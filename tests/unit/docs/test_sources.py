@@ -12,8 +12,8 @@ import pytest
 from fastavro import schemaless_writer
 
 from pipelines.ticks.decoder import Decoder
-from pipelines.ticks.schema_registry import RegistryConnection
-from pipelines.ticks.wire_formats import registry_of
+from pipelines.ticks.wire.formats import registry_of
+from pipelines.ticks.wire.schema_registry import RegistryConnection
 from registry.features_file import read
 from tests.support.logs import NOW_MS, run_of
 from tests.support.registry_server import RegistryServer

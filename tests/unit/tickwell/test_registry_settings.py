@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from pipelines.ticks.schema_registry import RegistryConnection
+from pipelines.ticks.wire.schema_registry import RegistryConnection
 from tickwell.errors import SettingError
 from tickwell.settings import Settings
 

@@ -16,8 +16,8 @@ from pipelines.errors import Stopped
 from pipelines.kafka.run import Run
 from pipelines.kafka.topics import Topic
 from pipelines.live.materializer import Materializer
-from pipelines.ticks.schema_registry import RegistryConnection
-from pipelines.ticks.wire_formats import registry_of
+from pipelines.ticks.wire.formats import registry_of
+from pipelines.ticks.wire.schema_registry import RegistryConnection
 from registry.definitions import Source
 from registry.formats.origin import Origin
 from registry.source_rules import SourceRules

@@ -15,11 +15,11 @@ from google.protobuf import descriptor_pb2, json_format
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.ticks import avro_values, protobuf_values
 from pipelines.ticks.event_time import parse_rfc_3339
-from pipelines.ticks.schema_registry import Schema
-from pipelines.ticks.wanted_values import Wanted
-from pipelines.ticks.wire_values import Unreadable, bytes_value, decimal_text, json_of, time_text
+from pipelines.ticks.wire import avro_values, protobuf_values
+from pipelines.ticks.wire.schema_registry import Schema
+from pipelines.ticks.wire.values import Unreadable, bytes_value, decimal_text, json_of, time_text
+from pipelines.ticks.wire.wanted_values import Wanted
 from tests.support.wire_sources import FIELD, Registry, field, protobuf_types
 
 DECIMAL = {"logicalType": "decimal", "precision": 30, "scale": 9}

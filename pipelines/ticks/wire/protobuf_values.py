@@ -14,9 +14,9 @@ from typing import Any, Final
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, wrappers_pb2
 
 from pipelines.ticks.message_limits import MAX_MESSAGE_BYTES
-from pipelines.ticks.schema_registry import Schema
-from pipelines.ticks.wanted_values import Wanted
-from pipelines.ticks.wire_values import Unreadable, decimal_text, time_text
+from pipelines.ticks.wire.schema_registry import Schema
+from pipelines.ticks.wire.values import Unreadable, decimal_text, time_text
+from pipelines.ticks.wire.wanted_values import Wanted
 
 MOST_VALUES = MAX_MESSAGE_BYTES // 2
 """Values in a message: one takes at least two bytes in JSON, which may not be longer."""

@@ -24,15 +24,16 @@ PROGRAM = """
 import pkgutil, importlib
 import pipelines, registry, serving, tickwell
 
-EXTRA = {"pipelines.ticks.avro_values", "pipelines.ticks.protobuf_values", "__main__", "env"}
+WIRE = "pipelines.ticks.wire"
+EXTRA = {f"{WIRE}.avro_values", f"{WIRE}.protobuf_values", "__main__", "env"}
 for package in (pipelines, registry, serving, tickwell):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         if not {module.name, module.name.rpartition(".")[2]} & EXTRA:
             importlib.import_module(module.name)
 from pipelines.errors import FormatUnreadable
 from pipelines.ticks.decoder import Decoder
-from pipelines.ticks.schema_registry import RegistryConnection
-from pipelines.ticks.wire_formats import registry_of
+from pipelines.ticks.wire.schema_registry import RegistryConnection
+from pipelines.ticks.wire.formats import registry_of
 from registry.definitions import Field, Source
 from tests.support.logs import NOW_MS, run_of
 
@@ -62,7 +63,7 @@ def run(
         capture_output=True,
         text=True,
         check=False,
-        cwd=Path(__file__).parents[4],
+        cwd=Path(__file__).parents[5],
         env=environment or None,
     )
 

@@ -27,7 +27,8 @@ from pipelines.runtime.array_types import Int64s
 from pipelines.ticks import rejection_reasons as reasons
 from pipelines.ticks.message_elements import Rejected
 from pipelines.ticks.message_limits import MAX_MESSAGE_BYTES
-from pipelines.ticks.schema_registry import (
+from pipelines.ticks.wire.frames import SCHEMA_HEADER, Frame, SchemaName, frame_of
+from pipelines.ticks.wire.schema_registry import (
     SERIALIZED,
     RegistryConnection,
     Schema,
@@ -35,9 +36,8 @@ from pipelines.ticks.schema_registry import (
     SchemaTooLarge,
     SchemaUnknown,
 )
-from pipelines.ticks.wanted_values import Wanted
-from pipelines.ticks.wire_frames import SCHEMA_HEADER, Frame, SchemaName, frame_of
-from pipelines.ticks.wire_values import Unreadable, json_of
+from pipelines.ticks.wire.values import Unreadable, json_of
+from pipelines.ticks.wire.wanted_values import Wanted
 from registry.definitions import Source
 
 EXTRA = "pip install 'tickwell[avro]'"
@@ -293,10 +293,10 @@ def check_format(source: Source, registry: SchemaRegistry | RegistryConnection |
 
 def _readers(form: str) -> Readers:
     if form == "protobuf":
-        from pipelines.ticks import protobuf_values
+        from pipelines.ticks.wire import protobuf_values
 
         return protobuf_values.value_reader, SERIALIZED
 
-    from pipelines.ticks import avro_values
+    from pipelines.ticks.wire import avro_values
 
     return avro_values.value_reader, None

@@ -14,7 +14,7 @@ from uuid import UUID
 import pytest
 
 from pipelines.errors import SchemaRegistryUnavailable
-from pipelines.ticks.schema_registry import (
+from pipelines.ticks.wire.schema_registry import (
     RegistryConnection,
     SchemaRegistry,
     SchemaTooLarge,

@@ -20,7 +20,7 @@ from uuid import UUID
 
 from pipelines.errors import SchemaRegistryUnavailable
 from pipelines.runtime.patience import Patience
-from pipelines.ticks.wire_frames import SchemaName
+from pipelines.ticks.wire.frames import SchemaName
 
 TIMEOUT_SECONDS = 10.0
 """Seconds to connect, and between two parts of an answer; the client has no limit of its own."""

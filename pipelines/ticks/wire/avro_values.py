@@ -21,16 +21,16 @@ from uuid import UUID
 from fastavro import parse_schema, schemaless_reader
 from fastavro.read import LOGICAL_READERS
 
-from pipelines.ticks.avro_defaults import convert_defaults
 from pipelines.ticks.message_elements import Rejected, check_depth
-from pipelines.ticks.schema_registry import Schema
-from pipelines.ticks.wanted_values import Wanted
-from pipelines.ticks.wire_values import (
+from pipelines.ticks.wire.avro_defaults import convert_defaults
+from pipelines.ticks.wire.schema_registry import Schema
+from pipelines.ticks.wire.values import (
     Unreadable,
     day_text,
     decimal_text,
     time_text,
 )
+from pipelines.ticks.wire.wanted_values import Wanted
 
 OURS = "tickwell-"
 MOST_VALUES = 10_000

@@ -1,0 +1,157 @@
+"""Messages in Protobuf, as confluent-kafka's own serializer writes them."""
+
+from __future__ import annotations
+
+import base64
+import re
+
+import pytest
+from google.protobuf import descriptor_pb2
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.ticks.columns import NO_SEQ
+from pipelines.ticks.decoder import Decoder
+from tests.support.examples import examples
+from tests.support.logs import run_of, same_double
+from tests.support.wire_sources import (
+    FIELD,
+    NOW_NS,
+    OTHER,
+    SHARED,
+    Counting,
+    Registry,
+    decoded,
+    field,
+    protobuf_types,
+    read,
+    set_stamp,
+    source_of,
+    trade_type,
+    zigzag,
+)
+
+
+@examples(1)
+@given(
+    price=st.floats(),
+    size=st.none() | st.floats(width=32, allow_nan=False, allow_infinity=False),
+    seq=st.none() | st.integers(-(2**63) + 1, 2**63 - 1),
+    past=st.integers(0, 10**12),
+)
+def test_protobuf(price: float, size: float | None, seq: int | None, past: int) -> None:
+    registry = SHARED
+    kinds = protobuf_types(OTHER, trade_type())
+    message = kinds["feed.Trade"](symbol="A", price=price, size=size, seq=seq, tags=["x", "y"])
+    set_stamp(message, NOW_NS - past)
+    written = registry.protobuf(message)
+    ticks = decoded(source_of("protobuf"), registry, written)
+    if not abs(price) < float("inf"):
+        assert [each.reason for each in ticks.rejected] == ["not-finite"]
+        return
+    assert ticks.rejected == []
+    assert ticks.tick_time.tolist() == [NOW_NS - past]
+    assert same_double(ticks.fields[0, 0], price)
+    assert same_double(ticks.fields[0, 1], float("nan") if size is None else size)
+    assert ticks.seq.tolist() == [NO_SEQ if seq is None else seq]
+    assert ticks.original(0) == written
+
+
+def test_protobuf_fields_that_are_not_set_are_zero_or_absent() -> None:
+    registry = SHARED
+    kinds = protobuf_types(OTHER, trade_type())
+    message = kinds["feed.Trade"](symbol="A")
+    (found,) = read(source_of("protobuf"), registry, registry.protobuf(message))
+    assert found == ("malformed", "ts is missing")
+    set_stamp(message, NOW_NS)
+    (found,) = read(source_of("protobuf"), registry, registry.protobuf(message))
+    assert repr(found) == repr((NOW_NS, 0.0, float("nan")))
+
+
+def test_a_renamed_field_of_protobuf() -> None:
+    registry = SHARED
+    old = protobuf_types(OTHER, trade_type())["feed.Trade"](symbol="A", price=1.25)
+    new = protobuf_types(OTHER, trade_type(price="px"))["feed.Trade"](symbol="A", px=2.5)
+    for message in (old, new):
+        set_stamp(message, NOW_NS)
+    written = [registry.protobuf(old), registry.protobuf(new)]
+    named = int.from_bytes(written[1][1:5], "big")
+    source = source_of("protobuf", {"price": "px"}, schema_id=named)
+    assert [each[1] for each in read(source, registry, *written)] == [1.25, 2.5]
+
+
+def test_other_types_of_a_protobuf_file() -> None:
+    registry = SHARED
+    kinds = protobuf_types(OTHER, trade_type())
+    trade_message = kinds["feed.Trade"](symbol="A", price=1.0)
+    set_stamp(trade_message, NOW_NS)
+    good = registry.protobuf(trade_message)
+    assert good[5:8] == b"\x02\x02\x0a"  # one index, which is 1, and the first field
+    within = kinds["feed.Trade"].Within(n=5) if hasattr(kinds["feed.Trade"], "Within") else None
+    values = [good, good[:6] + b"\x14" + good[7:], good[:5] + b"\x7e" + good[7:], good[:-3]]
+    if within is not None:
+        values.append(registry.protobuf(within))
+    found = read(source_of("protobuf"), registry, *values)
+    assert found[0][:2] == (NOW_NS, 1.0)
+    assert "has no message type at [10]" in found[1][1]
+    assert "names no schema" in found[2][1]
+    assert "does not decode" in found[3][1]
+    assert "symbol is missing" in found[4][1]
+
+
+def test_types_of_a_file_are_made_once() -> None:
+    """However many types the messages of a run name, there or not."""
+    registry = Registry()
+    client = Counting(registry)
+    kinds = protobuf_types(OTHER, trade_type())
+    message = kinds["feed.Trade"](symbol="A", price=1.0)
+    set_stamp(message, NOW_NS)
+    good = registry.protobuf(message)
+    others = [good[:6] + zigzag(index) + good[7:] for index in range(2, 40)]
+    decoder = Decoder(source_of("protobuf"), registry=client.registry)
+    ticks = decoder.decode(run_of([(b"A", value) for value in (*others, good)]))
+    assert ticks.fields[:, 0].tolist() == [1.0]
+    assert len(ticks.rejected) == len(others)
+    assert len(client.asked) == 1
+
+
+def test_protobuf_of_few_bytes_and_many_values() -> None:
+    registry = SHARED
+    item = descriptor_pb2.DescriptorProto(name="Item")
+    names = ("symbol", "price", "size", "ts")
+    item.field.extend(field(name, n + 1, FIELD.TYPE_INT32) for n, name in enumerate(names))
+    many = descriptor_pb2.DescriptorProto(name="Many")
+    many.field.append(
+        field("item", 1, FIELD.TYPE_MESSAGE, label=FIELD.LABEL_REPEATED, type_name=".feed.Item")
+    )
+    kinds = protobuf_types(many, item)
+    written = registry.protobuf(kinds["feed.Many"](item=[kinds["feed.Item"]()] * 60_000))
+    (found,) = read(source_of("protobuf", items="item"), registry, written)
+    assert found[0] == "malformed"
+    assert "holds over 131072 values" in found[1]
+    (found,) = read(source_of("protobuf"), registry, written)  # which reads nothing of them
+    assert found == ("malformed", "symbol is missing")
+
+
+@pytest.mark.parametrize(
+    ("package", "name"),
+    [
+        ("google.protobuf", "Timestamp"),
+        ("google.protobuf", "DoubleValue"),
+        ("confluent.type", "Decimal"),
+    ],
+)
+def test_a_type_with_the_name_of_a_known_one(package: str, name: str) -> None:
+    """Whoever writes schemas may declare it, with other fields."""
+    registry = SHARED
+    kind = descriptor_pb2.DescriptorProto(name=name)
+    kind.field.append(field("other", 1, FIELD.TYPE_INT32))
+    file = descriptor_pb2.FileDescriptorProto(
+        name="default", package=package, syntax="proto3", message_type=[kind]
+    )
+    text = base64.b64encode(file.SerializeToString()).decode()
+    number = registry.register(text, "PROTOBUF")
+    value = b"\0" + number.to_bytes(4, "big") + b"\0\x08\x05"
+    (found,) = read(source_of("protobuf"), registry, value)
+    assert found[0] == "malformed"
+    assert re.match(rf"schema {number}: the value does not decode: \w+Error: ", found[1])
