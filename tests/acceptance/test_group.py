@@ -15,7 +15,6 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from registry.formats.heartbeat import Heartbeat
-from registry.heartbeats import read_heartbeats
 from tests.support.checks import assert_no_difference
 from tests.support.pipeline import PATIENCE, Pipeline, wait_for
 from tickwell.embedded.broker import choose
@@ -90,8 +89,7 @@ def test_a_session_that_the_broker_refuses_is_told(
 
 def heartbeat(running: Pipeline) -> Heartbeat | None:
     """That of the only worker, once it works."""
-    with running.redis() as client:
-        beats = [beat for beat in read_heartbeats(client) if beat.state == "running"]
+    beats = [beat for beat in running.heartbeats() if beat.state == "running"]
     return beats[0] if beats else None
 
 

@@ -9,11 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
 from pipelines.kafka.topics import ensure_topics
-from registry.formats.heartbeat import Heartbeat
-from registry.heartbeats import read_heartbeats
 from tests.support.checks import assert_no_difference
 from tests.support.pipeline import Pipeline, wait_for
 
@@ -85,10 +82,7 @@ def test_from_kafka_to_both_stores_and_back(running: Pipeline) -> None:
     spread = f"{running.topic('spread')} has 4 partitions, and its source spread declares"
     assert spread in told
     assert f"{running.topic('spot')} has" not in told
-    running.start_worker("online")
-    running.start_worker("offline")
-    # What Postgres has already a worker that starts would rebuild, and not read.
-    wait_for("both work", lambda: [one.state for one in heartbeats(running)] == ["running"] * 2)
+    running.start_both()
     chance, now = random.Random(4), time.time_ns() // 10**6
 
     def trade(number: int, **changes: Any) -> tuple[bytes, bytes]:
@@ -130,10 +124,12 @@ def test_from_kafka_to_both_stores_and_back(running: Pipeline) -> None:
 
     def drained() -> bool:
         stored = running.query(counted)[0][0]
-        return [(beat.rows, beat.passed_over) for beat in heartbeats(running)] == [(stored, 31)] * 2
+        return [(beat.rows, beat.passed_over) for beat in running.heartbeats()] == [
+            (stored, 31)
+        ] * 2
 
     wait_for("both workers say so", drained)
-    for beat in heartbeats(running):
+    for beat in running.heartbeats():
         assert any(warning.startswith(spread) for warning in beat.warnings)
     looked = assert_no_difference(running).looked
     assert looked["rows"] == running.query(counted)[0][0]
@@ -145,8 +141,3 @@ def test_from_kafka_to_both_stores_and_back(running: Pipeline) -> None:
     told = running.run_tickwell("replay")
     assert " 0 of them new" in told
     assert "passed over: 31" in told
-
-
-def heartbeats(running: Pipeline) -> list[Heartbeat]:
-    with redis.Redis.from_url(running.settings.redis_hot) as client:
-        return list(read_heartbeats(client))

@@ -11,11 +11,8 @@ from typing import Any
 
 import msgspec
 import pytest
-import redis
 from fastavro import schemaless_writer
 
-from registry.formats.heartbeat import Heartbeat
-from registry.heartbeats import read_heartbeats
 from tests.support.pipeline import Pipeline, wait_for
 from tests.support.registry_server import RegistryServer
 
@@ -77,11 +74,6 @@ def written(number: int, schema: Any, symbol: str, price: float, **more: Any) ->
     return b"\0" + number.to_bytes(4, "big") + stream.getvalue()
 
 
-def beats(running: Pipeline) -> list[Heartbeat]:
-    with redis.Redis.from_url(running.settings.redis_hot) as client:
-        return read_heartbeats(client)
-
-
 def begin(running: Pipeline, registry: RegistryServer, schema_id: int) -> None:
     """Declare the source, and start a worker of each sink."""
     with Path(running.settings.features).open("a") as file:
@@ -93,8 +85,7 @@ def begin(running: Pipeline, registry: RegistryServer, schema_id: int) -> None:
         schema_registry_password=PASSWORD,
     )
     running.run_tickwell("migrate")
-    for sink in ("online", "offline"):
-        running.start_worker(sink)
+    running.start_both()
 
 
 @pytest.mark.timeout(240)
@@ -113,7 +104,7 @@ def test_a_registry_that_goes_and_returns(running: Pipeline, registry: RegistryS
     running.produce("trades", [(b"A", written(third, NEW, "A", 4.0))])
 
     def all_wait() -> bool:
-        said = [beat.error for beat in beats(running) if beat.state == "retrying"]
+        said = [beat.error for beat in running.heartbeats() if beat.state == "retrying"]
         return len(said) == 2 and all(f"the schema registry at {registry.url}" in x for x in said)
 
     wait_for("both workers say what they wait for", all_wait)
@@ -124,7 +115,7 @@ def test_a_registry_that_goes_and_returns(running: Pipeline, registry: RegistryS
     wait_for(
         "nobody waits",
         lambda: (
-            [(beat.state, beat.rows, beat.passed_over) for beat in beats(running)]
+            [(beat.state, beat.rows, beat.passed_over) for beat in running.heartbeats()]
             == [("running", 4, 2)] * 2
         ),
     )
@@ -153,7 +144,7 @@ def test_a_schema_that_is_never_registered(running: Pipeline, registry: Registry
     asked_for = f"`reject_schema_ids = [{never}]` in the source trades"
 
     def all_wait() -> bool:
-        errors = [beat.error for beat in beats(running) if beat.state == "retrying"]
+        errors = [beat.error for beat in running.heartbeats() if beat.state == "retrying"]
         return len(errors) == 2 and all(said in x and asked_for in x for x in errors)
 
     wait_for("both workers say what they wait for, and the way out", all_wait)
@@ -171,12 +162,12 @@ def test_a_schema_that_is_never_registered(running: Pipeline, registry: Registry
     rule = f"schema_id = {number}\nreject_schema_ids = [{never}]\n"
     features.write_text(features.read_text().replace(f"schema_id = {number}\n", rule))
     assert "reject_schema_ids" in running.run_tickwell("migrate", "--from-now")
-    for sink in ("online", "offline"):
-        running.start_worker(sink)
+    running.start_both()
     prices = "SELECT price FROM features.trades ORDER BY event_time, sequence"
     wait_for("the rest is stored", lambda: running.query(prices) == [(1.0,), (3.0,)])
     wait_for(
-        "by both", lambda: [beat.rejected for beat in beats(running)] == [{"malformed": 1}] * 2
+        "by both",
+        lambda: [beat.rejected for beat in running.heartbeats()] == [{"malformed": 1}] * 2,
     )
     rejected = "SELECT reason, value FROM tickwell.rejected_ticks"
     assert [(reason, bytes(value)) for reason, value in running.query(rejected)] == [

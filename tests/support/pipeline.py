@@ -29,6 +29,8 @@ from confluent_kafka.admin import AdminClient
 
 from pipelines.kafka.topics import Topic, describe
 from registry.features_file import read
+from registry.formats.heartbeat import Heartbeat
+from registry.heartbeats import read_heartbeats
 from tests.oracle.messages import Record
 from tickwell.embedded.broker import choose
 from tickwell.kafka_settings import SECURITY
@@ -104,6 +106,16 @@ class Pipeline:
     ) -> subprocess.Popen[bytes]:
         who = ("--sink", sink, "--instance", instance)
         return self.start(f"{sink}-{instance}", "worker", *who, *arguments)
+
+    def start_both(self) -> None:
+        """Start a worker of each sink, and wait until both read.
+
+        What Postgres has already when an online worker starts, it rebuilds and does not read.
+        """
+        self.start_worker("online")
+        self.start_worker("offline")
+        states = {"online": "running", "offline": "running"}
+        wait_for("both read", lambda: {b.sink: b.state for b in self.heartbeats()} == states)
 
     def kill(self, name: str) -> None:
         process = self.processes.pop(name)
@@ -248,6 +260,10 @@ class Pipeline:
 
     def redis(self) -> Any:
         return redis.Redis.from_url(self.settings.redis)
+
+    def heartbeats(self) -> list[Heartbeat]:
+        with redis.Redis.from_url(self.settings.redis_hot) as client:
+            return read_heartbeats(client)
 
     def wait_drained(self, *sinks: str) -> None:
         """Wait until the stores of `sinks` have every offset."""
