@@ -72,7 +72,7 @@ def members_of(kafka: KafkaConnection, group: str) -> list[DescribedMember]:
         raise BrokerUnavailable(kafka.servers, f"no answer in {TIMEOUT:g} s") from None
     except GroupAuthorizationFailedError:
         raise RightMissing(kafka.servers, "Describe", rights.group(group)) from None
-    except (KafkaError, OSError) as error:
+    except (KafkaError, OSError, NotImplementedError) as error:  # the last for older brokers
         raise BrokerUnavailable(kafka.servers, f"group {group}: {error}") from None
 
 
