@@ -80,8 +80,8 @@ def scan(run: Run, layout: Layout, known_at: Int64s) -> Scanned:
     left, fits = np.empty(len(run), np.int64), np.empty(len(run), np.bool_)
     find_fitting(data, run.keys, layout.partitioner, layout.partitions, run.partition, fits)
     scratch = Scratch(
-        seen=np.zeros(len(layout.parent) + 1, np.int64),
-        following=np.full(len(layout.parent), NO, np.int64),
+        seen=np.zeros(len(layout.nodes.parent) + 1, np.int64),
+        following=np.full(len(layout.nodes.parent), NO, np.int64),
         texts=np.zeros(1, np.int64),
     )
     messages = Messages(data, values, run.keys, known_at)
@@ -111,23 +111,30 @@ def _most_ticks(data, values, has_items):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _is_named(data, position, end, layout, node):  # type: ignore[no-untyped-def]
+def _is_named(data, position, end, nodes, node):  # type: ignore[no-untyped-def]
     """Whether a node's name is at `position`, with a quote behind it."""
-    first, last = layout.name_start[node], layout.name_end[node]
+    first, last = nodes.name_start[node], nodes.name_end[node]
     quote = position + last - first
     if quote >= end or data[quote] != QUOTE:
         return False
     for k in range(last - first):
-        if data[position + k] != layout.names[first + k]:
+        if data[position + k] != nodes.names[first + k]:
             return False
     return True
 
 
 @inlined
-def _child(data, start, end, layout, parent):  # type: ignore[no-untyped-def]
+def _child(data, start, end, nodes, parent):  # type: ignore[no-untyped-def]
     """The child that has the name from `start` to `end`, or `NO`."""
-    for node in range(layout.first_child[parent], layout.last_child[parent]):
-        if same(data, start, end, layout.names, layout.name_start[node], layout.name_end[node]):
+    for node in range(nodes.first_child[parent], nodes.last_child[parent]):
+        if same(
+            data,
+            start,
+            end,
+            nodes.names,
+            nodes.name_start[node],
+            nodes.name_end[node],
+        ):
             return node
     return NO
 
@@ -139,22 +146,18 @@ def _member(scan, position, end, node, previous):  # type: ignore[no-untyped-def
     `NO` for a begin that is none, and for a name that the source does not read. The node that came
     behind `previous` in the object before is tried first.
     """
-    data, layout, following = scan.messages.data, scan.layout, scan.scratch.following
+    data, nodes, following = scan.messages.data, scan.layout.nodes, scan.scratch.following
     if position >= end or data[position] != QUOTE:
         return NO, NO
     position += 1
     child = following[previous]
-    if (
-        child != NO
-        and layout.parent[child] == node
-        and _is_named(data, position, end, layout, child)
-    ):
-        quote = position + layout.name_end[child] - layout.name_start[child]
+    if child != NO and nodes.parent[child] == node and _is_named(data, position, end, nodes, child):
+        quote = position + nodes.name_end[child] - nodes.name_start[child]
     else:
         quote = string_end(data, position, end)
         if quote == NO:
             return NO, NO
-        child = _child(data, position, quote, layout, node)
+        child = _child(data, position, quote, nodes, node)
         if child != NO:
             following[previous] = child
     return value_start(data, quote + 1, end), child
@@ -169,8 +172,9 @@ def _walk(scan, position, end, node, is_inside, row, stamp):  # type: ignore[no-
     it is at the array; whether a value did not suit its field, and how many conditions hold.
     """
     data, layout, seen = scan.messages.data, scan.layout, scan.scratch.seen
+    nodes = layout.nodes
     names = layout.around.shape[0]
-    items = names + layout.first_value.shape[0] - 1
+    items = names + layout.values.first.shape[0] - 1
     has_failed, held, previous = False, 0, node
     while True:
         if is_inside:
@@ -181,7 +185,7 @@ def _walk(scan, position, end, node, is_inside, row, stamp):  # type: ignore[no-
             if child != NO:
                 seen[child] = stamp
                 previous = child
-                role = layout.role[child]
+                role = nodes.role[child]
                 if role == NO and data[begin] == OPEN_OBJECT:
                     inside = after_space(data, begin + 1, end)
                     if inside < end and data[inside] == CLOSE_OBJECT:
@@ -198,7 +202,7 @@ def _walk(scan, position, end, node, is_inside, row, stamp):  # type: ignore[no-
                         position = max(position, after)
                     else:
                         held += holds(scan, begin, end, role - names)
-                    role = layout.next_role[role]
+                    role = nodes.next_role[role]
             if position == NO:
                 position = skipped(data, begin, end)
                 if position == NO:
@@ -213,9 +217,9 @@ def _walk(scan, position, end, node, is_inside, row, stamp):  # type: ignore[no-
         if data[position] != CLOSE_OBJECT:
             return NO, node, False, has_failed, held
         position += 1
-        if layout.parent[node] < 0:
+        if nodes.parent[node] < 0:
             return position, node, False, has_failed, held
-        node = layout.parent[node]
+        node = nodes.parent[node]
         is_inside = False
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipelines.runtime.array_types import Int64s
+from pipelines.runtime.array_types import Bytes, Int64s
 from registry.paths import Part, Path
 
 ROOTS = 2
@@ -19,21 +19,20 @@ NOTHING = -1
 
 
 class Nodes(NamedTuple):
-    """A tree as columns by node, in which the children of a node are numbered in a row.
+    """A tree as columns by node, in which the children of a node are numbered in a row."""
 
-    `number` is the number here of each node as `PathTree.add` counts them. `role` is the first role
-    of a node, `next_role` by role the next one of its node, `NOTHING` for none.
-    """
-
-    number: list[int]
-    names: bytes
+    names: Bytes
+    """The names of nodes, end to end."""
     name_start: Int64s
     name_end: Int64s
     parent: Int64s
     first_child: Int64s
     last_child: Int64s
+    """By node: its children are from the first up to, not including, the last."""
     role: Int64s
+    """By node: its first role, or `NOTHING`."""
     next_role: Int64s
+    """By role: the next one of the same node, or `NOTHING`."""
 
 
 class PathTree:
@@ -62,8 +61,8 @@ class PathTree:
         self._last_role = max(self._last_role, role)
         return node
 
-    def numbered(self) -> Nodes:
-        """The whole tree, breadth first."""
+    def numbered(self) -> tuple[Nodes, list[int]]:
+        """The whole tree, breadth first, and the number in it of each node that `add` returned."""
         order = [0, 1]
         for node in order:
             order.extend(self._children[node].values())
@@ -78,9 +77,8 @@ class PathTree:
         following = np.full(1 + self._last_role, NOTHING)
         for roles in self._roles:
             following[roles[:-1]] = roles[1:]
-        return Nodes(
-            number=number,
-            names=b"".join(names),
+        nodes = Nodes(
+            names=np.frombuffer(bytearray(b"".join(names)), np.uint8),
             name_start=ends[:-1],
             name_end=ends[1:],
             parent=np.array(
@@ -91,3 +89,4 @@ class PathTree:
             role=np.array(first, np.int64),
             next_role=following,
         )
+        return nodes, number

@@ -23,6 +23,33 @@ TEXT, INTEGER, FALSE_VALUE, TRUE_VALUE = range(4)
 """Kinds of values of a condition."""
 
 
+class Values(NamedTuple):
+    """The values of conditions, as columns by value."""
+
+    first: Int64s
+    """By condition, and one more: its values are from here up to the next condition's."""
+    kind: Int64s
+    number: Int64s
+    texts: Bytes
+    """The texts of values, end to end."""
+    text_start: Int64s
+    text_end: Int64s
+
+    @classmethod
+    def of(cls, conditions: Sequence[Condition]) -> Values:
+        values = [value for condition in conditions for value in condition.values]
+        texts = [value.encode() if isinstance(value, str) else b"" for value in values]
+        ends = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+        return cls(
+            first=np.cumsum([0, *(len(each.values) for each in conditions)], dtype=np.int64),
+            kind=np.array([_kind(value) for value in values], np.int64),
+            number=np.array([0 if isinstance(v, str) else int(v) for v in values], np.int64),
+            texts=_bytes(b"".join(texts)),
+            text_start=ends[:-1],
+            text_end=ends[1:],
+        )
+
+
 class Layout(NamedTuple):
     """A source as the compiled pass sees it.
 
@@ -32,18 +59,7 @@ class Layout(NamedTuple):
     and last of all the array of ticks.
     """
 
-    names: Bytes
-    """The names of nodes, end to end."""
-    name_start: Int64s
-    name_end: Int64s
-    parent: Int64s
-    first_child: Int64s
-    last_child: Int64s
-    """By node: its children are from the first up to, not including, the last."""
-    role: Int64s
-    """By node: its first role, or `NOWHERE`."""
-    next_role: Int64s
-    """By role: the next one of the same node, or `NOWHERE`."""
+    nodes: Nodes
     needed: Int64s
     """The nodes in a tick that each has, and behind them those of numbers that a trade has."""
     needed_numbers: Int64s
@@ -59,14 +75,8 @@ class Layout(NamedTuple):
     """By numeric field, NaN for none."""
     scale: Int64s
     """By numeric field: the power of ten that its integers are multiplied with, 0 for none."""
-    first_value: Int64s
-    """By condition, and one more: its values are from here up to the next condition's."""
-    value_kind: Int64s
-    value_number: Int64s
-    texts: Bytes
-    """The texts of values, end to end."""
-    text_start: Int64s
-    text_end: Int64s
+    values: Values
+    """What conditions want."""
     on_tick: int
     """Number of conditions on a tick; the others are on the message around."""
     on_message: int
@@ -102,21 +112,13 @@ class Layout(NamedTuple):
         paths, places, fields = source.paths, source.places_by_name, source.fields
         conditions = [parse_path(each.path, source.name) for each in source.where]
         nodes, node, around = _nodes(source, conditions)
-        values = _Values.of(source.where)
         keys = len(source.key)
         numbers = [keys + n for n, field in enumerate(fields) if field.required]
         texts = [_constant(places[name].value) for name in source.key]
         is_key = [name in paths and paths[name].part is Part.KEY for name in source.key]
         is_recorded = "ts" in paths and paths["ts"].part is Part.TIMESTAMP
         return cls(
-            names=_bytes(nodes.names),
-            name_start=nodes.name_start,
-            name_end=nodes.name_end,
-            parent=nodes.parent,
-            first_child=nodes.first_child,
-            last_child=nodes.last_child,
-            role=nodes.role,
-            next_role=nodes.next_role,
+            nodes=nodes,
             needed=_known(node[[*range(keys), keys + len(fields)]]),
             needed_numbers=_known(node[numbers]),
             around=around,
@@ -125,12 +127,7 @@ class Layout(NamedTuple):
             required=np.array([field.required for field in fields], np.bool_),
             default=np.array([_default(field, places[field.name]) for field in fields], np.float64),
             scale=np.array([places[field.name].scale for field in fields], np.int64),
-            first_value=values.first,
-            value_kind=values.kind,
-            value_number=values.number,
-            texts=values.texts,
-            text_start=values.text_start,
-            text_end=values.text_end,
+            values=Values.of(source.where),
             on_tick=sum(path.part is Part.TICK for path in conditions),
             on_message=sum(path.part is Part.AROUND for path in conditions),
             factor=NANOSECONDS[source.ts_unit],
@@ -163,8 +160,8 @@ def _nodes(source: Source, conditions: Sequence[Path]) -> tuple[Nodes, Int64s, I
     if source.items is not None:
         array = parse_path(source.items, source.name)
         tree.add(array._replace(part=Part.AROUND), len(names) + len(conditions))
-    nodes = tree.numbered()
-    number = np.array([*nodes.number, NOWHERE])  # the last one is that of `NOWHERE`
+    nodes, numbers = tree.numbered()
+    number = np.array([*numbers, NOWHERE])  # the last one is that of `NOWHERE`
     return nodes, number[node], number[around]
 
 
@@ -251,31 +248,6 @@ class Scanned(NamedTuple):
     left: Int64s
     passed_over: int
     data: Bytes
-
-
-class _Values(NamedTuple):
-    """The values of conditions, as `Layout` has them."""
-
-    first: Int64s
-    kind: Int64s
-    number: Int64s
-    texts: Bytes
-    text_start: Int64s
-    text_end: Int64s
-
-    @classmethod
-    def of(cls, conditions: Sequence[Condition]) -> _Values:
-        values = [value for condition in conditions for value in condition.values]
-        texts = [value.encode() if isinstance(value, str) else b"" for value in values]
-        ends = np.cumsum([0, *map(len, texts)], dtype=np.int64)
-        return cls(
-            first=np.cumsum([0, *(len(each.values) for each in conditions)], dtype=np.int64),
-            kind=np.array([_kind(value) for value in values], np.int64),
-            number=np.array([0 if isinstance(v, str) else int(v) for v in values], np.int64),
-            texts=_bytes(b"".join(texts)),
-            text_start=ends[:-1],
-            text_end=ends[1:],
-        )
 
 
 def _kind(value: bool | int | str) -> int:

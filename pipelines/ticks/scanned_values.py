@@ -160,17 +160,17 @@ def value(scan, position, end, name, row):  # type: ignore[no-untyped-def]
 @inlined
 def holds(scan, position, end, condition):  # type: ignore[no-untyped-def]
     """Whether the value at `position` is one of a condition's; a string is without escapes."""
-    data, layout = scan.messages.data, scan.layout
+    data, values = scan.messages.data, scan.layout.values
     quote = string_end(data, position + 1, end) if data[position] == QUOTE else NO
     after, found = integer(data, position, end)
-    for wanted in range(layout.first_value[condition], layout.first_value[condition + 1]):
-        kind = layout.value_kind[wanted]
+    for wanted in range(values.first[condition], values.first[condition + 1]):
+        kind = values.kind[wanted]
         if kind == TEXT:
-            start, stop = layout.text_start[wanted], layout.text_end[wanted]
-            if quote != NO and same(data, position + 1, quote, layout.texts, start, stop):
+            start, stop = values.text_start[wanted], values.text_end[wanted]
+            if quote != NO and same(data, position + 1, quote, values.texts, start, stop):
                 return True
         elif kind == INTEGER:
-            if after != NO and found == layout.value_number[wanted]:
+            if after != NO and found == values.number[wanted]:
                 return True
         else:
             word = TRUE if kind == TRUE_VALUE else FALSE

@@ -77,8 +77,8 @@ class WireFormat:
     """Reads the messages of one source.
 
     It keeps the schemas that it has met. A part of a run has at most `most_bytes` of JSON, or one
-    message. Raises `FormatUnreadable` where a package or the registry
-    is missing that the source's format needs.
+    message. Raises `FormatUnreadable` where a package or the registry is missing that the source's
+    format needs.
     """
 
     def __init__(
