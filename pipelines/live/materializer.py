@@ -25,11 +25,8 @@ from pipelines.errors import (
 from pipelines.kafka.run import Run
 from pipelines.runtime.patience import STALL_SECONDS, Patience
 from pipelines.stores.sink import Sink
-from pipelines.ticks.wire.schema_registry import SchemaRegistry
-from registry.definitions import RowSchema, Source
+from registry.definitions import Source
 from registry.formats.origin import Origin
-from registry.language.program import Program
-from registry.source_rules import SourceRules
 
 CONFLICTS = 20
 """A conflict is settled by reloading once, and so is a watermark that another worker moved. This
@@ -39,33 +36,22 @@ many in one run are no coincidence."""
 class Materializer:
     """Brings the runs of one source into one store.
 
-    `partitions` is the number of partitions of the source's topic: without it no tick is rejected
-    for the partition of its key. A call of the store that takes longer than `stall_seconds` is
-    reported as a refusal. `registry` has the schemas of a source whose format needs them, and is
-    waited for as the store is.
+    A call of the store that takes longer than `stall_seconds` is reported as a refusal. A schema
+    registry that the computation asks is waited for as the store is.
     """
 
     def __init__(
-        self,
-        rules: SourceRules,
-        schema: RowSchema,
-        program: Program,
-        sink: Sink,
-        capacity: int,
-        partitions: int | None = None,
-        stall_seconds: float = STALL_SECONDS,
-        registry: SchemaRegistry | None = None,
+        self, computation: RunComputation, sink: Sink, stall_seconds: float = STALL_SECONDS
     ) -> None:
+        self._computation = computation
         self._sink = sink
-        self._registry = registry
-        self._computation = RunComputation(rules, schema, program, capacity, partitions, registry)
         self._patience = Patience(f"the {sink.name} store", stall_seconds=stall_seconds)
 
     @property
     def retrying(self) -> str | None:
         """Why the store, or the schema registry, is waited for; any thread may read it."""
-        registry = None if self._registry is None else self._registry.patience.reason
-        return self._patience.reason or registry
+        registry = self._computation.registry
+        return self._patience.reason or (None if registry is None else registry.patience.reason)
 
     @property
     def source(self) -> str:
@@ -113,8 +99,8 @@ class Materializer:
         raise WatermarkContended(run.topic, run.partition, CONFLICTS)
 
     def _decode(self, run: Run, stop: Event) -> DecodedRun:
-        decode = partial(self._computation.decode, run)
-        return decode() if self._registry is None else self._registry.patience.retry(decode, stop)
+        decode, registry = partial(self._computation.decode, run), self._computation.registry
+        return decode() if registry is None else registry.patience.retry(decode, stop)
 
     def _load(
         self, source: Source, entities: Sequence[str], depth: int, before: Origin

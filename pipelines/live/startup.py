@@ -13,6 +13,7 @@ from typing import TypeVar
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
+from pipelines.compute.run_computation import RunComputation
 from pipelines.compute.window_table import depth_of
 from pipelines.errors import HistoryTooShort, PartitionsChanged, StoreUnavailable
 from pipelines.kafka.topic_identity import Incarnations
@@ -153,9 +154,8 @@ class Startup:
         if depth_of(program) > options.history:
             raise HistoryTooShort(options.history, depth_of(program))
         registry = registry_of(rules.sources, options.schema_registry)
-        return Materializer(
-            rules, schema, program, sink, options.capacity, partitions, registry=registry
-        )
+        computation = RunComputation(rules, schema, program, options.capacity, partitions, registry)
+        return Materializer(computation, sink)
 
     def _sink(self, name: str) -> Sink:
         options = self._options

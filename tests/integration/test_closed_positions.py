@@ -10,6 +10,7 @@ import redis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from pipelines.compute.run_computation import RunComputation
 from pipelines.kafka.run import Run
 from pipelines.kafka.topics import Topic
 from pipelines.live.materializer import Materializer
@@ -40,7 +41,7 @@ def materialize(stores: Stores, *log: Run) -> None:
     program = compile_program(stores.catalog, schema)
     with closing() as opened:
         for sink in (opened(OnlineSink(stores.redis_url)), opened(OfflineSink(stores.postgres))):
-            worker = Materializer(rules, schema, program, sink, 1000)
+            worker = Materializer(RunComputation(rules, schema, program, 1000), sink)
             for run in log:
                 worker.materialize(run, GO_ON)
 

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 import redis
 
+from pipelines.compute.run_computation import RunComputation
 from pipelines.errors import SchemaBehind, StatesLost, StoreWentBack
 from pipelines.live.materializer import Materializer
 from pipelines.stores.postgres.offline_sink import OfflineSink
@@ -59,7 +60,8 @@ def upgraded(stores: Stores, sink: OnlineSink | OfflineSink) -> Materializer:
     recorded = with_a_feature_more(stores)
     schema = recorded.schemas[recorded.writing["price"]]
     assert schema.id > SCHEMA.id
-    return Materializer(RULES, schema, compile_program(recorded, schema), sink, 1000)
+    program = compile_program(recorded, schema)
+    return Materializer(RunComputation(RULES, schema, program, 1000), sink)
 
 
 # -- newer row schemas

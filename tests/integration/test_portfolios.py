@@ -11,6 +11,7 @@ import pytest
 import redis
 from msgspec import structs
 
+from pipelines.compute.run_computation import RunComputation
 from pipelines.live.materializer import Materializer
 from pipelines.stores.redis.online_sink import OnlineSink
 from registry.definitions import RowSchema, Source
@@ -51,7 +52,8 @@ def test_each_position_joins_its_portfolio(
     sink = opened(OnlineSink(redis_database, entities_a_call=entities_a_call))
     catalog = structs.replace(CATALOG, sources={"position": POSITION})
     program = compile_program(catalog, SCHEMA)
-    positions = Materializer(SourceRules.always(POSITION), SCHEMA, program, sink, 1000)
+    rules = SourceRules.always(POSITION)
+    positions = Materializer(RunComputation(rules, SCHEMA, program, 1000), sink)
     for run in runs(log, (3, 5)):
         positions.materialize(run, GO_ON)
     with redis.Redis.from_url(redis_database) as client:
@@ -69,7 +71,7 @@ def written(opened: Opened, redis_database: str, source: Source, values: Sequenc
     sink, program = opened(OnlineSink(redis_database)), compile_program(catalog, SCHEMA)
     (run,) = runs(log, ())
     rules = SourceRules.always(source)
-    Materializer(rules, SCHEMA, program, sink, 10_000).materialize(run, GO_ON)
+    Materializer(RunComputation(rules, SCHEMA, program, 10_000), sink).materialize(run, GO_ON)
 
 
 def test_only_open_positions_are_counted(opened: Opened, redis_database: str) -> None:

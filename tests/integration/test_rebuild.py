@@ -12,6 +12,7 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipelines.compute.run_computation import RunComputation
 from pipelines.compute.window_table import WindowTable
 from pipelines.errors import PartitionsChanged
 from pipelines.kafka.topics import Topic
@@ -131,7 +132,7 @@ def test_the_row_of_the_newest_tick_in_the_schema_that_is_written(stores: Stores
     assert writing.id != SCHEMA.id
     program = compile_program(stores.catalog, writing)
     sink = stores.keep(OfflineSink(stores.postgres))
-    Materializer(RULES, writing, program, sink, 1000).materialize(second, GO_ON)
+    Materializer(RunComputation(RULES, writing, program, 1000), sink).materialize(second, GO_ON)
     stores.execute(  # the newest tick of B again in the old schema: both have it
         "INSERT INTO tickwell.feature_rows SELECT %s, entity, event_time, sequence, revision,"
         " tick_time, seq, op, fields, ARRAY[1, 2, 3, 4], '\\x00000000'::bytea, known_at, topic_id,"

@@ -11,6 +11,7 @@ import pytest
 import redis
 from confluent_kafka.admin import AdminClient
 
+from pipelines.compute.run_computation import RunComputation
 from pipelines.errors import (
     HomesElsewhere,
     HomesUnknown,
@@ -148,7 +149,7 @@ def worker_of(running: Pipeline, sink: Sink) -> Materializer:
     catalog = catalog_of(running)
     schema = catalog.schemas[catalog.writing["price"]]
     rules, program = SourceRules.of(catalog, "price"), compile_program(catalog, schema)
-    return Materializer(rules, schema, program, sink, 1000)
+    return Materializer(RunComputation(rules, schema, program, 1000), sink)
 
 
 def next_run(running: Pipeline, n: int, sink: Sink | None = None) -> Run:

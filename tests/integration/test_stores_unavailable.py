@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import redis
 
+from pipelines.compute.run_computation import RunComputation
 from pipelines.kafka.topics import Topic
 from pipelines.live.materializer import Materializer
 from pipelines.stores.postgres.offline_sink import OfflineSink
@@ -151,7 +152,7 @@ def test_a_store_that_says_nothing_counts_as_away(opened: Opened, data: Path) ->
     with own_redis(data) as (process, url):
         first, second = runs(ticks(["A", "B"], 20), (10,))
         sink = opened(OnlineSink(url))
-        work = Materializer(RULES, SCHEMA, PROGRAM, sink, 1000, stall_seconds=0.2)
+        work = Materializer(RunComputation(RULES, SCHEMA, PROGRAM, 1000), sink, stall_seconds=0.2)
         work.materialize(first, GO_ON)
         os.kill(process.pid, signal.SIGSTOP)
         try:

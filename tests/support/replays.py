@@ -16,6 +16,7 @@ import psycopg2
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from pipelines.compute.run_computation import RunComputation
 from pipelines.errors import PipelineError
 from pipelines.kafka.topics import ensure_topics
 from pipelines.live.materializer import Materializer
@@ -122,7 +123,8 @@ def live(
     for part in ranges_of(running, wanted, restart=True):
         schema = catalog.schemas[catalog.writing[part.source.name]]
         with closing(open_sink(running)) as sink:
-            work = Materializer(part.rules, schema, compile_program(catalog, schema), sink, 100_000)
+            program = compile_program(catalog, schema)
+            work = Materializer(RunComputation(part.rules, schema, program, 100_000), sink)
             sink.settle(part.topic)
             marks = sink.watermarks(part.topic.topic_id, [part.partition])
             mark = marks.get(part.partition, part.begin)

@@ -12,6 +12,7 @@ from fastavro import schemaless_writer
 
 from pipelines.compute.batch import Batch
 from pipelines.compute.entity_state import EntityState
+from pipelines.compute.run_computation import RunComputation
 from pipelines.errors import Stopped
 from pipelines.kafka.run import Run
 from pipelines.kafka.topics import Topic
@@ -86,7 +87,8 @@ def run_at(offset: int, *values: bytes) -> Run:
 def materializer(server: RegistryServer, sink: KeptBatches) -> Materializer:
     source = msgspec.structs.replace(SOURCE, format="avro")
     registry = registry_of([source], RegistryConnection(server.url))
-    return Materializer(SourceRules.always(source), SCHEMA, PROGRAM, sink, 1000, registry=registry)
+    rules = SourceRules.always(source)
+    return Materializer(RunComputation(rules, SCHEMA, PROGRAM, 1000, registry=registry), sink)
 
 
 def test_a_registry_that_is_away_stalls_and_is_named(server: RegistryServer) -> None:
