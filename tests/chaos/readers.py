@@ -22,7 +22,7 @@ from redis.retry import Retry
 
 from tests.chaos.producers import entities
 from tests.checker.packed import entity_name, read_row, row_key
-from tests.oracle.messages import rfc_3339
+from tests.oracle.times import rfc_3339
 
 FEATURES = {
     "price": ("current_price", "price_sma_5", "price_volatility"),

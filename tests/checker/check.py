@@ -58,9 +58,9 @@ def check(run: Run, bars: bool = True) -> Findings:
                 for source in sources:
                     topic = topics[source.name]
                     step = bar(topic.name, topic.offsets)
-                    walked[source.name] = walk(
-                        source, topic, kafka, connection, relayed, watched, findings, step
-                    )
+                    messages = kafka.messages(topic, step)
+                    of_source = walked[source.name] = Walked(source, topic)
+                    walk(of_source, messages, connection, relayed, watched, findings)
                     kept = watermarks(connection, topic.topic_id)
                     check_watermarks("Postgres", kept, topic, findings)
                 relayed.end(list(topics.values()))

@@ -7,7 +7,7 @@ no tick twice.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,14 +20,13 @@ from tests.checker.sources import Source
 from tests.checker.stored import (
     OPERATIONS,
     InOrder,
-    StoredRejection,
     StoredRow,
     homes,
     partitions,
     stored_rejections,
     stored_rows,
 )
-from tests.checker.topics import Kafka, Topic
+from tests.checker.topics import Message, Topic
 from tests.oracle.features import Accepted, Entity, Log, Origin, Rejected
 from tests.oracle.messages import Record, SourceSpec, Tick, texts
 
@@ -77,26 +76,24 @@ class Walked:
 
 
 def walk(
-    source: Source,
-    topic: Topic,
-    kafka: Kafka,
+    walked: Walked,
+    messages: Iterable[Message],
     connection: Any,
     relayed: Relayed,
     watched: Watched,
     findings: Findings,
-    progress: Callable[[int], None],
-) -> Walked:
+) -> None:
     """Hold every record of a topic against Postgres."""
-    at_home = homes(connection, source.name, topic.topic_id)
-    by_key = {tuple(name.split("\x1f")): partition for name, partition in at_home.items()}
+    source, topic = walked.source, walked.topic
+    at_home = {
+        tuple(name.split("\x1f")): partition
+        for name, partition in homes(connection, source.name, topic.topic_id).items()
+    }
     number = partitions(connection, topic.topic_id)
     spec_at = source.spec_at(topic.topic_id, number or len(topic.begins))
-    log = Log(spec_at, by_key, source.depth)
-    walked = Walked(source, topic)
-    rows = InOrder(stored_rows(connection, topic.topic_id))
-    rejections = InOrder(stored_rejections(connection, topic.topic_id))
-    side = _SideBySide(source, topic, rows, rejections, relayed, watched, findings, walked)
-    for message in kafka.messages(topic, progress):
+    log = Log(spec_at, at_home, source.depth)
+    side = _SideBySide(walked, connection, relayed, watched, findings)
+    for message in messages:
         record = message.record
         findings.count("records")
         for found in log.take(record):
@@ -105,16 +102,23 @@ def walk(
             else:
                 side.rejected(found, record, spec_at(record))
     side.end()
-    for name, partition in at_home.items():
-        found_home = log.entities.get(tuple(name.split("\x1f")))
+    _compare_homes(source.name, log, at_home, findings)
+
+
+def _compare_homes(
+    source: str, log: Log, at_home: Mapping[tuple[str, ...], int], findings: Findings
+) -> None:
+    """The homes in Postgres beside those of the log."""
+    for key, partition in at_home.items():
         findings.count("homes")
-        if found_home is None or found_home.home != partition:
+        entity = log.entities.get(key)
+        if entity is None or entity.home != partition:
+            name = shown(entity_name(key))
             findings.differ(
-                "home", f"{source.name} {shown(name)}: at home in {partition}, without a tick there"
+                "home", f"{source} {name}: at home in {partition}, without a tick there"
             )
-    for key in log.entities.keys() - by_key.keys():
-        findings.differ("home", f"{source.name} {shown(entity_name(key))}: no home is recorded")
-    return walked
+    for key in log.entities.keys() - at_home.keys():
+        findings.differ("home", f"{source} {shown(entity_name(key))}: no home is recorded")
 
 
 class _SideBySide:
@@ -122,23 +126,19 @@ class _SideBySide:
 
     def __init__(
         self,
-        source: Source,
-        topic: Topic,
-        rows: InOrder[StoredRow],
-        rejections: InOrder[StoredRejection],
+        walked: Walked,
+        connection: Any,
         relayed: Relayed,
         watched: Watched,
         findings: Findings,
-        walked: Walked,
     ) -> None:
-        self._source = source
-        self._topic = topic
-        self._rows = rows
-        self._rejections = rejections
+        topic_id = walked.topic.topic_id
+        self._walked = walked
+        self._rows = InOrder(stored_rows(connection, topic_id))
+        self._rejections = InOrder(stored_rejections(connection, topic_id))
         self._relayed = relayed
         self._watched = watched
         self._findings = findings
-        self._walked = walked
 
     def accepted(self, found: Accepted) -> None:
         """A tick that counts has one row of a schema, and is not among the rejected."""
@@ -146,7 +146,7 @@ class _SideBySide:
         name = entity_name(found.entity)
         by_schema: dict[int, StoredRow] = {}
         for row in self._rows.at(found.origin):
-            if row.schema not in self._source.schemas:
+            if row.schema not in self._walked.source.schemas:
                 self._differ("unexplained row", row.origin, f"its schema {row.schema} is not ours")
             elif row.revision:
                 self._findings.count("repaired rows")
@@ -168,7 +168,7 @@ class _SideBySide:
                 "accepted and rejected", found.origin, f"{shown(name)}: stored as {stored.reason}"
             )
         self._findings.count("accepted ticks")
-        self._watched.row(self._source, name, found, by_schema)
+        self._watched.row(self._walked.source, name, found, by_schema)
         self._walked.newest[name] = Newest(
             found.event_time,
             found.sequence,
@@ -190,7 +190,7 @@ class _SideBySide:
         stored = self._rejections.at(found.origin)
         self._findings.count("rejected ticks")
         self._findings.count(f"rejected as {found.reason}")
-        self._relayed.expect(self._topic, found, value)
+        self._relayed.expect(self._walked.topic, found, value)
         if not stored:
             self._differ("rejected tick lost", found.origin, f"{found.reason}: {value!r:.80}")
             return
@@ -239,7 +239,7 @@ class _SideBySide:
                     f"{shown(name)}: {column} is {kept!r}, must be "
                     f"{tick.fields if column == 'fields' else value!r}",
                 )
-        features = self._source.schemas[row.schema]
+        features = self._walked.source.schemas[row.schema]
         if not len(features) == len(row.features) == len(row.status):
             self._differ(
                 "row differs", row.origin, f"{len(row.features)} of {len(features)} values"
@@ -255,7 +255,9 @@ class _SideBySide:
 
     def _differ(self, kind: str, origin: Origin, explanation: str) -> None:
         partition, offset, index = origin
-        place = f"{self._topic.name}[{partition}] offset {offset}" + (f"/{index}" if index else "")
+        place = f"{self._walked.topic.name}[{partition}] offset {offset}" + (
+            f"/{index}" if index else ""
+        )
         self._findings.differ(kind, f"{place}: {explanation}")
 
 

@@ -10,7 +10,8 @@ from uuid import UUID
 
 from tests.checker.findings import NotCheckable
 from tests.oracle.features import Feature
-from tests.oracle.messages import YEAR_1971_NS, Place, Record, SourceSpec
+from tests.oracle.messages import Place, Record, SourceSpec
+from tests.oracle.times import YEAR_1971_NS
 
 EXPRESSIONS = {
     "last": re.compile(r"last\(\s*(\w+)\s*\)()"),

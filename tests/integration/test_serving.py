@@ -15,7 +15,7 @@ from registry.definitions import Catalog
 from registry.formats.redis_keys import CATALOG_KEY, row_key
 from serving.app import ServerOptions, create_app
 from serving.watch.workers import WorkersWatch
-from tests.oracle.messages import rfc_3339
+from tests.oracle.times import rfc_3339
 from tests.support.pipeline import wait_for
 from tests.support.served import beat, online, tick
 

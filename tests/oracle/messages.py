@@ -6,26 +6,21 @@ import hashlib
 import json
 import math
 import re
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
+from tests.oracle.partitioners import partition
+from tests.oracle.times import YEAR_1971_NS, YEAR_2201_NS, nanoseconds, rfc_3339
+
 MAX_MESSAGE_BYTES = 262_144
 MAX_ARRAY_TICKS = 10_000
 MAX_DEPTH = 500
-YEAR_2201_NS = 7_289_654_400 * 10**9
-UNIT_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
-RFC_3339 = re.compile(
-    r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?([Zz]|[+-]\d{2}:\d{2})"
-)
 MAX_KEY_BYTES = 255
 NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 INTEGER = re.compile(r"-?(0|[1-9]\d*)", re.ASCII)
-YEAR_1971_NS = 365 * 86_400 * 10**9
 NO_SEQ = -(2**63)
 NOTHING: Any = object()
 """Instead of a value that a message does not have."""
@@ -300,7 +295,7 @@ def _tick(element: Any, around: Any, record: Record, source: SourceSpec) -> Tick
     if source.positive and any(number <= 0 for number in values.values()):
         raise NotATickError("not-positive")
     at_record = source.place("ts").part == "timestamp"
-    time = _nanoseconds(ts, "ms" if at_record else source.ts_unit)
+    time = nanoseconds(ts, "ms" if at_record else source.ts_unit)
     if not source.earliest_ns <= time < YEAR_2201_NS:
         raise NotATickError("out-of-range")
     _check_key(record, source, tick[source.key[0]])
@@ -335,32 +330,6 @@ def _check_key(record: Record, source: SourceSpec, first: str) -> None:
         raise NotATickError("key-mismatch")
     if source.partitioner == "any" and source.partitions > 1 and key in (None, b""):
         raise NotATickError("key-mismatch")
-
-
-def partition(partitioner: str, key: bytes, partitions: int) -> int:
-    """Where a client puts a key, written from the clients' own sources.
-
-    murmur2 of Java's `Utils.murmur2` and `toPositive`, crc32 of librdkafka's `rd_crc32`, fnv1a of
-    sarama's `hashPartitioner`, whose remainder has the sign of the hash and then loses it.
-    """
-    if partitioner == "crc32":
-        return zlib.crc32(key) % partitions
-    if partitioner == "fnv1a":
-        hashed = 2166136261
-        for byte in key:
-            hashed = (hashed ^ byte) * 16777619 % 2**32
-        signed = hashed - 2**32 if hashed >= 2**31 else hashed
-        return int(abs(math.fmod(signed, partitions)))
-    hashed = 0x9747B28C ^ len(key)
-    whole = len(key) // 4 * 4
-    for at in range(0, whole, 4):
-        word = int.from_bytes(key[at : at + 4], "little") * 0x5BD1E995 % 2**32
-        word = (word ^ word >> 24) * 0x5BD1E995 % 2**32
-        hashed = hashed * 0x5BD1E995 % 2**32 ^ word
-    if key[whole:]:
-        hashed = (hashed ^ int.from_bytes(key[whole:], "little")) * 0x5BD1E995 % 2**32
-    hashed = (hashed ^ hashed >> 13) * 0x5BD1E995 % 2**32
-    return ((hashed ^ hashed >> 15) & 0x7FFFFFFF) % partitions
 
 
 def _digest(text: str) -> int:
@@ -428,29 +397,3 @@ def _double(number: int | float) -> float:
         return float(number)
     except OverflowError:
         return math.inf
-
-
-def _nanoseconds(ts: int | str, unit: str) -> int:
-    if isinstance(ts, int):
-        return ts * UNIT_NS[unit]
-    time = rfc_3339(ts)
-    assert time is not None
-    return time
-
-
-def rfc_3339(text: str) -> int | None:
-    """Nanoseconds UTC, None for what is not a time."""
-    match = RFC_3339.fullmatch(text)
-    if match is None:
-        return None
-    date, clock, fraction, zone = match.groups()
-    zone = "+00:00" if zone in "Zz" else zone
-    if max(clock[:2], zone[1:3]) > "23" or max(clock[3:5], clock[6:], zone[4:]) > "59":
-        return None
-    try:
-        moment = datetime.fromisoformat(f"{date}T{clock}{zone}")
-    except ValueError:
-        return None
-    whole = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    seconds = whole.days * 86_400 + whole.seconds
-    return seconds * 10**9 + int((fraction or "0").ljust(9, "0"))

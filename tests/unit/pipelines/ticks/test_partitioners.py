@@ -15,7 +15,7 @@ from pipelines.ticks.partitioners import (
     wrong_partition,
 )
 from registry.definitions import Partitioner
-from tests.oracle.messages import partition
+from tests.oracle.partitioners import partition
 from tests.support.examples import examples
 
 
