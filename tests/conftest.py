@@ -22,7 +22,9 @@ from hypothesis import HealthCheck, Phase, settings
 from registry.database import migrations
 from registry.database.engine import connect
 from tests.support import containers
+from tests.support.brokers import startable
 from tests.support.services import embedded
+from tickwell.embedded.broker import broker
 
 settings.register_profile(
     "tickwell", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -83,9 +85,7 @@ def kafka(data: Path) -> Iterator[str]:
         elif containers.engine_answers():
             yield stack.enter_context(containers.KafkaContainer()).bootstrap
         else:
-            from tickwell.embedded.broker import broker, choose
-
-            kind = choose("auto")
+            kind = startable()
             yield stack.enter_context(embedded(lambda: broker(data / kind, kind)))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -11,7 +10,9 @@ import pytest
 
 from tests.chaos.report import command, report
 from tests.chaos.run import Options, run
-from tickwell.embedded.broker import choose
+from tests.support.brokers import starts_kafka
+
+pytestmark = starts_kafka()  # Tansu would lose everything with its process
 
 
 @pytest.mark.timeout(900)
@@ -27,9 +28,7 @@ def test_minutes_of_faults(seed: int, minutes: float, faults: int) -> None:
 
 
 def assert_nothing_is_broken(seed: int, minutes: float, faults: int) -> None:
-    """On services of its own, which it kills; Tansu would lose everything with its process."""
-    if choose("auto") != "kafka" and os.environ.get("CI") != "true":
-        pytest.skip("needs Apache Kafka: Java 17 and Maven")
+    """On services of its own, which it kills."""
     # neither pytest's, which Postgres may not enter, nor gone when the test fails
     place = Path(tempfile.mkdtemp(prefix="tickwell-chaos-"))
     place.chmod(0o755)

@@ -21,11 +21,12 @@ from registry.database import migrations
 from registry.database.engine import connect
 from registry.formats.heartbeat import Heartbeat
 from registry.formats.redis_keys import worker_key
+from tests.support.brokers import startable
 from tests.support.checks import assert_no_difference
 from tests.support.load import SYMBOLS, load, progress, reader
 from tests.support.pipeline import PATIENCE, Pipeline, pipeline, wait_for
 from tests.support.services import kill
-from tickwell.embedded.broker import broker, choose
+from tickwell.embedded.broker import broker
 from tickwell.up.process import Process
 
 SINKS = ("online", "offline")
@@ -37,7 +38,7 @@ SESSION = 7.0
 @pytest.fixture
 def own(services: Services, data: Path, tmp_path: Path, hot_redis: str) -> Iterator[Pipeline]:
     """A pipeline whose stores and broker the test may kill; the broker is `services["kafka"]`."""
-    spec, address = broker(data / uuid.uuid4().hex / "kafka", choose("auto"))
+    spec, address = broker(data / uuid.uuid4().hex / "kafka", startable())
     process = Process(spec)
     process.start()
     try:
@@ -59,6 +60,8 @@ def test_one_after_the_other(own: Pipeline, services: Services) -> None:
     for sink in SINKS:
         for instance in ("one", "two"):
             own.start_worker(sink, instance)
+    for instance in ("one", "two"):
+        wait_until_running(own, instance)
     with load(own, 400), reader(own) as steps_back:
         stores_more(own, "online", "offline")
         restart_in_turn(own)
@@ -101,12 +104,16 @@ def restart_in_turn(running: Pipeline) -> None:
         stores_more(running, *SINKS)
         for sink in SINKS:
             running.start_worker(sink, instance)
-        for sink in SINKS:
-            wait_for(
-                "it is back",
-                lambda s=sink, i=instance: beat(running, s, i).state == "running",
-            )
+        wait_until_running(running, instance)
         stores_more(running, *SINKS)
+
+
+def wait_until_running(running: Pipeline, instance: str) -> None:
+    for sink in SINKS:
+        wait_for(
+            f"{sink}-{instance} runs",
+            lambda s=sink: beat(running, s, instance).state == "running",
+        )
 
 
 def beat(running: Pipeline, sink: str, instance: str) -> Heartbeat:

@@ -15,9 +15,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from registry.formats.heartbeat import Heartbeat
+from tests.support.brokers import needs_kafka
 from tests.support.checks import assert_no_difference
 from tests.support.pipeline import PATIENCE, Pipeline, wait_for
-from tickwell.embedded.broker import choose
 
 
 def members(running: Pipeline) -> dict[str | None, int]:
@@ -75,11 +75,10 @@ def test_a_worker_that_is_no_static_member(
 
 
 @pytest.mark.timeout(120)
+@needs_kafka("Tansu takes any session")
 def test_a_session_that_the_broker_refuses_is_told(
     running: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if choose("auto") != "kafka":
-        pytest.skip("Tansu takes any session")
     monkeypatch.setenv("TICKWELL_SESSION", "2")
     assert running.start_worker("online").wait(PATIENCE) == 1
     log = (running.logs / "online-one.log").read_text()
@@ -94,10 +93,9 @@ def heartbeat(running: Pipeline) -> Heartbeat | None:
 
 
 @pytest.mark.timeout(180)
+@needs_kafka("Tansu knows one protocol, and its members wait long to join")
 def test_a_stray_reader_of_the_group_is_named(running: Pipeline) -> None:
     """It gets a share of the partitions, by the old protocol of groups and by the new one."""
-    if choose("auto") != "kafka":
-        pytest.skip("Tansu knows one protocol, and its members wait long to join")
     running.start_worker("online")
     wait_for("it has all partitions", lambda: members(running) == {"one-online": 12})
     for protocol in ("classic", "consumer"):
@@ -131,9 +129,8 @@ def forgotten(running: Pipeline) -> bool:
 
 
 @pytest.mark.timeout(120)
+@needs_kafka("Tansu keeps to no setting of a topic")
 def test_a_topic_that_loses_ticks_is_told(running: Pipeline) -> None:
-    if choose("auto") != "kafka":
-        pytest.skip("Tansu keeps to no setting of a topic")
     topic = running.topic("price")
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
     resource.add_incremental_config(

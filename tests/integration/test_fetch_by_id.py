@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable
 from uuid import uuid4
 
-import pytest
 from aiokafka import TopicPartition
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
@@ -17,8 +16,8 @@ from pipelines.kafka.connection import KafkaConnection
 from pipelines.kafka.log_offsets import open_consumer
 from pipelines.kafka.run_fetcher import RunFetcher
 from pipelines.kafka.topics import Topic, ensure_topics
+from tests.support.brokers import needs_kafka
 from tests.support.pipeline import wait_for
-from tickwell.embedded.broker import choose
 
 
 def produce(kafka: str, topic: str, values: range) -> None:
@@ -62,10 +61,9 @@ async def fetched(kafka: str, topic: Topic, meanwhile: Callable[[], None]) -> li
     return values
 
 
+@needs_kafka("Tansu cannot recreate a topic at once")
 def test_a_recreated_topic_is_not_read_as_the_old_one(kafka: str) -> None:
     """At once, and with more records than the old one had."""
-    if choose("auto") != "kafka":
-        pytest.skip("needs Apache Kafka: Tansu is not asked to recreate a topic at once")
     name = f"by-id-{uuid4().hex[:8]}"
     topic = ensure_topics(KafkaConnection(kafka), [name], 1)[name]
     produce(kafka, name, range(30))

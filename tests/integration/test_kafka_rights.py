@@ -22,12 +22,12 @@ from confluent_kafka.admin import (
 
 from pipelines.errors import RightMissing
 from pipelines.kafka.group_members import members_of
+from tests.support.brokers import starts_kafka
 from tests.support.pipeline import Pipeline, pipeline, wait_for
 from tests.support.secure_kafka import LIMITED, SecureKafka, secure_kafka
-from tickwell.embedded.broker import choose
 from tickwell.migrate import migrate
 
-pytestmark = pytest.mark.skipif(choose("auto") == "tansu", reason="Java and Maven bring Kafka")
+pytestmark = starts_kafka()
 
 ROWS = re.compile(r"^\| (the (?:topic|group|cluster).*?) \| (.*) \|$", re.MULTILINE)
 

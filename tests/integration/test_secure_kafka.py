@@ -25,13 +25,13 @@ from pipelines.kafka.topics import describe, ensure_topics
 from pipelines.stores.redis import scripts as scripts_of_redis
 from registry.heartbeats import read_heartbeats
 from serving.app import ServerOptions, create_app
+from tests.support.brokers import starts_kafka
 from tests.support.pipeline import Pipeline, pipeline, wait_for
 from tests.support.secure_kafka import PASSWORD, SecureKafka, secure_kafka
 from tests.support.servers import SecureRedis, pgbouncer, secure_redis
-from tickwell.embedded.broker import choose
 from tickwell.settings import Settings
 
-pytestmark = pytest.mark.skipif(choose("auto") == "tansu", reason="Java and Maven bring Kafka")
+pytestmark = starts_kafka()
 
 WAYS = {
     "SCRAM-SHA-256 over TLS": ("SECURE", {"kafka_mechanism": "SCRAM-SHA-256"}),

@@ -32,7 +32,7 @@ from registry.features_file import read
 from registry.formats.heartbeat import Heartbeat
 from registry.heartbeats import read_heartbeats
 from tests.oracle.messages import Record
-from tickwell.embedded.broker import choose
+from tests.support.brokers import is_kafka
 from tickwell.kafka_settings import SECURITY
 from tickwell.migrate import migrate
 from tickwell.registry_settings import ACCESS, REGISTRY
@@ -313,7 +313,7 @@ def _end(consumer: Consumer, partition: TopicPartition) -> tuple[int] | None:
         first, named = consumer.get_watermark_offsets(partition, timeout=10)
     except KafkaException:
         return None
-    if choose("auto") == "kafka" or named == first:
+    if is_kafka() or named == first:
         return (named,)
     consumer.assign([TopicPartition(partition.topic, partition.partition, named - 1)])
     while True:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -15,8 +14,9 @@ from threading import Event, Thread
 import psutil
 import pytest
 
+from tests.support.brokers import starts_kafka
 from tickwell.embedded import ports
-from tickwell.embedded.broker import Broker, choose
+from tickwell.embedded.broker import Broker
 from tickwell.errors import TickwellError
 from tickwell.settings import Settings
 from tickwell.up import state
@@ -87,13 +87,12 @@ def test_it_listens_on_an_address_of_ipv6(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "static", "session"), [("tansu", False, 3.0), ("kafka", True, 6.0)]
+    ("kind", "static", "session"),
+    [("tansu", False, 3.0), pytest.param("kafka", True, 6.0, marks=starts_kafka())],
 )
 def test_workers_join_a_broker_as_suits_it(
     kind: Broker, static: bool, session: float, tmp_path: Path
 ) -> None:
-    if kind == "kafka" and choose("auto") != "kafka" and os.environ.get("CI") != "true":
-        pytest.skip("needs Apache Kafka: Java 17 and Maven")
     named = dict.fromkeys(("redis", "redis_hot", "postgres"), "elsewhere")
     with an_up(tmp_path, kind, **named) as up:
         up.start_services(Event())
