@@ -12,6 +12,7 @@ import msgspec
 import redis
 from starlette.testclient import TestClient
 
+from pipelines.compute.run_computation import RunComputation
 from pipelines.live.materializer import Materializer
 from pipelines.stores.redis.online_sink import OnlineSink
 from registry.definitions import Catalog, Definitions, RowSchema
@@ -67,7 +68,8 @@ def tick(url: str, recorded: Catalog, source: str, ticks: list[dict[str, Any]]) 
         for key in store.scan_iter("tw:watermark:*"):
             store.delete(key)
     (run,) = runs(records, ())
-    work = Materializer(SourceRules.of(recorded, source), schema, program, sink, 1000)
+    rules = SourceRules.of(recorded, source)
+    work = Materializer(RunComputation(rules, schema, program, 1000), sink)
     work.materialize(run, Event())
     sink.close()
 

@@ -12,6 +12,7 @@ from typing import Any
 import psycopg2
 import redis
 
+from pipelines.compute.run_computation import RunComputation
 from pipelines.kafka.run import Run
 from pipelines.live.materializer import Materializer
 from pipelines.stores.redis import scripts
@@ -53,7 +54,7 @@ def closing() -> Iterator[Opened]:
 
 
 def worker(sink: Sink, capacity: int = 1000) -> Materializer:
-    return Materializer(RULES, SCHEMA, PROGRAM, sink, capacity)
+    return Materializer(RunComputation(RULES, SCHEMA, PROGRAM, capacity), sink)
 
 
 def ticks(symbols: Sequence[str], n: int, first: int = 0, seq: bool = True) -> list[Record]:
