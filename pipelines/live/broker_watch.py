@@ -3,7 +3,8 @@
 Any client that names the group of the workers gets a share of their partitions, and what it reads
 reaches no store. Nothing fails by that: the partition is only read by nobody of ours. A member is
 known by the heartbeats of the workers, which name the id that the broker gave each. A worker that
-was killed sends none, and is a member until its session ends: its id is remembered.
+was killed sends none, and is a member until its session ends: its id is remembered. While the
+heartbeats have every partition, nobody else can hold one, and the broker is not asked.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class Broker:
         notes: Sequence[str] = (),
     ) -> None:
         self.group = group
+        self.topics = topics
         self.members = partial(members_of, kafka, group)
         self._settings = partial(topic_remarks, kafka, list(topics))
         self._notes = notes
@@ -105,7 +107,8 @@ class BrokerWatch:
             if heartbeats is None or not own:
                 return
             self._workers.heard(heartbeats, self._clock())
-            members = self._broker.members()
+            all_read = are_all_read(self._broker.topics, heartbeats)
+            members = [] if all_read else self._broker.members()
         except BrokerUnavailable:
             return  # the look-up of the topics reports it
         ids = self._workers.ids(members, self._clock())
@@ -143,6 +146,16 @@ class KnownWorkers:
         self._heard = {one: at for one, at in self._heard.items() if now - at <= kept}
         self._found = {one: at for one, at in self._found.items() if now - at <= kept}
         return {*self._heard, *self._found}
+
+
+def are_all_read(topics: Collection[str], heartbeats: Sequence[Heartbeat]) -> bool:
+    """Whether each partition of the topics is one that a worker says it reads."""
+    numbers = {topic: number for beat in heartbeats for topic, number in beat.partitions.items()}
+    read = {(lag.topic, lag.partition) for beat in heartbeats for lag in beat.lag}
+    return all(
+        topic in numbers and read.issuperset((topic, number) for number in range(numbers[topic]))
+        for topic in topics
+    )
 
 
 def strangers_among(

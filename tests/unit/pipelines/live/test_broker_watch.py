@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from pipelines.errors import BrokerUnavailable
 from pipelines.kafka.connection import KafkaConnection
 from pipelines.kafka.group_members import DescribedMember
 from pipelines.live.broker_watch import Broker, BrokerWatch, stranger, strangers_among
-from registry.formats.heartbeat import Heartbeat
+from registry.formats.heartbeat import Heartbeat, PartitionLag
 
 
 def member(member_id: str, *partitions: str, instance: str = "") -> DescribedMember:
@@ -19,6 +20,13 @@ def member(member_id: str, *partitions: str, instance: str = "") -> DescribedMem
 
 def beat(instance: str, member_id: str = "", state: str = "running") -> Heartbeat:
     return Heartbeat("online", instance, 1, 0.0, state, 0.0, member=member_id)
+
+
+def reading(instance: str, *partitions: int) -> Heartbeat:
+    """The heartbeat of a worker that reads these of the three partitions of `t`."""
+    lag = tuple(PartitionLag("t", number, 0, 0, 0, 0.0) for number in partitions)
+    ours = beat(instance, {"one": "id-1", "two": "id-2"}[instance])
+    return msgspec.structs.replace(ours, lag=lag, partitions={"t": 3})
 
 
 OURS = [member("id-1", "t[0]", instance="one"), member("id-2", "t[1]", instance="two")]
@@ -110,6 +118,22 @@ def test_a_stranger_that_joins_is_told_at_the_second_look(session: float) -> Non
     watched.group.current = [OURS[0], member("x", "t[1]")]
     assert watched.strangers(3) == []
     assert watched.strangers(3)[0].startswith("t[1] of the group g-online")
+
+
+def test_the_broker_is_asked_only_while_a_partition_is_read_by_no_worker() -> None:
+    watched = Watched(*OURS, session=6.0)
+    watched.heartbeats = [reading("one", 0), reading("two", 1, 2)]
+    del watched.group.members  # asking is an error
+    assert watched.strangers(30) == []
+    watched.group.members = lambda: [*OURS, member("x", "t[2]")]
+    watched.heartbeats = [reading("one", 0), reading("two", 1)]
+    assert watched.strangers(6)[0].startswith("t[2] of the group g-online")
+    del watched.group.members
+    watched.heartbeats = [reading("one", 0), reading("two", 1, 2)]
+    assert watched.strangers(30) == []
+    watched.heartbeats = [beat("one", "id-1")]  # which partitions there are is not known
+    with pytest.raises(AttributeError):
+        watched.watch.look()
 
 
 def test_settings_that_were_not_answered_are_asked_for_at_the_next_look() -> None:
