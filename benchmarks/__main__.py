@@ -161,8 +161,8 @@ class _Bench:
                 do(f"offline worker: {name}", builds.worker_time, few, "offline", pair[name])
                 do(f"1 entity a request: {name}", builds.server_time, few, 1, pair[name])
                 do(f"100 entities a request: {name}", builds.server_time, few, 100, pair[name])
+                do(f"online, 5,000 ticks/s: {name}", builds.paced_time, pair[name])
                 if number <= FEW_ROUNDS:
-                    do(f"online, 5,000 ticks/s: {name}", builds.paced_time, pair[name])
                     for sink in ("online", "offline"):
                         subject = f"{sink} worker, most memory: {name}"
                         do(subject, builds.worker_memory, many, sink, pair[name])

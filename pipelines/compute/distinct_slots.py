@@ -19,7 +19,7 @@ def distinct_slots(slot: Int32s, scratch: Int32s) -> tuple[Int32s, Int32s]:
     return distinct[:count], index
 
 
-@compiled("int64(int32[::1], int32[::1], int32[::1], int32[::1])")
+@compiled("int64(int32[::1], int32[::1], int32[::1], int32[::1])", nogil=False)
 def _number(slot, number, distinct, index):  # type: ignore[no-untyped-def]
     """Number slots in order of appearance; `number` is -1 for each of them, and is changed.
 

@@ -161,7 +161,7 @@ def _first_cell(state, mask):  # type: ignore[no-untyped-def]
     return np.int64((state ^ (state >> np.uint64(32))) & np.uint64(mask))
 
 
-@compiled(numba.void(TABLE, numba.int64))
+@compiled(numba.void(TABLE, numba.int64), nogil=False)
 def _put(table, slot):  # type: ignore[no-untyped-def]
     """Enter a slot that is not in the table, and the hash of its name."""
     state = _hash(table.texts, table.spans[slot, 0], table.spans[slot, 1], table.seed)
@@ -173,7 +173,7 @@ def _put(table, slot):  # type: ignore[no-untyped-def]
     table.cells[cell] = slot
 
 
-@compiled(numba.void(TABLE, numba.int64))
+@compiled(numba.void(TABLE, numba.int64), nogil=False)
 def _mark(table, slot):  # type: ignore[no-untyped-def]
     """Leave a mark in the cell of a slot that is given up."""
     mask = table.cells.shape[0] - 1

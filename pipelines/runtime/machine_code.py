@@ -59,17 +59,21 @@ KEPT = 8
 """Number of directories in a root that are kept, the newest: several versions may be in use."""
 
 
-def compiled(*signatures: Any, **options: Any) -> Callable[[Function], Dispatcher[Function]]:
+def compiled(
+    *signatures: Any, nogil: bool = True, **options: Any
+) -> Callable[[Function], Dispatcher[Function]]:
     """A decorator: the function as machine code, which runs without the GIL.
 
-    It is compiled at once for `signatures` (numba's, or text), without them at its first call.
-    Arithmetic is IEEE 754's, also in a division by zero, and never fast-math. The function makes no
-    arrays: without numba's runtime nothing counts references, which would take two atomic
-    operations for every column that is read from a tuple. `options` are numba's.
+    With `nogil=False` it keeps the GIL: that is for what takes microseconds, because to give the
+    GIL to another thread and to get it back takes longer. The function is compiled at once for
+    `signatures` (numba's, or text), without them at its first call. Arithmetic is IEEE 754's, also
+    in a division by zero, and never fast-math. The function makes no arrays: without numba's
+    runtime nothing counts references, which would take two atomic operations for every column that
+    is read from a tuple. `options` are numba's.
     """
 
     def compile_function(function: Function) -> Dispatcher[Function]:
-        dispatcher = njit(nogil=True, error_model="numpy", _nrt=False, **options)(function)
+        dispatcher = njit(nogil=nogil, error_model="numpy", _nrt=False, **options)(function)
         if SETTINGS.DISABLE_JIT:
             return cast("Dispatcher[Function]", function)
         if directory() is not None:

@@ -94,7 +94,7 @@ def scan(run: Run, layout: Layout, known_at: Int64s) -> Scanned:
     return Scanned(ticks, left[:many_left], passed_over, data)
 
 
-@compiled("int64(uint8[::1], int64[:,::1], boolean)")
+@compiled("int64(uint8[::1], int64[:,::1], boolean)", nogil=False)
 def _most_ticks(data, values, has_items):  # type: ignore[no-untyped-def]
     """No more ticks than this can be in the messages: one in each that is no array.
 

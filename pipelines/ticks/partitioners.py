@@ -155,7 +155,7 @@ def _partition(data, start, end, code, partitions):  # type: ignore[no-untyped-d
     return np.int64(np.uint32(hashed) % np.uint32(partitions))
 
 
-@compiled("void(uint8[::1], int64[:,::1], int64, int64, int64, boolean[::1])")
+@compiled("void(uint8[::1], int64[:,::1], int64, int64, int64, boolean[::1])", nogil=False)
 def find_fitting(data, keys, code, partitions, partition, fits):  # type: ignore[no-untyped-def]
     """By message: whether its key has a partition, and it is in that one of so many.
 

@@ -37,6 +37,9 @@ def bounded(
 
     A run of plain messages is one piece, unless its messages are large.
     """
+    size = len(run.data)
+    if size * GROWTH <= max_bytes and size + len(run) <= max_ticks:
+        return [run]  # a byte is part of one element at the most
     elements, growth = IN_ARRAYS, 1
     for source in sources:
         is_binary = source.format in KINDS
@@ -51,7 +54,7 @@ def bounded(
     return run.cut(cuts[:many].tolist())
 
 
-@compiled("int64(uint8[::1], int64[:,::1], int64, int64, int64, int64, int64[::1])")
+@compiled("int64(uint8[::1], int64[:,::1], int64, int64, int64, int64, int64[::1])", nogil=False)
 def _cut(data, values, growth, elements, max_bytes, max_ticks, cuts):  # type: ignore[no-untyped-def]
     """Cut messages into pieces of at most so many bytes, and of at most so many elements.
 
