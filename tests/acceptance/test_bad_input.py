@@ -13,6 +13,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from confluent_kafka import KafkaException
 
 from pipelines.ticks.rejection_reasons import REASONS
+from tests.support.brokers import needs_kafka
 from tests.support.checks import assert_stores_match, expected
 from tests.support.pipeline import Pipeline, wait_for
 
@@ -97,6 +98,7 @@ def test_ten_thousand_fuzzed_messages(running: Pipeline) -> None:
 
 
 @pytest.mark.timeout(240)
+@needs_kafka("Tansu gives the records of aborted transactions")
 def test_all_kinds_of_producers(running: Pipeline) -> None:
     """Every compression, transactions that commit and abort, and another partitioner."""
     running.start_worker("online")

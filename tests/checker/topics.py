@@ -63,7 +63,7 @@ class Kafka:
             described = admin.describe_topics(TopicCollection([name]), request_timeout=SECONDS)
             topic = described[name].result(SECONDS)
             partitions = [TopicPartition(name, p.id) for p in topic.partitions]
-            ranges = [consumer.get_watermark_offsets(p, timeout=SECONDS) for p in partitions]
+            ranges = [_range(consumer, p) for p in partitions]
         except KafkaException as error:
             raise NotCheckable(f"{name} at {self._bootstrap}: {error.args[0].str()}") from None
         finally:
@@ -101,6 +101,22 @@ class Kafka:
                 "auto.offset.reset": "error",
             }
         )
+
+
+def _range(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
+    first, named = consumer.get_watermark_offsets(partition, timeout=SECONDS)
+    return first, named if named == first else read_end(consumer, partition, named)
+
+
+def read_end(consumer: Consumer, partition: TopicPartition, named: int) -> int:
+    """The end of a partition, as its last records say, for which the broker names `named`.
+
+    Tansu names the begin of the last batch. The consumer must have `enable.partition.eof`. Raises
+    `NotCheckable`.
+    """
+    consumer.assign([TopicPartition(partition.topic, partition.partition, named - 1)])
+    records = _until_end(consumer, named - 1, lambda offsets: None)
+    return max((each.record.offset + 1 for each in records), default=named)
 
 
 def _until_end(consumer: Consumer, at: int, progress: Callable[[int], None]) -> Iterator[Message]:

@@ -31,6 +31,7 @@ from pipelines.kafka.topics import Topic, describe
 from registry.features_file import read
 from registry.formats.heartbeat import Heartbeat
 from registry.heartbeats import read_heartbeats
+from tests.checker.topics import read_end
 from tests.oracle.messages import Record
 from tests.support.brokers import is_kafka
 from tickwell.kafka_settings import SECURITY
@@ -222,6 +223,7 @@ class Pipeline:
                 **self.settings.kafka_connection.librdkafka(),
                 "group.id": "ends",
                 "enable.partition.eof": True,
+                "fetch.wait.max.ms": 10,
                 "enable.auto.commit": False,
             }
         )
@@ -305,23 +307,12 @@ class Pipeline:
 
 
 def _end(consumer: Consumer, partition: TopicPartition) -> tuple[int] | None:
-    """The end of a partition; None while a topic that was just made has no leader yet.
-
-    Where the broker names the begin of the last batch instead (Tansu does), it is read.
-    """
+    """The end of a partition; None while a topic that was just made has no leader yet."""
     try:
         first, named = consumer.get_watermark_offsets(partition, timeout=10)
     except KafkaException:
         return None
-    if is_kafka() or named == first:
-        return (named,)
-    consumer.assign([TopicPartition(partition.topic, partition.partition, named - 1)])
-    while True:
-        message = consumer.poll(10)
-        assert message is not None, "the broker gives nothing"
-        if message.error():
-            return (named,)
-        named = message.offset() + 1
+    return (named if is_kafka() or named == first else read_end(consumer, partition, named),)
 
 
 @contextmanager
