@@ -21,7 +21,7 @@ from registry.database import migrations
 from registry.database.engine import connect
 from registry.formats.heartbeat import Heartbeat
 from registry.formats.redis_keys import worker_key
-from tests.support.brokers import startable
+from tests.support.brokers import starts_kafka
 from tests.support.checks import assert_no_difference
 from tests.support.load import SYMBOLS, load, progress, reader
 from tests.support.pipeline import PATIENCE, Pipeline, pipeline, wait_for
@@ -29,6 +29,7 @@ from tests.support.services import kill
 from tickwell.embedded.broker import broker
 from tickwell.up.process import Process
 
+pytestmark = starts_kafka()
 SINKS = ("online", "offline")
 Services = dict[str, tuple[Process, str]]
 SESSION = 7.0
@@ -38,7 +39,7 @@ SESSION = 7.0
 @pytest.fixture
 def own(services: Services, data: Path, tmp_path: Path, hot_redis: str) -> Iterator[Pipeline]:
     """A pipeline whose stores and broker the test may kill; the broker is `services["kafka"]`."""
-    spec, address = broker(data / uuid.uuid4().hex / "kafka", startable())
+    spec, address = broker(data / uuid.uuid4().hex / "kafka", "kafka")
     process = Process(spec)
     process.start()
     try:

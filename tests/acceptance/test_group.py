@@ -19,6 +19,8 @@ from tests.support.brokers import needs_kafka
 from tests.support.checks import assert_no_difference
 from tests.support.pipeline import PATIENCE, Pipeline, wait_for
 
+pytestmark = needs_kafka("Tansu does not describe a group's members, and takes any session")
+
 
 def members(running: Pipeline) -> dict[str | None, int]:
     """How many partitions each member of the online group has, by its name if it is static."""
@@ -75,7 +77,6 @@ def test_a_worker_that_is_no_static_member(
 
 
 @pytest.mark.timeout(120)
-@needs_kafka("Tansu takes any session")
 def test_a_session_that_the_broker_refuses_is_told(
     running: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,7 +94,6 @@ def heartbeat(running: Pipeline) -> Heartbeat | None:
 
 
 @pytest.mark.timeout(180)
-@needs_kafka("Tansu knows one protocol, and its members wait long to join")
 def test_a_stray_reader_of_the_group_is_named(running: Pipeline) -> None:
     """It gets a share of the partitions, by the old protocol of groups and by the new one."""
     running.start_worker("online")
@@ -129,7 +129,6 @@ def forgotten(running: Pipeline) -> bool:
 
 
 @pytest.mark.timeout(120)
-@needs_kafka("Tansu keeps to no setting of a topic")
 def test_a_topic_that_loses_ticks_is_told(running: Pipeline) -> None:
     topic = running.topic("price")
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
