@@ -11,8 +11,11 @@ from msgspec import structs
 from pipelines.ticks.decoder import Decoder
 from registry.definitions import Source
 from tests.support.logs import NOW_MS, run_of
-from tests.support.shipped import SOURCE
+from tests.support.mapped_sources import source_of
+from tests.support.shipped import SOURCE, definitions
 
+POSITION = definitions.sources[2]
+IN_ARRAYS = source_of('items = "data"\n[source.map]\nsymbol = "^s"\nts = "^T"\nprice = "p"\n')
 POSITIVE = structs.replace(SOURCE, positive=True)
 GOOD = {"symbol": "A", "price": 1.5, "ts": NOW_MS}
 SKEW_MS = SOURCE.skew_ns // 10**6
@@ -49,6 +52,20 @@ def test_positive_prices(price: float, expected: str) -> None:
 def test_keys(size: int, expected: str) -> None:
     name = "A" * size
     assert outcome(tick(symbol=name), name.encode()) == [expected]
+
+
+@pytest.mark.parametrize(("size", "expected"), [(255, "accepted"), (256, "malformed")])
+def test_a_name_that_is_not_all_of_the_message_key(size: int, expected: str) -> None:
+    position = {"portfolio": "P", "symbol": "A" * size, "quantity": 1, "ts": NOW_MS}
+    assert outcome(json.dumps(position).encode(), b"P", POSITION) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("ticks", "expected"), [(10_000, ["accepted"] * 10_000), (10_001, ["too-large"])]
+)
+def test_ticks_of_an_array(ticks: int, expected: list[str]) -> None:
+    message = {"s": "A", "T": NOW_MS, "data": [{"p": 1}] * ticks}
+    assert outcome(json.dumps(message).encode(), source=IN_ARRAYS) == expected
 
 
 @pytest.mark.parametrize("after", [b"x", b"]", b",", b"[]"])
