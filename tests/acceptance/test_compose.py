@@ -309,6 +309,7 @@ def run(
     return subprocess.run(
         image.argv(command),
         env=image.environment(settings),
+        cwd="/tmp",  # as the image says; Python imports from where it is started
         check=must,
         capture_output=True,
         text=True,

@@ -38,6 +38,7 @@ from tickwell.kafka_settings import SECURITY
 from tickwell.migrate import migrate
 from tickwell.registry_settings import ACCESS, REGISTRY
 from tickwell.settings import PREFIX, Settings
+from tickwell.up.supervisor import JOINS_TANSU
 
 PATIENCE = 90.0
 """Seconds that a test waits for what must come; not a measure of anything."""
@@ -76,7 +77,9 @@ class Pipeline:
 
     def environment(self) -> dict[str, str]:
         s = self.settings
+        joins = {} if is_kafka() else JOINS_TANSU
         return {
+            **{PREFIX + name.upper(): str(value) for name, value in joins.items()},
             **os.environ,
             "TICKWELL_KAFKA": s.kafka,
             **{PREFIX + name.upper(): getattr(s, name) for name in (*SECURITY, REGISTRY, *ACCESS)},
