@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 from pipelines.kafka.topics import Topic
 from registry.formats.redis_keys import watermark_key
 from tests.oracle.messages import Record
-from tests.support.brokers import needs_kafka
+from tests.support.brokers import must_delete_records
 from tests.support.checks import assert_no_difference, assert_stores_match, expected
 from tests.support.load import SYMBOLS, load, progress, reader
 from tests.support.pipeline import Pipeline, wait_for
@@ -29,6 +29,7 @@ ENTITIES = 20_000
 
 def delete_beginning(running: Pipeline) -> list[Record]:
     """Delete what both stores have, as retention would; returns at least those records."""
+    must_delete_records()
     topic = running.topics[running.topic("price")]
     stored = wait_for("both have begun every partition", lambda: stored_by_both(running, topic))
     records = running.records(topic.name)
@@ -54,7 +55,6 @@ def stored_by_both(running: Pipeline, topic: Topic) -> dict[int, int] | None:
 
 
 @pytest.mark.timeout(400)
-@needs_kafka("Tansu deletes no records")
 def test_emptied_under_load_after_the_log_has_lost_its_beginning(running: Pipeline) -> None:
     for sink in ("online", "offline"):
         running.start_worker(sink)

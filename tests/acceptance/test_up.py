@@ -25,6 +25,7 @@ import pytest
 from confluent_kafka import Producer
 from rich.console import Console
 
+from tests.support.brokers import startable, starts_kafka
 from tests.support.pipeline import wait_for
 from tickwell.demo import PORTFOLIOS, SYMBOLS
 from tickwell.embedded.ports import keep_port
@@ -36,7 +37,7 @@ PROCESSES = {
     "redis-warm",
     "redis-hot",
     "postgres",
-    "kafka",
+    startable(),
     "server",
     "worker-online",
     "worker-offline",
@@ -239,6 +240,7 @@ def test_a_port_that_is_taken_is_said(up: Up) -> None:
         assert f"port {up.port} is taken" in up.run("up", "--port", str(up.port), fails=True)
 
 
+@starts_kafka()
 def test_what_dies_starts_again(up: Up) -> None:
     up.start()
     wait_for("all is well", lambda: healthy(up))
@@ -256,6 +258,7 @@ def test_what_dies_starts_again(up: Up) -> None:
     wait_for("every process is there again and all is well", all_again)
 
 
+@starts_kafka()
 def test_killed_it_leaves_nothing_behind_and_recovers(up: Up) -> None:
     up.start()
     pids = [process["pid"] for process in up.processes().values()]
@@ -273,7 +276,7 @@ def test_killed_it_leaves_nothing_behind_and_recovers(up: Up) -> None:
 def test_on_tansu_without_the_demo(up: Up) -> None:
     up.start("--broker", "tansu", "--no-demo")
     wait_for("all is well", lambda: healthy(up))
-    assert up.processes().keys() == PROCESSES - {"kafka", "demo"} | {"tansu"}
+    assert up.processes().keys() == PROCESSES - {startable(), "demo"} | {"tansu"}
 
 
 @pytest.mark.long

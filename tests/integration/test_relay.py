@@ -23,6 +23,7 @@ from pipelines.errors import BrokerUnavailable
 from pipelines.kafka.connection import KafkaConnection
 from pipelines.kafka.topics import DEFAULT_MESSAGE_BYTES, find_topics, max_message_bytes
 from pipelines.live.rejected_relay import Relay
+from tests.support.brokers import needs_kafka
 
 TOPIC_ID = uuid.UUID(int=7)
 SMALL = b"not a tick"
@@ -114,6 +115,7 @@ def relay_all(outbox: Outbox) -> Iterator[Callable[[], None]]:
     relay.close()
 
 
+@needs_kafka("Tansu has no limit of a message's size")
 def test_large_messages_between_small_ones(outbox: Outbox, relay_all: Callable[[], None]) -> None:
     """Bytes that do not compress, as large as brokers take them, and around the limit."""
     outbox.make_topic()
@@ -196,6 +198,7 @@ def test_a_limit_that_is_lowered(outbox: Outbox, relay_all: Callable[[], None]) 
     assert 1000 < found[2] < 2000
 
 
+@needs_kafka("Tansu takes messages for a topic that does not exist")
 def test_an_error_that_passes_is_waited_for(outbox: Outbox, relay_all: Callable[[], None]) -> None:
     outbox.reject(0, SMALL)
     with pytest.raises(BrokerUnavailable):

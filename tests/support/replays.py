@@ -32,6 +32,7 @@ from registry import catalog as recorded
 from registry.database.engine import connect
 from registry.definitions import Catalog
 from registry.language.program import compile_program
+from tests.support.brokers import must_delete_records
 from tests.support.pipeline import Pipeline, wait_for
 from tickwell.migrate import migrate
 
@@ -168,6 +169,7 @@ def delete_before(
     running: Pipeline, offset: int, partitions: Sequence[int] = range(PARTITIONS)
 ) -> None:
     """What retention does: the log begins at `offset`."""
+    must_delete_records()
     admin = AdminClient({"bootstrap.servers": running.settings.kafka})
     topic = running.topic("price")
     cut = [TopicPartition(topic, number, offset) for number in partitions]
