@@ -6,7 +6,6 @@ import threading
 
 import pytest
 import redis
-from confluent_kafka.admin import AdminClient
 
 from pipelines.errors import (
     HomesElsewhere,
@@ -16,11 +15,8 @@ from pipelines.errors import (
     TopicElsewhere,
     WorkersAlive,
 )
-from pipelines.kafka.topics import existing
-from pipelines.rebuild.rebuild import Rebuild
 from pipelines.replay.ranges import Wanted
 from pipelines.stores.postgres.offline_sink import OfflineSink
-from pipelines.stores.redis.connection import WarmRedis
 from pipelines.stores.redis.online_sink import OnlineSink
 from registry.catalog import decode
 from registry.errors import RulesChanged
@@ -29,16 +25,19 @@ from tests.support.changed_rules import (
     FIRST,
     OTHER,
     declare,
+    empty_redis,
+    fill,
     from_now,
     messages,
     next_run,
     stored,
     worker_of,
 )
-from tests.support.pipeline import Pipeline, wait_for
+from tests.support.pipeline import Pipeline
 from tests.support.replays import (
     GO_ON,
     catalog_of,
+    delete_topic,
     live,
     offline_sink,
     online_sink,
@@ -120,8 +119,7 @@ def test_a_redis_that_was_lost_knows_the_rules_again(both: Pipeline) -> None:
         declare(both, rules)
         from_now(both)
     known = rules_in_redis(both)
-    with redis.Redis.from_url(both.settings.redis) as client:
-        client.flushall()
+    empty_redis(both)
     fill(both)
     assert rules_in_redis(both) == known != {}
     with pytest.raises(OtherRules):
@@ -132,15 +130,6 @@ def test_a_redis_that_was_lost_knows_the_rules_again(both: Pipeline) -> None:
 def rules_in_redis(running: Pipeline) -> dict[bytes, bytes]:
     dump = redis_dump(running.settings.redis)
     return {key: rules for key, rules in dump.items() if key.startswith(b"tw:rules:")}
-
-
-def fill(running: Pipeline) -> None:
-    """What a worker does at its start."""
-    warm, catalog = WarmRedis(running.settings.redis), catalog_of(running)
-    rebuild = Rebuild(running.settings.postgres, warm, catalog, 1024, GO_ON)
-    topic = running.topics[running.topic("price")]
-    rebuild.fill(catalog.sources["price"], topic, lambda done: None)
-    warm.close()
 
 
 @pytest.mark.parametrize("stored_before", [0, 20], ids=["copied", "staged"])
@@ -217,14 +206,6 @@ def test_a_topic_that_the_broker_lacks_was_read_elsewhere(both: Pipeline) -> Non
     declare(both, 'skew = "7s"')
     (change,) = from_now(both)
     assert [start.offset for start in change.starts] == [0, 0]
-
-
-def delete_topic(running: Pipeline) -> None:
-    """Returns once the broker has none of this name."""
-    kafka, topic = running.settings.kafka_connection, running.topic("price")
-    admin = AdminClient({"bootstrap.servers": running.settings.kafka})
-    admin.delete_topics([topic])[topic].result()
-    wait_for("the topic is deleted", lambda: not existing(kafka, [topic]))
 
 
 # -- entities stay at home

@@ -7,22 +7,29 @@ import threading
 import pytest
 import redis
 
-from pipelines.errors import OtherRules, RangeMistaken, StoresApart
+from pipelines.errors import (
+    OtherRules,
+    RangeMistaken,
+    StatesLost,
+    StoresApart,
+)
 from pipelines.replay.ranges import Wanted
 from pipelines.stores.redis.online_sink import OnlineSink
 from pipelines.stores.sink import Sink
 from registry.errors import RulesChanged, RulesOfEarlierBuild
-from registry.formats.redis_keys import FILLED_MARK, filled_key
+from registry.formats.redis_keys import FILLED_MARK, filled_key, row_key, state_key
 from tests.support.changed_rules import (
     FIRST,
     OTHER,
     Killed,
-    KilledHalfWay,
     declare,
+    empty_redis,
     from_now,
+    killed,
     messages,
     next_run,
     of_other_rules,
+    rows_in_redis,
     stored,
     worker_of,
 )
@@ -37,7 +44,7 @@ from tests.support.replays import (
     replay,
     work_of,
 )
-from tests.support.sinks import before_each_write, redis_dump
+from tests.support.sinks import before_each_write
 from tickwell.migrate import migrate
 
 BOTH = (offline_sink, online_sink)
@@ -126,15 +133,64 @@ def test_a_run_that_redis_has_in_part_is_decided_by_the_rules_of_before(
     both.produce("price", of_other_rules(10, 2))
     live(both, open_sink=online_sink)
     served = rows_in_redis(both)
-    with redis.Redis.from_url(both.settings.redis) as client:
-        client.flushall()
+    empty_redis(both)
     live(both, open_sink=online_sink)
     assert served == rows_in_redis(both) != {}
 
 
-def rows_in_redis(running: Pipeline) -> dict[bytes, bytes]:
-    rows = redis_dump(running.settings.redis)
-    return {key: row for key, row in rows.items() if b":row:" in key}
+def test_a_run_of_which_redis_refused_an_entity_is_decided_by_the_rules_of_before(
+    both: Pipeline,
+) -> None:
+    """It was stored but for this one, and its worker was killed before it tried again."""
+    declare(both, 'partitioner = "any"')
+    from_now(both)
+    in_one_batch = both.producer(**{"linger.ms": 200})
+    both.produce("price", messages(30, 1), in_one_batch, partition=0)
+    both.produce("price", [one for one in messages(30, 2) if one[0] == b"S1"], partition=1)
+    elsewhere = Wanted(partition=1, cold=True)
+
+    def hold(number: int) -> None:
+        if number > 1:
+            raise Killed
+        live(both, elsewhere, online_sink)  # S1 is at home there before its state is compared
+
+    def before(running: Pipeline) -> Sink:
+        sink = OnlineSink(running.settings.redis)
+        before_each_write(sink, hold)
+        return sink
+
+    with pytest.raises(Killed):
+        live(both, Wanted(partition=0, cold=True), before)
+    assert stored(both)[0] == (0, 0)
+    declare(both, f'partitioner = "any"\n{OTHER}')
+    (change,) = from_now(both)
+    assert change.starts[0].offset == 30
+    live(both, open_sink=online_sink)
+    served = rows_in_redis(both)
+    empty_redis(both)
+    for wanted in (elsewhere, Wanted(cold=True)):
+        live(both, wanted, online_sink)
+    assert served == rows_in_redis(both) != {}
+
+
+def test_a_partition_that_redis_lost_in_part_is_decided_by_the_rules_of_before(
+    both: Pipeline,
+) -> None:
+    """It is to be filled from Postgres, which is behind; what was not lost is ahead."""
+    sink = OnlineSink(both.settings.redis)
+    worker = worker_of(both, sink)
+    first = next_run(both, 10, sink)
+    worker.materialize(first, GO_ON)
+    second = next_run(both, 10, sink)
+    lost = (first.key(0) or b"").decode()
+    with redis.Redis.from_url(both.settings.redis) as client:
+        client.delete(state_key("price", lost), row_key("price", lost))
+    with pytest.raises(StatesLost):
+        worker.materialize(second, GO_ON)
+    sink.close()
+    declare(both, 'skew = "7s"')
+    (change,) = from_now(both)
+    assert change.starts[0].offset >= first.next_offset
 
 
 @pytest.mark.parametrize("back", [FIRST, 'skew = "8s"'], ids=["taken back", "other rules"])
@@ -145,9 +201,10 @@ def test_rules_that_redis_knows_and_postgres_has_not_recorded_are_taken_back(
     both.produce("price", messages(40, 1))
     live(both)
     sink = OnlineSink(both.settings.redis)
+    from_now(both)
     declare(both, 'skew = "7s"')
     with pytest.raises(Killed):
-        from_now(both, beginning=KilledHalfWay)
+        from_now(both, before_the_end=killed)
     declare(both, back)
     run = next_run(both, 10)
     live(both, open_sink=online_sink)
@@ -188,14 +245,18 @@ def test_rules_begin_after_what_a_replay_had_stored_before_it_began_anew(both: P
 # -- an earlier build
 
 
+def be_of_an_earlier_build(running: Pipeline) -> None:
+    for table in ("tickwell.sources", "tickwell.source_rules"):
+        execute(
+            running,
+            f"UPDATE {table} SET definition = definition - 'partitioner' - 'earliest_ns'",
+        )
+
+
 def test_a_database_of_an_earlier_build_goes_on_from_what_it_has(both: Pipeline) -> None:
     both.produce("price", messages(60, 1))
     live(both)
-    for column in ("tickwell.sources", "tickwell.source_rules"):
-        execute(
-            both,
-            f"UPDATE {column} SET definition = definition - 'partitioner' - 'earliest_ns'",
-        )
+    be_of_an_earlier_build(both)
     with pytest.raises(RulesOfEarlierBuild, match=r"which `partitioner`.* --from-now`"):
         migrate(both.settings)
     with pytest.raises(RulesOfEarlierBuild):
