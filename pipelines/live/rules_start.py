@@ -6,7 +6,7 @@ The order, in the transaction that records the rules:
    follows.
 2. Each partition is taken from whoever is storing a run of it in Postgres, and kept until the
    transaction ends. From then on Postgres refuses runs that the old rules have decided
-   (`tickwell.check_rules`).
+   (`tickwell.check_rules`). A worker that begins meanwhile waits (`tickwell.fence_partition`).
 3. The rules begin at the greatest of the watermarks of both stores, the end of a run that Redis may
    have stored in part, and the progress of replays: the store that is behind decides what it lacks
    by the old rules.
@@ -64,6 +64,9 @@ from registry.source_rules import RULES, SourceRules
 from registry.wording import differences
 
 STORED_TO, MESSAGE_KEYS = sql(__package__, "stored_to"), sql(__package__, "message_keys")
+LIMIT_IDLE = "SET LOCAL idle_in_transaction_session_timeout = 30000"
+"""Milliseconds: longer than heartbeats are waited for, whatever the database is set to. A command
+that is stopped in the middle holds up workers for as long."""
 
 LOOK_SECONDS = 0.25
 """Seconds between two looks whether a heartbeat is followed by another one."""
@@ -137,6 +140,7 @@ class RulesBeginning:
         `WorkersAlive`, `TopicElsewhere`, `PartitionsChanged`, `StoresApart`, `HomesElsewhere`,
         `HomesUnknown`, `BrokerUnavailable` and `StoreUnavailable`.
         """
+        connection.exec_driver_sql(LIMIT_IDLE)
         for one in changed:
             self._check_alone(one.declared)
         found = existing(self._kafka, [source.topic for source in sources])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 
+import psycopg2
 import pytest
 import redis
 
@@ -11,6 +13,7 @@ from pipelines.errors import (
     HomesElsewhere,
     HomesUnknown,
     OtherRules,
+    PartitionHeld,
     StoresApart,
     TopicElsewhere,
     WorkersAlive,
@@ -21,6 +24,7 @@ from pipelines.stores.redis.online_sink import OnlineSink
 from registry.catalog import decode
 from registry.errors import RulesChanged
 from registry.formats.redis_keys import CATALOG_KEY, watermark_key
+from registry.source_rules import SourceRules
 from tests.support.changed_rules import (
     FIRST,
     OTHER,
@@ -38,6 +42,7 @@ from tests.support.replays import (
     GO_ON,
     catalog_of,
     delete_topic,
+    execute,
     live,
     offline_sink,
     online_sink,
@@ -191,6 +196,46 @@ def test_rules_that_are_refused_for_one_source_begin_for_none(both: Pipeline) ->
         assert client.keys("tw:rules:*") == []
     declare(both, 'skew = "7s"', "volume")
     assert len(from_now(both)) == 2
+
+
+# -- who is at work meanwhile
+
+
+def test_a_worker_that_begins_meanwhile_waits(both: Pipeline) -> None:
+    both.produce("price", messages(40, 1))
+    live(both)
+    topic = both.topics[both.topic("price")]
+
+    def begin() -> None:
+        with closing(OfflineSink(both.settings.postgres)) as sink, pytest.raises(PartitionHeld):
+            sink.watermarks(topic.topic_id, range(2))
+
+    declare(both, 'skew = "7s"')
+    (change,) = from_now(both, before_the_end=begin)
+    newest = SourceRules.of(catalog_of(both), "price").newest
+    assert (newest.source.skew_ns, newest.starts) == (7 * 10**9, change.starts)
+
+
+def test_a_replay_that_is_stopped_with_a_partition_is_ended(both: Pipeline) -> None:
+    """Also in a database that live never wrote to."""
+    topic = both.topics[both.topic("price")]
+    stopped = psycopg2.connect(both.settings.postgres)
+    with stopped.cursor() as cursor:
+        lock = "SELECT pg_advisory_xact_lock(tickwell.partition_lock(%s::uuid, 0))"
+        cursor.execute(lock, (topic.topic_id.hex(),))
+        declare(both, 'skew = "7s"')
+        assert len(from_now(both)) == 1
+        with pytest.raises(psycopg2.OperationalError):
+            cursor.execute("SELECT 1")
+    stopped.close()
+
+
+def test_heartbeats_are_waited_for_longer_than_a_transaction_may_idle(both: Pipeline) -> None:
+    name = both.settings.postgres.rsplit("/", 1)[1]
+    execute(both, f"ALTER DATABASE \"{name}\" SET idle_in_transaction_session_timeout = '300ms'")
+    beat(both.settings.redis, partitions=0)
+    declare(both, 'skew = "7s"')
+    assert len(from_now(both, silent=1.5)) == 1
 
 
 def test_a_topic_that_the_broker_lacks_was_read_elsewhere(both: Pipeline) -> None:
