@@ -154,11 +154,11 @@ class OtherRules(PipelineError):
 
 
 class WorkersAlive(PipelineError):
-    """The rules of a source cannot change under its workers."""
+    """The rules of sources cannot change under their workers."""
 
-    def __init__(self, source: str, workers: Sequence[str]) -> None:
+    def __init__(self, sources: Sequence[str], workers: Sequence[str]) -> None:
         super().__init__(
-            f"source {source}: its rules cannot change while workers read it (alive are "
+            f"the rules of {', '.join(sources)} cannot change while workers read it (alive are "
             f"{', '.join(workers)}): stop them, and run this again; nothing was changed"
         )
 

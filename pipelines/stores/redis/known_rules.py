@@ -1,0 +1,51 @@
+"""Which rules this Redis knows to have begun, and how far it has been stored by rules of before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipelines.stores.redis import scripts
+from pipelines.stores.redis.connection import WarmRedis
+from registry.formats.redis_keys import (
+    FILLED_MARK,
+    begun_key,
+    filled_key,
+    rules_key,
+    rules_value,
+    watermark_key,
+)
+
+RulesBegin = tuple[int, int]
+"""The id of recorded rules, and the first offset of a partition that they decide."""
+
+
+class KnownRules:
+    """The rules of each partition in one Redis. Methods raise `StoreUnavailable`."""
+
+    def __init__(self, redis: WarmRedis) -> None:
+        self._redis = redis
+
+    def stored_to(self, topic_id: bytes, partition: int) -> int | None:
+        """The offset before which entities may have been stored; None for a Redis to be filled.
+
+        They may be ahead of the watermark, by a run that was begun.
+        """
+        found = [self._redis.get(key(topic_id, partition)) for key in (watermark_key, begun_key)]
+        offsets = [int(offset) for offset in found if offset is not None]
+        if not offsets and self._redis.get(filled_key(topic_id, partition)) == FILLED_MARK:
+            return 0  # a worker has found the partition empty, and reads it from its beginning
+        return max(offsets, default=None)
+
+    def tell(
+        self, topic_id: bytes, partition: int, rules: Sequence[RulesBegin], begins: int | None
+    ) -> bool:
+        """Have Redis know exactly `rules`, of which the last ones may begin now, at `begins`.
+
+        Returns False, with nothing changed, where more than that is stored already.
+        """
+        past = self._redis.run(
+            scripts.BEGIN_RULES,
+            [key(topic_id, partition) for key in (watermark_key, begun_key, rules_key)],
+            [rules_value(rules), "" if begins is None else begins],
+        )
+        return past is None
