@@ -77,8 +77,11 @@ def _check_stores(rules: SourceRules, declared: Source, stored: Mapping[int, Sto
         offline = known.offline or 0
         # an empty Redis is filled from Postgres, and is then where that is
         online = offline if known.online is None else known.online
+        was_read = known.offline is not None or known.online is not None
         if of_earlier_build and offline != online:
             why = "only the earlier build knows how to decide what is between"
+        elif of_earlier_build and was_read and online < (known.replayed or 0):
+            why = f"a replay of the earlier build has stored up to {known.replayed} already"
         elif _moves_keys(rules, declared) and offline < online:
             why = "Postgres must know where every entity is at home before keys may move"
         else:

@@ -299,3 +299,14 @@ def live_online_as_before(running: Pipeline, offset: int) -> None:
     topic_id = running.topics[running.topic("price")].topic_id.hex()
     with redis.Redis.from_url(running.settings.redis) as client:
         client.set(f"tw:watermark:{topic_id}:0", offset)
+
+
+def test_an_earlier_build_that_replayed_more_than_it_read(both: Pipeline) -> None:
+    """A worker would come to offsets that nobody can decide any more."""
+    both.produce("price", messages(60, 1))
+    for sink in BOTH:
+        live(both, Wanted(cold=True, to_offset=20), sink)
+    replay(both)
+    be_of_an_earlier_build(both)
+    with pytest.raises(StoresApart, match=r"a replay of the earlier build has stored up to \d\d"):
+        from_now(both)
