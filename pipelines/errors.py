@@ -175,6 +175,18 @@ class TopicElsewhere(PipelineError):
         )
 
 
+class RulesLost(PipelineError):
+    """Redis has stored by rules that Postgres does not have."""
+
+    def __init__(self, topic: str, partition: int, offset: int) -> None:
+        super().__init__(
+            f"Redis has stored {topic}[{partition}] from offset {offset} on by rules that this "
+            "Postgres does not have, as it was restored from a backup or is a new one, and would "
+            "decide otherwise: empty Redis (FLUSHALL), which workers fill from Postgres when they "
+            "start, and run this again; nothing was changed"
+        )
+
+
 class StoresApart(PipelineError):
     """A store lacks what the other one has, and the rules cannot change before it has it."""
 

@@ -16,7 +16,8 @@ The order, in the transaction that records the rules:
 Redis cannot undo what it was told when the transaction fails after that, as where the process is
 killed; and where Postgres is restored from a backup, Redis knows rules that are not recorded. It
 then refuses every worker. So step 4 makes Redis know exactly what is recorded, of every source and
-also where no rules have changed: to run the command again is the way out.
+also where no rules have changed: to run the command again is the way out. But what Redis has stored
+by rules that Postgres has lost, Postgres would decide otherwise: this is refused.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, select
 
-from pipelines.errors import TopicElsewhere, WorkersAlive
+from pipelines.errors import RulesLost, TopicElsewhere, WorkersAlive
 from pipelines.kafka.connection import KafkaConnection
 from pipelines.kafka.topics import Topic, existing
 from pipelines.live.heartbeats import EXPIRES_SECONDS
@@ -106,7 +107,7 @@ class RulesBeginning:
         """The first offset of each partition. Nothing is stored by the old rules from then on.
 
         None for a topic that does not exist yet: it is the newest rules' from its beginning.
-        Raises `WorkersAlive`, `TopicElsewhere`, what
+        Raises `WorkersAlive`, `TopicElsewhere`, `RulesLost`, what
         `check_change` raises, `BrokerUnavailable` and `StoreUnavailable`.
         """
         connection.exec_driver_sql(LIMIT_IDLE)
@@ -121,6 +122,8 @@ class RulesBeginning:
         ]
         names = {one.declared.topic for one in changed}
         unchanged = [topic for topic in found.values() if topic.name not in names]
+        for topic in (*unchanged, *(each.topic for each in taken)):
+            self._check_redis(connection, topic)
         starts = [tuple(self._begin(connection, each)) for each in taken]
         for topic in unchanged:
             self._tell(connection, topic)
@@ -188,6 +191,13 @@ class RulesBeginning:
             online = self._known.stored_to(topic.topic_id, number)
             stored[number] = Stored(online, offline, replayed)
         return stored
+
+    def _check_redis(self, connection: Connection, topic: Topic) -> None:
+        """Raises `RulesLost` where Redis has stored by rules that are not recorded."""
+        for number, recorded in _recorded(connection, topic).items():
+            used = self._known.used_unrecorded(topic.topic_id, number, recorded)
+            if used is not None:
+                raise RulesLost(topic.name, number, used)
 
     def _begin(self, connection: Connection, taken: _Taken) -> list[RulesStart]:
         """Have Redis refuse what is decided by other rules; returns the offsets from which on.

@@ -10,6 +10,7 @@ import redis
 from pipelines.errors import (
     OtherRules,
     RangeMistaken,
+    RulesLost,
     StatesLost,
     StoresApart,
 )
@@ -24,6 +25,7 @@ from tests.support.changed_rules import (
     Killed,
     declare,
     empty_redis,
+    fill,
     from_now,
     killed,
     messages,
@@ -191,6 +193,40 @@ def test_a_partition_that_redis_lost_in_part_is_decided_by_the_rules_of_before(
     declare(both, 'skew = "7s"')
     (change,) = from_now(both)
     assert change.starts[0].offset >= first.next_offset
+
+
+@pytest.mark.parametrize("file", [FIRST, OTHER], ids=["taken back", "declared again"])
+def test_what_redis_has_by_rules_that_postgres_lost_is_not_kept(both: Pipeline, file: str) -> None:
+    """Postgres was restored from a backup of before the rules changed; Redis has gone on."""
+    both.produce("price", messages(40, 1))
+    for sink in BOTH:
+        live(both, open_sink=sink)
+    declare(both, OTHER)
+    from_now(both)
+    both.produce("price", of_other_rules(40, 2))
+    live(both, open_sink=online_sink)
+    lose_newest_rules(both)
+    declare(both, file)
+    with pytest.raises(RulesLost, match=r"by rules that this Postgres does not have.*FLUSHALL"):
+        from_now(both)
+    empty_redis(both)
+    from_now(both)
+    for sink in BOTH:
+        live(both, open_sink=sink)
+    served = rows_in_redis(both)
+    empty_redis(both)
+    fill(both)
+    assert served == rows_in_redis(both) != {}
+
+
+def lose_newest_rules(running: Pipeline) -> None:
+    for statement in (
+        "DELETE FROM tickwell.rules_starts",
+        "DELETE FROM tickwell.source_rules WHERE id = (SELECT max(id) FROM tickwell.source_rules)",
+        "UPDATE tickwell.sources SET definition = (SELECT definition FROM tickwell.source_rules"
+        " WHERE source = name ORDER BY id DESC LIMIT 1)",
+    ):
+        execute(running, statement)
 
 
 @pytest.mark.parametrize("back", [FIRST, 'skew = "8s"'], ids=["taken back", "other rules"])

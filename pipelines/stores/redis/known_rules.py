@@ -11,6 +11,7 @@ from registry.formats.redis_keys import (
     begun_key,
     filled_key,
     rules_key,
+    rules_pairs,
     rules_value,
     watermark_key,
 )
@@ -35,6 +36,18 @@ class KnownRules:
         if not offsets and self._redis.get(filled_key(topic_id, partition)) == FILLED_MARK:
             return 0  # a worker has found the partition empty, and reads it from its beginning
         return max(offsets, default=None)
+
+    def used_unrecorded(
+        self, topic_id: bytes, partition: int, recorded: Sequence[RulesBegin]
+    ) -> int | None:
+        """The first offset that may be stored by rules that are not among `recorded`, or None.
+
+        Rules of which Redis was told and that were not recorded after all have decided nothing.
+        """
+        known = rules_pairs(self._redis.get(rules_key(topic_id, partition)))
+        end = self.stored_to(topic_id, partition) or 0
+        used = [begin for rules, begin in known if (rules, begin) not in recorded and begin < end]
+        return min(used, default=None)
 
     def tell(
         self, topic_id: bytes, partition: int, rules: Sequence[RulesBegin], begins: int | None
