@@ -124,6 +124,8 @@ class RulesBeginning:
         unchanged = [topic for topic in found.values() if topic.name not in names]
         for topic in (*unchanged, *(each.topic for each in taken)):
             self._check_redis(connection, topic)
+        if changed:
+            self._delete_copy()
         starts = [tuple(self._begin(connection, each)) for each in taken]
         for topic in unchanged:
             self._tell(connection, topic)
@@ -141,6 +143,12 @@ class RulesBeginning:
         client = self._redis.connect()
         with answers():
             client.set(CATALOG_KEY, encode(catalog))
+
+    def _delete_copy(self) -> None:
+        """Have no worker start without Postgres by rules that are over, should this be killed."""
+        client = self._redis.connect()
+        with answers():
+            client.delete(CATALOG_KEY)
 
     def _check_alone(self, sources: Sequence[Source]) -> None:
         """Raises `WorkersAlive`. A heartbeat that expires was the last one of its worker."""

@@ -18,7 +18,7 @@ from pipelines.replay.ranges import Wanted
 from pipelines.stores.redis.online_sink import OnlineSink
 from pipelines.stores.sink import Sink
 from registry.errors import RulesChanged, RulesOfEarlierBuild
-from registry.formats.redis_keys import FILLED_MARK, filled_key, row_key, state_key
+from registry.formats.redis_keys import CATALOG_KEY, FILLED_MARK, filled_key, row_key, state_key
 from tests.support.changed_rules import (
     FIRST,
     OTHER,
@@ -241,6 +241,8 @@ def test_rules_that_redis_knows_and_postgres_has_not_recorded_are_taken_back(
     declare(both, 'skew = "7s"')
     with pytest.raises(Killed):
         from_now(both, before_the_end=killed)
+    with redis.Redis.from_url(both.settings.redis) as client:
+        assert client.get(CATALOG_KEY) is None  # by which a worker could start
     declare(both, back)
     run = next_run(both, 10)
     live(both, open_sink=online_sink)
