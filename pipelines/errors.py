@@ -164,14 +164,13 @@ class WorkersAlive(PipelineError):
 
 
 class TopicElsewhere(PipelineError):
-    """The broker does not have a topic that was read before, so nobody knows its offsets."""
+    """The broker has a topic that was followed by another one of its name."""
 
     def __init__(self, source: str, topic: str, servers: str) -> None:
         super().__init__(
-            f"source {source}: Kafka at {servers} has no topic {topic}, and workers have read one: "
-            "rules begin at its offsets, so name the broker that has it (TICKWELL_KAFKA). If the "
-            "topic was deleted, create it anew first, by `tickwell migrate` with the features file "
-            "as it was; nothing was changed"
+            f"source {source}: Kafka at {servers} has an earlier topic {topic} than the one that "
+            "workers have read last: name the broker that has the later one (TICKWELL_KAFKA); "
+            "nothing was changed"
         )
 
 

@@ -9,7 +9,8 @@ The order, in the transaction that records the rules:
    (`tickwell.check_rules`). A worker that begins meanwhile waits (`tickwell.fence_partition`).
 3. The rules begin at the greatest of the watermarks of both stores, the end of a run that Redis may
    have stored in part, and the progress of replays: the store that is behind decides what it lacks
-   by the old rules.
+   by the old rules. This is so of the topic that the broker has, and of the one that workers have
+   read last, if that is another one: it may be the wrong broker.
 4. When all that may be refused was checked, of every source, Redis is told, in one step with a look
    at its watermark (`lua/begin_rules.lua`), and refuses such runs as well.
 
@@ -25,6 +26,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from uuid import UUID
 
 from sqlalchemy import Connection, select
@@ -41,7 +43,7 @@ from pipelines.stores.redis.known_rules import KnownRules, RulesBegin
 from registry.catalog import encode
 from registry.database.tables import rules_starts, topics
 from registry.definitions import Catalog, RulesStart, Source
-from registry.formats.redis_keys import CATALOG_KEY, incarnations_key
+from registry.formats.redis_keys import CATALOG_KEY, incarnations_key, partitions_key
 from registry.heartbeats import read_heartbeats
 from registry.lifecycle.source_recording import ChangedRules
 from registry.resources import sql
@@ -62,18 +64,36 @@ SHOWN = 16
 
 @dataclass(frozen=True, slots=True)
 class RulesChange:
-    """Rules that begin to hold, of a source as it was and as it is now declared."""
+    """Rules that begin to hold, of a source as it was and as it is now declared.
+
+    `starts` are those of `topic`, which the broker has, and of another one if that was read before.
+    """
 
     was: Source
     now: Source
     starts: tuple[RulesStart, ...]
+    topic: Topic | None
 
     def __str__(self) -> str:
         what = differences(self.was, self.now, RULES, "became") or "its rules are recorded"
-        shown = [f"[{start.partition}] offset {start.offset}" for start in self.starts[:SHOWN]]
-        more = f" and {len(self.starts) - SHOWN} partitions more" * (len(self.starts) > SHOWN)
-        where = f", from {self.now.topic}{', '.join(shown)}{more} on" if shown else ""
-        return f"source {self.now.name}: {what}{where}"
+        topic_id = None if self.topic is None else self.topic.topic_id
+        here = [start for start in self.starts if start.topic_id == topic_id]
+        read = [start for start in self.starts if start.topic_id != topic_id]
+        text = f"source {self.now.name}: {what}"
+        if here:
+            text += f", from {self.now.topic}{_shown(here)} on"
+        if read:
+            text += (
+                f"; the broker does not have the {self.now.topic} that workers have read (is "
+                f"TICKWELL_KAFKA right?), of which the same holds from {_shown(read)} on"
+            )
+        return text
+
+
+def _shown(starts: Sequence[RulesStart]) -> str:
+    shown = [f"[{start.partition}] offset {start.offset}" for start in starts[:SHOWN]]
+    more = f" and {len(starts) - SHOWN} partitions more" * (len(starts) > SHOWN)
+    return f"{', '.join(shown)}{more}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,31 +126,28 @@ class RulesBeginning:
     ) -> Sequence[Sequence[RulesStart]]:
         """The first offset of each partition. Nothing is stored by the old rules from then on.
 
-        None for a topic that does not exist yet: it is the newest rules' from its beginning.
-        Raises `WorkersAlive`, `TopicElsewhere`, `RulesLost`, what
+        None for a topic that nobody has read and that does not exist yet: it is the newest rules'
+        from its beginning. Raises `WorkersAlive`, `TopicElsewhere`, `RulesLost`, what
         `check_change` raises, `BrokerUnavailable` and `StoreUnavailable`.
         """
         connection.exec_driver_sql(LIMIT_IDLE)
         self._check_alone([one.declared for one in changed])
         found = existing(self._kafka, [source.topic for source in sources])
-        for one in changed:
-            if one.declared.topic not in found:
-                self._check_never_read(connection, one.declared)
-        taken = [
-            self._take(connection, one, found.get(one.declared.topic, _none(one.declared)))
-            for one in changed
-        ]
+        taken = [self._take(connection, one, found.get(one.declared.topic)) for one in changed]
         names = {one.declared.topic for one in changed}
         unchanged = [topic for topic in found.values() if topic.name not in names]
-        for topic in (*unchanged, *(each.topic for each in taken)):
+        for topic in (*unchanged, *(each.topic for each in chain.from_iterable(taken))):
             self._check_redis(connection, topic)
         if changed:
             self._delete_copy()
-        starts = [tuple(self._begin(connection, each)) for each in taken]
+        starts = [
+            tuple(start for each in of_source for start in self._begin(connection, each))
+            for of_source in taken
+        ]
         for topic in unchanged:
             self._tell(connection, topic)
         self.changes += [
-            RulesChange(one.rules.source, one.declared, of_source)
+            RulesChange(one.rules.source, one.declared, of_source, found.get(one.declared.topic))
             for one, of_source in zip(changed, starts, strict=True)
         ]
         return starts
@@ -171,22 +188,43 @@ class RulesBeginning:
                 return
             time.sleep(LOOK_SECONDS)
 
-    def _take(self, connection: Connection, changed: ChangedRules, topic: Topic) -> _Taken:
-        """Take all partitions, and check that rules may change at what is stored of them."""
-        stored = self._take_partitions(connection, topic)
-        check_change(connection, changed.rules, changed.declared, topic, stored)
-        return _Taken(topic, changed.declared.name, changed.rules_id, stored)
+    def _take(
+        self, connection: Connection, changed: ChangedRules, found: Topic | None
+    ) -> list[_Taken]:
+        """Take the topic that the broker has, and the one that was read last if it is another one.
 
-    def _check_never_read(self, connection: Connection, source: Source) -> None:
-        """Raises `TopicElsewhere` where a topic that the broker does not have was read before."""
-        wanted = select(topics.c.topic_id).where(topics.c.topic == source.topic)
-        read = connection.execute(wanted).first() is not None
-        if not read:
-            client = self._redis.connect()
-            with answers():
-                read = bool(client.exists(incarnations_key(source.topic)))
-        if read:
-            raise TopicElsewhere(source.name, source.topic, self._kafka.servers)
+        Checks that rules may change at what is stored of the first. Of the second nothing is asked:
+        it may be gone for good, and then nobody could store more of it.
+        """
+        source = changed.declared
+        before, last = self._read_before(connection, source.topic)
+        taken = []
+        if found is not None:
+            if found.topic_id in before:
+                raise TopicElsewhere(source.name, source.topic, self._kafka.servers)
+            stored = self._take_partitions(connection, found)
+            check_change(connection, changed.rules, source, found, stored)
+            taken.append(_Taken(found, source.name, changed.rules_id, stored))
+        if last is not None and (found is None or last.topic_id != found.topic_id):
+            stored = self._take_partitions(connection, last)
+            taken.append(_Taken(last, source.name, changed.rules_id, stored))
+        return taken
+
+    def _read_before(self, connection: Connection, name: str) -> tuple[set[bytes], Topic | None]:
+        """The ids that a topic's name had before its last one, and the topic of that, if any."""
+        wanted = select(topics.c.topic_id, topics.c.partitions).where(topics.c.topic == name)
+        rows = connection.execute(wanted.order_by(topics.c.incarnation)).all()
+        if rows:
+            ids = [row.topic_id.bytes for row in rows]
+            return set(ids[:-1]), Topic(name, ids[-1], rows[-1].partitions)
+        client = self._redis.connect()
+        with answers():
+            known = client.lindex(incarnations_key(name), -1)
+        if known is None:
+            return set(), None
+        topic_id = bytes.fromhex(known.decode())
+        partitions = self._redis.get(partitions_key(topic_id))
+        return set(), Topic(name, topic_id, int(partitions or 0))
 
     def _take_partitions(self, connection: Connection, topic: Topic) -> dict[int, Stored]:
         """Take all partitions until the transaction ends; returns what is stored of each."""
@@ -226,11 +264,6 @@ class RulesBeginning:
         """Have Redis know exactly what is recorded of a topic."""
         for number, recorded in _recorded(connection, topic).items():
             self._known.tell(topic.topic_id, number, recorded, None)
-
-
-def _none(source: Source) -> Topic:
-    """A topic that does not exist yet."""
-    return Topic(source.topic, bytes(16), 0)
 
 
 def _recorded(connection: Connection, topic: Topic) -> dict[int, list[RulesBegin]]:

@@ -15,7 +15,6 @@ from pipelines.errors import (
     OtherRules,
     PartitionHeld,
     StoresApart,
-    TopicElsewhere,
     WorkersAlive,
 )
 from pipelines.replay.ranges import Wanted
@@ -26,7 +25,6 @@ from registry.errors import RulesChanged
 from registry.formats.redis_keys import CATALOG_KEY, watermark_key
 from registry.source_rules import SourceRules
 from tests.support.changed_rules import (
-    FIRST,
     OTHER,
     declare,
     empty_redis,
@@ -41,7 +39,6 @@ from tests.support.pipeline import Pipeline
 from tests.support.replays import (
     GO_ON,
     catalog_of,
-    delete_topic,
     execute,
     live,
     offline_sink,
@@ -236,21 +233,6 @@ def test_heartbeats_are_waited_for_longer_than_a_transaction_may_idle(both: Pipe
     beat(both.settings.redis, partitions=0)
     declare(both, 'skew = "7s"')
     assert len(from_now(both, silent=1.5)) == 1
-
-
-def test_a_topic_that_the_broker_lacks_was_read_elsewhere(both: Pipeline) -> None:
-    """Its offsets are unknown, and the rules would decide all of them."""
-    both.produce("price", messages(40, 1))
-    live(both)
-    delete_topic(both)
-    declare(both, 'skew = "7s"')
-    with pytest.raises(TopicElsewhere, match="name the broker that has it"):
-        from_now(both)
-    declare(both, FIRST)
-    migrate(both.settings)
-    declare(both, 'skew = "7s"')
-    (change,) = from_now(both)
-    assert [start.offset for start in change.starts] == [0, 0]
 
 
 # -- entities stay at home

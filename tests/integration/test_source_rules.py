@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import pytest
 import redis
@@ -13,12 +14,14 @@ from pipelines.errors import (
     RulesLost,
     StatesLost,
     StoresApart,
+    TopicElsewhere,
 )
 from pipelines.replay.ranges import Wanted
 from pipelines.stores.redis.online_sink import OnlineSink
 from pipelines.stores.sink import Sink
 from registry.errors import RulesChanged, RulesOfEarlierBuild
 from registry.formats.redis_keys import CATALOG_KEY, FILLED_MARK, filled_key, row_key, state_key
+from registry.source_rules import SourceRules
 from tests.support.changed_rules import (
     FIRST,
     OTHER,
@@ -38,11 +41,14 @@ from tests.support.changed_rules import (
 from tests.support.pipeline import Pipeline
 from tests.support.replays import (
     GO_ON,
+    catalog_of,
+    delete_topic,
     execute,
     live,
     offline_sink,
     online_sink,
     ranges_of,
+    recreate,
     replay,
     work_of,
 )
@@ -278,6 +284,41 @@ def test_rules_begin_after_what_a_replay_had_stored_before_it_began_anew(both: P
     (change,) = from_now(both)
     assert [start.offset for start in change.starts] == [30, 0]
     assert 0 < replay(both, Wanted(partition=0)).new_rows <= 10  # the others are the same
+
+
+@pytest.mark.parametrize("change_topic", [delete_topic, recreate])
+def test_the_rules_of_a_topic_that_the_broker_lacks(
+    both: Pipeline, change_topic: Callable[[Pipeline], None]
+) -> None:
+    """It is gone, or elsewhere: what was decided of it stays so, and it holds nothing up."""
+    both.produce("price", messages(40, 1))
+    live(both)
+    before = both.topics[both.topic("price")].topic_id
+    marks = [offline for offline, _ in stored(both)]
+    change_topic(both)
+    declare(both, 'skew = "7s"')
+    (change,) = from_now(both)
+    assert f"TICKWELL_KAFKA right?), of which the same holds from [0] offset {marks[0]}, " in str(
+        change
+    )
+    rules = SourceRules.of(catalog_of(both), "price")
+    assert [rules.starts(before, number) for number in range(2)] == [[mark] for mark in marks]
+    now = both.topics[both.topic("price")].topic_id
+    assert [span.rules.id for span in rules.spans(now, 0)] == [rules.newest.id]
+
+
+def test_a_broker_with_an_earlier_topic_is_another_one(both: Pipeline) -> None:
+    both.produce("price", messages(40, 1))
+    live(both)
+    execute(
+        both,
+        "INSERT INTO tickwell.topics (topic_id, topic, partitions)"
+        " VALUES (gen_random_uuid(), %s, 2)",
+        both.topic("price"),
+    )
+    declare(both, 'skew = "7s"')
+    with pytest.raises(TopicElsewhere, match="name the broker that has the later one"):
+        from_now(both)
 
 
 # -- an earlier build
