@@ -154,24 +154,35 @@ class OtherRules(PipelineError):
 
 
 class WorkersAlive(PipelineError):
-    """The rules of a source cannot change under its workers."""
+    """The rules of sources cannot change under their workers."""
 
-    def __init__(self, source: str, workers: Sequence[str]) -> None:
+    def __init__(self, sources: Sequence[str], workers: Sequence[str]) -> None:
         super().__init__(
-            f"source {source}: its rules cannot change while workers read it (alive are "
+            f"the rules of {', '.join(sources)} cannot change while workers read it (alive are "
             f"{', '.join(workers)}): stop them, and run this again; nothing was changed"
         )
 
 
 class TopicElsewhere(PipelineError):
-    """The broker does not have a topic that was read before, so nobody knows its offsets."""
+    """The broker has a topic that was followed by another one of its name."""
 
     def __init__(self, source: str, topic: str, servers: str) -> None:
         super().__init__(
-            f"source {source}: Kafka at {servers} has no topic {topic}, and workers have read one: "
-            "rules begin at its offsets, so name the broker that has it (TICKWELL_KAFKA). If the "
-            "topic was deleted, create it anew first, by `tickwell migrate` with the features file "
-            "as it was; nothing was changed"
+            f"source {source}: Kafka at {servers} has an earlier topic {topic} than the one that "
+            "workers have read last: name the broker that has the later one (TICKWELL_KAFKA); "
+            "nothing was changed"
+        )
+
+
+class RulesLost(PipelineError):
+    """Redis has stored by rules that Postgres does not have."""
+
+    def __init__(self, topic: str, partition: int, offset: int) -> None:
+        super().__init__(
+            f"Redis has stored {topic}[{partition}] from offset {offset} on by rules that this "
+            "Postgres does not have, as it was restored from a backup or is a new one, and would "
+            "decide otherwise: empty Redis (FLUSHALL), which workers fill from Postgres when they "
+            "start, and run this again; nothing was changed"
         )
 
 

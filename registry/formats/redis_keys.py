@@ -91,6 +91,12 @@ def rules_value(pairs: Iterable[tuple[int, int]]) -> str:
     return ",".join(f"{rules_id}:{offset}" for rules_id, offset in pairs)
 
 
+def rules_pairs(value: bytes | None) -> list[tuple[int, int]]:
+    """What `rules_value` was made of; `value` is None where nothing is stored."""
+    pairs = (pair.split(":") for pair in (value or b"").decode().split(",") if pair)
+    return [(int(rules_id), int(offset)) for rules_id, offset in pairs]
+
+
 FILLED_MARK = b"filled"
 """The value under `filled_key` of a filled partition; while it is being filled there is a token."""
 

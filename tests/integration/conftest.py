@@ -71,6 +71,15 @@ def running(tmp_path: Path, kafka: str, postgres_database: str) -> Iterator[Pipe
 
 
 @pytest.fixture
+def both(
+    tmp_path: Path, kafka: str, redis_database: str, postgres_database: str
+) -> Iterator[Pipeline]:
+    """Topics of two partitions, tables and a Redis."""
+    with pipeline(tmp_path, kafka, redis_database, "", postgres_database, partitions=2) as made:
+        yield made
+
+
+@pytest.fixture
 def recorded(postgres_database: str) -> Catalog:
     engine = connect(postgres_database)
     try:

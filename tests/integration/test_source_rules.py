@@ -1,104 +1,61 @@
-"""Rules of a source that change: what each store, a replay and a worker of before make of it."""
+"""Rules of a source that change: by which ones each store and a replay decide an offset."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 import redis
-from confluent_kafka.admin import AdminClient
 
-from pipelines.compute.run_computation import RunComputation
 from pipelines.errors import (
-    HomesElsewhere,
-    HomesUnknown,
     OtherRules,
     RangeMistaken,
+    RulesLost,
+    StatesLost,
     StoresApart,
     TopicElsewhere,
-    WorkersAlive,
 )
-from pipelines.kafka.run import Run
-from pipelines.kafka.topics import existing
-from pipelines.live.materializer import Materializer
-from pipelines.rebuild.rebuild import Rebuild
 from pipelines.replay.ranges import Wanted
-from pipelines.stores.postgres.offline_sink import OfflineSink
-from pipelines.stores.redis.connection import WarmRedis
 from pipelines.stores.redis.online_sink import OnlineSink
 from pipelines.stores.sink import Sink
-from registry.catalog import decode
 from registry.errors import RulesChanged, RulesOfEarlierBuild
-from registry.formats.redis_keys import CATALOG_KEY, FILLED_MARK, filled_key, watermark_key
-from registry.language.program import compile_program
+from registry.formats.redis_keys import CATALOG_KEY, FILLED_MARK, filled_key, row_key, state_key
 from registry.source_rules import SourceRules
 from tests.support.changed_rules import (
     FIRST,
     OTHER,
     Killed,
-    KilledHalfWay,
     declare,
+    empty_redis,
+    fill,
     from_now,
+    killed,
     messages,
+    next_run,
     of_other_rules,
+    rows_in_redis,
+    stored,
+    worker_of,
 )
-from tests.support.logs import run_of_columns
-from tests.support.pipeline import Pipeline, pipeline, wait_for
+from tests.support.pipeline import Pipeline
 from tests.support.replays import (
     GO_ON,
     catalog_of,
+    delete_topic,
     execute,
     live,
     offline_sink,
     online_sink,
     ranges_of,
+    recreate,
     replay,
     work_of,
 )
-from tests.support.served import beat
-from tests.support.sinks import before_each_write, redis_dump
+from tests.support.sinks import before_each_write
 from tickwell.migrate import migrate
 
 BOTH = (offline_sink, online_sink)
-
-
-@pytest.fixture
-def both(
-    tmp_path: Path, kafka: str, redis_database: str, postgres_database: str
-) -> Iterator[Pipeline]:
-    """Topics of two partitions, tables and a Redis."""
-    with pipeline(tmp_path, kafka, redis_database, "", postgres_database, partitions=2) as made:
-        yield made
-
-
-def stored(running: Pipeline) -> list[tuple[int, ...]]:
-    """The watermarks of the price topic in both stores, by partition."""
-    topic_id = running.topics[running.topic("price")].topic_id
-    known = running.query(
-        "SELECT partition, next_offset FROM tickwell.watermarks WHERE topic_id = %s::uuid",
-        topic_id.hex(),
-    )
-    with redis.Redis.from_url(running.settings.redis) as client:
-        online = [client.get(f"tw:watermark:{topic_id.hex()}:{n}") for n in range(2)]
-    return [(dict(known).get(n, 0), int(online[n] or 0)) for n in range(2)]
-
-
-def truncate(running: Pipeline) -> None:
-    execute(
-        running,
-        "TRUNCATE tickwell.feature_rows, tickwell.entities, tickwell.watermarks,"
-        " tickwell.rejected_ticks, tickwell.replays",
-    )
-
-
-def rejected(running: Pipeline) -> list[tuple[object, ...]]:
-    return running.query(
-        'SELECT partition, "offset", index, reason, detail FROM tickwell.rejected_ticks'
-        " ORDER BY 1, 2, 3"
-    )
 
 
 def test_every_offset_is_decided_by_the_rules_that_held_there(both: Pipeline) -> None:
@@ -141,114 +98,19 @@ def passed_over(running: Pipeline, begins: list[int]) -> int:
     return sum(b'"trade"' not in (record.value or b"") for record in after)
 
 
-# -- who comes too late
-
-
-def worker_of(running: Pipeline, sink: Sink) -> Materializer:
-    """A worker that begins now."""
-    catalog = catalog_of(running)
-    schema = catalog.schemas[catalog.writing["price"]]
-    rules, program = SourceRules.of(catalog, "price"), compile_program(catalog, schema)
-    return Materializer(RunComputation(rules, schema, program, 1000), sink)
-
-
-def next_run(running: Pipeline, n: int, sink: Sink | None = None) -> Run:
-    """The next records of partition 0 as one run, with ticks of the first rules.
-
-    They follow what `sink` has stored, or Postgres.
-    """
-    topic = running.topics[running.topic("price")]
-    base = stored(running)[0][int(isinstance(sink, OnlineSink))]
-    offsets, made = range(base, base + n), messages(n, 9)
-    run = run_of_columns(0, (base, base + n), offsets, [10**13] * n, *zip(*made, strict=True))
-    return replace(run, topic=topic.name, topic_id=topic.topic_id)
-
-
-@pytest.mark.parametrize("entities_a_call", [500, 1], ids=["at once", "in steps"])
-def test_a_worker_of_before_stores_nothing_by_rules_that_are_over(
-    both: Pipeline, entities_a_call: int
-) -> None:
-    """It was stopped in the middle of a run for so long that it counted as dead."""
-    both.produce("price", messages(40, 1))
-    for sink in BOTH:
-        live(both, open_sink=sink)
-    sinks = (
-        OfflineSink(both.settings.postgres),
-        OnlineSink(both.settings.redis, entities_a_call=entities_a_call),
+def truncate(running: Pipeline) -> None:
+    execute(
+        running,
+        "TRUNCATE tickwell.feature_rows, tickwell.entities, tickwell.watermarks,"
+        " tickwell.rejected_ticks, tickwell.replays",
     )
-    topic = both.topics[both.topic("price")]
-    for sink in sinks:
-        sink.watermarks(topic.topic_id, range(2))
-    before = [worker_of(both, sink) for sink in sinks]
-    run, marks = next_run(both, 10), stored(both)
-    declare(both, 'skew = "7s"\npartitioner = "any"')
-    from_now(both)
-    for worker in before:
-        with pytest.raises(OtherRules, match="other rules of price were recorded"):
-            worker.materialize(run, GO_ON)
-    assert stored(both) == marks
-    for sink in sinks:
-        assert worker_of(both, sink).materialize(run, GO_ON) is not None
-        sink.close()
-    assert [mark[0] for mark in stored(both)] == [run.next_offset, marks[1][0]]
 
 
-@pytest.mark.parametrize("entities_a_call", [500, 1], ids=["at once", "in steps"])
-def test_a_worker_of_before_stores_nothing_by_rules_that_changed_twice(
-    both: Pipeline, entities_a_call: int
-) -> None:
-    """Redis was behind at the first change already; the newest rules begin after the run."""
-    both.produce("price", messages(300, 1))
-    live(both, Wanted(cold=True, to_offset=40), online_sink)
-    sink = OnlineSink(both.settings.redis, entities_a_call=entities_a_call)
-    before = worker_of(both, sink)
-    for offset, rules in ((60, 'skew = "7s"'), (90, 'skew = "8s"')):
-        live(both, Wanted(cold=True, to_offset=offset))
-        declare(both, rules)
-        from_now(both)
-    run = next_run(both, 50, sink)
-    assert (run.base_offset, run.next_offset) == (40, 90)
-    with pytest.raises(OtherRules):
-        before.materialize(run, GO_ON)
-    # it may start again while Postgres is away
-    with redis.Redis.from_url(both.settings.redis) as client:
-        assert decode(client.get(CATALOG_KEY)) == catalog_of(both)
-    live(both, open_sink=online_sink)
-    sink.close()
-
-
-def test_a_redis_that_was_lost_knows_the_rules_again(both: Pipeline) -> None:
-    """A worker of before comes back when Redis was emptied, and filled from Postgres."""
-    both.produce("price", messages(40, 1))
-    for sink in BOTH:
-        live(both, open_sink=sink)
-    late = OnlineSink(both.settings.redis)
-    before, run = worker_of(both, late), next_run(both, 10)
-    for rules in ('skew = "7s"', 'skew = "8s"'):
-        declare(both, rules)
-        from_now(both)
-    known = rules_in_redis(both)
-    with redis.Redis.from_url(both.settings.redis) as client:
-        client.flushall()
-    fill(both)
-    assert rules_in_redis(both) == known != {}
-    with pytest.raises(OtherRules):
-        before.materialize(run, GO_ON)
-    late.close()
-
-
-def rules_in_redis(running: Pipeline) -> dict[bytes, bytes]:
-    dump = redis_dump(running.settings.redis)
-    return {key: rules for key, rules in dump.items() if key.startswith(b"tw:rules:")}
-
-
-def fill(running: Pipeline) -> None:
-    """What a worker does at its start."""
-    warm, catalog = WarmRedis(running.settings.redis), catalog_of(running)
-    rebuild = Rebuild(running.settings.postgres, warm, catalog, 1024, GO_ON)
-    topic = running.topics[running.topic("price")]
-    rebuild.fill(catalog.sources["price"], topic, lambda done: None)
-    warm.close()
+def rejected(running: Pipeline) -> list[tuple[object, ...]]:
+    return running.query(
+        'SELECT partition, "offset", index, reason, detail FROM tickwell.rejected_ticks'
+        " ORDER BY 1, 2, 3"
+    )
 
 
 @pytest.mark.parametrize("write", [1, 2])
@@ -279,15 +141,98 @@ def test_a_run_that_redis_has_in_part_is_decided_by_the_rules_of_before(
     both.produce("price", of_other_rules(10, 2))
     live(both, open_sink=online_sink)
     served = rows_in_redis(both)
-    with redis.Redis.from_url(both.settings.redis) as client:
-        client.flushall()
+    empty_redis(both)
     live(both, open_sink=online_sink)
     assert served == rows_in_redis(both) != {}
 
 
-def rows_in_redis(running: Pipeline) -> dict[bytes, bytes]:
-    rows = redis_dump(running.settings.redis)
-    return {key: row for key, row in rows.items() if b":row:" in key}
+def test_a_run_of_which_redis_refused_an_entity_is_decided_by_the_rules_of_before(
+    both: Pipeline,
+) -> None:
+    """It was stored but for this one, and its worker was killed before it tried again."""
+    declare(both, 'partitioner = "any"')
+    from_now(both)
+    in_one_batch = both.producer(**{"linger.ms": 200})
+    both.produce("price", messages(30, 1), in_one_batch, partition=0)
+    both.produce("price", [one for one in messages(30, 2) if one[0] == b"S1"], partition=1)
+    elsewhere = Wanted(partition=1, cold=True)
+
+    def hold(number: int) -> None:
+        if number > 1:
+            raise Killed
+        live(both, elsewhere, online_sink)  # S1 is at home there before its state is compared
+
+    def before(running: Pipeline) -> Sink:
+        sink = OnlineSink(running.settings.redis)
+        before_each_write(sink, hold)
+        return sink
+
+    with pytest.raises(Killed):
+        live(both, Wanted(partition=0, cold=True), before)
+    assert stored(both)[0] == (0, 0)
+    declare(both, f'partitioner = "any"\n{OTHER}')
+    (change,) = from_now(both)
+    assert change.starts[0].offset == 30
+    live(both, open_sink=online_sink)
+    served = rows_in_redis(both)
+    empty_redis(both)
+    for wanted in (elsewhere, Wanted(cold=True)):
+        live(both, wanted, online_sink)
+    assert served == rows_in_redis(both) != {}
+
+
+def test_a_partition_that_redis_lost_in_part_is_decided_by_the_rules_of_before(
+    both: Pipeline,
+) -> None:
+    """It is to be filled from Postgres, which is behind; what was not lost is ahead."""
+    sink = OnlineSink(both.settings.redis)
+    worker = worker_of(both, sink)
+    first = next_run(both, 10, sink)
+    worker.materialize(first, GO_ON)
+    second = next_run(both, 10, sink)
+    lost = (first.key(0) or b"").decode()
+    with redis.Redis.from_url(both.settings.redis) as client:
+        client.delete(state_key("price", lost), row_key("price", lost))
+    with pytest.raises(StatesLost):
+        worker.materialize(second, GO_ON)
+    sink.close()
+    declare(both, 'skew = "7s"')
+    (change,) = from_now(both)
+    assert change.starts[0].offset >= first.next_offset
+
+
+@pytest.mark.parametrize("file", [FIRST, OTHER], ids=["taken back", "declared again"])
+def test_what_redis_has_by_rules_that_postgres_lost_is_not_kept(both: Pipeline, file: str) -> None:
+    """Postgres was restored from a backup of before the rules changed; Redis has gone on."""
+    both.produce("price", messages(40, 1))
+    for sink in BOTH:
+        live(both, open_sink=sink)
+    declare(both, OTHER)
+    from_now(both)
+    both.produce("price", of_other_rules(40, 2))
+    live(both, open_sink=online_sink)
+    lose_newest_rules(both)
+    declare(both, file)
+    with pytest.raises(RulesLost, match=r"by rules that this Postgres does not have.*FLUSHALL"):
+        from_now(both)
+    empty_redis(both)
+    from_now(both)
+    for sink in BOTH:
+        live(both, open_sink=sink)
+    served = rows_in_redis(both)
+    empty_redis(both)
+    fill(both)
+    assert served == rows_in_redis(both) != {}
+
+
+def lose_newest_rules(running: Pipeline) -> None:
+    for statement in (
+        "DELETE FROM tickwell.rules_starts",
+        "DELETE FROM tickwell.source_rules WHERE id = (SELECT max(id) FROM tickwell.source_rules)",
+        "UPDATE tickwell.sources SET definition = (SELECT definition FROM tickwell.source_rules"
+        " WHERE source = name ORDER BY id DESC LIMIT 1)",
+    ):
+        execute(running, statement)
 
 
 @pytest.mark.parametrize("back", [FIRST, 'skew = "8s"'], ids=["taken back", "other rules"])
@@ -298,9 +243,12 @@ def test_rules_that_redis_knows_and_postgres_has_not_recorded_are_taken_back(
     both.produce("price", messages(40, 1))
     live(both)
     sink = OnlineSink(both.settings.redis)
+    from_now(both)
     declare(both, 'skew = "7s"')
     with pytest.raises(Killed):
-        from_now(both, beginning=KilledHalfWay)
+        from_now(both, before_the_end=killed)
+    with redis.Redis.from_url(both.settings.redis) as client:
+        assert client.get(CATALOG_KEY) is None  # by which a worker could start
     declare(both, back)
     run = next_run(both, 10)
     live(both, open_sink=online_sink)
@@ -309,22 +257,6 @@ def test_rules_that_redis_knows_and_postgres_has_not_recorded_are_taken_back(
     from_now(both)
     assert worker_of(both, sink).materialize(run, GO_ON) is not None
     sink.close()
-
-
-def test_rules_that_are_refused_for_one_source_begin_for_none(both: Pipeline) -> None:
-    both.produce("price", messages(40, 1))
-    live(both)
-    topic_id = both.topics[both.topic("volume")].topic_id
-    with redis.Redis.from_url(both.settings.redis) as client:
-        client.set(watermark_key(topic_id, 0), 20)
-    declare(both, 'skew = "7s"')
-    declare(both, 'skew = "7s"\npartitioner = "crc32"', "volume")
-    with pytest.raises(StoresApart):
-        from_now(both)
-    with redis.Redis.from_url(both.settings.redis) as client:
-        assert client.keys("tw:rules:*") == []
-    declare(both, 'skew = "7s"', "volume")
-    assert len(from_now(both)) == 2
 
 
 def test_a_replay_that_is_ahead_of_live_has_decided(both: Pipeline) -> None:
@@ -338,25 +270,6 @@ def test_a_replay_that_is_ahead_of_live_has_decided(both: Pipeline) -> None:
     assert [start.offset for start in change.starts] == [ends[0], 0]
     assert late[0].rules.newest.id < ranges_of(both)[1].rules.newest.id
     assert replay(both, Wanted(partition=0)).new_rows == 0
-
-
-@pytest.mark.parametrize("stored_before", [0, 20], ids=["copied", "staged"])
-def test_a_replay_of_before_stores_nothing_by_rules_that_are_over(
-    both: Pipeline, stored_before: int
-) -> None:
-    """It was planned before the rules changed, beside what live has stored or alone."""
-    both.produce("price", messages(100, 1))
-    if stored_before:
-        live(both, Wanted(cold=True, to_offset=stored_before))
-    work, (part, _) = work_of(both), ranges_of(both)
-    declare(both, 'skew = "7s"')
-    (change,) = from_now(both)
-    assert change.starts[0].offset == stored_before
-    with pytest.raises(OtherRules):
-        work.run(part, lambda done: None, GO_ON)
-    newest = both.query('SELECT max("offset") FROM tickwell.feature_rows WHERE partition = 0')
-    assert (newest[0][0] or 0) < max(stored_before, 1)
-    assert replay(both).new_rows > 0
 
 
 def test_rules_begin_after_what_a_replay_had_stored_before_it_began_anew(both: Pipeline) -> None:
@@ -373,84 +286,56 @@ def test_rules_begin_after_what_a_replay_had_stored_before_it_began_anew(both: P
     assert 0 < replay(both, Wanted(partition=0)).new_rows <= 10  # the others are the same
 
 
-def test_a_topic_that_the_broker_lacks_was_read_elsewhere(both: Pipeline) -> None:
-    """Its offsets are unknown, and the rules would decide all of them."""
+@pytest.mark.parametrize("change_topic", [delete_topic, recreate])
+def test_the_rules_of_a_topic_that_the_broker_lacks(
+    both: Pipeline, change_topic: Callable[[Pipeline], None]
+) -> None:
+    """It is gone, or elsewhere: what was decided of it stays so, and it holds nothing up."""
     both.produce("price", messages(40, 1))
     live(both)
-    delete_topic(both)
-    declare(both, 'skew = "7s"')
-    with pytest.raises(TopicElsewhere, match="name the broker that has it"):
-        from_now(both)
-    declare(both, FIRST)
-    migrate(both.settings)
+    before = both.topics[both.topic("price")].topic_id
+    marks = [offline for offline, _ in stored(both)]
+    change_topic(both)
     declare(both, 'skew = "7s"')
     (change,) = from_now(both)
-    assert [start.offset for start in change.starts] == [0, 0]
+    assert f"TICKWELL_KAFKA right?), of which the same holds from [0] offset {marks[0]}, " in str(
+        change
+    )
+    rules = SourceRules.of(catalog_of(both), "price")
+    assert [rules.starts(before, number) for number in range(2)] == [[mark] for mark in marks]
+    now = both.topics[both.topic("price")].topic_id
+    assert [span.rules.id for span in rules.spans(now, 0)] == [rules.newest.id]
 
 
-def delete_topic(running: Pipeline) -> None:
-    """Returns once the broker has none of this name."""
-    kafka, topic = running.settings.kafka_connection, running.topic("price")
-    admin = AdminClient({"bootstrap.servers": running.settings.kafka})
-    admin.delete_topics([topic])[topic].result()
-    wait_for("the topic is deleted", lambda: not existing(kafka, [topic]))
-
-
-def test_workers_that_are_alive_hold_up_other_rules(both: Pipeline) -> None:
-    declare(both, OTHER)
-    ended = threading.Event()
-
-    def beats() -> None:
-        while not ended.wait(0.1):
-            beat(both.settings.redis, partitions=0)
-
-    beat(both.settings.redis, partitions=0)  # or the first look could come before the first one
-    alive = threading.Thread(target=beats)
-    alive.start()
-    try:
-        with pytest.raises(WorkersAlive, match=r"alive are (offline|online) one.*: stop them"):
-            from_now(both)
-    finally:
-        ended.set()
-        alive.join()
-    with pytest.raises(RulesChanged):
-        migrate(both.settings)
-    # the last heartbeat of one that has ended is waited for
-    assert len(from_now(both, silent=1.0)) == 1
-
-
-# -- entities stay at home
-
-
-def test_keys_that_would_move_are_told_before_their_ticks_are_refused(both: Pipeline) -> None:
-    declare(both, 'partitioner = "any"')
-    from_now(both)
-    both.produce("price", messages(40, 1), both.producer(partitioner="consistent_random"))
-    live(both, open_sink=online_sink)
-    declare(both, 'partitioner = "murmur2"')
-    with pytest.raises(StoresApart, match=r"in Redis and 0 in Postgres.*at home"):
-        from_now(both)
+def test_a_broker_with_an_earlier_topic_is_another_one(both: Pipeline) -> None:
+    both.produce("price", messages(40, 1))
     live(both)
-    with pytest.raises(HomesElsewhere, match=r"by murmur2 \d of 8 keys belong.*'S\d' would move"):
+    execute(
+        both,
+        "INSERT INTO tickwell.topics (topic_id, topic, partitions)"
+        " VALUES (gen_random_uuid(), %s, 2)",
+        both.topic("price"),
+    )
+    declare(both, 'skew = "7s"')
+    with pytest.raises(TopicElsewhere, match="name the broker that has the later one"):
         from_now(both)
-    declare(both, 'partitioner = "fnv1a"\nmessage_key = "any"')
-    with pytest.raises(HomesUnknown, match=r'message_key = "any".*where fnv1a puts'):
-        from_now(both)
-    declare(both, 'partitioner = "crc32"')
-    assert "partitioner `any` became `crc32`" in str(from_now(both)[0])
 
 
 # -- an earlier build
 
 
+def be_of_an_earlier_build(running: Pipeline) -> None:
+    for table in ("tickwell.sources", "tickwell.source_rules"):
+        execute(
+            running,
+            f"UPDATE {table} SET definition = definition - 'partitioner' - 'earliest_ns'",
+        )
+
+
 def test_a_database_of_an_earlier_build_goes_on_from_what_it_has(both: Pipeline) -> None:
     both.produce("price", messages(60, 1))
     live(both)
-    for column in ("tickwell.sources", "tickwell.source_rules"):
-        execute(
-            both,
-            f"UPDATE {column} SET definition = definition - 'partitioner' - 'earliest_ns'",
-        )
+    be_of_an_earlier_build(both)
     with pytest.raises(RulesOfEarlierBuild, match=r"which `partitioner`.* --from-now`"):
         migrate(both.settings)
     with pytest.raises(RulesOfEarlierBuild):
@@ -493,3 +378,14 @@ def live_online_as_before(running: Pipeline, offset: int) -> None:
     topic_id = running.topics[running.topic("price")].topic_id.hex()
     with redis.Redis.from_url(running.settings.redis) as client:
         client.set(f"tw:watermark:{topic_id}:0", offset)
+
+
+def test_an_earlier_build_that_replayed_more_than_it_read(both: Pipeline) -> None:
+    """A worker would come to offsets that nobody can decide any more."""
+    both.produce("price", messages(60, 1))
+    for sink in BOTH:
+        live(both, Wanted(cold=True, to_offset=20), sink)
+    replay(both)
+    be_of_an_earlier_build(both)
+    with pytest.raises(StoresApart, match=r"a replay of the earlier build has stored up to \d\d"):
+        from_now(both)

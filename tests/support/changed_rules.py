@@ -5,12 +5,27 @@ from __future__ import annotations
 import json
 import random
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import redis
+
+from pipelines.compute.run_computation import RunComputation
+from pipelines.kafka.run import Run
+from pipelines.live.materializer import Materializer
 from pipelines.live.rules_start import RulesBeginning, RulesChange
+from pipelines.rebuild.rebuild import Rebuild
 from pipelines.stores.redis.connection import WarmRedis
+from pipelines.stores.redis.online_sink import OnlineSink
+from pipelines.stores.sink import Sink
+from registry.language.program import compile_program
+from registry.source_rules import SourceRules
+from tests.support.logs import run_of_columns
 from tests.support.pipeline import Pipeline
+from tests.support.replays import GO_ON, catalog_of
+from tests.support.sinks import redis_dump
 from tickwell.migrate import migrate
 
 Messages = list[tuple[bytes | None, bytes | None]]
@@ -34,24 +49,36 @@ class Killed(Exception):
     """In a test, the end of a process."""
 
 
-class KilledHalfWay(RulesBeginning):
-    """Ends when Redis was told of the rules, before the transaction does."""
+def killed() -> None:
+    raise Killed
+
+
+class _Watched(RulesBeginning):
+    """Does something when the rules have begun, before the transaction ends."""
+
+    def __init__(self, act: Callable[[], object], *given: Any) -> None:
+        super().__init__(*given)
+        self._act = act
 
     def __call__(self, *given: Any) -> Any:
-        super().__call__(*given)
-        raise Killed
+        starts = super().__call__(*given)
+        self._act()
+        return starts
 
 
 def from_now(
-    running: Pipeline, silent: float = 11.0, beginning: type[RulesBeginning] = RulesBeginning
+    running: Pipeline, silent: float = 11.0, before_the_end: Callable[[], object] = lambda: None
 ) -> list[RulesChange]:
-    """What `tickwell migrate --from-now` does; returns what it has changed."""
-    redis = WarmRedis(running.settings.redis)
-    begin = beginning(running.settings.kafka_connection, redis, silent)
+    """What `tickwell migrate --from-now` does; returns what it has changed.
+
+    `before_the_end` is called when Redis was told of the rules, before they are recorded.
+    """
+    warm = WarmRedis(running.settings.redis)
+    begin = _Watched(before_the_end, running.settings.kafka_connection, warm, silent)
     try:
         migrate(running.settings, begin=begin)
     finally:
-        redis.close()
+        warm.close()
     return begin.changes
 
 
@@ -86,3 +113,54 @@ def of_other_rules(n: int, seed: int) -> Messages:
         price=lambda tick: None,
         ts=lambda tick: tick["ts"] // 1000,
     )
+
+
+def stored(running: Pipeline) -> list[tuple[int, ...]]:
+    """The watermarks of the price topic in both stores, by partition."""
+    topic_id = running.topics[running.topic("price")].topic_id
+    known = running.query(
+        "SELECT partition, next_offset FROM tickwell.watermarks WHERE topic_id = %s::uuid",
+        topic_id.hex(),
+    )
+    with redis.Redis.from_url(running.settings.redis) as client:
+        online = [client.get(f"tw:watermark:{topic_id.hex()}:{n}") for n in range(2)]
+    return [(dict(known).get(n, 0), int(online[n] or 0)) for n in range(2)]
+
+
+def worker_of(running: Pipeline, sink: Sink) -> Materializer:
+    """A worker that begins now."""
+    catalog = catalog_of(running)
+    schema = catalog.schemas[catalog.writing["price"]]
+    rules, program = SourceRules.of(catalog, "price"), compile_program(catalog, schema)
+    return Materializer(RunComputation(rules, schema, program, 1000), sink)
+
+
+def next_run(running: Pipeline, n: int, sink: Sink | None = None) -> Run:
+    """The next records of partition 0 as one run, with ticks of the first rules.
+
+    They follow what `sink` has stored, or Postgres.
+    """
+    topic = running.topics[running.topic("price")]
+    base = stored(running)[0][int(isinstance(sink, OnlineSink))]
+    offsets, made = range(base, base + n), messages(n, 9)
+    run = run_of_columns(0, (base, base + n), offsets, [10**13] * n, *zip(*made, strict=True))
+    return replace(run, topic=topic.name, topic_id=topic.topic_id)
+
+
+def rows_in_redis(running: Pipeline) -> dict[bytes, bytes]:
+    rows = redis_dump(running.settings.redis)
+    return {key: row for key, row in rows.items() if b":row:" in key}
+
+
+def empty_redis(running: Pipeline) -> None:
+    with redis.Redis.from_url(running.settings.redis) as client:
+        client.flushall()
+
+
+def fill(running: Pipeline) -> None:
+    """What an online worker does at its start."""
+    warm, catalog = WarmRedis(running.settings.redis), catalog_of(running)
+    rebuild = Rebuild(running.settings.postgres, warm, catalog, 1024, GO_ON)
+    topic = running.topics[running.topic("price")]
+    rebuild.fill(catalog.sources["price"], topic, lambda done: None)
+    warm.close()

@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient
 
 from pipelines.compute.run_computation import RunComputation
 from pipelines.errors import PipelineError
-from pipelines.kafka.topics import ensure_topics
+from pipelines.kafka.topics import ensure_topics, existing
 from pipelines.live.materializer import Materializer
 from pipelines.replay.jobs import run_ranges
 from pipelines.replay.progress import ReplayProgress
@@ -175,6 +175,14 @@ def delete_before(
     cut = [TopicPartition(topic, number, offset) for number in partitions]
     for deleted in admin.delete_records(cut).values():
         deleted.result()
+
+
+def delete_topic(running: Pipeline) -> None:
+    """Returns once the broker has none of this name."""
+    kafka, topic = running.settings.kafka_connection, running.topic("price")
+    admin = AdminClient({"bootstrap.servers": running.settings.kafka})
+    admin.delete_topics([topic])[topic].result()
+    wait_for("the topic is deleted", lambda: not existing(kafka, [topic]))
 
 
 def recreate(running: Pipeline) -> None:

@@ -29,12 +29,12 @@ BEGIN = Origin(TOPIC_ID, 0, 2**62, 0)
 
 
 def before_each_write(sink: OnlineSink, act: Callable[[int], None]) -> None:
-    """Calls `act`, with 1, 2 and so on, before each script that writes a group of entities."""
+    """Calls `act`, with 1, 2 and so on, before each script that writes entities."""
     redis: Any = sink.redis
     run, numbers = redis.run, itertools.count(1)
 
     def acting(script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        if script == scripts.STORE:
+        if script in (scripts.STORE, scripts.COMMIT):
             act(next(numbers))
         return run(script, keys, arguments)
 

@@ -16,10 +16,11 @@ The order of a commit:
 
 A single server does all of it in one script, for as many entities as one call may hold: three
 calls are most of the cost of a small run. On a cluster, where nothing may span hash slots, and for
-more entities, these are calls of their own, and the first one notes where the run ends: other rules
-begin no earlier (`lua/begin_steps.lua`), as entities may have what was decided up to there. Killed
-between 2 and 4, entities are ahead of the watermark. The run is then read again, and their ticks,
-at or before their origin, are passed over by the kernel.
+more entities, these are calls of their own. Killed between 2 and 4, or after 3, entities are ahead
+of the watermark. The run is then read again, and their ticks, at or before their origin, are passed
+over by the kernel. Where that may come to pass, the end of the run is noted before or with the
+first entity (`lua/begun.lua`): other rules begin no earlier, as entities may have what was decided
+up to there.
 
 A value never steps back: a write succeeds only on top of exactly the state that it was computed
 from, and the state that it leaves is of a later origin in the entity's one home partition.
@@ -150,11 +151,12 @@ class OnlineSink:
     def _store_at_once(self, batch: Batch, writes: BatchWrites) -> Sequence[str]:
         """Store in one call; returns the entities in conflict."""
         run, redis = batch.run, self.redis
-        watermark = watermark_key(run.topic_id, run.partition)
-        filled = filled_key(run.topic_id, run.partition)
-        rules = rules_key(run.topic_id, run.partition)
+        watermark, filled, rules, begun = (
+            key(run.topic_id, run.partition)
+            for key in (watermark_key, filled_key, rules_key, begun_key)
+        )
         call = WriteCall(
-            [incarnations_key(run.topic), watermark, filled, rules],
+            [incarnations_key(run.topic), watermark, filled, rules, begun],
             [
                 *(redis.life, run.topic_id.hex(), run.base_offset, run.next_offset),
                 *("1" if key in self._confirmed else "" for key in (watermark, filled)),

@@ -26,9 +26,9 @@ def _script(*parts: str) -> str:
 
 MEMBERS = LAYOUTS + _script("entities", "members")
 STORE = LAYOUTS + _script("entities", "store")
-COMMIT = LAYOUTS + FILLED + _script("life", "rules", "entities", "commit")
+COMMIT = LAYOUTS + FILLED + _script("life", "rules", "begun", "entities", "commit")
 ADVANCE = _script("life", "rules", "advance")
-BEGIN_STEPS = FILLED + _script("rules", "begin_steps")
+BEGIN_STEPS = FILLED + _script("rules", "begun", "begin_steps")
 BEGIN_RULES = _script("begin_rules")
 LOAD = LAYOUTS + _script("load")
 SETTLE = _script("settle")

@@ -18,8 +18,5 @@ end
 if stored and stored ~= ARGV[2] then
   return {'moved', stored}
 end
-local begun = redis.call('GET', KEYS[4])
-if not begun or tonumber(begun) < tonumber(ARGV[3]) then
-  redis.call('SET', KEYS[4], ARGV[3])
-end
+may_be_ahead(KEYS[4], ARGV[3])
 return stored or ''
