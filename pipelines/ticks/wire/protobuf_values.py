@@ -8,9 +8,13 @@ defines: there an absent price and a price of 0 are the same bytes.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from importlib import import_module
 from typing import Any, Final
 
+import confluent_kafka.schema_registry.protobuf  # noqa: F401 -- it loads the files of confluent/
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, wrappers_pb2
 
 from pipelines.ticks.message_limits import MAX_MESSAGE_BYTES
@@ -23,6 +27,9 @@ MOST_VALUES = MAX_MESSAGE_BYTES // 2
 
 Indexes = tuple[int, ...]
 """Which type of a file: the index of one, of one that is nested in it, and so on."""
+
+GOOGLES: Final = re.compile(r"google/(protobuf|type)/(\w+)\.proto")
+"""Files that serializers take as known, and so do not register."""
 
 WRAPPERS: Final = frozenset(wrappers_pb2.DESCRIPTOR.message_types_by_name)
 
@@ -135,14 +142,18 @@ def _file(name: str, text: str) -> Any:
 
 
 def _add_well_known(pool: Any, names: Iterable[str], known: set[str]) -> None:
-    """Add the files that come with the packages, as google/protobuf/timestamp.proto."""
-    from confluent_kafka.schema_registry.confluent import meta_pb2  # noqa: F401
-    from confluent_kafka.schema_registry.confluent.types import decimal_pb2  # noqa: F401
+    """Add the files that come with the packages, as google/protobuf/timestamp.proto.
 
+    Protobuf finds those whose modules are imported, by whomever. So they are imported here, or it
+    would depend on the program what a message is.
+    """
     for name in names:
         if name in known:
             continue
         known.add(name)
+        if its := GOOGLES.fullmatch(name):
+            with suppress(ImportError):  # it is not found, and said so below
+                import_module("google.{}.{}_pb2".format(*its.groups()))
         file = descriptor_pb2.FileDescriptorProto()
         descriptor_pool.Default().FindFileByName(name).CopyToProto(file)
         _add_well_known(pool, file.dependency, known)

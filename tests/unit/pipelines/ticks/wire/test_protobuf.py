@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from google.protobuf import descriptor_pb2
@@ -155,3 +158,48 @@ def test_a_type_with_the_name_of_a_known_one(package: str, name: str) -> None:
     (found,) = read(source_of("protobuf"), registry, value)
     assert found[0] == "malformed"
     assert re.match(rf"schema {number}: the value does not decode: \w+Error: ", found[1])
+
+
+ALONE = """
+import sys
+from pipelines.ticks.wire.protobuf_values import value_reader
+from pipelines.ticks.wire.schema_registry import Schema
+from pipelines.ticks.wire.wanted_values import Wanted
+
+for text in sys.argv[1:]:
+    read = value_reader(Schema("PROTOBUF", text, ()), None, Wanted({"seen": Wanted()}))
+    print(read(b"\\x08\\x05", (0,)))
+"""
+
+
+def test_files_that_serializers_do_not_register_are_known() -> None:
+    """In a program that imports no more than the product: confluent-kafka's serializers, which
+    these tests use, import them all."""
+    names = [
+        *("any", "api", "descriptor", "duration", "empty", "field_mask", "source_context"),
+        *("struct", "timestamp", "type", "wrappers"),
+    ]
+    of_types = ("date", "datetime", "decimal", "latlng", "money", "timeofday")
+    imported = [
+        *(f"google/protobuf/{name}.proto" for name in names),
+        *(f"google/type/{name}.proto" for name in of_types),
+        "confluent/meta.proto",
+        "confluent/type/decimal.proto",
+    ]
+    texts = []
+    for name in imported:
+        kind = descriptor_pb2.DescriptorProto(name="Trade")
+        kind.field.append(field("seen", 1, FIELD.TYPE_INT32))
+        file = descriptor_pb2.FileDescriptorProto(
+            name="x", package="feed", syntax="proto3", message_type=[kind], dependency=[name]
+        )
+        texts.append(base64.b64encode(file.SerializeToString()).decode())
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, *texts],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[5],
+    )
+    assert done.stderr == ""
+    assert done.stdout == "{'seen': 5}\n" * len(imported)
