@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from importlib import import_module
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import confluent_kafka.schema_registry.protobuf  # noqa: F401 -- it loads the files of confluent/
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, wrappers_pb2
@@ -24,6 +24,13 @@ from pipelines.ticks.wire.wanted_values import Wanted
 
 MOST_VALUES = MAX_MESSAGE_BYTES // 2
 """Values in a message: one takes at least two bytes in JSON, which may not be longer."""
+
+MOST_PARSED_BYTES = 256 << 20
+"""Bytes of memory that a message may take when it is parsed: each of its elements takes as much as
+all fields of its type need, set or not."""
+
+FEWEST_ELEMENT_BYTES = 2
+"""Bytes of an element of a field, which has a tag and a length, in a message."""
 
 Indexes = tuple[int, ...]
 """Which type of a file: the index of one, of one that is nested in it, and so on."""
@@ -47,18 +54,40 @@ def value_reader(
     pool, file = _pool(written_in)
     if read_in is not None:
         pool, _ = _pool(read_in)
+    known: dict[Indexes, _MessageType] = {}
 
     def read(encoded: bytes, indexes: Indexes) -> Any:
-        kind = _type_at(file, indexes)
-        try:
-            descriptor = pool.FindMessageTypeByName(kind)
-        except KeyError:
-            raise Unreadable(f"the schema that it is to be read in has no message {kind}") from None
-        message = message_factory.GetMessageClass(descriptor)()  # made once for a descriptor
+        if indexes not in known:
+            known[indexes] = _MessageType.of(pool, _type_at(file, indexes))
+        kind = known[indexes]
+        if len(encoded) > kind.most_bytes:
+            raise Unreadable(
+                f"{len(encoded)} bytes, each two of which may be an element with all fields of its "
+                f"type in memory; at most {kind.most_bytes} are taken"
+            )
+        message = kind.make()
         message.ParseFromString(encoded)
         return _Values().of(message, wanted)
 
     return read
+
+
+class _MessageType(NamedTuple):
+    """What makes messages of a type, and how many bytes of one are parsed."""
+
+    make: Callable[[], Any]
+    most_bytes: int
+
+    @classmethod
+    def of(cls, pool: Any, name: str) -> _MessageType:
+        """The type of that full name. Raises `Unreadable`."""
+        try:
+            descriptor = pool.FindMessageTypeByName(name)
+        except KeyError:
+            raise Unreadable(f"the schema that it is to be read in has no message {name}") from None
+        elements = MOST_PARSED_BYTES // (_largest_element(descriptor) or 1)
+        make = message_factory.GetMessageClass(descriptor)
+        return cls(make, elements * FEWEST_ELEMENT_BYTES)
 
 
 class _Values:
@@ -66,6 +95,8 @@ class _Values:
 
     def __init__(self) -> None:
         self._many = 0
+        self._names: dict[tuple[Any, int], str | int] = {}
+        """Of values of enumerations; protobuf makes a new text each time, however long it is."""
 
     def of(self, message: Any, wanted: Wanted) -> Any:
         descriptor = message.DESCRIPTOR
@@ -106,9 +137,15 @@ class _Values:
         if field.message_type is not None:
             return self.of(value, wanted)
         if field.enum_type is not None:
-            known = field.enum_type.values_by_number.get(value)
-            return value if known is None else known.name
+            return self._name(field.enum_type, value)
         return value
+
+    def _name(self, kind: Any, number: int) -> str | int:
+        """The name of a value of an enumeration; its number where it has none."""
+        if (kind, number) not in self._names:
+            known = kind.values_by_number.get(number)
+            self._names[kind, number] = number if known is None else known.name
+        return self._names[kind, number]
 
     def _count(self, many: int) -> None:
         self._many += many
@@ -158,6 +195,26 @@ def _add_well_known(pool: Any, names: Iterable[str], known: set[str]) -> None:
         descriptor_pool.Default().FindFileByName(name).CopyToProto(file)
         _add_well_known(pool, file.dependency, known)
         pool.Add(file)
+
+
+def _largest_element(root: Any) -> int:
+    """Bytes of memory that an element of a field takes at most, in a message of the type `root`."""
+    largest, seen, found = 0, set(), [(root, False)]
+    while found:
+        kind, is_element = found.pop()
+        if (kind.full_name, is_element) in seen:
+            continue
+        seen.add((kind.full_name, is_element))
+        if is_element:
+            largest = max(
+                largest, sum(16 if f.cpp_type == f.CPPTYPE_STRING else 8 for f in kind.fields)
+            )
+        found += [
+            (field.message_type, is_element or field.is_repeated)
+            for field in kind.fields
+            if field.message_type is not None
+        ]
+    return largest
 
 
 def _type_at(file: Any, indexes: Indexes) -> str:

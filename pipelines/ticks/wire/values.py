@@ -36,13 +36,36 @@ class Unreadable(Exception):
         return cls(f"{type(error).__name__}: {error}")
 
 
-def json_of(value: Any) -> bytes:
+class TooLong(Exception):
+    """A value has more bytes in JSON than are taken."""
+
+
+def json_of(value: Any, most_bytes: int) -> bytes:
     """A value as JSON text, in UTF-8 and without white space; bytes in it are `bytes_value`.
 
     What is not a finite number is written as Python and JavaScript write it: the decoder knows it.
-    Raises `ValueError` for text that has no UTF-8, as half of a surrogate pair.
+    Raises `TooLong` for over `most_bytes`, and `ValueError` for text that has no UTF-8, as half of
+    a surrogate pair.
     """
-    return _encoder.encode(value).encode()
+    # thousands of elements may share one long text, of which the encoder would make as many
+    if _least_length(value) > most_bytes:
+        raise TooLong
+    text = _encoder.encode(value).encode()
+    if len(text) > most_bytes:
+        raise TooLong
+    return text
+
+
+def _least_length(value: Any) -> int:
+    """Bytes that a value has in JSON, or fewer."""
+    match value:
+        case str() | bytes():
+            return len(value)
+        case dict():
+            return sum(map(_least_length, value.values()))
+        case list():
+            return sum(map(_least_length, value))
+    return 1
 
 
 def time_text(value: int, per_second: int) -> str:

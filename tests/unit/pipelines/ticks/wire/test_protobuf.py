@@ -136,6 +136,32 @@ def test_protobuf_of_few_bytes_and_many_values() -> None:
     assert found == ("malformed", "symbol is missing")
 
 
+def test_protobuf_of_few_bytes_and_much_memory() -> None:
+    """An element of two bytes takes the memory of all fields of its type."""
+    registry = SHARED
+    wide = descriptor_pb2.DescriptorProto(name="Wide")
+    wide.field.extend(field(f"f{n}", n + 1, FIELD.TYPE_DOUBLE) for n in range(2000))
+    around = descriptor_pb2.DescriptorProto(name="Around")
+    around.field.append(field("wide", 1, FIELD.TYPE_MESSAGE, type_name=".feed.Wide"))
+    kind = trade_type()
+    kind.field.append(
+        field("item", 9, FIELD.TYPE_MESSAGE, label=FIELD.LABEL_REPEATED, type_name=".feed.Around")
+    )
+    kinds = protobuf_types(OTHER, kind, around, wide)
+    one = kinds["feed.Around"](wide=kinds["feed.Wide"]())
+    message = kinds["feed.Trade"](symbol="A", price=1.5, item=[one] * 1000)
+    set_stamp(message, NOW_NS)
+    short = registry.protobuf(message)
+    message.item.extend([one] * 20_000)
+    (first, second) = read(source_of("protobuf"), registry, short, registry.protobuf(message))
+    assert first[:2] == (NOW_NS, 1.5)
+    assert second[0] == "malformed"
+    assert "with all fields of its type in memory; at most 33554 are taken" in second[1]
+    alone = kinds["feed.Wide"](**{f"f{n}": 1.5 for n in range(2000)})
+    (found,) = read(source_of("protobuf"), registry, registry.protobuf(alone))
+    assert found == ("malformed", "symbol is missing")
+
+
 @pytest.mark.parametrize(
     ("package", "name"),
     [

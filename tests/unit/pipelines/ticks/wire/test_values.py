@@ -18,7 +18,14 @@ from hypothesis import strategies as st
 from pipelines.ticks.event_time import parse_rfc_3339
 from pipelines.ticks.wire import avro_values, protobuf_values
 from pipelines.ticks.wire.schema_registry import Schema
-from pipelines.ticks.wire.values import Unreadable, bytes_value, decimal_text, json_of, time_text
+from pipelines.ticks.wire.values import (
+    TooLong,
+    Unreadable,
+    bytes_value,
+    decimal_text,
+    json_of,
+    time_text,
+)
 from pipelines.ticks.wire.wanted_values import Wanted
 from tests.support.wire_sources import FIELD, Registry, field, protobuf_types
 
@@ -98,20 +105,24 @@ def wanting(*values: Any) -> Wanted:
     )
 
 
+def in_json(value: Any) -> Any:
+    return json.loads(json_of(value, 1 << 20))
+
+
 @given(values)
 def test_avro_is_what_fastavro_says(value: Any) -> None:
     stream = BytesIO()
     schemaless_writer(stream, ALL, value)
     own = schemaless_reader(BytesIO(stream.getvalue()), ALL, None)
     read = avro_values.value_reader(Schema("AVRO", json.dumps(ALL), ()), None, wanting(own))
-    found = json.loads(json_of(read(stream.getvalue())))
+    found = in_json(read(stream.getvalue()))
     wanted = expected(own)
     wanted["key"] = str(UUID(bytes=own["key"]))  # which fastavro leaves as bytes
     for name in ("paid", "fixed"):  # minus zero has no sign of its own
         wanted[name], found[name] = Decimal(wanted[name]), Decimal(found[name])
     wanted["again"], found["again"] = ([*map(Decimal, x["again"])] for x in (wanted, found))
     assert found == wanted
-    assert json.loads(json_of({**found, "paid": 0, "fixed": 0, "again": []}))["id"] == found["id"]
+    assert in_json({**found, "paid": 0, "fixed": 0, "again": []})["id"] == found["id"]
 
 
 @given(st.integers(-62_135_596_800 * 10**9, 253_402_300_799 * 10**9))
@@ -130,6 +141,15 @@ def test_a_decimal_has_all_its_digits(integer: int, scale: int) -> None:
 
 
 EXACT = Context(prec=200)
+
+
+def test_a_text_of_as_many_bytes_as_are_taken() -> None:
+    value = {"a": ["\u00fc" * 20, b"x", None, -1.5]}
+    size = len(json_of(value, 1 << 20))
+    assert json_of(value, size).decode() == '{"a":["' + "\u00fc" * 20 + '","x",null,-1.5]}'
+    for most in (size - 1, 10):
+        with pytest.raises(TooLong):
+            json_of(value, most)
 
 
 @pytest.mark.parametrize(("size", "scale"), [(1001, 0), (1, 1001), (1, -1)])
@@ -186,7 +206,7 @@ def test_a_default_is_read_as_a_value_is() -> None:
     wanted = wanting({**expected, "inner": {"at": 0, "by": {"a": 0}}})
     schemas = [Schema("AVRO", json.dumps(schema), ()) for schema in (start, read_in)]
     read = avro_values.value_reader(schemas[0], schemas[1], wanted)
-    assert json.loads(json_of(read(b"\2", ()))) == expected
+    assert in_json(read(b"\2", ())) == expected
 
 
 # ---------------------------------------------------------------- Protobuf
@@ -283,4 +303,4 @@ def test_protobuf_is_what_its_own_json_says(value: Any, one: Any) -> None:
         Schema("PROTOBUF", schema.schema_str, ()), None, wanting(own)
     )
     found = read(message.SerializeToString(), (0,))
-    assert json.loads(json_of(found)) == plain(own)
+    assert in_json(found) == plain(own)
