@@ -23,6 +23,7 @@ from fastavro.read import LOGICAL_READERS
 
 from pipelines.ticks.message_elements import Rejected, check_depth
 from pipelines.ticks.wire.avro_defaults import convert_defaults
+from pipelines.ticks.wire.avro_projection import project
 from pipelines.ticks.wire.schema_registry import Schema
 from pipelines.ticks.wire.values import (
     Unreadable,
@@ -86,7 +87,7 @@ def value_reader(
     the function also raises what the library does, which is anything.
     """
     writer, _ = _parsed(written_in)
-    reader = None if read_in is None else _with_default_values(read_in)
+    reader = None if read_in is None else _to_read_in(read_in, wanted)
 
     def read(encoded: bytes, _: Any = ()) -> Any:
         stream = BytesIO(encoded)
@@ -99,9 +100,10 @@ def value_reader(
     return read
 
 
-def _with_default_values(schema: Schema) -> Any:
-    """A schema to read in, whose defaults are what values are. Raises `Unreadable`."""
+def _to_read_in(schema: Schema, wanted: Wanted) -> Any:
+    """What is wanted of a schema, with defaults that are what values are. Raises `Unreadable`."""
     parsed, named = _parsed(schema)
+    project(parsed, named, wanted)
     try:
         convert_defaults(named, _without_logical_type)
     except (Unreadable, MemoryError):

@@ -6,6 +6,7 @@ They are written by confluent-kafka's own serializer, and read beside us by its 
 from __future__ import annotations
 
 import json
+import tracemalloc
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.ticks.message_limits import MAX_MESSAGE_BYTES
 from tests.support.examples import examples
 from tests.support.logs import NOW_MS, same_double
 from tests.support.wire_sources import (
@@ -271,6 +273,41 @@ def test_a_schema_that_is_not_read_is_no_end(schema: Any, said: str) -> None:
     assert found[0] == "malformed"
     assert f"schema {number}: " in found[1]
     assert said in found[1]
+
+
+def test_defaults_that_nobody_reads_take_no_memory() -> None:
+    """Each element of a byte would have all of the fields that the schema to read in adds."""
+    registry = Registry()
+    flag = {"name": "flag", "type": "boolean"}
+    more = [{"name": f"f{n}", "type": "double", "default": 0} for n in range(200)]
+    text = {"name": "symbol", "type": "string", "default": "A"}
+
+    def schema(*fields: Any) -> Any:
+        element = {"type": "record", "name": "E", "fields": list(fields)}
+        elements = {"name": "data", "type": {"type": "array", "items": element}}
+        return {"type": "record", "name": "M", "fields": [elements]}
+
+    (message,) = registry.avro(schema(flag), [{"data": [{"flag": True}] * 20_000}])
+    source = source_of("avro", items="data", schema_id=registry.register(schema(text, *more)))
+    read(source, registry, registry.avro(schema(flag), [{"data": [{"flag": True}]}])[0])
+    tracemalloc.start()
+    (found,) = read(source, registry, message)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == ("too-large", f"over {MAX_MESSAGE_BYTES} bytes as JSON")
+    assert peak < 20_000_000
+
+
+def test_a_field_that_nobody_reads_may_be_of_another_type() -> None:
+    registry = SHARED
+    (message,) = registry.avro(with_fields(venue="int"), [trade(venue=7)])
+    inner = {"type": "record", "name": "V", "fields": [{"name": "n", "type": "string"}]}
+    for venue in ("string", inner):
+        source = source_of("avro", schema_id=registry.register(with_fields(venue=venue)))
+        assert read(source, registry, message)[0][:2] == (NOW_NS, 1.5)
+    source = source_of("avro", {"size": "venue"}, schema_id=source.schema_id)
+    (found,) = read(source, registry, message)
+    assert found[0] == "malformed"
 
 
 @examples(2)

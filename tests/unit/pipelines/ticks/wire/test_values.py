@@ -125,6 +125,20 @@ def test_avro_is_what_fastavro_says(value: Any) -> None:
     assert in_json({**found, "paid": 0, "fixed": 0, "again": []})["id"] == found["id"]
 
 
+@given(values, st.sets(st.sampled_from([each["name"] for each in ALL["fields"]])))  # type: ignore[misc]
+def test_of_a_schema_to_read_in_only_what_is_wanted_is_read(value: Any, names: set[str]) -> None:
+    stream = BytesIO()
+    schemaless_writer(stream, ALL, value)
+    schema = Schema("AVRO", json.dumps(ALL), ())
+    own = schemaless_reader(BytesIO(stream.getvalue()), ALL, None)
+    every = wanting(own)
+    whole = avro_values.value_reader(schema, None, every)(stream.getvalue(), ())
+    some = Wanted({name: every.fields[name] for name in names})
+    for read_in in (None, schema):
+        read = avro_values.value_reader(schema, read_in, some)
+        assert read(stream.getvalue(), ()) == {name: whole[name] for name in names}
+
+
 @given(st.integers(-62_135_596_800 * 10**9, 253_402_300_799 * 10**9))
 def test_a_time_is_read_back_to_the_nanosecond(nanoseconds: int) -> None:
     assert parse_rfc_3339(time_text(nanoseconds, 10**9)) == nanoseconds
