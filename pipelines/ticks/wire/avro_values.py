@@ -37,6 +37,12 @@ OURS = "tickwell-"
 MOST_VALUES = 10_000
 """Values that one value of a schema may hold, arrays and maps aside."""
 
+MOST_TYPES_DEEP = 100
+"""Types within each other: far below what Python's limit of calls within each other leaves of it,
+which is more or less in each program."""
+
+TOO_DEEP = f"over {MOST_TYPES_DEEP} types are within each other"
+
 MOST_FREE_VALUES = 16
 """Values that one value of a map may hold where any of them may take no byte."""
 
@@ -131,8 +137,12 @@ def _parsed(schema: Schema) -> tuple[Any, dict[str, Any]]:
         raise
     except Rejected as rejected:
         raise Unreadable(rejected.detail) from None
+    except RecursionError:
+        raise Unreadable(TOO_DEEP) from None
     except Exception as error:  # of any kind: a schema can be wrong in any way
         raise Unreadable(f"is no Avro schema: {type(error).__name__}: {error}") from None
+    if weight.deep > MOST_TYPES_DEEP:
+        raise Unreadable(TOO_DEEP)
     if weight.values > MOST_VALUES:
         raise Unreadable(f"a value holds over {MOST_VALUES} values")
     return parsed, {name: named[name] for name in known}
@@ -167,10 +177,12 @@ def _with_our_readers(schema: Any) -> Any:
 
 
 class _Weight(NamedTuple):
-    """How many values one of a schema holds, and whether any of them may take no byte."""
+    """How many values one of a schema holds, whether any of them may take no byte, and how many
+    types of the schema are within each other."""
 
     values: int
     is_free: bool
+    deep: int = 1
 
 
 def _weigh(schema: Any, named: dict[str, Any], known: dict[str, _Weight | None]) -> _Weight:
@@ -184,6 +196,7 @@ def _weigh(schema: Any, named: dict[str, Any], known: dict[str, _Weight | None])
         return _Weight(
             1 + max((weight.values for weight in weights), default=0),
             any(weight.is_free for weight in inner),
+            1 + max((weight.deep for weight in weights), default=0),
         )
     if isinstance(schema, str) and schema not in PRIMITIVES:
         return _weigh_named(schema, named, known)
@@ -199,17 +212,18 @@ def _weigh(schema: Any, named: dict[str, Any], known: dict[str, _Weight | None])
             return _Weight(
                 1 + sum(field.values for field in fields),
                 not fields or any(field.is_free for field in fields),
+                1 + max((field.deep for field in fields), default=0),
             )
         case "array":
             item = _weigh(schema["items"], named, known)
             if item.is_free:
                 raise Unreadable("the elements of an array may take no byte")
-            return _Weight(1 + item.values, False)
+            return _Weight(1 + item.values, False, 1 + item.deep)
         case "map":  # each of its keys takes a byte
             value = _weigh(schema["values"], named, known)
             if value.is_free and value.values > MOST_FREE_VALUES:
                 raise Unreadable("the values of a map may hold many values in few bytes")
-            return _Weight(1 + value.values, False)
+            return _Weight(1 + value.values, False, 1 + value.deep)
         case dict() | list() as written:
             return _weigh(written, named, known)
         case str() as kind if kind in named:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -205,6 +206,42 @@ def registry_schema(schema: Any, references: Any = ()) -> Any:
     from confluent_kafka.schema_registry import Schema, SchemaReference
 
     return Schema(json.dumps(schema), "AVRO", [SchemaReference(*each) for each in references])
+
+
+@pytest.mark.parametrize(("levels", "is_read"), [(31, True), (33, False), (310, False)])
+def test_depth_is_judged_alike_however_deep_the_program_is(levels: int, is_read: bool) -> None:
+    """Three schemas refer to each other, so that they are deeper than any text of one may be."""
+    registry = Registry()
+
+    def within(name: str, inner: str) -> Any:
+        kind: Any = inner
+        for _ in range(levels):
+            kind = {"type": "array", "items": kind}
+        return {"type": "record", "name": name, "fields": [{"name": "x", "type": kind}]}
+
+    for name, inner, references in (("X", "long", []), ("Y", "X", [("X", "x", 1)])):
+        schema = registry_schema(within(name, inner), references)
+        registry.client.register_schema(name.lower(), schema)
+    top = within("Trade", "Y")
+    top["fields"] += TRADE["fields"]
+    number = registry.client.register_schema("t", registry_schema(top, [("Y", "y", 1)]))
+    arrays = b"\2" * (3 * levels) + b"\4" + b"\0" * (3 * levels)
+    (plain,) = registry.avro(TRADE, [trade()])
+    value = b"\0" + number.to_bytes(4, "big") + arrays + plain[5:]
+    found = [deeper(calls, lambda: read(source_of("avro"), registry, value)[0]) for calls in CALLS]
+    if is_read:
+        assert [each[:2] for each in found] == [(NOW_NS, 1.5)] * len(CALLS)
+    else:
+        expected = ("malformed", f"schema {number}: over 100 types are within each other")
+        assert found == [expected] * len(CALLS)
+
+
+CALLS = (0, 60, 120, 400)
+
+
+def deeper(calls: int, do: Callable[[], Any]) -> Any:
+    """The result of `do`, called within so many more calls."""
+    return deeper(calls - 1, do) if calls else do()
 
 
 @pytest.mark.parametrize(
