@@ -124,9 +124,9 @@ class _Values:
         if entry is not None and entry.GetOptions().map_entry:
             of_value = entry.fields_by_name["value"]
             return {
-                str(key): self._one(of_value, value[key], wanted.fields[str(key)])
+                name: self._one(of_value, value[key], wanted.fields[name])
                 for key in value
-                if str(key) in wanted.fields
+                if (name := _key_name(key)) in wanted.fields
             }
         if not wanted.is_many:
             return []
@@ -151,6 +151,11 @@ class _Values:
         self._many += many
         if self._many > MOST_VALUES:
             raise Unreadable(f"it holds over {MOST_VALUES} values")
+
+
+def _key_name(key: Any) -> str:
+    """The name of a map's key in JSON."""
+    return str(key).lower() if isinstance(key, bool) else str(key)
 
 
 def _pool(schema: Schema) -> tuple[Any, Any]:

@@ -14,8 +14,7 @@ from typing import Any
 EPOCH = datetime(1970, 1, 1)
 EPOCH_DAY = date(1970, 1, 1)
 MOST_DECIMAL_BYTES, MOST_SCALE = 1_000, 1_000
-"""Bytes of a decimal's integer, and digits behind its point: far beyond those of a double."""
-
+"""Bytes of a decimal's integer, and digits behind or before its point: far beyond a double's."""
 
 MOST_SIGNS = 200
 
@@ -92,14 +91,16 @@ def day_text(days: int) -> str | int:
 def decimal_text(integer: bytes, scale: int) -> str:
     """The decimal `integer` (two's complement, big-endian) × 10^-`scale`, exactly.
 
-    Raises `Unreadable` beyond the limits.
+    A `scale` below 0 is that of whole tens, hundreds and so on. Raises `Unreadable` beyond the
+    limits.
     """
-    if len(integer) > MOST_DECIMAL_BYTES or not 0 <= scale <= MOST_SCALE:
+    if len(integer) > MOST_DECIMAL_BYTES or abs(scale) > MOST_SCALE:
         raise Unreadable(f"a decimal of {len(integer)} bytes with scale {scale}")
     number = int.from_bytes(integer, "big", signed=True)
+    if scale <= 0:
+        return str(number * 10**-scale)
     digits = str(abs(number)).rjust(scale + 1, "0")
-    whole, fraction = digits[: len(digits) - scale], digits[len(digits) - scale :]
-    return f"{'-' if number < 0 else ''}{whole}{'.' if scale else ''}{fraction}"
+    return f"{'-' if number < 0 else ''}{digits[:-scale]}.{digits[-scale:]}"
 
 
 def bytes_value(value: bytes) -> Any:
