@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from fastavro import parse_schema, schemaless_reader
-from fastavro.read import LOGICAL_READERS
+from fastavro.read import LOGICAL_READERS, SchemaResolutionError
 
 from pipelines.ticks.message_elements import Rejected, check_depth
 from pipelines.ticks.wire.avro_defaults import convert_defaults
@@ -97,7 +97,10 @@ def value_reader(
 
     def read(encoded: bytes, _: Any = ()) -> Any:
         stream = BytesIO(encoded)
-        value = schemaless_reader(stream, writer, reader)
+        try:
+            value = schemaless_reader(stream, writer, reader)
+        except SchemaResolutionError as error:
+            raise Unreadable(f"not readable in the source's `schema_id`: {error}") from None
         left = len(encoded) - stream.tell()
         if left:
             raise Unreadable(f"{left} bytes follow the value")

@@ -345,6 +345,7 @@ def test_a_field_that_nobody_reads_may_be_of_another_type() -> None:
     source = source_of("avro", {"size": "venue"}, schema_id=source.schema_id)
     (found,) = read(source, registry, message)
     assert found[0] == "malformed"
+    assert "not readable in the source's `schema_id`: Schema mismatch" in found[1]
 
 
 @examples(2)
