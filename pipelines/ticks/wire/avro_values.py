@@ -44,7 +44,7 @@ which is more or less in each program."""
 TOO_DEEP = f"over {MOST_TYPES_DEEP} types are within each other"
 
 MOST_FREE_VALUES = 16
-"""Values that one value of a map may hold where any of them may take no byte."""
+"""Values that an element of an array or a value of a map may hold where any may take no byte."""
 
 PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
 RECORDS = ("record", "error")
@@ -92,7 +92,7 @@ def value_reader(
     the value is resolved to that schema, by Avro's rules. Bytes stay bytes. Raises `Unreadable`;
     the function also raises what the library does, which is anything.
     """
-    writer, _ = _parsed(written_in)
+    writer, _ = _parsed(written_in, has_defaults=False)
     reader = None if read_in is None else _to_read_in(read_in, wanted)
 
     def read(encoded: bytes, _: Any = ()) -> Any:
@@ -111,7 +111,7 @@ def value_reader(
 
 def _to_read_in(schema: Schema, wanted: Wanted) -> Any:
     """What is wanted of a schema, with defaults that are what values are. Raises `Unreadable`."""
-    parsed, named = _parsed(schema)
+    parsed, named = _parsed(schema, has_defaults=True)
     project(parsed, named, wanted)
     try:
         convert_defaults(named, _without_logical_type)
@@ -127,14 +127,17 @@ def _without_logical_type(value: Any, schema: Any) -> Any:
     return value if read is None else read(value, schema)
 
 
-def _parsed(schema: Schema) -> tuple[Any, dict[str, Any]]:
-    """A schema as fastavro takes it, and the types in it that have names."""
+def _parsed(schema: Schema, *, has_defaults: bool) -> tuple[Any, dict[str, Any]]:
+    """A schema as fastavro takes it, and the types in it that have names.
+
+    To read what was written in it needs no defaults, and old schemas have some of another type.
+    """
     named: dict[str, Any] = {}
     known: dict[str, _Weight | None] = {}
     try:
         for _, text in schema.references:
-            parse_schema(_loaded(text), named)
-        parsed = parse_schema(_loaded(schema.text), named)
+            parse_schema(_loaded(text, has_defaults), named)
+        parsed = parse_schema(_loaded(schema.text, has_defaults), named)
         weight = _weigh(parsed, named, known)
     except (Unreadable, MemoryError):
         raise
@@ -151,39 +154,43 @@ def _parsed(schema: Schema) -> tuple[Any, dict[str, Any]]:
     return parsed, {name: named[name] for name in known}
 
 
-def _loaded(text: str) -> Any:
+def _loaded(text: str, has_defaults: bool) -> Any:
     check_depth(text.encode())
-    return _with_our_readers(json.loads(text))
+    return _as_read(json.loads(text), has_defaults)
 
 
-def _with_our_readers(schema: Any) -> Any:
-    """A schema whose logical types are read by our functions."""
+def _as_read(schema: Any, has_defaults: bool) -> Any:
+    """A schema whose logical types are read by our functions, with its fields' defaults or none."""
     if isinstance(schema, list):
-        return [_with_our_readers(branch) for branch in schema]
+        return [_as_read(branch, has_defaults) for branch in schema]
     if not isinstance(schema, dict):
         return schema
     kind, logical = schema["type"], schema.get("logicalType")
     ours = {name: value for name, value in schema.items() if name != "logicalType"}
     if kind in RECORDS:
-        ours["fields"] = [
-            {**field, "type": _with_our_readers(field["type"])} for field in schema["fields"]
-        ]
+        ours["fields"] = [_field_as_read(field, has_defaults) for field in schema["fields"]]
     elif kind == "array":
-        ours["items"] = _with_our_readers(schema["items"])
+        ours["items"] = _as_read(schema["items"], has_defaults)
     elif kind == "map":
-        ours["values"] = _with_our_readers(schema["values"])
+        ours["values"] = _as_read(schema["values"], has_defaults)
     elif isinstance(kind, (dict, list)):
-        return _with_our_readers(kind)
+        return _as_read(kind, has_defaults)
     elif f"{kind}-{logical}" in READERS:
         ours["logicalType"] = f"{OURS}{logical}"
     return ours
 
 
+def _field_as_read(field: Any, has_defaults: bool) -> Any:
+    kept = {name: value for name, value in field.items() if has_defaults or name != "default"}
+    return {**kept, "type": _as_read(field["type"], has_defaults)}
+
+
 class _Weight(NamedTuple):
-    """How many values one of a schema holds, whether any of them may take no byte, and how many
-    types of the schema are within each other."""
+    """How many values one of a schema holds, the fewest bytes that it takes, whether any of the
+    values may take none, and how many types of the schema are within each other."""
 
     values: int
+    fewest_bytes: int
     is_free: bool
     deep: int = 1
 
@@ -198,6 +205,7 @@ def _weigh(schema: Any, named: dict[str, Any], known: dict[str, _Weight | None])
         inner = [w for w, branch in zip(weights, schema, strict=True) if branch != "null"]
         return _Weight(
             1 + max((weight.values for weight in weights), default=0),
+            1,
             any(weight.is_free for weight in inner),
             1 + max((weight.deep for weight in weights), default=0),
         )
@@ -207,31 +215,34 @@ def _weigh(schema: Any, named: dict[str, Any], known: dict[str, _Weight | None])
         return _weigh_named(schema["name"], named, known)
     match schema if isinstance(schema, str) else schema["type"]:
         case "null":
-            return _Weight(1, True)
+            return _Weight(1, 0, True)
         case "fixed":
-            return _Weight(1, schema["size"] < 1)
+            return _Weight(1, schema["size"], schema["size"] < 1)
         case "record" | "error":
             fields = [_weigh(field["type"], named, known) for field in schema["fields"]]
             return _Weight(
                 1 + sum(field.values for field in fields),
+                sum(field.fewest_bytes for field in fields),
                 not fields or any(field.is_free for field in fields),
                 1 + max((field.deep for field in fields), default=0),
             )
         case "array":
             item = _weigh(schema["items"], named, known)
-            if item.is_free:
+            if item.fewest_bytes < 1:
                 raise Unreadable("the elements of an array may take no byte")
-            return _Weight(1 + item.values, False, 1 + item.deep)
+            if item.is_free and item.values > MOST_FREE_VALUES:
+                raise Unreadable("the elements of an array may hold many values in few bytes")
+            return _Weight(1 + item.values, 1, False, 1 + item.deep)
         case "map":  # each of its keys takes a byte
             value = _weigh(schema["values"], named, known)
             if value.is_free and value.values > MOST_FREE_VALUES:
                 raise Unreadable("the values of a map may hold many values in few bytes")
-            return _Weight(1 + value.values, False, 1 + value.deep)
+            return _Weight(1 + value.values, 1, False, 1 + value.deep)
         case dict() | list() as written:
             return _weigh(written, named, known)
         case str() as kind if kind in named:
             return _weigh_named(kind, named, known)
-    return _Weight(1, False)
+    return _Weight(1, 1, False)
 
 
 def _weigh_named(name: str, named: dict[str, Any], known: dict[str, _Weight | None]) -> _Weight:

@@ -184,6 +184,25 @@ def test_a_renamed_field_is_read_by_the_name_of_the_schema_that_the_source_names
     ]  # fmt: skip
 
 
+def test_elements_of_which_a_part_takes_no_byte() -> None:
+    registry = SHARED
+    reserved = with_fields(reserved="null")
+    (message,) = registry.avro({"type": "array", "items": reserved}, [[trade(), trade(price=2.5)]])
+    ticks = decoded(source_of("avro"), registry, message)
+    assert ticks.rejected == []
+    assert ticks.fields[:, 0].tolist() == [1.5, 2.5]
+
+
+def test_a_default_of_another_type_in_a_schema_that_is_not_read_in() -> None:
+    """Registries have such schemas since before Avro compared defaults with types."""
+    registry = SHARED
+    (plain,) = registry.avro(TRADE, [trade()])
+    old = {**TRADE, "fields": [{**each, "default": None} for each in TRADE["fields"]]}
+    assert read(source_of("avro"), registry, in_schema(registry.register(old), plain)) == [
+        (NOW_NS, 1.5, pytest.approx(float("nan"), nan_ok=True))
+    ]
+
+
 def test_types_that_others_declare() -> None:
     registry = SHARED
     money = {
@@ -274,6 +293,8 @@ HOLLOW = {
     "fields": [{"name": f"f{n}", "type": "null"} for n in range(100)],
 }
 
+FULLER = {**HOLLOW, "fields": [*HOLLOW["fields"], {"name": "n", "type": "int"}]}
+
 SELF = {
     "type": "record",
     "name": "R",
@@ -293,6 +314,7 @@ MANY = [
         (with_fields(x={"type": "array", "items": ["null", FREE]}), "may take no byte"),
         (with_fields(x={"type": "array", "items": "null"}), "may take no byte"),
         (with_fields(x={"type": "map", "values": HOLLOW}), "hold many values in few bytes"),
+        (with_fields(x={"type": "array", "items": FULLER}), "hold many values in few bytes"),
         (with_fields(x=SELF), "its type R refers to itself"),
         ([{"type": "record", "name": "M0", "fields": []}, *MANY], "holds over 10000 values"),
         ({"type": "record"}, "is no Avro schema: KeyError"),
