@@ -33,6 +33,8 @@ from pipelines.ticks.wire.wanted_values import Wanted
 
 OURS = "tickwell-"
 RECORDS = ("record", "error")
+NO_VALUE = "its bytes end too early, or name a branch or a symbol that the schema does not have"
+"""What fastavro's errors mean; they show the address of an object, or only an index."""
 
 
 def _time(per_second: int, value: int, _writer: Any, _reader: Any = None) -> str:
@@ -86,6 +88,8 @@ def value_reader(
             value = schemaless_reader(stream, writer, reader)
         except SchemaResolutionError as error:
             raise Unreadable(f"not readable in the source's `schema_id`: {error}") from None
+        except (EOFError, IndexError):
+            raise Unreadable(NO_VALUE) from None
         left = len(encoded) - stream.tell()
         if left:
             raise Unreadable(f"{left} bytes follow the value")

@@ -8,6 +8,7 @@ unit can be mistaken.
 from __future__ import annotations
 
 import json
+import re
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -17,6 +18,7 @@ MOST_DECIMAL_BYTES, MOST_SCALE = 1_000, 1_000
 """Bytes of a decimal's integer, and digits behind or before its point: far beyond a double's."""
 
 MOST_SIGNS = 200
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 class Unreadable(Exception):
@@ -31,8 +33,8 @@ class Unreadable(Exception):
 
     @classmethod
     def of(cls, error: Exception) -> Unreadable:
-        """The error of a library that has none for what is wrong."""
-        return cls(f"{type(error).__name__}: {error}")
+        """The error of a library that has none for what is wrong, without addresses of objects."""
+        return cls(f"{type(error).__name__}: {ADDRESS.sub('', str(error))}")
 
 
 class TooLong(Exception):

@@ -384,6 +384,18 @@ def test_bytes_that_are_damaged_are_ticks_or_rejections(data: st.DataObject) -> 
         assert rejected.value == (damaged, whole)[rejected.offset]
 
 
+def test_what_is_said_of_bytes_that_end_too_early() -> None:
+    """The same of the same message, in every process."""
+    registry = SHARED
+    (whole,) = registry.avro(TRADE, [trade(size=2.0)])
+    cut = [whole[:end] for end in range(5, len(whole))]
+    found = read(source_of("avro"), registry, *cut, whole[:15] + b"\x0a" + whole[16:])
+    assert {each[0] for each in found} == {"malformed"}
+    assert {each[1].partition("decode: ")[2] for each in found} == {
+        "its bytes end too early, or name a branch or a symbol that the schema does not have"
+    }
+
+
 def test_text_that_is_read_as_bytes() -> None:
     """Avro lets a reader's schema have bytes where the writer's has text, and the other way."""
     registry = SHARED

@@ -174,6 +174,7 @@ def test_a_decimal_beyond_all_bounds(size: int, scale: int) -> None:
 
 def test_a_reason_is_text_that_can_be_stored() -> None:
     assert str(Unreadable("a\0\n\ud800ü" + "x" * 999)) == "a???ü" + "x" * 195
+    assert str(Unreadable.of(ValueError(object()))) == "ValueError: <object object>"
 
 
 DEFAULTS = {
