@@ -92,14 +92,16 @@ def test_other_types_of_a_protobuf_file() -> None:
     assert good[5:8] == b"\x02\x02\x0a"  # one index, which is 1, and the first field
     within = kinds["feed.Trade"].Within(n=5) if hasattr(kinds["feed.Trade"], "Within") else None
     values = [good, good[:6] + b"\x14" + good[7:], good[:5] + b"\x7e" + good[7:], good[:-3]]
+    values += [good[:5] + b"\x01\x01" + good[7:], good[:6]]  # as older serializers wrote, and less
     if within is not None:
         values.append(registry.protobuf(within))
     found = read(source_of("protobuf"), registry, *values)
     assert found[0][:2] == (NOW_NS, 1.0)
     assert "has no message type at [10]" in found[1][1]
-    assert "names no schema" in found[2][1]
     assert "does not decode" in found[3][1]
-    assert "symbol is missing" in found[4][1]
+    for each in (found[2], found[4], found[5]):
+        assert "`use.deprecated.format` is to be false" in each[1]
+    assert "symbol is missing" in found[-1][1]
 
 
 def test_types_of_a_file_are_made_once() -> None:
