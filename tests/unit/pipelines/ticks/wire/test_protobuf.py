@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.protobuf import descriptor_pb2
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from pipelines.ticks.columns import NO_SEQ
 from pipelines.ticks.decoder import Decoder
+from registry.definitions import Condition
 from tests.support.examples import examples
 from tests.support.logs import run_of, same_double
 from tests.support.wire_sources import (
@@ -22,6 +24,7 @@ from tests.support.wire_sources import (
     NOW_NS,
     OTHER,
     SHARED,
+    STAMP,
     Counting,
     Registry,
     decoded,
@@ -102,6 +105,59 @@ def test_other_types_of_a_protobuf_file() -> None:
     for each in (found[2], found[4], found[5]):
         assert "`use.deprecated.format` is to be false" in each[1]
     assert "symbol is missing" in found[-1][1]
+
+
+def money_file() -> Any:
+    """A file that others import, and one that it imports."""
+    scale = descriptor_pb2.FileDescriptorProto(
+        name="shared/scale.proto", package="shared", syntax="proto3"
+    )
+    scale.enum_type.add(name="Side").value.extend(
+        descriptor_pb2.EnumValueDescriptorProto(name=name, number=number)
+        for number, name in enumerate(("NONE", "BUY", "SELL"))
+    )
+    money = descriptor_pb2.FileDescriptorProto(
+        name="shared/money.proto", package="shared", syntax="proto3", dependency=[scale.name]
+    )
+    kind = money.message_type.add(name="Money")
+    kind.field.extend(
+        [
+            field("px", 1, FIELD.TYPE_SINT64),
+            field("side", 2, FIELD.TYPE_ENUM, type_name=".shared.Side"),
+        ]
+    )
+    return scale, money
+
+
+@examples(1)
+@given(price=st.integers(-(2**53), 2**53), side=st.sampled_from([0, 1, 2, 7]))
+def test_imported_types_as_confluents_deserializer_reads_them(price: int, side: int) -> None:
+    """A type in another, of types of other files; its schema in front, or in a header."""
+    registry = SHARED
+    outer = descriptor_pb2.DescriptorProto(name="Outer")
+    for name in ("First", "Trade"):
+        outer.nested_type.add(name=name).field.extend(
+            [
+                field("symbol", 1, FIELD.TYPE_STRING),
+                field("money", 2, FIELD.TYPE_MESSAGE, type_name=".shared.Money"),
+                field("ts", 3, FIELD.TYPE_MESSAGE, type_name=STAMP),
+            ]
+        )
+    kind = protobuf_types(OTHER, outer, imported=money_file())["feed.Outer"].Trade
+    message = kind(symbol="A", money={"px": price, "side": side})
+    set_stamp(message, NOW_NS)
+    written = registry.protobuf(message)
+    said = registry.read_protobuf(kind, written)
+    value, headers = registry.protobuf_with_header(message)
+    assert value == message.SerializeToString()
+    sells = Condition("money.side", ("SELL",))
+    run = run_of([(b"A", written), (b"A", value)], headers=[{}, headers])
+    for where, many in (((), 2), ((sells,), 2 if said.money.side == 2 else 0)):
+        source = source_of("protobuf", {"price": "money.px"}, where=where)
+        ticks = Decoder(source, registry=registry.asked).decode(run)
+        assert ticks.rejected == []
+        assert ticks.fields[:, 0].tolist() == [said.money.px] * many
+        assert ticks.passed_over == 2 - many
 
 
 def test_types_of_a_file_are_made_once() -> None:
