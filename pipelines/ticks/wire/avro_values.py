@@ -81,6 +81,8 @@ def value_reader(
     """
     writer, _ = _parsed(written_in, has_defaults=False)
     reader = None if read_in is None else _to_read_in(read_in, wanted)
+    if read_in == written_in:  # nothing to resolve
+        reader = None
 
     def read(encoded: bytes, _: Any = ()) -> Any:
         stream = BytesIO(encoded)

@@ -134,7 +134,7 @@ def test_of_a_schema_to_read_in_only_what_is_wanted_is_read(value: Any, names: s
     every = wanting(own)
     whole = avro_values.value_reader(schema, None, every)(stream.getvalue(), ())
     some = Wanted({name: every.fields[name] for name in names})
-    for read_in in (None, schema):
+    for read_in in (None, schema, schema._replace(text=json.dumps(ALL, indent=1))):
         read = avro_values.value_reader(schema, read_in, some)
         assert read(stream.getvalue(), ()) == {name: whole[name] for name in names}
 
