@@ -104,6 +104,11 @@ class SinkApp(RunApp):
         """The next offset that the store needs of each partition."""
         return self.pipeline.watermarks(tps)
 
+    def is_stalled(self, topic: str) -> bool:
+        """Whether the source of a topic waits for the schema registry."""
+        materializer = self.pipeline.materializers.get(self.rules[topic].source.name)
+        return materializer is not None and materializer.waits_for_schemas
+
     def fail(self, error: BaseException) -> None:
         """End the worker with this error, if it is the first one."""
         self.failed.get_loop().call_soon_threadsafe(self._fail, error)

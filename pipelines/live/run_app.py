@@ -27,6 +27,10 @@ class RunApp(faust.App):
         """
         raise NotImplementedError
 
+    def is_stalled(self, topic: str) -> bool:
+        """Whether the source of a topic waits for what other sources do not need."""
+        raise NotImplementedError
+
     def fail(self, error: BaseException) -> None:
         """End the worker: only a restart, or a person, can help. From any thread."""
         raise NotImplementedError

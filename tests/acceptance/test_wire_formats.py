@@ -108,15 +108,16 @@ def test_a_registry_that_goes_and_returns(running: Pipeline, registry: RegistryS
         return len(said) == 2 and all(f"the schema registry at {registry.url}" in x for x in said)
 
     wait_for("both workers say what they wait for", all_wait)
+    others_go_on(running, old)
     registry.start()
-    wait_for("the rest is stored", lambda: len(running.query(features)) == 4)
-    assert [price for price, _ in running.query(features)] == [1.0, 2.0, 3.0, 4.0]
+    wait_for("the rest is stored", lambda: len(running.query(features)) == 9)
+    assert [price for price, _ in running.query(features)] == [float(n) for n in range(1, 10)]
     assert running.query(features)[3][1] == 3.0
     wait_for(
         "nobody waits",
         lambda: (
             [(beat.state, beat.rows, beat.passed_over) for beat in running.heartbeats()]
-            == [("running", 4, 2)] * 2
+            == [("running", 12, 2)] * 2
         ),
     )
     rejected = "SELECT reason, value FROM tickwell.rejected_ticks"
@@ -130,6 +131,23 @@ def test_a_registry_that_goes_and_returns(running: Pipeline, registry: RegistryS
     logs = "".join(file.read_text(errors="replace") for file in running.logs.glob("*.log"))
     assert PASSWORD not in logs
     assert {authorization is not None for _, authorization in registry.asked} == {True}
+
+
+def others_go_on(running: Pipeline, number: int) -> None:
+    """More runs of the source come than are buffered, and then three prices."""
+    before = {beat.sink: beat.rows for beat in running.heartbeats()}
+    for price in (5.0, 6.0, 7.0, 8.0, 9.0):
+        running.produce("trades", [(b"A", written(number, OLD, "A", price))])
+        time.sleep(0.3)  # else they are one run
+    for price in (1.0, 2.0, 3.0):
+        tick = {"symbol": "AAPL", "price": price, "ts": time.time_ns() // 10**6}
+        running.produce("price", [(b"AAPL", json.dumps(tick).encode())])
+
+    def are_stored() -> bool:
+        now = {beat.sink: beat.rows for beat in running.heartbeats() if beat.state == "retrying"}
+        return now == {sink: rows + 3 for sink, rows in before.items()}
+
+    wait_for("both workers store the prices meanwhile", are_stored)
 
 
 @pytest.mark.timeout(240)
