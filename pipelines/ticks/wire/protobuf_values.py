@@ -138,7 +138,7 @@ class _Values:
             return self.of(value, wanted)
         if field.enum_type is not None:
             return self._name(field.enum_type, value)
-        return value
+        return wanted.only(value)
 
     def _name(self, kind: Any, number: int) -> str | int:
         """The name of a value of an enumeration; its number where it has none."""

@@ -115,7 +115,12 @@ def bytes_value(value: bytes) -> Any:
     try:
         return value.decode()
     except UnicodeDecodeError:
-        return {"bytes": value.hex()}
+        return of_no_type(value)
+
+
+def of_no_type(value: bytes) -> Any:
+    """Bytes as a value of no type that a field has."""
+    return {"bytes": value.hex()}
 
 
 _encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=bytes_value)

@@ -126,6 +126,22 @@ def test_a_rejected_tick_keeps_the_bytes_of_its_producer() -> None:
     )
 
 
+def test_bytes_are_no_number() -> None:
+    """The two's complement of a decimal may be digits, as that of 131.07 is `33`."""
+    registry = SHARED
+    (avro,) = registry.avro(with_fields(price="bytes"), [trade(price=(13107).to_bytes(2, "big"))])
+    kind = trade_type()
+    typed = protobuf_types(OTHER, kind)["feed.Trade"](symbol="A", raw=b"33")
+    set_stamp(typed, NOW_NS)
+    for form, message, name in (
+        ("avro", avro, "price"),
+        ("protobuf", registry.protobuf(typed), "raw"),
+    ):
+        source = source_of(form, {"price": name})  # type: ignore[arg-type]
+        (found,) = read(source, registry, message)
+        assert found == ("unknown-field-type", "price is {'bytes': '3333'}, not a number")
+
+
 def test_limits() -> None:
     registry = SHARED
     message = registry.avro(TRADE, [trade(symbol="\1" * 50_000)])[0]
