@@ -62,8 +62,8 @@ def value_reader(
         kind = known[indexes]
         if len(encoded) > kind.most_bytes:
             raise Unreadable(
-                f"{len(encoded)} bytes, each two of which may be an element with all fields of its "
-                f"type in memory; at most {kind.most_bytes} are taken"
+                f"{len(encoded)} bytes of a type whose elements take much memory; at most "
+                f"{kind.most_bytes} are taken"
             )
         message = kind.make()
         message.ParseFromString(encoded)
