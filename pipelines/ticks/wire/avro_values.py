@@ -49,6 +49,14 @@ def _decimal(value: bytes, writer: Any, _reader: Any = None) -> str:
     return decimal_text(value, writer.get("scale", 0))
 
 
+def _big_decimal(value: bytes, _writer: Any, _reader: Any = None) -> str:
+    """A decimal that has its own scale: an integer as bytes, and the scale, each as Avro has it."""
+    stream = BytesIO(value)
+    integer: Any = schemaless_reader(stream, "bytes", None)
+    scale: Any = schemaless_reader(stream, "int", None)
+    return decimal_text(integer, scale)
+
+
 def _uuid(value: bytes, _writer: Any, _reader: Any = None) -> str:
     return str(UUID(bytes=value))
 
@@ -59,6 +67,7 @@ READERS: Final[dict[str, Callable[..., Any]]] = {
     "long-timestamp-nanos": partial(_time, 10**9),
     "int-date": _date,
     "bytes-decimal": _decimal,
+    "bytes-big-decimal": _big_decimal,
     "fixed-decimal": _decimal,
     "fixed-uuid": _uuid,
 }

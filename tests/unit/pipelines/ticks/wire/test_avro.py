@@ -184,6 +184,19 @@ def test_a_renamed_field_is_read_by_the_name_of_the_schema_that_the_source_names
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("integer", "scale", "price"), [(18923, 2, 189.23), (-5, -3, -5000.0), (0, 0, 0.0)]
+)
+def test_a_decimal_that_has_its_own_scale(integer: int, scale: int, price: float) -> None:
+    """As Avro's Java library writes it since 1.12; fastavro leaves its bytes."""
+    registry = SHARED
+    size = integer.bit_length() // 8 + 1
+    value = zigzag(size) + integer.to_bytes(size, "big", signed=True) + zigzag(scale)
+    schema = with_fields(price={"type": "bytes", "logicalType": "big-decimal"})
+    (message,) = registry.avro(schema, [trade(price=value)])
+    assert read(source_of("avro"), registry, message)[0][:2] == (NOW_NS, price)
+
+
 def test_elements_of_which_a_part_takes_no_byte() -> None:
     registry = SHARED
     reserved = with_fields(reserved="null")
