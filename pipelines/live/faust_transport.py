@@ -149,6 +149,9 @@ class Consumer(driver.Consumer):
         for run in (*runs, *self.progress.passed_over(silent, ids, self._thread.next_fetched)):
             by_topic.setdefault(run.topic, []).append(run)
         for topic, its_runs in by_topic.items():
+            if not self.app.may_stall(topic):
+                await self._deliver(its_runs, generation)
+                continue
             delivery = asyncio.create_task(self._deliver(its_runs, generation))
             self._behind[topic] = delivery
             while not (delivery.done() or self.app.is_stalled(topic)):

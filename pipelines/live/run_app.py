@@ -27,8 +27,12 @@ class RunApp(faust.App):
         """
         raise NotImplementedError
 
+    def may_stall(self, topic: str) -> bool:
+        """Whether the source of a topic needs what other sources do not need."""
+        raise NotImplementedError
+
     def is_stalled(self, topic: str) -> bool:
-        """Whether the source of a topic waits for what other sources do not need."""
+        """Whether the source of a topic waits for that."""
         raise NotImplementedError
 
     def fail(self, error: BaseException) -> None:

@@ -339,7 +339,7 @@ THERE = TP(OTHER.name, 0)
 class Waiting:
     """In place of the materializer of a source that waits for its schema registry."""
 
-    waits_for_schemas = True
+    needs_schemas = waits_for_schemas = True
 
 
 @pytest.mark.parametrize("is_rebalanced", [False, True])
