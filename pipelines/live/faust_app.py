@@ -104,6 +104,15 @@ class SinkApp(RunApp):
         """The next offset that the store needs of each partition."""
         return self.pipeline.watermarks(tps)
 
+    def may_stall(self, topic: str) -> bool:
+        """Whether the source of a topic needs a schema registry."""
+        materializer = self.pipeline.materializers.get(self.rules[topic].source.name)
+        return materializer is not None and materializer.needs_schemas
+
+    def is_stalled(self, topic: str) -> bool:
+        """Whether the source of a topic, which needs a schema registry, waits for it."""
+        return self.pipeline.materializers[self.rules[topic].source.name].waits_for_schemas
+
     def fail(self, error: BaseException) -> None:
         """End the worker with this error, if it is the first one."""
         self.failed.get_loop().call_soon_threadsafe(self._fail, error)

@@ -9,7 +9,9 @@ commits and monitoring stay Faust's. The differences, and why:
   Faust's own method for it, `perform_seek`, would time out and crash the worker.
 - Acks are kept as the next offset of each partition (`PartitionProgress`).
 - A full buffer blocks the drain loop. Faust's way, to pause the partition, leaves `getmany`
-  waiting on the partitions that were active when it began.
+  waiting on the partitions that were active when it began. Only a topic whose source waits for its
+  schema registry is left behind, and not fetched until its runs are delivered: other sources need
+  no registry, or another schema.
 - Generations are counted here, because Faust recognizes old events by their number. Kafka gives the
   same number again to a member that rejoins without a rebalance, and to a group that was forgotten.
 - Runs are delivered only while the topics are known to be those that the worker started with.
@@ -19,7 +21,7 @@ commits and monitoring stay Faust's. The differences, and why:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, cast
 
 from faust.transport.drivers import aiokafka as driver
@@ -40,6 +42,9 @@ CONFIRM_SECONDS = 0.25
 NO_PARTITIONS_SECONDS = 0.1
 """Seconds between checks for an assignment."""
 
+STALL_CHECK_SECONDS = 0.25
+"""Seconds between looks at why a run is not taken."""
+
 
 class Consumer(driver.Consumer):
     """Delivers runs; the module says how."""
@@ -51,6 +56,8 @@ class Consumer(driver.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.progress = PartitionProgress()
         self._lookups = DaemonExecutor("positions")
+        self._behind: dict[str, asyncio.Task[None]] = {}
+        """By topic that is left behind, what delivers its runs."""
         super().__init__(*args, **kwargs)
 
     def _new_consumer_thread(self) -> ConsumerThread:
@@ -123,15 +130,42 @@ class Consumer(driver.Consumer):
         except Exception as error:
             fail_on(self.app, error)
         finally:
+            for delivery in self._behind.values():
+                delivery.cancel()
             if not self.app.stopping:
                 self.app.fail(ConsumerEnded())
 
     async def _deliver_next(self, partitions: set[TP]) -> None:
         generation = self.app.consumer_generation_id
+        self._catch_up()
+        partitions = {tp for tp in partitions if tp.topic not in self._behind}
+        if not partitions:
+            await self.sleep(NO_PARTITIONS_SECONDS)
+            return
         runs = await self._thread.fetch(partitions)
         silent = partitions - {TP(run.topic, run.partition) for run in runs}
         ids = self.app.incarnations.ids
+        by_topic: dict[str, list[Run]] = {}
         for run in (*runs, *self.progress.passed_over(silent, ids, self._thread.next_fetched)):
+            by_topic.setdefault(run.topic, []).append(run)
+        for topic, its_runs in by_topic.items():
+            if not self.app.may_stall(topic):
+                await self._deliver(its_runs, generation)
+                continue
+            delivery = asyncio.create_task(self._deliver(its_runs, generation))
+            self._behind[topic] = delivery
+            while not (delivery.done() or self.app.is_stalled(topic)):
+                await asyncio.wait({delivery}, timeout=STALL_CHECK_SECONDS)
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Forget the deliveries that are done; raises what one of them has raised."""
+        for topic in [topic for topic, delivery in self._behind.items() if delivery.done()]:
+            self._behind.pop(topic).result()
+
+    async def _deliver(self, runs: Iterable[Run], generation: int) -> None:
+        """Hand runs of a topic to the streams of its agent, which take one after the other."""
+        for run in runs:
             await self._confirm(generation)
             # A run that is dropped here is fetched again: its generation is over.
             if self._is_over(generation):

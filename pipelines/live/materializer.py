@@ -54,6 +54,17 @@ class Materializer:
         return self._patience.reason or (None if registry is None else registry.patience.reason)
 
     @property
+    def needs_schemas(self) -> bool:
+        """Whether the format of the source, or one that it had, needs a schema registry."""
+        return self._computation.registry is not None
+
+    @property
+    def waits_for_schemas(self) -> bool:
+        """Whether the schema registry is waited for; any thread may read it."""
+        registry = self._computation.registry
+        return registry is not None and registry.patience.reason is not None
+
+    @property
     def source(self) -> str:
         """The name of the source."""
         return self._computation.source.name

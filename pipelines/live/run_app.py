@@ -27,6 +27,14 @@ class RunApp(faust.App):
         """
         raise NotImplementedError
 
+    def may_stall(self, topic: str) -> bool:
+        """Whether the source of a topic needs what other sources do not need."""
+        raise NotImplementedError
+
+    def is_stalled(self, topic: str) -> bool:
+        """Whether the source of a topic waits for that."""
+        raise NotImplementedError
+
     def fail(self, error: BaseException) -> None:
         """End the worker: only a restart, or a person, can help. From any thread."""
         raise NotImplementedError

@@ -1,7 +1,10 @@
-"""A topic in Avro, from Kafka to both stores and back, while its registry goes and returns."""
+"""Topics in Avro and Protobuf, from Kafka to both stores and back, while their registry goes and
+returns.
+"""
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import Iterator
@@ -12,6 +15,12 @@ from typing import Any
 import msgspec
 import pytest
 from fastavro import schemaless_writer
+from google.protobuf import (
+    descriptor_pb2,
+    descriptor_pool,
+    message_factory,
+    timestamp_pb2,
+)
 
 from tests.support.pipeline import Pipeline, wait_for
 from tests.support.registry_server import RegistryServer
@@ -28,13 +37,27 @@ where = {{ kind = "trade" }}
 [source.map]
 price = "quote.px"
 
+[[source]]
+name = "quotes"
+topic = "{prefix}.quotes"
+key = ["symbol"]
+fields = [{{ name = "price" }}]
+format = "protobuf"
+
 [[feature]]
 name = "trade_mean"
 version = "1.0.0"
 source = "trades"
 expression = "mean(price, 3)"
+
+[[feature]]
+name = "quote_mean"
+version = "1.0.0"
+source = "quotes"
+expression = "mean(price, 3)"
 """
 PASSWORD = "not-to-be-seen"
+FIELD = descriptor_pb2.FieldDescriptorProto
 
 
 def schema(*, name: str, unit: str, **more: Any) -> dict[str, Any]:
@@ -51,6 +74,29 @@ def schema(*, name: str, unit: str, **more: Any) -> dict[str, Any]:
             {"name": "kind", "type": "string", "default": "trade"},
         ],
     }
+
+
+def quotes_file() -> Any:
+    """The descriptor of a file in Protobuf with quotes, whose times are Google's."""
+    stamp = {"type": FIELD.TYPE_MESSAGE, "type_name": ".google.protobuf.Timestamp"}
+    kinds = {"symbol": {"type": FIELD.TYPE_STRING}, "price": {"type": FIELD.TYPE_DOUBLE}}
+    file = descriptor_pb2.FileDescriptorProto(name="quotes.proto", syntax="proto3")
+    file.dependency.append("google/protobuf/timestamp.proto")
+    quote = file.message_type.add(name="Quote")
+    for number, (name, kind) in enumerate({**kinds, "ts": stamp}.items(), 1):
+        quote.field.add(name=name, number=number, label=FIELD.LABEL_OPTIONAL, **kind)
+    return file
+
+
+def quoted(number: int, price: float) -> bytes:
+    """A quote of A, framed with the id of its schema."""
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(timestamp_pb2.DESCRIPTOR.serialized_pb)
+    pool.Add(quotes_file())
+    kind = message_factory.GetMessageClass(pool.FindMessageTypeByName("Quote"))
+    quote = kind(symbol="A", price=price)
+    quote.ts.seconds, quote.ts.nanos = divmod(time.time_ns(), 10**9)
+    return b"\0" + number.to_bytes(4, "big") + b"\0" + bytes(quote.SerializeToString())
 
 
 OLD, NEW = schema(name="price", unit="millis"), schema(name="px", unit="nanos", aliases=["price"])
@@ -91,12 +137,17 @@ def begin(running: Pipeline, registry: RegistryServer, schema_id: int) -> None:
 @pytest.mark.timeout(240)
 def test_a_registry_that_goes_and_returns(running: Pipeline, registry: RegistryServer) -> None:
     old, new = registry.register(OLD), registry.register(NEW)
+    text = base64.b64encode(quotes_file().SerializeToString()).decode()
+    quotes = registry.register(text, "PROTOBUF")
     begin(running, registry, new)
+    running.produce("quotes", [(b"A", quoted(quotes, 2.5))])
     messages = [written(old, OLD, "A", price, kind=kind) for price in (1.0, 2.0) for kind in
                 ("trade", "quote")]  # fmt: skip
     running.produce("trades", [(b"A", message) for message in messages])
     features = "SELECT price, trade_mean FROM features.trades ORDER BY event_time, sequence"
     wait_for("they are stored", lambda: len(running.query(features)) == 2)
+    in_protobuf = "SELECT price FROM features.quotes"
+    wait_for("the quote is stored", lambda: running.query(in_protobuf) == [(2.5,)])
 
     registry.stop()
     third = registry.register(NEW)  # the same schema by another id, which no worker has met
@@ -108,15 +159,16 @@ def test_a_registry_that_goes_and_returns(running: Pipeline, registry: RegistryS
         return len(said) == 2 and all(f"the schema registry at {registry.url}" in x for x in said)
 
     wait_for("both workers say what they wait for", all_wait)
+    others_go_on(running, old)
     registry.start()
-    wait_for("the rest is stored", lambda: len(running.query(features)) == 4)
-    assert [price for price, _ in running.query(features)] == [1.0, 2.0, 3.0, 4.0]
+    wait_for("the rest is stored", lambda: len(running.query(features)) == 9)
+    assert [price for price, _ in running.query(features)] == [float(n) for n in range(1, 10)]
     assert running.query(features)[3][1] == 3.0
     wait_for(
         "nobody waits",
         lambda: (
             [(beat.state, beat.rows, beat.passed_over) for beat in running.heartbeats()]
-            == [("running", 4, 2)] * 2
+            == [("running", 13, 2)] * 2
         ),
     )
     rejected = "SELECT reason, value FROM tickwell.rejected_ticks"
@@ -125,11 +177,29 @@ def test_a_registry_that_goes_and_returns(running: Pipeline, registry: RegistryS
     ]
     running.stop()
     before = running.dump()
-    assert " 0 of them new" in running.run_tickwell("replay", "--source", "trades")
+    for source in ("trades", "quotes"):
+        assert " 0 of them new" in running.run_tickwell("replay", "--source", source)
     assert running.dump() == before
     logs = "".join(file.read_text(errors="replace") for file in running.logs.glob("*.log"))
     assert PASSWORD not in logs
     assert {authorization is not None for _, authorization in registry.asked} == {True}
+
+
+def others_go_on(running: Pipeline, number: int) -> None:
+    """More runs of the source come than are buffered, and then three prices."""
+    before = {beat.sink: beat.rows for beat in running.heartbeats()}
+    for price in (5.0, 6.0, 7.0, 8.0, 9.0):
+        running.produce("trades", [(b"A", written(number, OLD, "A", price))])
+        time.sleep(0.3)  # else they are one run
+    for price in (1.0, 2.0, 3.0):
+        tick = {"symbol": "AAPL", "price": price, "ts": time.time_ns() // 10**6}
+        running.produce("price", [(b"AAPL", json.dumps(tick).encode())])
+
+    def are_stored() -> bool:
+        now = {beat.sink: beat.rows for beat in running.heartbeats() if beat.state == "retrying"}
+        return now == {sink: rows + 3 for sink, rows in before.items()}
+
+    wait_for("both workers store the prices meanwhile", are_stored)
 
 
 @pytest.mark.timeout(240)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,10 +23,11 @@ class RegistryServer:
     """A registry on 127.0.0.1. `schemas` are by id, `versions` by subject and version.
 
     `failure`, while it is set, is the answer to every request. `asked` has the paths and the
-    `Authorization` of all requests.
+    `Authorization` of all requests. With `tls` it is reached over TLS.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.schemas: dict[int, dict[str, Any]] = {}
         self.versions: dict[tuple[str, int], int] = {}
         self.failure: Answer | Callable[[], Answer] | None = None
@@ -36,7 +38,7 @@ class RegistryServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        return f"http{'s' if self._tls else ''}://127.0.0.1:{self._port}"
 
     def register(self, schema: Any, kind: str = "AVRO", references: Any = ()) -> int:
         number = len(self.schemas) + 1
@@ -76,6 +78,8 @@ class RegistryServer:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", self._port), Handler)
+        if self._tls is not None:
+            self._server.socket = self._tls.wrap_socket(self._server.socket, server_side=True)
         self._server.daemon_threads = True
         self._server.block_on_close = False
         self._port = self._server.server_port
@@ -99,9 +103,10 @@ class RegistryServer:
         if found := re.fullmatch(r"/subjects/([\w-]+)/versions/(\d+)", path):
             version = int(found[2])
             number = self.versions.get((found[1], version))
-            if number is not None:
-                status, body = self._schema(number)
-                return status, {**body, "subject": found[1], "id": number, "version": version}
+            if number is None:
+                return 404, {"error_code": 40402, "message": f"Version {version} not found."}
+            status, body = self._schema(number)
+            return status, {**body, "subject": found[1], "id": number, "version": version}
         return 404, {"error_code": 404, "message": "HTTP 404 Not Found"}
 
     def _schema(self, number: int) -> Answer:

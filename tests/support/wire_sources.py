@@ -13,7 +13,7 @@ from confluent_kafka.schema_registry import (
     topic_subject_name_strategy,
 )
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
-from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
+from confluent_kafka.schema_registry.protobuf import ProtobufDeserializer, ProtobufSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import Message
@@ -82,6 +82,18 @@ class Registry:
         )
         return bytes(write(message, _context([])))
 
+    def protobuf_with_header(self, message: Any) -> tuple[bytes, dict[str, bytes]]:
+        """A message, and the header that names its schema and its type there."""
+        conf = {**BY_TOPIC, "schema.id.serializer": header_schema_id_serializer}
+        headers: list[tuple[str, bytes]] = []
+        write = ProtobufSerializer(type(message), self.client, conf)
+        return bytes(write(message, _context(headers))), dict(headers)
+
+    def read_protobuf(self, kind: Any, message: bytes) -> Any:
+        """What confluent-kafka's own deserializer makes of a message of a type."""
+        conf = {"use.deprecated.format": False, "subject.name.strategy": lambda *_: None}
+        return ProtobufDeserializer(kind, conf, self.client)(message, _context([]))
+
 
 def _context(headers: list[tuple[str, bytes]]) -> SerializationContext:
     return SerializationContext(TOPIC, MessageField.VALUE, headers)
@@ -92,17 +104,22 @@ def field(name: str, number: int, kind: int, **more: Any) -> Any:
     return FIELD(name=name, number=number, type=kind, **{"label": FIELD.LABEL_OPTIONAL, **more})
 
 
-def protobuf_types(*messages: Any, package: str = "feed") -> Mapping[str, Any]:
-    """The classes of the types of a file in proto3, by full name; no compiler is needed."""
+def protobuf_types(
+    *messages: Any, package: str = "feed", imported: Sequence[Any] = ()
+) -> Mapping[str, Any]:
+    """The classes of the types of a file in proto3, by full name; no compiler is needed.
+
+    It imports the files `imported`, which are descriptors, and Google's of timestamps.
+    """
     pool = descriptor_pool.DescriptorPool()
     stamp = descriptor_pb2.FileDescriptorProto()
     TIMESTAMP_FILE.CopyToProto(stamp)
-    pool.Add(stamp)
     file = descriptor_pb2.FileDescriptorProto(
         name="feed.proto", package=package, syntax="proto3", message_type=messages
     )
-    file.dependency.append("google/protobuf/timestamp.proto")
-    pool.Add(file)
+    file.dependency.extend(each.name for each in (stamp, *imported))
+    for each in (stamp, *imported, file):
+        pool.Add(each)
     return message_factory.GetMessageClassesForFiles(["feed.proto"], pool)
 
 

@@ -4,9 +4,6 @@ fastavro, which confluent-kafka's own deserializer is made on, reads the bytes. 
 are read by functions of ours, in place of its own: those cut times to microseconds, leave
 `timestamp-nanos` an integer, and raise where a time is not in the calendar. They are put under
 names of ours, so what else uses fastavro in this process is not touched.
-
-Reading is recursive, in C, and a schema may let a few bytes stand for any number of values; so a
-schema that refers to itself, or has an array whose elements may take no byte, is not read.
 """
 
 from __future__ import annotations
@@ -15,14 +12,16 @@ import json
 from collections.abc import Callable
 from functools import partial
 from io import BytesIO
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from uuid import UUID
 
 from fastavro import parse_schema, schemaless_reader
-from fastavro.read import LOGICAL_READERS
+from fastavro.read import LOGICAL_READERS, SchemaResolutionError
 
 from pipelines.ticks.message_elements import Rejected, check_depth
+from pipelines.ticks.wire.avro_bounds import TOO_DEEP, check_bounds
 from pipelines.ticks.wire.avro_defaults import convert_defaults
+from pipelines.ticks.wire.avro_projection import project
 from pipelines.ticks.wire.schema_registry import Schema
 from pipelines.ticks.wire.values import (
     Unreadable,
@@ -33,14 +32,9 @@ from pipelines.ticks.wire.values import (
 from pipelines.ticks.wire.wanted_values import Wanted
 
 OURS = "tickwell-"
-MOST_VALUES = 10_000
-"""Values that one value of a schema may hold, arrays and maps aside."""
-
-MOST_FREE_VALUES = 16
-"""Values that one value of a map may hold where any of them may take no byte."""
-
-PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
 RECORDS = ("record", "error")
+NO_VALUE = "its bytes end too early, or name a branch or a symbol that the schema does not have"
+"""What fastavro's errors mean; they show the address of an object, or only an index."""
 
 
 def _time(per_second: int, value: int, _writer: Any, _reader: Any = None) -> str:
@@ -55,6 +49,14 @@ def _decimal(value: bytes, writer: Any, _reader: Any = None) -> str:
     return decimal_text(value, writer.get("scale", 0))
 
 
+def _big_decimal(value: bytes, _writer: Any, _reader: Any = None) -> str:
+    """A decimal that has its own scale: an integer as bytes, and the scale, each as Avro has it."""
+    stream = BytesIO(value)
+    integer: Any = schemaless_reader(stream, "bytes", None)
+    scale: Any = schemaless_reader(stream, "int", None)
+    return decimal_text(integer, scale)
+
+
 def _uuid(value: bytes, _writer: Any, _reader: Any = None) -> str:
     return str(UUID(bytes=value))
 
@@ -65,6 +67,7 @@ READERS: Final[dict[str, Callable[..., Any]]] = {
     "long-timestamp-nanos": partial(_time, 10**9),
     "int-date": _date,
     "bytes-decimal": _decimal,
+    "bytes-big-decimal": _big_decimal,
     "fixed-decimal": _decimal,
     "fixed-uuid": _uuid,
 }
@@ -85,12 +88,19 @@ def value_reader(
     the value is resolved to that schema, by Avro's rules. Bytes stay bytes. Raises `Unreadable`;
     the function also raises what the library does, which is anything.
     """
-    writer, _ = _parsed(written_in)
-    reader = None if read_in is None else _with_default_values(read_in)
+    writer, _ = _parsed(written_in, has_defaults=False)
+    reader = None if read_in is None else _to_read_in(read_in, wanted)
+    if read_in == written_in:  # nothing to resolve
+        reader = None
 
     def read(encoded: bytes, _: Any = ()) -> Any:
         stream = BytesIO(encoded)
-        value = schemaless_reader(stream, writer, reader)
+        try:
+            value = schemaless_reader(stream, writer, reader)
+        except SchemaResolutionError as error:
+            raise Unreadable(f"not readable in the source's `schema_id`: {error}") from None
+        except (EOFError, IndexError):
+            raise Unreadable(NO_VALUE) from None
         left = len(encoded) - stream.tell()
         if left:
             raise Unreadable(f"{left} bytes follow the value")
@@ -99,9 +109,10 @@ def value_reader(
     return read
 
 
-def _with_default_values(schema: Schema) -> Any:
-    """A schema to read in, whose defaults are what values are. Raises `Unreadable`."""
-    parsed, named = _parsed(schema)
+def _to_read_in(schema: Schema, wanted: Wanted) -> Any:
+    """What is wanted of a schema, with defaults that are what values are. Raises `Unreadable`."""
+    parsed, named = _parsed(schema, has_defaults=True)
+    project(parsed, named, wanted)
     try:
         convert_defaults(named, _without_logical_type)
     except (Unreadable, MemoryError):
@@ -116,111 +127,54 @@ def _without_logical_type(value: Any, schema: Any) -> Any:
     return value if read is None else read(value, schema)
 
 
-def _parsed(schema: Schema) -> tuple[Any, dict[str, Any]]:
-    """A schema as fastavro takes it, and the types in it that have names."""
+def _parsed(schema: Schema, *, has_defaults: bool) -> tuple[Any, dict[str, Any]]:
+    """A schema as fastavro takes it, and the types in it that have names.
+
+    To read what was written in it needs no defaults, and old schemas have some of another type.
+    """
     named: dict[str, Any] = {}
-    known: dict[str, _Weight | None] = {}
     try:
         for _, text in schema.references:
-            parse_schema(_loaded(text), named)
-        parsed = parse_schema(_loaded(schema.text), named)
-        weight = _weigh(parsed, named, known)
+            parse_schema(_loaded(text, has_defaults), named)
+        parsed = parse_schema(_loaded(schema.text, has_defaults), named)
+        held = check_bounds(parsed, named)
     except (Unreadable, MemoryError):
         raise
     except Rejected as rejected:
         raise Unreadable(rejected.detail) from None
+    except RecursionError:
+        raise Unreadable(TOO_DEEP) from None
     except Exception as error:  # of any kind: a schema can be wrong in any way
         raise Unreadable(f"is no Avro schema: {type(error).__name__}: {error}") from None
-    if weight.values > MOST_VALUES:
-        raise Unreadable(f"a value holds over {MOST_VALUES} values")
-    return parsed, {name: named[name] for name in known}
+    return parsed, {name: named[name] for name in held}
 
 
-def _loaded(text: str) -> Any:
+def _loaded(text: str, has_defaults: bool) -> Any:
     check_depth(text.encode())
-    return _with_our_readers(json.loads(text))
+    return _as_read(json.loads(text), has_defaults)
 
 
-def _with_our_readers(schema: Any) -> Any:
-    """A schema whose logical types are read by our functions."""
+def _as_read(schema: Any, has_defaults: bool) -> Any:
+    """A schema whose logical types are read by our functions, with its fields' defaults or none."""
     if isinstance(schema, list):
-        return [_with_our_readers(branch) for branch in schema]
+        return [_as_read(branch, has_defaults) for branch in schema]
     if not isinstance(schema, dict):
         return schema
     kind, logical = schema["type"], schema.get("logicalType")
     ours = {name: value for name, value in schema.items() if name != "logicalType"}
     if kind in RECORDS:
-        ours["fields"] = [
-            {**field, "type": _with_our_readers(field["type"])} for field in schema["fields"]
-        ]
+        ours["fields"] = [_field_as_read(field, has_defaults) for field in schema["fields"]]
     elif kind == "array":
-        ours["items"] = _with_our_readers(schema["items"])
+        ours["items"] = _as_read(schema["items"], has_defaults)
     elif kind == "map":
-        ours["values"] = _with_our_readers(schema["values"])
+        ours["values"] = _as_read(schema["values"], has_defaults)
     elif isinstance(kind, (dict, list)):
-        return _with_our_readers(kind)
+        return _as_read(kind, has_defaults)
     elif f"{kind}-{logical}" in READERS:
         ours["logicalType"] = f"{OURS}{logical}"
     return ours
 
 
-class _Weight(NamedTuple):
-    """How many values one of a schema holds, and whether any of them may take no byte."""
-
-    values: int
-    is_free: bool
-
-
-def _weigh(schema: Any, named: dict[str, Any], known: dict[str, _Weight | None]) -> _Weight:
-    """The weight of a parsed schema; `known` are those of named types, None for one within itself.
-
-    Raises `Unreadable` for what cannot be read in bounds.
-    """
-    if isinstance(schema, list):  # the number of its branch takes a byte
-        weights = [_weigh(branch, named, known) for branch in schema]
-        inner = [w for w, branch in zip(weights, schema, strict=True) if branch != "null"]
-        return _Weight(
-            1 + max((weight.values for weight in weights), default=0),
-            any(weight.is_free for weight in inner),
-        )
-    if isinstance(schema, str) and schema not in PRIMITIVES:
-        return _weigh_named(schema, named, known)
-    if isinstance(schema, dict) and "name" in schema and schema["name"] not in known:
-        return _weigh_named(schema["name"], named, known)
-    match schema if isinstance(schema, str) else schema["type"]:
-        case "null":
-            return _Weight(1, True)
-        case "fixed":
-            return _Weight(1, schema["size"] < 1)
-        case "record" | "error":
-            fields = [_weigh(field["type"], named, known) for field in schema["fields"]]
-            return _Weight(
-                1 + sum(field.values for field in fields),
-                not fields or any(field.is_free for field in fields),
-            )
-        case "array":
-            item = _weigh(schema["items"], named, known)
-            if item.is_free:
-                raise Unreadable("the elements of an array may take no byte")
-            return _Weight(1 + item.values, False)
-        case "map":  # each of its keys takes a byte
-            value = _weigh(schema["values"], named, known)
-            if value.is_free and value.values > MOST_FREE_VALUES:
-                raise Unreadable("the values of a map may hold many values in few bytes")
-            return _Weight(1 + value.values, False)
-        case dict() | list() as written:
-            return _weigh(written, named, known)
-        case str() as kind if kind in named:
-            return _weigh_named(kind, named, known)
-    return _Weight(1, False)
-
-
-def _weigh_named(name: str, named: dict[str, Any], known: dict[str, _Weight | None]) -> _Weight:
-    if name in known:
-        weight = known[name]
-        if weight is None:
-            raise Unreadable(f"its type {name} refers to itself")
-        return weight
-    known[name] = None
-    known[name] = weight = _weigh(named[name], named, known)
-    return weight
+def _field_as_read(field: Any, has_defaults: bool) -> Any:
+    kept = {name: value for name, value in field.items() if has_defaults or name != "default"}
+    return {**kept, "type": _as_read(field["type"], has_defaults)}

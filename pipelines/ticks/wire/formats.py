@@ -36,7 +36,7 @@ from pipelines.ticks.wire.schema_registry import (
     SchemaTooLarge,
     SchemaUnknown,
 )
-from pipelines.ticks.wire.values import Unreadable, json_of
+from pipelines.ticks.wire.values import TooLong, Unreadable, json_of
 from pipelines.ticks.wire.wanted_values import Wanted
 from registry.definitions import Source
 
@@ -160,20 +160,16 @@ class WireFormat:
         if isinstance(read, str):
             raise Rejected(reasons.MALFORMED, read)
         try:
-            text = json_of(read(encoded, frame.indexes))
+            return json_of(read(encoded, frame.indexes), MAX_MESSAGE_BYTES)
         except MemoryError:
             raise
+        except TooLong:
+            raise Rejected(reasons.TOO_LARGE, f"over {MAX_MESSAGE_BYTES} bytes as JSON") from None
         except Exception as error:  # of any kind: whoever writes schemas chooses the bytes as well
             why = error if isinstance(error, Unreadable) else Unreadable.of(error)
             raise Rejected(
                 reasons.MALFORMED, f"schema {frame.schema}: the value does not decode: {why}"
             ) from None
-        if len(text) > MAX_MESSAGE_BYTES:
-            raise Rejected(
-                reasons.TOO_LARGE,
-                f"{len(text)} bytes as JSON; at most {MAX_MESSAGE_BYTES} are taken",
-            )
-        return text
 
     def _meet(self, run: Run, frames: Mapping[int, Frame]) -> None:
         """Make the readers of schemas that were not met before.

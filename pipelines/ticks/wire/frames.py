@@ -69,17 +69,29 @@ def _read(frame: bytes, *, has_indexes: bool) -> Frame | None:
         return None
     if not has_indexes:
         return Frame(name, (), begin)
+    indexes, begin = _indexes(frame, begin)
+    if min(indexes) < 0:
+        raise Rejected(
+            reasons.MALFORMED,
+            f"names schema {name}, and no type in it as serializers of today do; older ones can be "
+            "set to do so: `use.deprecated.format` is to be false",
+        )
+    return Frame(name, indexes, begin)
+
+
+def _indexes(frame: bytes, begin: int) -> tuple[tuple[int, ...], int]:
+    """The indexes of a Protobuf type, and where they end; one below 0 where there are none."""
     try:
         many, begin = _varint(frame, begin)
         if not 0 <= many <= MOST_INDEXES:
-            return None
+            return (-1,), begin
         indexes = []
         for _ in range(many):
             index, begin = _varint(frame, begin)
             indexes.append(index)
     except IndexError:
-        return None
-    return Frame(name, tuple(indexes) or (0,), begin)
+        return (-1,), begin
+    return tuple(indexes) or (0,), begin
 
 
 def _varint(frame: bytes, begin: int) -> tuple[int, int]:

@@ -8,9 +8,13 @@ defines: there an absent price and a price of 0 are the same bytes.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from contextlib import suppress
+from importlib import import_module
+from typing import Any, Final, NamedTuple
 
+import confluent_kafka.schema_registry.protobuf  # noqa: F401 -- it loads the files of confluent/
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, wrappers_pb2
 
 from pipelines.ticks.message_limits import MAX_MESSAGE_BYTES
@@ -21,8 +25,18 @@ from pipelines.ticks.wire.wanted_values import Wanted
 MOST_VALUES = MAX_MESSAGE_BYTES // 2
 """Values in a message: one takes at least two bytes in JSON, which may not be longer."""
 
+MOST_PARSED_BYTES = 256 << 20
+"""Bytes of memory that a message may take when it is parsed: each of its elements takes as much as
+all fields of its type need, set or not."""
+
+FEWEST_ELEMENT_BYTES = 2
+"""Bytes of an element of a field, which has a tag and a length, in a message."""
+
 Indexes = tuple[int, ...]
 """Which type of a file: the index of one, of one that is nested in it, and so on."""
+
+GOOGLES: Final = re.compile(r"google/(protobuf|type)/(\w+)\.proto")
+"""Files that serializers take as known, and so do not register."""
 
 WRAPPERS: Final = frozenset(wrappers_pb2.DESCRIPTOR.message_types_by_name)
 
@@ -40,18 +54,40 @@ def value_reader(
     pool, file = _pool(written_in)
     if read_in is not None:
         pool, _ = _pool(read_in)
+    known: dict[Indexes, _MessageType] = {}
 
     def read(encoded: bytes, indexes: Indexes) -> Any:
-        kind = _type_at(file, indexes)
-        try:
-            descriptor = pool.FindMessageTypeByName(kind)
-        except KeyError:
-            raise Unreadable(f"the schema that it is to be read in has no message {kind}") from None
-        message = message_factory.GetMessageClass(descriptor)()  # made once for a descriptor
+        if indexes not in known:
+            known[indexes] = _MessageType.of(pool, _type_at(file, indexes))
+        kind = known[indexes]
+        if len(encoded) > kind.most_bytes:
+            raise Unreadable(
+                f"{len(encoded)} bytes of a type whose elements take much memory; at most "
+                f"{kind.most_bytes} are taken"
+            )
+        message = kind.make()
         message.ParseFromString(encoded)
         return _Values().of(message, wanted)
 
     return read
+
+
+class _MessageType(NamedTuple):
+    """What makes messages of a type, and how many bytes of one are parsed."""
+
+    make: Callable[[], Any]
+    most_bytes: int
+
+    @classmethod
+    def of(cls, pool: Any, name: str) -> _MessageType:
+        """The type of that full name. Raises `Unreadable`."""
+        try:
+            descriptor = pool.FindMessageTypeByName(name)
+        except KeyError:
+            raise Unreadable(f"the schema that it is to be read in has no message {name}") from None
+        elements = MOST_PARSED_BYTES // (_largest_element(descriptor) or 1)
+        make = message_factory.GetMessageClass(descriptor)
+        return cls(make, elements * FEWEST_ELEMENT_BYTES)
 
 
 class _Values:
@@ -59,6 +95,8 @@ class _Values:
 
     def __init__(self) -> None:
         self._many = 0
+        self._names: dict[tuple[Any, int], str | int] = {}
+        """Of values of enumerations; protobuf makes a new text each time, however long it is."""
 
     def of(self, message: Any, wanted: Wanted) -> Any:
         descriptor = message.DESCRIPTOR
@@ -86,9 +124,9 @@ class _Values:
         if entry is not None and entry.GetOptions().map_entry:
             of_value = entry.fields_by_name["value"]
             return {
-                str(key): self._one(of_value, value[key], wanted.fields[str(key)])
+                name: self._one(of_value, value[key], wanted.fields[name])
                 for key in value
-                if str(key) in wanted.fields
+                if (name := _key_name(key)) in wanted.fields
             }
         if not wanted.is_many:
             return []
@@ -99,14 +137,25 @@ class _Values:
         if field.message_type is not None:
             return self.of(value, wanted)
         if field.enum_type is not None:
-            known = field.enum_type.values_by_number.get(value)
-            return value if known is None else known.name
-        return value
+            return self._name(field.enum_type, value)
+        return wanted.only(value)
+
+    def _name(self, kind: Any, number: int) -> str | int:
+        """The name of a value of an enumeration; its number where it has none."""
+        if (kind, number) not in self._names:
+            known = kind.values_by_number.get(number)
+            self._names[kind, number] = number if known is None else known.name
+        return self._names[kind, number]
 
     def _count(self, many: int) -> None:
         self._many += many
         if self._many > MOST_VALUES:
             raise Unreadable(f"it holds over {MOST_VALUES} values")
+
+
+def _key_name(key: Any) -> str:
+    """The name of a map's key in JSON."""
+    return str(key).lower() if isinstance(key, bool) else str(key)
 
 
 def _pool(schema: Schema) -> tuple[Any, Any]:
@@ -135,18 +184,42 @@ def _file(name: str, text: str) -> Any:
 
 
 def _add_well_known(pool: Any, names: Iterable[str], known: set[str]) -> None:
-    """Add the files that come with the packages, as google/protobuf/timestamp.proto."""
-    from confluent_kafka.schema_registry.confluent import meta_pb2  # noqa: F401
-    from confluent_kafka.schema_registry.confluent.types import decimal_pb2  # noqa: F401
+    """Add the files that come with the packages, as google/protobuf/timestamp.proto.
 
+    Protobuf finds those whose modules are imported, by whomever. So they are imported here, or it
+    would depend on the program what a message is.
+    """
     for name in names:
         if name in known:
             continue
         known.add(name)
+        if its := GOOGLES.fullmatch(name):
+            with suppress(ImportError):  # it is not found, and said so below
+                import_module("google.{}.{}_pb2".format(*its.groups()))
         file = descriptor_pb2.FileDescriptorProto()
         descriptor_pool.Default().FindFileByName(name).CopyToProto(file)
         _add_well_known(pool, file.dependency, known)
         pool.Add(file)
+
+
+def _largest_element(root: Any) -> int:
+    """Bytes of memory that an element of a field takes at most, in a message of the type `root`."""
+    largest, seen, found = 0, set(), [(root, False)]
+    while found:
+        kind, is_element = found.pop()
+        if (kind.full_name, is_element) in seen:
+            continue
+        seen.add((kind.full_name, is_element))
+        if is_element:
+            largest = max(
+                largest, sum(16 if f.cpp_type == f.CPPTYPE_STRING else 8 for f in kind.fields)
+            )
+        found += [
+            (field.message_type, is_element or field.is_repeated)
+            for field in kind.fields
+            if field.message_type is not None
+        ]
+    return largest
 
 
 def _type_at(file: Any, indexes: Indexes) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,6 +39,14 @@ MOST_SCHEMA_BYTES = 1 << 20
 NOT_FOUND = range(404_00, 405_00)
 """Error codes of the registry's own with the status 404. Another server's, as a wrong path gives,
 has the code 404 or none."""
+
+URL, USER = "TICKWELL_SCHEMA_REGISTRY", "TICKWELL_SCHEMA_REGISTRY_USERNAME and …_PASSWORD"
+WAYS_OUT = {
+    **dict.fromkeys((401, 403), f"{USER} say who asks"),
+    **dict.fromkeys((301, 302, 303, 307, 308), f"{URL} is to be the URL that it redirects to"),
+    404: f"{URL} is to be the registry's own address, with the path if it has one",
+}
+"""What to do about an answer, by its status."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,18 +139,16 @@ class SchemaRegistry:
                 self._client, self._fetched = self._connect(), 0
             with self.patience.call():
                 yield self._client
-        except SchemaTooLarge:
+        except (SchemaTooLarge, SchemaRegistryUnavailable):
             raise
         except SchemaRegistryError as error:
             self._client = None
             why = f"answers {error.http_status_code}: {_one_line(error.error_message)}"
-            if error.http_status_code in (401, 403):
-                why += " (TICKWELL_SCHEMA_REGISTRY_USERNAME and …_PASSWORD say who asks)"
-            raise SchemaRegistryUnavailable(self.url, why) from None
+            raise SchemaRegistryUnavailable(self.url, why + _way_out(error)) from None
         except Exception as error:  # its HTTP client's errors, and those of answers in no JSON
             self._client = None
             why = f"{type(error).__name__}: {_one_line(error)}"
-            raise SchemaRegistryUnavailable(self.url, why) from None
+            raise SchemaRegistryUnavailable(self.url, why + _way_out(error)) from None
 
     def _fetch(self, client: Any, name: SchemaName, form: str | None) -> Any:
         """The client's schema, None where the registry says that there is none."""
@@ -153,7 +160,7 @@ class SchemaRegistry:
                 return client.get_schema_by_guid(str(name), fmt=form)
             return client.get_schema(name, fmt=form)
         except SchemaRegistryError as error:
-            if error.http_status_code == 404 and error.error_code in NOT_FOUND:
+            if _is_missing(error):
                 return None
             raise
 
@@ -180,9 +187,7 @@ class SchemaRegistry:
             for reference in schema.references or ():
                 if reference.name in references or reference.name in above:
                     continue
-                other = client.get_version(
-                    reference.subject, reference.version, deleted=True, fmt=form
-                ).schema
+                other = self._referred_to(client, reference, form)
                 text = text_of(other)
                 collect(other, (*above, reference.name))
                 references[reference.name] = text
@@ -190,6 +195,27 @@ class SchemaRegistry:
         text = text_of(found)
         collect(found, ())
         return Schema(found.schema_type or "AVRO", text, tuple(references.items()))
+
+    def _referred_to(self, client: Any, reference: Any, form: str | None) -> Any:
+        """The client's schema of a reference."""
+        from confluent_kafka.schema_registry import SchemaRegistryError
+
+        subject, version = reference.subject, reference.version
+        try:
+            return client.get_version(subject, version, deleted=True, fmt=form).schema
+        except SchemaRegistryError as error:
+            if _is_missing(error):
+                raise SchemaRegistryUnavailable(
+                    self.url,
+                    f"it has no version {version} of {subject}, which a schema refers to; restore "
+                    "it there",
+                ) from None
+            raise
+
+
+def _is_missing(error: Any) -> bool:
+    """Whether the registry itself says that it does not have what was asked for."""
+    return error.http_status_code == 404 and error.error_code in NOT_FOUND
 
 
 def _check_serialized(text: str) -> None:
@@ -201,6 +227,16 @@ def _check_serialized(text: str) -> None:
             "it gives Protobuf schemas as text: it takes no `format=serialized`, which Confluent's "
             "registry does"
         ) from None
+
+
+def _way_out(error: Any) -> str:
+    """What to do about an error of the client, in brackets; nothing where that is not known."""
+    way_out = WAYS_OUT.get(getattr(error, "http_status_code", 0))
+    if isinstance(error, json.JSONDecodeError):  # the page of another server
+        way_out = WAYS_OUT[404]
+    elif "CERTIFICATE_VERIFY_FAILED" in str(error):
+        way_out = f"{URL}_CA names the authority that signed its certificate"
+    return f" ({way_out})" if way_out else ""
 
 
 def _one_line(error: object) -> str:

@@ -8,16 +8,17 @@ unit can be mistaken.
 from __future__ import annotations
 
 import json
+import re
 from datetime import date, datetime, timedelta
 from typing import Any
 
 EPOCH = datetime(1970, 1, 1)
 EPOCH_DAY = date(1970, 1, 1)
 MOST_DECIMAL_BYTES, MOST_SCALE = 1_000, 1_000
-"""Bytes of a decimal's integer, and digits behind its point: far beyond those of a double."""
-
+"""Bytes of a decimal's integer, and digits behind or before its point: far beyond a double's."""
 
 MOST_SIGNS = 200
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 class Unreadable(Exception):
@@ -32,17 +33,40 @@ class Unreadable(Exception):
 
     @classmethod
     def of(cls, error: Exception) -> Unreadable:
-        """The error of a library that has none for what is wrong."""
-        return cls(f"{type(error).__name__}: {error}")
+        """The error of a library that has none for what is wrong, without addresses of objects."""
+        return cls(f"{type(error).__name__}: {ADDRESS.sub('', str(error))}")
 
 
-def json_of(value: Any) -> bytes:
+class TooLong(Exception):
+    """A value has more bytes in JSON than are taken."""
+
+
+def json_of(value: Any, most_bytes: int) -> bytes:
     """A value as JSON text, in UTF-8 and without white space; bytes in it are `bytes_value`.
 
     What is not a finite number is written as Python and JavaScript write it: the decoder knows it.
-    Raises `ValueError` for text that has no UTF-8, as half of a surrogate pair.
+    Raises `TooLong` for over `most_bytes`, and `ValueError` for text that has no UTF-8, as half of
+    a surrogate pair.
     """
-    return _encoder.encode(value).encode()
+    # thousands of elements may share one long text, of which the encoder would make as many
+    if _least_length(value) > most_bytes:
+        raise TooLong
+    text = _encoder.encode(value).encode()
+    if len(text) > most_bytes:
+        raise TooLong
+    return text
+
+
+def _least_length(value: Any) -> int:
+    """Bytes that a value has in JSON, or fewer."""
+    match value:
+        case str() | bytes():
+            return len(value)
+        case dict():
+            return sum(map(_least_length, value.values()))
+        case list():
+            return sum(map(_least_length, value))
+    return 1
 
 
 def time_text(value: int, per_second: int) -> str:
@@ -69,14 +93,16 @@ def day_text(days: int) -> str | int:
 def decimal_text(integer: bytes, scale: int) -> str:
     """The decimal `integer` (two's complement, big-endian) × 10^-`scale`, exactly.
 
-    Raises `Unreadable` beyond the limits.
+    A `scale` below 0 is that of whole tens, hundreds and so on. Raises `Unreadable` beyond the
+    limits.
     """
-    if len(integer) > MOST_DECIMAL_BYTES or not 0 <= scale <= MOST_SCALE:
+    if len(integer) > MOST_DECIMAL_BYTES or abs(scale) > MOST_SCALE:
         raise Unreadable(f"a decimal of {len(integer)} bytes with scale {scale}")
     number = int.from_bytes(integer, "big", signed=True)
+    if scale <= 0:
+        return str(number * 10**-scale)
     digits = str(abs(number)).rjust(scale + 1, "0")
-    whole, fraction = digits[: len(digits) - scale], digits[len(digits) - scale :]
-    return f"{'-' if number < 0 else ''}{whole}{'.' if scale else ''}{fraction}"
+    return f"{'-' if number < 0 else ''}{digits[:-scale]}.{digits[-scale:]}"
 
 
 def bytes_value(value: bytes) -> Any:
@@ -89,7 +115,12 @@ def bytes_value(value: bytes) -> Any:
     try:
         return value.decode()
     except UnicodeDecodeError:
-        return {"bytes": value.hex()}
+        return of_no_type(value)
+
+
+def of_no_type(value: bytes) -> Any:
+    """Bytes as a value of no type that a field has."""
+    return {"bytes": value.hex()}
 
 
 _encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=bytes_value)

@@ -6,10 +6,10 @@ fields that are not set. Only those that are read are made JSON.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipelines.ticks.wire.values import of_no_type
 from registry.definitions import Source
 from registry.paths import Part, parse_path
 
@@ -18,32 +18,36 @@ from registry.paths import Part, parse_path
 class Wanted:
     """The fields that are read of an object; of a value at the end of a path there are none.
 
-    With `is_many` it may be an array of such objects.
+    With `is_many` it may be an array of such objects, and `is_number` is a value that is to be one.
     """
 
     fields: dict[str, Wanted] = field(default_factory=dict)
     is_many: bool = False
+    is_number: bool = False
 
     @classmethod
     def of(cls, source: Source) -> Wanted:
         """What a source reads of a message."""
         where = f"source {source.name}"
-        conditions = (parse_path(condition.path, where) for condition in source.where)
-        paths = [*source.paths.values(), *conditions]
-        around = (path.names for path in paths if path.part is Part.AROUND)
-        tick = (path.names for path in paths if path.part is Part.TICK)
-        if source.items is None:
-            message = ticks = cls()
-        else:
-            message = cls()
-            message._add(around)
+        message = ticks = cls()
+        if source.items is not None:
             ticks = message._at(parse_path(source.items, where).names)
         ticks.is_many = True
-        ticks._add(tick)
+        begin = {Part.TICK: ticks, Part.AROUND: message}
+        for name, path in source.paths.items():
+            if path.is_json:
+                begin[path.part]._at(path.names).is_number |= name in source.field_names
+        for condition in source.where:
+            path = parse_path(condition.path, where)
+            if path.is_json:
+                begin[path.part]._at(path.names)
         return message
 
     def only(self, value: Any) -> Any:
-        """The part of a value that is read; an object or array that is none has nothing in it."""
+        """The part of a value that is read; an object or array that is none has nothing in it.
+
+        Bytes are no number, even if they are its digits: those of a decimal may be so by chance.
+        """
         if isinstance(value, dict):
             return {
                 name: wanted.only(value[name])
@@ -52,11 +56,9 @@ class Wanted:
             }
         if isinstance(value, list):
             return [self.only(each) for each in value] if self.is_many else []
+        if self.is_number and isinstance(value, bytes):
+            return of_no_type(value)
         return value
-
-    def _add(self, paths: Iterable[tuple[str, ...]]) -> None:
-        for names in paths:
-            self._at(names)
 
     def _at(self, names: tuple[str, ...]) -> Wanted:
         """What is at the end of a path, which it has from now on."""

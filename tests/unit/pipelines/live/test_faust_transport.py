@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from faust.types import TP
 from mode import Service
@@ -22,12 +23,13 @@ from pipelines.errors import (
 from pipelines.kafka.connection import KafkaConnection
 from pipelines.kafka.run import Run
 from pipelines.kafka.topic_identity import Incarnations
+from pipelines.kafka.topics import Topic
 from pipelines.live.faust_app import SinkApp
 from pipelines.live.faust_transport import Consumer
 from registry.definitions import RecordedRules, RulesStart
 from registry.source_rules import SourceRules
-from tests.support.apps import TOPIC, an_app, failure, in_a_loop, run
-from tests.support.shipped import SOURCE
+from tests.support.apps import TOPIC, Unchanged, an_app, failure, in_a_loop, run
+from tests.support.shipped import RULES, SOURCE
 
 HERE = TP(TOPIC.name, 0)
 
@@ -38,17 +40,21 @@ class Thread(Service):
     def __init__(self, *fetched: Any) -> None:
         super().__init__()
         self.fetched = list(fetched)
+        self.asked: list[set[TP]] = []
         self.went_to: list[Mapping[TP, int]] = []
         self.position = 0
 
     async def fetch(self, partitions: set[TP]) -> list[Run]:
-        assert partitions == {HERE}
+        self.asked.append(partitions)
+        await asyncio.sleep(0)
         if not self.fetched:
             raise asyncio.CancelledError
         found = self.fetched.pop(0)
         if callable(found):
             found = found()
-        return [] if found is None else [found]
+        if found is None:
+            return []
+        return found if isinstance(found, list) else [found]
 
     def next_fetched(self, tp: TP) -> int:
         return self.position
@@ -65,7 +71,7 @@ class Reader(Consumer):
         self.messages: list[Any] = []
         self.commits: list[Mapping[TP, int]] = []
         super().__init__(app.transport, self.deliver, self.nothing, self.nothing, beacon=app.beacon)
-        self._active_partitions = {HERE}
+        self._active_partitions = self.assignment()
 
     def _new_consumer_thread(self) -> Any:
         return self.thread
@@ -324,3 +330,58 @@ async def test_an_ack_of_a_generation_that_is_over_counts_for_nothing() -> None:
     assert reader.ack(new)
     assert reader.progress.to_commit(HERE) == 9
     assert reader.following(HERE) == 9
+
+
+OTHER = Topic("ticks.other", bytes([1] * 16), 1)
+THERE = TP(OTHER.name, 0)
+
+
+class Waiting:
+    """In place of the materializer of a source that waits for its schema registry."""
+
+    needs_schemas = waits_for_schemas = True
+
+
+@pytest.mark.parametrize("is_rebalanced", [False, True])
+@in_a_loop
+async def test_a_source_that_waits_for_its_schemas_does_not_hold_up_others(
+    is_rebalanced: bool,
+) -> None:
+    """Its runs are kept and follow in their order; those of a generation that is over do not."""
+    app, waiting, taken = an_app(), Waiting(), asyncio.Event()
+    other = SourceRules([RecordedRules(1, msgspec.structs.replace(SOURCE, name="other"))])
+    app.rules = {TOPIC.name: RULES, OTHER.name: other}
+    app.incarnations = Unchanged(
+        KafkaConnection("127.0.0.1:1"), {TOPIC.name: TOPIC, OTHER.name: OTHER}
+    )
+    app.pipeline = replace(app.pipeline, materializers={"other": waiting})
+
+    def of_other(base: int, following: int) -> Run:
+        return replace(run(base, following), topic=OTHER.name, topic_id=OTHER.topic_id)
+
+    def answers() -> None:
+        if is_rebalanced:
+            app.consumer_generation_id += 1
+            reader.progress.begin(())
+        waiting.waits_for_schemas = False
+        taken.set()
+
+    class Blocked(Reader):
+        async def deliver(self, message: Any) -> None:
+            if message.tp == THERE:
+                await taken.wait()
+            await super().deliver(message)
+
+        def assignment(self) -> set[TP]:
+            return {HERE, THERE}
+
+    first = [of_other(0, 5), of_other(5, 9), run(0, 5)]
+    reader = Blocked(app, first, run(5, 9), answers, *[None] * 9, of_other(9, 11))
+    await reader.drain()
+    asked = reader.thread.asked
+    assert asked[0] == asked[-1] == {HERE, THERE}
+    assert asked[1] == asked[2] == {HERE}
+    assert bounds(reader.delivered)[:2] == [(0, 5), (5, 9)]
+    assert {run.topic for run in reader.delivered[:2]} == {TOPIC.name}
+    of_there = bounds([each for each in reader.delivered if each.topic == OTHER.name])
+    assert of_there == ([(0, 5), (9, 11)] if is_rebalanced else [(0, 5), (5, 9), (9, 11)])

@@ -6,6 +6,8 @@ They are written by confluent-kafka's own serializer, and read beside us by its 
 from __future__ import annotations
 
 import json
+import tracemalloc
+from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.ticks.message_limits import MAX_MESSAGE_BYTES
 from tests.support.examples import examples
 from tests.support.logs import NOW_MS, same_double
 from tests.support.wire_sources import (
@@ -181,6 +184,38 @@ def test_a_renamed_field_is_read_by_the_name_of_the_schema_that_the_source_names
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("integer", "scale", "price"), [(18923, 2, 189.23), (-5, -3, -5000.0), (0, 0, 0.0)]
+)
+def test_a_decimal_that_has_its_own_scale(integer: int, scale: int, price: float) -> None:
+    """As Avro's Java library writes it since 1.12; fastavro leaves its bytes."""
+    registry = SHARED
+    size = integer.bit_length() // 8 + 1
+    value = zigzag(size) + integer.to_bytes(size, "big", signed=True) + zigzag(scale)
+    schema = with_fields(price={"type": "bytes", "logicalType": "big-decimal"})
+    (message,) = registry.avro(schema, [trade(price=value)])
+    assert read(source_of("avro"), registry, message)[0][:2] == (NOW_NS, price)
+
+
+def test_elements_of_which_a_part_takes_no_byte() -> None:
+    registry = SHARED
+    reserved = with_fields(reserved="null")
+    (message,) = registry.avro({"type": "array", "items": reserved}, [[trade(), trade(price=2.5)]])
+    ticks = decoded(source_of("avro"), registry, message)
+    assert ticks.rejected == []
+    assert ticks.fields[:, 0].tolist() == [1.5, 2.5]
+
+
+def test_a_default_of_another_type_in_a_schema_that_is_not_read_in() -> None:
+    """Registries have such schemas since before Avro compared defaults with types."""
+    registry = SHARED
+    (plain,) = registry.avro(TRADE, [trade()])
+    old = {**TRADE, "fields": [{**each, "default": None} for each in TRADE["fields"]]}
+    assert read(source_of("avro"), registry, in_schema(registry.register(old), plain)) == [
+        (NOW_NS, 1.5, pytest.approx(float("nan"), nan_ok=True))
+    ]
+
+
 def test_types_that_others_declare() -> None:
     registry = SHARED
     money = {
@@ -203,6 +238,42 @@ def registry_schema(schema: Any, references: Any = ()) -> Any:
     from confluent_kafka.schema_registry import Schema, SchemaReference
 
     return Schema(json.dumps(schema), "AVRO", [SchemaReference(*each) for each in references])
+
+
+@pytest.mark.parametrize(("levels", "is_read"), [(31, True), (33, False), (310, False)])
+def test_depth_is_judged_alike_however_deep_the_program_is(levels: int, is_read: bool) -> None:
+    """Three schemas refer to each other, so that they are deeper than any text of one may be."""
+    registry = Registry()
+
+    def within(name: str, inner: str) -> Any:
+        kind: Any = inner
+        for _ in range(levels):
+            kind = {"type": "array", "items": kind}
+        return {"type": "record", "name": name, "fields": [{"name": "x", "type": kind}]}
+
+    for name, inner, references in (("X", "long", []), ("Y", "X", [("X", "x", 1)])):
+        schema = registry_schema(within(name, inner), references)
+        registry.client.register_schema(name.lower(), schema)
+    top = within("Trade", "Y")
+    top["fields"] += TRADE["fields"]
+    number = registry.client.register_schema("t", registry_schema(top, [("Y", "y", 1)]))
+    arrays = b"\2" * (3 * levels) + b"\4" + b"\0" * (3 * levels)
+    (plain,) = registry.avro(TRADE, [trade()])
+    value = b"\0" + number.to_bytes(4, "big") + arrays + plain[5:]
+    found = [deeper(calls, lambda: read(source_of("avro"), registry, value)[0]) for calls in CALLS]
+    if is_read:
+        assert [each[:2] for each in found] == [(NOW_NS, 1.5)] * len(CALLS)
+    else:
+        expected = ("malformed", f"schema {number}: over 100 types are within each other")
+        assert found == [expected] * len(CALLS)
+
+
+CALLS = (0, 60, 120, 400)
+
+
+def deeper(calls: int, do: Callable[[], Any]) -> Any:
+    """The result of `do`, called within so many more calls."""
+    return deeper(calls - 1, do) if calls else do()
 
 
 @pytest.mark.parametrize(
@@ -235,6 +306,8 @@ HOLLOW = {
     "fields": [{"name": f"f{n}", "type": "null"} for n in range(100)],
 }
 
+FULLER = {**HOLLOW, "fields": [*HOLLOW["fields"], {"name": "n", "type": "int"}]}
+
 SELF = {
     "type": "record",
     "name": "R",
@@ -254,6 +327,7 @@ MANY = [
         (with_fields(x={"type": "array", "items": ["null", FREE]}), "may take no byte"),
         (with_fields(x={"type": "array", "items": "null"}), "may take no byte"),
         (with_fields(x={"type": "map", "values": HOLLOW}), "hold many values in few bytes"),
+        (with_fields(x={"type": "array", "items": FULLER}), "hold many values in few bytes"),
         (with_fields(x=SELF), "its type R refers to itself"),
         ([{"type": "record", "name": "M0", "fields": []}, *MANY], "holds over 10000 values"),
         ({"type": "record"}, "is no Avro schema: KeyError"),
@@ -273,6 +347,42 @@ def test_a_schema_that_is_not_read_is_no_end(schema: Any, said: str) -> None:
     assert said in found[1]
 
 
+def test_defaults_that_nobody_reads_take_no_memory() -> None:
+    """Each element of a byte would have all of the fields that the schema to read in adds."""
+    registry = Registry()
+    flag = {"name": "flag", "type": "boolean"}
+    more = [{"name": f"f{n}", "type": "double", "default": 0} for n in range(200)]
+    text = {"name": "symbol", "type": "string", "default": "A"}
+
+    def schema(*fields: Any) -> Any:
+        element = {"type": "record", "name": "E", "fields": list(fields)}
+        elements = {"name": "data", "type": {"type": "array", "items": element}}
+        return {"type": "record", "name": "M", "fields": [elements]}
+
+    (message,) = registry.avro(schema(flag), [{"data": [{"flag": True}] * 20_000}])
+    source = source_of("avro", items="data", schema_id=registry.register(schema(text, *more)))
+    read(source, registry, registry.avro(schema(flag), [{"data": [{"flag": True}]}])[0])
+    tracemalloc.start()
+    (found,) = read(source, registry, message)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == ("too-large", f"over {MAX_MESSAGE_BYTES} bytes as JSON")
+    assert peak < 20_000_000
+
+
+def test_a_field_that_nobody_reads_may_be_of_another_type() -> None:
+    registry = SHARED
+    (message,) = registry.avro(with_fields(venue="int"), [trade(venue=7)])
+    inner = {"type": "record", "name": "V", "fields": [{"name": "n", "type": "string"}]}
+    for venue in ("string", inner):
+        source = source_of("avro", schema_id=registry.register(with_fields(venue=venue)))
+        assert read(source, registry, message)[0][:2] == (NOW_NS, 1.5)
+    source = source_of("avro", {"size": "venue"}, schema_id=source.schema_id)
+    (found,) = read(source, registry, message)
+    assert found[0] == "malformed"
+    assert "not readable in the source's `schema_id`: Schema mismatch" in found[1]
+
+
 @examples(2)
 @given(st.data())
 def test_bytes_that_are_damaged_are_ticks_or_rejections(data: st.DataObject) -> None:
@@ -285,6 +395,18 @@ def test_bytes_that_are_damaged_are_ticks_or_rejections(data: st.DataObject) -> 
     assert len(ticks) + len(ticks.rejected) == 2
     for rejected in ticks.rejected:
         assert rejected.value == (damaged, whole)[rejected.offset]
+
+
+def test_what_is_said_of_bytes_that_end_too_early() -> None:
+    """The same of the same message, in every process."""
+    registry = SHARED
+    (whole,) = registry.avro(TRADE, [trade(size=2.0)])
+    cut = [whole[:end] for end in range(5, len(whole))]
+    found = read(source_of("avro"), registry, *cut, whole[:15] + b"\x0a" + whole[16:])
+    assert {each[0] for each in found} == {"malformed"}
+    assert {each[1].partition("decode: ")[2] for each in found} == {
+        "its bytes end too early, or name a branch or a symbol that the schema does not have"
+    }
 
 
 def test_text_that_is_read_as_bytes() -> None:

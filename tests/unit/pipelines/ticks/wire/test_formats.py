@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import struct
+import tracemalloc
 from itertools import pairwise
 from uuid import UUID
 
 import pytest
+from google.protobuf import descriptor_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -124,6 +126,22 @@ def test_a_rejected_tick_keeps_the_bytes_of_its_producer() -> None:
     )
 
 
+def test_bytes_are_no_number() -> None:
+    """The two's complement of a decimal may be digits, as that of 131.07 is `33`."""
+    registry = SHARED
+    (avro,) = registry.avro(with_fields(price="bytes"), [trade(price=(13107).to_bytes(2, "big"))])
+    kind = trade_type()
+    typed = protobuf_types(OTHER, kind)["feed.Trade"](symbol="A", raw=b"33")
+    set_stamp(typed, NOW_NS)
+    for form, message, name in (
+        ("avro", avro, "price"),
+        ("protobuf", registry.protobuf(typed), "raw"),
+    ):
+        source = source_of(form, {"price": name})  # type: ignore[arg-type]
+        (found,) = read(source, registry, message)
+        assert found == ("unknown-field-type", "price is {'bytes': '3333'}, not a number")
+
+
 def test_limits() -> None:
     registry = SHARED
     message = registry.avro(TRADE, [trade(symbol="\1" * 50_000)])[0]
@@ -133,6 +151,35 @@ def test_limits() -> None:
     assert len(message) < 51_000
     assert "bytes as JSON" in one[1]
     assert f"{len(long)} bytes; at most" in other[1]
+
+
+def test_a_long_name_that_each_element_repeats() -> None:
+    """A byte of each may stand for a name of a schema: as JSON it would be a hundred megabytes."""
+    registry, name, many = Registry(), "x" * 100_000, 1000
+    venue = {"type": "enum", "name": "Venue", "symbols": [name]}
+    element = {"type": "record", "name": "E", "fields": [{"name": "symbol", "type": venue}]}
+    elements = {"type": "array", "items": element}
+    record = {"type": "record", "name": "M", "fields": [{"name": "data", "type": elements}]}
+    (avro,) = registry.avro(record, [{"data": [{"symbol": name}] * many}])
+    kind = descriptor_pb2.DescriptorProto(name="M")
+    kind.enum_type.add(name="Venue").value.add(name=name, number=0)
+    kind.nested_type.add(name="E").field.append(
+        field("symbol", 1, FIELD.TYPE_ENUM, type_name=".feed.M.Venue")
+    )
+    kind.field.append(
+        field("data", 1, FIELD.TYPE_MESSAGE, type_name=".feed.M.E", label=FIELD.LABEL_REPEATED)
+    )
+    typed = protobuf_types(kind)["feed.M"]
+    typed_message = typed(data=[typed.E()] * many)
+    for form, message in (("avro", avro), ("protobuf", registry.protobuf(typed_message))):
+        source = source_of(form, items="data")  # type: ignore[arg-type]
+        assert len(message) < 3000
+        tracemalloc.start()
+        (found,) = read(source, registry, message)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert found == ("too-large", f"over {MAX_MESSAGE_BYTES} bytes as JSON")
+        assert peak < 20_000_000
 
 
 def test_what_the_source_does_not_read_is_not_written() -> None:

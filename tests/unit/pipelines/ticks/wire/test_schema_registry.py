@@ -5,13 +5,16 @@ from __future__ import annotations
 import base64
 import json
 import pickle
+import ssl
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 from uuid import UUID
 
 import pytest
+import trustme
 
 from pipelines.errors import SchemaRegistryUnavailable
 from pipelines.ticks.wire.schema_registry import (
@@ -62,7 +65,7 @@ def test_what_a_schema_refers_to_comes_before_it(server: RegistryServer) -> None
     )  # fmt: skip
     assert all("format=serialized" in path for path, _ in server.asked)
     missing = server.register('"x"', references=[reference("gone", 99)])
-    with pytest.raises(SchemaRegistryUnavailable, match="answers 404"):
+    with pytest.raises(SchemaRegistryUnavailable, match="it has no version 1 of subject-99, which"):
         asked_as(server).schema(missing)
 
 
@@ -90,13 +93,13 @@ def test_the_user_is_sent_and_never_shown(server: RegistryServer) -> None:
         ),
         ((503, b"<html>no</html>"), "answers 503"),
         ((403, {"error_code": 40301, "message": "Forbidden"}), "and …_PASSWORD say who asks"),
-        ((404, b"<html>nothing here</html>"), "answers 404"),
+        ((404, b"<html>nothing here</html>"), "(TICKWELL_SCHEMA_REGISTRY is to be the registry's"),
         ((404, {"error_code": 404, "message": "HTTP 404 Not Found"}), "answers 404: HTTP 404"),
         ((404, {"message": "no such route"}), "answers 404"),
-        ((200, b"<html>log in</html>"), "JSONDecodeError"),
+        ((200, b"<html>log in</html>"), "(TICKWELL_SCHEMA_REGISTRY is to be the registry's own"),
         ((200, {"hello": "world"}), "its answer holds no schema"),
         ((200, ["hello"]), "the schema registry at"),
-        ((302, b""), "answers 302"),
+        ((302, b""), "(TICKWELL_SCHEMA_REGISTRY is to be the URL that it redirects to)"),
     ],
 )
 def test_an_answer_that_is_none(server: RegistryServer, failure: Any, said: str) -> None:
@@ -132,6 +135,20 @@ def test_a_registry_that_is_away_or_silent(server: RegistryServer) -> None:
     with pytest.raises(SchemaRegistryUnavailable, match="ReadTimeout"):
         silent.schema(number)
     answering.set()
+
+
+def test_a_certificate_of_an_authority_of_ones_own(tmp_path: Path) -> None:
+    authority, context = trustme.CA(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    server = RegistryServer(context)
+    try:
+        number = server.register('"long"')
+        with pytest.raises(SchemaRegistryUnavailable, match="TICKWELL_SCHEMA_REGISTRY_CA names"):
+            asked_as(server).schema(number)
+        assert asked_as(server, ca=str(tmp_path / "ca.pem")).schema(number).text == '"long"'
+    finally:
+        server.stop()
 
 
 def test_a_call_that_takes_long_is_told_while_it_lasts(server: RegistryServer) -> None:

@@ -18,7 +18,14 @@ from hypothesis import strategies as st
 from pipelines.ticks.event_time import parse_rfc_3339
 from pipelines.ticks.wire import avro_values, protobuf_values
 from pipelines.ticks.wire.schema_registry import Schema
-from pipelines.ticks.wire.values import Unreadable, bytes_value, decimal_text, json_of, time_text
+from pipelines.ticks.wire.values import (
+    TooLong,
+    Unreadable,
+    bytes_value,
+    decimal_text,
+    json_of,
+    time_text,
+)
 from pipelines.ticks.wire.wanted_values import Wanted
 from tests.support.wire_sources import FIELD, Registry, field, protobuf_types
 
@@ -98,20 +105,38 @@ def wanting(*values: Any) -> Wanted:
     )
 
 
+def in_json(value: Any) -> Any:
+    return json.loads(json_of(value, 1 << 20))
+
+
 @given(values)
 def test_avro_is_what_fastavro_says(value: Any) -> None:
     stream = BytesIO()
     schemaless_writer(stream, ALL, value)
     own = schemaless_reader(BytesIO(stream.getvalue()), ALL, None)
     read = avro_values.value_reader(Schema("AVRO", json.dumps(ALL), ()), None, wanting(own))
-    found = json.loads(json_of(read(stream.getvalue())))
+    found = in_json(read(stream.getvalue()))
     wanted = expected(own)
     wanted["key"] = str(UUID(bytes=own["key"]))  # which fastavro leaves as bytes
     for name in ("paid", "fixed"):  # minus zero has no sign of its own
         wanted[name], found[name] = Decimal(wanted[name]), Decimal(found[name])
     wanted["again"], found["again"] = ([*map(Decimal, x["again"])] for x in (wanted, found))
     assert found == wanted
-    assert json.loads(json_of({**found, "paid": 0, "fixed": 0, "again": []}))["id"] == found["id"]
+    assert in_json({**found, "paid": 0, "fixed": 0, "again": []})["id"] == found["id"]
+
+
+@given(values, st.sets(st.sampled_from([each["name"] for each in ALL["fields"]])))  # type: ignore[misc]
+def test_of_a_schema_to_read_in_only_what_is_wanted_is_read(value: Any, names: set[str]) -> None:
+    stream = BytesIO()
+    schemaless_writer(stream, ALL, value)
+    schema = Schema("AVRO", json.dumps(ALL), ())
+    own = schemaless_reader(BytesIO(stream.getvalue()), ALL, None)
+    every = wanting(own)
+    whole = avro_values.value_reader(schema, None, every)(stream.getvalue(), ())
+    some = Wanted({name: every.fields[name] for name in names})
+    for read_in in (None, schema, schema._replace(text=json.dumps(ALL, indent=1))):
+        read = avro_values.value_reader(schema, read_in, some)
+        assert read(stream.getvalue(), ()) == {name: whole[name] for name in names}
 
 
 @given(st.integers(-62_135_596_800 * 10**9, 253_402_300_799 * 10**9))
@@ -122,7 +147,7 @@ def test_a_time_is_read_back_to_the_nanosecond(nanoseconds: int) -> None:
         assert parse_rfc_3339(time_text(value, per_second)) == value * (10**9 // per_second)
 
 
-@given(st.integers(-(2**200), 2**200), st.integers(0, 40))
+@given(st.integers(-(2**200), 2**200), st.integers(-40, 40))
 def test_a_decimal_has_all_its_digits(integer: int, scale: int) -> None:
     text = decimal_text(integer.to_bytes(26, "big", signed=True), scale)
     assert Decimal(text) == Decimal(integer).scaleb(-scale, context=EXACT)
@@ -132,7 +157,16 @@ def test_a_decimal_has_all_its_digits(integer: int, scale: int) -> None:
 EXACT = Context(prec=200)
 
 
-@pytest.mark.parametrize(("size", "scale"), [(1001, 0), (1, 1001), (1, -1)])
+def test_a_text_of_as_many_bytes_as_are_taken() -> None:
+    value = {"a": ["\u00fc" * 20, b"x", None, -1.5]}
+    size = len(json_of(value, 1 << 20))
+    assert json_of(value, size).decode() == '{"a":["' + "\u00fc" * 20 + '","x",null,-1.5]}'
+    for most in (size - 1, 10):
+        with pytest.raises(TooLong):
+            json_of(value, most)
+
+
+@pytest.mark.parametrize(("size", "scale"), [(1001, 0), (1, 1001), (1, -1001)])
 def test_a_decimal_beyond_all_bounds(size: int, scale: int) -> None:
     with pytest.raises(Unreadable, match=f"a decimal of {size} bytes with scale {scale}"):
         decimal_text(bytes(size), scale)
@@ -140,6 +174,7 @@ def test_a_decimal_beyond_all_bounds(size: int, scale: int) -> None:
 
 def test_a_reason_is_text_that_can_be_stored() -> None:
     assert str(Unreadable("a\0\n\ud800ü" + "x" * 999)) == "a???ü" + "x" * 195
+    assert str(Unreadable.of(ValueError(object()))) == "ValueError: <object object>"
 
 
 DEFAULTS = {
@@ -186,7 +221,7 @@ def test_a_default_is_read_as_a_value_is() -> None:
     wanted = wanting({**expected, "inner": {"at": 0, "by": {"a": 0}}})
     schemas = [Schema("AVRO", json.dumps(schema), ()) for schema in (start, read_in)]
     read = avro_values.value_reader(schemas[0], schemas[1], wanted)
-    assert json.loads(json_of(read(b"\2", ()))) == expected
+    assert in_json(read(b"\2", ())) == expected
 
 
 # ---------------------------------------------------------------- Protobuf
@@ -210,6 +245,7 @@ def rich_types() -> Any:
             field("number", 10, FIELD.TYPE_INT32, oneof_index=0),
             field("maybe", 11, FIELD.TYPE_DOUBLE, proto3_optional=True, oneof_index=1),
             field("doubles", 12, FIELD.TYPE_DOUBLE, **repeated),
+            field("held", 13, FIELD.TYPE_MESSAGE, type_name=".feed.Rich.HeldEntry", **repeated),
         ]
     )
     message.oneof_decl.add(name="one")
@@ -224,6 +260,9 @@ def rich_types() -> Any:
             field("value", 2, FIELD.TYPE_MESSAGE, type_name=".feed.Rich.Inner"),
         ]
     )
+    held = message.nested_type.add(name="HeldEntry")
+    held.options.map_entry = True
+    held.field.extend([field("key", 1, FIELD.TYPE_BOOL), field("value", 2, FIELD.TYPE_SINT32)])
     side = message.enum_type.add(name="Side")
     side.value.extend(
         descriptor_pb2.EnumValueDescriptorProto(name=name, number=number)
@@ -247,6 +286,7 @@ riches = st.fixed_dictionaries(
         "inner": inners,
         "many": st.lists(inners, max_size=2),
         "by": st.dictionaries(st.integers(-9, 9), inners, max_size=2),
+        "held": st.dictionaries(st.booleans(), st.integers(-9, 9)),
         "maybe": st.floats(allow_nan=False, allow_infinity=False),
         "doubles": st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=2),
     },
@@ -283,4 +323,4 @@ def test_protobuf_is_what_its_own_json_says(value: Any, one: Any) -> None:
         Schema("PROTOBUF", schema.schema_str, ()), None, wanting(own)
     )
     found = read(message.SerializeToString(), (0,))
-    assert json.loads(json_of(found)) == plain(own)
+    assert in_json(found) == plain(own)
