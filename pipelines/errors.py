@@ -158,7 +158,7 @@ class WorkersAlive(PipelineError):
 
     def __init__(self, sources: Sequence[str], workers: Sequence[str]) -> None:
         super().__init__(
-            f"the rules of {', '.join(sources)} cannot change while workers read it (alive are "
+            f"the rules of {', '.join(sources)} cannot change while workers read them (alive are "
             f"{', '.join(workers)}): stop them, and run this again; nothing was changed"
         )
 
@@ -174,15 +174,27 @@ class TopicElsewhere(PipelineError):
         )
 
 
+class ReadTopicMissing(PipelineError):
+    """The rules of a topic that was read cannot change, and the broker does not have it."""
+
+    def __init__(self, source: str, topic: str, servers: str, why: PipelineError) -> None:
+        super().__init__(
+            f"source {source}: Kafka at {servers} does not have the topic {topic} that workers "
+            f"have read last: name the broker that has it (TICKWELL_KAFKA). Its rules cannot "
+            f"change: {why}. If it was deleted, let workers read the new one first, by the "
+            "features file as it was"
+        )
+
+
 class RulesLost(PipelineError):
     """Redis has stored by rules that Postgres does not have."""
 
     def __init__(self, topic: str, partition: int, offset: int) -> None:
         super().__init__(
-            f"Redis has stored {topic}[{partition}] from offset {offset} on by rules that this "
-            "Postgres does not have, as it was restored from a backup or is a new one, and would "
-            "decide otherwise: empty Redis (FLUSHALL), which workers fill from Postgres when they "
-            "start, and run this again; nothing was changed"
+            f"Redis has stored {topic}[{partition}] from offset {offset} on by rules that are not "
+            "in Postgres, which was restored from a backup or is a new one. Postgres would decide "
+            "these offsets by other rules: empty Redis (FLUSHALL), which workers fill from "
+            "Postgres when they start, and run this again; nothing was changed"
         )
 
 

@@ -57,7 +57,7 @@ class Consumer(driver.Consumer):
         self.progress = PartitionProgress()
         self._lookups = DaemonExecutor("positions")
         self._behind: dict[str, asyncio.Task[None]] = {}
-        """By topic that is left behind, what delivers its runs."""
+        """The delivery of each topic that is not fetched until it is done."""
         super().__init__(*args, **kwargs)
 
     def _new_consumer_thread(self) -> ConsumerThread:

@@ -31,7 +31,13 @@ from uuid import UUID
 
 from sqlalchemy import Connection, select
 
-from pipelines.errors import RulesLost, TopicElsewhere, WorkersAlive
+from pipelines.errors import (
+    PipelineError,
+    ReadTopicMissing,
+    RulesLost,
+    TopicElsewhere,
+    WorkersAlive,
+)
 from pipelines.kafka.connection import KafkaConnection
 from pipelines.kafka.topics import Topic, existing
 from pipelines.live.heartbeats import EXPIRES_SECONDS
@@ -85,7 +91,7 @@ class RulesChange:
         if read:
             text += (
                 f"; the broker does not have the {self.now.topic} that workers have read (is "
-                f"TICKWELL_KAFKA right?), of which the same holds from {_shown(read)} on"
+                f"TICKWELL_KAFKA right?), where they begin at {_shown(read)}"
             )
         return text
 
@@ -127,8 +133,8 @@ class RulesBeginning:
         """The first offset of each partition. Nothing is stored by the old rules from then on.
 
         None for a topic that nobody has read and that does not exist yet: it is the newest rules'
-        from its beginning. Raises `WorkersAlive`, `TopicElsewhere`, `RulesLost`, what
-        `check_change` raises, `BrokerUnavailable` and `StoreUnavailable`.
+        from its beginning. Raises `WorkersAlive`, `TopicElsewhere`, `ReadTopicMissing`,
+        `RulesLost`, what `check_change` raises, `BrokerUnavailable` and `StoreUnavailable`.
         """
         connection.exec_driver_sql(LIMIT_IDLE)
         self._check_alone([one.declared for one in changed])
@@ -140,10 +146,15 @@ class RulesBeginning:
             self._check_redis(connection, topic)
         if changed:
             self._delete_copy()
-        starts = [
-            tuple(start for each in of_source for start in self._begin(connection, each))
-            for of_source in taken
-        ]
+        try:
+            starts = [
+                tuple(start for each in of_source for start in self._begin(connection, each))
+                for of_source in taken
+            ]
+        except WorkersAlive:  # some partitions have been told already
+            for each in chain.from_iterable(taken):
+                self._tell(connection, each.topic)
+            raise
         for topic in unchanged:
             self._tell(connection, topic)
         self.changes += [
@@ -193,8 +204,8 @@ class RulesBeginning:
     ) -> list[_Taken]:
         """Take the topic that the broker has, and the one that was read last if it is another one.
 
-        Checks that rules may change at what is stored of the first. Of the second nothing is asked:
-        it may be gone for good, and then nobody could store more of it.
+        Checks that rules may change at what is stored of each: the second may be at the right
+        broker, and this be the wrong one.
         """
         source = changed.declared
         before, last = self._read_before(connection, source.topic)
@@ -207,6 +218,12 @@ class RulesBeginning:
             taken.append(_Taken(found, source.name, changed.rules_id, stored))
         if last is not None and (found is None or last.topic_id != found.topic_id):
             stored = self._take_partitions(connection, last)
+            try:
+                check_change(connection, changed.rules, source, last, stored)
+            except PipelineError as why:
+                raise ReadTopicMissing(
+                    source.name, source.topic, self._kafka.servers, why
+                ) from None
             taken.append(_Taken(last, source.name, changed.rules_id, stored))
         return taken
 

@@ -28,11 +28,11 @@ class RunApp(faust.App):
         raise NotImplementedError
 
     def may_stall(self, topic: str) -> bool:
-        """Whether the source of a topic needs what other sources do not need."""
+        """Whether the source of a topic needs a schema registry."""
         raise NotImplementedError
 
     def is_stalled(self, topic: str) -> bool:
-        """Whether the source of a topic waits for that."""
+        """Whether the source of a topic waits for its schema registry."""
         raise NotImplementedError
 
     def fail(self, error: BaseException) -> None:

@@ -34,7 +34,7 @@ def test_what_was_decided_stays_when_the_rules_change(running: Pipeline) -> None
     running.produce("price", messages(300, 1))
     running.wait_drained(*BOTH)
     declare(running, OTHER)
-    assert "the rules of price cannot change while workers read it" in running.refused(
+    assert "the rules of price cannot change while workers read them" in running.refused(
         "migrate", "--from-now"
     )
     running.stop()

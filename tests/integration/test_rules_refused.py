@@ -14,6 +14,7 @@ from pipelines.errors import (
     HomesUnknown,
     OtherRules,
     PartitionHeld,
+    ReadTopicMissing,
     StoresApart,
     WorkersAlive,
 )
@@ -44,6 +45,7 @@ from tests.support.replays import (
     offline_sink,
     online_sink,
     ranges_of,
+    recreate,
     replay,
     work_of,
 )
@@ -254,3 +256,15 @@ def test_keys_that_would_move_are_told_before_their_ticks_are_refused(both: Pipe
         from_now(both)
     declare(both, 'partitioner = "crc32"')
     assert "partitioner `any` became `crc32`" in str(from_now(both)[0])
+
+
+def test_keys_of_a_topic_that_the_broker_lacks_would_move(both: Pipeline) -> None:
+    """It may be at another broker: nothing begins that would spoil it there."""
+    both.produce("price", messages(40, 1))
+    live(both)
+    recorded = SourceRules.of(catalog_of(both), "price").newest.id
+    recreate(both)
+    declare(both, 'partitioner = "crc32"')
+    with pytest.raises(ReadTopicMissing, match=r"TICKWELL_KAFKA.*by crc32 \d of 8 keys.*deleted"):
+        from_now(both)
+    assert SourceRules.of(catalog_of(both), "price").newest.id == recorded

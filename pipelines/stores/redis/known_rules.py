@@ -1,4 +1,4 @@
-"""Which rules this Redis knows to have begun, and how far it has been stored by rules of before."""
+"""The rules that a Redis knows, and the offset before which it may have stored."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ A single server does all of it in one script, for as many entities as one call m
 calls are most of the cost of a small run. On a cluster, where nothing may span hash slots, and for
 more entities, these are calls of their own. Killed between 2 and 4, or after 3, entities are ahead
 of the watermark. The run is then read again, and their ticks, at or before their origin, are passed
-over by the kernel. Where that may come to pass, the end of the run is noted before or with the
+over by the kernel. Where that can happen, the end of the run is noted before or with the
 first entity (`lua/begun.lua`): other rules begin no earlier, as entities may have what was decided
 up to there.
 
