@@ -169,7 +169,10 @@ class OfflineSink:
             with self._database.transaction() as cursor:
                 cursor.execute(FENCE, partition)
                 ended = cursor.fetchone()[0]
-            logger.warning("ended %d sessions that held a partition and made no progress", ended)
+            if ended:
+                logger.warning("ended %d sessions that held a partition without progress", ended)
+            else:
+                logger.info("a session that records rules holds a partition, and is waited for")
             raise
 
     def close(self) -> None:
