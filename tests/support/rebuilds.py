@@ -31,6 +31,8 @@ HISTORY = 64
 TOPIC = Topic("ticks.price", TOPIC_ID, 1)
 OTHER = Topic("ticks.price", bytes(16), 2)
 SYMBOLS = [f"S{number}" for number in range(9)]
+LEFT_OUT = (b":state:", b":filled:", b":closed:", b":begun:")
+"""Kinds of keys that `Stores.rows` leaves out."""
 
 
 class Closes(Protocol):
@@ -90,13 +92,14 @@ class Stores:
     def rows(self) -> dict[bytes, Any]:
         """Rows, members and watermarks, as bytes.
 
-        Not the last closes: of two that closed at once a rebuild may name the other one.
+        Not the last closes: of two that closed at once a rebuild may name the other one. Not how
+        far runs were begun, which says nothing of what is stored.
         """
         with redis.Redis.from_url(self.redis_url) as client:
             found: dict[bytes, Any] = {
                 key: client.smembers(key) if b":members:" in key else client.get(key)
                 for key in client.keys("tw:*")
-                if not any(kind in key for kind in (b":state:", b":filled:", b":closed:"))
+                if not any(kind in key for kind in LEFT_OUT)
             }
             return found
 
