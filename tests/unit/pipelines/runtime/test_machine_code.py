@@ -178,6 +178,8 @@ def test_one_start_compiles_for_all(installed: Path) -> None:
         (installed / "pipelines" / folder).mkdir(exist_ok=True)
         (installed / "pipelines" / folder / "__init__.py").touch()
         (installed / "pipelines" / folder / "extra.py").write_text(twice.format(factor=factor))
+    # it takes as long as all others together; that it is kept is seen in the container's image
+    (installed / "pipelines/ticks/json_scanner.py").unlink()
     warm_up = "from pipelines.runtime.machine_code import warm_up; warm_up()"
     subprocess.run([sys.executable, "-c", warm_up], cwd=installed, check=True)
     kept = [path.name.split("-")[0] for path in installed.rglob("*.nbi")]
