@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from google.protobuf.timestamp_pb2 import DESCRIPTOR as TIMESTAMP_FILE
 
 from pipelines.ticks.columns import Ticks
 from pipelines.ticks.decoder import Decoder
+from pipelines.ticks.message_limits import MAX_MESSAGE_BYTES
 from pipelines.ticks.wire.schema_registry import SchemaRegistry
 from registry.definitions import Field, Format, Place, Source
 from tests.support.logs import NOW_MS, run_of
@@ -219,3 +221,13 @@ OTHER = descriptor_pb2.DescriptorProto(name="Other")
 
 def set_stamp(message: Message, nanoseconds: int) -> None:
     message.ts.seconds, message.ts.nanos = divmod(nanoseconds, 10**9)  # type: ignore[attr-defined]
+
+
+def assert_refused_in_little_memory(source: Source, registry: Registry, message: bytes) -> None:
+    """A message whose JSON would be longer than any may be: it is refused before it is made."""
+    tracemalloc.start()
+    (found,) = read(source, registry, message)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == ("too-large", f"over {MAX_MESSAGE_BYTES} bytes as JSON")
+    assert peak < 20_000_000
