@@ -9,6 +9,7 @@ from typing import Any
 
 from confluent_kafka.schema_registry import (
     Schema,
+    SchemaReference,
     SchemaRegistryClient,
     header_schema_id_serializer,
     topic_subject_name_strategy,
@@ -231,3 +232,8 @@ def assert_refused_in_little_memory(source: Source, registry: Registry, message:
     tracemalloc.stop()
     assert found == ("too-large", f"over {MAX_MESSAGE_BYTES} bytes as JSON")
     assert peak < 20_000_000
+
+
+def registry_schema(schema: Any, references: Any = ()) -> Any:
+    """The client's schema in Avro; each reference is (name, subject, version)."""
+    return Schema(json.dumps(schema), "AVRO", [SchemaReference(*each) for each in references])
