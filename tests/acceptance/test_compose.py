@@ -241,11 +241,12 @@ def test_every_command_runs(
     secrets.mkdir()
     for variable, address in addresses.items():
         (secrets / variable).write_text(address)
-    port, metrics = keep_port(tmp_path / "port"), keep_port(tmp_path / "metrics")
+    ports = {name: keep_port(tmp_path / f"{name}.port") for name in OURS - JOBS}
+    port = ports["server"]
 
     def here(name: str, words: list[str]) -> list[str]:
         """Words of a service's command, at the ports that are free here."""
-        number = str(metrics + ("offline" in name))
+        number = str(ports.get(name))
         replaced = {"0.0.0.0": "127.0.0.1", "8001": str(port), "9100": number}
         replaced |= {
             f"http://127.0.0.1:{old}": f"http://127.0.0.1:{replaced[old]}" for old in replaced
@@ -279,10 +280,15 @@ def test_every_command_runs(
     assert start("migrate").wait(60) == 0, (tmp_path / "migrate.log").read_text()
     services = sorted(OURS - JOBS)
     assert not any(is_healthy(name) for name in services)
-    processes = [start(name) for name in services]
+    processes = {name: start(name) for name in services}
+
+    def becomes_healthy(name: str) -> bool:
+        assert processes[name].poll() is None, (tmp_path / f"{name}.log").read_text()
+        return is_healthy(name)
+
     try:
         for name in services:
-            wait_for(f"{name} is healthy", partial(is_healthy, name))
+            wait_for(f"{name} is healthy", partial(becomes_healthy, name))
         asked = {
             "features": ["current_price", "volatility"],
             "entity_type": "symbol",
@@ -295,11 +301,11 @@ def test_every_command_runs(
 
         wait_for("features of the demo are served", served)
     finally:
-        for process in processes:
+        for process in processes.values():
             process.terminate()
-        for process in processes:
-            assert process.wait(30) in (0, -15)
+        ended = {name: process.wait(30) for name, process in processes.items()}
     for name in services:
+        assert ended[name] in (0, -15), name
         assert "compiled code" not in (tmp_path / f"{name}.log").read_text()
 
 
