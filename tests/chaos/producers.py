@@ -115,14 +115,7 @@ class Load:
             size, aborts = chance.randint(1, 40), chance.random() < 0.3
             batch = [next(messages) for _ in range(size)]
             try:
-                if producer is None:
-                    producer = self._producer(
-                        **{
-                            "transactional.id": f"chaos-{self.seed}",
-                            "transaction.timeout.ms": 20_000,
-                        }
-                    )
-                    producer.init_transactions(FLUSH_SECONDS)
+                producer = producer or self._transactional_producer()
                 producer.begin_transaction()
                 for message in batch:
                     next(paces, None)
@@ -138,6 +131,17 @@ class Load:
                 # the outcome may not be known; the log has it, and a new producer fences this one
                 producer = None
                 self._stop.wait(0.5)
+        if producer is None:
+            # or its transaction stays open, and what follows it unread, when all seems to be read
+            self._transactional_producer()
+
+    def _transactional_producer(self) -> Producer:
+        """A new one; the transaction that the one before it left open is aborted."""
+        producer = self._producer(
+            **{"transactional.id": f"chaos-{self.seed}", "transaction.timeout.ms": 20_000}
+        )
+        producer.init_transactions(FLUSH_SECONDS)
+        return producer
 
     def _paces(self, share: float) -> Iterator[None]:
         """Once for each message that is due, until stopped."""
