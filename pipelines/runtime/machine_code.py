@@ -210,13 +210,18 @@ class _Implementation(CompileResultCacheImpl):
 
 
 class _Cache(FunctionCache):
-    """numba's cache of a function, for which neither a full disk nor a broken file is an error."""
+    """numba's cache of a function, for which neither a full disk nor a broken file is an error.
+
+    numba prepares to compile before it looks here: it imports what it knows of Python and numpy,
+    and compiles its runtime, which together is a quarter of a worker's memory. What is kept needs
+    none of it, and numba prepares by itself before it compiles.
+    """
 
     _impl_class = _Implementation
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
-            return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+            return self._load_overload(sig, target_context)  # type: ignore[no-untyped-call]
         except Exception as error:  # a file that a crash cut short raises anything
             logger.warning("compiled code in %s is broken, compiling again: %r", directory(), error)
             try:
