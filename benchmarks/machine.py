@@ -19,6 +19,7 @@ import tickwell.embedded
 from benchmarks.peers.environment import peer_versions
 from benchmarks.processes import ROOT
 from benchmarks.services import Services
+from tickwell.embedded.allocator import allocator_of
 
 LIBRARIES = (
     *("aiokafka", "confluent-kafka", "faust-streaming", "msgspec", "numba", "numpy"),
@@ -44,7 +45,7 @@ def describe(services: Services, with_peers: bool) -> dict[str, Any]:
         "commit": _commit(),
         "python": platform.python_version(),
         "broker": f"Apache Kafka {_kafka()}" if services.broker == "kafka" else "Tansu",
-        "valkey": valkey,
+        "valkey": f"{valkey}, {allocator_of(services.pids['redis-warm'])}",
         "postgres": server,
         "libraries": {name: version(name) for name in LIBRARIES},
         "peers": peer_versions() if with_peers else {},

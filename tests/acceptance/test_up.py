@@ -191,6 +191,7 @@ def assert_live_view(up: Up) -> None:
 
 def rejected(up: Up, reason: str) -> bool:
     """Whether both workers have rejected a tick for this reason."""
+    assert set(up.status()["allocators"]) == {"redis-warm", "redis-hot"}
     found = up.status()["rejected"]
     return len(found) == 2 and all(reason in counts for counts in found.values())
 

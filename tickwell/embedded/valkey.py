@@ -8,6 +8,7 @@ from typing import Literal
 from redis.exceptions import RedisError
 
 from registry import redis_clients
+from tickwell.embedded.allocator import preloaded
 from tickwell.embedded.ports import HOST, keep_port
 from tickwell.up.process import Spec
 
@@ -37,4 +38,5 @@ def valkey(data: Path, tier: Literal["warm", "hot"]) -> tuple[Spec, str]:
         *(WARM if tier == "warm" else HOT),
     ]
     log = data.parent / "log" / f"redis-{tier}.log"
-    return Spec(f"redis-{tier}", argv, log, f"{HOST}:{port}", check=check), url
+    address = f"{HOST}:{port}"
+    return Spec(f"redis-{tier}", argv, log, address, env=preloaded(), check=check), url
