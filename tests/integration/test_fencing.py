@@ -154,3 +154,19 @@ def test_who_holds_an_entity_in_another_partition_is_ended(database: Database) -
             sink.store(batch_of(run))
         assert sink.store(batch_of(run)) == []
     assert database.homes() == {("A", UUID(bytes=OLD.topic_id), 1)}
+
+
+def test_who_has_just_settled_an_entity_is_waited_for(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And is not told from who records rules, whom this message is about as well."""
+    sink = database.sink(lock_timeout_ms=100)
+    sink.settle(OLD)
+    settle = "SELECT tickwell.settle_entities('price', %s::uuid, 0, ARRAY['A'])"
+    run = replace(next(iter(runs(ticks(["A"], 5), ()))), partition=1)
+    with database.in_a_transaction(settle, OLD.topic_id.hex()) as working:
+        with caplog.at_level("INFO"), pytest.raises(PartitionHeld):
+            sink.store(batch_of(run))
+        working.commit()
+    assert "records rules, or has not held them for long" in caplog.text
+    assert sink.store(batch_of(run)) == ["A"]

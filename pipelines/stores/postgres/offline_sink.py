@@ -172,7 +172,10 @@ class OfflineSink:
             if ended:
                 logger.warning("ended %d sessions that held a partition without progress", ended)
             else:
-                logger.info("a session that records rules holds a partition, and is waited for")
+                logger.info(
+                    "waiting for a session that holds a partition or its entities: it records "
+                    "rules, or has not held them for long"
+                )
             raise
 
     def close(self) -> None:
