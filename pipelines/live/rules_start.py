@@ -111,6 +111,12 @@ class _Taken:
     rules_id: int
     stored: dict[int, Stored]
 
+    @property
+    def starts(self) -> list[RulesStart]:
+        """The first offset of each partition that nobody has stored."""
+        topic_id = self.topic.topic_id
+        return [RulesStart(topic_id, number, known.end) for number, known in self.stored.items()]
+
 
 class RulesBeginning:
     """Begins other rules of sources; `registry.lifecycle.recording.record` calls it.
@@ -144,17 +150,16 @@ class RulesBeginning:
         unchanged = [topic for topic in found.values() if topic.name not in names]
         for topic in (*unchanged, *(each.topic for each in chain.from_iterable(taken))):
             self._check_redis(connection, topic)
-        if changed:
-            self._delete_copy()
+        copy = self._take_copy() if changed else None
         try:
-            starts = [
-                tuple(start for each in of_source for start in self._begin(connection, each))
-                for of_source in taken
-            ]
-        except WorkersAlive:  # some partitions have been told already
-            for each in chain.from_iterable(taken):
-                self._tell(connection, each.topic)
+            self._begin(connection, list(chain.from_iterable(taken)))
+        except WorkersAlive:
+            if copy is not None:
+                self._put_copy(copy)
             raise
+        starts = [
+            tuple(chain.from_iterable(each.starts for each in of_source)) for of_source in taken
+        ]
         for topic in unchanged:
             self._tell(connection, topic)
         self.changes += [
@@ -168,15 +173,20 @@ class RulesBeginning:
 
         Raises `StoreUnavailable`.
         """
-        client = self._redis.connect()
-        with answers():
-            client.set(CATALOG_KEY, encode(catalog))
+        self._put_copy(encode(catalog))
 
-    def _delete_copy(self) -> None:
+    def _take_copy(self) -> bytes | None:
         """Have no worker start without Postgres by rules that are over, should this be killed."""
         client = self._redis.connect()
         with answers():
+            copy: bytes | None = client.get(CATALOG_KEY)
             client.delete(CATALOG_KEY)
+        return copy
+
+    def _put_copy(self, copy: bytes) -> None:
+        client = self._redis.connect()
+        with answers():
+            client.set(CATALOG_KEY, copy)
 
     def _check_alone(self, sources: Sequence[Source]) -> None:
         """Raises `WorkersAlive`. A heartbeat that expires was the last one of its worker."""
@@ -262,20 +272,23 @@ class RulesBeginning:
             if used is not None:
                 raise RulesLost(topic.name, number, used)
 
-    def _begin(self, connection: Connection, taken: _Taken) -> list[RulesStart]:
-        """Have Redis refuse what is decided by other rules; returns the offsets from which on.
+    def _begin(self, connection: Connection, taken: Sequence[_Taken]) -> None:
+        """Have Redis refuse what is decided by other rules from where these begin.
 
-        Raises `WorkersAlive` where Redis has moved since it was looked at.
+        Raises `WorkersAlive` where Redis has moved since it was looked at, and has it know again
+        what is recorded. What it knows of the partition that moved is left: it may have been used.
         """
-        recorded, topic = _recorded(connection, taken.topic), taken.topic
-        starts = []
-        for number, stored in taken.stored.items():
-            rules = [*recorded[number], (taken.rules_id, stored.end)]
-            if not self._known.tell(topic.topic_id, number, rules, stored.end):
-                alive = f"online, which has just stored a run of {topic.name}[{number}]"
-                raise WorkersAlive([taken.source], [alive])
-            starts.append(RulesStart(topic.topic_id, number, stored.end))
-        return starts
+        told: list[tuple[bytes, int, list[RulesBegin]]] = []
+        for each in taken:
+            topic, recorded = each.topic, _recorded(connection, each.topic)
+            for number, stored in each.stored.items():
+                rules = [*recorded[number], (each.rules_id, stored.end)]
+                if not self._known.tell(topic.topic_id, number, rules, stored.end):
+                    for of_topic, partition, before in told:
+                        self._known.tell(of_topic, partition, before, None)
+                    alive = f"online, which has just stored a run of {topic.name}[{number}]"
+                    raise WorkersAlive([each.source], [alive])
+                told.append((topic.topic_id, number, recorded[number]))
 
     def _tell(self, connection: Connection, topic: Topic) -> None:
         """Have Redis know exactly what is recorded of a topic."""

@@ -27,6 +27,7 @@ from registry.formats.redis_keys import CATALOG_KEY, watermark_key
 from registry.source_rules import SourceRules
 from tests.support.changed_rules import (
     OTHER,
+    StoredMeanwhile,
     declare,
     empty_redis,
     fill,
@@ -198,6 +199,26 @@ def test_rules_that_are_refused_for_one_source_begin_for_none(both: Pipeline) ->
 
 
 # -- who is at work meanwhile
+
+
+def test_a_worker_that_turns_out_to_be_alive_works_on(both: Pipeline) -> None:
+    """It stores a run of one partition when Redis was told of the other one already."""
+    both.produce("price", messages(40, 1))
+    live(both)
+    live(both, open_sink=online_sink)
+    from_now(both)  # writes the copy of the catalog
+    sink = OnlineSink(both.settings.redis)
+    worker, run = worker_of(both, sink), next_run(both, 10, sink)
+    before = catalog_of(both)
+    declare(both, 'skew = "7s"')
+    with pytest.raises(WorkersAlive, match=r"has just stored a run of .*\[1\]"):
+        from_now(both, warm=StoredMeanwhile(both, 1))
+    assert catalog_of(both) == before
+    assert rules_in_redis(both) == {}
+    with redis.Redis.from_url(both.settings.redis) as client:
+        assert decode(client.get(CATALOG_KEY)) == before
+    assert worker.materialize(run, GO_ON) is not None
+    sink.close()
 
 
 def test_a_worker_that_begins_meanwhile_waits(both: Pipeline) -> None:

@@ -15,6 +15,7 @@ from pipelines.errors import (
     StatesLost,
     StoresApart,
     TopicElsewhere,
+    WorkersAlive,
 )
 from pipelines.replay.ranges import Wanted
 from pipelines.stores.redis.online_sink import OnlineSink
@@ -26,6 +27,7 @@ from tests.support.changed_rules import (
     FIRST,
     OTHER,
     Killed,
+    StoredMeanwhile,
     declare,
     empty_redis,
     fill,
@@ -223,6 +225,23 @@ def test_what_redis_has_by_rules_that_postgres_lost_is_not_kept(both: Pipeline, 
     empty_redis(both)
     fill(both)
     assert served == rows_in_redis(both) != {}
+
+
+def test_what_redis_uses_when_its_worker_turns_out_to_be_alive_is_not_forgotten(
+    both: Pipeline,
+) -> None:
+    """Postgres has lost its rules, and it stores a run by them while others are to begin."""
+    both.produce("price", messages(40, 1))
+    for sink in BOTH:
+        live(both, open_sink=sink)
+    declare(both, OTHER)
+    from_now(both)
+    lose_newest_rules(both)
+    declare(both, 'skew = "7s"')
+    with pytest.raises(WorkersAlive):
+        from_now(both, warm=StoredMeanwhile(both, 1))
+    with pytest.raises(RulesLost, match=r"\[1\] from offset \d+ on by rules that are not in"):
+        from_now(both)
 
 
 def lose_newest_rules(running: Pipeline) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ from pipelines.kafka.run import Run
 from pipelines.live.materializer import Materializer
 from pipelines.live.rules_start import RulesBeginning, RulesChange
 from pipelines.rebuild.rebuild import Rebuild
+from pipelines.stores.redis import scripts
 from pipelines.stores.redis.connection import WarmRedis
 from pipelines.stores.redis.online_sink import OnlineSink
 from pipelines.stores.sink import Sink
+from registry.formats.redis_keys import watermark_key
 from registry.language.program import compile_program
 from registry.source_rules import SourceRules
 from tests.support.logs import run_of_columns
@@ -66,14 +68,31 @@ class _Watched(RulesBeginning):
         return starts
 
 
+class StoredMeanwhile(WarmRedis):
+    """A Redis in which an online worker stores a run of one partition as that is told of rules."""
+
+    def __init__(self, running: Pipeline, partition: int) -> None:
+        super().__init__(running.settings.redis)
+        topic = running.topics[running.topic("price")]
+        self._watermark = watermark_key(topic.topic_id, partition)
+
+    def run(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        if script == scripts.BEGIN_RULES and self._watermark in keys:
+            self.connect().incrby(self._watermark, 10)
+        return super().run(script, keys, arguments)
+
+
 def from_now(
-    running: Pipeline, silent: float = 11.0, before_the_end: Callable[[], object] = lambda: None
+    running: Pipeline,
+    silent: float = 11.0,
+    before_the_end: Callable[[], object] = lambda: None,
+    warm: WarmRedis | None = None,
 ) -> list[RulesChange]:
     """What `tickwell migrate --from-now` does; returns what it has changed.
 
     `before_the_end` is called when Redis was told of the rules, before they are recorded.
     """
-    warm = WarmRedis(running.settings.redis)
+    warm = warm or WarmRedis(running.settings.redis)
     begin = _Watched(before_the_end, running.settings.kafka_connection, warm, silent)
     try:
         migrate(running.settings, begin=begin)
