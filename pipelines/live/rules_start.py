@@ -10,7 +10,8 @@ The order, in the transaction that records the rules:
 3. The rules begin at the greatest of the watermarks of both stores, the end of a run that Redis may
    have stored in part, and the progress of replays: the store that is behind decides what it lacks
    by the old rules. This is so of the topic that the broker has, and of the one that workers have
-   read last, if that is another one: it may be the wrong broker.
+   read last, if that is another one: it may be the wrong broker. Where the offline worker has not
+   read yet what the online worker reads, these are two.
 4. When all that may be refused was checked, of every source, Redis is told, in one step with a look
    at its watermark (`lua/begin_rules.lua`), and refuses such runs as well.
 
@@ -72,7 +73,7 @@ SHOWN = 16
 class RulesChange:
     """Rules that begin to hold, of a source as it was and as it is now declared.
 
-    `starts` are those of `topic`, which the broker has, and of another one if that was read before.
+    `starts` are those of `topic`, which the broker has, and of others that were read before.
     """
 
     was: Source
@@ -83,15 +84,18 @@ class RulesChange:
     def __str__(self) -> str:
         what = differences(self.was, self.now, RULES, "became") or "its rules are recorded"
         topic_id = None if self.topic is None else self.topic.topic_id
-        here = [start for start in self.starts if start.topic_id == topic_id]
-        read = [start for start in self.starts if start.topic_id != topic_id]
+        read: dict[bytes, list[RulesStart]] = {}
+        for start in self.starts:
+            read.setdefault(start.topic_id, []).append(start)
+        here = read.pop(topic_id, []) if topic_id else []
         text = f"source {self.now.name}: {what}"
         if here:
             text += f", from {self.now.topic}{_shown(here)} on"
         if read:
+            where = " and at ".join(map(_shown, read.values()))
             text += (
                 f"; the broker does not have the {self.now.topic} that workers have read (is "
-                f"TICKWELL_KAFKA right?), where they begin at {_shown(read)}"
+                f"TICKWELL_KAFKA right?), where they begin at {where}"
             )
         return text
 
@@ -212,13 +216,13 @@ class RulesBeginning:
     def _take(
         self, connection: Connection, changed: ChangedRules, found: Topic | None
     ) -> list[_Taken]:
-        """Take the topic that the broker has, and the one that was read last if it is another one.
+        """Take the topic that the broker has, and those that were read last if they are others.
 
-        Checks that rules may change at what is stored of each: the second may be at the right
-        broker, and this be the wrong one.
+        Checks that rules may change at what is stored of each: these may be at the right broker,
+        and this be the wrong one.
         """
         source = changed.declared
-        before, last = self._read_before(connection, source.topic)
+        before, read = self._read_before(connection, source.topic)
         taken = []
         if found is not None:
             if found.topic_id in before:
@@ -226,7 +230,9 @@ class RulesBeginning:
             stored = self._take_partitions(connection, found)
             check_change(connection, changed.rules, source, found, stored)
             taken.append(_Taken(found, source.name, changed.rules_id, stored))
-        if last is not None and (found is None or last.topic_id != found.topic_id):
+        for last in read:
+            if found is not None and last.topic_id == found.topic_id:
+                continue
             stored = self._take_partitions(connection, last)
             try:
                 check_change(connection, changed.rules, source, last, stored)
@@ -237,21 +243,24 @@ class RulesBeginning:
             taken.append(_Taken(last, source.name, changed.rules_id, stored))
         return taken
 
-    def _read_before(self, connection: Connection, name: str) -> tuple[set[bytes], Topic | None]:
-        """The ids that a topic's name had before its last one, and the topic of that, if any."""
+    def _read_before(self, connection: Connection, name: str) -> tuple[set[bytes], list[Topic]]:
+        """The ids that a topic's name had before its last one, and the topics that were read last.
+
+        These are two where Redis has one that Postgres does not know: one worker has read it, and
+        the other one not yet.
+        """
         wanted = select(topics.c.topic_id, topics.c.partitions).where(topics.c.topic == name)
         rows = connection.execute(wanted.order_by(topics.c.incarnation)).all()
-        if rows:
-            ids = [row.topic_id.bytes for row in rows]
-            return set(ids[:-1]), Topic(name, ids[-1], rows[-1].partitions)
+        offline = [row.topic_id.bytes for row in rows]
+        read = [Topic(name, offline[-1], rows[-1].partitions)] if rows else []
         client = self._redis.connect()
         with answers():
-            known = client.lindex(incarnations_key(name), -1)
-        if known is None:
-            return set(), None
-        topic_id = bytes.fromhex(known.decode())
-        partitions = self._redis.get(partitions_key(topic_id))
-        return set(), Topic(name, topic_id, int(partitions or 0))
+            known = client.lrange(incarnations_key(name), 0, -1)
+        online = [bytes.fromhex(topic_id.decode()) for topic_id in known]
+        if online and online[-1] not in offline:
+            partitions = self._redis.get(partitions_key(online[-1]))
+            read.append(Topic(name, online[-1], int(partitions or 0)))
+        return {*offline[:-1], *online[:-1]}, read
 
     def _take_partitions(self, connection: Connection, topic: Topic) -> dict[int, Stored]:
         """Take all partitions until the transaction ends; returns what is stored of each."""

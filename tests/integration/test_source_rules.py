@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 
 import pytest
 import redis
@@ -324,15 +326,41 @@ def test_the_rules_of_a_topic_that_the_broker_lacks(
     assert [span.rules.id for span in rules.spans(now, 0)] == [rules.newest.id]
 
 
-def test_a_broker_with_an_earlier_topic_is_another_one(both: Pipeline) -> None:
+def test_the_rules_of_a_topic_that_the_broker_lacks_and_only_the_online_worker_has_read(
+    both: Pipeline,
+) -> None:
+    """The offline worker, which is to read it as well, knows the one before."""
+    topics = []
+    for seed, sink in ((1, offline_sink), (2, online_sink)):
+        both.produce("price", messages(40, seed))
+        live(both, open_sink=sink)
+        marks = [max(one) for one in stored(both)]
+        topics.append((both.topics[both.topic("price")].topic_id, marks))
+        recreate(both)
+    declare(both, 'skew = "7s"')
+    (change,) = from_now(both)
+    rules = SourceRules.of(catalog_of(both), "price")
+    for topic_id, marks in topics:
+        assert [rules.starts(topic_id, number) for number in range(2)] == [[m] for m in marks]
+        assert f"at [0] offset {marks[0]}, [1] offset {marks[1]}" in str(change)
+
+
+@pytest.mark.parametrize("knows", ["Postgres", "Redis"])
+def test_a_broker_with_an_earlier_topic_is_another_one(both: Pipeline, knows: str) -> None:
     both.produce("price", messages(40, 1))
     live(both)
-    execute(
-        both,
-        "INSERT INTO tickwell.topics (topic_id, topic, partitions)"
-        " VALUES (gen_random_uuid(), %s, 2)",
-        both.topic("price"),
-    )
+    topic = both.topic("price")
+    if knows == "Postgres":
+        execute(
+            both,
+            "INSERT INTO tickwell.topics (topic_id, topic, partitions)"
+            " VALUES (gen_random_uuid(), %s, 2)",
+            topic,
+        )
+    else:
+        with closing(online_sink(both)) as sink:
+            sink.settle(both.topics[topic])
+            sink.settle(replace(both.topics[topic], topic_id=bytes(16)))
     declare(both, 'skew = "7s"')
     with pytest.raises(TopicElsewhere, match="name the broker that has the later one"):
         from_now(both)
