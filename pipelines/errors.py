@@ -181,8 +181,9 @@ class ReadTopicMissing(PipelineError):
         super().__init__(
             f"source {source}: Kafka at {servers} does not have the topic {topic} that workers "
             f"have read last: name the broker that has it (TICKWELL_KAFKA). Its rules cannot "
-            f"change: {why}. If it was deleted, let workers read the new one first, by the "
-            "features file as it was"
+            f"change: {why}. If it was deleted, let workers read the new one first, with the "
+            "features file and the build as they were; where its producers use another "
+            'partitioner already, say partitioner = "any" for that (tickwell migrate --from-now)'
         )
 
 

@@ -26,6 +26,7 @@ from registry.errors import RulesChanged
 from registry.formats.redis_keys import CATALOG_KEY, watermark_key
 from registry.source_rules import SourceRules
 from tests.support.changed_rules import (
+    FIRST,
     OTHER,
     StoredMeanwhile,
     declare,
@@ -289,3 +290,22 @@ def test_keys_of_a_topic_that_the_broker_lacks_would_move(both: Pipeline) -> Non
     with pytest.raises(ReadTopicMissing, match=r"TICKWELL_KAFKA.*by crc32 \d of 8 keys.*deleted"):
         from_now(both)
     assert SourceRules.of(catalog_of(both), "price").newest.id == recorded
+
+
+@pytest.mark.parametrize("until_then", [FIRST, 'partitioner = "any"'])
+def test_keys_may_move_once_a_topic_that_was_made_anew_is_read(
+    both: Pipeline, until_then: str
+) -> None:
+    both.produce("price", messages(40, 1))
+    live(both)
+    recreate(both)
+    if until_then != FIRST:
+        both.produce("price", messages(40, 2), both.producer(partitioner="consistent_random"))
+    declare(both, until_then)
+    from_now(both)
+    with closing(offline_sink(both)) as sink:
+        sink.settle(both.topics[both.topic("price")])  # as a worker does before it reads
+    live(both)
+    declare(both, 'partitioner = "crc32"')
+    (change,) = from_now(both)
+    assert "right?" not in str(change)
