@@ -179,11 +179,21 @@ class ReadTopicMissing(PipelineError):
 
     def __init__(self, source: str, topic: str, servers: str, why: PipelineError) -> None:
         super().__init__(
-            f"source {source}: Kafka at {servers} does not have the topic {topic} that workers "
-            f"have read last: name the broker that has it (TICKWELL_KAFKA). Its rules cannot "
-            f"change: {why}. If it was deleted, let workers read the new one first, with the "
-            "features file and the build as they were; where its producers use another "
-            'partitioner already, say partitioner = "any" for that (tickwell migrate --from-now)'
+            f"source {source}: Kafka at {servers} does not have the topic {topic} that was read "
+            f"last: name the broker that has it (TICKWELL_KAFKA). Its rules cannot change: {why}. "
+            "If it was deleted, let workers read the new one first, with the features file and the "
+            "build as they were; where its producers use another partitioner already, say "
+            'partitioner = "any" for that (tickwell migrate --from-now)'
+        )
+
+
+class PartitionsUnknown(PipelineError):
+    """Keys may move in a topic that only a replay has read."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "only a replay has read it, so that nobody knows how many partitions it has, and keys "
+            "may move to others; nothing was changed"
         )
 
 

@@ -61,7 +61,7 @@ def _check_partitions(connection: Connection, topic: Topic) -> None:
         raise PartitionsChanged(topic.name, settled, topic.partitions)
 
 
-def _moves_keys(rules: SourceRules, declared: Source) -> bool:
+def moves_keys(rules: SourceRules, declared: Source) -> bool:
     """Whether the partitions of message keys may be others than before."""
     was = rules.source
     return declared.partitioner != "any" and (
@@ -82,7 +82,7 @@ def _check_stores(rules: SourceRules, declared: Source, stored: Mapping[int, Sto
             why = "only the earlier build knows how to decide what is between"
         elif of_earlier_build and was_read and online < (known.replayed or 0):
             why = f"a replay of the earlier build has stored up to {known.replayed} already"
-        elif _moves_keys(rules, declared) and offline < online:
+        elif moves_keys(rules, declared) and offline < online:
             why = "Postgres must know where every entity is at home before keys may move"
         else:
             continue
@@ -96,7 +96,7 @@ def _check_homes(
 
     Raises `HomesElsewhere`, and `HomesUnknown` where the keys of an entity's messages are unknown.
     """
-    if not _moves_keys(rules, declared):
+    if not moves_keys(rules, declared):
         return
     given = {"source": declared.name, "topic_id": str(UUID(bytes=topic.topic_id))}
     streaming = {"yield_per": KEYS_AT_ONCE}

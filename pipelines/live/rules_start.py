@@ -11,7 +11,8 @@ The order, in the transaction that records the rules:
    have stored in part, and the progress of replays: the store that is behind decides what it lacks
    by the old rules. This is so of the topic that the broker has, and of the one that workers have
    read last, if that is another one: it may be the wrong broker. Where the offline worker has not
-   read yet what the online worker reads, these are two.
+   read yet what the online worker reads, these are two; and what no worker has read, a replay may
+   have.
 4. When all that may be refused was checked, of every source, Redis is told, in one step with a look
    at its watermark (`lua/begin_rules.lua`), and refuses such runs as well.
 
@@ -33,6 +34,7 @@ from uuid import UUID
 from sqlalchemy import Connection, select
 
 from pipelines.errors import (
+    PartitionsUnknown,
     PipelineError,
     ReadTopicMissing,
     RulesLost,
@@ -42,7 +44,7 @@ from pipelines.errors import (
 from pipelines.kafka.connection import KafkaConnection
 from pipelines.kafka.topics import Topic, existing
 from pipelines.live.heartbeats import EXPIRES_SECONDS
-from pipelines.live.rules_checks import Stored, check_change
+from pipelines.live.rules_checks import Stored, check_change, moves_keys
 from pipelines.stores.postgres.offline_sink import FENCE, LOCK, PATIENCE_MS
 from pipelines.stores.redis.client import answers
 from pipelines.stores.redis.connection import WarmRedis
@@ -57,7 +59,7 @@ from registry.resources import sql
 from registry.source_rules import RULES
 from registry.wording import differences
 
-STORED_TO = sql(__package__, "stored_to")
+STORED_TO, REPLAYED_LAST = sql(__package__, "stored_to"), sql(__package__, "replayed_last")
 LIMIT_IDLE = "SET LOCAL idle_in_transaction_session_timeout = 30000"
 """Milliseconds: longer than heartbeats are waited for, whatever the database is set to. A command
 that is stopped in the middle holds up workers for as long."""
@@ -94,7 +96,7 @@ class RulesChange:
         if read:
             where = " and at ".join(map(_shown, read.values()))
             text += (
-                f"; the broker does not have the {self.now.topic} that workers have read (is "
+                f"; the broker does not have the {self.now.topic} that was read before (is "
                 f"TICKWELL_KAFKA right?), where they begin at {where}"
             )
         return text
@@ -230,11 +232,18 @@ class RulesBeginning:
             stored = self._take_partitions(connection, found)
             check_change(connection, changed.rules, source, found, stored)
             taken.append(_Taken(found, source.name, changed.rules_id, stored))
+        replayed = self._replayed_last(connection, source.topic)
+        known = {topic.topic_id for topic in read}
+        is_read = found is not None and found.topic_id in known
+        if replayed is not None and replayed.topic_id not in known and not is_read:
+            read.append(replayed)
         for last in read:
             if found is not None and last.topic_id == found.topic_id:
                 continue
             stored = self._take_partitions(connection, last)
             try:
+                if last is replayed and moves_keys(changed.rules, source):
+                    raise PartitionsUnknown
                 check_change(connection, changed.rules, source, last, stored)
             except PipelineError as why:
                 raise ReadTopicMissing(
@@ -261,6 +270,11 @@ class RulesBeginning:
             partitions = self._redis.get(partitions_key(online[-1]))
             read.append(Topic(name, online[-1], int(partitions or 0)))
         return {*offline[:-1], *online[:-1]}, read
+
+    def _replayed_last(self, connection: Connection, name: str) -> Topic | None:
+        """The topic that only replays have read, with the partitions that they have stored of."""
+        row = connection.exec_driver_sql(REPLAYED_LAST, {"topic": name}).one_or_none()
+        return None if row is None else Topic(name, row.topic_id.bytes, row.partitions)
 
     def _take_partitions(self, connection: Connection, topic: Topic) -> dict[int, Stored]:
         """Take all partitions until the transaction ends; returns what is stored of each."""

@@ -13,6 +13,7 @@ import redis
 from pipelines.errors import (
     OtherRules,
     RangeMistaken,
+    ReadTopicMissing,
     RulesLost,
     StatesLost,
     StoresApart,
@@ -326,8 +327,9 @@ def test_the_rules_of_a_topic_that_the_broker_lacks(
     assert [span.rules.id for span in rules.spans(now, 0)] == [rules.newest.id]
 
 
+@pytest.mark.parametrize("replayed", [False, True])
 def test_the_rules_of_a_topic_that_the_broker_lacks_and_only_the_online_worker_has_read(
-    both: Pipeline,
+    both: Pipeline, replayed: bool
 ) -> None:
     """The offline worker, which is to read it as well, knows the one before."""
     topics = []
@@ -336,6 +338,8 @@ def test_the_rules_of_a_topic_that_the_broker_lacks_and_only_the_online_worker_h
         live(both, open_sink=sink)
         marks = [max(one) for one in stored(both)]
         topics.append((both.topics[both.topic("price")].topic_id, marks))
+        if replayed:
+            replay(both)
         recreate(both)
     declare(both, 'skew = "7s"')
     (change,) = from_now(both)
@@ -343,6 +347,26 @@ def test_the_rules_of_a_topic_that_the_broker_lacks_and_only_the_online_worker_h
     for topic_id, marks in topics:
         assert [rules.starts(topic_id, number) for number in range(2)] == [[m] for m in marks]
         assert f"at [0] offset {marks[0]}, [1] offset {marks[1]}" in str(change)
+
+
+def test_the_rules_of_a_topic_that_the_broker_lacks_and_only_a_replay_has_read(
+    both: Pipeline,
+) -> None:
+    both.produce("price", messages(40, 1))
+    assert replay(both, Wanted(partition=1)).new_rows > 0
+    before, end = both.topics[both.topic("price")].topic_id, ranges_of(both)[1].end
+    recreate(both)
+    declare(both, 'partitioner = "crc32"')
+    with pytest.raises(ReadTopicMissing, match="only a replay has read it"):
+        from_now(both)
+    declare(both, 'skew = "7s"')
+    (change,) = from_now(both)
+    assert f"right?), where they begin at [0] offset 0, [1] offset {end}" in str(change)
+    assert SourceRules.of(catalog_of(both), "price").starts(before, 1) == [end]
+    with closing(offline_sink(both)) as sink:
+        sink.settle(both.topics[both.topic("price")])  # as a worker does before it reads
+    declare(both, 'partitioner = "crc32"')
+    assert len(from_now(both)) == 1
 
 
 @pytest.mark.parametrize("knows", ["Postgres", "Redis"])
