@@ -322,11 +322,21 @@ class HistoryTooShort(PipelineError):
 class StateOfOtherFields(PipelineError):
     """A window state was written when its source had other fields."""
 
-    def __init__(self, source: str, entity: str, was: int, now: int) -> None:
+    def __init__(self, source: str, found: str) -> None:
         super().__init__(
-            f"the state of {entity!r} in Redis has {was} bytes a tick, and {source} needs {now}: "
-            f"{source} had other fields when it was written. Define the changed source under "
-            "another name"
+            f"{found}: {source} had other fields when that was written. Define the changed source "
+            "under another name"
+        )
+
+
+class StateDamaged(PipelineError):
+    """A window state is not what its header says."""
+
+    def __init__(self, entity: str, found: int, declared: int) -> None:
+        super().__init__(
+            f"the state of {entity!r} in Redis has {found} bytes of ticks and its header declares "
+            f"{declared}: something else than Tickwell has written it. Empty Redis (FLUSHALL), and "
+            "the workers fill it from Postgres when they start"
         )
 
 

@@ -20,6 +20,7 @@ class Instructions(NamedTuple):
 
     function: Int64s = column(np.int64)
     field: Int64s = column(np.int64)
+    """Among `fields_of` the program."""
     window: Int64s = column(np.int64)
     """Ticks, or returns between ticks."""
     returns: Int64s = column(np.int64)
@@ -28,9 +29,17 @@ class Instructions(NamedTuple):
 def instructions_of(program: Program) -> Instructions:
     """The instructions of a program."""
     function, field, window = (np.ascontiguousarray(column) for column in program.code.T)
-    fields = _fields_with_returns(program)
-    returns = [fields.index(f) if f in fields else 0 for f in field.tolist()]
-    return Instructions(function, field, window, np.array(returns, np.int64))
+    fields, with_returns = fields_of(program).tolist(), _fields_with_returns(program)
+    returns = [with_returns.index(f) if f in with_returns else 0 for f in field.tolist()]
+    remembered = [fields.index(f) for f in field.tolist()]
+    return Instructions(
+        function, np.array(remembered, np.int64), window, np.array(returns, np.int64)
+    )
+
+
+def fields_of(program: Program) -> Int64s:
+    """The fields of a tick that are remembered, by their indexes: those that windows are of."""
+    return np.unique(program.code[:, 1])
 
 
 def returns_of(program: Program) -> int:

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from pipelines.compute.entity_columns import REMEMBERED, EntityColumns
+from pipelines.compute.entity_columns import REMEMBERED, EntityColumns, SeqRings
+from pipelines.compute.entity_state import StateColumns
 from pipelines.compute.instructions import Instructions
 from pipelines.compute.natural_log import log_ratio
 from pipelines.runtime.array_types import Bytes, Floats, Int32s, Int64s
@@ -80,6 +81,7 @@ class RowColumns(NamedTuple):
 
 TICKS, CONTEXT, ROWS = type_of(TickColumns), numba_type(RunContext(0, 0, 0)), type_of(RowColumns)
 INSTRUCTIONS, ENTITIES = type_of(Instructions), type_of(EntityColumns)
+STATES, RINGS = type_of(StateColumns), type_of(SeqRings)
 """The types of the arguments of compiled functions, each made from the declaration."""
 
 
@@ -122,28 +124,52 @@ def _fill_returns(entities, slot, first, end, code):  # type: ignore[no-untyped-
                 )
 
 
-@compiled(numba.void(ENTITIES, numba.int32[::1], numba.int64[::1], INSTRUCTIONS))
-def fill_restored_returns(entities, slots, first, code):  # type: ignore[no-untyped-def]
-    """Compute the log returns of restored slots, of the ticks from number `first` on of each."""
-    for i in range(slots.shape[0]):
-        _fill_returns(entities, slots[i], first[i], entities.accepted[slots[i]], code)
+@compiled(numba.void(STATES, numba.int32[::1], numba.int32[::1], INSTRUCTIONS, ENTITIES, RINGS))
+def restore_states(states, topics, slots, code, entities, rings):  # type: ignore[no-untyped-def]
+    """Take over stored states of the entities in `slots`, and compute their log returns.
+
+    `topics` are the topic incarnations of their origins.
+    """
+    for k in range(slots.shape[0]):
+        slot, count = slots[k], states.accepted[k]
+        entities.home_topic[slot] = topics[k]
+        entities.home_partition[slot] = states.partition[k]
+        entities.newest_offset[slot] = states.offset[k]
+        entities.newest_index[slot] = states.message_index[k]
+        entities.newest_sequence[slot] = states.sequence[k]
+        entities.newest_time[slot] = states.event_time[k]
+        entities.accepted[slot] = count
+        entities.fill[slot] = states.fill[k]
+        ring, lookback = entities.seq_ring[slot], entities.ring_fields.shape[1]
+        begin, end = states.ends[k], states.ends[k + 1]
+        for tick in range(max(begin, end - max(REMEMBERED, lookback)), end):
+            ordinal = count - (end - tick)
+            if ring > 0:
+                index = ordinal & (REMEMBERED - 1)
+                rings.time[ring, index] = states.tick_time[tick]
+                rings.seq[ring, index] = states.seq[tick]
+            index = ordinal & (lookback - 1)
+            for field in range(states.fields.shape[1]):
+                entities.ring_fields[slot, index, field] = states.fields[tick, field]
+        # the oldest value has no previous one to return from
+        first = count - min(end - begin, lookback) + 1
+        _fill_returns(entities, slot, first, count, code)
 
 
 @inlined
-def _is_duplicate(entities, slot, time, seq):  # type: ignore[no-untyped-def]
+def _is_duplicate(entities, rings, slot, time, seq):  # type: ignore[no-untyped-def]
     if seq == NO_SEQ:
         return False
-    mask = entities.ring_time.shape[1] - 1
-    end = entities.accepted[slot]
+    ring, end = entities.seq_ring[slot], entities.accepted[slot]
     for ordinal in range(end - 1, max(end - REMEMBERED, 0) - 1, -1):
-        index = ordinal & mask
-        if entities.ring_seq[slot, index] == seq and entities.ring_time[slot, index] == time:
+        index = ordinal & (REMEMBERED - 1)
+        if rings.seq[ring, index] == seq and rings.time[ring, index] == time:
             return True
     return False
 
 
 @inlined
-def _decide(ticks, i, context, entities, rows):  # type: ignore[no-untyped-def]
+def _decide(ticks, i, context, entities, rings, rows):  # type: ignore[no-untyped-def]
     """The verdict on tick `i`; writes the event time and the sequence of an accepted one."""
     slot = ticks.slot[i]
     known = entities.accepted[slot] > 0
@@ -159,7 +185,7 @@ def _decide(ticks, i, context, entities, rows):  # type: ignore[no-untyped-def]
     rows.event_time[i] = time
     rows.sequence[i] = 0
     if known:
-        if _is_duplicate(entities, slot, time, ticks.seq[i]):
+        if _is_duplicate(entities, rings, slot, time, ticks.seq[i]):
             return DUPLICATE
         newest_time = entities.newest_time[slot]
         if time < newest_time - context.skew:
@@ -182,14 +208,16 @@ def _filled(fill, op):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _remember(ticks, i, context, entities, rows):  # type: ignore[no-untyped-def]
+def _remember(ticks, i, context, entities, rings, rows):  # type: ignore[no-untyped-def]
     """Make the accepted tick `i` the newest one of its entity."""
     slot = ticks.slot[i]
     ordinal = entities.accepted[slot]
     rows.ordinal[i] = ordinal
-    index = ordinal & (entities.ring_time.shape[1] - 1)
-    entities.ring_time[slot, index] = ticks.time[i]
-    entities.ring_seq[slot, index] = ticks.seq[i]
+    ring = entities.seq_ring[slot]
+    if ring > 0:
+        index = ordinal & (REMEMBERED - 1)
+        rings.time[ring, index] = ticks.time[i]
+        rings.seq[ring, index] = ticks.seq[i]
     index = ordinal & (entities.ring_fields.shape[1] - 1)
     for field in range(ticks.fields.shape[1]):
         entities.ring_fields[slot, index, field] = ticks.fields[i, field]
@@ -229,15 +257,18 @@ def _compute(code, entities, slot, rows, i):  # type: ignore[no-untyped-def]
             rows.status[i, k] = UNDEFINED
 
 
-@compiled(numba.void(TICKS, CONTEXT, INSTRUCTIONS, ENTITIES, ROWS))
-def advance(ticks, context, code, entities, rows):  # type: ignore[no-untyped-def]
-    """Decide and compute every tick of a run; changes `entities` and fills `rows`."""
+@compiled(numba.void(TICKS, CONTEXT, INSTRUCTIONS, ENTITIES, RINGS, ROWS))
+def advance(ticks, context, code, entities, rings, rows):  # type: ignore[no-untyped-def]
+    """Decide and compute every tick of a run; changes `entities` and `rings`, and fills `rows`.
+
+    The entity of each tick with a `seq` has a ring.
+    """
     for i in range(ticks.slot.shape[0]):
-        verdict = _decide(ticks, i, context, entities, rows)
+        verdict = _decide(ticks, i, context, entities, rings, rows)
         rows.verdict[i] = verdict
         if verdict == ACCEPTED:
             slot = ticks.slot[i]
-            _remember(ticks, i, context, entities, rows)
+            _remember(ticks, i, context, entities, rings, rows)
             end = entities.accepted[slot]
             _fill_returns(entities, slot, end - 1, end, code)
             _compute(code, entities, slot, rows, i)

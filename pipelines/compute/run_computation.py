@@ -9,11 +9,13 @@ it decodes the next, and waits for that store before it restores what may have t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipelines.compute.batch import Batch
-from pipelines.compute.entity_state import EntityState
+from pipelines.compute.entity_names import EntityNames
+from pipelines.compute.entity_slots import Touched
+from pipelines.compute.entity_state import LoadedStates
 from pipelines.compute.window_table import WindowTable
 from pipelines.kafka.run import Run
 from pipelines.ticks.columns import Ticks
@@ -24,16 +26,17 @@ from registry.formats.origin import Origin
 from registry.language.program import Program
 from registry.source_rules import SourceRules
 
-Load = Callable[[Source, Sequence[str], int, Origin], Mapping[str, EntityState]]
+Load = Callable[[Source, EntityNames, int, Origin], LoadedStates]
 """How states are loaded: `pipelines.stores.sink.Sink.load` of the caller's store."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedRun:
-    """The ticks of a run, and the entities whose states are not cached."""
+    """The ticks of a run, their entities, and the names of those whose states are not cached."""
 
     ticks: Ticks
-    missing: Sequence[str]
+    touched: Touched
+    missing: EntityNames
 
 
 class RunComputation:
@@ -66,23 +69,26 @@ class RunComputation:
         Raises `SchemaRegistryUnavailable` while a schema of the run cannot be had.
         """
         ticks = self._decoder.decode(run)
-        return DecodedRun(ticks, self._windows.missing(ticks))
+        touched = self._windows.touch(ticks)
+        return DecodedRun(ticks, touched, self._windows.names(self._windows.missing(touched)))
 
     def restore(self, decoded: DecodedRun, load: Load) -> None:
         """Load the missing states as they were where the run begins, and cache them."""
+        if not decoded.missing:
+            return
         run = decoded.ticks.run
         before = Origin(run.topic_id, run.partition, run.base_offset, 0)
         states = load(self.source, decoded.missing, self._windows.depth, before)
-        self._windows.restore(decoded.missing, states)
+        self._windows.restore(self._windows.missing(decoded.touched), states)
 
     def compute(self, decoded: DecodedRun) -> Batch:
         """The rows of a run whose missing states are restored; the windows move on."""
-        return self._windows.apply(decoded.ticks)
+        return self._windows.apply(decoded.ticks, decoded.touched)
 
     def forget(self, decoded: DecodedRun) -> None:
         """Forget the states of the entities of a run; the next run loads them from the store."""
-        self._windows.forget(decoded.ticks.entities)
+        self._windows.forget(decoded.touched)
 
     def forget_all(self) -> None:
         """Forget every state."""
-        self._windows.forget()
+        self._windows.forget_all()

@@ -6,34 +6,34 @@ date, at every new generation of the consumer group, and when it was not used fo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.compute.batch import Batch
 from pipelines.compute.distinct_slots import distinct_slots
-from pipelines.compute.entity_columns import REMEMBERED, EntityColumns
-from pipelines.compute.entity_slots import EMPTY, EntitySlots, name_of
-from pipelines.compute.entity_state import EntityState
-from pipelines.compute.instructions import instructions_of, lookback_of, returns_of
+from pipelines.compute.entity_columns import REMEMBERED, UNKNOWN, EntityColumns, SeqRings
+from pipelines.compute.entity_names import EntityNames
+from pipelines.compute.entity_slots import EntitySlots, Touched
+from pipelines.compute.entity_state import LoadedStates
+from pipelines.compute.instructions import fields_of, instructions_of, lookback_of, returns_of
 from pipelines.compute.kernel import (
     ACCEPTED,
     RowColumns,
     RunContext,
     TickColumns,
     advance,
-    fill_restored_returns,
+    restore_states,
 )
 from pipelines.compute.rejections import rejections
-from pipelines.runtime.array_types import Int32s, Int64s
-from pipelines.runtime.named_columns import allocate, column, grown, sliced
-from pipelines.ticks.columns import Ticks
+from pipelines.runtime.array_types import Floats, Int32s
+from pipelines.runtime.named_columns import allocate, grown, sliced
+from pipelines.ticks.columns import NO_SEQ, Ticks
 from registry.definitions import RowSchema, Source
 from registry.language.program import Program
 
-FIRST_SLOTS = 1024
-"""Slots of a new table; they double when they are full."""
+FIRST_RINGS = 64
 
 
 def depth_of(program: Program) -> int:
@@ -41,19 +41,11 @@ def depth_of(program: Program) -> int:
     return max(REMEMBERED, lookback_of(program))
 
 
-class SlotUse(NamedTuple):
-    """What the table notes of each slot for itself."""
-
-    last_run: Int64s = column(np.int64)
-    """The run that last needed the slot's entity."""
-    scratch: Int32s = column(np.int32)
-    """For `distinct_slots`."""
-
-
 class WindowTable:
     """The windows of at most about `capacity` entities of one source.
 
-    An entity is unknown until `restore` says what the store has of it, even if that is nothing.
+    A run is touched, and then applied. An entity is unknown until `restore` says what the store has
+    of it, even if that is nothing.
     """
 
     def __init__(
@@ -64,94 +56,105 @@ class WindowTable:
         self.depth = depth_of(program)
         self.capacity = capacity
         self._code = instructions_of(program)
+        self._fields = fields_of(program)
         self._topics: list[bytes] = []
-        self._entities = EntitySlots()
+        self._slots = EntitySlots()
         self._run = 0
         self._columns = allocate(
             EntityColumns,
-            FIRST_SLOTS,
-            remembered=REMEMBERED,
+            self._slots.size,
             lookback=lookback_of(program),
-            fields=len(source.fields),
+            fields=len(self._fields),
             returns=returns_of(program),
         )
-        self._use = allocate(SlotUse, FIRST_SLOTS)
+        self._rings = allocate(SeqRings, FIRST_RINGS, remembered=REMEMBERED)
+        self._rings.seq[:] = NO_SEQ
+        self._used_rings = 1
+        self._scratch = np.empty(self._slots.size, np.int32)
 
     def __len__(self) -> int:
-        return len(self._entities)
+        return len(self._slots)
 
-    def missing(self, ticks: Ticks) -> list[str]:
-        """The entities, once each, that must be restored before these ticks can be applied."""
-        slot = self._entities.find(ticks.data, ticks.keys)
-        unknown = np.flatnonzero(slot == EMPTY)
-        self._use.last_run[slot[slot != EMPTY]] = self._run + 1  # not to be evicted by `restore`
-        return list(dict.fromkeys(name_of(ticks.data, ticks.keys[i]) for i in unknown.tolist()))
+    def touch(self, ticks: Ticks) -> Touched:
+        """Find the entities of the ticks, and begin to use them; others may lose their place."""
+        self._run += 1
+        touched = self._slots.touch(ticks.data, ticks.keys, self._run, self.capacity)
+        size = len(self._columns.accepted)
+        if self._slots.size > size:
+            columns = list(self._columns)
+            del self._columns  # so that each array is freed as soon as it is copied
+            self._columns = grown(EntityColumns, columns, self._slots.size)
+            self._scratch = np.empty(self._slots.size, np.int32)
+        if len(touched.taken):
+            self._columns.accepted[touched.taken] = UNKNOWN
+            # the ring of the entity that had the slot before
+            self._rings.seq[self._columns.seq_ring[touched.taken]] = NO_SEQ
+        return touched
 
-    def restore(self, entities: Sequence[str], states: Mapping[str, EntityState]) -> None:
-        """Take over what the store knows of `entities`; one without a state begins empty."""
-        if len(self._entities) + len(entities) > self.capacity:
-            self._make_room(len(entities))
-        slots, first = [], []
-        for entity in entities:
-            slot = self._entities.take(entity)
-            if slot >= len(self._use.last_run):
-                self._grow(2 * len(self._use.last_run))
-            self._use.last_run[slot] = self._run + 1
-            self._columns.clear(slot)
-            state = states.get(entity)
-            if state is not None:
-                topic = self._topic(state.origin.topic_id)
-                oldest = self._columns.restore(slot, state, topic)
-                slots.append(slot)
-                first.append(oldest + 1)  # the oldest value has no previous one to return from
-        if slots:
-            fill_restored_returns(
-                self._columns, np.array(slots, np.int32), np.array(first, np.int64), self._code
-            )
+    def missing(self, touched: Touched) -> Int32s:
+        """The slots of the entities that must be restored before they are applied."""
+        slots: Int32s = touched.distinct[self._columns.accepted[touched.distinct] == UNKNOWN]
+        return slots
 
-    def _grow(self, slots: int) -> None:
-        columns, use = list(self._columns), list(self._use)
-        del self._columns, self._use  # so that each array is freed as soon as it is copied
-        self._columns = grown(EntityColumns, columns, slots)
-        self._use = grown(SlotUse, use, slots)
+    def names(self, slots: Int32s) -> EntityNames:
+        """The names of the entities in some slots."""
+        return self._slots.names(slots)
 
-    def forget(self, entities: Iterable[str] | None = None) -> None:
-        """Forget some entities, or all; they must be restored before they are applied again."""
-        if entities is None:
-            self._entities.give_up_all()
-        else:
-            self._entities.give_up(entities)
+    def restore(self, slots: Int32s, loaded: LoadedStates) -> None:
+        """Take over what the store knows of the entities in `slots`, which it was asked for.
 
-    def apply(self, ticks: Ticks) -> Batch:
+        One without a state begins empty.
+        """
+        self._columns.accepted[slots] = 0
+        self._columns.fill[slots] = 0
+        known, states = slots[loaded.which], loaded.states
+        of_tick = np.repeat(known, np.diff(states.ends))
+        self._need_rings(of_tick[states.seq != NO_SEQ])
+        restore_states(
+            states._replace(fields=self._remembered(states.fields)),
+            self._topics_of(loaded.topic_id),
+            known,
+            self._code,
+            self._columns,
+            self._rings,
+        )
+
+    def forget(self, touched: Touched) -> None:
+        """Forget the entities of a run; they must be restored before they are applied again."""
+        self._slots.give_up(touched.distinct)
+
+    def forget_all(self) -> None:
+        """Forget every entity."""
+        self._slots.give_up_all()
+
+    def apply(self, ticks: Ticks, touched: Touched) -> Batch:
         """Decide and compute every tick of a run; the windows move on.
 
-        Every entity of the ticks must have been restored. Raises KeyError where one was not.
+        Raises KeyError where an entity of the ticks was not restored.
         """
-        self._run += 1
-        slot = self._entities.find(ticks.data, ticks.keys)
-        if (slot == EMPTY).any():
-            raise KeyError(name_of(ticks.data, ticks.keys[int(np.argmin(slot))]))
-        touched, name = distinct_slots(slot, self._use.scratch)
-        self._use.last_run[touched] = self._run
-        before = self._columns.origins(touched, self._topics)
+        slot, name, distinct = touched.slot, touched.place, touched.distinct
+        unknown = self.missing(touched)
+        if len(unknown):
+            raise KeyError(self.names(unknown)[0])
+        before = self._columns.origins(distinct, self._topics)
         rows = self._advance(ticks, slot)
         rejected = rejections(ticks, slot, rows.verdict, self._columns)
         accepted = rows.verdict == ACCEPTED
         which: Any = slice(None)
         if not accepted.all():
             which = np.flatnonzero(accepted)
-            touched, index = distinct_slots(slot[which], self._use.scratch)
-            among_all = np.empty(len(touched), np.int32)
+            distinct, index = distinct_slots(slot[which], self._scratch)
+            among_all = np.empty(len(distinct), np.int32)
             among_all[index] = name[which]
-            before, name = [before[i] for i in among_all.tolist()], index
+            before, name = before.only(among_all), index
             rows = sliced(rows, which)
         return Batch(
             run=ticks.run,
             source=self.source,
             schema=self.schema,
-            names=[self._entities.names[s] for s in touched.tolist()],
+            names=self.names(distinct),
             expected=before,
-            fill=self._columns.fill[touched],
+            fill=self._columns.fill[distinct],
             name=name,
             ordinal=rows.ordinal,
             offset=ticks.offset[which],
@@ -174,6 +177,7 @@ class WindowTable:
 
     def _advance(self, ticks: Ticks, slot: Int32s) -> RowColumns:
         """Run the kernel over ticks whose entities are in the slots `slot`."""
+        self._need_rings(slot[ticks.seq != NO_SEQ])
         rows = allocate(RowColumns, len(ticks), features=len(self._code.function))
         advance(
             TickColumns(
@@ -183,7 +187,7 @@ class WindowTable:
                 time=ticks.tick_time,
                 seq=ticks.seq,
                 op=ticks.op,
-                fields=ticks.fields,
+                fields=self._remembered(ticks.fields),
             ),
             RunContext(
                 topic=self._topic(ticks.run.topic_id),
@@ -192,9 +196,30 @@ class WindowTable:
             ),
             self._code,
             self._columns,
+            self._rings,
             rows,
         )
         return rows
+
+    def _remembered(self, fields: Floats) -> Floats:
+        """Those fields of ticks that windows are of."""
+        return np.ascontiguousarray(fields[:, self._fields])
+
+    def _need_rings(self, slots: Int32s) -> None:
+        """Give each of the entities in `slots`, of which one has a tick with a `seq`, a ring."""
+        without = slots[self._columns.seq_ring[slots] == 0]
+        if not len(without):
+            return
+        new = np.unique(without)
+        needed = self._used_rings + len(new)
+        if needed > len(self._rings.seq):
+            length = max(needed, 2 * len(self._rings.seq))
+            columns = list(self._rings)
+            del self._rings  # so that each array is freed as soon as it is copied
+            self._rings = grown(SeqRings, columns, length)
+            self._rings.seq[self._used_rings :] = NO_SEQ
+        self._columns.seq_ring[new] = np.arange(self._used_rings, needed)
+        self._used_rings = needed
 
     def _topic(self, topic_id: bytes) -> int:
         """The small number that stands for a topic incarnation here."""
@@ -202,13 +227,9 @@ class WindowTable:
             self._topics.append(topic_id)
         return self._topics.index(topic_id)
 
-    def _make_room(self, coming: int) -> None:
-        """Forget the entities that were not used for the longest time, an eighth at the least."""
-        excess = len(self._entities) + coming - self.capacity
-        slots = self._entities.slots()
-        many = min(len(slots), max(excess, self.capacity // 8))
-        last_run = self._use.last_run
-        oldest = slots[np.argsort(last_run[slots], kind="stable")[:many]]
-        # what this run needs and what was restored for it must stay
-        unused = oldest[last_run[oldest] <= self._run].tolist()
-        self.forget([self._entities.names[slot] for slot in unused])
+    def _topics_of(self, topic_ids: NDArray[np.void]) -> Int32s:
+        """The number of each of many incarnations, nearly all of which are the same."""
+        numbers = np.empty(len(topic_ids), np.int32)
+        for topic_id in set(topic_ids.tolist()):
+            numbers[topic_ids == np.void(topic_id)] = self._topic(topic_id)
+        return numbers

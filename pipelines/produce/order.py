@@ -7,14 +7,15 @@ few numbers beside it.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numba
 import numpy as np
 
-from pipelines.compute.entity_slots import EMPTY, EntitySlots, name_of
-from pipelines.runtime.array_types import Int64s
+from pipelines.compute.entity_slots import EntitySlots
+from pipelines.runtime.array_types import Int32s, Int64s
 from pipelines.runtime.machine_code import compiled
 from pipelines.runtime.named_columns import allocate, column, grown, type_of
 from pipelines.ticks.columns import Ticks
@@ -70,18 +71,17 @@ class Order:
         self._slots = EntitySlots()
         self._entities = self._more(allocate(_Entities, 0))
         self._counts = allocate(_Counts, 1)
+        self._calls = 0
         self.rows = 0
 
     def add(self, ticks: Ticks, places: Int64s) -> None:
         """Look at the ticks of rows; `places` are those of the rows, in the order of the ticks."""
-        slots = self._slots.find(ticks.data, ticks.keys)
-        unknown = np.flatnonzero(slots == EMPTY)
-        if len(unknown):
-            names = {name_of(ticks.data, ticks.keys[index]): None for index in unknown}
-            self._take(list(names))
-            slots = self._slots.find(ticks.data, ticks.keys)
+        self._calls += 1
+        touched = self._slots.touch(ticks.data, ticks.keys, self._calls, sys.maxsize)
+        if len(touched.taken):
+            self._take(touched.taken)
         self.rows += len(ticks)
-        _advance(slots, ticks.tick_time, places, self.skew_ns, self._entities, self._counts)
+        _advance(touched.slot, ticks.tick_time, places, self.skew_ns, self._entities, self._counts)
 
     @property
     def entities(self) -> int:
@@ -117,13 +117,14 @@ class Order:
         counts = self._counts
         return int(counts.older[0]), int(counts.first_older[0]), int(counts.first_older_by[0])
 
-    def _take(self, names: Sequence[str]) -> None:
-        known = {} if self._newest is None else self._newest(names)
-        for name in names:
-            slot = self._slots.take(name)
-            if slot >= len(self._entities.newest):
-                self._entities = self._more(self._entities)
-            self._entities.live[slot] = known.get(name, NEVER)
+    def _take(self, slots: Int32s) -> None:
+        """Learn what live has of entities that are new."""
+        while self._slots.size > len(self._entities.newest):
+            self._entities = self._more(self._entities)
+        if self._newest is not None:
+            names = self._slots.names(slots)
+            known = self._newest(names)
+            self._entities.live[slots] = [known.get(name, NEVER) for name in names]
 
     @staticmethod
     def _more(entities: _Entities) -> _Entities:

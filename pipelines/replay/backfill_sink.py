@@ -21,7 +21,8 @@ from uuid import UUID
 import msgspec
 
 from pipelines.compute.batch import Batch
-from pipelines.compute.entity_state import EntityState
+from pipelines.compute.entity_names import EntityNames
+from pipelines.compute.entity_state import LoadedStates
 from pipelines.errors import RowsAlreadyStored, StateConflict, WatermarkMoved
 from pipelines.stores.postgres.connection import Database
 from pipelines.stores.postgres.offline_sink import CHECK_RULES, unsettled
@@ -72,17 +73,16 @@ class BackfillSink:
         self._since = NO_OFFSET if restores_since is None else restores_since
 
     def load(
-        self, source: Source, entities: Sequence[str], depth: int, before: Origin
-    ) -> Mapping[str, EntityState]:
+        self, source: Source, entities: EntityNames, depth: int, before: Origin
+    ) -> LoadedStates:
         """The states that those of `entities` with rows had when the partition was at `before`.
 
         At most `depth` ticks each. Raises `StoreUnavailable`.
         """
         self._unseen -= len(entities)
-        if self._unseen >= 0:
-            # a search for earlier rows would skip all later ones of an entity
-            entities = self._settled_elsewhere(source, entities, before)
-        return load_states(self._database, source, entities, depth, before, self._since)
+        # a search for earlier rows would skip all later ones of an entity
+        only = self._settled_elsewhere(source, entities, before) if self._unseen >= 0 else None
+        return load_states(self._database, source, entities, depth, before, self._since, only)
 
     def _settled_elsewhere(
         self, source: Source, entities: Sequence[str], origin: Origin

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from pipelines.compute.batch import Batch
-from pipelines.compute.entity_state import EntityState
+from pipelines.compute.entity_names import EntityNames
+from pipelines.compute.entity_state import LoadedStates
 from pipelines.kafka.topics import Topic
 from registry.definitions import Source
 from registry.formats.origin import Origin
@@ -32,8 +33,8 @@ class Sink(Protocol):
         ...
 
     def load(
-        self, source: Source, entities: Sequence[str], depth: int, before: Origin
-    ) -> Mapping[str, EntityState]:
+        self, source: Source, entities: EntityNames, depth: int, before: Origin
+    ) -> LoadedStates:
         """The states of those of `entities` that it knows, with their `depth` newest ticks.
 
         `before` is the origin at which the run begins. A store that keeps history gives the states

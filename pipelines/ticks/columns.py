@@ -10,7 +10,6 @@ import numpy as np
 from pipelines.kafka.run import Run
 from pipelines.runtime.array_types import Bytes, Floats, Int32s, Int64s
 from registry.definitions import Source
-from registry.formats.redis_keys import entity_id
 
 NO_SEQ = np.iinfo(np.int64).min
 """The value of a tick without `seq` in an int64 column."""
@@ -73,13 +72,3 @@ class Ticks:
         """The bytes of a tick as its producer wrote them."""
         start, end = self.raw[tick].tolist()
         return self.data[start:end].tobytes()
-
-    @property
-    def entities(self) -> list[str]:
-        """The distinct entities, in order of appearance. Slow: it makes a text of every tick."""
-        spans = self.keys.tolist()
-        names = (
-            entity_id([self.data[start:end].tobytes().decode() for start, end in fields])
-            for fields in spans
-        )
-        return list(dict.fromkeys(names))

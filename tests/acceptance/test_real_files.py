@@ -12,9 +12,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from pipelines.compute.entity_slots import name_of
 from pipelines.produce.errors import BadRow
 from registry.definitions import Source
+from tests.support.names import name_of
 from tests.support.tick_files import PRICE, VOLUME, decoded
 
 BOKEH = Path(str(files("bokeh_sampledata"))) / "_data"

@@ -26,6 +26,7 @@ from tests.support.cluster import Cluster, cluster
 from tests.support.logs import TOPIC_ID, runs
 from tests.support.shipped import SOURCE
 from tests.support.sinks import BEGIN, GO_ON, Opened, ticks, worker
+from tests.support.states import loaded
 
 NOBODY = "redis://127.0.0.1:1/0"
 SYMBOLS = [f"S{number}" for number in range(20)]
@@ -89,7 +90,7 @@ def test_a_cluster_with_a_node_that_hangs_is_waited_for(
                 assert waiting.is_alive()
             fresh = opened(OnlineSink(three.url, cluster=True))
             with pytest.raises(StoreUnavailable):  # one that begins now, and asks all of them
-                fresh.load(SOURCE, SYMBOLS, 64, BEGIN)
+                loaded(fresh, SOURCE, SYMBOLS, 64, BEGIN)
         finally:
             three.resume(number)
         waiting.join(60)

@@ -12,7 +12,6 @@ import psycopg2
 import pytest
 
 from pipelines.compute.batch import Batch
-from pipelines.compute.window_table import WindowTable
 from pipelines.errors import PartitionHeld, TopicRecreated
 from pipelines.kafka.run import Run
 from pipelines.kafka.topics import Topic
@@ -25,8 +24,9 @@ from registry.database.engine import connect
 from registry.features_file import read
 from registry.lifecycle.recording import record
 from tests.support.logs import TOPIC_ID, runs
-from tests.support.shipped import PROGRAM, SCHEMA, SOURCE
+from tests.support.shipped import SOURCE
 from tests.support.sinks import GO_ON, postgres_dump, ticks, worker
+from tests.support.windows import apply_new, table
 
 OLD = Topic("ticks.price", TOPIC_ID, 2)
 NEW = Topic("ticks.price", bytes(16), 2)
@@ -83,9 +83,7 @@ def database(postgres_database: str) -> Iterator[Database]:
 
 def batch_of(run: Run) -> Batch:
     """What a run comes to without a state before it."""
-    windows, decoded = WindowTable(SOURCE, SCHEMA, PROGRAM), Decoder(SOURCE).decode(run)
-    windows.restore(windows.missing(decoded), {})
-    return windows.apply(decoded)
+    return apply_new(table(), Decoder(SOURCE).decode(run))
 
 
 LOCK = "SELECT tickwell.lock_partition(%s::uuid, %s, 1000)"

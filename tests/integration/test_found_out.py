@@ -11,10 +11,11 @@ import pytest
 import redis
 
 from pipelines.compute.run_computation import RunComputation
+from pipelines.compute.window_table import depth_of
 from pipelines.errors import SchemaBehind, StatesLost, StoreWentBack
 from pipelines.live.materializer import Materializer
 from pipelines.stores.postgres.offline_sink import OfflineSink
-from pipelines.stores.postgres.states_from_rows import ENTITIES_A_STATEMENT
+from pipelines.stores.postgres.states_from_rows import FIRST_TICKS
 from pipelines.stores.redis.fill_marks import FillMarks
 from pipelines.stores.redis.online_sink import OnlineSink
 from registry.database.engine import connect
@@ -26,7 +27,7 @@ from registry.language.program import compile_program
 from registry.lifecycle.recording import record
 from tests.support.logs import TOPIC_ID, runs
 from tests.support.rebuilds import TOPIC, Stores, quiet
-from tests.support.shipped import RULES, SCHEMA, SOURCE
+from tests.support.shipped import PROGRAM, RULES, SCHEMA, SOURCE
 from tests.support.sinks import (
     GO_ON,
     before_each_write,
@@ -72,8 +73,9 @@ def test_rows_in_a_row_schema_that_a_worker_does_not_know_are_its_windows(stores
 
     Of more entities than one statement loads.
     """
-    n = 3 * (ENTITIES_A_STATEMENT + 1)
-    symbols = [f"S{number}" for number in range(ENTITIES_A_STATEMENT + 1)]
+    entities = FIRST_TICKS // depth_of(PROGRAM) + 1
+    n = 3 * entities
+    symbols = [f"S{number}" for number in range(entities)]
     log = list(runs(ticks(symbols, 3 * n), (n, 2 * n)))
     alone = stores.offline()
     for run in log:

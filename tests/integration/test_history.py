@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from pipelines.compute.entity_state import EntityState
 from pipelines.errors import StateOfOtherFields
 from pipelines.stores.redis.online_sink import OnlineSink
 from registry.definitions import Field
@@ -21,14 +20,15 @@ from registry.formats.state import STATE_HEADER
 from tests.support.logs import runs
 from tests.support.shipped import SOURCE
 from tests.support.sinks import BEGIN, GO_ON, Opened, ticks, worker
+from tests.support.states import State, loaded
 from tests.support.windows import materialize
 
 TICK_BYTES = 40
 HISTORIES = st.sampled_from([64, 65, 99, 100, 128, 257, 1024])
 
 
-def stored(sink: OnlineSink, depth: int) -> EntityState:
-    return sink.load(SOURCE, ["A"], depth, BEGIN)["A"]
+def stored(sink: OnlineSink, depth: int) -> State:
+    return loaded(sink, SOURCE, ["A"], depth, BEGIN)["A"]
 
 
 def as_before(url: str) -> None:
@@ -65,7 +65,7 @@ def test_a_changed_history_loses_no_tick_that_it_can_hold(
         following = run.next_offset
         for reader in (sink, opened(OnlineSink(redis_database, 4096))):
             state = stored(reader, 4096)
-            assert state.ticks["seq"].tolist() == list(range(following - held, following))
+            assert [tick.seq for tick in state.ticks] == list(range(following - held, following))
             assert (state.count, state.fill) == (following, held)
         with redis.Redis.from_url(redis_database) as client:
             size = client.strlen(state_key("price", "A"))
@@ -95,4 +95,4 @@ def test_a_source_that_got_another_field_is_told(opened: Opened, redis_database:
     worker(sink).materialize(run, GO_ON)
     more: Any = replace(SOURCE, fields=(*SOURCE.fields, Field("venue", True, 0.0)))
     with pytest.raises(StateOfOtherFields, match="40 bytes a tick, and price needs 48"):
-        sink.load(more, ["A"], 64, BEGIN)
+        loaded(sink, more, ["A"], 64, BEGIN)

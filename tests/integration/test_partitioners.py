@@ -21,6 +21,7 @@ from pipelines.kafka.topics import Topic, ensure_topics
 from pipelines.ticks.decoder import Decoder
 from registry.definitions import Partitioner
 from tests.support.mapped_sources import source_of
+from tests.support.names import entities_of
 
 PARTITIONS = 7
 KEYS = [f"SYM{number}".encode() for number in range(200)] + [b"\xc3\xa9", b"a" * 255, b"AB", b"ABC"]
@@ -88,7 +89,7 @@ ts = "@timestamp"
 """)
     decoded = [Decoder(source, PARTITIONS).decode(run) for run in runs]
     assert [rejected for ticks in decoded for rejected in ticks.rejected] == []
-    assert sorted(name for ticks in decoded for name in ticks.entities) == sorted(
+    assert sorted(name for ticks in decoded for name in entities_of(ticks)) == sorted(
         key.decode() for key in KEYS
     )
     assert {price for ticks in decoded for price in ticks.fields[:, 0].tolist()} == {1.25}

@@ -13,7 +13,6 @@ import psycopg2
 import pytest
 
 from pipelines.compute.batch import Batch
-from pipelines.compute.window_table import WindowTable
 from pipelines.kafka.connection import KafkaConnection
 from pipelines.kafka.run import Run
 from pipelines.kafka.topics import Topic, ensure_topics
@@ -31,8 +30,10 @@ from registry.features_file import read
 from registry.lifecycle.recording import record
 from tests.support.logs import TOPIC_ID, runs
 from tests.support.servers import pgbouncer
-from tests.support.shipped import PROGRAM, SCHEMA, SOURCE
+from tests.support.shipped import SOURCE
 from tests.support.sinks import BEGIN, GO_ON, Opened, postgres_dump, ticks, worker
+from tests.support.states import loaded
+from tests.support.windows import apply_new, table
 
 TOPIC = Topic("ticks.price", TOPIC_ID, 1)
 SESSIONS = 3
@@ -90,7 +91,7 @@ def test_migrations_stores_and_replays_through_a_pool(pooled: str, opened: Opene
     worker(opened(OfflineSink(pooled))).materialize(first, GO_ON)
     sink = opened(OfflineSink(pooled))  # a worker that knows only what is stored
     assert sink.watermarks(TOPIC_ID, [0]) == {0: 30}
-    assert sink.load(SOURCE, ["A"], 64, BEGIN)["A"].count == 15
+    assert loaded(sink, SOURCE, ["A"], 64, BEGIN)["A"].count == 15
     worker(sink).materialize(second, GO_ON)
     rows, rejected = postgres_dump(pooled)
     assert (len(rows), rejected) == (60, [])
@@ -107,9 +108,7 @@ def test_migrations_stores_and_replays_through_a_pool(pooled: str, opened: Opene
 
 def batch_of(run: Run) -> Batch:
     """What a run comes to without a state before it."""
-    windows, decoded = WindowTable(SOURCE, SCHEMA, PROGRAM), Decoder(SOURCE).decode(run)
-    windows.restore(windows.missing(decoded), {})
-    return windows.apply(decoded)
+    return apply_new(table(), Decoder(SOURCE).decode(run))
 
 
 def replayed(url: str, batch: Batch, opened: Opened) -> int:

@@ -13,7 +13,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.compute.run_computation import RunComputation
-from pipelines.compute.window_table import WindowTable
 from pipelines.errors import PartitionsChanged
 from pipelines.kafka.topics import Topic
 from pipelines.live.materializer import Materializer
@@ -22,11 +21,9 @@ from pipelines.replay.backfill_sink import BackfillSink
 from pipelines.replay.progress import Progress, ReplayProgress
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from pipelines.stores.redis.fill_marks import FillMarks
-from pipelines.ticks.decoder import Decoder
 from registry.database.engine import connect
 from registry.definitions import FeatureVersion
 from registry.features_file import read
-from registry.formats.origin import Origin
 from registry.formats.redis_keys import entity_id, row_key, watermark_key
 from registry.formats.row import unpack
 from registry.language.program import compile_program
@@ -84,11 +81,10 @@ def test_what_a_replay_wrote_beyond_the_watermark_does_not_count(stores: Stores)
     progress = stores.keep(ReplayProgress(stores.postgres))
     progress.begin("beyond", TOPIC, 0, "", True, Progress(100, 100, 0))
     backfill = stores.keep(BackfillSink(stores.postgres, "beyond", 0))
-    replayed, windows = Decoder(SOURCE).decode(second), WindowTable(SOURCE, SCHEMA, PROGRAM)
-    before_it = Origin(second.topic_id, 0, second.base_offset, 0)
-    missing = windows.missing(replayed)
-    windows.restore(missing, backfill.load(SOURCE, missing, windows.depth, before_it))
-    assert backfill.store(windows.apply(replayed)) == 100
+    computation = RunComputation(RULES, SCHEMA, PROGRAM, 100)
+    decoded = computation.decode(second)
+    computation.restore(decoded, backfill.load)
+    assert backfill.store(computation.compute(decoded)) == 100
     stores.flush()
     stores.rebuild().fill(SOURCE, TOPIC, quiet)
     assert stores.rows() == before

@@ -28,10 +28,12 @@ from tests.support.logs import TOPIC_ID, runs
 from tests.support.services import kill
 from tests.support.shipped import PROGRAM, RULES, SCHEMA, SOURCE
 from tests.support.sinks import BEGIN, GO_ON, Opened, postgres_dump, query, ticks, worker
+from tests.support.states import loaded
 
 STOPPED = """
 import io, os, signal, sys
 from tests.support.sinks import *
+from tests.support.states import loaded
 from tests.support.logs import runs
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from pipelines.stores.postgres.row_copy import COPY, copy_bytes, copy_rows
@@ -143,7 +145,7 @@ def test_a_store_that_is_away_is_waited_for(
         with redis.Redis.from_url(url) as client:
             row = unpack(client.get(row_key("price", "B")))
         assert row.origin.offset == 19
-        state = opened(OnlineSink(url)).load(SOURCE, ["B"], 64, BEGIN)["B"]
+        state = loaded(opened(OnlineSink(url)), SOURCE, ["B"], 64, BEGIN)["B"]
         assert state.count == 10
 
 

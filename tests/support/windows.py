@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from pipelines.compute.batch import Batch
+from pipelines.compute.entity_state import EntityState
 from pipelines.compute.window_table import WindowTable
+from pipelines.ticks.columns import Ticks
 from pipelines.ticks.decoder import Decoder
 from registry.definitions import RowSchema, Source
 from registry.language.program import Program
 from tests.oracle.messages import Record
 from tests.support.logs import runs
 from tests.support.shipped import PROGRAM, SCHEMA, SOURCE
+from tests.support.states import known
 
 
 class Computed(NamedTuple):
@@ -22,6 +26,9 @@ class Computed(NamedTuple):
     schema: RowSchema
     program: Program
 
+
+NOTHING: Mapping[str, EntityState] = MappingProxyType({})
+"""The states of a store that knows no entity."""
 
 PRICES = Computed(SOURCE, SCHEMA, PROGRAM)
 
@@ -37,9 +44,19 @@ def materialize(
     decoder, windows, batches = Decoder(of.source), table(of), []
     for run in runs(records, cuts):
         ticks = decoder.decode(run)
-        windows.restore(windows.missing(ticks), {})
-        batches.append(windows.apply(ticks))
+        batches.append(apply_new(windows, ticks))
     return batches
+
+
+def apply_new(
+    windows: WindowTable, ticks: Ticks, states: Mapping[str, EntityState] = NOTHING
+) -> Batch:
+    """The batch of a run, over a store that has `states`."""
+    touched = windows.touch(ticks)
+    missing = windows.missing(touched)
+    names = windows.names(missing)
+    windows.restore(missing, known(names, states, len(windows.source.fields)))
+    return windows.apply(ticks, touched)
 
 
 def row_bytes(batches: Sequence[Batch]) -> list[tuple[object, ...]]:

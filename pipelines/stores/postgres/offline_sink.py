@@ -28,9 +28,12 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
+import numpy as np
+
 from pipelines.compute.batch import Batch
-from pipelines.compute.entity_state import EntityState
-from pipelines.errors import PartitionHeld, RowsAlreadyStored, WatermarkMoved
+from pipelines.compute.entity_names import EntityNames
+from pipelines.compute.entity_state import LoadedStates
+from pipelines.errors import PartitionHeld, RowsAlreadyStored, StoreUnavailable, WatermarkMoved
 from pipelines.kafka.topics import Topic
 from pipelines.stores.postgres.connection import LOCK_TIMEOUT_MS, Database
 from pipelines.stores.postgres.rejected_ticks import STORE_REJECTED, rejected_columns
@@ -57,7 +60,10 @@ Copy = Callable[[Any, Batch], None]
 
 
 class OfflineSink:
-    """Stores batches in the Postgres at `url`."""
+    """Stores batches in the Postgres at `url`.
+
+    Another thread may load states meanwhile, by a connection of its own.
+    """
 
     name = "offline"
     pace = 0.1  # each run is a transaction, and no reader waits for a row
@@ -70,6 +76,8 @@ class OfflineSink:
         copy: Copy = copy_rows,
     ) -> None:
         self._database = Database(url, application_name, lock_timeout_ms)
+        self._loads = Database(url, application_name, lock_timeout_ms)
+        self._loads_begin_anew = False
         self._copy = copy
         self._meets_rows = False  # a replay stored rows: to copy straight into the table would fail
 
@@ -112,10 +120,17 @@ class OfflineSink:
             return int(cursor.fetchone()[0])
 
     def load(
-        self, source: Source, entities: Sequence[str], depth: int, before: Origin
-    ) -> Mapping[str, EntityState]:
-        """The states of those of `entities` that have rows from before the run."""
-        return load_states(self._database, source, entities, depth, before)
+        self, source: Source, entities: EntityNames, depth: int, before: Origin
+    ) -> LoadedStates:
+        """The states of those of `entities` that have rows from before the run.
+
+        Once a store has failed they are read by a new connection: the server of the old one may
+        be there and not be the primary any more.
+        """
+        if self._loads_begin_anew:
+            self._loads_begin_anew = False
+            self._loads.close()
+        return load_states(self._loads, source, entities, depth, before)
 
     def store(self, batch: Batch) -> Sequence[str]:
         """Store a batch; returns entities that have their home in another partition.
@@ -124,10 +139,14 @@ class OfflineSink:
         `StoreUnavailable`.
         """
         try:
+            try:
+                return self._store(batch)
+            except RowsAlreadyStored:
+                self._meets_rows = True
             return self._store(batch)
-        except RowsAlreadyStored:
-            self._meets_rows = True
-        return self._store(batch)
+        except StoreUnavailable:
+            self._loads_begin_anew = True
+            raise
 
     def _store(self, batch: Batch) -> Sequence[str]:
         run = {
@@ -180,6 +199,7 @@ class OfflineSink:
 
     def close(self) -> None:
         self._database.close()
+        self._loads.close()
 
 
 def _partition(topic_id: bytes, partition: int) -> dict[str, Any]:
@@ -188,9 +208,5 @@ def _partition(topic_id: bytes, partition: int) -> dict[str, Any]:
 
 def unsettled(batch: Batch) -> list[str]:
     """The entities of a batch whose home is not known to be its partition."""
-    home = batch.run.topic_id + batch.run.partition.to_bytes(4, "big")
-    return [
-        name
-        for name, expected in zip(batch.names, batch.expected, strict=True)
-        if expected[:20] != home
-    ]
+    at_home = batch.expected.at_home(batch.run.topic_id, batch.run.partition)
+    return [batch.names[index] for index in np.flatnonzero(~at_home).tolist()]

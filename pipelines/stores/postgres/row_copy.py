@@ -58,12 +58,11 @@ def stage_rows(cursor: Any, batch: Batch) -> None:
 
 def copy_bytes(batch: Batch) -> Any:
     """The rows of a batch in binary COPY format, by entity and then in the batch's order."""
-    names = [name.encode() for name in batch.names]
+    names = batch.names.encoded()
     rank = np.empty(len(names), np.int32)
     rank[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names), dtype=np.int32)
     order = np.argsort(rank[batch.name], kind="stable")
-    texts = np.frombuffer(bytearray().join(names), np.uint8)
-    ends = np.cumsum([0, *map(len, names)], dtype=np.int64)
+    texts, ends = np.frombuffer(bytearray(batch.names.data), np.uint8), batch.names.ends
     rest = _rest(batch, order)
     name, seq, seq_text = batch.name[order], batch.seq[order], batch.seq_text[order]
     size = len(HEADER) + len(TRAILER) + len(batch) * (22 + rest.shape[1])
@@ -80,21 +79,21 @@ def _rest(batch: Batch, order: Any) -> Bytes:
     """The columns of fixed size, (n, bytes of a row)."""
     fields, features = batch.fields.shape[1], batch.features.shape[1]
     layout = [
-        *_sized("schema_id", ">i4"),
-        *_sized("event_time", ">i8"),
-        *_sized("sequence", ">i8"),
-        *_sized("revision", ">i2"),
-        *_sized("tick_time", ">i8"),
-        *_sized("op", ">i2"),
-        *_array("fields", fields),
-        *_array("features", features),
+        *sized("schema_id", ">i4"),
+        *sized("event_time", ">i8"),
+        *sized("sequence", ">i8"),
+        *sized("revision", ">i2"),
+        *sized("tick_time", ">i8"),
+        *sized("op", ">i2"),
+        *array_of("fields", fields),
+        *array_of("features", features),
         ("status_size", ">i4"),
         ("status", "u1", (features,)),
-        *_sized("known_at", ">i8"),
-        *_sized("topic_id", "V16"),
-        *_sized("partition", ">i4"),
-        *_sized("offset", ">i8"),
-        *_sized("index", ">i4"),
+        *sized("known_at", ">i8"),
+        *sized("topic_id", "V16"),
+        *sized("partition", ">i4"),
+        *sized("offset", ">i8"),
+        *sized("index", ">i4"),
     ]
     rows = np.zeros(len(batch), np.dtype(layout))
     columns: dict[str, Any] = {
@@ -126,11 +125,12 @@ def _rest(batch: Batch, order: Any) -> Bytes:
     return rows.view(np.uint8).reshape(len(batch), rows.itemsize)
 
 
-def _sized(name: str, kind: str) -> list[Column]:
+def sized(name: str, kind: str) -> list[Column]:
+    """A value of a fixed size, as dtype fields: its size, and itself."""
     return [(f"{name}_size", ">i4"), (name, kind)]
 
 
-def _array(name: str, length: int) -> list[Column]:
+def array_of(name: str, length: int) -> list[Column]:
     """A one-dimensional float8[] without nulls, as `array_recv` reads it."""
     return [
         (f"{name}_size", ">i4"),

@@ -2,70 +2,151 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
+from io import BytesIO
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
 import numpy as np
 
-from pipelines.compute.entity_state import EntityState, fill_of, tick_dtype
+from pipelines.compute.entity_names import EntityNames
+from pipelines.compute.entity_state import LoadedStates, StateColumns, joined
+from pipelines.errors import StateOfOtherFields
 from pipelines.stores.postgres.connection import Database
-from pipelines.ticks.columns import NO_SEQ
+from pipelines.stores.postgres.row_copy import CHUNK_BYTES, HEADER, TRAILER, array_of, sized
+from pipelines.ticks.columns import NO_SEQ, TRADE
 from registry.definitions import Source
 from registry.formats.origin import Origin
+from registry.formats.row import ValueStatus
+from registry.formats.state import CLOSED
 from registry.resources import sql
 
-LOAD = sql(__package__, "load_states")
+KNOWN, TICKS = sql(__package__, "known_entities"), sql(__package__, "load_ticks")
+COPY = "COPY ({}) TO STDOUT (FORMAT binary)"
 
-ENTITIES_A_STATEMENT = 100
-"""Entities that one statement loads. It must be short, and may have to skip all rows that a replay
-has stored beyond the offset."""
+FIRST_TICKS, MOST_TICKS = 6_400, 32_000
+"""Ticks that the first statement of a load may read, of 100 entities with 64 each, and that a later
+one may; its answer is 6 MB. A statement must be short (`connection.STATEMENT_TIMEOUT_MS`), and may
+have to skip all rows that are stored beyond the offset, so a load begins with few entities."""
+
+QUICK_SECONDS = 1.0
+"""A statement that took less is followed by one of twice as many entities."""
 
 
 def load_states(
     database: Database,
     source: Source,
-    entities: Sequence[str],
+    entities: EntityNames,
     depth: int,
     before: Origin,
     since: int = 0,
-) -> dict[str, EntityState]:
+    only: Collection[str] | None = None,
+) -> LoadedStates:
     """The states that those of `entities` with rows had when a partition was at `before`.
 
     At most `depth` ticks each, of all row schemas: another worker may write one that this process
-    does not know yet. Of that partition only rows from offset `since` on count. Raises
-    `StoreUnavailable`.
+    does not know yet. Of that partition only rows from offset `since` on count. With `only`, no
+    other entities are looked for. Raises `StoreUnavailable` and `StateOfOtherFields`.
     """
     wanted = {
-        "source": source.name,
         "depth": depth,
         "topic_id": str(UUID(bytes=before.topic_id)),
         "partition": before.partition,
         "since": since,
         "before": before.offset,
+        "no_seq": NO_SEQ,
+        "closed": bytes([ValueStatus.CLOSED]),
     }
-    by_entity: dict[str, list[Any]] = {}
-    for start in range(0, len(entities), ENTITIES_A_STATEMENT):
-        piece = list(entities[start : start + ENTITIES_A_STATEMENT])
+    names, parts = list(entities), []
+    with database.transaction() as cursor:
+        cursor.execute(KNOWN, {"source": source.name, "entities": names})
+        wanted["schemas"], found = cursor.fetchone()
+    known = set(found) if only is None else set(found).intersection(only)
+    places = [place for place, name in enumerate(names) if name in known]
+    many, most, start = max(1, FIRST_TICKS // depth), max(1, MOST_TICKS // depth), 0
+    while start < len(places):
+        piece, began = places[start : start + many], monotonic()
         with database.transaction() as cursor:
-            cursor.execute(LOAD, {**wanted, "entities": piece})
-            for entity, *row in cursor.fetchall():
-                by_entity.setdefault(entity, []).append(row)
-    dtype = tick_dtype(len(source.fields))
-    return {entity: _state(newest, dtype) for entity, newest in by_entity.items()}
+            ticks = _copied(cursor, {**wanted, "entities": [names[i] for i in piece]}, source)
+        # at once: the answers take five times the memory of the states
+        parts.append(_states(np.array(piece, np.int64)[ticks["place"] - 1], ticks))
+        start += len(piece)
+        if monotonic() - began < QUICK_SECONDS:
+            many = min(2 * many, most)
+    return joined(parts, len(source.fields))
 
 
-def _state(newest: Sequence[Sequence[Any]], dtype: np.dtype[np.void]) -> EntityState:
-    """The state of an entity after its rows, which come newest first."""
-    _, sequence, _, _, _, _, topic_id, partition, offset, index, status = newest[0]
-    ticks = np.empty(len(newest), dtype)
-    for i, (event_time, _, tick_time, seq, _, fields, *_) in enumerate(reversed(newest)):
-        ticks[i] = (event_time, tick_time, NO_SEQ if seq is None else seq, tuple(fields))
-    ops = np.array([row[4] for row in reversed(newest)])
-    return EntityState(
-        origin=Origin(UUID(topic_id).bytes, partition, offset, index),
-        sequence=sequence,
-        count=len(newest),
-        fill=fill_of(ops, bytes(status)),
-        ticks=ticks,
+def _copied(cursor: Any, wanted: Mapping[str, Any], source: Source) -> Any:
+    """The ticks that a statement gives, as `_tick_row`."""
+    sent, dtype = BytesIO(), _tick_row(len(source.fields))
+    cursor.copy_expert(COPY.format(cursor.mogrify(TICKS, wanted).decode()), sent, CHUNK_BYTES)
+    rows = sent.getbuffer()[len(HEADER) : -len(TRAILER)]
+    whole, rest = divmod(len(rows), dtype.itemsize)
+    ticks = np.frombuffer(rows, dtype, whole)
+    if rest or (ticks["fields_length"] != len(source.fields)).any():
+        raise StateOfOtherFields(
+            source.name,
+            f"rows in Postgres have ticks with another number of fields than the "
+            f"{len(source.fields)} of {source.name}",
+        )
+    return ticks
+
+
+def _tick_row(fields: int) -> np.dtype[np.void]:
+    """A row of `load_ticks.sql` in PostgreSQL's binary COPY format."""
+    return np.dtype(
+        [
+            ("columns", ">i2"),
+            *sized("place", ">i4"),
+            *sized("event_time", ">i8"),
+            *sized("sequence", ">i8"),
+            *sized("tick_time", ">i8"),
+            *sized("seq", ">i8"),
+            *sized("op", ">i2"),
+            *array_of("fields", fields),
+            *sized("topic_id", "V16"),
+            *sized("partition", ">i4"),
+            *sized("offset", ">i8"),
+            *sized("index", ">i4"),
+            *sized("closed", "?"),
+        ]
     )
+
+
+def _states(place: Any, ticks: Any) -> LoadedStates:
+    """The states after ticks in any order; `place` are the indexes of their entities."""
+    order = np.lexsort((ticks["sequence"], ticks["event_time"], place))
+    place, ticks = place[order], ticks[order]
+    which, begins = np.unique(place, return_index=True)
+    ends = np.append(begins, len(place)).astype(np.int64)
+    newest = ticks[ends[1:] - 1]
+
+    def column(name: str, dtype: Any = np.int64) -> Any:
+        return newest[name].astype(dtype)
+
+    return LoadedStates(
+        which.astype(np.int64),
+        newest["topic_id"],
+        StateColumns(
+            partition=column("partition", np.int32),
+            offset=column("offset"),
+            message_index=column("index", np.int32),
+            sequence=column("sequence"),
+            event_time=column("event_time"),
+            accepted=np.diff(ends),
+            fill=np.where(newest["closed"], CLOSED, _ticks_since(ticks["op"] != TRADE, ends)),
+            ends=ends,
+            tick_time=ticks["tick_time"].astype(np.int64),
+            seq=ticks["seq"].astype(np.int64),
+            fields=ticks["fields"]["value"].astype(np.float64),
+        ),
+    )
+
+
+def _ticks_since(emptied: Any, ends: Any) -> Any:
+    """How many ticks of each entity are newer than the last one that emptied its windows."""
+    if not len(emptied):
+        return np.empty(0, np.int64)
+    last = np.maximum.reduceat(np.where(emptied, np.arange(len(emptied)), -1), ends[:-1])
+    return ends[1:] - 1 - np.maximum(last, ends[:-1] - 1)

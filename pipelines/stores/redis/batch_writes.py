@@ -19,7 +19,8 @@ class BatchWrites:
     """What to write of each entity of a batch, as bytes cut from whole columns."""
 
     def __init__(self, batch: Batch, history: int) -> None:
-        self._batch = batch
+        self._names = list(batch.names)
+        self._expected = batch.expected.to_list()
         self._history = history
         ticks = _ticks(batch)
         self._tick_bytes = ticks.itemsize
@@ -43,9 +44,9 @@ class BatchWrites:
     def write(self, index: int) -> EntityWrite:
         """What to write of the entity `batch.names[index]`."""
         size, row_size = HEADER_BYTES, self._row_bytes
-        expected = self._batch.expected[index]
+        expected = self._expected[index]
         return EntityWrite(
-            self._batch.names[index],
+            self._names[index],
             identity(expected, self._first[index]) if expected else b"",
             self._headers[index * size : (index + 1) * size],
             self._rows[index * row_size : (index + 1) * row_size],

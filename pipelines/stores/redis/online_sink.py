@@ -32,7 +32,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn
 
 from pipelines.compute.batch import Batch
-from pipelines.compute.entity_state import EntityState
+from pipelines.compute.entity_names import EntityNames
+from pipelines.compute.entity_state import LoadedStates
 from pipelines.errors import (
     OtherRules,
     SchemaBehind,
@@ -47,7 +48,7 @@ from pipelines.stores.redis.batch_writes import BatchWrites
 from pipelines.stores.redis.client import answers
 from pipelines.stores.redis.connection import ENTITIES_A_CALL, WarmRedis
 from pipelines.stores.redis.entity_write import WriteCall
-from pipelines.stores.redis.states import load_states
+from pipelines.stores.redis.states import load_columns, load_states
 from registry.definitions import Source
 from registry.formats.origin import Origin
 from registry.formats.redis_keys import (
@@ -115,10 +116,10 @@ class OnlineSink:
             return int(client.get(key))
 
     def load(
-        self, source: Source, entities: Sequence[str], depth: int, before: Origin
-    ) -> Mapping[str, EntityState]:
+        self, source: Source, entities: EntityNames, depth: int, before: Origin
+    ) -> LoadedStates:
         """The states of those of `entities` that have one; the newest, whatever `before` is."""
-        return load_states(self.redis, source, entities, depth)
+        return load_columns(self.redis, source, list(entities), depth)
 
     def store(self, batch: Batch) -> Sequence[str]:
         """Store a batch; returns the entities whose state was not the expected one.
@@ -139,7 +140,7 @@ class OnlineSink:
                 self._confirmed.add(watermark)
             raise
         if conflicts:
-            expected = dict(zip(batch.names, batch.expected, strict=True))
+            expected = dict(zip(batch.names, batch.expected.to_list(), strict=True))
             self._check_states(batch, {name: expected[name] for name in conflicts})
         else:
             self._confirmed.add(watermark)

@@ -16,6 +16,7 @@ from pipelines.ticks.wire.formats import registry_of
 from pipelines.ticks.wire.schema_registry import RegistryConnection
 from registry.features_file import read
 from tests.support.logs import NOW_MS, run_of
+from tests.support.names import entities_of
 from tests.support.registry_server import RegistryServer
 
 README = Path(__file__).parents[3] / "README.md"
@@ -67,7 +68,7 @@ def test_a_source_with_a_format(tmp_path: Path, request: pytest.FixtureRequest) 
     message = (11).to_bytes(5, "big") + stream.getvalue()
     ticks = Decoder(source, registry=registry).decode(run_of([(b"A", message)]))
     assert ticks.rejected == []
-    assert (ticks.entities, ticks.fields[0, 0]) == (["A"], 42.5)
+    assert (entities_of(ticks), ticks.fields[0, 0]) == (["A"], 42.5)
     assert ticks.tick_time.tolist() == [NOW_MS * 10**6]
 
 
@@ -87,6 +88,6 @@ def test_a_source_reads_its_message(tmp_path: Path, declared: str, message: str)
     assert ticks.rejected == []
     expected = {"trades": ("BTCUSDT", 42000.1, 0.02), "futures": ("ESH4", 3720.25, 5.0)}
     symbol, *values = expected.get(source.name, ("BTC/USD", 42000.1, 0.02))
-    assert ticks.entities == [symbol]
+    assert entities_of(ticks) == [symbol]
     assert ticks.fields.tolist() == [values]
     assert ticks.tick_time[0] // 10**9 == NOW_MS // 1000

@@ -28,7 +28,7 @@ from tests.oracle.messages import Record
 from tests.support.examples import examples
 from tests.support.logs import NOW_MS, POSITION, TOPIC_ID, position_logs, runs
 from tests.support.shipped import CATALOG
-from tests.support.windows import Computed, materialize, row_bytes, table
+from tests.support.windows import Computed, apply_new, materialize, row_bytes, table
 
 FEATURES = (
     Feature("last", "last", 0, 1),
@@ -106,10 +106,8 @@ def test_a_state_that_is_restored_from_rows_shows_nowhere(
     decoder, rows = Decoder(POSITIONS.source), dict[str, list[Any]]()
     batches = []
     for run in runs(records, cuts):
-        ticks, windows = decoder.decode(run), table(POSITIONS)
-        known = {e: state_of(rows[e][-DEPTH:]) for e in ticks.entities if e in rows}
-        windows.restore(ticks.entities, known)
-        batch = windows.apply(ticks)
+        known = {entity: state_of(rows[entity][-DEPTH:]) for entity in rows}
+        batch = apply_new(table(POSITIONS), decoder.decode(run), known)
         batches.append(batch)
         for i in range(len(batch)):
             rows.setdefault(batch.names[batch.name[i]], []).append((batch, i))

@@ -31,8 +31,7 @@ import hashlib, pickle, sys
 import numpy as np
 from numba import njit
 from pipelines.compute.natural_log import log, log_ratio
-from pipelines.compute.window_table import WindowTable
-from tests.support.shipped import PROGRAM, SCHEMA, SOURCE
+from tests.support.windows import apply_new, table
 
 @njit
 def both(values, results):
@@ -43,9 +42,7 @@ def both(values, results):
 values, ticks = pickle.load(sys.stdin.buffer)
 results = np.empty(2 * len(values))
 both(values, results)
-windows = WindowTable(SOURCE, SCHEMA, PROGRAM)
-windows.restore(windows.missing(ticks), {})
-batch = windows.apply(ticks)
+batch = apply_new(table(), ticks)
 assert len(batch) == 5_000
 found = (results[:-2], batch.event_time, batch.sequence, batch.features, batch.status)
 print(hashlib.sha256(b"".join(column.tobytes() for column in found)).hexdigest())

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.compute.entity_state import EntityState
+import pytest
+
+from pipelines.compute.entity_names import EntityNames
+from pipelines.compute.entity_state import LoadedStates
 from pipelines.compute.run_computation import RunComputation
 from registry.definitions import Source
 from registry.formats.origin import Origin
 from tests.oracle.messages import Record
 from tests.support.logs import NOW_MS, TOPIC_ID, runs
 from tests.support.shipped import PROGRAM, RULES, SCHEMA, SOURCE
+from tests.support.states import known
 from tests.support.windows import materialize, row_bytes
 
 
@@ -22,11 +25,11 @@ class Loads:
         self.calls: list[tuple[list[str], int, Origin]] = []
 
     def __call__(
-        self, source: Source, entities: Sequence[str], depth: int, before: Origin
-    ) -> Mapping[str, EntityState]:
+        self, source: Source, entities: EntityNames, depth: int, before: Origin
+    ) -> LoadedStates:
         assert source is SOURCE
         self.calls.append((list(entities), depth, before))
-        return {}
+        return known([], {}, len(source.fields))
 
 
 def records(symbols: str) -> list[Record]:
@@ -66,6 +69,19 @@ def test_a_forgotten_run_is_loaded_again() -> None:
     computed(computation, first, loads)
     computed(computation, second, loads)
     computation.forget(computation.decode(first))
-    assert computation.decode(second).missing == ["A"]
+    decoded = computation.decode(second)
+    assert list(decoded.missing) == ["A"]
+    computation.restore(decoded, loads)
     computation.forget_all()
-    assert computation.decode(second).missing == ["C", "A"]
+    assert list(computation.decode(second).missing) == ["C", "A"]
+
+
+def test_what_was_not_restored_is_still_missing() -> None:
+    """A store that fails leaves a run decoded and not restored."""
+    (run,) = runs(records("ABA"), ())
+    computation = RunComputation(RULES, SCHEMA, PROGRAM, 100)
+    computation.decode(run)
+    decoded = computation.decode(run)
+    assert list(decoded.missing) == ["A", "B"]
+    with pytest.raises(KeyError, match="A"):
+        computation.compute(decoded)

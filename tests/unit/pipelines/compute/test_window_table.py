@@ -6,6 +6,7 @@ import json
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -27,7 +28,7 @@ from tests.oracle.messages import Record
 from tests.support.examples import examples
 from tests.support.logs import NOW_MS, PRICE, PRICE_FEATURES, TOPIC_ID, logs, runs, same_double
 from tests.support.shipped import CATALOG, PROGRAM, SCHEMA, SOURCE
-from tests.support.windows import materialize, row_bytes, table
+from tests.support.windows import apply_new, materialize, row_bytes, table
 
 STATUS = {0: "ok", 1: "warming", 2: "undefined"}
 
@@ -87,8 +88,7 @@ def test_what_was_applied_is_passed_over(records: list[Record]) -> None:
     decoder, windows = Decoder(SOURCE), table()
     (run,) = runs(records, ())
     ticks = decoder.decode(run)
-    windows.restore(windows.missing(ticks), {})
-    first, second = windows.apply(ticks), windows.apply(ticks)
+    first, second = apply_new(windows, ticks), apply_new(windows, ticks)
     assert len(second) == 0
     accepted = {(int(o), int(i)) for o, i in zip(first.offset, first.index, strict=True)}
     assert not accepted & {(r.offset, r.index) for r in second.rejected}
@@ -141,11 +141,7 @@ def test_an_entity_is_of_one_partition() -> None:
     (first,) = runs(records_of([1.0, 2.0]), ())
     (second,) = runs(records_of([3.0], partition=1), ())
     decoder, windows = Decoder(SOURCE), table()
-    batches = []
-    for run in (first, second):
-        ticks = decoder.decode(run)
-        windows.restore(windows.missing(ticks), {})
-        batches.append(windows.apply(ticks))
+    batches = [apply_new(windows, decoder.decode(run)) for run in (first, second)]
     assert [len(batch) for batch in batches] == [2, 0]
     assert [rejection.reason for rejection in batches[1].rejected] == ["wrong-partition"]
 
@@ -159,6 +155,32 @@ def test_a_duplicate_is_one_of_the_last_64_ticks(later: int, found: bool) -> Non
     (batch,) = materialize(records)
     reasons = [rejection.reason for rejection in batch.rejected]
     assert reasons == (["duplicate"] if found else [])
+
+
+def test_a_duplicate_is_found_although_the_first_ticks_had_no_seq() -> None:
+    seqs = [None, None, 5, None, 5, 6]
+    records = [Record("t", 0, i, NOW_MS, b"A", good("A", seq)) for i, seq in enumerate(seqs)]
+    for cuts in ((), (1, 2, 3, 4, 5)):
+        rejected = [r for batch in materialize(records, cuts) for r in batch.rejected]
+        assert [(r.offset, r.reason) for r in rejected] == [(4, "duplicate")]
+
+
+def test_an_entity_is_not_told_by_the_ticks_of_another() -> None:
+    """It has the slot that another one had, and the store keeps few of its many ticks."""
+    decoder, windows = Decoder(SOURCE), WindowTable(SOURCE, SCHEMA, PROGRAM, capacity=1)
+    first = [Record("t", 0, i, NOW_MS, b"A", good("A", i)) for i in range(64)]
+    second = [Record("t", 0, i, NOW_MS, b"B", good("B", i)) for i in range(65, 71)]
+    again = [Record("t", 0, 71, NOW_MS, b"B", good("B", 3))]
+    known = _state([((0, 0, NO_SEQ, (1.0, 0.0)), (0, 60, 0), 700, 0)])
+    known = replace(known, count=701)
+    between = [Record("t", 0, 64, NOW_MS, b"C", good("C"))]
+    batches = [
+        apply_new(windows, decoder.decode(run), {"B": known})
+        for records in (first, between, second, again)
+        for run in runs(records, ())
+    ]
+    assert [len(batch) for batch in batches] == [64, 1, 6, 1]
+    assert len(windows) == 2  # of A is only the slot left, which B has
 
 
 magnitudes = st.sampled_from([1e-9, 1e-3, 1.0, 100.0, 1e12])
@@ -214,11 +236,9 @@ def test_more_entities_than_the_table_holds() -> None:
     windows, decoder = WindowTable(SOURCE, SCHEMA, PROGRAM, capacity=100), Decoder(SOURCE)
     total = 0
     for run in runs(records, list(range(0, 3000, 700))):
-        ticks = decoder.decode(run)
-        windows.restore(windows.missing(ticks), {})
-        total += len(windows.apply(ticks))
+        total += len(apply_new(windows, decoder.decode(run)))
     assert total == 3000
-    assert len(windows) <= 700
+    assert len(windows) <= 2 * 700
 
 
 @pytest.mark.parametrize("n", [2, 31, 32, 33, 64, 100])
@@ -245,15 +265,13 @@ def test_windows_may_be_longer_than_what_is_remembered(n: int) -> None:
     ]
     decoder, windows = Decoder(SOURCE), WindowTable(SOURCE, schema, program)
     before, after = runs(records, [len(records) // 2])
-    windows.restore(["A"], {})
-    batches = [windows.apply(decoder.decode(before))]
+    batches = [apply_new(windows, decoder.decode(before))]
     rows = [
         ((0, 0, NO_SEQ, fields), (0, place, 0), place, 0)
         for place, fields in enumerate(batches[0].fields)
     ]
-    windows.forget()
-    windows.restore(["A"], {"A": _state(rows)})
-    batches.append(windows.apply(decoder.decode(after)))
+    windows.forget_all()
+    batches.append(apply_new(windows, decoder.decode(after), {"A": _state(rows)}))
     found = np.concatenate([batch.features for batch in batches])
     returns = np.diff(np.log(prices))
     for end in range(n, len(prices)):
@@ -264,8 +282,9 @@ def test_windows_may_be_longer_than_what_is_remembered(n: int) -> None:
 
 def test_an_unknown_entity_is_an_error() -> None:
     (run,) = runs([Record("t", 0, 0, NOW_MS, b"A", good("A"))], ())
+    ticks, windows = Decoder(SOURCE).decode(run), table()
     with pytest.raises(KeyError):
-        table().apply(Decoder(SOURCE).decode(run))
+        windows.apply(ticks, windows.touch(ticks))
 
 
 def test_columns_have_the_kernel_types() -> None:
@@ -294,9 +313,8 @@ def test_a_state_that_is_stored_and_restored_shows_nowhere(
     decoder, rows = Decoder(SOURCE), dict[str, list[tuple[Any, ...]]]()
     batches = []
     for run in runs(records, cuts):
-        ticks, windows = decoder.decode(run), table()
-        windows.restore(ticks.entities, {e: _state(rows[e]) for e in ticks.entities if e in rows})
-        batch = windows.apply(ticks)
+        known = {entity: _state(rows[entity]) for entity in rows}
+        batch = apply_new(table(), decoder.decode(run), known)
         batches.append(batch)
         for i in range(len(batch)):
             rows.setdefault(batch.names[batch.name[i]], []).append(

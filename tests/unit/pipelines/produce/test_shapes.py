@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from pipelines.compute.entity_slots import name_of
 from pipelines.produce.errors import BadRow, Mistaken
+from tests.support.names import name_of
 from tests.support.tick_files import PRICE, VOLUME, checked, csv_of, decoded
 
 Tick = tuple[str, float, str]

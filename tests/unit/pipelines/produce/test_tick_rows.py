@@ -16,13 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.compute.entity_slots import name_of
 from pipelines.kafka.producer import ticks_in
 from pipelines.produce.checking import sendable
 from pipelines.produce.errors import BadRow, ColumnMissing, Mistaken
 from pipelines.ticks.decoder import Decoder
 from pipelines.ticks.message_limits import MAX_MESSAGE_BYTES
 from tests.support.logs import run_of
+from tests.support.names import name_of
 from tests.support.tick_files import (
     POSITION,
     PRICE,

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipelines.compute.entity_slots import name_of
 from pipelines.ticks.columns import Ticks
 from pipelines.ticks.decoder import Decoder
 from pipelines.ticks.event_time import LATEST, parse_rfc_3339
@@ -29,6 +28,7 @@ from tests.oracle.messages import Record, SourceSpec
 from tests.oracle.messages import read as oracle_read
 from tests.support.examples import examples
 from tests.support.logs import NOW_MS, messages, run_of
+from tests.support.names import entities_of, name_of
 
 PRICE, _, POSITION = read().sources
 
@@ -190,13 +190,13 @@ def test_numbers_are_what_python_makes_of_them(number: str) -> None:
 def test_a_key_given_twice_means_its_last_value() -> None:
     value = b'{"symbol":"B","symbol":"A","price":1,"price":2,"ts":1700000000000}'
     ticks = Decoder(PRICE).decode(run_of([(b"A", value)]))
-    assert (list(ticks.entities), ticks.fields[0, 0]) == (["A"], 2.0)
+    assert (entities_of(ticks), ticks.fields[0, 0]) == (["A"], 2.0)
 
 
 def test_a_position_has_two_keys_and_a_default() -> None:
     value = b'{"portfolio":"P1","symbol":"AAPL","quantity":-300,"ts":1700000000000}'
     ticks = Decoder(POSITION).decode(run_of([(b"P1", value)]))
-    assert list(ticks.entities) == ["P1\x1fAAPL"]
+    assert entities_of(ticks) == ["P1\x1fAAPL"]
     assert ticks.fields.tolist() == [[-300.0, 1.0]]
 
 

@@ -1,0 +1,7 @@
+-- Those of some entities that have rows, and the row schemas in which they may be.
+SELECT
+    ARRAY(SELECT id FROM tickwell.row_schemas WHERE source = %(source)s),
+    ARRAY(
+        SELECT known.entity FROM tickwell.entities AS known
+        WHERE known.source = %(source)s AND known.entity = ANY (%(entities)s::text[])
+    )

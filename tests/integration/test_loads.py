@@ -1,0 +1,82 @@
+"""What a load of window states costs, and what it refuses."""
+
+from __future__ import annotations
+
+import tracemalloc
+from dataclasses import replace
+
+import pytest
+import redis
+
+from pipelines.compute.entity_names import EntityNames
+from pipelines.errors import StateDamaged
+from pipelines.stores.postgres.offline_sink import OfflineSink
+from pipelines.stores.redis.online_sink import OnlineSink
+from registry.formats.redis_keys import state_key
+from registry.formats.state import STATE_HEADER
+from tests.support.logs import runs
+from tests.support.shipped import SOURCE
+from tests.support.sinks import BEGIN, GO_ON, Opened, query, ticks, worker
+from tests.support.states import by_name
+
+DEPTH = 64
+
+
+@pytest.mark.parametrize("store", ["redis", "postgres"])
+def test_a_load_holds_little_more_than_its_states(
+    opened: Opened, redis_database: str, database: str, store: str
+) -> None:
+    """The first run after a rebalance may need the states of as many entities as it has ticks."""
+    names = [f"E{number}" for number in range(1500)]
+    (log,) = runs(ticks(names, DEPTH * len(names), seq=False), ())
+    sink = opened(OnlineSink(redis_database) if store == "redis" else OfflineSink(database))
+    worker(sink, capacity=10_000).materialize(log, GO_ON)
+    entities = EntityNames.of(names)
+    sink.load(SOURCE, entities[:10], DEPTH, BEGIN)
+    tracemalloc.start()
+    try:
+        loaded = sink.load(SOURCE, entities, DEPTH, BEGIN)
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(loaded.states.seq) == DEPTH * len(names)
+    some = names[::499]
+    alone = sink.load(SOURCE, EntityNames.of(some), DEPTH, BEGIN)
+    states = by_name(names, loaded)
+    assert by_name(some, alone) == {name: states[name] for name in some}
+    # parts and whole, and one answer beside them; all answers of Postgres at once are 16 times it
+    assert peak < 6 * held
+
+
+@pytest.mark.parametrize("kept", [0, 1, 63 * 40, 63 * 40 + 20])
+def test_a_state_that_was_cut_short_is_refused(
+    opened: Opened, redis_database: str, kept: int
+) -> None:
+    """Its newest time would be that of another entity, and what it remembers not its own."""
+    (log,) = runs(ticks(["A", "B"], 2 * DEPTH), ())
+    sink = opened(OnlineSink(redis_database))
+    worker(sink).materialize(log, GO_ON)
+    with redis.Redis.from_url(redis_database) as client:
+        for entity in ("A", "B"):
+            key = state_key("price", entity)
+            client.set(key, client.getrange(key, 0, STATE_HEADER.size + kept - 1))
+    with pytest.raises(StateDamaged, match="the state of 'A' in Redis has"):
+        sink.load(SOURCE, EntityNames.of(["A", "B"]), DEPTH, BEGIN)
+
+
+def test_a_store_that_failed_may_be_another_server(opened: Opened, database: str) -> None:
+    """States of the server before, which is still there, are not what the new one has."""
+    (log,) = runs(ticks(["A"], 3), ())
+    sink = opened(OfflineSink(database, "one"))
+    work = worker(sink)
+    work.materialize(log, GO_ON)
+    sessions = (
+        "SELECT pid FROM pg_stat_activity WHERE application_name = 'one' ORDER BY backend_start"
+    )
+    (loads,), (stores,) = query(database, sessions)
+    query(database, f"SELECT pg_terminate_backend({stores})")
+    computed = work.compute_ahead(replace(log, base_offset=3, next_offset=4), GO_ON)
+    assert computed is not None
+    assert work.store(computed) is None
+    sink.load(SOURCE, EntityNames.of(["A"]), DEPTH, BEGIN)
+    assert loads not in [pid for (pid,) in query(database, sessions)]
