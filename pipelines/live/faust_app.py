@@ -20,27 +20,21 @@ Settings that are not Faust's defaults, and why:
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from threading import Event
-from typing import Any
 
 from faust.auth import Credentials, SASLCredentials, SSLCredentials
 from faust.tables import TableManager
 from faust.types import TP
 
 from pipelines.compute.batch import Batch
-from pipelines.errors import ConsumerEnded, Stopped
 from pipelines.kafka.connection import KafkaConnection
-from pipelines.kafka.run import Run
 from pipelines.kafka.topic_identity import Incarnations
 from pipelines.live.materializer import Materializer
 from pipelines.live.run_app import RunApp
-from pipelines.runtime.daemon_threads import DaemonExecutor
+from pipelines.live.source_agent import SourceAgent
 from registry.source_rules import SourceRules
-
-logger = logging.getLogger(__name__)
 
 BUFFERED_RUNS = 1
 
@@ -97,7 +91,6 @@ class SinkApp(RunApp):
     """A Faust app that brings runs into one store."""
 
     pipeline: Pipeline
-    on_batch: Callable[[Batch], None]
     failed: asyncio.Future[BaseException]
 
     def watermarks(self, tps: Collection[TP]) -> Mapping[TP, int | None]:
@@ -157,14 +150,14 @@ def create_app(
     )
     app.pipeline = pipeline
     app.incarnations, app.pace = pipeline.incarnations, pipeline.pace
-    app.on_batch = on_batch
     app.failed = asyncio.get_running_loop().create_future()
     app.rules = {rules.source.topic: rules for rules in pipeline.rules.values()}
     for rules in pipeline.rules.values():
         source = rules.source
         topic = app.topic(source.topic, key_serializer="raw", value_serializer="raw")
-        agent = agent_of(app, pipeline.materializers[source.name])
-        app.agent(topic, name=f"pipelines.{source.name}", concurrency=1)(agent)
+        work = pipeline.materializers[source.name]
+        agent = SourceAgent(app, work, pipeline.stop, on_batch)
+        app.agent(topic, name=f"pipelines.{source.name}", concurrency=1)(agent.consume)
     return app
 
 
@@ -179,40 +172,3 @@ def _credentials(kafka: KafkaConnection) -> Credentials | None:
             ssl_context=context,
         )
     return None if context is None else SSLCredentials(context)
-
-
-def agent_of(app: SinkApp, materializer: Materializer) -> Callable[[Any], Awaitable[None]]:
-    """The agent of one source. It stores in a thread, so that heartbeats continue meanwhile."""
-    thread = DaemonExecutor(f"store {materializer.source}")
-
-    async def materialize(stream: Any) -> None:
-        loop = asyncio.get_running_loop()
-        generation = None
-        position = "before its first run"
-        try:
-            # With automatic acks an exception that leaves an agent would ack the event.
-            async for event in stream.noack().events():
-                # Another worker may have had the partitions meanwhile, even if none was reported
-                # as revoked.
-                if event.message.generation_id != generation:
-                    generation = event.message.generation_id
-                    materializer.forget()
-                run: Run = event.value
-                position = f"at {run.topic}[{run.partition}], offset {run.base_offset}"
-                batch = await loop.run_in_executor(
-                    thread, materializer.materialize, run, app.pipeline.stop
-                )
-                if batch is not None:
-                    app.on_batch(batch)
-                event.ack()
-        except Stopped:
-            return
-        except Exception as error:
-            # To continue would skip the run: the ack of the next one would cover it.
-            logger.exception("%s stopped on an error %s", materializer.source, position)
-            app.fail(error)
-            return
-        if not app.stopping:
-            app.fail(ConsumerEnded())
-
-    return materialize

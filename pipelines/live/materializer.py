@@ -5,19 +5,27 @@
                  └── forget and compute again ◄───────┘ conflict, or the store was unavailable
 
 Computing a run again is harmless: ticks at or before an entity's stored origin are passed over.
+
+A run may be computed while the store takes the one before it. What it restores is of entities that
+the run before does not have, or they would be cached, so it does not matter which of the two the
+store sees first. If the store does not take the run before, everything that was computed since is
+forgotten.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from threading import Event
+from typing import NamedTuple
 
 from pipelines.compute.batch import Batch
-from pipelines.compute.entity_state import EntityState
+from pipelines.compute.entity_names import EntityNames
+from pipelines.compute.entity_state import LoadedStates
 from pipelines.compute.run_computation import DecodedRun, RunComputation
 from pipelines.errors import (
     StateConflict,
+    StoreUnavailable,
     StoreWentBack,
     WatermarkContended,
     WatermarkMoved,
@@ -33,6 +41,13 @@ CONFLICTS = 20
 many in one run are no coincidence."""
 
 
+class ComputedRun(NamedTuple):
+    """A run that was computed ahead, when everything had been forgotten so many times."""
+
+    batch: Batch
+    forgotten: int
+
+
 class Materializer:
     """Brings the runs of one source into one store.
 
@@ -46,12 +61,15 @@ class Materializer:
         self._computation = computation
         self._sink = sink
         self._patience = Patience(f"the {sink.name} store", stall_seconds=stall_seconds)
+        self._loading = Patience(f"the {sink.name} store", stall_seconds=stall_seconds)
+        self._forgotten = 0
 
     @property
     def retrying(self) -> str | None:
         """Why the store, or the schema registry, is waited for; any thread may read it."""
         registry = self._computation.registry
-        return self._patience.reason or (None if registry is None else registry.patience.reason)
+        reason = self._patience.reason or self._loading.reason
+        return reason or (None if registry is None else registry.patience.reason)
 
     @property
     def needs_schemas(self) -> bool:
@@ -72,6 +90,41 @@ class Materializer:
     def forget(self) -> None:
         """Forget every state; the next run loads them from the store. For a new generation."""
         self._computation.forget_all()
+        self._forgotten += 1
+
+    def compute_ahead(self, run: Run, stop: Event) -> ComputedRun | None:
+        """Compute a run while the one before it may not be stored yet.
+
+        Returns None where that cannot be done now. Raises as `materialize`.
+        """
+        forgotten = self._forgotten
+        decoded = self._decode(run, stop)
+        try:
+            self._computation.restore(decoded, self._load)
+        except StoreUnavailable:
+            self._computation.forget(decoded)
+            return None
+        return ComputedRun(self._computation.compute(decoded), forgotten)
+
+    def store(self, computed: ComputedRun) -> Batch | None:
+        """Store a run that was computed ahead, once the one before it is stored.
+
+        Returns the batch, None where it was not stored; `materialize_again` brings it in then.
+        Another thread may compute the next run meanwhile. Raises as `materialize`.
+        """
+        if computed.forgotten != self._forgotten:
+            return None
+        try:
+            with self._patience.call():
+                conflicts = self._sink.store(computed.batch)
+        except (StoreUnavailable, WatermarkMoved):
+            return None
+        return None if conflicts else computed.batch
+
+    def materialize_again(self, run: Run, stop: Event) -> Batch | None:
+        """`materialize` a run after everything that was computed since the last stored one."""
+        self.forget()
+        return self.materialize(run, stop)
 
     def materialize(self, run: Run, stop: Event) -> Batch | None:
         """Store the rows of a run; returns once that is done, however long the store takes.
@@ -114,9 +167,9 @@ class Materializer:
         return decode() if registry is None else registry.patience.retry(decode, stop)
 
     def _load(
-        self, source: Source, entities: Sequence[str], depth: int, before: Origin
-    ) -> Mapping[str, EntityState]:
-        with self._patience.call():
+        self, source: Source, entities: EntityNames, depth: int, before: Origin
+    ) -> LoadedStates:
+        with self._loading.call():
             return self._sink.load(source, entities, depth, before)
 
     def _rest(self, run: Run, watermark: int | None) -> Run | None:

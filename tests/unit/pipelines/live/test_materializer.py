@@ -11,7 +11,8 @@ import pytest
 from fastavro import schemaless_writer
 
 from pipelines.compute.batch import Batch
-from pipelines.compute.entity_state import EntityState
+from pipelines.compute.entity_names import EntityNames
+from pipelines.compute.entity_state import LoadedStates
 from pipelines.compute.run_computation import RunComputation
 from pipelines.errors import Stopped
 from pipelines.kafka.run import Run
@@ -26,6 +27,7 @@ from tests.support.logs import NOW_MS, run_of_columns
 from tests.support.pipeline import wait_for
 from tests.support.registry_server import RegistryServer
 from tests.support.shipped import PROGRAM, SCHEMA, SOURCE
+from tests.support.states import known
 
 TRADE = {
     "type": "record",
@@ -53,9 +55,9 @@ class KeptBatches:
         return topic.partitions
 
     def load(
-        self, source: Source, entities: Sequence[str], depth: int, before: Origin
-    ) -> Mapping[str, EntityState]:
-        return {}
+        self, source: Source, entities: EntityNames, depth: int, before: Origin
+    ) -> LoadedStates:
+        return known([], {}, len(source.fields))
 
     def store(self, batch: Batch) -> Sequence[str]:
         self.batches.append(batch)
