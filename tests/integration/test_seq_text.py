@@ -9,13 +9,14 @@ import psycopg2
 import pytest
 
 from pipelines.compute.batch import Batch
-from pipelines.compute.run_computation import RunComputation
 from pipelines.errors import ParityViolation
 from pipelines.stores.postgres.offline_sink import OfflineSink
+from pipelines.ticks.decoder import Decoder
 from tests.oracle.messages import Record
 from tests.support.logs import NOW_MS, runs
-from tests.support.shipped import PROGRAM, RULES, SCHEMA
+from tests.support.shipped import SOURCE
 from tests.support.sinks import GO_ON, Opened, query, worker
+from tests.support.windows import apply_new, table
 
 IDS = ["b-1", 7, None, "b-1", "b-2", "\u00e9", "7"]
 STORED = 'SELECT seq, seq_text FROM tickwell.feature_rows ORDER BY "offset"'
@@ -56,10 +57,7 @@ def test_a_row_that_exists_must_have_the_same_id(
     """The rows are there, the watermark is not, as where a replay was before live."""
     (run,) = runs(log(["b-1", "b-2"]), ())
     worker(opened(OfflineSink(postgres_database))).materialize(run, GO_ON)
-    computation = RunComputation(RULES, SCHEMA, PROGRAM, 100)
-    decoded = computation.decode(run)
-    computation.restore(decoded, lambda *_: {})
-    batch = computation.compute(decoded)
+    batch = apply_new(table(), Decoder(SOURCE).decode(run))
     start, end = batch.seq_text[0].tolist()
     batch.texts[start:end] = bytearray(text.encode())  # its number stays
     again = opened(OfflineSink(postgres_database))

@@ -25,7 +25,7 @@ from registry.features_file import read
 from registry.lifecycle.recording import record
 from tests.support.logs import TOPIC_ID
 from tests.support.shipped import SOURCE
-from tests.support.sinks import GO_ON, worker
+from tests.support.sinks import GO_ON, closing, worker
 
 HISTORY = 64
 TOPIC = Topic("ticks.price", TOPIC_ID, 1)
@@ -137,10 +137,14 @@ def nothing() -> None:
 
 
 def both(stores: Stores, log: Sequence[Run]) -> None:
-    online, offline = stores.online(), stores.offline()
-    for run in log:
-        online.materialize(run, GO_ON)
-        offline.materialize(run, GO_ON)
+    """Both stores take the runs of a log, by workers that are new and end then."""
+    with closing() as opened:
+        calls = stores.entities_a_call
+        online = worker(opened(OnlineSink(stores.redis_url, HISTORY, entities_a_call=calls)))
+        offline = worker(opened(OfflineSink(stores.postgres)))
+        for run in log:
+            online.materialize(run, GO_ON)
+            offline.materialize(run, GO_ON)
 
 
 def in_partition(run: Run, partition: int, topic: Topic) -> Run:

@@ -17,7 +17,7 @@ ROWS = """
 import hashlib
 import numpy as np
 from pipelines.compute import kernel
-from pipelines.compute.entity_columns import EntityColumns
+from pipelines.compute.entity_columns import EntityColumns, SeqRings
 from pipelines.compute.instructions import Instructions
 from pipelines.runtime.named_columns import allocate
 
@@ -28,9 +28,11 @@ for column in (ticks.offset, ticks.time, ticks.seq):
 ticks.fields[:, 0] = [i * i % 97 + 1.0 for i in range(n)]
 code = allocate(Instructions, 2)
 code.function[:], code.window[:] = (3, 2), (20, 5)  # stddev of 20 log returns, mean of 5
-entities = allocate(EntityColumns, 1, remembered=64, lookback=64, fields=1, returns=1)
+entities = allocate(EntityColumns, 1, lookback=64, fields=1, returns=1)
+entities.seq_ring[0] = 1
+rings = allocate(SeqRings, 2, remembered=64)
 rows = allocate(kernel.RowColumns, n, features=2)
-kernel.advance(ticks, kernel.RunContext(0, 0, 10**9), code, entities, rows)
+kernel.advance(ticks, kernel.RunContext(0, 0, 10**9), code, entities, rings, rows)
 stats = kernel.advance.stats
 print(hashlib.sha256(rows.features.tobytes() + rows.status.tobytes()).hexdigest())
 print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))

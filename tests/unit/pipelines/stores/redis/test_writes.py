@@ -4,14 +4,15 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.compute.batch import Batch
+from pipelines.compute.batch import Batch, Origins
+from pipelines.compute.entity_names import EntityNames
 from pipelines.compute.entity_state import EntityState, tick_dtype
 from pipelines.kafka.run import Run
 from pipelines.stores.redis.batch_writes import BatchWrites
 from pipelines.stores.redis.entity_write import WriteCall
 from pipelines.stores.redis.restored_states import Restored, restored_write
 from registry.definitions import Field, RowSchema, Source
-from registry.formats.origin import Origin
+from registry.formats.origin import ORIGIN, Origin
 from registry.formats.row import Row, pack
 
 TOPIC_ID = bytes(range(16))
@@ -37,12 +38,14 @@ def int64s(*values: int) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 def batch() -> Batch:
     """The fifth to seventh tick of `P1`'s A, whose ring of 3 wraps, and two of a new `P2`'s B."""
+    origins = np.zeros(2, ORIGIN.dtype)
+    origins[0] = (np.void(TOPIC_ID), 7, 999, 2)
     return Batch(
         run=Run.empty("ticks.position", TOPIC_ID, 7, 1000),
         source=SOURCE,
         schema=RowSchema(258, "position", ("a@1", "b@1")),
-        names=["P1\x1fA", "P2\x1fB"],
-        expected=[Origin(TOPIC_ID, 7, 999, 2).pack(), b""],
+        names=EntityNames.of(["P1\x1fA", "P2\x1fB"]),
+        expected=Origins(origins, np.array([True, False])),
         fill=int64s(9, 2),
         name=np.array([0, 1, 0, 0, 1], np.int32),
         ordinal=int64s(4, 0, 5, 6, 1),
