@@ -1,8 +1,15 @@
 """The keys of Redis, and the names of entities.
 
 An entity is named by its key fields joined with the ASCII unit separator, a character that no
-key may hold. All keys of one Kafka message key (`AAPL`; `P1` with all its positions) share one of
-256 hash tags, so that scripts and MGETs over them stay on one slot of a Redis Cluster.
+key may hold.
+
+Rows, states and chunks are fields of hashes. A single server has one hash of each kind for a source,
+so that any entities are one HMGET. On a cluster there are 256, each with a hash tag of its own: all
+that belongs to one Kafka message key (`AAPL`; `P1` with all its positions) has the same tag, so that
+scripts and reads over it stay on one slot.
+
+What follows `tw3:` is of this layout, the third. A Redis that an earlier build has filled is one
+that lacks it, and is filled from Postgres.
 """
 
 from __future__ import annotations
@@ -10,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from zlib import crc32
 
-BUCKETS = 256
+CLUSTER_BUCKETS = 256
 SEPARATOR = "\x1f"
 
 
@@ -24,29 +31,42 @@ def key_values(entity: str) -> tuple[str, ...]:
     return tuple(entity.split(SEPARATOR))
 
 
-def bucket(entity: str) -> int:
-    """The hash tag's number, 0 to 255, by the first key field (the Kafka message key)."""
-    return crc32(entity.split(SEPARATOR, 1)[0].encode()) % BUCKETS
+def bucket(entity: str, cluster: bool) -> int:
+    """The number of the hashes that an entity is in: on a cluster 0 to 255, else 0.
+
+    The first key field (the Kafka message key) decides.
+    """
+    return _tag(entity.split(SEPARATOR, 1)[0]) if cluster else 0
 
 
-def row_key(source: str, entity: str) -> str:
-    """The key of an entity's newest row (`registry.formats.row`)."""
-    return f"tw:{{b{bucket(entity)}}}:row:{source}:{entity}"
+def rows_key(source: str, bucket: int) -> str:
+    """The key of the hash of newest rows (`registry.formats.row`), by entity."""
+    return f"tw3:{{b{bucket}}}:rows:{source}"
 
 
-def state_key(source: str, entity: str) -> str:
-    """The key of an entity's window state (`registry.formats.state`)."""
-    return f"tw:{{b{bucket(entity)}}}:state:{source}:{entity}"
+def states_key(source: str, bucket: int) -> str:
+    """The key of the hash of window states (`registry.formats.state`), by entity."""
+    return f"tw3:{{b{bucket}}}:states:{source}"
+
+
+def chunks_key(source: str, bucket: int) -> str:
+    """The key of the hash of chunks of ticks (`registry.formats.state`), by `chunk_field`."""
+    return f"tw3:{{b{bucket}}}:chunks:{source}"
+
+
+def chunk_field(entity: str, block: int) -> str:
+    """The name of an entity's chunk that ends with a block of ticks."""
+    return f"{entity}{SEPARATOR}#{block}"
 
 
 def members_key(source: str, message_key: str) -> str:
     """The key of the set of a source's open entities under one message key: of a portfolio."""
-    return f"tw:{{b{bucket(message_key)}}}:members:{source}:{message_key}"
+    return f"tw3:{{b{_tag(message_key)}}}:members:{source}:{message_key}"
 
 
 def closed_key(source: str, group: str) -> str:
     """The key of the last close in a group (`registry.formats.last_close`)."""
-    return f"tw:{{b{bucket(group)}}}:closed:{source}:{group}"
+    return f"tw3:{{b{bucket(group, cluster=True)}}}:closed:{source}:{group}"
 
 
 def groups_of(entity: str) -> list[str]:
@@ -57,7 +77,7 @@ def groups_of(entity: str) -> list[str]:
 
 def watermark_key(topic_id: bytes, partition: int) -> str:
     """The key of the next offset to read of a topic incarnation's partition."""
-    return f"tw:watermark:{topic_id.hex()}:{partition}"
+    return f"tw3:watermark:{topic_id.hex()}:{partition}"
 
 
 def filled_key(topic_id: bytes, partition: int) -> str:
@@ -65,7 +85,7 @@ def filled_key(topic_id: bytes, partition: int) -> str:
 
     It shares a hash slot with the watermark.
     """
-    return f"tw:filled:{{{watermark_key(topic_id, partition)}}}"
+    return f"tw3:filled:{{{watermark_key(topic_id, partition)}}}"
 
 
 def begun_key(topic_id: bytes, partition: int) -> str:
@@ -73,7 +93,24 @@ def begun_key(topic_id: bytes, partition: int) -> str:
 
     Entities may be ahead of the watermark by as much. It shares a hash slot with the watermark.
     """
-    return f"tw:begun:{{{watermark_key(topic_id, partition)}}}"
+    return f"tw3:begun:{{{watermark_key(topic_id, partition)}}}"
+
+
+def epoch_key(topic_id: bytes, partition: int) -> str:
+    """The key of the fill epoch: a random value that changes with each state that a rebuild writes.
+
+    Of a partition whose entities no rebuild wrote there is none. It shares a hash slot with the
+    watermark.
+    """
+    return f"tw3:epoch:{{{watermark_key(topic_id, partition)}}}"
+
+
+def schema_key(source: str) -> str:
+    """The key of the greatest id of a row schema in which rows of a source were stored.
+
+    Only a single server has it.
+    """
+    return f"tw3:schema:{source}"
 
 
 def rules_key(topic_id: bytes, partition: int) -> str:
@@ -83,7 +120,7 @@ def rules_key(topic_id: bytes, partition: int) -> str:
     of the source never changed while the partition was read. It shares a hash slot with the
     watermark.
     """
-    return f"tw:rules:{{{watermark_key(topic_id, partition)}}}"
+    return f"tw3:rules:{{{watermark_key(topic_id, partition)}}}"
 
 
 def rules_value(pairs: Iterable[tuple[int, int]]) -> str:
@@ -121,3 +158,7 @@ CATALOG_KEY = "tw:catalog"
 
 WORKERS_KEY = "tw:workers"
 """The key of the set of `sink:instance` of workers that have sent a heartbeat."""
+
+
+def _tag(message_key: str) -> int:
+    return crc32(message_key.encode()) % CLUSTER_BUCKETS
