@@ -142,7 +142,7 @@ def _matrix(column: Any) -> Bytes:
 
 
 def _texts(words: Int64s, ends: Int64s) -> Texts:
-    return Texts(words.view(np.uint8), ends * 8)
+    return Texts.of(words.view(np.uint8), ends * 8)
 
 
 def _text(texts: Texts, index: int) -> bytes:

@@ -25,7 +25,7 @@ BLOCK_BYTES = 24
 
 
 class Texts(NamedTuple):
-    """Byte strings in `data`: number i is from `ends[i]` up to `ends[i + 1]`."""
+    """Byte strings in `data`, read-only: number i is from `ends[i]` up to `ends[i + 1]`."""
 
     data: Bytes
     ends: Int64s
@@ -34,9 +34,9 @@ class Texts(NamedTuple):
         return len(self.ends) - 1
 
     @classmethod
-    def of(cls, data: bytes, ends: Int64s) -> Texts:
+    def of(cls, data: bytes | Bytes, ends: Int64s) -> Texts:
         """The same of bytes."""
-        return cls(np.frombuffer(data, np.uint8), ends)
+        return cls(np.frombuffer(memoryview(data).toreadonly(), np.uint8), ends)
 
 
 class Command:
@@ -95,7 +95,7 @@ class Command:
 
 def no_texts(n: int) -> Texts:
     """So many empty texts."""
-    return Texts(np.empty(0, np.uint8), np.zeros(n + 1, np.int64))
+    return Texts.of(b"", np.zeros(n + 1, np.int64))
 
 
 NO_TEXTS = no_texts(0)
@@ -109,7 +109,7 @@ def _names_size(names: Texts, of: Int64s) -> int:
 DOLLAR, CR, LF, ZERO, HASH = (np.uint8(ord(c)) for c in "$\r\n0#")
 SEPARATOR_BYTE = np.uint8(ord(SEPARATOR))
 BYTES, INT64S = numba.uint8[::1], numba.int64[::1]
-TEXTS = numba_type(Texts(np.frombuffer(b"", np.uint8), np.zeros(1, np.int64)))
+TEXTS = numba_type(NO_TEXTS)
 
 
 @compiled()
