@@ -16,7 +16,6 @@ from pipelines.compute.batch import Batch
 from pipelines.compute.entity_names import EntityNames
 from pipelines.compute.entity_slots import Touched
 from pipelines.compute.entity_state import LoadedStates
-from pipelines.compute.state_tails import KeptStates
 from pipelines.compute.window_table import WindowTable
 from pipelines.kafka.run import Run
 from pipelines.ticks.columns import Ticks
@@ -82,20 +81,12 @@ class RunComputation:
         states = load(self.source, decoded.missing, self._windows.depth, before)
         self._windows.restore(self._windows.missing(decoded.touched), states)
 
-    def compute(self, decoded: DecodedRun) -> Batch:
-        """The rows of a run whose missing states are restored; the windows move on."""
-        return self._windows.apply(decoded.ticks, decoded.touched)
+    def compute(self, decoded: DecodedRun, history: int | None = None) -> Batch:
+        """The rows of a run whose missing states are restored; the windows move on.
 
-    def batches(self, decoded: DecodedRun, kept: KeptStates | None) -> list[Batch]:
-        """The same in batches that a store takes one after the other.
-
-        `kept` says how the store keeps states that it is given; None for one that makes them of
-        rows, which takes a run in one batch.
+        With `history` there are the states too, for a store that keeps so many ticks of an entity.
         """
-        if kept is None:
-            return [self.compute(decoded)]
-        pieces = self._windows.cut(decoded.ticks, decoded.touched, kept.entities)
-        return [self._windows.apply(*piece, kept.history) for piece in pieces]
+        return self._windows.apply(decoded.ticks, decoded.touched, history)
 
     def forget_all(self) -> None:
         """Forget every state."""

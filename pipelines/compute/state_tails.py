@@ -27,15 +27,6 @@ There are more of them when less history is kept than before.
 """
 
 
-class KeptStates(NamedTuple):
-    """How a store keeps states that it is given with the rows."""
-
-    history: int
-    """Ticks of an entity that it keeps, at least."""
-    entities: int
-    """Entities that it takes at once; of one record it takes any number."""
-
-
 class StateTails(NamedTuple):
     """The tails of n entities after a run, and what becomes of their chunks.
 
@@ -60,6 +51,25 @@ class StateTails(NamedTuple):
     """(d,) The index of an entity."""
     dropped_block: Int64s
     """(d,) The name of a chunk of it that is too old to be kept, if there is one of that name."""
+
+    def part(self, which: slice) -> StateTails:
+        """Those of some entities that follow each other, which are numbered from 0 then."""
+        ends = self.ends[which.start : which.stop + 1]
+        chunks = slice(*np.searchsorted(self.chunk_of, [which.start, which.stop]).tolist())
+        chunk_ends = self.chunk_ends[chunks.start : chunks.stop + 1]
+        dropped = slice(*np.searchsorted(self.dropped_of, [which.start, which.stop]).tolist())
+        return StateTails(
+            accepted=self.accepted[which],
+            first_block=self.first_block[which],
+            words=self.words[ends[0] : ends[-1]],
+            ends=ends - ends[0],
+            chunk_of=self.chunk_of[chunks] - which.start,
+            chunk_block=self.chunk_block[chunks],
+            chunk_words=self.chunk_words[chunk_ends[0] : chunk_ends[-1]],
+            chunk_ends=chunk_ends - chunk_ends[0],
+            dropped_of=self.dropped_of[dropped] - which.start,
+            dropped_block=self.dropped_block[dropped],
+        )
 
 
 class TickValues(NamedTuple):

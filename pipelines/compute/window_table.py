@@ -27,7 +27,6 @@ from pipelines.compute.kernel import (
     restore_states,
 )
 from pipelines.compute.rejections import rejections
-from pipelines.compute.run_pieces import cut_ticks
 from pipelines.compute.state_tails import TickValues, begin_tails, by_entity, seal
 from pipelines.runtime.array_types import Floats, Int32s
 from pipelines.runtime.named_columns import allocate, grown, sliced
@@ -131,18 +130,6 @@ class WindowTable:
         """Forget every entity; they must be restored before they are applied again."""
         self._slots.give_up_all()
 
-    def cut(self, ticks: Ticks, touched: Touched, entities: int) -> list[tuple[Ticks, Touched]]:
-        """A run in pieces of at most so many entities; a record is never cut."""
-        pieces = cut_ticks(ticks, touched, entities)
-        return (
-            [(ticks, touched)]
-            if len(pieces) == 1
-            else [
-                (piece, self._touched(touched.slot[begin : begin + len(piece)]))
-                for piece, begin in pieces
-            ]
-        )
-
     def apply(self, ticks: Ticks, touched: Touched, history: int | None = None) -> Batch:
         """Decide and compute every tick of a run; the windows move on.
 
@@ -226,11 +213,6 @@ class WindowTable:
             rows,
         )
         return rows
-
-    def _touched(self, slot: Int32s) -> Touched:
-        """What `touch` gave, of a part of the ticks."""
-        distinct, index = distinct_slots(slot, self._scratch)
-        return Touched(slot, index, distinct, distinct[:0])
 
     def _remembered(self, fields: Floats) -> Floats:
         """Those fields of ticks that windows are of."""

@@ -8,7 +8,6 @@ from typing import Protocol
 from pipelines.compute.batch import Batch
 from pipelines.compute.entity_names import EntityNames
 from pipelines.compute.entity_state import LoadedStates
-from pipelines.compute.state_tails import KeptStates
 from pipelines.kafka.topics import Topic
 from registry.definitions import Source
 from registry.formats.origin import Origin
@@ -26,8 +25,11 @@ class Sink(Protocol):
     """Seconds from one fetch to the next while little arrives: how often a run pays for itself."""
 
     @property
-    def kept(self) -> KeptStates | None:
-        """How it keeps the states that batches give it; None where it makes states of its rows."""
+    def history(self) -> int | None:
+        """Ticks of an entity that it keeps as states, which batches give it.
+
+        None for a store that makes states of its rows.
+        """
         ...
 
     def watermarks(self, topic_id: bytes, partitions: Iterable[int]) -> Mapping[int, int]:
@@ -49,14 +51,21 @@ class Sink(Protocol):
         """
         ...
 
-    def store(self, *batches: Batch) -> Sequence[str]:
-        """Store batches in turn, and with each advance its partition's watermark to its run's end.
+    def begin(self, topic_id: bytes, partition: int) -> bool:
+        """Make sure that this sink may write a partition, before states for it are loaded.
 
-        A store that makes states of its rows is given one batch. Returns the entities of a batch
-        whose stored origin is not the expected one: nothing of theirs was stored, the watermark did
-        not move to the batch's end, and the caller reloads everything and computes what is left
-        again. Raises `WatermarkMoved`, with nothing of the batch stored, when the partition has a
-        watermark other than `batch.run.base_offset`.
+        Returns whether another one may have written it since this was asked last, so that states
+        of before must be forgotten.
+        """
+        ...
+
+    def store(self, batch: Batch) -> Sequence[str]:
+        """Store a batch and advance its partition's watermark to `batch.run.next_offset`.
+
+        Returns the entities whose stored origin is not the expected one: nothing of theirs was
+        stored, the watermark did not move, and the caller reloads everything and computes the run
+        again. Raises `WatermarkMoved`, with nothing stored, when the partition has a watermark
+        other than `batch.run.base_offset`.
         """
         ...
 

@@ -215,9 +215,8 @@ def test_the_ring_wraps(opened: Opened, redis_database: str) -> None:
 def test_rows_are_those_of_the_row_format(opened: Opened, redis_database: str) -> None:
     sink = opened(OnlineSink(redis_database))
     (run,) = runs(ticks(["A", "B", "C"], 90), ())
-    batches = worker(sink).materialize(run, GO_ON)
-    assert batches is not None
-    (batch,) = batches
+    batch = worker(sink).materialize(run, GO_ON)
+    assert batch is not None
     with redis.Redis.from_url(redis_database) as client:
         for index, name in enumerate(batch.names):
             packed = stored_row(client, "price", name)
@@ -294,7 +293,8 @@ class LoadsTogether:
         self._sink = sink
         self._first: Barrier | None = both
         self.name = sink.name
-        self.kept = sink.kept
+        self.history = sink.history
+        self.begin = sink.begin
         self.store = sink.store
 
     def load(self, *wanted: Any) -> Any:
@@ -352,7 +352,8 @@ class Contended:
     def __init__(self, sink: OnlineSink) -> None:
         self._sink = sink
         self.name = sink.name
-        self.kept = sink.kept
+        self.history = sink.history
+        self.begin = sink.begin
         self.load = sink.load
 
     def store(self, batch: Any) -> Any:

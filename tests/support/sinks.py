@@ -83,10 +83,15 @@ def ticks(symbols: Sequence[str], n: int, first: int = 0, seq: bool = True) -> l
 
 
 def redis_dump(url: str) -> dict[bytes, bytes]:
-    """Rows, states, chunks and marks, by their keys, and by their fields where these are of hashes."""
+    """Rows, states, chunks and marks, by their keys, and by their fields where these are of hashes.
+
+    Not who writes, and how far runs were begun, which say nothing of what is stored.
+    """
     with redis.Redis.from_url(url) as client:
         found: dict[bytes, bytes] = {}
         for key in client.keys("tw3:*"):
+            if key.startswith((b"tw3:writer:", b"tw3:begun:")):
+                continue
             kind = client.type(key)
             if kind == b"hash":
                 found |= {key + b" " + field: value for field, value in client.hgetall(key).items()}

@@ -33,7 +33,6 @@ import numpy as np
 from pipelines.compute.batch import Batch
 from pipelines.compute.entity_names import EntityNames
 from pipelines.compute.entity_state import LoadedStates
-from pipelines.compute.state_tails import KeptStates
 from pipelines.errors import PartitionHeld, RowsAlreadyStored, StoreUnavailable, WatermarkMoved
 from pipelines.kafka.topics import Topic
 from pipelines.stores.postgres.connection import LOCK_TIMEOUT_MS, Database
@@ -67,7 +66,7 @@ class OfflineSink:
     """
 
     name = "offline"
-    kept: KeptStates | None = None
+    history = None
     pace = 0.1  # each run is a transaction, and no reader waits for a row
 
     def __init__(
@@ -134,13 +133,16 @@ class OfflineSink:
             self._loads.close()
         return load_states(self._loads, source, entities, depth, before)
 
-    def store(self, *batches: Batch) -> Sequence[str]:
-        """Store one batch; returns entities that have their home in another partition.
+    def begin(self, topic_id: bytes, partition: int) -> bool:
+        """Nothing needs to be done; a new generation of the group forgets what was loaded."""
+        return False
+
+    def store(self, batch: Batch) -> Sequence[str]:
+        """Store a batch; returns entities that have their home in another partition.
 
         Raises `WatermarkMoved`, `TopicRecreated`, `OtherRules`, `ParityViolation` and
         `StoreUnavailable`.
         """
-        (batch,) = batches
         try:
             try:
                 return self._store(batch)

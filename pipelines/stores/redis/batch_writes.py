@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from pipelines.runtime.array_types import Bytes, Int64s
 from pipelines.stores.redis.entity_write import EntityWrite
 from pipelines.stores.redis.resp import Texts
 from registry.formats.origin import ORIGIN
-from registry.formats.redis_keys import SEPARATOR, chunk_field
+from registry.formats.redis_keys import chunk_field
 from registry.formats.row import LAYOUT_VERSION, row_layout
 from registry.formats.state import CLOSED, IDENTITY, MOST_FILL, STATE_HEADER
 from registry.formats.state import LAYOUT_VERSION as STATE_VERSION
@@ -24,6 +26,7 @@ class BatchWrites:
     def __init__(self, batch: Batch) -> None:
         assert batch.tails is not None
         self._batch = batch
+        self._first = 0
         self.tails: StateTails = batch.tails
         newest = _newest(batch)
         self.names = Texts.of(batch.names.data, batch.names.ends)
@@ -35,8 +38,28 @@ class BatchWrites:
         """The tail of each."""
         self.chunks = _texts(self.tails.chunk_words, self.tails.chunk_ends)
 
+    def part(self, which: slice) -> BatchWrites:
+        """What to write of some entities that follow each other, which are numbered from 0 then."""
+        part = copy(self)
+        part._first = which.start
+        part.tails = self.tails.part(which)
+        part.names, part.ticks = self.names.part(which), self.ticks.part(which)
+        part.rows, part.headers = self.rows[which], self.headers[which]
+        chunks = np.searchsorted(self.tails.chunk_of, [which.start, which.stop])
+        part.chunks = self.chunks.part(slice(*chunks.tolist()))
+        return part
+
+    def some_names(self, which: Int64s) -> Texts:
+        """The names of some entities, by their indexes in the batch."""
+        names = self._batch.names
+        chosen = [names.data[names.ends[i] : names.ends[i + 1]] for i in which.tolist()]
+        return Texts.of(b"".join(chosen), np.cumsum([0, *map(len, chosen)], dtype=np.int64))
+
     def identities(self, which: Int64s) -> Texts:
-        """By what the states are recognised that some entities must have; "" for no state."""
+        """By what the states are recognised that some entities must have; "" for no state.
+
+        `which` are indexes in the batch.
+        """
         expected = self._batch.expected.only(which.astype(np.int32))
         packed = np.empty(len(which), IDENTITY.dtype)
         for name in ORIGIN.dtype.names or ():
@@ -46,26 +69,26 @@ class BatchWrites:
         np.cumsum(np.where(expected.known, IDENTITY.size, 0), out=ends[1:])
         return Texts.of(packed[expected.known].tobytes(), ends)
 
-    def only_names(self, which: Int64s) -> Texts:
-        """The names of some entities."""
-        names = self._batch.names.encoded()
-        chosen = [names[i] for i in which.tolist()]
-        return Texts.of(b"".join(chosen), np.cumsum([0, *map(len, chosen)], dtype=np.int64))
+    def memberships(self) -> Iterator[tuple[str, bytes]]:
+        """The entities whose being a member may have changed: new ones, closed and opened ones.
 
-    def memberships(self) -> list[int]:
-        """The entities whose being a member may have changed: new ones, closed and opened ones."""
-        if len(self._batch.source.key) == 1:
-            return []
-        run = self._batch.run
-        is_new = ~self._batch.expected.at_home(run.topic_id, run.partition)
-        closed = (self._batch.fill == CLOSED) | (self._batch.fill_before == CLOSED)
-        return [int(i) for i in np.flatnonzero(is_new | closed)]
+        Each with the packed event time at which it was closed, b"" if it is open.
+        """
+        batch = self._batch
+        if len(batch.source.key) == 1:
+            return
+        some = slice(self._first, self._first + len(self.names))
+        is_new = ~batch.expected.at_home(batch.run.topic_id, batch.run.partition)[some]
+        closed = (batch.fill[some] == CLOSED) | (batch.fill_before[some] == CLOSED)
+        for i in np.flatnonzero(is_new | closed).tolist():
+            yield batch.names[self._first + i], self._closed(i)
 
-    def member(self, index: int) -> tuple[str, bytes]:
-        """An entity's name, and the packed event time at which it was closed, b"" if it is open."""
+    def _closed(self, index: int) -> bytes:
+        """The packed event time at which an entity was closed, b"" if it is open."""
+        if self._batch.fill[self._first + index] != CLOSED:
+            return b""
         begin = STATE_HEADER.offset("event_time")
-        time = self.headers[index, begin : begin + 8].tobytes()
-        return self._batch.names[index], time if self._batch.fill[index] == CLOSED else b""
+        return self.headers[index, begin : begin + 8].tobytes()
 
     def writes(self) -> list[EntityWrite]:
         """The same of each entity alone."""
@@ -87,7 +110,7 @@ class BatchWrites:
                 state=self.headers[i].tobytes() + _text(self.ticks, i),
                 chunks=chunks[i],
                 dropped=dropped[i],
-                closed=self.member(i)[1] if SEPARATOR in name else b"",
+                closed=self._closed(i),
             )
             for i, name in enumerate(names)
         ]

@@ -9,7 +9,6 @@ from typing import Any
 from redis.commands.core import Script
 from redis.exceptions import ResponseError
 
-from pipelines.stores.redis import scripts
 from pipelines.stores.redis.client import answers, open_warm
 from pipelines.stores.redis.resp import Command
 from registry.formats.redis_keys import bucket
@@ -34,32 +33,14 @@ class WarmRedis:
         self.cluster = cluster
         self.entities_a_call = entities_a_call
         self._url = url
-        self._life = b""
         self._client: Any = None
         self._scripts: dict[str, Script] = {}
 
     def connect(self) -> Any:
-        """The client. The first call asks a cluster for its nodes, a single server for its life."""
+        """The client. The first call asks a cluster for its nodes."""
         if self._client is None:
-            client = open_warm(self._url, self.cluster)
-            if not self.cluster:
-                with answers():
-                    self._life = Script(client, scripts.ASK_LIFE)()
-            self._client = client
+            self._client = open_warm(self._url, self.cluster)
         return self._client
-
-    @property
-    def life(self) -> bytes:
-        """The life of the server (`lua/life.lua`) that everything read so far belongs to.
-
-        It is b"" on a cluster, where each node has a life of its own.
-        """
-        self.connect()
-        return self._life
-
-    def begin_life(self, life: bytes) -> None:
-        """What is read from now on belongs to another life."""
-        self._life = life
 
     def run(self, script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         """What one of `scripts` answers."""

@@ -38,16 +38,10 @@ class EntityWrite(NamedTuple):
 class WriteCall:
     """The keys and arguments of a script that writes entities (`lua/entities.lua`)."""
 
-    def __init__(
-        self,
-        source: str,
-        bucket: int,
-        keys: Iterable[str] = (),
-        arguments: Iterable[Any] = (),
-    ) -> None:
+    def __init__(self, source: str, bucket: int, keys: Iterable[str] = ()) -> None:
         self._source = source
         self.keys = [*keys, *(of(source, bucket) for of in (rows_key, states_key, chunks_key))]
-        self.arguments = list(arguments)
+        self.arguments: list[Any] = []
 
     def add(self, write: EntityWrite) -> None:
         """Append an entity, which is in the bucket."""

@@ -33,10 +33,17 @@ class Texts(NamedTuple):
     def __len__(self) -> int:
         return len(self.ends) - 1
 
+    def part(self, which: slice) -> Texts:
+        """Some that follow each other."""
+        ends = self.ends[which.start : which.stop + 1]
+        return Texts(self.data[ends[0] : ends[-1]], ends - ends[0])
+
     @classmethod
     def of(cls, data: bytes | Bytes, ends: Int64s) -> Texts:
         """The same of bytes."""
-        return cls(np.frombuffer(memoryview(data).toreadonly(), np.uint8), ends)
+        read_only = np.frombuffer(data, np.uint8).view()
+        read_only.flags.writeable = False
+        return cls(read_only, ends)
 
 
 class Command:

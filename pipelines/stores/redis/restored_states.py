@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from uuid import uuid4
 
 from pipelines.compute.entity_state import EntityState
 from pipelines.stores.redis import scripts
@@ -14,7 +13,7 @@ from pipelines.stores.redis.entity_write import EntityWrite, WriteCall, member_k
 from pipelines.stores.redis.states import load_states
 from registry.definitions import Source
 from registry.formats.origin import Origin
-from registry.formats.redis_keys import chunk_field, epoch_key, states_key
+from registry.formats.redis_keys import chunk_field, states_key, writer_key
 from registry.formats.state import (
     BLOCK,
     CHUNK_BLOCKS,
@@ -59,14 +58,13 @@ class RestoredStates:
         refused: set[str] = set()
         for home, by_entity in homes.items():
             for bucket, group in self._redis.groups(by_entity):
-                # on a cluster a worker compares every entity, and the key is of another slot
-                keys, epoch = [epoch_key(*home)], uuid4().hex
-                if self._redis.cluster:
-                    keys, epoch = [states_key(source.name, bucket)], ""
-                call = WriteCall(source.name, bucket, keys, [epoch])
+                script, keys = scripts.RESTORE, [writer_key(*home)]
+                if self._redis.cluster:  # a worker compares every entity, and the key is elsewhere
+                    script, keys = scripts.RESTORE_SLOT, []
+                call = WriteCall(source.name, bucket, keys)
                 for entity in group:
                     call.add(restored_write(by_entity[entity], stored.get(entity)))
-                indexes = self._redis.run(scripts.RESTORE, call.keys, call.arguments)
+                indexes = self._redis.run(script, call.keys, call.arguments)
                 refused.update(group[index - 1] for index in indexes)
         return refused
 

@@ -222,11 +222,9 @@ def _chunk_values(
 
 def _reads(key: str, names: Texts, step: int) -> Iterator[Command]:
     for begin in range(0, len(names), step):
-        end = min(begin + step, len(names))
-        first = int(names.ends[begin])
-        data = names.data[first : int(names.ends[end])]
-        command = Command(2 + end - begin, "HMGET", key)
-        command.texts(Texts(data, names.ends[begin : end + 1] - first))
+        part = names.part(slice(begin, min(begin + step, len(names))))
+        command = Command(2 + len(part), "HMGET", key)
+        command.texts(part)
         yield command
 
 

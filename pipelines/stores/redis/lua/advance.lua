@@ -1,21 +1,12 @@
 -- Set a partition's watermark, if it is the one that the run began at.
 --
 -- KEYS: the watermark, the mark that its partition is filled, its rules. ARGV: the watermark that is
--- expected ("" for none), the new one, the mark that is expected ("" for any), the life of the server
--- in which states were read ("" on a cluster, where each node has a life of its own), and the id of
--- the rules that decided the run.
+-- expected ("" for none), the new one, the mark that is expected ("" for any), and the id of the rules
+-- that decided the run.
 -- Returns false when the watermark is set; the stored watermark ("" for none) when it or the mark is
--- not the expected one; {"another life", the life} when the life is another one; and {"other rules"}
--- where newer ones hold.
+-- not the expected one; and {"other rules"} where newer ones hold.
 
-if ARGV[4] ~= '' then
-  local now = life()
-  if now ~= ARGV[4] then
-    return {'another life', now}
-  end
-end
-
-if others_hold(redis.call('GET', KEYS[3]), ARGV[5], ARGV[2]) then
+if others_hold(redis.call('GET', KEYS[3]), ARGV[4], ARGV[2]) then
   return {'other rules'}
 end
 local stored = redis.call('GET', KEYS[1]) or ''

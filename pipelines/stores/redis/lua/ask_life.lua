@@ -1,3 +1,0 @@
--- The life of the server, as `life.lua` defines it.
-
-return life()
