@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipelines.compute.batch import Origins
+from pipelines.compute.origins import Origins
 from pipelines.runtime.array_types import Floats, Int32s, Int64s
 from pipelines.runtime.named_columns import column
 from registry.formats.origin import ORIGIN
@@ -27,7 +27,9 @@ class EntityColumns(NamedTuple):
     """The state of entities, by slot.
 
     Rings hold an entity's tick number o at index o % their length, which is a power of two: the
-    fields of `lookback` ticks for the longest window, and in `SeqRings` what finds duplicates.
+    fields of `lookback` ticks for the longest window, and in `SeqRings` what finds duplicates. The
+    tail is kept where the store is given it with the rows (`compute.state_tails`), else untouched:
+    then it takes no memory.
     """
 
     home_topic: Int32s = column(np.int32)
@@ -45,6 +47,12 @@ class EntityColumns(NamedTuple):
     """Ticks since the last reset, or `registry.formats.state.CLOSED`."""
     seq_ring: Int32s = column(np.int32)
     """The entity's ring among `SeqRings`, 0 while no tick of it had a `seq`."""
+    first_block: Int64s = column(np.int64)
+    """Of stored chunks, the block before which they hold no tick; see `compute.state_tails`."""
+    tail_time: Int64s = column(np.int64, "block")
+    """Of the newest ticks, times as the ticks gave them, the oldest one first."""
+    tail_fields: Floats = column(np.float64, "block", "tick_fields")
+    """Of the same ticks, all fields of the source."""
     ring_fields: Floats = column(np.float64, "lookback", "fields")
     ring_returns: Floats = column(np.float64, "lookback", "returns")
     """Log returns from the previous tick, of the fields that need them (`compute.instructions`)."""
@@ -57,7 +65,8 @@ class EntityColumns(NamedTuple):
         origins["partition"] = self.home_partition[slots]
         origins["offset"] = self.newest_offset[slots]
         origins["index"] = self.newest_index[slots]
-        return Origins(origins, self.accepted[slots] > 0)
+        accepted = self.accepted[slots]
+        return Origins(origins, accepted > 0, accepted)
 
 
 class SeqRings(NamedTuple):
@@ -69,3 +78,5 @@ class SeqRings(NamedTuple):
     time: Int64s = column(np.int64, "remembered")
     """Times as the ticks gave them, nanoseconds UTC."""
     seq: Int64s = column(np.int64, "remembered")
+    tail_seq: Int64s = column(np.int64, "block")
+    """Of the ticks of `EntityColumns.tail_time`."""

@@ -139,10 +139,6 @@ class EntitySlots:
         _gather(self._table.texts, self._slots.begin[slots], ends, data)
         return EntityNames(data.tobytes(), ends)
 
-    def give_up(self, slots: Int32s) -> None:
-        """Free those of `slots` that are taken."""
-        _give_up(slots, self._table, self._slots)
-
     def give_up_all(self) -> None:
         """Free every slot."""
         self._slots.last_run[:] = 0

@@ -26,14 +26,15 @@ def tick_dtype(fields: int) -> np.dtype[np.void]:
 class EntityState:
     """What the kernel must know of an entity to continue.
 
-    `origin` is its newest accepted tick's (whose partition is its home), `sequence` that tick's
-    sequence, `count` how many ticks it ever accepted, `fill` how many since its last reset, or
-    `registry.formats.state.CLOSED`.
+    `origin` is its newest accepted tick's (whose partition is its home), `sequence` and
+    `event_time` are that tick's, `count` is how many ticks it ever accepted, `fill` how many since
+    its last reset, or `registry.formats.state.CLOSED`.
     `ticks` are the newest ones (`tick_dtype`), oldest first, at most as many as were requested.
     """
 
     origin: Origin
     sequence: int
+    event_time: int
     count: int
     fill: int
     ticks: NDArray[np.void]
@@ -78,10 +79,12 @@ class LoadedStates(NamedTuple):
     topic_id: NDArray[np.void]
     """The topic incarnations of their origins, 16 bytes each."""
     states: StateColumns
+    first_block: Int64s | None = None
+    """Of their chunks, in a store that is given tails; the tails are among the ticks then."""
 
 
 def joined(parts: Sequence[LoadedStates], fields: int) -> LoadedStates:
-    """What several answers of a store say together; a tick has so many `fields`.
+    """What several answers of a store without tails say together; a tick has so many `fields`.
 
     The indexes of each are greater than those of the one before.
     """
@@ -91,7 +94,7 @@ def joined(parts: Sequence[LoadedStates], fields: int) -> LoadedStates:
         # it has an end more than states
         allocate(StateColumns, 0, fields=fields)._replace(ends=np.zeros(1, np.int64)),
     )
-    which, topic_id, states = zip(none, *parts, strict=True)
+    which, topic_id, states, _ = zip(none, *parts, strict=True)
     columns = {
         name: np.concatenate([getattr(part, name) for part in states])
         for name in StateColumns._fields

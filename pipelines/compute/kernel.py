@@ -66,15 +66,11 @@ class RunContext(NamedTuple):
 
 
 class RowColumns(NamedTuple):
-    """What the kernel finds out of each tick of a run; all but the verdict of accepted ticks only.
-
-    `ordinal` numbers the accepted ticks of an entity from 0.
-    """
+    """What the kernel finds out of ticks; all but the verdict of accepted ones only."""
 
     verdict: Bytes = column(np.uint8)
     event_time: Int64s = column(np.int64)
     sequence: Int64s = column(np.int64)
-    ordinal: Int64s = column(np.int64)
     features: Floats = column(np.float64, "features")
     status: Bytes = column(np.uint8, "features")
 
@@ -212,7 +208,6 @@ def _remember(ticks, i, context, entities, rings, rows):  # type: ignore[no-unty
     """Make the accepted tick `i` the newest one of its entity."""
     slot = ticks.slot[i]
     ordinal = entities.accepted[slot]
-    rows.ordinal[i] = ordinal
     ring = entities.seq_ring[slot]
     if ring > 0:
         index = ordinal & (REMEMBERED - 1)

@@ -16,6 +16,7 @@ from pipelines.compute.batch import Batch
 from pipelines.compute.entity_names import EntityNames
 from pipelines.compute.entity_slots import Touched
 from pipelines.compute.entity_state import LoadedStates
+from pipelines.compute.state_tails import KeptStates
 from pipelines.compute.window_table import WindowTable
 from pipelines.kafka.run import Run
 from pipelines.ticks.columns import Ticks
@@ -85,9 +86,16 @@ class RunComputation:
         """The rows of a run whose missing states are restored; the windows move on."""
         return self._windows.apply(decoded.ticks, decoded.touched)
 
-    def forget(self, decoded: DecodedRun) -> None:
-        """Forget the states of the entities of a run; the next run loads them from the store."""
-        self._windows.forget(decoded.touched)
+    def batches(self, decoded: DecodedRun, kept: KeptStates | None) -> list[Batch]:
+        """The same in batches that a store takes one after the other.
+
+        `kept` says how the store keeps states that it is given; None for one that makes them of
+        rows, which takes a run in one batch.
+        """
+        if kept is None:
+            return [self.compute(decoded)]
+        pieces = self._windows.cut(decoded.ticks, decoded.touched, kept.entities)
+        return [self._windows.apply(*piece, kept.history) for piece in pieces]
 
     def forget_all(self) -> None:
         """Forget every state."""

@@ -27,10 +27,13 @@ from pipelines.compute.kernel import (
     restore_states,
 )
 from pipelines.compute.rejections import rejections
+from pipelines.compute.run_pieces import cut_ticks
+from pipelines.compute.state_tails import TickValues, begin_tails, by_entity, seal
 from pipelines.runtime.array_types import Floats, Int32s
 from pipelines.runtime.named_columns import allocate, grown, sliced
 from pipelines.ticks.columns import NO_SEQ, Ticks
 from registry.definitions import RowSchema, Source
+from registry.formats.state import BLOCK
 from registry.language.program import Program
 
 FIRST_RINGS = 64
@@ -66,9 +69,11 @@ class WindowTable:
             lookback=lookback_of(program),
             fields=len(self._fields),
             returns=returns_of(program),
+            block=BLOCK,
+            tick_fields=len(source.fields),
         )
-        self._rings = allocate(SeqRings, FIRST_RINGS, remembered=REMEMBERED)
-        self._rings.seq[:] = NO_SEQ
+        self._rings = allocate(SeqRings, FIRST_RINGS, remembered=REMEMBERED, block=BLOCK)
+        self._rings.seq[:] = self._rings.tail_seq[:] = NO_SEQ
         self._used_rings = 1
         self._scratch = np.empty(self._slots.size, np.int32)
 
@@ -107,6 +112,7 @@ class WindowTable:
         """
         self._columns.accepted[slots] = 0
         self._columns.fill[slots] = 0
+        self._columns.first_block[slots] = 0
         known, states = slots[loaded.which], loaded.states
         of_tick = np.repeat(known, np.diff(states.ends))
         self._need_rings(of_tick[states.seq != NO_SEQ])
@@ -118,25 +124,37 @@ class WindowTable:
             self._columns,
             self._rings,
         )
-
-    def forget(self, touched: Touched) -> None:
-        """Forget the entities of a run; they must be restored before they are applied again."""
-        self._slots.give_up(touched.distinct)
+        if loaded.first_block is not None:
+            begin_tails(known, states, loaded.first_block, self._columns, self._rings)
 
     def forget_all(self) -> None:
-        """Forget every entity."""
+        """Forget every entity; they must be restored before they are applied again."""
         self._slots.give_up_all()
 
-    def apply(self, ticks: Ticks, touched: Touched) -> Batch:
+    def cut(self, ticks: Ticks, touched: Touched, entities: int) -> list[tuple[Ticks, Touched]]:
+        """A run in pieces of at most so many entities; a record is never cut."""
+        pieces = cut_ticks(ticks, touched, entities)
+        return (
+            [(ticks, touched)]
+            if len(pieces) == 1
+            else [
+                (piece, self._touched(touched.slot[begin : begin + len(piece)]))
+                for piece, begin in pieces
+            ]
+        )
+
+    def apply(self, ticks: Ticks, touched: Touched, history: int | None = None) -> Batch:
         """Decide and compute every tick of a run; the windows move on.
 
-        Raises KeyError where an entity of the ticks was not restored.
+        With `history` the batch has the tails of its entities, for a store that keeps so many ticks
+        of each. Raises KeyError where an entity of the ticks was not restored.
         """
         slot, name, distinct = touched.slot, touched.place, touched.distinct
         unknown = self.missing(touched)
         if len(unknown):
             raise KeyError(self.names(unknown)[0])
         before = self._columns.origins(distinct, self._topics)
+        fill_before = self._columns.fill[distinct]
         rows = self._advance(ticks, slot)
         rejected = rejections(ticks, slot, rows.verdict, self._columns)
         accepted = rows.verdict == ACCEPTED
@@ -146,8 +164,15 @@ class WindowTable:
             distinct, index = distinct_slots(slot[which], self._scratch)
             among_all = np.empty(len(distinct), np.int32)
             among_all[index] = name[which]
-            before, name = before.only(among_all), index
+            before, fill_before, name = before.only(among_all), fill_before[among_all], index
             rows = sliced(rows, which)
+        tails = None
+        if history is not None:
+            accepted_ticks = TickValues(
+                ticks.tick_time[which], ticks.seq[which], ticks.fields[which]
+            )
+            order = by_entity(name, len(distinct))
+            tails = seal(distinct, accepted_ticks, order, history, self._columns, self._rings)
         return Batch(
             run=ticks.run,
             source=self.source,
@@ -155,8 +180,9 @@ class WindowTable:
             names=self.names(distinct),
             expected=before,
             fill=self._columns.fill[distinct],
+            fill_before=fill_before,
+            tails=tails,
             name=name,
-            ordinal=rows.ordinal,
             offset=ticks.offset[which],
             index=ticks.index[which],
             event_time=rows.event_time,
@@ -201,6 +227,11 @@ class WindowTable:
         )
         return rows
 
+    def _touched(self, slot: Int32s) -> Touched:
+        """What `touch` gave, of a part of the ticks."""
+        distinct, index = distinct_slots(slot, self._scratch)
+        return Touched(slot, index, distinct, distinct[:0])
+
     def _remembered(self, fields: Floats) -> Floats:
         """Those fields of ticks that windows are of."""
         return np.ascontiguousarray(fields[:, self._fields])
@@ -218,6 +249,7 @@ class WindowTable:
             del self._rings  # so that each array is freed as soon as it is copied
             self._rings = grown(SeqRings, columns, length)
             self._rings.seq[self._used_rings :] = NO_SEQ
+            self._rings.tail_seq[self._used_rings :] = NO_SEQ
         self._columns.seq_ring[new] = np.arange(self._used_rings, needed)
         self._used_rings = needed
 

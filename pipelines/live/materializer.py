@@ -10,6 +10,10 @@ A run may be computed while the store takes the one before it. What it restores 
 the run before does not have, or they would be cached, so it does not matter which of the two the
 store sees first. If the store does not take the run before, everything that was computed since is
 forgotten.
+
+What is cached is believed in a run that begins where the last run of its partition here ended, and
+forgotten in any other: a worker that was paused may come back to a watermark that another one has
+reached, and nothing but this tells it that the states of entities which it knows are others now.
 """
 
 from __future__ import annotations
@@ -44,7 +48,7 @@ many in one run are no coincidence."""
 class ComputedRun(NamedTuple):
     """A run that was computed ahead, when everything had been forgotten so many times."""
 
-    batch: Batch
+    batches: Sequence[Batch]
     forgotten: int
 
 
@@ -63,6 +67,8 @@ class Materializer:
         self._patience = Patience(f"the {sink.name} store", stall_seconds=stall_seconds)
         self._loading = Patience(f"the {sink.name} store", stall_seconds=stall_seconds)
         self._forgotten = 0
+        self._ends: dict[tuple[bytes, int], int] = {}
+        """Where the last run of each partition ended."""
 
     @property
     def retrying(self) -> str | None:
@@ -97,55 +103,55 @@ class Materializer:
 
         Returns None where that cannot be done now. Raises as `materialize`.
         """
-        forgotten = self._forgotten
         decoded = self._decode(run, stop)
+        forgotten = self._forgotten
         try:
             self._computation.restore(decoded, self._load)
         except StoreUnavailable:
-            self._computation.forget(decoded)
+            self.forget()
             return None
-        return ComputedRun(self._computation.compute(decoded), forgotten)
+        return ComputedRun(self._computation.batches(decoded, self._sink.kept), forgotten)
 
-    def store(self, computed: ComputedRun) -> Batch | None:
+    def store(self, computed: ComputedRun) -> Sequence[Batch] | None:
         """Store a run that was computed ahead, once the one before it is stored.
 
-        Returns the batch, None where it was not stored; `materialize_again` brings it in then.
+        Returns its batches, None where it was not stored; `materialize_again` brings it in then.
         Another thread may compute the next run meanwhile. Raises as `materialize`.
         """
         if computed.forgotten != self._forgotten:
             return None
         try:
             with self._patience.call():
-                conflicts = self._sink.store(computed.batch)
+                conflicts = self._sink.store(*computed.batches)
         except (StoreUnavailable, WatermarkMoved):
             return None
-        return None if conflicts else computed.batch
+        return None if conflicts else computed.batches
 
-    def materialize_again(self, run: Run, stop: Event) -> Batch | None:
+    def materialize_again(self, run: Run, stop: Event) -> Sequence[Batch] | None:
         """`materialize` a run after everything that was computed since the last stored one."""
         self.forget()
         return self.materialize(run, stop)
 
-    def materialize(self, run: Run, stop: Event) -> Batch | None:
+    def materialize(self, run: Run, stop: Event) -> Sequence[Batch] | None:
         """Store the rows of a run; returns once that is done, however long the store takes.
 
-        Returns the batch, None when the store had the whole run already. Raises `Stopped` once
+        Returns its batches, None when the store had the whole run already. Raises `Stopped` once
         `stop` is set while the store is unavailable, and errors that do not pass by themselves.
         """
         return self._patience.retry(partial(self._materialize, run, stop), stop)
 
-    def _materialize(self, run: Run, stop: Event) -> Batch | None:
+    def _materialize(self, run: Run, stop: Event) -> Sequence[Batch] | None:
         """One attempt, which settles conflicts; `materialize` retries while the store refuses."""
         conflicts: Sequence[str] = ()
         for _ in range(CONFLICTS):
             decoded = self._decode(run, stop)
             try:
                 self._computation.restore(decoded, self._load)
-                batch = self._computation.compute(decoded)
+                batches = self._computation.batches(decoded, self._sink.kept)
                 with self._patience.call():
-                    conflicts = self._sink.store(batch)
+                    conflicts = self._sink.store(*batches)
             except WatermarkMoved as moved:
-                self._computation.forget(decoded)
+                self.forget()
                 rest = self._rest(run, moved.watermark)
                 if rest is None:
                     return None
@@ -153,16 +159,20 @@ class Materializer:
                 continue
             except BaseException:
                 # it may be stored or not, so the cached states may be ahead of the store
-                self._computation.forget(decoded)
+                self.forget()
                 raise
             if not conflicts:
-                return batch
-            self._computation.forget(decoded)
+                return batches
+            self.forget()
         if conflicts:
             raise StateConflict(len(conflicts), run.topic, run.partition)
         raise WatermarkContended(run.topic, run.partition, CONFLICTS)
 
     def _decode(self, run: Run, stop: Event) -> DecodedRun:
+        home = (run.topic_id, run.partition)
+        if self._ends.get(home) != run.base_offset:
+            self.forget()
+        self._ends[home] = run.next_offset
         decode, registry = partial(self._computation.decode, run), self._computation.registry
         return decode() if registry is None else registry.patience.retry(decode, stop)
 

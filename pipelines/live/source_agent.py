@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from asyncio import Task
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from threading import Event
@@ -32,7 +32,7 @@ SMALL_RUN = 1_000
 class SourceAgent:
     """Brings the runs of one source into the store, in threads, so that heartbeats continue.
 
-    `stored` is called with the batch of each run once it is stored. A run of fewer records than
+    `stored` is called with the batches of each run once it is stored. A run of fewer records than
     `small_run` is stored before the next one is computed.
     """
 
@@ -97,8 +97,8 @@ class SourceAgent:
             await self._settle()
         with self._reporting(run):
             if self._before is None and len(run) < self._small_run:
-                batch = await _call(self._computing, work.materialize, run, self._stop)
-                self._acknowledge(event, batch)
+                batches = await _call(self._computing, work.materialize, run, self._stop)
+                self._acknowledge(event, batches)
                 return
             computed = await _call(self._computing, work.compute_ahead, run, self._stop)
         await self._settle()
@@ -107,13 +107,13 @@ class SourceAgent:
 
     async def _store(self, event: Any, computed: ComputedRun | None) -> None:
         run: Run = event.value
-        work, batch = self._materializer, None
+        work, batches = self._materializer, None
         with self._reporting(run):
             if computed is not None:
-                batch = await _call(self._storing, work.store, computed)
-            if batch is None:
-                batch = await _call(self._computing, work.materialize_again, run, self._stop)
-            self._acknowledge(event, batch)
+                batches = await _call(self._storing, work.store, computed)
+            if batches is None:
+                batches = await _call(self._computing, work.materialize_again, run, self._stop)
+            self._acknowledge(event, batches)
 
     async def _settle(self) -> None:
         """Wait until the run that was taken last is stored."""
@@ -121,8 +121,8 @@ class SourceAgent:
             await self._before
             self._before = None
 
-    def _acknowledge(self, event: Any, batch: Batch | None) -> None:
-        if batch is not None:
+    def _acknowledge(self, event: Any, batches: Sequence[Batch] | None) -> None:
+        for batch in batches or ():
             self._stored(batch)
         event.ack()
 

@@ -15,8 +15,4 @@ def newest_times(redis: WarmRedis, source: Source, entities: Sequence[str]) -> d
     Raises `StoreUnavailable` and `StateOfOtherFields`.
     """
     states = load_states(redis, source, entities, 1)
-    return {
-        entity: int(state.ticks["event_time"][-1])
-        for entity, state in states.items()
-        if len(state.ticks)
-    }
+    return {entity: state.event_time for entity, state in states.items()}

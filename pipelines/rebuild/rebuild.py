@@ -116,7 +116,7 @@ class Rebuild:
     ) -> None:
         self._postgres = postgres
         self._marks = FillMarks(redis)
-        self._target = RestoredStates(redis, history)
+        self._target = RestoredStates(redis)
         self._catalog = catalog
         self._history = history
         self._stop = stop

@@ -73,4 +73,4 @@ def _is_elsewhere(stored: EntityState | None, state: EntityState) -> bool:
 
 def _time_of(state: EntityState) -> tuple[int, int]:
     """The event time and sequence of the newest tick."""
-    return int(state.ticks["event_time"][-1]), state.sequence
+    return state.event_time, state.sequence

@@ -145,6 +145,7 @@ def _restored(row: Sequence[Any], fields: int) -> Restored:
         state=EntityState(
             origin=origin,
             sequence=sequence,
+            event_time=event_time,
             count=len(ticks),
             fill=fill_of(ops, bytes(status)),
             ticks=ticks,
@@ -179,7 +180,7 @@ def _ticks(packed: Packed, fields: int) -> tuple[Any, Any]:
         ),
     )
     ticks = np.empty(len(sent), tick_dtype(fields))
-    for name in ("event_time", "tick_time", "seq"):
+    for name in ("tick_time", "seq"):
         ticks[name] = sent[name]
     ticks["fields"] = sent["fields"]["value"]
     return ticks, sent["op"]

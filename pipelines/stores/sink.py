@@ -8,6 +8,7 @@ from typing import Protocol
 from pipelines.compute.batch import Batch
 from pipelines.compute.entity_names import EntityNames
 from pipelines.compute.entity_state import LoadedStates
+from pipelines.compute.state_tails import KeptStates
 from pipelines.kafka.topics import Topic
 from registry.definitions import Source
 from registry.formats.origin import Origin
@@ -23,6 +24,11 @@ class Sink(Protocol):
     name: str
     pace: float
     """Seconds from one fetch to the next while little arrives: how often a run pays for itself."""
+
+    @property
+    def kept(self) -> KeptStates | None:
+        """How it keeps the states that batches give it; None where it makes states of its rows."""
+        ...
 
     def watermarks(self, topic_id: bytes, partitions: Iterable[int]) -> Mapping[int, int]:
         """The next offset to read of each of a topic incarnation's partitions that it knows."""
@@ -43,13 +49,14 @@ class Sink(Protocol):
         """
         ...
 
-    def store(self, batch: Batch) -> Sequence[str]:
-        """Store a batch and advance its partition's watermark to `batch.run.next_offset`.
+    def store(self, *batches: Batch) -> Sequence[str]:
+        """Store batches in turn, and with each advance its partition's watermark to its run's end.
 
-        Returns the entities whose stored origin is not the expected one: nothing of theirs was
-        stored, the watermark did not move, and the caller reloads them and computes the run again.
-        Raises `WatermarkMoved`, with nothing stored, when the partition has a watermark other than
-        `batch.run.base_offset`.
+        A store that makes states of its rows is given one batch. Returns the entities of a batch
+        whose stored origin is not the expected one: nothing of theirs was stored, the watermark did
+        not move to the batch's end, and the caller reloads everything and computes what is left
+        again. Raises `WatermarkMoved`, with nothing of the batch stored, when the partition has a
+        watermark other than `batch.run.base_offset`.
         """
         ...
 

@@ -3,10 +3,10 @@
 An entity is named by its key fields joined with the ASCII unit separator, a character that no
 key may hold.
 
-Rows, states and chunks are fields of hashes. A single server has one hash of each kind for a source,
-so that any entities are one HMGET. On a cluster there are 256, each with a hash tag of its own: all
-that belongs to one Kafka message key (`AAPL`; `P1` with all its positions) has the same tag, so that
-scripts and reads over it stay on one slot.
+Rows, states and chunks are fields of hashes. A single server has one hash of each kind for a
+source, so that any entities are one HMGET. On a cluster there are 256, each with a hash tag of its
+own: all that belongs to one Kafka message key (`AAPL`; `P1` with all its positions) has the same
+tag, so that scripts and reads over it stay on one slot.
 
 What follows `tw3:` is of this layout, the third. A Redis that an earlier build has filled is one
 that lacks it, and is filled from Postgres.

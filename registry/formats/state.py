@@ -3,7 +3,8 @@
     state   `STATE_HEADER`, then the tail: 1 to 8 ticks, oldest first
     chunk   blocks of 8 ticks, oldest first; written once
 
-An entity's accepted ticks are numbered from 0, and 8 of them are a block: tick o is in block o // 8.
+An entity's accepted ticks are numbered from 0, and 8 of them are a block: tick o is in block
+o // 8.
 The tail holds what follows the last full block, or that block (`tail_of`), so it follows from the
 count of ticks. A chunk is named by the number of its last block plus one, which is where the next
 chunk, or the tail, begins; its size tells where it begins itself. So the chunks before a tail form
@@ -29,6 +30,9 @@ CHUNK_BLOCKS = 32
 CLOSED = -1
 """The `fill` of an entity that was closed and has had no trade since; a reset leaves it closed."""
 
+CLOSED_BYTES = CLOSED.to_bytes(4, "big", signed=True)
+"""`CLOSED` as the header has it."""
+
 MOST_FILL = 2**31 - 1
 """The greatest `fill` that is stored; no window is longer."""
 
@@ -45,7 +49,7 @@ STATE_HEADER = Layout(
     Field("unused", "V2"),
 )
 
-IDENTITY_BYTES = STATE_HEADER.offset("sequence")
+IDENTITY = Layout(*ORIGIN.fields, Field("count", "i8"))
 """What a state is recognised by: its packed origin and its count of ticks, the first bytes.
 
 The origin alone would not do: a state that was rebuilt from Postgres has the same one, and its

@@ -22,9 +22,8 @@ from pipelines.kafka.topics import Topic
 from pipelines.live.source_agent import SourceAgent
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from pipelines.stores.redis.online_sink import OnlineSink
-from registry.formats.redis_keys import row_key, state_key
 from registry.formats.row import pack, unpack
-from registry.formats.state import STATE_HEADER
+from registry.formats.state import BLOCK, STATE_HEADER, tail_of
 from tests.oracle.messages import Record
 from tests.support.logs import TOPIC_ID, logs, runs
 from tests.support.shipped import SOURCE
@@ -38,11 +37,13 @@ from tests.support.sinks import (
     empty,
     empty_postgres,
     postgres_dump,
+    put_back,
     redis_dump,
     ticks,
     worker,
 )
 from tests.support.states import State, loaded
+from tests.support.stored import stored_chunks, stored_row, stored_state
 
 BACK, ON, EMPTY = "seeks the store's watermark", "continues", "continues with an empty cache"
 steps = st.lists(
@@ -205,17 +206,21 @@ def test_the_ring_wraps(opened: Opened, redis_database: str) -> None:
         assert (state.count, state.fill) == (700, 700)
         assert [tick.seq for tick in state.ticks] == list(range(636, 700))
         with redis.Redis.from_url(redis_database) as client:
-            assert client.strlen(state_key("price", "A")) == STATE_HEADER.size + 100 * 40
+            assert len(stored_state(client, "price", "A")) == STATE_HEADER.size + tail_of(700) * 32
+            chunks = stored_chunks(client, "price", "A").values()
+        # whole chunks are dropped, so up to one more than what is kept is there
+        assert 100 <= tail_of(700) + sum(map(len, chunks)) // 32 <= 100 + max(size, 2 * BLOCK)
 
 
 def test_rows_are_those_of_the_row_format(opened: Opened, redis_database: str) -> None:
     sink = opened(OnlineSink(redis_database))
     (run,) = runs(ticks(["A", "B", "C"], 90), ())
-    batch = worker(sink).materialize(run, GO_ON)
-    assert batch is not None
+    batches = worker(sink).materialize(run, GO_ON)
+    assert batches is not None
+    (batch,) = batches
     with redis.Redis.from_url(redis_database) as client:
         for index, name in enumerate(batch.names):
-            packed = client.get(row_key("price", name))
+            packed = stored_row(client, "price", name)
             newest = int(np.flatnonzero(batch.name == index)[-1])
             row = unpack(packed)
             assert pack(row) == packed
@@ -233,7 +238,7 @@ def test_a_redis_that_lost_its_last_second_is_found_out(
     work.materialize(second, GO_ON)
     with redis.Redis.from_url(redis_database) as client:
         client.flushall()
-        client.mset(before)
+        put_back(client, before)
     with pytest.raises(StoreWentBack):
         work.materialize(third, GO_ON)
     with redis.Redis.from_url(redis_database) as client:
@@ -261,7 +266,7 @@ def test_another_worker_writes_between_the_check_and_the_script(
     state = loaded(sink, SOURCE, ["A"], 64, BEGIN)["A"]
     assert [tick.seq for tick in state.ticks] == list(range(0, 30, 2))
     with redis.Redis.from_url(redis_database) as client:
-        assert unpack(client.get(row_key("price", "B"))).origin.offset == 29
+        assert unpack(stored_row(client, "price", "B")).origin.offset == 29
 
 
 def test_a_postgres_that_lost_rows_is_found_out(opened: Opened, database: str) -> None:
@@ -289,6 +294,7 @@ class LoadsTogether:
         self._sink = sink
         self._first: Barrier | None = both
         self.name = sink.name
+        self.kept = sink.kept
         self.store = sink.store
 
     def load(self, *wanted: Any) -> Any:
@@ -346,6 +352,7 @@ class Contended:
     def __init__(self, sink: OnlineSink) -> None:
         self._sink = sink
         self.name = sink.name
+        self.kept = sink.kept
         self.load = sink.load
 
     def store(self, batch: Any) -> Any:

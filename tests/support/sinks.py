@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from threading import Event
 from typing import Any
@@ -17,6 +17,7 @@ from pipelines.kafka.run import Run
 from pipelines.live.materializer import Materializer
 from pipelines.stores.redis import scripts
 from pipelines.stores.redis.online_sink import OnlineSink
+from pipelines.stores.redis.resp import Command
 from pipelines.stores.sink import Sink
 from registry.formats.origin import Origin
 from tests.oracle.messages import Record
@@ -31,14 +32,24 @@ BEGIN = Origin(TOPIC_ID, 0, 2**62, 0)
 def before_each_write(sink: OnlineSink, act: Callable[[int], None]) -> None:
     """Calls `act`, with 1, 2 and so on, before each script that writes entities."""
     redis: Any = sink.redis
-    run, numbers = redis.run, itertools.count(1)
+    run, exchange, numbers = redis.run, redis.exchange, itertools.count(1)
 
-    def acting(script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        if script in (scripts.STORE, scripts.COMMIT):
+    def acting_run(script: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        if script == scripts.STORE:
             act(next(numbers))
         return run(script, keys, arguments)
 
-    redis.run = acting
+    def acting_exchange(commands: Iterable[Command]) -> list[Any]:
+        def acting() -> Iterator[Command]:
+            for command in commands:
+                if b"EVALSHA" in bytes(command.packed()[:40]):
+                    act(next(numbers))
+                yield command
+
+        answers: list[Any] = exchange(acting())
+        return answers
+
+    redis.run, redis.exchange = acting_run, acting_exchange
 
 
 @contextmanager
@@ -72,11 +83,23 @@ def ticks(symbols: Sequence[str], n: int, first: int = 0, seq: bool = True) -> l
 
 
 def redis_dump(url: str) -> dict[bytes, bytes]:
-    """Rows, states and marks; not how far runs were begun, which says nothing of what is stored."""
+    """Rows, states, chunks and marks, by their keys, and by their fields where these are of hashes."""
     with redis.Redis.from_url(url) as client:
-        found = [key for key in client.keys("tw:*") if not key.startswith(b"tw:begun:")]
-        keys = [key for key in found if client.type(key) == b"string"]
-        return {key: client.get(key) for key in keys}
+        found: dict[bytes, bytes] = {}
+        for key in client.keys("tw3:*"):
+            kind = client.type(key)
+            if kind == b"hash":
+                found |= {key + b" " + field: value for field, value in client.hgetall(key).items()}
+            elif kind == b"string":
+                found[key] = client.get(key)
+        return found
+
+
+def put_back(client: Any, dump: Mapping[bytes, bytes]) -> None:
+    """Puts there what `redis_dump` gave."""
+    for key, value in dump.items():
+        name, *field = key.split(b" ", 1)
+        client.hset(name, field[0], value) if field else client.set(name, value)
 
 
 def query(url: str, statement: str) -> list[tuple[Any, ...]]:

@@ -58,7 +58,7 @@ def known(entities: Sequence[str], states: Mapping[str, EntityState], fields: in
             offset=column([state.origin.offset for state in found]),
             message_index=column([state.origin.index for state in found], np.int32),
             sequence=column([state.sequence for state in found]),
-            event_time=column([state.ticks["event_time"][-1] for state in found]),
+            event_time=column([state.event_time for state in found]),
             accepted=column([state.count for state in found]),
             fill=column([state.fill for state in found]),
             ends=np.cumsum([0, *(len(state.ticks) for state in found)], dtype=np.int64),

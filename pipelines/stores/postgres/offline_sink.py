@@ -33,6 +33,7 @@ import numpy as np
 from pipelines.compute.batch import Batch
 from pipelines.compute.entity_names import EntityNames
 from pipelines.compute.entity_state import LoadedStates
+from pipelines.compute.state_tails import KeptStates
 from pipelines.errors import PartitionHeld, RowsAlreadyStored, StoreUnavailable, WatermarkMoved
 from pipelines.kafka.topics import Topic
 from pipelines.stores.postgres.connection import LOCK_TIMEOUT_MS, Database
@@ -66,6 +67,7 @@ class OfflineSink:
     """
 
     name = "offline"
+    kept: KeptStates | None = None
     pace = 0.1  # each run is a transaction, and no reader waits for a row
 
     def __init__(
@@ -132,12 +134,13 @@ class OfflineSink:
             self._loads.close()
         return load_states(self._loads, source, entities, depth, before)
 
-    def store(self, batch: Batch) -> Sequence[str]:
-        """Store a batch; returns entities that have their home in another partition.
+    def store(self, *batches: Batch) -> Sequence[str]:
+        """Store one batch; returns entities that have their home in another partition.
 
         Raises `WatermarkMoved`, `TopicRecreated`, `OtherRules`, `ParityViolation` and
         `StoreUnavailable`.
         """
+        (batch,) = batches
         try:
             try:
                 return self._store(batch)

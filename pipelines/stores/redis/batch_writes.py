@@ -7,82 +7,110 @@ from typing import Any
 import numpy as np
 
 from pipelines.compute.batch import Batch
-from pipelines.compute.entity_state import tick_dtype
-from pipelines.stores.redis.entity_write import EntityWrite, identity, ring_pieces
+from pipelines.compute.state_tails import StateTails, by_entity
+from pipelines.runtime.array_types import Bytes, Int64s
+from pipelines.stores.redis.entity_write import EntityWrite
+from pipelines.stores.redis.resp import Texts
+from registry.formats.origin import ORIGIN
+from registry.formats.redis_keys import SEPARATOR, chunk_field
 from registry.formats.row import LAYOUT_VERSION, row_layout
-from registry.formats.state import MARK, STATE_HEADER
-
-HEADER_BYTES = STATE_HEADER.size
+from registry.formats.state import CLOSED, IDENTITY, MOST_FILL, STATE_HEADER
+from registry.formats.state import LAYOUT_VERSION as STATE_VERSION
 
 
 class BatchWrites:
-    """What to write of each entity of a batch, as bytes cut from whole columns."""
+    """What to write of the n entities of a batch, by their indexes, as columns of bytes."""
 
-    def __init__(self, batch: Batch, history: int) -> None:
-        self._names = list(batch.names)
-        self._expected = batch.expected.to_list()
-        self._history = history
-        ticks = _ticks(batch)
-        self._tick_bytes = ticks.itemsize
-        order = np.argsort(batch.name, kind="stable")
-        ends = np.searchsorted(batch.name[order], np.arange(len(batch.names)), "right")
-        starts = np.concatenate([[0], ends])[:-1]
-        newest = order[ends - 1] if len(batch.names) else order
-        self._sorted_ticks = ticks[order].tobytes()
-        self._rows = _rows(batch, newest).tobytes()
-        self._row_bytes = row_layout(len(batch.schema.features)).size
-        headers = _headers(batch, newest)
-        headers["room"] = history
-        headers["tick_bytes"] = self._tick_bytes
-        # how many the ring then holds depends on how many it held: the script adds the two
-        headers["held"] = ends - starts
-        self._headers = headers.tobytes()
-        # of each entity: begin and end of its ticks among the sorted ones, the number of the first
-        self._starts, self._ends = starts.tolist(), ends.tolist()
-        self._first = batch.ordinal[order[starts]].tolist() if len(batch.names) else []
+    def __init__(self, batch: Batch) -> None:
+        assert batch.tails is not None
+        self._batch = batch
+        self.tails: StateTails = batch.tails
+        newest = _newest(batch)
+        self.names = Texts.of(batch.names.data, batch.names.ends)
+        self.rows = _matrix(_rows(batch, newest))
+        """(n, bytes of a row)"""
+        self.headers = _matrix(_headers(batch, self.tails, newest))
+        """(n, bytes of a header)"""
+        self.ticks = _texts(self.tails.words, self.tails.ends)
+        """The tail of each."""
+        self.chunks = _texts(self.tails.chunk_words, self.tails.chunk_ends)
 
-    def write(self, index: int) -> EntityWrite:
-        """What to write of the entity `batch.names[index]`."""
-        size, row_size = HEADER_BYTES, self._row_bytes
-        expected = self._expected[index]
-        return EntityWrite(
-            self._names[index],
-            identity(expected, self._first[index]) if expected else b"",
-            self._headers[index * size : (index + 1) * size],
-            self._rows[index * row_size : (index + 1) * row_size],
-            self._pieces(index),
-        )
+    def identities(self, which: Int64s) -> Texts:
+        """By what the states are recognised that some entities must have; "" for no state."""
+        expected = self._batch.expected.only(which.astype(np.int32))
+        packed = np.empty(len(which), IDENTITY.dtype)
+        for name in ORIGIN.dtype.names or ():
+            packed[name] = expected.packed[name]
+        packed["count"] = expected.accepted
+        ends = np.zeros(len(which) + 1, np.int64)
+        np.cumsum(np.where(expected.known, IDENTITY.size, 0), out=ends[1:])
+        return Texts.of(packed[expected.known].tobytes(), ends)
 
-    def _pieces(self, index: int) -> list[tuple[int, bytes]]:
-        """The entity's ticks; only those that its ring will still hold."""
-        start, end, size = self._starts[index], self._ends[index], self._tick_bytes
-        passed_over = max(0, end - start - self._history)
-        start += passed_over
-        first, ticks = self._first[index] + passed_over, self._sorted_ticks
+    def only_names(self, which: Int64s) -> Texts:
+        """The names of some entities."""
+        names = self._batch.names.encoded()
+        chosen = [names[i] for i in which.tolist()]
+        return Texts.of(b"".join(chosen), np.cumsum([0, *map(len, chosen)], dtype=np.int64))
+
+    def memberships(self) -> list[int]:
+        """The entities whose being a member may have changed: new ones, closed and opened ones."""
+        if len(self._batch.source.key) == 1:
+            return []
+        run = self._batch.run
+        is_new = ~self._batch.expected.at_home(run.topic_id, run.partition)
+        closed = (self._batch.fill == CLOSED) | (self._batch.fill_before == CLOSED)
+        return [int(i) for i in np.flatnonzero(is_new | closed)]
+
+    def member(self, index: int) -> tuple[str, bytes]:
+        """An entity's name, and the packed event time at which it was closed, b"" if it is open."""
+        begin = STATE_HEADER.offset("event_time")
+        time = self.headers[index, begin : begin + 8].tobytes()
+        return self._batch.names[index], time if self._batch.fill[index] == CLOSED else b""
+
+    def writes(self) -> list[EntityWrite]:
+        """The same of each entity alone."""
+        names = list(self._batch.names)
+        everyone = np.arange(len(names))
+        expected, tails = self.identities(everyone), self.tails
+        chunks: list[list[tuple[str, bytes]]] = [[] for _ in names]
+        for c, of in enumerate(tails.chunk_of.tolist()):
+            field = chunk_field(names[of], int(tails.chunk_block[c]))
+            chunks[of].append((field, _text(self.chunks, c)))
+        dropped: list[list[str]] = [[] for _ in names]
+        for of, block in zip(tails.dropped_of.tolist(), tails.dropped_block.tolist(), strict=True):
+            dropped[of].append(chunk_field(names[of], block))
         return [
-            (HEADER_BYTES + slot * size, ticks[(start + begin) * size : (start + after) * size])
-            for begin, after, slot in ring_pieces(first, end - start, self._history)
+            EntityWrite(
+                entity=name,
+                expected=_text(expected, i),
+                row=self.rows[i].tobytes(),
+                state=self.headers[i].tobytes() + _text(self.ticks, i),
+                chunks=chunks[i],
+                dropped=dropped[i],
+                closed=self.member(i)[1] if SEPARATOR in name else b"",
+            )
+            for i, name in enumerate(names)
         ]
 
 
-def _ticks(batch: Batch) -> Any:
-    """The accepted ticks as a column of `tick_dtype`."""
-    ticks = np.empty(len(batch), tick_dtype(len(batch.source.fields)))
-    ticks["event_time"] = batch.event_time
-    ticks["tick_time"] = batch.tick_time
-    ticks["seq"] = batch.seq
-    ticks["fields"] = batch.fields
-    return ticks
+def _newest(batch: Batch) -> Int64s:
+    """The index of the newest row of each entity."""
+    order = by_entity(batch.name, len(batch.names))
+    newest: Int64s = order.order[order.starts[1:] - 1]
+    return newest
 
 
-def _headers(batch: Batch, newest: Any) -> Any:
-    """The state header of each entity without its ring; `newest` indexes their newest ticks."""
-    headers = np.empty(len(newest), STATE_HEADER.dtype)
+def _headers(batch: Batch, tails: StateTails, newest: Any) -> Any:
+    """The state header of each entity; `newest` indexes their newest ticks."""
+    headers = np.zeros(len(newest), STATE_HEADER.dtype)
     _put_origins(headers, batch, newest)
+    headers["count"] = tails.accepted
     headers["sequence"] = batch.sequence[newest]
-    headers["count"] = batch.ordinal[newest] + 1
-    headers["fill"] = batch.fill
-    headers["mark"] = np.void(MARK)
+    headers["event_time"] = batch.event_time[newest]
+    headers["fill"] = np.minimum(batch.fill, MOST_FILL)
+    headers["first_block"] = tails.first_block
+    headers["fields"] = len(batch.source.fields)
+    headers["layout_version"] = STATE_VERSION
     return headers
 
 
@@ -105,3 +133,17 @@ def _put_origins(column: Any, batch: Batch, newest: Any) -> None:
     column["partition"] = batch.run.partition
     column["offset"] = batch.offset[newest]
     column["index"] = batch.index[newest]
+
+
+def _matrix(column: Any) -> Bytes:
+    """A column of structures as (n, bytes of one)."""
+    matrix: Bytes = column.view(np.uint8).reshape(len(column), column.dtype.itemsize)
+    return matrix
+
+
+def _texts(words: Int64s, ends: Int64s) -> Texts:
+    return Texts.of(words.view(np.uint8), ends * 8)
+
+
+def _text(texts: Texts, index: int) -> bytes:
+    return texts.data[texts.ends[index] : texts.ends[index + 1]].tobytes()

@@ -1,26 +1,30 @@
 """The online sink: rows and window states in Redis.
 
-The order of a commit:
+On a single server a batch is one script, whole (`lua/commit.lua`). It first compares what all of it
+hangs on, and writes nothing where that is not as the worker believes:
 
-1. The run's incarnation must be the current one of its topic's name, no newer rules than those that
-   decided the run may hold at its offsets, and the partition's watermark must be where the run
-   begins. This finds a store that lost its last second, and a worker that lost its partition or was
-   paused while its topic was recreated or other rules were recorded.
-2. For each entity a script compares the stored origin and count with those that its state was
-   computed from, and if they are the same bytes writes header, ring and row; atomically for each
-   entity.
-3. If any entity's were others, the entity is returned, and nothing more happens. If they were
-   *earlier* ones, Redis has lost what it had confirmed: the partition must be filled again from
-   Postgres.
-4. The watermark moves to the run's end, if it still is where the run begins.
+1. The life of the server, as of which states were read.
+2. The run's incarnation must be the current one of its topic's name, and no newer rules than those
+   that decided the run may hold at its offsets.
+3. The partition's watermark must be where the run begins. This finds a store that lost its last
+   second, and a worker that lost its partition or was paused while its topic was recreated or other
+   rules were recorded.
+4. The fill epoch: a rebuild, which writes entities and moves no watermark, changes it.
+5. The row schema must not be older than one that was stored.
+6. Entities whose home is not known to be the run's partition are compared one by one.
 
-A single server does all of it in one script, for as many entities as one call may hold: three
-calls are most of the cost of a small run. On a cluster, where nothing may span hash slots, and for
-more entities, these are calls of their own. Killed between 2 and 4, or after 3, entities are ahead
-of the watermark. The run is then read again, and their ticks, at or before their origin, are passed
-over by the kernel. Where that can happen, the end of the run is noted before or with the
-first entity (`lua/begun.lua`): other rules begin no earlier, as entities may have what was decided
-up to there.
+Then it writes all rows, states and chunks, and the watermark. So states are always those of the log
+up to the watermark, but for what a rebuild wrote, and under the right watermark, life and epoch a
+state that a worker has cached *is* the stored one: *if* it believes what it cached only in a run
+that begins where its own last one ended (`live.materializer`). The entities that the worker knows
+are therefore not compared.
+
+On a cluster, where nothing may span hash slots, these are several calls: for each tag a script
+compares the stored state of each entity with the one that its state was computed from, and writes
+those that are the same; then the watermark moves, if no entity was another. Killed in between,
+entities are ahead of the watermark. The run is then read again, and their ticks, at or before their
+origin, are passed over by the kernel. The end of the run is noted before the first entity
+(`lua/begun.lua`): other rules begin no earlier, as entities may have what was decided up to there.
 
 A value never steps back: a write succeeds only on top of exactly the state that it was computed
 from, and the state that it leaves is of a later origin in the entity's one home partition.
@@ -28,12 +32,16 @@ from, and the state that it leaves is of a later origin in the entity's one home
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NoReturn
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+from redis.exceptions import NoScriptError, ResponseError
 
 from pipelines.compute.batch import Batch
 from pipelines.compute.entity_names import EntityNames
 from pipelines.compute.entity_state import LoadedStates
+from pipelines.compute.state_tails import KeptStates
 from pipelines.errors import (
     OtherRules,
     SchemaBehind,
@@ -47,17 +55,23 @@ from pipelines.stores.redis import scripts
 from pipelines.stores.redis.batch_writes import BatchWrites
 from pipelines.stores.redis.client import answers
 from pipelines.stores.redis.connection import ENTITIES_A_CALL, WarmRedis
-from pipelines.stores.redis.entity_write import WriteCall
+from pipelines.stores.redis.entity_write import WriteCall, member_keys
+from pipelines.stores.redis.resp import Command, no_texts
 from pipelines.stores.redis.states import load_columns, load_states
 from registry.definitions import Source
 from registry.formats.origin import Origin
 from registry.formats.redis_keys import (
     FILLED_MARK,
     begun_key,
+    chunks_key,
+    epoch_key,
     filled_key,
     incarnations_key,
     partitions_key,
+    rows_key,
     rules_key,
+    schema_key,
+    states_key,
     watermark_key,
 )
 
@@ -80,20 +94,26 @@ class OnlineSink:
         entities_a_call: int = ENTITIES_A_CALL,
     ) -> None:
         self.redis = WarmRedis(url, cluster, entities_a_call)
-        self._history = history
+        self.kept = KeptStates(history, entities_a_call)
         self._confirmed: set[str] = set()
         """Keys of the watermarks and of the filled marks that this Redis is known to hold."""
+        self._epochs: dict[str, bytes] = {}
+        """The fill epochs as of which states were read, by their keys."""
+        self._commit = ""
+        """The name of the script, once the server was told it."""
 
     def watermarks(self, topic_id: bytes, partitions: Iterable[int]) -> Mapping[int, int]:
         """The next offset to read of those of `partitions` that were ever stored."""
         client = self.redis.connect()
         known = {}
         for partition in partitions:
-            keys = [watermark_key(topic_id, partition), filled_key(topic_id, partition)]
+            keys = [of(topic_id, partition) for of in (watermark_key, filled_key, epoch_key)]
             known_before = self._confirmed.intersection(keys)  # a store may add to it meanwhile
             with answers():
-                offset, filled = client.mget(keys)
+                offset, filled, epoch = client.mget(keys)
             self._confirmed -= known_before
+            # one that is known changes only when a run is refused, and everything is forgotten
+            self._epochs.setdefault(keys[2], epoch or b"")
             if filled == FILLED_MARK:
                 self._confirmed.add(keys[1])
             if offset is not None:
@@ -121,20 +141,30 @@ class OnlineSink:
         """The states of those of `entities` that have one; the newest, whatever `before` is."""
         return load_columns(self.redis, source, list(entities), depth)
 
-    def store(self, batch: Batch) -> Sequence[str]:
-        """Store a batch; returns the entities whose state was not the expected one.
+    def store(self, *batches: Batch) -> Sequence[str]:
+        """Store batches in turn; returns the entities whose state was not the expected one.
 
-        Raises `WatermarkMoved`, `TopicRecreated`, `OtherRules`, `SchemaBehind` and `StatesLost`.
-        Raises `StoreUnavailable` also where the server was started again since states were read:
-        the states that the run does not change, and that nothing compares, may be lost.
+        Those before the first that is refused are stored, and none after it. Raises
+        `WatermarkMoved`, `TopicRecreated`, `OtherRules`, `SchemaBehind` and `StatesLost`. Raises
+        `StoreUnavailable` also where the server was started again, or entities were restored, since
+        states were read: the states that the run does not change, and that nothing compares, may be
+        others now.
         """
-        writes = BatchWrites(batch, self._history)
-        watermark = watermark_key(batch.run.topic_id, batch.run.partition)
+        conflicts: Sequence[str] = ()
+        watermark = watermark_key(batches[0].run.topic_id, batches[0].run.partition)
+        batch = batches[0]
         try:
-            if self.redis.cluster or len(batch.names) > self.redis.entities_a_call:
-                conflicts = self._store_in_steps(batch, writes)
+            if self.redis.cluster:
+                for batch in batches:
+                    conflicts = self._store_in_steps(batch)
+                    if conflicts:
+                        break
             else:
-                conflicts = self._store_at_once(batch, writes)
+                answers_of = self._commit_all(batches)
+                for batch, answer in zip(batches, answers_of, strict=True):
+                    conflicts = self._stored(batch, answer)
+                    if conflicts:
+                        break
         except WatermarkMoved as moved:
             if moved.watermark is not None:
                 self._confirmed.add(watermark)
@@ -149,47 +179,103 @@ class OnlineSink:
     def close(self) -> None:
         self.redis.close()
 
-    def _store_at_once(self, batch: Batch, writes: BatchWrites) -> Sequence[str]:
-        """Store in one call; returns the entities in conflict."""
-        run, redis = batch.run, self.redis
-        watermark, filled, rules, begun = (
-            key(run.topic_id, run.partition)
-            for key in (watermark_key, filled_key, rules_key, begun_key)
+    def _commit_all(self, batches: Sequence[Batch]) -> list[Any]:
+        """The answers of `lua/commit.lua` to each batch; a script that is unknown is told first."""
+        if not self._commit:
+            self._commit = self.redis.register(scripts.COMMIT)
+        found = self.redis.exchange(self._commits(batches))
+        if isinstance(found[0], NoScriptError):
+            # nothing of it was stored; the server was started again, which the script finds out
+            self._commit = self.redis.register(scripts.COMMIT)
+            found = self.redis.exchange(self._commits(batches))
+        return found
+
+    def _commits(self, batches: Sequence[Batch]) -> Iterator[Command]:
+        """The calls of `lua/commit.lua`, each made while the server works on the one before."""
+        watermark_is_known = False
+        for batch in batches:
+            yield self._commit_of(batch, watermark_is_known)
+            watermark_is_known = True
+
+    def _commit_of(self, batch: Batch, watermark_is_known: bool) -> Command:
+        run, source, writes = batch.run, batch.source.name, BatchWrites(batch)
+        ids = run.topic_id, run.partition
+        watermark, filled, epoch = (of(*ids) for of in (watermark_key, filled_key, epoch_key))
+        compared = np.flatnonzero(~batch.expected.at_home(*ids))
+        keys = [
+            *(incarnations_key(run.topic), watermark, filled, rules_key(*ids), epoch),
+            schema_key(source),
+            *(of(source, 0) for of in (rows_key, states_key, chunks_key)),
+        ]
+        memberships: list[Any] = []
+        for entity, closed in map(writes.member, writes.memberships()):
+            own, member = member_keys(source, entity)
+            keys += own
+            memberships += (member, closed)
+        n, tails = len(batch.names), writes.tails
+        chunks, dropped = len(tails.chunk_of), len(tails.dropped_of)
+        expected = [watermark_is_known or watermark in self._confirmed, filled in self._confirmed]
+        arguments = [
+            *(self.redis.life, run.topic_id.hex(), run.base_offset, run.next_offset),
+            *("1" if must_exist else "" for must_exist in expected),
+            *(batch.rules, self._epochs.get(epoch, b""), batch.schema.id),
+        ]
+        lists = 6 + 2 * len(compared) + 4 * n + 2 * chunks + dropped + len(memberships)
+        command = Command(
+            3 + len(keys) + len(arguments) + lists,
+            *("EVALSHA", self._commit, len(keys), *keys, *arguments),
         )
-        call = WriteCall(
-            [incarnations_key(run.topic), watermark, filled, rules, begun],
-            [
-                *(redis.life, run.topic_id.hex(), run.base_offset, run.next_offset),
-                *("1" if key in self._confirmed else "" for key in (watermark, filled)),
-                batch.rules,
-            ],
-        )
-        for index in range(len(batch.names)):
-            call.add(batch.source.name, writes.write(index))
-        answer = redis.run(scripts.COMMIT, call.keys, call.arguments)
+        command.add(len(compared))
+        command.texts(writes.only_names(compared))
+        command.add(len(compared))
+        command.texts(writes.identities(compared))
+        command.add(2 * n)
+        command.pairs(writes.names, writes.rows, no_texts(n))
+        command.add(2 * n)
+        command.pairs(writes.names, writes.headers, writes.ticks)
+        command.add(2 * chunks)
+        command.chunks(writes.names, tails.chunk_of, tails.chunk_block, writes.chunks)
+        command.add(dropped)
+        command.chunk_names(writes.names, tails.dropped_of, tails.dropped_block)
+        command.add(*memberships)
+        return command
+
+    def _stored(self, batch: Batch, answer: Any) -> Sequence[str]:
+        """What an answer of `lua/commit.lua` means; returns the entities in conflict."""
+        run = batch.run
         match answer:
+            case None:
+                return ()
+            case [b"conflict", *entities]:
+                return [entity.decode() for entity in entities]
             case [b"another life", life]:
                 self._begin_life(life)
+            case [b"refilled", epoch]:
+                self._epochs[epoch_key(run.topic_id, run.partition)] = epoch
+                raise StoreUnavailable(f"Redis: entities of {run.topic} were restored meanwhile")
             case [b"recreated"]:
                 raise TopicRecreated(run.topic)
             case [b"other rules"]:
                 raise OtherRules(batch.source.name)
+            case [b"schema"]:
+                raise SchemaBehind(batch.source.name, batch.schema.id)
             case [b"moved", moved]:
                 raise WatermarkMoved(int(moved) if moved else None)
-        return _conflicts(batch, batch.names, answer)
+        assert isinstance(answer, ResponseError), answer
+        raise StoreUnavailable(f"Redis: {answer}") from answer
 
-    def _store_in_steps(self, batch: Batch, writes: BatchWrites) -> Sequence[str]:
+    def _store_in_steps(self, batch: Batch) -> Sequence[str]:
         """Store in calls of entities that may go together; returns the entities in conflict."""
         run = batch.run
         key, filled_mark = (of(run.topic_id, run.partition) for of in (watermark_key, filled_key))
         filled = FILLED_MARK if filled_mark in self._confirmed else b""
         stored = self._begin(batch, [key, filled_mark], bool(filled))
         conflicts: list[str] = []
-        indexes = {entity: index for index, entity in enumerate(batch.names)}
-        for group in self.redis.groups(batch.names):
-            call = WriteCall()
+        writes = {write.entity: write for write in BatchWrites(batch).writes()}
+        for number, group in self.redis.groups(writes):
+            call = WriteCall(batch.source.name, number)
             for entity in group:
-                call.add(batch.source.name, writes.write(indexes[entity]))
+                call.add(writes[entity])
             refused = self.redis.run(scripts.STORE, call.keys, call.arguments)
             conflicts += _conflicts(batch, group, refused)
         if conflicts:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from uuid import uuid4
 
 from pipelines.compute.entity_state import EntityState
 from pipelines.stores.redis import scripts
 from pipelines.stores.redis.connection import WarmRedis
-from pipelines.stores.redis.entity_write import (
-    EntityWrite,
-    WriteCall,
-    identity,
-    keys_of,
-    ring_pieces,
-)
+from pipelines.stores.redis.entity_write import EntityWrite, WriteCall, member_keys
 from pipelines.stores.redis.states import load_states
 from registry.definitions import Source
-from registry.formats.state import MARK, STATE_HEADER
+from registry.formats.origin import Origin
+from registry.formats.redis_keys import chunk_field, epoch_key, states_key
+from registry.formats.state import (
+    BLOCK,
+    CHUNK_BLOCKS,
+    CLOSED,
+    IDENTITY,
+    LAYOUT_VERSION,
+    MOST_FILL,
+    STATE_HEADER,
+    tail_of,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +37,10 @@ class Restored:
 
 
 class RestoredStates:
-    """Puts states into Redis, which keeps `history` ticks of each entity.
+    """Puts states into Redis. Methods raise `StoreUnavailable`."""
 
-    Methods raise `StoreUnavailable`.
-    """
-
-    def __init__(self, redis: WarmRedis, history: int) -> None:
+    def __init__(self, redis: WarmRedis) -> None:
         self._redis = redis
-        self._history = history
 
     def stored(self, source: Source, entities: Sequence[str]) -> Mapping[str, EntityState]:
         """The states of those of `entities` that have one, with their newest tick."""
@@ -50,15 +53,21 @@ class RestoredStates:
 
         Returns the entities that hold something else by now; nothing of theirs was written.
         """
-        by_entity = {r.entity: r for r in restored}
+        homes: dict[tuple[bytes, int], dict[str, Restored]] = defaultdict(dict)
+        for one in restored:
+            homes[one.state.origin.topic_id, one.state.origin.partition][one.entity] = one
         refused: set[str] = set()
-        for group in self._redis.groups(list(by_entity)):
-            call = WriteCall()
-            for entity in group:
-                write = restored_write(by_entity[entity], stored.get(entity), self._history)
-                call.add(source.name, write)
-            indexes = self._redis.run(scripts.STORE, call.keys, call.arguments)
-            refused.update(group[index - 1] for index in indexes)
+        for home, by_entity in homes.items():
+            for bucket, group in self._redis.groups(by_entity):
+                # on a cluster a worker compares every entity, and the key is of another slot
+                keys, epoch = [epoch_key(*home)], uuid4().hex
+                if self._redis.cluster:
+                    keys, epoch = [states_key(source.name, bucket)], ""
+                call = WriteCall(source.name, bucket, keys, [epoch])
+                for entity in group:
+                    call.add(restored_write(by_entity[entity], stored.get(entity)))
+                indexes = self._redis.run(scripts.RESTORE, call.keys, call.arguments)
+                refused.update(group[index - 1] for index in indexes)
         return refused
 
     def add_members(self, source: Source, entities: Sequence[str]) -> None:
@@ -66,32 +75,50 @@ class RestoredStates:
 
         Those that are stored as closed are none; a store of an earlier build may have them.
         """
-        for group in self._redis.groups(entities):
-            keys: list[str] = []
-            members = []
+        for bucket, group in self._redis.groups(entities):
+            keys, arguments = [states_key(source.name, bucket)], list[str]()
             for entity in group:
-                own, member = keys_of(source.name, entity)
+                own, member = member_keys(source.name, entity)
                 keys += own
-                members.append(member)
-            self._redis.run(scripts.MEMBERS, keys, members)
+                arguments += (entity, member)
+            self._redis.run(scripts.MEMBERS, keys, arguments)
 
 
-def restored_write(restored: Restored, below: EntityState | None, history: int) -> EntityWrite:
+def restored_write(restored: Restored, below: EntityState | None) -> EntityWrite:
     """What to write to replace the state `below` by the restored one."""
-    state, origin = restored.state, restored.state.origin
-    n, size = len(state.ticks), state.ticks.itemsize
-    ticks = state.ticks.tobytes()
+    state, entity, ticks = restored.state, restored.entity, restored.state.ticks
+    tail = tail_of(state.count)
+    kept = min(len(ticks) - tail, state.count - tail) // BLOCK * BLOCK
+    first_block = (state.count - tail - kept) // BLOCK
+    chunks, chunk_ticks = [], CHUNK_BLOCKS * BLOCK
+    before_tail = ticks[len(ticks) - tail - kept : len(ticks) - tail]
+    for begin in range(0, kept, chunk_ticks):
+        chunk = before_tail[begin : begin + chunk_ticks]
+        field = chunk_field(entity, first_block + (begin + len(chunk)) // BLOCK)
+        chunks.append((field, chunk.tobytes()))
     return EntityWrite(
-        entity=restored.entity,
-        expected=b"" if below is None else identity(below.origin.pack(), below.count),
-        header=STATE_HEADER.struct.pack(
-            *(origin.topic_id, origin.partition, origin.offset, origin.index),
-            *(state.sequence, state.count, state.fill),
-            *(MARK, history, size, -n),  # below zero: the ring replaces what is stored
-        ),
+        entity=entity,
+        expected=b"" if below is None else identity(below.origin, below.count),
         row=restored.row,
-        pieces=[
-            (STATE_HEADER.size + slot * size, ticks[begin * size : end * size])
-            for begin, end, slot in ring_pieces(state.count - n, n, history)
-        ],
+        state=packed_header(state, first_block) + ticks[len(ticks) - tail :].tobytes(),
+        chunks=chunks,
+        closed=state.event_time.to_bytes(8, "big", signed=True) if state.fill == CLOSED else b"",
     )
+
+
+def identity(origin: Origin, count: int) -> bytes:
+    """What a script recognises a state by (`registry.formats.state`)."""
+    return IDENTITY.struct.pack(*_fields(origin), count)
+
+
+def packed_header(state: EntityState, first_block: int) -> bytes:
+    """The header of a state whose chunks begin with a block."""
+    fields = state.ticks.dtype["fields"].shape[0]
+    fill = min(state.fill, MOST_FILL)
+    times = (state.count, state.sequence, state.event_time, fill)
+    rest = (first_block, 0, fields, LAYOUT_VERSION, b"")
+    return STATE_HEADER.struct.pack(*_fields(state.origin), *times, *rest)
+
+
+def _fields(origin: Origin) -> tuple[bytes, int, int, int]:
+    return (origin.topic_id, origin.partition, origin.offset, origin.index)

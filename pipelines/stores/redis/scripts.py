@@ -1,7 +1,8 @@
 """The Lua scripts of the online store, by name.
 
 A script is the prelude, where it needs one, and its parts. The prelude declares the layouts of
-`registry.formats` and the mark of a filled partition, so that no script repeats them.
+`registry.formats` and the mark of a filled partition, so that no script repeats them. Each begins
+with the line by which a cluster checks that a script uses no other keys than it was given.
 """
 
 from __future__ import annotations
@@ -9,29 +10,31 @@ from __future__ import annotations
 from registry.formats.layout import lua_constants
 from registry.formats.redis_keys import FILLED_MARK, SEPARATOR
 from registry.formats.row import HEADER
-from registry.formats.state import CLOSED_BYTES, MARK, STATE_HEADER
+from registry.formats.state import CLOSED_BYTES, IDENTITY, STATE_HEADER
 from registry.resources import lua
 
+ENGINE = "#!lua\n"
 LAYOUTS = (
     STATE_HEADER.lua("STATE")
     + HEADER.lua("ROW")
-    + lua_constants({"MARK": MARK, "CLOSED": CLOSED_BYTES, "SEPARATOR": SEPARATOR.encode()})
+    + lua_constants({"CLOSED": CLOSED_BYTES, "SEPARATOR": SEPARATOR.encode()})
+    + f"local IDENTITY_BYTES = {IDENTITY.size}\n"
 )
 FILLED = lua_constants({"FILLED_MARK": FILLED_MARK})
 
 
-def _script(*parts: str) -> str:
-    return lua(__package__, *parts)
+def _script(*parts: str, prelude: str = "") -> str:
+    return ENGINE + prelude + lua(__package__, *parts)
 
 
-MEMBERS = LAYOUTS + _script("entities", "members")
-STORE = LAYOUTS + _script("entities", "store")
-COMMIT = LAYOUTS + FILLED + _script("life", "rules", "begun", "entities", "commit")
+MEMBERS = _script("members_of", "members", prelude=LAYOUTS)
+STORE = _script("members_of", "entities", "store", prelude=LAYOUTS)
+RESTORE = _script("members_of", "entities", "restore", prelude=LAYOUTS)
+COMMIT = _script("life", "rules", "members_of", "commit", prelude=LAYOUTS + FILLED)
 ADVANCE = _script("life", "rules", "advance")
-BEGIN_STEPS = FILLED + _script("rules", "begun", "begin_steps")
+BEGIN_STEPS = _script("rules", "begun", "begin_steps", prelude=FILLED)
 BEGIN_RULES = _script("begin_rules")
-LOAD = LAYOUTS + _script("load")
 SETTLE = _script("settle")
 ASK_LIFE = _script("life", "ask_life")
-CLAIM = FILLED + _script("claim")
-FINISH = FILLED + _script("finish")
+CLAIM = _script("claim", prelude=FILLED)
+FINISH = _script("finish", prelude=FILLED)

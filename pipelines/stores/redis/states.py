@@ -1,20 +1,29 @@
-"""The window states in Redis, read."""
+"""The window states in Redis, read: columns of all entities that are asked for, at once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
+import numba
 import numpy as np
+from redis.exceptions import ResponseError
 
+from pipelines.compute.entity_names import EntityNames
 from pipelines.compute.entity_state import EntityState, LoadedStates, StateColumns, tick_dtype
-from pipelines.errors import StateDamaged, StateOfOtherFields
-from pipelines.stores.redis import scripts
+from pipelines.errors import StateDamaged, StateOfOtherFields, StoreUnavailable
+from pipelines.runtime.array_types import Int64s
+from pipelines.runtime.machine_code import compiled
+from pipelines.stores.redis.client import answers
 from pipelines.stores.redis.connection import WarmRedis
+from pipelines.stores.redis.resp import Command, Texts
 from registry.definitions import Source
 from registry.formats.origin import Origin
-from registry.formats.redis_keys import state_key
-from registry.formats.state import STATE_HEADER
+from registry.formats.redis_keys import bucket, chunk_field, chunks_key, states_key
+from registry.formats.state import BLOCK, LAYOUT_VERSION, STATE_HEADER, tail_of
+
+ATTEMPTS = 3
+"""Reads of a state whose chunks do not fit it: another worker may have written it in between."""
 
 
 def load_columns(
@@ -24,97 +33,299 @@ def load_columns(
 
     Raises `StoreUnavailable`, `StateOfOtherFields` and `StateDamaged`.
     """
-    size, dtype = STATE_HEADER.size, tick_dtype(len(source.fields))
-    packed = _packed(redis, source, entities, depth)
-    which = np.flatnonzero([bool(state) for state in packed])
-    stored = [packed[i] for i in which.tolist()]
-    headers = np.frombuffer(b"".join([state[:size] for state in stored]), STATE_HEADER.dtype)
-    others = np.flatnonzero(headers["tick_bytes"] != dtype.itemsize)
-    if len(others):
-        found = int(headers["tick_bytes"][others[0]])
-        raise _other_fields(source, entities[which[others[0]]], found)
-    held = np.minimum(headers["held"].astype(np.int64), depth)
-    bytes_of_ticks = np.array([len(state) - size for state in stored], np.int64)
-    damaged = np.flatnonzero((bytes_of_ticks != held * dtype.itemsize) | (held < 1))
-    if len(damaged):
-        found, declared = bytes_of_ticks[damaged[0]], held[damaged[0]] * dtype.itemsize
-        raise StateDamaged(entities[which[damaged[0]]], int(found), int(declared))
-    ticks = np.frombuffer(b"".join([state[size:] for state in stored]), dtype)
-    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(held)])
-
-    def column(name: str, kind: Any = np.int64) -> Any:
-        return headers[name].astype(kind)
-
-    return LoadedStates(
-        which.astype(np.int64),
-        headers["topic_id"],
-        StateColumns(
-            partition=column("partition", np.int32),
-            offset=column("offset"),
-            message_index=column("index", np.int32),
-            sequence=column("sequence"),
-            event_time=ticks["event_time"][ends[1:] - 1],
-            accepted=column("count"),
-            fill=_seen(column("fill"), held, depth),
-            ends=ends,
-            tick_time=ticks["tick_time"].copy(),
-            seq=ticks["seq"].copy(),
-            fields=ticks["fields"].copy(),
-        ),
-    )
+    names = entities if isinstance(entities, EntityNames) else EntityNames.of(entities)
+    for attempt in range(ATTEMPTS):
+        found = _read_states(redis, source, names)
+        try:
+            return _with_chunks(redis, source, names, found, depth)
+        except StateDamaged:
+            if attempt == ATTEMPTS - 1:
+                raise
+    raise AssertionError
 
 
 def load_states(
     redis: WarmRedis, source: Source, entities: Sequence[str], depth: int
 ) -> dict[str, EntityState]:
     """The same, entity by entity."""
-    packed = _packed(redis, source, entities, depth)
-    return {
-        entity: _unpacked(state, source, entity, depth)
-        for entity, state in zip(entities, packed, strict=True)
-        if state
-    }
+    loaded = load_columns(redis, source, entities, depth)
+    states, dtype = loaded.states, tick_dtype(len(source.fields))
+    found = {}
+    for k, index in enumerate(loaded.which.tolist()):
+        which = slice(int(states.ends[k]), int(states.ends[k + 1]))
+        ticks = np.empty(which.stop - which.start, dtype)
+        ticks["tick_time"], ticks["seq"] = states.tick_time[which], states.seq[which]
+        ticks["fields"] = states.fields[which]
+        found[entities[index]] = EntityState(
+            origin=Origin(
+                loaded.topic_id[k].tobytes(),
+                int(states.partition[k]),
+                int(states.offset[k]),
+                int(states.message_index[k]),
+            ),
+            sequence=int(states.sequence[k]),
+            event_time=int(states.event_time[k]),
+            count=int(states.accepted[k]),
+            fill=int(states.fill[k]),
+            ticks=ticks,
+        )
+    return found
 
 
-def _packed(
-    redis: WarmRedis, source: Source, entities: Sequence[str], depth: int
-) -> Sequence[bytes]:
-    """What `load.lua` gives of each entity, b"" for one without a state."""
+class _Found(NamedTuple):
+    """The states of n of the entities that were asked for, without their chunks."""
+
+    which: Int64s
+    """Their indexes."""
+    headers: Any
+    """(n,) of `STATE_HEADER`."""
+    accepted: Int64s
+    data: Any
+    """The states, one behind the other, as 8-byte words."""
+    begins: Int64s
+    """Where the ticks of each begin, in words."""
+
+
+def _read_states(redis: WarmRedis, source: Source, names: EntityNames) -> _Found:
+    packed = _hash_values(redis, source, names)
+    sizes = _sizes(packed)
+    which = np.flatnonzero(sizes >= 0)
+    sizes, header = sizes[which], STATE_HEADER.size
+    short = np.flatnonzero((sizes < header) | (sizes % 8 != 0))
+    if len(short):
+        raise StateDamaged(names[int(which[short[0]])], int(sizes[short[0]]), header)
+    joined = np.frombuffer(b"".join([state for state in packed if state is not None]), np.uint8)
+    begins = np.cumsum(sizes) - sizes
+    headers = joined[begins[:, None] + np.arange(header)].reshape(-1).view(STATE_HEADER.dtype)
+    count = headers["count"].astype(np.int64)
     tick_bytes = tick_dtype(len(source.fields)).itemsize
-    packed: dict[str, bytes] = {}
-    for group in redis.groups(entities):
-        keys = [state_key(source.name, entity) for entity in group]
-        states = redis.run(scripts.LOAD, keys, [tick_bytes, depth])
-        packed.update(zip(group, states, strict=True))
-    return [packed[entity] for entity in entities]
-
-
-def _unpacked(packed: bytes, source: Source, entity: str, depth: int) -> EntityState:
-    """The state of a header and its newest ticks, oldest first, as `load.lua` gives them."""
-    dtype = tick_dtype(len(source.fields))
-    *origin, sequence, count, fill, _, _, tick_bytes, _ = STATE_HEADER.struct.unpack_from(packed)
-    if tick_bytes != dtype.itemsize:
-        raise _other_fields(source, entity, tick_bytes)
-    ticks = np.frombuffer(packed, dtype, offset=STATE_HEADER.size)
-    return EntityState(
-        origin=Origin(*origin),
-        sequence=sequence,
-        count=count,
-        fill=int(_seen(fill, len(ticks), depth)),
-        ticks=ticks,
+    others = np.flatnonzero(
+        (headers["layout_version"] != LAYOUT_VERSION) | (headers["fields"] != len(source.fields))
     )
+    if len(others):
+        name, kept = names[int(which[others[0]])], int(headers["fields"][others[0]])
+        raise StateOfOtherFields(
+            source.name,
+            f"the state of {name!r} in Redis has {kept} fields a tick (layout "
+            f"{headers['layout_version'][others[0]]}), and {source.name} has {len(source.fields)}",
+        )
+    declared = header + tail_of(count) * tick_bytes
+    damaged = np.flatnonzero((sizes != declared) | (count < 1))
+    if len(damaged):
+        first = damaged[0]
+        raise StateDamaged(names[int(which[first])], int(sizes[first]), int(declared[first]))
+    return _Found(which, headers, count, joined.view(np.int64), (begins + header) // 8)
+
+
+def _with_chunks(
+    redis: WarmRedis, source: Source, names: EntityNames, found: _Found, depth: int
+) -> LoadedStates:
+    """The states with as many ticks of their chunks as make `depth`.
+
+    Raises `StateDamaged` where a chunk is missing, or is none.
+    """
+    fields, headers = len(source.fields), found.headers
+    tick_words = 2 + fields
+    tail = tail_of(found.accepted)
+    blocks = (found.accepted - tail) // BLOCK
+    wanted = np.maximum(-((tail - depth) // BLOCK), 0)
+    oldest = np.maximum(headers["first_block"].astype(np.int64), blocks - wanted)
+    of, block = _candidates(blocks, np.maximum(blocks - oldest, 0))
+    chunks = _chunk_values(redis, source, names, found.which[of], block)
+    sizes = np.maximum(_sizes(chunks), 0)
+    words = np.frombuffer(b"".join([chunk for chunk in chunks if chunk]), np.uint8)
+    block_bytes = BLOCK * tick_words * 8
+    if (sizes % block_bytes).any():
+        wrong = int(np.flatnonzero(sizes % block_bytes)[0])
+        raise StateDamaged(names[int(found.which[of[wrong]])], int(sizes[wrong]), block_bytes)
+    starts = _ends(np.bincount(of, minlength=len(blocks)))
+    reached = np.empty(len(blocks), np.int64)
+    broken = _walk(starts, sizes // block_bytes, blocks, oldest, reached)
+    if broken >= 0:
+        raise StateDamaged(names[int(found.which[broken])], 0, block_bytes)
+    held = np.minimum(tail + (blocks - reached) * BLOCK, depth)
+    ends = _ends(held)
+    states = StateColumns(
+        partition=headers["partition"].astype(np.int32),
+        offset=headers["offset"].astype(np.int64),
+        message_index=headers["index"].astype(np.int32),
+        sequence=headers["sequence"].astype(np.int64),
+        event_time=headers["event_time"].astype(np.int64),
+        accepted=found.accepted,
+        fill=_seen(headers["fill"].astype(np.int64), held, depth),
+        ends=ends,
+        tick_time=np.empty(ends[-1], np.int64),
+        seq=np.empty(ends[-1], np.int64),
+        fields=np.empty((ends[-1], fields)),
+    )
+    chunk_words = words.view(np.int64)
+    chunk_begins = (np.cumsum(sizes) - sizes) // 8
+    _copy_ticks(
+        (states.ends, states.tick_time, states.seq, states.fields),
+        (found.data, found.data.view(np.float64), found.begins, tail),
+        (chunk_words, chunk_words.view(np.float64), chunk_begins, sizes // 8, starts),
+        blocks,
+        reached,
+    )
+    first_block = headers["first_block"].astype(np.int64)
+    return LoadedStates(found.which, headers["topic_id"].copy(), states, first_block)
+
+
+def _candidates(blocks: Int64s, many: Int64s) -> tuple[Int64s, Int64s]:
+    """The names that the chunks of entities may have, newest first: `many` up to `blocks` of each.
+
+    Returns the index of each one's entity, and its block.
+    """
+    of = np.repeat(np.arange(len(blocks)), many)
+    within = np.arange(len(of)) - np.repeat(_ends(many)[:-1], many)
+    return of, blocks[of] - within
+
+
+def _sizes(values: Sequence[bytes | None]) -> Int64s:
+    """How many bytes each has, -1 for none."""
+    sizes = (-1 if value is None else len(value) for value in values)
+    return np.fromiter(sizes, np.int64, len(values))
+
+
+def _ends(sizes: Int64s) -> Int64s:
+    ends = np.zeros(len(sizes) + 1, np.int64)
+    np.cumsum(sizes, out=ends[1:])
+    return ends
+
+
+def _hash_values(redis: WarmRedis, source: Source, names: EntityNames) -> list[Any]:
+    """The states of entities as they are stored."""
+    if not redis.cluster:
+        key = states_key(source.name, 0)
+        texts = Texts.of(names.data, names.ends)
+        return _exchanged(redis, _reads(key, texts, redis.entities_a_call))
+    keys = [states_key(source.name, bucket(name, cluster=True)) for name in names]
+    return _from_cluster(redis, list(names), keys)
+
+
+def _chunk_values(
+    redis: WarmRedis, source: Source, names: EntityNames, of: Int64s, block: Int64s
+) -> list[Any]:
+    """Chunks as they are stored; `of` are the indexes of their entities among `names`."""
+    if not len(of):
+        return []
+    if not redis.cluster:
+        key = chunks_key(source.name, 0)
+        texts = Texts.of(names.data, names.ends)
+        step = redis.entities_a_call
+        return _exchanged(redis, _chunk_reads(key, texts, of, block, step))
+    entities = [names[index] for index in of.tolist()]
+    fields = [chunk_field(*pair) for pair in zip(entities, block.tolist(), strict=True)]
+    keys = [chunks_key(source.name, bucket(name, cluster=True)) for name in entities]
+    return _from_cluster(redis, fields, keys)
+
+
+def _reads(key: str, names: Texts, step: int) -> Iterator[Command]:
+    for begin in range(0, len(names), step):
+        end = min(begin + step, len(names))
+        first = int(names.ends[begin])
+        data = names.data[first : int(names.ends[end])]
+        command = Command(2 + end - begin, "HMGET", key)
+        command.texts(Texts(data, names.ends[begin : end + 1] - first))
+        yield command
+
+
+def _chunk_reads(key: str, names: Texts, of: Int64s, block: Int64s, step: int) -> Iterator[Command]:
+    for begin in range(0, len(of), step):
+        which = slice(begin, begin + step)
+        command = Command(2 + len(of[which]), "HMGET", key)
+        command.chunk_names(names, of[which], block[which])
+        yield command
+
+
+def _exchanged(redis: WarmRedis, commands: Iterator[Command]) -> list[Any]:
+    """The answers of several `HMGET`, one behind the other."""
+    values: list[Any] = []
+    for answer in redis.exchange(commands):
+        if isinstance(answer, ResponseError):
+            raise StoreUnavailable(f"Redis: {answer}") from answer
+        values += answer
+    return values
+
+
+def _from_cluster(redis: WarmRedis, fields: Sequence[str], keys: Sequence[str]) -> list[Any]:
+    """The values of fields of hashes, by one `HMGET` for each hash."""
+    by_key: dict[str, list[int]] = {}
+    for index, key in enumerate(keys):
+        by_key.setdefault(key, []).append(index)
+    client, values = redis.connect(), [None] * len(fields)
+    for key, indexes in by_key.items():
+        with answers():
+            found = client.hmget(key, [fields[index] for index in indexes])
+        for index, value in zip(indexes, found, strict=True):
+            values[index] = value
+    return values
 
 
 def _seen(fill: Any, held: Any, depth: int) -> Any:
     """How many ticks windows may see, of states of which so many ticks were read.
 
-    They see no further back than the ring: when it was kept shorter until now, those that need more
-    than it holds fill up first.
+    They see no further back than what is kept: when less was kept until now, those that need more
+    than that fill up first.
     """
     return np.where(held == depth, fill, np.minimum(fill, held))
 
 
-def _other_fields(source: Source, entity: str, tick_bytes: int) -> StateOfOtherFields:
-    needed = tick_dtype(len(source.fields)).itemsize
-    found = f"the state of {entity!r} in Redis has {tick_bytes} bytes a tick"
-    return StateOfOtherFields(source.name, f"{found}, and {source.name} needs {needed}")
+INT64S, FLOATS = numba.int64[::1], numba.float64[::1]
+TUPLE: Any = numba.types.Tuple
+READ_ONLY_INTS = numba.types.Array(numba.int64, 1, "C", readonly=True)
+READ_ONLY_FLOATS = numba.types.Array(numba.float64, 1, "C", readonly=True)
+
+
+@compiled(numba.int64(INT64S, INT64S, INT64S, INT64S, INT64S))
+def _walk(starts, sizes, blocks, oldest, reached):  # type: ignore[no-untyped-def]
+    """Walk back from the tail of each entity, chunk by chunk, until the block `oldest` is reached.
+
+    `sizes` are those of candidates in blocks, 0 for none; those of entity k begin at `starts[k]`,
+    newest first. `reached` becomes the block that the last chunk begins with. Candidates that the
+    walk does not meet become 0. Returns the entity whose next chunk is not there, else -1.
+    """
+    for k in range(blocks.shape[0]):
+        block, candidate = blocks[k], starts[k]
+        while block > oldest[k]:
+            size = sizes[candidate]
+            if size == 0:
+                return k
+            for passed in range(candidate + 1, min(candidate + size, starts[k + 1])):
+                sizes[passed] = 0
+            candidate += size
+            block -= size
+        reached[k] = max(block, 0)
+    return -1
+
+
+@compiled(
+    numba.void(
+        TUPLE((INT64S, INT64S, INT64S, numba.float64[:, ::1])),
+        TUPLE((READ_ONLY_INTS, READ_ONLY_FLOATS, INT64S, INT64S)),
+        TUPLE((READ_ONLY_INTS, READ_ONLY_FLOATS, INT64S, INT64S, INT64S)),
+        *(INT64S, INT64S),
+    )
+)
+def _copy_ticks(states, tails, chunks, blocks, reached):  # type: ignore[no-untyped-def]
+    """Copy the newest ticks of tails and chunks to those of the states, oldest first."""
+    ends, tick_time, seq, fields = states
+    size = 2 + fields.shape[1]
+    for k in range(blocks.shape[0]):
+        begin, out = ends[k], ends[k + 1]
+        words, floats, word = tails[0], tails[1], tails[2][k] + tails[3][k] * size
+        first = tails[2][k]
+        candidate, block = chunks[4][k], blocks[k]
+        while out > begin:
+            if word == first:
+                words, floats, first = chunks[0], chunks[1], chunks[2][candidate]
+                word = first + chunks[3][candidate]
+                step = chunks[3][candidate] // (BLOCK * size)
+                candidate += step
+                block -= step
+            word -= size
+            out -= 1
+            tick_time[out] = words[word]
+            seq[out] = words[word + 1]
+            for field in range(fields.shape[1]):
+                fields[out, field] = floats[word + 2 + field]

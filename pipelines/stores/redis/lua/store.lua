@@ -1,3 +1,3 @@
 -- Write entities (`entities.lua`), and nothing else.
 
-return write(1, 1)
+return write(1, 1, true)

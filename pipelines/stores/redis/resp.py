@@ -1,0 +1,193 @@
+"""Commands of Redis as bytes, written by compiled code: one buffer a command, whatever is in it.
+
+redis-py sends them and reads the answers, so connections, TLS, passwords and timeouts stay its own.
+What is saved is a Python object for each argument. Arguments are bulk strings of the protocol RESP:
+`$<bytes>\\r\\n<text>\\r\\n`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from pipelines.runtime.array_types import Bytes, Int64s
+from pipelines.runtime.machine_code import compiled
+from pipelines.runtime.named_columns import numba_type
+from registry.formats.redis_keys import SEPARATOR
+
+HEAD_BYTES = 16
+"""The most bytes that a bulk string has beside its text."""
+
+BLOCK_BYTES = 24
+"""The most bytes that the name of a chunk has beside its entity."""
+
+
+class Texts(NamedTuple):
+    """Byte strings in `data`, read-only: number i is from `ends[i]` up to `ends[i + 1]`."""
+
+    data: Bytes
+    ends: Int64s
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    @classmethod
+    def of(cls, data: bytes | Bytes, ends: Int64s) -> Texts:
+        """The same of bytes."""
+        return cls(np.frombuffer(memoryview(data).toreadonly(), np.uint8), ends)
+
+
+class Command:
+    """One command; its arguments are appended in their order, `size` of them in the end."""
+
+    def __init__(self, arguments: int, *first: bytes | str | int) -> None:
+        self._buffer = np.empty(4096, np.uint8)
+        self._end = 0
+        self._raw(b"*%d\r\n" % arguments)
+        self.add(*first)
+
+    def add(self, *arguments: bytes | str | int) -> None:
+        """Append arguments."""
+        encoded = [a if isinstance(a, bytes) else str(a).encode() for a in arguments]
+        self._raw(b"".join([b"$%d\r\n%s\r\n" % (len(a), a) for a in encoded]))
+
+    def texts(self, texts: Texts) -> None:
+        """Append each of the texts."""
+        size = len(texts.data) + HEAD_BYTES * len(texts)
+        self._end = _put_texts(self._room(size), self._end, texts)
+
+    def pairs(self, names: Texts, heads: Bytes, tails: Texts) -> None:
+        """Append each name, and after it its value: `heads[i]` and `tails[i]` joined."""
+        size = len(names.data) + heads.size + len(tails.data) + 2 * HEAD_BYTES * len(names)
+        self._end = _put_pairs(self._room(size), self._end, names, heads, tails)
+
+    def chunks(self, names: Texts, of: Int64s, blocks: Int64s, values: Texts) -> None:
+        """Append the names of chunks (`redis_keys.chunk_field`), and after each its value.
+
+        `of` is the index among `names` of each chunk's entity, `blocks` is where the chunks end.
+        """
+        size = _names_size(names, of) + len(values.data) + HEAD_BYTES * len(of)
+        self._end = _put_chunks(self._room(size), self._end, names, of, blocks, values, 1)
+
+    def chunk_names(self, names: Texts, of: Int64s, blocks: Int64s) -> None:
+        """Append the names of chunks, as `chunks` does."""
+        room = self._room(_names_size(names, of))
+        self._end = _put_chunks(room, self._end, names, of, blocks, NO_TEXTS, 0)
+
+    def packed(self) -> memoryview:
+        """The bytes of the command."""
+        return self._buffer[: self._end].data
+
+    def _raw(self, data: bytes) -> None:
+        self._room(len(data))[self._end : self._end + len(data)] = np.frombuffer(data, np.uint8)
+        self._end += len(data)
+
+    def _room(self, size: int) -> Bytes:
+        """The buffer, with room for so many bytes more."""
+        if self._end + size > len(self._buffer):
+            longer = np.empty(2 * (self._end + size), np.uint8)
+            longer[: self._end] = self._buffer[: self._end]
+            self._buffer = longer
+        return self._buffer
+
+
+def no_texts(n: int) -> Texts:
+    """So many empty texts."""
+    return Texts.of(b"", np.zeros(n + 1, np.int64))
+
+
+NO_TEXTS = no_texts(0)
+
+
+def _names_size(names: Texts, of: Int64s) -> int:
+    sizes = np.diff(names.ends)
+    return int(sizes[of].sum()) + (HEAD_BYTES + BLOCK_BYTES) * len(of)
+
+
+DOLLAR, CR, LF, ZERO, HASH = (np.uint8(ord(c)) for c in "$\r\n0#")
+SEPARATOR_BYTE = np.uint8(ord(SEPARATOR))
+BYTES, INT64S = numba.uint8[::1], numba.int64[::1]
+TEXTS = numba_type(NO_TEXTS)
+
+
+@compiled()
+def _digits(value):  # type: ignore[no-untyped-def]
+    digits = 1
+    while value >= 10:
+        value //= 10
+        digits += 1
+    return digits
+
+
+@compiled()
+def _put_number(out, end, value):  # type: ignore[no-untyped-def]
+    digits = _digits(value)
+    for position in range(end + digits - 1, end - 1, -1):
+        out[position] = ZERO + np.uint8(value % 10)
+        value //= 10
+    return end + digits
+
+
+@compiled()
+def _put_line(out, end):  # type: ignore[no-untyped-def]
+    out[end] = CR
+    out[end + 1] = LF
+    return end + 2
+
+
+@compiled()
+def _put_head(out, end, size):  # type: ignore[no-untyped-def]
+    out[end] = DOLLAR
+    return _put_line(out, _put_number(out, end + 1, size))
+
+
+@compiled()
+def _put_bytes(out, end, data, first, last):  # type: ignore[no-untyped-def]
+    for position in range(first, last):
+        out[end + position - first] = data[position]
+    return end + last - first
+
+
+@compiled(numba.int64(BYTES, numba.int64, TEXTS))
+def _put_texts(out, end, texts):  # type: ignore[no-untyped-def]
+    """Append texts as arguments; returns where they end."""
+    for i in range(texts.ends.shape[0] - 1):
+        first, last = texts.ends[i], texts.ends[i + 1]
+        end = _put_head(out, end, last - first)
+        end = _put_line(out, _put_bytes(out, end, texts.data, first, last))
+    return end
+
+
+@compiled(numba.int64(BYTES, numba.int64, TEXTS, numba.uint8[:, ::1], TEXTS))
+def _put_pairs(out, end, names, heads, tails):  # type: ignore[no-untyped-def]
+    """Append names, each followed by its value."""
+    size = heads.shape[1]
+    for i in range(names.ends.shape[0] - 1):
+        first, last = names.ends[i], names.ends[i + 1]
+        end = _put_head(out, end, last - first)
+        end = _put_line(out, _put_bytes(out, end, names.data, first, last))
+        first, last = tails.ends[i], tails.ends[i + 1]
+        end = _put_head(out, end, size + last - first)
+        for position in range(size):
+            out[end + position] = heads[i, position]
+        end = _put_line(out, _put_bytes(out, end + size, tails.data, first, last))
+    return end
+
+
+@compiled(numba.int64(BYTES, numba.int64, TEXTS, INT64S, INT64S, TEXTS, numba.int64))
+def _put_chunks(out, end, names, of, blocks, values, with_values):  # type: ignore[no-untyped-def]
+    """Append the names of chunks, each followed by its value if `with_values` is not 0."""
+    for c in range(of.shape[0]):
+        first, last = names.ends[of[c]], names.ends[of[c] + 1]
+        end = _put_head(out, end, last - first + 2 + _digits(blocks[c]))
+        end = _put_bytes(out, end, names.data, first, last)
+        out[end] = SEPARATOR_BYTE
+        out[end + 1] = HASH
+        end = _put_line(out, _put_number(out, end + 2, blocks[c]))
+        if with_values != 0:
+            first, last = values.ends[c], values.ends[c + 1]
+            end = _put_head(out, end, last - first)
+            end = _put_line(out, _put_bytes(out, end, values.data, first, last))
+    return end
