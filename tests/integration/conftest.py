@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import uuid
-import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,22 +17,10 @@ from registry.definitions import Catalog
 from registry.features_file import read
 from registry.lifecycle.recording import record
 from serving.app import ServerOptions, create_app
-from tests.support.cluster import Cluster, cluster
 from tests.support.pipeline import Pipeline, pipeline
 from tests.support.rebuilds import Stores
 from tests.support.served import beat
 from tests.support.sinks import Opened, closing
-
-
-@pytest.fixture(scope="module")
-def three(data: Path) -> Iterator[Cluster]:
-    """A Redis Cluster of three nodes."""
-    with cluster(data / uuid.uuid4().hex) as made:
-        yield made
-    with warnings.catch_warnings():
-        # redis-py leaves the connections of a node that it looks up again to the garbage collector
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 @pytest.fixture
