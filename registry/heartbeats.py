@@ -19,23 +19,19 @@ logger = logging.getLogger(__name__)
 
 def read_heartbeats(client: Any) -> list[Heartbeat]:
     """The heartbeats that have not expired, by sink and instance. Raises what `client` raises."""
-    keys = _keys(client.smembers(WORKERS_KEY))
+    keys = worker_keys(client.smembers(WORKERS_KEY))
     # the keys of a cluster are in several slots
     get = getattr(client, "mget_nonatomic", client.mget)
-    return _decoded(get(keys) if keys else [])
+    return decoded(get(keys) if keys else [])
 
 
-async def read_heartbeats_async(client: Any) -> list[Heartbeat]:
-    """`read_heartbeats` with a client of asyncio."""
-    keys = _keys(await client.smembers(WORKERS_KEY))
-    return _decoded(await client.mget(keys) if keys else [])
-
-
-def _keys(workers: Iterable[bytes]) -> list[str]:
+def worker_keys(workers: Iterable[bytes]) -> list[str]:
+    """The keys of the heartbeats of the workers that are named under `WORKERS_KEY`."""
     return [worker_key(*worker.split(":", 1)) for worker in sorted(map(bytes.decode, workers))]
 
 
-def _decoded(packed: Iterable[bytes | None]) -> list[Heartbeat]:
+def decoded(packed: Iterable[bytes | None]) -> list[Heartbeat]:
+    """The heartbeats of what those keys hold; what cannot be read is logged."""
     heartbeats = []
     for text in packed:
         if text is None:  # the heartbeat of a worker that ended has expired

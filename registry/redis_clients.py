@@ -9,14 +9,15 @@ Readers do better than to wait: they answer `unavailable`, read the other tier, 
 second later.
 
 A client connects at its first command, but a client of a cluster when it is made: it then raises
-what `redis.exceptions.RedisClusterException` and `RedisError` cover.
+what `redis.exceptions.RedisClusterException` and `RedisError` cover. A server reads a cluster with
+a client for each node (`serving.stores.cluster_reads`), which is made as one of a single server.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import redis
 import redis.asyncio
@@ -62,8 +63,11 @@ THROTTLE = Limits(1.0, 1.0)
 PROBE = Limits(1.0, 5.0)
 """Of a supervisor, which asks whether a server that it started answers."""
 
+THROTTLE_CLUSTER = Limits(0.7, 0.7)
+"""The same for one node."""
+
 ROWS = Limits(1.0, 1.0, max_connections=16)
-"""Of the requests of one server process. An MGET of 5,000 keys takes a few milliseconds."""
+"""Of the requests of one server process. An HMGET of 5,000 rows takes a few milliseconds."""
 
 WATCH = Limits(1.0, 1.0)
 """Of a server's background tasks, which read heartbeats and the catalog every second."""
@@ -100,9 +104,9 @@ def heartbeat(url: str, cluster: bool = False) -> Any:
     return _cluster(url, HEARTBEAT_CLUSTER) if cluster else _single(url, HEARTBEAT)
 
 
-def throttle(url: str) -> Any:
+def throttle(url: str, cluster: bool = False) -> Any:
     """A replay's client to read heartbeats with."""
-    return _single(url, THROTTLE)
+    return _cluster(url, THROTTLE_CLUSTER) if cluster else _single(url, THROTTLE)
 
 
 def probe(url: str) -> Any:
@@ -123,6 +127,20 @@ def watch(url: str) -> Any:
     return redis.asyncio.Redis.from_url(url, retry=AsyncRetry(NoBackoff(), 0), **asdict(WATCH))
 
 
+def address_of(url: str) -> str:
+    """The address that a URL names, `host:port`."""
+    parts = urlsplit(url)
+    return _joined(parts.hostname or "127.0.0.1", parts.port or 6379)
+
+
+def at_address(url: str, address: str) -> str:
+    """The URL of another node of a cluster: all but the address, `host:port`, is as in `url`."""
+    parts = urlsplit(url)
+    user, sign, _ = parts.netloc.rpartition("@")
+    host, _, port = address.rpartition(":")
+    return parts._replace(netloc=f"{user}{sign}{_joined(host.strip('[]'), int(port))}").geturl()
+
+
 def refused_parameter(url: str) -> str | None:
     """The name of the first parameter of a URL that not every client can be made with.
 
@@ -139,6 +157,10 @@ def refused_parameter(url: str) -> str | None:
         except Exception:  # redis-py checks few of them, and fails in many ways at the others
             return name
     return None
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _single(url: str, limits: Limits) -> Any:

@@ -20,11 +20,15 @@ from serving.watch.workers import WorkersWatch
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """The URLs of the stores; without `redis_hot` no hot tier is watched."""
+    """The URLs of the stores; without `redis_hot` no hot tier is watched.
+
+    With `cluster` the Redis at `redis` is a Redis Cluster.
+    """
 
     redis: str = field(repr=False)
     redis_hot: str = field(repr=False)
     postgres: str = field(repr=False)
+    cluster: bool = False
 
 
 def create_app(options: ServerOptions, workers: WorkersWatch | None = None) -> Starlette:
@@ -34,10 +38,13 @@ def create_app(options: ServerOptions, workers: WorkersWatch | None = None) -> S
     """
     if workers is None:
         tiers = {"redis": options.redis, "redis_hot": options.redis_hot}
-        workers = WorkersWatch({tier: url for tier, url in tiers.items() if url})
-    catalog = CatalogWatch(options.postgres, options.redis)
+        workers = WorkersWatch(
+            {tier: url for tier, url in tiers.items() if url},
+            cluster=options.redis if options.cluster else None,
+        )
+    catalog = CatalogWatch(options.postgres, options.redis, options.cluster)
     metrics = Metrics(lambda: workers.heartbeats)
-    store = WarmStore(options.redis, metrics.read)
+    store = WarmStore(options.redis, metrics.read, options.cluster)
     server = Server(Reader(store), catalog, workers, metrics)
 
     @asynccontextmanager

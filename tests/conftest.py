@@ -5,10 +5,12 @@ Under CI=true a test that finds no service fails; it never skips.
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
 import uuid
+import warnings
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -23,6 +25,7 @@ from registry.database import migrations
 from registry.database.engine import connect
 from tests.support import containers
 from tests.support.brokers import startable
+from tests.support.cluster import Cluster, cluster
 from tests.support.services import embedded
 from tickwell.embedded.broker import broker
 
@@ -97,6 +100,17 @@ def warm_redis(data: Path) -> Iterator[str]:
             yield os.environ["TICKWELL_REDIS"]
         else:
             yield stack.enter_context(_redis(data, "warm"))
+
+
+@pytest.fixture(scope="module")
+def three(data: Path) -> Iterator[Cluster]:
+    """A Redis Cluster of three nodes."""
+    with cluster(data / uuid.uuid4().hex) as made:
+        yield made
+    with warnings.catch_warnings():
+        # redis-py leaves the connections of a node that it looks up again to the garbage collector
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -47,6 +47,15 @@ def check(settings: Settings, must: Must) -> None:
             must(os.access(file, os.R_OK), name, f"the file {shown} cannot be read")
         if name.startswith("redis") and "?" in value:
             _check_redis(name, value, must)
+    if settings.cluster and settings.redis:
+        parts = urlsplit(settings.redis)
+        database = parse_qs(parts.query).get("db", [parts.path.strip("/") or "0"])[0]
+        must(
+            parts.scheme != "unix" and database == "0",
+            "redis",
+            "with TICKWELL_CLUSTER it must be a node of a Redis Cluster, which has database 0 alone "
+            "and no socket of a file",
+        )
 
 
 def _is_plain(url: str) -> bool:

@@ -100,7 +100,8 @@ Report = Callable[[Done], None]
 class Replay:
     """Replays ranges of what `kafka` holds into the database at `postgres`.
 
-    It pauses while the workers are behind whose heartbeats are in the Redis servers `heartbeats`.
+    It pauses while the workers are behind whose heartbeats are in the Redis servers `heartbeats`,
+    of which the one at `cluster` is a Redis Cluster.
     `schema_registry` is needed by sources whose format is Avro or Protobuf.
     """
 
@@ -111,6 +112,7 @@ class Replay:
     heartbeats: tuple[str, ...] = ()
     max_records: int = MAX_RECORDS
     schema_registry: RegistryConnection | None = None
+    cluster: str | None = None
 
     def run(self, part: Range, report: Report, stop: Stop) -> Done:
         """Replay a range until it is done or `stop` is set; calls `report` after each run.
@@ -136,7 +138,7 @@ class _RangeReplay:
         self._stop = stop
         self._keys = {key.encode() for key in replay.wanted.entities}
         self._progress = ReplayProgress(replay.postgres)
-        self._throttle = Throttle(replay.heartbeats)
+        self._throttle = Throttle(replay.heartbeats, replay.cluster)
         self._registry = registry_of(part.rules.sources, replay.schema_registry)
         self._done = Done()
         self._read_from = part.read_from

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from registry import redis_clients
 from registry.formats.heartbeat import Heartbeat
@@ -25,12 +25,13 @@ ALIVE_SECONDS = 5.0
 class Throttle:
     """Whether to pause, by the heartbeats in the Redis servers at `urls`; without any, never.
 
-    Both tiers are read, so that an outage of one does not hide a lag. Safe to use from one thread
-    at a time; it blocks for at most about a second for each server.
+    `cluster` is the one of them that is a cluster. Both tiers are read, so that an outage of one
+    does not hide a lag. Safe to use from one thread at a time; it blocks for at most about a second
+    for each server, and of a cluster for each node.
     """
 
-    def __init__(self, urls: Iterable[str]) -> None:
-        self._stores: list[Any] = [redis_clients.throttle(url) for url in dict.fromkeys(urls)]
+    def __init__(self, urls: Iterable[str], cluster: str | None = None) -> None:
+        self._stores = [_Store(url, url == cluster) for url in dict.fromkeys(urls)]
         self._read = -READ_SECONDS
         self._why: str | None = None
 
@@ -48,9 +49,28 @@ class Throttle:
     def _heartbeats(self) -> Iterator[Heartbeat]:
         for store in self._stores:
             try:
-                yield from read_heartbeats(store)
-            except RedisError:
+                yield from store.read()
+            except (RedisError, RedisClusterException):
                 continue  # the other tier has the same heartbeats
+
+
+class _Store:
+    """One Redis; a cluster is connected to when it is first read, and until it answers again."""
+
+    def __init__(self, url: str, cluster: bool) -> None:
+        self._url = url
+        self._cluster = cluster
+        self._client: Any = None
+
+    def read(self) -> list[Heartbeat]:
+        """Its heartbeats. Raises `RedisError` and `RedisClusterException`."""
+        if self._client is None:
+            self._client = redis_clients.throttle(self._url, self._cluster)
+        return read_heartbeats(self._client)
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
 
 
 def why_to_pause(heartbeats: Iterable[Heartbeat], now: float) -> str | None:

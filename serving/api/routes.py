@@ -67,7 +67,7 @@ class Server:
     async def health(self, request: Request) -> Response:
         """The state of stores and workers; 503 when no value can be served."""
         stores = {**self.workers.stores, **self.catalog.stores}
-        serving = self.catalog.ready and stores.get("redis") == "ok"
+        serving = self.catalog.ready and "redis" in self.workers.answering
         workers = {
             sink: [msgspec.to_builtins(beat) for beat in self.workers.alive(sink)]
             for sink in ("online", "offline")
@@ -95,7 +95,7 @@ class Server:
     async def ready(self, request: Request) -> Response:
         """The server can answer. Raises `NotReady`."""
         self.catalog.names  # noqa: B018 - raises when there are none
-        if self.workers.stores.get("redis") != "ok":
+        if "redis" not in self.workers.answering:
             raise NotReady(f"Redis: {self.workers.stores.get('redis', 'not asked yet')}")
         return _json({"status": "ok"})
 

@@ -75,13 +75,13 @@ class RowStore(Protocol):
 
         Returns
         -------
-        The entities of each set in the order of their keys; `UNAVAILABLE` for every set when the
-        store did not answer.
+        The entities of each set in the order of their keys; `UNAVAILABLE` where the store did not
+        answer.
 
         Raises
         ------
         TooLarge
-            The sets have more than `most` members together.
+            The sets that could be counted have more than `most` members together.
         """
         ...
 
@@ -96,8 +96,8 @@ class RowStore(Protocol):
 
         Returns
         -------
-        An entity for each group, None where none was ever closed; `UNAVAILABLE` for every group
-        when the store did not answer.
+        An entity for each group, None where none was ever closed; `UNAVAILABLE` where the store
+        did not answer.
         """
         ...
 

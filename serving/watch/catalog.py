@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from redis.exceptions import RedisError
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
@@ -17,6 +16,7 @@ from registry.errors import RegistryError
 from registry.formats.redis_keys import CATALOG_KEY
 from serving.errors import NotReady
 from serving.features.lookup import Names
+from serving.stores.cluster_reads import reads_of
 
 logger = logging.getLogger(__name__)
 
@@ -27,9 +27,10 @@ ANSWER_SECONDS = 3.0
 class CatalogWatch:
     """The names of the latest catalog that was read."""
 
-    def __init__(self, postgres_url: str, redis_url: str) -> None:
+    def __init__(self, postgres_url: str, redis_url: str, cluster: bool = False) -> None:
+        """With `cluster` the Redis is a Redis Cluster."""
         self._names: Names | None = None
-        self._redis = redis_clients.watch(redis_url)
+        self._redis = reads_of(redis_url, cluster, redis_clients.watch)
         self._engine: Engine = connect(
             postgres_url,
             pool_size=1,
@@ -77,7 +78,7 @@ class CatalogWatch:
             self._names = Names(catalog)
 
     async def close(self) -> None:
-        await self._redis.aclose()
+        await self._redis.close()
         self._engine.dispose()
 
     def _load(self) -> Catalog:
@@ -86,11 +87,8 @@ class CatalogWatch:
         return recorded.load(self._engine)
 
     async def _take_copy(self) -> None:
-        try:
-            copy = await self._redis.get(CATALOG_KEY)
-        except (RedisError, OSError):
-            return
-        if copy is None:
+        (copy,) = await self._redis.each([("GET", CATALOG_KEY)])
+        if not isinstance(copy, bytes):
             return
         try:
             catalog = recorded.decode(copy)

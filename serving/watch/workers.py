@@ -6,11 +6,12 @@ import time
 from collections.abc import Mapping
 from typing import Literal
 
-from redis.exceptions import RedisError
-
 from registry import redis_clients
 from registry.formats.heartbeat import Heartbeat
-from registry.heartbeats import read_heartbeats_async
+from registry.formats.redis_keys import CLUSTER_BUCKETS, WORKERS_KEY, rows_key
+from registry.heartbeats import decoded, worker_keys
+from serving.stores.cluster_reads import reads_of
+from serving.stores.redis_reads import RedisReads
 
 ALIVE_SECONDS = 5.0
 """Age of a heartbeat, in seconds, from which its worker does not count as alive."""
@@ -18,36 +19,50 @@ ALIVE_SECONDS = 5.0
 LAGGING_SECONDS = 5.0
 """Delay, in seconds, from which a topic is lagging."""
 
+PROBES = tuple(rows_key("", bucket) for bucket in range(CLUSTER_BUCKETS))
+"""Keys of which every node of a cluster has one, if it has rows; nothing is stored under them."""
+
 
 class WorkersWatch:
     """The latest heartbeats, read from the Redis of each tier: workers write to all of them."""
 
-    def __init__(self, tiers: Mapping[str, str]) -> None:
-        """`tiers` maps the name of each tier to its URL."""
-        self._clients = {tier: redis_clients.watch(url) for tier, url in tiers.items()}
+    def __init__(self, tiers: Mapping[str, str], cluster: str | None = None) -> None:
+        """`tiers` maps the name of each tier to its URL; `cluster` is the URL that is a cluster."""
+        self._tiers = {
+            tier: reads_of(url, url == cluster, redis_clients.watch) for tier, url in tiers.items()
+        }
         self.heartbeats: list[Heartbeat] = []
         self.stores: dict[str, str] = {}
-        """The state of each tier: "ok", or why it did not answer."""
+        """The state of each tier: "ok", or why it, or a node of it, did not answer."""
+        self.answering: set[str] = set()
+        """The tiers that answered; of a cluster a node is enough."""
 
     async def refresh(self) -> None:
         """Read the heartbeats; of one worker the newest counts, whichever tier has it."""
         newest: dict[tuple[str, str], Heartbeat] = {}
-        for tier, client in self._clients.items():
-            try:
-                found = await read_heartbeats_async(client)
-            except (RedisError, OSError) as error:
-                self.stores[tier] = str(error)
-                continue
-            self.stores[tier] = "ok"
-            for beat in found:
+        for tier, reads in self._tiers.items():
+            for beat in await self._read(tier, reads):
                 known = newest.get((beat.sink, beat.instance))
                 if known is None or known.at < beat.at:
                     newest[beat.sink, beat.instance] = beat
         self.heartbeats = sorted(newest.values(), key=lambda beat: (beat.sink, beat.instance))
 
     async def close(self) -> None:
-        for client in self._clients.values():
-            await client.aclose()
+        for reads in self._tiers.values():
+            await reads.close()
+
+    async def _read(self, tier: str, reads: RedisReads) -> list[Heartbeat]:
+        """The heartbeats that a tier has, and its state."""
+        probes = {reads.server_of(key): key for key in PROBES}
+        commands = [("SMEMBERS", WORKERS_KEY), *(("EXISTS", key) for key in probes.values())]
+        workers, *probed = await reads.each(commands)
+        keys = [] if isinstance(workers, Exception) else worker_keys(workers)
+        packed = await reads.each([("GET", key) for key in keys]) if keys else []
+        errors = [a for a in (workers, *probed, *packed) if isinstance(a, Exception)]
+        self.stores[tier] = "; ".join(dict.fromkeys(map(str, errors))) or "ok"
+        answering = any(not isinstance(answer, Exception) for answer in probed)
+        (self.answering.add if answering else self.answering.discard)(tier)
+        return decoded(text for text in packed if not isinstance(text, Exception))
 
     def alive(self, sink: str) -> list[Heartbeat]:
         """The heartbeats of a sink's workers that are recent."""

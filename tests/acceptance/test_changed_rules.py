@@ -10,14 +10,14 @@ from tests.support.changed_rules import OTHER, declare, messages, of_other_rules
 from tests.support.checks import assert_no_difference
 from tests.support.pipeline import Pipeline
 from tests.support.replays import execute
+from tests.support.stored import all_rows
 
 BOTH = ("online", "offline")
 
 
 def rows_in_redis(running: Pipeline) -> dict[bytes, Any]:
     with running.redis() as client:
-        keys = client.keys("tw:*:row:*")
-        return dict(zip(keys, client.mget(keys), strict=True))
+        return all_rows(client, "price")
 
 
 def rejected(running: Pipeline) -> list[Any]:

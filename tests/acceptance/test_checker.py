@@ -19,11 +19,12 @@ from tests.checker.__main__ import main
 from tests.checker.check import Run, check
 from tests.checker.findings import Findings
 from tests.checker.packed import (
+    chunks_key,
     closed_key,
     members_key,
     read_row,
-    row_key,
-    state_key,
+    rows_key,
+    states_key,
     watermark_key,
 )
 from tests.checker.topics import Kafka, Message
@@ -221,52 +222,54 @@ def corrupt_redis(run: Pipeline) -> None:
     """Rows, states, members and watermarks of Redis, each put back afterwards."""
     topic_id = run.topics[run.topic("price")].topic_id
     with run.redis() as client:
-        rows = {symbol: row_key("price", symbol) for symbol in SYMBOLS}
-        states = {symbol: state_key("price", symbol) for symbol in SYMBOLS}
+        rows, states, chunks = [of("price", 0) for of in (rows_key, states_key, chunks_key)]
         members, closed = members_key("position", "P1"), closed_key("position", "P1")
         one_later = (int.from_bytes(client.get(closed)[:8], "big") + 1).to_bytes(8, "big")
         places = [watermark_key(topic_id, number) for number in range(4)]
         watermark = next(key for key in places if client.exists(key))
-        served = {symbol: client.get(row) for symbol, row in rows.items()}
-        newest = {symbol: read_row(row) for symbol, row in served.items()}
+        served, state = client.hgetall(rows), client.hgetall(states)
+        newest = {symbol: read_row(served[symbol.encode()]) for symbol in SYMBOLS}
+        chunk = min(client.hkeys(chunks))
         # as if the newest tick were of 1970, so that it would not be known when it comes again
         newest_time = struct.pack("<q", newest["B"].event_time)
-        forgotten = client.get(states["B"]).replace(newest_time, bytes(8))
+        forgotten = state[b"B"].replace(newest_time, bytes(8))
 
         def behind(symbol: str) -> bytes:
             """The row as if it were of the offset before, all else as it is."""
-            row: bytes = served[symbol]
+            row: bytes = served[symbol.encode()]
             return row[:49] + (newest[symbol].origin[2] - 1).to_bytes(8, "big") + row[57:]
 
+        last, count = served["Ü".encode()], state["Ü".encode()]
         groups: list[dict[str, Callable[[], Any]]] = [
             {
-                "missing in Redis": lambda: client.delete(rows["A"]),
-                "Redis is not the newest row": lambda: client.set(rows["B"], behind("B")),
-                "window state": lambda: client.setrange(states["Ü"], 40, struct.pack(">q", 9)),
+                "missing in Redis": lambda: client.hdel(rows, "A"),
+                "Redis is not the newest row": lambda: client.hset(rows, "B", behind("B")),
+                "window state": lambda: client.hset(
+                    states, "Ü", count[:40] + struct.pack(">q", 9) + count[48:]
+                ),
                 "members": lambda: client.sadd(members, "A"),
                 "last close": lambda: client.setrange(closed, 0, one_later),
-                "unexplained in Redis": lambda: client.set(row_key("price", "Z"), served["A"]),
+                "unexplained in Redis": lambda: client.hset(rows, "Z", served[b"A"]),
                 "watermark": lambda: client.incr(watermark),
             },
             {
-                "corrupt in Redis": lambda: client.set(rows["A"], served["A"][:-1]),
-                "window state": lambda: client.set(states["B"], forgotten),
+                "corrupt in Redis": lambda: client.hset(rows, "A", served[b"A"][:-1]),
+                "window state": lambda: client.hset(states, "B", forgotten),
                 "members": lambda: client.srem(members, "B"),
                 "last close": lambda: client.delete(closed),
-                "bits differ": lambda: client.set(
-                    rows["Ü"], served["Ü"][:-1] + bytes([served["Ü"][-1] ^ 1])
-                ),
+                "bits differ": lambda: client.hset(rows, "Ü", last[:-1] + bytes([last[-1] ^ 1])),
             },
+            {"corrupt in Redis": lambda: client.hdel(chunks, chunk)},
+            {"unexplained in Redis": lambda: client.hset(chunks, "A\x1f#0", b"")},
         ]
+        kept = [rows, states, chunks, members, closed, watermark]
         for changes in groups:
-            kept = [*rows.values(), *states.values(), members, closed, watermark]
             dumps = {key: client.dump(key) for key in kept}
             for change in changes.values():
                 change()
             assert changes.keys() == found(run).differences.keys()
             for key, dump in dumps.items():
                 client.restore(key, 0, dump, replace=True)
-            client.delete(row_key("price", "Z"))
 
 
 def observe(run: Pipeline, file: Path) -> None:
@@ -277,7 +280,7 @@ def observe(run: Pipeline, file: Path) -> None:
     )
     first, last = rows[0], rows[-1]
     with run.redis() as client:
-        served = client.get(row_key("price", "B"))
+        served = client.hget(rows_key("price", 0), "B")
 
     def seen(stored: Any, at: int, **changes: Any) -> dict[str, Any]:
         made = {

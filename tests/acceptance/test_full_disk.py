@@ -13,10 +13,10 @@ import pytest
 
 from registry.database import migrations
 from registry.database.engine import connect
-from registry.formats.redis_keys import row_key
 from tests.support.checks import assert_no_difference
 from tests.support.load import burst
 from tests.support.pipeline import pipeline, wait_for
+from tests.support.stored import stored_row
 from tickwell.embedded.postgres import postgres
 from tickwell.embedded.valkey import valkey
 from tickwell.up.process import Process
@@ -109,7 +109,7 @@ def test_a_full_disk_under_the_warm_redis(
             running.wait_drained("offline")
             assert running.processes["online-one"].poll() is None
             with running.redis() as client:
-                assert client.get(row_key("price", "S0")) is not None
+                assert stored_row(client, "price", "S0") is not None
             ballast.unlink()
             running.wait_drained("online")
             assert_no_difference(running)

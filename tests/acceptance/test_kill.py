@@ -11,12 +11,12 @@ from typing import Any
 import psycopg2
 import pytest
 
-from registry.formats.redis_keys import row_key
 from registry.formats.row import unpack
 from tests.support.checks import assert_no_difference
 from tests.support.load import load, progress, reader
 from tests.support.logs import NOW_MS
 from tests.support.pipeline import PATIENCE, Pipeline, wait_for
+from tests.support.stored import stored_row
 
 ROUNDS = {"kill": 8, "stop": 4}
 
@@ -114,7 +114,7 @@ def script_waits(client: Any) -> bool:
 
 def newest(client: Any) -> int:
     """The offset of the newest tick that is served."""
-    return unpack(client.get(row_key("price", "S0"))).origin.offset
+    return unpack(stored_row(client, "price", "S0")).origin.offset
 
 
 def ticks(first: int, n: int) -> list[tuple[bytes, bytes]]:

@@ -22,6 +22,7 @@ from tests.support.checks import assert_no_difference, assert_stores_match, expe
 from tests.support.load import SYMBOLS, load, progress, reader
 from tests.support.pipeline import Pipeline, wait_for
 from tests.support.served import health
+from tests.support.stored import all_rows
 from tickwell.embedded.ports import keep_port
 
 ENTITIES = 20_000
@@ -163,8 +164,7 @@ def test_killed_while_it_rebuilds_and_two_at_once(running: Pipeline) -> None:
 def dump(running: Pipeline) -> dict[bytes, bytes]:
     """Every row that is served, to the byte."""
     with running.redis() as client:
-        keys = list(client.scan_iter("tw:*:row:*", 10_000))
-        return dict(zip(keys, client.mget(keys), strict=True))
+        return all_rows(client, "price")
 
 
 def ticks(n: int, number: int = 0, step: int = 1) -> list[tuple[bytes, bytes]]:

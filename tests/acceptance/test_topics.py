@@ -17,11 +17,11 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 
 from pipelines.errors import PipelineError
 from pipelines.kafka.topics import ensure_topics
-from registry.formats.redis_keys import row_key
 from registry.formats.row import unpack
 from tests.support.brokers import needs_kafka
 from tests.support.checks import assert_no_difference
 from tests.support.pipeline import Pipeline, wait_for
+from tests.support.stored import stored_row
 
 pytestmark = needs_kafka("Tansu has an error of its own for a topic that is gone")
 
@@ -58,7 +58,7 @@ def test_a_recreated_topic_is_read_from_its_beginning(running: Pipeline, meanwhi
     assert [price for price, _ in rows] == list(range(40))
     assert rows[-1][1] == 37  # the mean of the last five
     with running.redis() as client:
-        row = unpack(client.get(row_key("price", "A")))
+        row = unpack(stored_row(client, "price", "A"))
     assert (row.origin.topic_id, row.origin.offset) == (running.topics[topic].topic_id, 9)
 
 
@@ -92,8 +92,8 @@ def test_a_topic_is_recreated_while_its_workers_are_paused(running: Pipeline) ->
         *((False, offset, 30 + offset) for offset in range(60)),
     ]
     with running.redis() as client:
-        row = unpack(client.get(row_key("price", "A")))
-        assert client.get(f"tw:watermark:{old.hex()}:{row.origin.partition}") == b"30"
+        row = unpack(stored_row(client, "price", "A"))
+        assert client.get(f"tw3:watermark:{old.hex()}:{row.origin.partition}") == b"30"
     assert (row.origin.topic_id, row.origin.offset) == (running.topics[topic].topic_id, 59)
 
 
@@ -133,7 +133,7 @@ def test_a_topic_is_recreated_while_its_worker_starts(running: Pipeline) -> None
     assert online.wait(60) == 1
     assert "was deleted and recreated" in (running.logs / "online-one.log").read_text()
     with running.redis() as client:
-        assert client.get(f"tw:watermark:{old.hex()}:{partition}") == b"30"
+        assert client.get(f"tw3:watermark:{old.hex()}:{partition}") == b"30"
 
 
 @pytest.mark.timeout(240)

@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from threading import Event, Thread
 from typing import IO, Any
@@ -21,7 +22,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from tests.chaos.producers import entities
-from tests.checker.packed import entity_name, read_row, row_key
+from tests.checker.packed import entity_name, read_row, rows_key
 from tests.oracle.times import rfc_3339
 
 FEATURES = {
@@ -106,15 +107,20 @@ class Readers:
     def _ask_redis(self, name: str, url: str, lines: IO[str]) -> None:
         """Notes each row when it is another one than before."""
         wanted = [(source, entity) for source in FEATURES for entity in entities(source)]
-        keys = [row_key(source, entity_name(entity)) for source, entity in wanted]
-        before: list[bytes | None] = [None] * len(keys)
+        by_source: dict[str, list[str]] = {}
+        for source, entity in wanted:
+            by_source.setdefault(source, []).append(entity_name(entity))
+        before: list[bytes | None] = [None] * len(wanted)
         client: Any = redis.Redis.from_url(
             url, socket_timeout=1, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0)
         )
         while not self._stop.wait(REDIS_PAUSE):
             at = time.time_ns()
             try:
-                rows = client.mget(keys)
+                with client.pipeline() as pipeline:  # all of one moment
+                    for source, names in by_source.items():
+                        pipeline.hmget(rows_key(source, 0), names)
+                    rows = list(chain.from_iterable(pipeline.execute()))
             except (RedisError, OSError):
                 continue
             until = time.time_ns()

@@ -27,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     run = Run(
         kafka=given.kafka,
         redis=given.redis,
+        cluster=given.cluster,
         postgres=given.postgres,
         rejected_topic=given.rejected_topic,
         topics=dict(given.topic),
@@ -78,6 +79,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--topic", action="append", type=_topic, default=[], metavar="SOURCE=TOPIC",
         help="a source's topic, where it is not the recorded one; can be given again",
+    )  # fmt: skip
+    parser.add_argument(
+        "--cluster", action="store_true",
+        default=os.environ.get("TICKWELL_CLUSTER", "").lower() in ("1", "true"),
+        help="the Redis is a Redis Cluster [TICKWELL_CLUSTER]",
     )  # fmt: skip
     parser.add_argument(
         "--history", type=int, default=int(os.environ.get("TICKWELL_HISTORY", "1024")),

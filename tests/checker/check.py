@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 import redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tests.checker.findings import Findings, NotCheckable
@@ -26,13 +27,15 @@ from tests.checker.topics import Kafka, Topic
 class Run:
     """Where a run's traces are. `topics` is by source and goes before what is recorded.
 
-    `history` is TICKWELL_HISTORY of the workers. `behind_seconds`: so long may a value be served as
-    `ok` while a newer tick is in Kafka, the server's limit and what it takes to notice.
+    With `cluster` the Redis is a Redis Cluster. `history` is TICKWELL_HISTORY of the workers.
+    `behind_seconds`: so long may a value be served as `ok` while a newer tick is in Kafka, the
+    server's limit and what it takes to notice.
     """
 
     kafka: str
     redis: str
     postgres: str
+    cluster: bool = False
     rejected_topic: str = "ticks.rejected"
     topics: Mapping[str, str] = field(default_factory=dict)
     history: int = 1024
@@ -45,7 +48,7 @@ def check(run: Run, bars: bool = True) -> Findings:
     findings = Findings()
     kafka = Kafka(run.kafka)
     try:
-        with _postgres(run.postgres) as connection, redis.Redis.from_url(run.redis) as client:
+        with _postgres(run.postgres) as connection, _redis(run) as client:
             sources = read_sources(connection, run.topics)
             topics = {source.name: kafka.describe(source.spec.topic) for source in sources}
             _must_be_whole(topics.values())
@@ -75,7 +78,7 @@ def check(run: Run, bars: bool = True) -> Findings:
                 check_watermarks("Redis", redis_watermarks(client, topic), topic, findings)
             behind = int(run.behind_seconds * 1e9)
             check_observations(observations, watched, sources, behind, findings)
-    except (psycopg2.Error, RedisError) as error:
+    except (psycopg2.Error, RedisError, RedisClusterException) as error:
         raise NotCheckable(f"a store does not answer: {str(error).strip()}") from None
     return findings
 
@@ -89,6 +92,10 @@ def _must_be_whole(topics: Iterable[Topic]) -> None:
                     f"{topic.name}[{partition}] begins at offset {begin}: what came before is gone "
                     "from Kafka, and with it the proof of what must be stored"
                 )
+
+
+def _redis(run: Run) -> Any:
+    return (redis.RedisCluster if run.cluster else redis.Redis).from_url(run.redis)
 
 
 @contextmanager

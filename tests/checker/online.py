@@ -7,30 +7,40 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+import redis
+
 from tests.checker.findings import Findings, shown_time
 from tests.checker.packed import (
     CLOSED_FILL,
+    Chain,
     Corrupt,
     PackedRow,
     PackedState,
+    bucket,
+    chunk_field,
+    chunks_key,
     closed_key,
     doubles,
     little_doubles,
     members_key,
+    read_chain,
     read_close,
     read_row,
     read_state,
-    row_key,
+    rows_key,
     shown,
+    split_chunk_field,
     split_member,
-    state_key,
+    states_key,
     watermark_key,
 )
 from tests.checker.rows import Newest, Walked, rows_expected
 from tests.checker.topics import Topic
 
 AT_ONCE = 200
-KEY = re.compile(r"tw:\{b\d+\}:(?:row|state|members|closed):([^:]+):.*", re.DOTALL)
+KEY = re.compile(r"tw3:\{b(\d+)\}:(rows|states|chunks|members|closed):([^:]+)(:.*)?", re.DOTALL)
+
+Group = Sequence[tuple[Walked, str, Newest]]
 
 
 def check_redis(
@@ -42,7 +52,8 @@ def check_redis(
 ) -> None:
     """Each entity's row is its newest one to the bit, and nothing is there that no tick explains.
 
-    `history` is how many ticks a ring has room for that does not say it.
+    `client` is one of a single server, or of a cluster. `history` is how many ticks of an entity
+    workers keep, and a rebuild puts back.
     """
     check = _Redis(client, history, findings)
     entities = rows_expected(walked)
@@ -72,18 +83,24 @@ def check_watermarks(
 def redis_watermarks(client: Any, topic: Topic) -> dict[int, int]:
     """The next offset of each partition."""
     keys = [watermark_key(topic.topic_id, number) for number in range(len(topic.ends))]
-    return {n: int(at) for n, at in enumerate(client.mget(keys)) if at is not None}
+    found = [client.get(key) for key in keys]  # of a cluster in several slots
+    return {n: int(at) for n, at in enumerate(found) if at is not None}
 
 
 class _Redis:
     def __init__(self, client: Any, history: int, findings: Findings) -> None:
         self._client = client
+        self._cluster = isinstance(client, redis.RedisCluster)
         self._history = history
         self._findings = findings
+        self._chains: dict[tuple[str, str], tuple[PackedState, Chain]] = {}
+        # A rebuild numbers ticks anew. What it left is told by the fill epochs, and on a cluster
+        # by nothing.
+        self._rebuilt = self._cluster or any(client.scan_iter(match="tw3:epoch:*", count=1000))
 
-    def entities(self, group: Sequence[tuple[Walked, str, Newest]]) -> None:
-        rows = self._client.mget([row_key(w.source.name, entity) for w, entity, _ in group])
-        states = self._client.mget([state_key(w.source.name, entity) for w, entity, _ in group])
+    def entities(self, group: Group) -> None:
+        rows = self._values(rows_key, group)
+        states = self._values(states_key, group)
         for (walked, entity, newest), row, state in zip(group, rows, states, strict=True):
             where = f"{walked.source.name} {shown(entity)}"
             self._findings.count("rows in Redis")
@@ -94,9 +111,31 @@ class _Redis:
                 continue
             try:
                 self._row(where, walked, newest, read_row(row))
-                self._state(where, walked, newest, read_state(state, self._history))
+                self._state(where, walked, entity, newest, state)
             except Corrupt as why:
                 self._findings.differ("corrupt in Redis", f"{where}: {why}")
+
+    def _values(self, key: Callable[[str, int], str], group: Group) -> list[bytes | None]:
+        """What the hashes of a kind have of entities."""
+        by_hash: dict[str, list[int]] = {}
+        for place, (walked, entity, _) in enumerate(group):
+            name = key(walked.source.name, bucket(entity, self._cluster))
+            by_hash.setdefault(name, []).append(place)
+        values: list[bytes | None] = [None] * len(group)
+        for name, places in by_hash.items():
+            found = self._client.hmget(name, [group[place][1] for place in places])
+            for place, value in zip(places, found, strict=True):
+                values[place] = value
+        return values
+
+    def _chain(self, source: str, entity: str, state: PackedState, fields: int) -> Chain:
+        """The chunks of a state. Raises `Corrupt`."""
+        chunks: dict[int, bytes] = {}
+        if names := state.chunk_names:
+            key = chunks_key(source, bucket(entity, self._cluster))
+            found = self._client.hmget(key, [chunk_field(entity, block) for block in names])
+            chunks = {n: chunk for n, chunk in zip(names, found, strict=True) if chunk is not None}
+        return read_chain(state, chunks, fields)
 
     def _row(self, where: str, walked: Walked, newest: Newest, row: PackedRow) -> None:
         wanted = (newest.event_time, newest.sequence, newest.known_at)
@@ -120,23 +159,28 @@ class _Redis:
                 f"{doubles(stored.features).hex()} in Postgres",
             )
 
-    def _state(self, where: str, walked: Walked, newest: Newest, state: PackedState) -> None:
+    def _state(
+        self, where: str, walked: Walked, entity: str, newest: Newest, packed: bytes
+    ) -> None:
         self._findings.count("window states")
-        known = newest.state
+        known, fields = newest.state, len(walked.source.spec.fields)
+        state = read_state(packed, fields)
         for name, kept, wanted in (
             ("origin", state.origin, (walked.topic.topic_id, *newest.origin)),
             ("sequence", state.sequence, newest.sequence),
+            ("event time", state.event_time, newest.event_time),
             ("count", state.count, known.accepted),
             ("fill", state.fill, CLOSED_FILL if known.closed else known.fill),
         ):
-            if kept != wanted:
+            if kept != wanted and not self._is_of_rebuild(name, kept, wanted):
                 self._findings.differ(
                     "window state", f"{where}: {name} {kept!r}, must be {wanted!r}"
                 )
                 return
-        fields = len(walked.source.spec.fields)
+        chain = self._chain(walked.source.name, entity, state, fields)
+        self._chains[walked.source.name, entity] = state, chain
         for back, (tick_time, seq) in enumerate(reversed(known.seen)):
-            tick = state.tick(back, fields)
+            tick = chain.tick(back, fields)
             self._findings.count("remembered ticks")
             values = known.window[-1 - back] if back < len(known.window) else None
             if (tick.tick_time, tick.seq) != (tick_time, seq) or (
@@ -147,6 +191,11 @@ class _Redis:
                     f"{where}: tick {state.count - 1 - back} is {tick.tick_time}, {tick.seq}; must "
                     f"be {tick_time}, {seq}, {values}",
                 )
+
+    def _is_of_rebuild(self, name: str, kept: Any, wanted: Any) -> bool:
+        """Whether a state may count as a rebuild does: only ticks that it put back, and later."""
+        counted = name in ("count", "fill") and self._rebuilt
+        return counted and min(self._history, wanted) <= kept < wanted
 
     def members(self, walked: Walked) -> None:
         for message_key, wanted in walked.members.items():
@@ -189,17 +238,47 @@ class _Redis:
 
     def nothing_else(self, walked: Mapping[str, Walked]) -> None:
         wanted = set(_keys(walked))
-        for packed in self._client.scan_iter(match="tw:{*", count=1000):
+        for packed in self._client.scan_iter(match="tw3:{*", count=1000):
             key = packed.decode("utf-8", "replace")
             match = KEY.fullmatch(key)
-            if match is not None and match[1] in walked and key not in wanted:
+            if match is None or match[3] not in walked:
+                continue
+            number, kind, source, name = match.groups()
+            if kind in ("rows", "states", "chunks") and name is None:
+                self._fields(kind, walked[source], key, int(number))
+            elif key not in wanted:
                 self._findings.differ("unexplained in Redis", key)
+
+    def _fields(self, kind: str, walked: Walked, key: str, number: int) -> None:
+        """Each field of a hash is of an entity that has ticks, and each chunk is of its chain."""
+        for packed, _ in self._client.hscan_iter(key, count=1000):
+            field = packed.decode("utf-8", "replace")
+            entity, block = field, None
+            if kind == "chunks":
+                entity, block = split_chunk_field(field) or ("", 0)
+            known = entity in walked.newest and bucket(entity, self._cluster) == number
+            if not known or (block is not None and not self._leads_to(walked, entity, block)):
+                self._findings.differ("unexplained in Redis", f"{key} {shown(field)}")
+
+    def _leads_to(self, walked: Walked, entity: str, block: int) -> bool:
+        """Whether a chunk is of its entity's chain, or one that a rebuild did not remove.
+
+        A rebuild writes the chunks that it needs and leaves the others: those that are not too old
+        for the state that it writes are removed when they are, as if they were of its chain.
+        """
+        if (walked.source.name, entity) not in self._chains:
+            return True  # the state could not be read, which is told
+        state, chain = self._chains[walked.source.name, entity]
+        self._findings.count("chunks")
+        if block in chain.names:
+            return True
+        if self._rebuilt and block > state.first_block:
+            self._findings.count("chunks left by a rebuild")
+            return True
+        return False
 
 
 def _keys(walked: Mapping[str, Walked]) -> Iterator[str]:
-    for each, entity, _ in rows_expected(walked):
-        yield row_key(each.source.name, entity)
-        yield state_key(each.source.name, entity)
     for each in walked.values():
         for message_key in each.members:
             yield members_key(each.source.name, message_key)

@@ -6,19 +6,24 @@ The only place that knows names of keys and layouts of bytes.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
 SEPARATOR = "\x1f"
 BUCKETS = 256
+"""Buckets of a cluster; a single server has one."""
+
 LAYOUT = 1
 HEADER_BYTES = 61
-STATE_HEADER_BYTES = 56
-MARK = b"layout2\xff"
-"""Follows the header in states that tell the size of their ring; others have their ring there."""
+STATE_LAYOUT = 3
+STATE_HEADER_BYTES = 72
+BLOCK = 8
+"""Ticks of a block."""
 
-MARKED_HEADER_BYTES = 80
+MOST_BLOCKS = 32
+"""Blocks of the largest chunk."""
+
 CLOSED_FILL = -1
 """The `fill` of an entity that is closed."""
 
@@ -47,7 +52,6 @@ class PackedRow:
 
 @dataclass(frozen=True)
 class PackedTick:
-    event_time: int
     tick_time: int
     seq: int | None
     fields: bytes
@@ -55,27 +59,46 @@ class PackedTick:
 
 @dataclass(frozen=True)
 class PackedState:
-    """The window state: the newest tick's origin and sequence, `count` ticks ever, `fill` since the
-    last reset (or `CLOSED_FILL`), and the ring of `room` ticks as bytes, of which the `held` newest
-    are there."""
+    """The window state: the newest tick's origin, sequence and event time, `count` ticks ever,
+    `fill` since the last reset (or `CLOSED_FILL`), the block before which no chunk ends, and the
+    newest ticks as bytes."""
 
     origin: Origin
-    sequence: int
     count: int
+    sequence: int
+    event_time: int
     fill: int
-    room: int
-    held: int
-    ring: bytes
+    first_block: int
+    tail: bytes
+
+    @property
+    def blocks(self) -> int:
+        """Blocks before the tail."""
+        return (self.count - 1) // BLOCK
+
+    @property
+    def chunk_names(self) -> range:
+        """The blocks that chunks of this state may be named by."""
+        return range(self.first_block + 1, self.blocks + 1)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The chunks that a state leads to: the blocks that they are named by, and all ticks as bytes,
+    oldest first, with those of the tail."""
+
+    names: frozenset[int]
+    ticks: bytes
 
     def tick(self, back: int, fields: int) -> PackedTick:
-        """The tick before `back` others, little-endian: event time, ts, seq, fields."""
-        size = 24 + 8 * fields
-        at = (self.count - 1 - back) % self.room * size
-        piece = self.ring[at : at + size]
-        if len(piece) < size or back >= self.held:
-            raise Corrupt(f"of {self.count} ticks the ring does not hold the last but {back}")
-        event_time, tick_time, seq = struct.unpack_from("<qqq", piece)
-        return PackedTick(event_time, tick_time, None if seq == NO_SEQ else seq, piece[24:])
+        """The tick before `back` others, little-endian: ts, seq, fields. Raises `Corrupt`."""
+        size = tick_bytes(fields)
+        begin = len(self.ticks) - (back + 1) * size
+        if begin < 0:
+            raise Corrupt(f"of {len(self.ticks) // size} ticks none is the last but {back}")
+        piece = self.ticks[begin : begin + size]
+        tick_time, seq = struct.unpack_from("<qq", piece)
+        return PackedTick(tick_time, None if seq == NO_SEQ else seq, piece[16:])
 
 
 def read_row(packed: bytes) -> PackedRow:
@@ -97,20 +120,51 @@ def read_row(packed: bytes) -> PackedRow:
     )
 
 
-def read_state(packed: bytes, history: int) -> PackedState:
-    """`history` is the room of a ring that does not tell it. Raises `Corrupt`."""
+def read_state(packed: bytes, fields: int) -> PackedState:
+    """The state of an entity whose ticks have so many fields. Raises `Corrupt`."""
     if len(packed) < STATE_HEADER_BYTES:
         raise Corrupt(f"{len(packed)} bytes are no state")
-    sequence, count, fill = struct.unpack_from(">qqq", packed, 32)
-    room, held, ring = history, min(count, history), packed[STATE_HEADER_BYTES:]
-    if ring.startswith(MARK):
-        if len(packed) < MARKED_HEADER_BYTES:
-            raise Corrupt(f"{len(packed)} bytes are no marked state")
-        room, _, held = struct.unpack_from(">IIq", packed, 64)
-        ring = packed[MARKED_HEADER_BYTES:]
-    if room < 1:
-        raise Corrupt(f"a ring of {room} ticks")
-    return PackedState(_origin(packed[:32]), sequence, count, fill, room, held, ring)
+    count, sequence, event_time, fill, first_block, serial, has, layout, unused = (
+        struct.unpack_from(">qqqiIIBB2s", packed, 32)
+    )
+    if layout != STATE_LAYOUT:
+        raise Corrupt(f"a state of layout {layout}, not {STATE_LAYOUT}")
+    if has != fields:
+        raise Corrupt(f"ticks of {has} fields, not {fields}")
+    if serial or any(unused):
+        raise Corrupt(f"serial {serial} and {unused!r} where nothing is yet")
+    if count < 1:
+        raise Corrupt(f"a state of {count} ticks")
+    tail = packed[STATE_HEADER_BYTES:]
+    ticks = (count - 1) % BLOCK + 1
+    if len(tail) != ticks * tick_bytes(fields):
+        raise Corrupt(f"{len(tail)} bytes are no tail of {ticks} ticks")
+    return PackedState(_origin(packed[:32]), count, sequence, event_time, fill, first_block, tail)
+
+
+def read_chain(state: PackedState, chunks: Mapping[int, bytes], fields: int) -> Chain:
+    """Walks from the tail back to the first block that is kept. Raises `Corrupt`.
+
+    `chunks` are by the block that they are named by: that before which they end.
+    """
+    block_bytes = BLOCK * tick_bytes(fields)
+    names, pieces, block = set[int](), [state.tail], state.blocks
+    while block > state.first_block:
+        chunk = chunks.get(block)
+        if chunk is None:
+            raise Corrupt(f"no chunk ends before block {block}; {state.first_block} is kept")
+        blocks, rest = divmod(len(chunk), block_bytes)
+        if rest or not 1 <= blocks <= min(MOST_BLOCKS, block):
+            raise Corrupt(f"{len(chunk)} bytes are no chunk that ends before block {block}")
+        names.add(block)
+        pieces.append(chunk)
+        block -= blocks
+    return Chain(frozenset(names), b"".join(reversed(pieces)))
+
+
+def tick_bytes(fields: int) -> int:
+    """Bytes of a tick that has so many fields."""
+    return 16 + 8 * fields
 
 
 def doubles(values: Sequence[float]) -> bytes:
@@ -119,7 +173,7 @@ def doubles(values: Sequence[float]) -> bytes:
 
 
 def little_doubles(values: Sequence[float]) -> bytes:
-    """The bytes of a tick's fields, as in a ring."""
+    """The bytes of a tick's fields, as in a state."""
     return struct.pack(f"<{len(values)}d", *values)
 
 
@@ -132,24 +186,47 @@ def shown(entity: str) -> str:
     return "/".join(entity.split(SEPARATOR))
 
 
-def row_key(source: str, entity: str) -> str:
-    return _key("row", source, entity)
+def bucket(entity: str, cluster: bool) -> int:
+    """The bucket of an entity, by its message key."""
+    return crc32(entity.split(SEPARATOR, 1)[0].encode()) % BUCKETS if cluster else 0
 
 
-def state_key(source: str, entity: str) -> str:
-    return _key("state", source, entity)
+def rows_key(source: str, bucket: int) -> str:
+    """The key of a hash of rows, by entity."""
+    return f"tw3:{{b{bucket}}}:rows:{source}"
+
+
+def states_key(source: str, bucket: int) -> str:
+    """The key of a hash of states, by entity."""
+    return f"tw3:{{b{bucket}}}:states:{source}"
+
+
+def chunks_key(source: str, bucket: int) -> str:
+    """The key of a hash of chunks, by `chunk_field`."""
+    return f"tw3:{{b{bucket}}}:chunks:{source}"
+
+
+def chunk_field(entity: str, block: int) -> str:
+    """The name of the chunk of an entity that ends before a block."""
+    return f"{entity}{SEPARATOR}#{block}"
+
+
+def split_chunk_field(field: str) -> tuple[str, int] | None:
+    """The entity and the block of a chunk's name, None for what is no such name."""
+    entity, _, block = field.rpartition(f"{SEPARATOR}#")
+    return (entity, int(block)) if entity and block.isascii() and block.isdecimal() else None
 
 
 def members_key(source: str, message_key: str) -> str:
-    return _key("members", source, message_key)
+    return f"tw3:{{b{bucket(message_key, cluster=True)}}}:members:{source}:{message_key}"
 
 
 def closed_key(source: str, group: str) -> str:
-    return _key("closed", source, group)
+    return f"tw3:{{b{bucket(group, cluster=True)}}}:closed:{source}:{group}"
 
 
 def watermark_key(topic_id: bytes, partition: int) -> str:
-    return f"tw:watermark:{topic_id.hex()}:{partition}"
+    return f"tw3:watermark:{topic_id.hex()}:{partition}"
 
 
 def split_member(entity: str) -> tuple[str, str]:
@@ -170,11 +247,6 @@ def read_close(packed: bytes, message_key: str) -> tuple[int, str]:
         raise Corrupt(f"{len(packed)} bytes are no close")
     member = packed[8:].decode("utf-8", "replace")
     return struct.unpack_from(">q", packed)[0], SEPARATOR.join([message_key, member])
-
-
-def _key(kind: str, source: str, entity: str) -> str:
-    bucket = crc32(entity.split(SEPARATOR, 1)[0].encode()) % BUCKETS
-    return f"tw:{{b{bucket}}}:{kind}:{source}:{entity}"
 
 
 def _origin(packed: bytes) -> Origin:

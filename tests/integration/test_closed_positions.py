@@ -17,7 +17,7 @@ from pipelines.live.materializer import Materializer
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from pipelines.stores.redis.online_sink import OnlineSink
 from registry.formats.last_close import LAST_CLOSE, closed_member
-from registry.formats.redis_keys import closed_key, members_key, row_key
+from registry.formats.redis_keys import closed_key, members_key
 from registry.formats.row import ValueStatus, unpack
 from registry.language.program import compile_program
 from registry.source_rules import SourceRules
@@ -30,6 +30,7 @@ from tests.oracle.messages import Record
 from tests.support.logs import NOW_MS, POSITION, POSITION_FEATURES, TOPIC_ID, position_logs, runs
 from tests.support.rebuilds import Stores, at_work, quiet
 from tests.support.sinks import GO_ON, closing, empty, postgres_dump, query
+from tests.support.stored import stored_row
 
 TOPIC = Topic("ticks.position", TOPIC_ID, 1)
 
@@ -174,5 +175,5 @@ def assert_statuses(stores: Stores, records: list[Record]) -> None:
     assert query(stores.postgres, bare) == [(without,)]
     with redis.Redis.from_url(stores.redis_url) as client:
         for entity, rows in wanted.items():
-            packed = client.get(row_key("position", "\x1f".join(entity)))
+            packed = stored_row(client, "position", "\x1f".join(entity))
             assert unpack(packed).status == statuses[rows[-1].origin[1:]]

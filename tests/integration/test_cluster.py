@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import uuid
-import warnings
-from collections.abc import Iterator
-from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -20,26 +15,17 @@ from pipelines.stores.redis.connection import WarmRedis
 from pipelines.stores.redis.eviction_policy import check_keeps
 from pipelines.stores.redis.online_sink import OnlineSink
 from registry import redis_clients
-from registry.formats.redis_keys import WORKERS_KEY, row_key
+from registry.formats.redis_keys import WORKERS_KEY
 from registry.formats.row import unpack
-from tests.support.cluster import Cluster, cluster
+from tests.support.cluster import Cluster
 from tests.support.logs import TOPIC_ID, runs
 from tests.support.shipped import SOURCE
 from tests.support.sinks import BEGIN, GO_ON, Opened, ticks, worker
 from tests.support.states import loaded
+from tests.support.stored import stored_row
 
 NOBODY = "redis://127.0.0.1:1/0"
 SYMBOLS = [f"S{number}" for number in range(20)]
-
-
-@pytest.fixture(scope="module")
-def three(data: Path) -> Iterator[Cluster]:
-    with cluster(data / uuid.uuid4().hex) as made:
-        yield made
-    with warnings.catch_warnings():
-        # redis-py leaves the connections of a node that it looks up again to the garbage collector
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 @pytest.mark.parametrize(
@@ -47,6 +33,7 @@ def three(data: Path) -> Iterator[Cluster]:
     [
         (redis_clients.warm, redis_clients.WARM_CLUSTER),
         (redis_clients.heartbeat, redis_clients.HEARTBEAT_CLUSTER),
+        (redis_clients.throttle, redis_clients.THROTTLE_CLUSTER),
     ],
 )
 def test_a_client_of_a_cluster_states_its_limits_and_does_not_retry(
@@ -100,8 +87,8 @@ def test_a_cluster_with_a_node_that_hangs_is_waited_for(
         redis.Redis.from_url(redis_database) as single,
     ):
         for symbol in SYMBOLS:
-            row = client.get(row_key("price", symbol))
-            assert row == single.get(row_key("price", symbol))
+            row = stored_row(client, "price", symbol)
+            assert row == stored_row(single, "price", symbol)
         assert unpack(row).origin.topic_id == TOPIC_ID
         assert client.smembers(WORKERS_KEY) == {b"online:one"}
 

@@ -24,7 +24,7 @@ from pipelines.stores.redis.fill_marks import FillMarks
 from registry.database.engine import connect
 from registry.definitions import FeatureVersion
 from registry.features_file import read
-from registry.formats.redis_keys import entity_id, row_key, watermark_key
+from registry.formats.redis_keys import entity_id, watermark_key
 from registry.formats.row import unpack
 from registry.language.program import compile_program
 from registry.lifecycle.recording import record
@@ -41,6 +41,7 @@ from tests.support.rebuilds import (
 )
 from tests.support.shipped import PROGRAM, RULES, SCHEMA, SOURCE
 from tests.support.sinks import GO_ON, empty, ticks
+from tests.support.stored import stored_row
 
 
 @settings(max_examples=30, suppress_health_check=list(HealthCheck))
@@ -145,7 +146,7 @@ def test_the_row_of_the_newest_tick_in_the_schema_that_is_written(stores: Stores
     stores.flush()
     stores.rebuild().fill(SOURCE, TOPIC, quiet)
     with redis.Redis.from_url(stores.redis_url) as client:
-        a, b = (unpack(client.get(row_key("price", entity))) for entity in ("A", "B"))
+        a, b = (unpack(stored_row(client, "price", entity)) for entity in ("A", "B"))
     assert (a.origin.offset, a.schema_id, a.values) == (38, SCHEMA.id, (1, 2, 3, 4))
     assert (b.origin.offset, b.schema_id, len(b.values)) == (39, writing.id, 5)
 
@@ -156,8 +157,7 @@ def test_single_entities_that_were_lost(stores: Stores) -> None:
     both(stores, [first])
     online, offline = stores.online(), stores.offline()
     online.materialize(second, GO_ON)
-    lost = [key.decode() for key in stores.rows() if b":S1" in key]
-    stores.delete(*lost, *[key.replace(":row:", ":state:") for key in lost])
+    stores.forget("S1")
     stores.limits = RebuildLimits(patience=0.5)
     with pytest.raises(PostgresBehind, match="offset 100, and Redis is at 200"):
         stores.rebuild().refill(SOURCE, TOPIC, quiet)

@@ -7,7 +7,7 @@ import pytest
 from pipelines.errors import StoreWentBack
 from pipelines.rebuild.rebuild import Done
 from pipelines.stores.redis.fill_marks import FillMarks, RedisEmptied
-from registry.formats.redis_keys import watermark_key
+from registry.formats.redis_keys import filled_key, watermark_key
 from tests.support.logs import TOPIC_ID, runs
 from tests.support.rebuilds import (
     SYMBOLS,
@@ -104,7 +104,7 @@ def test_a_redis_that_has_everything_is_left_alone(stores: Stores) -> None:
     stores.rebuild().refill(SOURCE, TOPIC, seen.append)
     assert (seen[-1].compared, seen[-1].written) == (len(SYMBOLS), 0)
     assert stores.rows() == before
-    stores.delete(watermark_key(TOPIC_ID, 0), *[f"tw:filled:{{{watermark_key(TOPIC_ID, 0)}}}"])
+    stores.delete(watermark_key(TOPIC_ID, 0), filled_key(TOPIC_ID, 0))
     stores.rebuild().fill(SOURCE, TOPIC, quiet)
     assert stores.rows() == before
 

@@ -16,12 +16,12 @@ from pipelines.stores.redis.connection import WarmRedis
 from pipelines.stores.redis.eviction_policy import check_keeps
 from pipelines.stores.redis.online_sink import OnlineSink
 from registry import redis_clients
-from registry.formats.redis_keys import row_key
 from tests.support.logs import runs
 from tests.support.servers import SecureRedis, secure_redis
 from tests.support.sinks import GO_ON, Opened, ticks, worker
+from tests.support.stored import stored_row
 
-PERMISSIONS = "~tw:* +@all -@dangerous +info"
+PERMISSIONS = "~tw:* ~tw3:* +@all -@dangerous +info"
 """All keys of ours and no administration; `info` tells a restart of the server."""
 
 CLIENTS = [
@@ -110,7 +110,7 @@ def test_a_worker_stores_and_what_it_stored_is_read(server: SecureRedis, opened:
     async def read() -> Any:
         client = redis_clients.rows(server.url())
         try:
-            return await client.get(row_key("price", "A"))
+            return await stored_row(client, "price", "A")
         finally:
             await client.aclose()
 

@@ -12,12 +12,13 @@ from starlette.testclient import TestClient
 
 from registry import catalog
 from registry.definitions import Catalog
-from registry.formats.redis_keys import CATALOG_KEY, row_key
+from registry.formats.redis_keys import CATALOG_KEY
 from serving.app import ServerOptions, create_app
 from serving.watch.workers import WorkersWatch
 from tests.oracle.times import rfc_3339
 from tests.support.pipeline import wait_for
 from tests.support.served import beat, online, tick
+from tests.support.stored import store_row, stored_row
 
 
 def test_values_versions_times_and_aliases(
@@ -144,7 +145,7 @@ def test_exposure(client: TestClient, recorded: Catalog, redis_database: str) ->
     missing = online(client, "portfolio_exposure", portfolio="P1")
     assert (missing["status"], missing["value"]) == ("missing", None)
     with redis.Redis.from_url(redis_database) as store:
-        for key in store.scan_iter("tw:*:price:*"):
+        for key in store.scan_iter("tw3:*:price"):
             store.delete(key)
     tick(redis_database, recorded, "price", prices)
     products = [quantity * multiplier * price for quantity, multiplier, price in held.values()]
@@ -194,10 +195,10 @@ def test_what_is_no_row_spoils_nothing_else(
 ) -> None:
     tick(redis_database, recorded, "price", [{"symbol": s, "price": 1} for s in "ABCDE"])
     with redis.Redis.from_url(redis_database) as store:
-        good = store.get(row_key("price", "A"))
-        store.set(row_key("price", "B"), b"junk")
-        store.set(row_key("price", "C"), good[:61] + b"\x09" + good[62:])
-        store.set(row_key("price", "D"), good[:1] + (99).to_bytes(4, "big") + good[5:])
+        good = stored_row(store, "price", "A")
+        store_row(store, "price", "B", b"junk")
+        store_row(store, "price", "C", good[:61] + b"\x09" + good[62:])
+        store_row(store, "price", "D", good[:1] + (99).to_bytes(4, "big") + good[5:])
     entities = [{"symbol": symbol} for symbol in "ABCDE"]
     body = {"features": ["current_price"], "entities": entities}
     results = client.post("/features/batch", json=body).json()["results"]

@@ -22,7 +22,7 @@ from pipelines.replay.ranges import Wanted
 from pipelines.stores.redis.online_sink import OnlineSink
 from pipelines.stores.sink import Sink
 from registry.errors import RulesChanged
-from registry.formats.redis_keys import CATALOG_KEY, row_key, state_key
+from registry.formats.redis_keys import CATALOG_KEY
 from registry.source_rules import SourceRules
 from tests.support.changed_rules import (
     FIRST,
@@ -56,6 +56,7 @@ from tests.support.replays import (
     work_of,
 )
 from tests.support.sinks import before_each_write
+from tests.support.stored import forget
 from tickwell.migrate import migrate
 
 BOTH = (offline_sink, online_sink)
@@ -195,7 +196,7 @@ def test_a_partition_that_redis_lost_in_part_is_decided_by_the_rules_of_before(
     second = next_run(both, 10, sink)
     lost = (first.key(0) or b"").decode()
     with redis.Redis.from_url(both.settings.redis) as client:
-        client.delete(state_key("price", lost), row_key("price", lost))
+        forget(client, "price", lost)
     with pytest.raises(StatesLost):
         worker.materialize(second, GO_ON)
     sink.close()

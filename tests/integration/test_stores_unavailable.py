@@ -22,13 +22,13 @@ from pipelines.kafka.topics import Topic
 from pipelines.live.materializer import Materializer
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from pipelines.stores.redis.online_sink import OnlineSink
-from registry.formats.redis_keys import row_key
 from registry.formats.row import unpack
 from tests.support.logs import TOPIC_ID, runs
 from tests.support.services import kill
 from tests.support.shipped import PROGRAM, RULES, SCHEMA, SOURCE
 from tests.support.sinks import BEGIN, GO_ON, Opened, postgres_dump, query, ticks, worker
 from tests.support.states import loaded
+from tests.support.stored import stored_row
 
 STOPPED = """
 import io, os, signal, sys
@@ -143,7 +143,7 @@ def test_a_store_that_is_away_is_waited_for(
         assert not waiting.is_alive()
         assert work.retrying is None
         with redis.Redis.from_url(url) as client:
-            row = unpack(client.get(row_key("price", "B")))
+            row = unpack(stored_row(client, "price", "B"))
         assert row.origin.offset == 19
         state = loaded(opened(OnlineSink(url)), SOURCE, ["B"], 64, BEGIN)["B"]
         assert state.count == 10

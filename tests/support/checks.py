@@ -13,12 +13,13 @@ from typing import Any
 from tests.checker.arithmetic import STATUS
 from tests.checker.check import Run, check
 from tests.checker.findings import Findings
-from tests.checker.packed import doubles, entity_name, read_row, row_key
+from tests.checker.packed import doubles, entity_name, read_row
 from tests.checker.stored import OPERATIONS
 from tests.oracle.features import Expected, Feature, OracleRow, Value, expect
 from tests.oracle.messages import Record, SourceSpec
 from tests.support.logs import POSITION_FEATURES, PRICE_FEATURES, same_double
 from tests.support.pipeline import Pipeline, wait_for
+from tests.support.stored import stored_rows
 
 SPECS = {
     "price": (("symbol",), (("price", True, None), ("size", False, None)), PRICE_FEATURES),
@@ -154,7 +155,7 @@ def _assert_redis(pipeline: Pipeline, source: str, topic_id: bytes, found: Expec
         )
     }
     with pipeline.redis() as client:
-        packed = client.mget([row_key(source, name) for name in names])
+        packed = stored_rows(client, source, names)
     for name, bits, rows in zip(names, packed, found.rows.values(), strict=True):
         newest = rows[-1]
         assert bits is not None, f"{name} is not in Redis"

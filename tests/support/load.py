@@ -12,9 +12,9 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from registry.formats.redis_keys import row_key
 from registry.formats.row import unpack
 from tests.support.pipeline import Pipeline
+from tests.support.stored import stored_rows
 
 SYMBOLS = [f"S{number}" for number in range(40)]
 
@@ -103,7 +103,7 @@ def reader(
         with running.redis() as client:
             while not stop.is_set():
                 try:
-                    rows = client.mget([row_key("price", symbol) for symbol in symbols])
+                    rows = stored_rows(client, "price", symbols)
                 except RedisError:  # it is being restarted
                     stop.wait(0.05)
                     continue
@@ -138,4 +138,4 @@ def progress(running: Pipeline, sink: str) -> int:
         )
         return int(offsets)
     with running.redis() as client:
-        return sum(int(client.get(key)) for key in client.scan_iter("tw:watermark:*"))
+        return sum(int(client.get(key)) for key in client.scan_iter("tw3:watermark:*"))

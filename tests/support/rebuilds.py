@@ -26,12 +26,13 @@ from registry.lifecycle.recording import record
 from tests.support.logs import TOPIC_ID
 from tests.support.shipped import SOURCE
 from tests.support.sinks import GO_ON, closing, worker
+from tests.support.stored import everything, forget
 
 HISTORY = 64
 TOPIC = Topic("ticks.price", TOPIC_ID, 1)
 OTHER = Topic("ticks.price", bytes(16), 2)
 SYMBOLS = [f"S{number}" for number in range(9)]
-LEFT_OUT = (b":state:", b":filled:", b":closed:", b":begun:")
+LEFT_OUT = (b":states:", b":chunks:", b":filled:", b":closed:", b":begun:", b":epoch:", b":schema:")
 """Kinds of keys that `Stores.rows` leaves out."""
 
 
@@ -81,6 +82,12 @@ class Stores:
         with redis.Redis.from_url(self.redis_url) as client:
             client.delete(*keys)
 
+    def forget(self, *entities: str) -> None:
+        """Redis loses these entities of the price source."""
+        with redis.Redis.from_url(self.redis_url) as client:
+            for entity in entities:
+                forget(client, SOURCE.name, entity)
+
     def execute(self, statement: str, *arguments: Any) -> None:
         connection = psycopg2.connect(self.postgres)
         connection.autocommit = True
@@ -92,13 +99,13 @@ class Stores:
     def rows(self) -> dict[bytes, Any]:
         """Rows, members and watermarks, as bytes.
 
-        Not the last closes: of two that closed at once a rebuild may name the other one. Not how
-        far runs were begun, which says nothing of what is stored.
+        Not the last closes: of two that closed at once a rebuild may name the other one. Not the
+        row schema, nor how far runs were begun, which say nothing of what is stored.
         """
         with redis.Redis.from_url(self.redis_url) as client:
             found: dict[bytes, Any] = {
-                key: client.smembers(key) if b":members:" in key else client.get(key)
-                for key in client.keys("tw:*")
+                key: everything(client, key)
+                for key in client.keys("tw3:*")
                 if not any(kind in key for kind in LEFT_OUT)
             }
             return found

@@ -31,6 +31,7 @@ def beat(
     unseen: float = 0.0,
     partitions: int = 1,
     instance: str = "one",
+    cluster: bool = False,
     **said: tuple[str, ...],
 ) -> None:
     """A worker's heartbeat, as `live.heartbeats` writes it; it reads one partition of each topic.
@@ -40,7 +41,7 @@ def beat(
     now = time.time()
     topics = ("ticks.price", "ticks.volume", "ticks.position") if partitions else ()
     lag = tuple(PartitionLag(topic, 0, 1, 2, 1, behind, unseen) for topic in topics)
-    with redis.Redis.from_url(url) as store:
+    with (redis.RedisCluster if cluster else redis.Redis).from_url(url) as store:
         for sink in ("online", "offline"):
             heartbeat = Heartbeat(
                 *(sink, instance, 1, now + 60, state, now),
@@ -65,7 +66,7 @@ def tick(url: str, recorded: Catalog, source: str, ticks: list[dict[str, Any]]) 
         for i, t in enumerate(ticks)
     ]
     with redis.Redis.from_url(url) as store:
-        for key in store.scan_iter("tw:watermark:*"):
+        for key in store.scan_iter("tw3:watermark:*"):
             store.delete(key)
     (run,) = runs(records, ())
     rules = SourceRules.of(recorded, source)

@@ -10,13 +10,7 @@ from typing import Any
 
 import redis
 
-from registry.formats.redis_keys import (
-    SEPARATOR,
-    bucket,
-    chunks_key,
-    rows_key,
-    states_key,
-)
+from registry.formats.redis_keys import bucket, chunk_field, chunks_key, rows_key, states_key
 
 KeyOf = Callable[[str, int], str]
 """`rows_key`, `states_key` or `chunks_key`."""
@@ -41,6 +35,19 @@ def stored_rows(client: Any, source: str, entities: Iterable[str]) -> list[Any]:
     return found
 
 
+def all_rows(client: Any, source: str) -> dict[bytes, Any]:
+    """Every row of a source in a single server, by entity."""
+    found: dict[bytes, Any] = client.hgetall(rows_key(source, 0))
+    return found
+
+
+def everything(client: Any, key: bytes) -> Any:
+    """What a key of a single server holds: a string, a set, or a hash by field."""
+    kind = client.type(key)
+    read = {b"hash": client.hgetall, b"set": client.smembers, b"string": client.get}
+    return read[kind](key)
+
+
 def store_row(client: Any, source: str, entity: str, packed: bytes | str) -> None:
     """Puts a row there."""
     client.hset(hash_of(client, rows_key, source, entity), entity, packed)
@@ -58,7 +65,7 @@ def store_state(client: Any, source: str, entity: str, packed: bytes) -> None:
 
 def stored_chunks(client: Any, source: str, entity: str) -> dict[int, bytes]:
     """The chunks of an entity, whether its state leads to them or not, by their block."""
-    begin = f"{entity}{SEPARATOR}#".encode()
+    begin = chunk_field(entity, 0)[:-1].encode()
     chunks = client.hgetall(hash_of(client, chunks_key, source, entity))
     return {
         int(name[len(begin) :]): chunk for name, chunk in chunks.items() if name.startswith(begin)
@@ -69,6 +76,6 @@ def forget(client: Any, source: str, entity: str) -> None:
     """Removes the row, the state and the chunks of an entity."""
     for key in (rows_key, states_key):
         client.hdel(hash_of(client, key, source, entity), entity)
-    chunks = [f"{entity}{SEPARATOR}#{block}" for block in stored_chunks(client, source, entity)]
+    chunks = [chunk_field(entity, block) for block in stored_chunks(client, source, entity)]
     if chunks:
         client.hdel(hash_of(client, chunks_key, source, entity), *chunks)

@@ -88,6 +88,7 @@ def replay(
             wanted,
             heartbeats,
             schema_registry=settings.registry_connection,
+            cluster=settings.redis if settings.cluster else None,
         )
         _replay(work, ranges, jobs, progress)
     finally:

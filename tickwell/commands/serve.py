@@ -23,7 +23,8 @@ def serve(
 
     settings = Settings.of_stack(host=host, port=port)
     settings.need("redis", "redis_hot", "postgres")
-    app = create_app(ServerOptions(settings.redis, settings.redis_hot, settings.postgres))
+    stores = (settings.redis, settings.redis_hot, settings.postgres)
+    app = create_app(ServerOptions(*stores, cluster=settings.cluster))
     uvicorn.run(
         app,
         host=settings.host,

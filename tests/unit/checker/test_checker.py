@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import tests.checker
 import tests.oracle
 from tests.checker.arithmetic import BOUND, TOLERANCE, estimate, explain
-from tests.checker.packed import Corrupt, read_state
+from tests.checker.packed import Chain, Corrupt, read_chain, read_state
 from tests.oracle.features import Feature, evaluate
 from tests.oracle.messages import Record, SourceSpec, texts
 
@@ -113,16 +113,29 @@ def test_the_bytes_of_an_arrays_ticks() -> None:
     assert cut(inside, spec=replace(PRICE, items=("d", "x"))) == elements
 
 
-@pytest.mark.parametrize("marked", [False, True])
-def test_a_window_state_of_either_layout(marked: bool) -> None:
-    """A ring of four ticks that has wrapped: number 5 is at place 1."""
-    header = bytes(16) + struct.pack(">iqiqqq", 1, 90, 0, 2, 6, 3)
-    if marked:
-        header += b"layout2\xff" + struct.pack(">IIq", 4, 32, 4)
-    ring = b"".join(struct.pack("<qqqd", n, n * 10, n * 100, n / 2) for n in (4, 5, 2, 3))
-    state = read_state(header + ring, history=4 if not marked else 1024)
-    assert (state.origin[1:], state.sequence, state.count, state.fill) == ((1, 90, 0), 2, 6, 3)
-    assert [state.tick(back, 1).tick_time for back in range(4)] == [50, 40, 30, 20]
-    assert state.tick(0, 1).fields == struct.pack("<d", 2.5)
+def test_a_window_state_and_its_chunks() -> None:
+    """Of 21 ticks: number 16 to 20 are in the tail, before them two chunks of a block each."""
+    header = bytes(16) + struct.pack(">iqiqqqiIIBB2s", 1, 90, 0, 21, 2, 77, 3, 0, 0, 1, 3, b"")
+
+    def ticks(*numbers: int) -> bytes:
+        return b"".join(struct.pack("<qqd", n * 10, n * 100, n / 2) for n in numbers)
+
+    chunks = {1: ticks(*range(8)), 2: ticks(*range(8, 16)), 3: b"another"}
+    state = read_state(header + ticks(*range(16, 21)), 1)
+    assert (state.origin[1:], state.sequence, state.count, state.fill) == ((1, 90, 0), 2, 21, 3)
+    assert (state.event_time, state.first_block) == (77, 0)
+    chain = read_chain(state, chunks, 1)
+    assert chain.names == {1, 2}
+    assert [chain.tick(back, 1).tick_time for back in range(21)] == [
+        n * 10 for n in range(20, -1, -1)
+    ]
+    assert chain.tick(0, 1).fields == struct.pack("<d", 10)
     with pytest.raises(Corrupt):
-        state.tick(4, 1)
+        chain.tick(21, 1)
+    joined = {2: chunks[1] + chunks[2]}
+    assert read_chain(state, joined, 1) == Chain(frozenset({2}), chain.ticks)
+    assert read_chain(replace(state, first_block=1), chunks, 1).names == {2}
+    assert read_chain(replace(state, first_block=1), joined, 1).ticks == chain.ticks
+    for missing in (1, 2):
+        with pytest.raises(Corrupt, match=f"no chunk ends before block {missing}"):
+            read_chain(state, {n: chunk for n, chunk in chunks.items() if n != missing}, 1)

@@ -83,6 +83,35 @@ def test_what_a_client_cannot_be_made_with_is_refused_before_any_is_made(
         assert (made.credential_provider, made.redis_connect_func) == (None, None)
 
 
+@pytest.mark.parametrize(
+    ("url", "address", "other"),
+    [
+        ("redis://h", "h:6379", "redis://[::1]:7"),
+        ("redis://h:1/0", "h:1", "redis://[::1]:7/0"),
+        ("redis://u:p@ss@h:1/0", "h:1", "redis://u:p@ss@[::1]:7/0"),
+        (
+            "rediss://u:p%40@[::2]:1?ssl_ca_certs=%2Fx&ssl_cert_reqs=none",
+            "[::2]:1",
+            "rediss://u:p%40@[::1]:7?ssl_ca_certs=%2Fx&ssl_cert_reqs=none",
+        ),
+    ],
+)
+def test_the_url_of_another_node_differs_in_its_address_alone(
+    url: str, address: str, other: str
+) -> None:
+    assert redis_clients.address_of(url) == address
+    assert redis_clients.at_address(url, "::1:7") == other
+    assert redis_clients.at_address(other, address).startswith(url.partition("?")[0])
+    made = redis_clients.rows(redis_clients.at_address(url, "10.0.0.1:7")).connection_pool
+    known = redis_clients.rows(url).connection_pool.connection_kwargs
+    assert {name: made.connection_kwargs[name] for name in ("host", "port")} == {
+        "host": "10.0.0.1",
+        "port": 7,
+    }
+    for name in ("username", "password", "ssl_ca_certs", "db"):
+        assert made.connection_kwargs.get(name) == known.get(name)
+
+
 def test_a_reader_of_rows_waits_for_a_connection_as_long_as_for_an_answer() -> None:
     assert redis_clients.rows("redis://127.0.0.1:1/0").connection_pool.timeout == 1.0
 

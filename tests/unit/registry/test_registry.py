@@ -9,13 +9,24 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from redis.crc import key_slot
 
 from registry import catalog
 from registry.definitions import Catalog, RowSchema
 from registry.errors import CorruptRow, DefinitionError
 from registry.features_file import read
 from registry.formats.origin import Origin
-from registry.formats.redis_keys import BUCKETS, bucket, entity_id, key_values, members_key, row_key
+from registry.formats.redis_keys import (
+    CLUSTER_BUCKETS,
+    bucket,
+    chunks_key,
+    closed_key,
+    entity_id,
+    key_values,
+    members_key,
+    rows_key,
+    states_key,
+)
 from registry.formats.row import Row, pack, unpack
 from registry.formats.status import Status, worst
 from registry.language.derived import compile_derived
@@ -168,7 +179,17 @@ def test_other_bytes_are_no_row(packed: bytes) -> None:
 def test_keys_of_a_message_key_share_a_slot() -> None:
     entity = entity_id(("P1", "AAPL"))
     assert key_values(entity) == ("P1", "AAPL")
-    tag = f"{{b{bucket('P1')}}}"
-    assert tag in row_key("position", entity)
-    assert tag in members_key("position", "P1")
-    assert {bucket(f"S{i}") for i in range(10_000)} == set(range(BUCKETS))
+    number = bucket("P1", cluster=True)
+    assert bucket(entity, cluster=True) == number
+    slots = {
+        key_slot(key.encode())
+        for key in (
+            *(of("position", number) for of in (rows_key, states_key, chunks_key)),
+            members_key("position", "P1"),
+            closed_key("position", entity),
+        )
+    }
+    assert len(slots) == 1
+    names = [f"S{i}" for i in range(10_000)]
+    assert {bucket(name, cluster=True) for name in names} == set(range(CLUSTER_BUCKETS))
+    assert {bucket(name, cluster=False) for name in names} == {0}

@@ -113,6 +113,22 @@ def test_what_libpq_and_redis_would_not_take_is_told(variable: str, value: str, 
     assert "hidden" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "taken"),
+    [
+        *(("redis://h", True), ("rediss://h:1/0", True), ("redis://h/?db=0", True)),
+        *(("redis://h/1", False), ("redis://h/?db=2", False), ("unix:///run/redis", False)),
+    ],
+)
+def test_a_cluster_has_one_database_and_no_socket_of_a_file(url: str, taken: bool) -> None:
+    Settings.load({"TICKWELL_REDIS": url})
+    if taken:
+        Settings.load({"TICKWELL_REDIS": url, "TICKWELL_CLUSTER": "true"})
+    else:
+        with pytest.raises(SettingError, match=r"TICKWELL_REDIS.*database 0 alone"):
+            Settings.load({"TICKWELL_REDIS": url, "TICKWELL_CLUSTER": "true"})
+
+
 def test_what_is_needed_and_not_set() -> None:
     with pytest.raises(TickwellError, match="TICKWELL_KAFKA is not set"):
         Settings.load({}).need("kafka")

@@ -1,0 +1,69 @@
+"""Reads of one Redis: commands that each name one key, and an answer or an error for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from redis.exceptions import RedisError, ResponseError
+
+Command = tuple[Any, ...]
+"""The name of a command, the key that it reads, and what else it takes."""
+
+MakeClient = Callable[[str], Any]
+"""Makes an asyncio client of one server from its URL (`registry.redis_clients`)."""
+
+FAILURES = (RedisError, OSError)
+"""What a client raises when a server does not answer, or not in time."""
+
+
+class RedisReads(Protocol):
+    """Reads of a Redis, single or a cluster."""
+
+    def server_of(self, key: str) -> str:
+        """The name of the server that has a key, as far as is known: "" for any."""
+        ...
+
+    async def each(self, commands: Sequence[Command]) -> list[Any]:
+        """An answer to each command; an exception where the server of its key did not answer."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connections."""
+        ...
+
+
+class SingleReads:
+    """The `RedisReads` of a single server."""
+
+    def __init__(self, url: str, make: MakeClient) -> None:
+        self._client = make(url)
+
+    def server_of(self, key: str) -> str:
+        return ""
+
+    async def each(self, commands: Sequence[Command]) -> list[Any]:
+        try:
+            return await ask(self._client, commands)
+        except FAILURES as error:
+            return [error] * len(commands)
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+async def ask(client: Any, commands: Sequence[Command]) -> list[Any]:
+    """The answers of one server, those that are errors too; in one pipeline if there are several.
+
+    Raises `FAILURES` when it does not answer.
+    """
+    if len(commands) == 1:
+        try:
+            return [await client.execute_command(*commands[0])]
+        except ResponseError as error:
+            return [error]
+    async with client.pipeline(transaction=False) as pipeline:
+        for command in commands:
+            pipeline.execute_command(*command)
+        answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        return answers

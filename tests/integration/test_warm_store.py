@@ -1,0 +1,308 @@
+"""Rows, members and last closes read from one Redis, and from a Redis Cluster."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+import redis
+
+from registry.formats.last_close import LAST_CLOSE
+from registry.formats.redis_keys import (
+    CLUSTER_BUCKETS,
+    bucket,
+    closed_key,
+    members_key,
+    rows_key,
+)
+from serving.errors import TooLarge
+from serving.stores.row_store import UNAVAILABLE, Group, MemberSet, RowId
+from serving.stores.warm import MAX_ROWS, WarmStore
+from tests.support.cluster import SLOTS, Cluster
+from tests.support.pipeline import wait_for
+from tests.support.stored import store_row
+
+SYMBOLS = [f"S{number}" for number in range(100)]
+PORTFOLIOS = [f"P{number}" for number in range(20)]
+WANTED = [RowId("price", (symbol,)) for symbol in SYMBOLS] + [
+    RowId("position", (portfolio, "S1")) for portfolio in PORTFOLIOS
+]
+ROWS = [f"row of {symbol}".encode() for symbol in SYMBOLS] + [
+    f"row of {portfolio}/S1".encode() for portfolio in PORTFOLIOS
+]
+SETS = [MemberSet("position", portfolio) for portfolio in PORTFOLIOS]
+GROUPS = [Group("position", (portfolio,)) for portfolio in PORTFOLIOS]
+
+Stored = tuple[str, bool]
+"""The URL of a Redis, and whether it is a cluster."""
+
+
+def fill(client: Any) -> None:
+    """A row of each of `WANTED`, and of each portfolio two members and a last close."""
+    for symbol in SYMBOLS:
+        store_row(client, "price", symbol, f"row of {symbol}")
+    for portfolio in PORTFOLIOS:
+        store_row(client, "position", f"{portfolio}\x1fS1", f"row of {portfolio}/S1")
+        client.sadd(members_key("position", portfolio), "S2", "S1")
+        client.set(closed_key("position", portfolio), LAST_CLOSE.struct.pack(7) + b"S9")
+
+
+@pytest.fixture(params=["single", "cluster"])
+def stored(request: pytest.FixtureRequest) -> Iterator[Stored]:
+    """A Redis of either kind that is filled."""
+    if request.param == "single":
+        url = request.getfixturevalue("redis_database")
+        with redis.Redis.from_url(url) as client:
+            fill(client)
+        yield url, False
+    else:
+        yield request.getfixturevalue("filled").url, True
+
+
+@pytest.fixture(scope="module")
+def filled(three: Cluster) -> Cluster:
+    """The cluster, filled."""
+    with redis.RedisCluster.from_url(three.url) as client:
+        fill(client)
+    return three
+
+
+def using(url: str, cluster: bool, act: Callable[[WarmStore], Awaitable[Any]]) -> Any:
+    """What `act` returns of a store, which is closed then."""
+
+    async def run() -> Any:
+        store = WarmStore(url, cluster=cluster)
+        try:
+            async with asyncio.timeout(60):
+                return await act(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(run())
+
+
+def test_each_row_is_found(stored: Stored) -> None:
+    nobody = [RowId("price", ("nobody",)), RowId("volume", ("S1",)), RowId("position", ("P1",))]
+    found = using(*stored, lambda store: store.rows([*nobody, *WANTED]))
+    assert found == [None, None, None, *ROWS]
+
+
+def test_members_and_last_closes_are_found(stored: Stored) -> None:
+    none = MemberSet("position", "none")
+    members = using(*stored, lambda store: store.members([*SETS, none], 40))
+    assert members == [*([(one.message_key, "S1"), (one.message_key, "S2")] for one in SETS), []]
+    groups = [*GROUPS, Group("position", ("none",))]
+    closed = using(*stored, lambda store: store.last_closed(groups))
+    assert closed == [*((portfolio, "S9") for portfolio in PORTFOLIOS), None]
+
+
+def test_more_members_than_may_be_added_up_are_refused(stored: Stored) -> None:
+    with pytest.raises(TooLarge, match="there are 40 members to add up, 2 of them in P0"):
+        using(*stored, lambda store: store.members(SETS, 39))
+
+
+def test_nothing_is_asked_for_nothing(stored: Stored) -> None:
+    async def ask(store: WarmStore) -> list[Any]:
+        return [await store.rows([]), await store.members([], 1), await store.last_closed([])]
+
+    assert using(*stored, ask) == [[], [], []]
+
+
+@pytest.mark.parametrize("cluster", [False, True])
+def test_a_redis_that_is_gone(cluster: bool) -> None:
+    async def ask(store: WarmStore) -> list[Any]:
+        wanted = WANTED[:2]
+        return [await store.rows(wanted), await store.members(SETS, 1), await store.rows(wanted)]
+
+    found = using("redis://127.0.0.1:1/0", cluster, ask)
+    assert found == [[UNAVAILABLE] * 2, [UNAVAILABLE] * len(SETS), [UNAVAILABLE] * 2]
+
+
+def test_all_that_wait_in_a_moment_are_one_read_of_each_source(redis_database: str) -> None:
+    with redis.Redis.from_url(redis_database) as client:
+        fill(client)
+        client.config_resetstat()
+        found = using(
+            redis_database,
+            False,
+            lambda store: asyncio.gather(*(store.rows([row, WANTED[0]]) for row in WANTED)),
+        )
+        assert found == [[row, ROWS[0]] for row in ROWS]
+        assert client.info("commandstats")["cmdstat_hmget"]["calls"] == 2
+
+
+def test_a_read_blocks_redis_for_so_many_rows_and_no_more(redis_database: str) -> None:
+    wanted = [RowId("price", (f"S{number}",)) for number in range(2 * MAX_ROWS + 1)]
+    reads: list[int] = []
+
+    async def ask() -> Any:
+        store = WarmStore(redis_database, reads.append)
+        try:
+            return await store.rows(wanted)
+        finally:
+            await store.close()
+
+    assert asyncio.run(ask()) == [None] * len(wanted)
+    assert reads == [MAX_ROWS, MAX_ROWS, 1]
+
+
+def test_what_is_no_hash_spoils_no_other_source(redis_database: str) -> None:
+    with redis.Redis.from_url(redis_database) as client:
+        fill(client)
+        client.set(rows_key("volume", 0), "no hash")
+    broken = RowId("volume", ("S1",))
+    found = using(redis_database, False, lambda store: store.rows([broken, *WANTED]))
+    assert found == [UNAVAILABLE, *ROWS]
+    assert using(redis_database, False, lambda store: store.rows([broken])) == [UNAVAILABLE]
+
+
+def node_of(three: Cluster, row: RowId) -> int:
+    return three.node_of(rows_key(row.source, bucket(row.entity[0], cluster=True)))
+
+
+def without(three: Cluster, down: int) -> list[Any]:
+    """The rows of `WANTED` that a cluster without one node answers."""
+    found = [
+        UNAVAILABLE if node_of(three, wanted) == down else row
+        for wanted, row in zip(WANTED, ROWS, strict=True)
+    ]
+    assert len(set(map(type, found))) == 2
+    return found
+
+
+@pytest.fixture
+def reading(filled: Cluster) -> Iterator[Cluster]:
+    """A cluster whose nodes answer reads also while it knows that one is down."""
+    setting = "cluster-allow-reads-when-down"
+    for url in filled.urls:
+        with redis.Redis.from_url(url) as client:
+            client.config_set(setting, "yes")
+    yield filled
+    for url in filled.urls:
+        with redis.Redis.from_url(url) as client:
+            wait_for(
+                "the cluster is whole",
+                lambda: client.execute_command("CLUSTER INFO")["cluster_state"] == "ok",
+            )
+            client.config_set(setting, "no")
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("down", [0, 1, 2])
+def test_a_node_that_hangs_is_unavailable_for_its_rows_alone(reading: Cluster, down: int) -> None:
+    """For a server that reads already, for one that begins now, and again when it goes on."""
+    three, expected = reading, without(reading, down)
+    here = [members_key("position", portfolio) for portfolio in PORTFOLIOS]
+    gone = [three.node_of(key) == down for key in here]
+    assert set(gone) == {False, True}
+
+    async def ask(store: WarmStore) -> None:
+        assert await store.rows(WANTED) == ROWS
+        three.pause(down)
+        assert await store.rows(WANTED) == expected
+        members = await store.members(SETS, 2 * gone.count(False))
+        assert [one is UNAVAILABLE for one in members] == gone
+        closed = await store.last_closed(GROUPS)
+        assert [one is UNAVAILABLE for one in closed] == gone
+        fresh = WarmStore(three.urls[down - 1], cluster=True)
+        assert await fresh.rows(WANTED) == expected
+        await fresh.close()
+        with redis.Redis.from_url(three.urls[down - 1]) as other:
+            wait_for(
+                "the others know that it is down",
+                lambda: other.execute_command("CLUSTER INFO")["cluster_state"] == "fail",
+            )
+        assert await store.rows(WANTED) == expected
+        three.resume(down)
+        while await store.rows(WANTED) != ROWS:
+            await asyncio.sleep(0.05)
+
+    try:
+        using(three.url, True, ask)
+    finally:
+        three.resume(down)
+
+
+def test_rows_of_others_do_not_wait_for_a_node_that_hangs(reading: Cluster) -> None:
+    three, down = reading, 1
+    lost = [row for row in WANTED if node_of(three, row) == down]
+    others = [row for row in WANTED if node_of(three, row) != down]
+
+    async def ask(store: WarmStore) -> None:
+        await store.rows(WANTED)
+        three.pause(down)
+        waiting = asyncio.create_task(store.rows(lost))
+        await asyncio.sleep(0)
+        for row in others:
+            assert await store.rows([row]) == [ROWS[WANTED.index(row)]]
+            assert not waiting.done()
+        assert await waiting == [UNAVAILABLE] * len(lost)
+
+    try:
+        using(three.url, True, ask)
+    finally:
+        three.resume(down)
+
+
+def test_a_cluster_that_answers_only_as_a_whole_says_so(filled: Cluster) -> None:
+    """As Redis is set when nothing is set: no row is answered from a cluster without a node."""
+
+    async def ask(store: WarmStore) -> None:
+        assert await store.rows(WANTED) == ROWS
+        filled.pause(2)
+        while await store.rows(WANTED) != [UNAVAILABLE] * len(WANTED):
+            await asyncio.sleep(0.05)
+        filled.resume(2)
+        while await store.rows(WANTED) != ROWS:
+            await asyncio.sleep(0.05)
+
+    try:
+        using(filled.url, True, ask)
+    finally:
+        filled.resume(2)
+
+
+@pytest.mark.timeout(180)
+def test_rows_are_found_while_slots_move_and_afterwards(filled: Cluster) -> None:
+    """Of a bucket after the other the slot moves from the first node to the last, and back."""
+    clients = [redis.Redis.from_url(url) for url in filled.urls]
+    ids = [client.execute_command("CLUSTER MYID").decode() for client in clients]
+    wanted = [row for row in WANTED if node_of(filled, row) == 0]
+    rows = [ROWS[WANTED.index(row)] for row in wanted]
+    keys = {rows_key(row.source, bucket(row.entity[0], cluster=True)): row for row in wanted}
+    key = next(iter(keys))
+    slot = clients[0].execute_command("CLUSTER KEYSLOT", key)
+    assert 0 <= slot < SLOTS
+
+    def tell(number: int, *what: Any) -> None:
+        clients[number].execute_command("CLUSTER SETSLOT", slot, *what)
+
+    async def move(store: WarmStore, begin: int, end: int) -> None:
+        tell(end, "IMPORTING", ids[begin])
+        tell(begin, "MIGRATING", ids[end])
+        for name in clients[begin].execute_command("CLUSTER GETKEYSINSLOT", slot, 100):
+            port = int(filled.urls[end].rpartition(":")[2].split("/")[0])
+            clients[begin].execute_command("MIGRATE", "127.0.0.1", port, name, 0, 5000)
+        assert await store.rows(wanted) == rows  # the slot is of the one, the rows of the other
+        for number in (end, begin, 1):
+            tell(number, "NODE", ids[end])
+        assert await store.rows(wanted) == rows
+
+    async def ask(store: WarmStore) -> None:
+        assert await store.rows(wanted) == rows
+        await move(store, 0, 2)
+        await move(store, 2, 0)
+
+    try:
+        using(filled.url, True, ask)
+    finally:
+        for client in clients:
+            client.close()
+
+
+def test_every_node_has_buckets(three: Cluster) -> None:
+    """So that a key of a bucket is a key of each node (`serving.watch.workers.PROBES`)."""
+    keys: Sequence[str] = [rows_key("price", number) for number in range(CLUSTER_BUCKETS)]
+    assert {three.node_of(key) for key in keys} == {0, 1, 2}
