@@ -96,13 +96,13 @@ def begun_key(topic_id: bytes, partition: int) -> str:
     return f"tw3:begun:{{{watermark_key(topic_id, partition)}}}"
 
 
-def epoch_key(topic_id: bytes, partition: int) -> str:
-    """The key of the fill epoch: a random value that changes with each state that a rebuild writes.
+def writer_key(topic_id: bytes, partition: int) -> str:
+    """The key of the one sink that may write a partition, and how much it has written.
 
-    Of a partition whose entities no rebuild wrote there is none. It shares a hash slot with the
-    watermark.
+    `<token>:<number>`: a token that the sink made up, and the number of its next script. Only a
+    single server has it. There is none after a rebuild has written entities of the partition.
     """
-    return f"tw3:epoch:{{{watermark_key(topic_id, partition)}}}"
+    return f"tw3:writer:{{{watermark_key(topic_id, partition)}}}"
 
 
 def schema_key(source: str) -> str:
