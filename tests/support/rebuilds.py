@@ -32,7 +32,15 @@ HISTORY = 64
 TOPIC = Topic("ticks.price", TOPIC_ID, 1)
 OTHER = Topic("ticks.price", bytes(16), 2)
 SYMBOLS = [f"S{number}" for number in range(9)]
-LEFT_OUT = (b":states:", b":chunks:", b":filled:", b":closed:", b":begun:", b":epoch:", b":schema:")
+LEFT_OUT = (
+    b":states:",
+    b":chunks:",
+    b":filled:",
+    b":closed:",
+    b":begun:",
+    b":writer:",
+    b":schema:",
+)
 """Kinds of keys that `Stores.rows` leaves out."""
 
 
@@ -99,8 +107,8 @@ class Stores:
     def rows(self) -> dict[bytes, Any]:
         """Rows, members and watermarks, as bytes.
 
-        Not the last closes: of two that closed at once a rebuild may name the other one. Not the
-        row schema, nor how far runs were begun, which say nothing of what is stored.
+        Not the last closes: of two that closed at once a rebuild may name the other one. Not who
+        writes, the row schema, or how far runs were begun, which say nothing of what is stored.
         """
         with redis.Redis.from_url(self.redis_url) as client:
             found: dict[bytes, Any] = {
