@@ -28,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
         kafka=given.kafka,
         redis=given.redis,
         cluster=given.cluster,
+        rebuilt=given.rebuilt,
         postgres=given.postgres,
         rejected_topic=given.rejected_topic,
         topics=dict(given.topic),
@@ -85,6 +86,9 @@ def _parser() -> argparse.ArgumentParser:
         default=os.environ.get("TICKWELL_CLUSTER", "").lower() in ("1", "true"),
         help="the Redis is a Redis Cluster [TICKWELL_CLUSTER]",
     )  # fmt: skip
+    parser.add_argument(
+        "--rebuilt", action="store_true", help="Redis was rebuilt from Postgres since it was filled"
+    )
     parser.add_argument(
         "--history", type=int, default=int(os.environ.get("TICKWELL_HISTORY", "1024")),
         help="ticks of an entity that the workers keep in Redis [TICKWELL_HISTORY]",

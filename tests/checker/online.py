@@ -49,13 +49,15 @@ def check_redis(
     history: int,
     findings: Findings,
     progress: Callable[[int], None],
+    rebuilt: bool = False,
 ) -> None:
     """Each entity's row is its newest one to the bit, and nothing is there that no tick explains.
 
     `client` is one of a single server, or of a cluster. `history` is how many ticks of an entity
-    workers keep, and a rebuild puts back.
+    workers keep, and a rebuild puts back. `rebuilt` says that there was a rebuild: it numbers ticks
+    anew, and leaves chunks that it does not need.
     """
-    check = _Redis(client, history, findings)
+    check = _Redis(client, history, findings, rebuilt)
     entities = rows_expected(walked)
     while group := list(islice(entities, AT_ONCE)):
         check.entities(group)
@@ -88,15 +90,13 @@ def redis_watermarks(client: Any, topic: Topic) -> dict[int, int]:
 
 
 class _Redis:
-    def __init__(self, client: Any, history: int, findings: Findings) -> None:
+    def __init__(self, client: Any, history: int, findings: Findings, rebuilt: bool) -> None:
         self._client = client
         self._cluster = isinstance(client, redis.RedisCluster)
         self._history = history
         self._findings = findings
         self._chains: dict[tuple[str, str], tuple[PackedState, Chain]] = {}
-        # A rebuild numbers ticks anew. What it left is told by the fill epochs, and on a cluster
-        # by nothing.
-        self._rebuilt = self._cluster or any(client.scan_iter(match="tw3:epoch:*", count=1000))
+        self._rebuilt = rebuilt
 
     def entities(self, group: Group) -> None:
         rows = self._values(rows_key, group)
@@ -172,7 +172,9 @@ class _Redis:
             ("count", state.count, known.accepted),
             ("fill", state.fill, CLOSED_FILL if known.closed else known.fill),
         ):
-            if kept != wanted and not self._is_of_rebuild(name, kept, wanted):
+            anew = self._rebuilt and state.count < known.accepted and name in ("count", "fill")
+            # a rebuild counts what it put back, and what came after it
+            if kept != wanted and not (anew and min(self._history, wanted) <= kept < wanted):
                 self._findings.differ(
                     "window state", f"{where}: {name} {kept!r}, must be {wanted!r}"
                 )
@@ -191,11 +193,6 @@ class _Redis:
                     f"{where}: tick {state.count - 1 - back} is {tick.tick_time}, {tick.seq}; must "
                     f"be {tick_time}, {seq}, {values}",
                 )
-
-    def _is_of_rebuild(self, name: str, kept: Any, wanted: Any) -> bool:
-        """Whether a state may count as a rebuild does: only ticks that it put back, and later."""
-        counted = name in ("count", "fill") and self._rebuilt
-        return counted and min(self._history, wanted) <= kept < wanted
 
     def members(self, walked: Walked) -> None:
         for message_key, wanted in walked.members.items():

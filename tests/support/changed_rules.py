@@ -168,7 +168,7 @@ def next_run(running: Pipeline, n: int, sink: Sink | None = None) -> Run:
 
 def rows_in_redis(running: Pipeline) -> dict[bytes, bytes]:
     rows = redis_dump(running.settings.redis)
-    return {key: row for key, row in rows.items() if b":row:" in key}
+    return {key: row for key, row in rows.items() if b":rows:" in key}
 
 
 def empty_redis(running: Pipeline) -> None:

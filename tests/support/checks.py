@@ -39,11 +39,12 @@ SPECS = {
 UNPUBLISHED = "SELECT 1 FROM tickwell.rejected_ticks WHERE relayed_at IS NULL LIMIT 1"
 
 
-def assert_no_difference(pipeline: Pipeline) -> Findings:
+def assert_no_difference(pipeline: Pipeline, rebuilt: bool = False) -> Findings:
     """What the checker has to say of a drained run, of all its sources: nothing.
 
     Beside rows it proves window states, homes, watermarks, and that rejected ticks were published;
-    for that the offline worker must be at work. Returns what was looked at.
+    for that the offline worker must be at work. `rebuilt` says that Redis was rebuilt from Postgres
+    while it had entities. Returns what was looked at.
     """
     wait_for("rejected ticks are published", lambda: not pipeline.query(UNPUBLISHED))
     settings = pipeline.settings
@@ -53,6 +54,7 @@ def assert_no_difference(pipeline: Pipeline) -> Findings:
         postgres=settings.postgres,
         rejected_topic=settings.rejected_topic,
         history=settings.history,
+        rebuilt=rebuilt,
     )
     findings = check(run, bars=False)
     assert findings.clean, findings.examples

@@ -14,7 +14,6 @@ from registry.formats.redis_keys import (
     chunk_field,
     chunks_key,
     closed_key,
-    epoch_key,
     members_key,
     rows_key,
     states_key,
@@ -58,10 +57,10 @@ def client(request: pytest.FixtureRequest) -> Iterator[Any]:
         yield connected
 
 
-def found(client: Any) -> Findings:
+def found(client: Any, rebuilt: bool = False) -> Findings:
     findings = Findings()
     steps: list[int] = []
-    check_redis(client, WALKED, HISTORY, findings, steps.append)
+    check_redis(client, WALKED, HISTORY, findings, steps.append, rebuilt)
     assert sum(steps) == len(TICKS)
     for walked in WALKED.values():
         check_watermarks("Redis", redis_watermarks(client, walked.topic), walked.topic, findings)
@@ -283,23 +282,15 @@ def test_a_watermark_that_is_not_at_the_end_is_found(client: Any) -> None:
     assert found(client).differences == {"watermark": 1}
 
 
-def rebuilt(client: Any) -> None:
-    """What a rebuild leaves a trace of on a single server."""
-    client.set(epoch_key(WALKED["price"].topic.topic_id, 0), "random")
-
-
 def test_a_chunk_may_be_left_by_a_rebuild_alone(client: Any) -> None:
     """One that is not too old yet for the state that it wrote."""
-    cluster = isinstance(client, redis.RedisCluster)
     client.hset(hash_of(client, chunks_key, "price", "A"), chunk_field("A", 5000), b"")
-    if not cluster:  # where a rebuild leaves no trace
-        assert found(client).differences == {"unexplained in Redis": 1}
-    rebuilt(client)
-    findings = found(client)
+    assert found(client).differences == {"unexplained in Redis": 1}
+    findings = found(client, rebuilt=True)
     assert findings.clean
     assert findings.looked["chunks left by a rebuild"] == 1
     client.hset(hash_of(client, chunks_key, "price", "A"), chunk_field("A", 2), b"")
-    assert found(client).differences == {"unexplained in Redis": 1}
+    assert found(client, rebuilt=True).differences == {"unexplained in Redis": 1}
 
 
 @pytest.mark.parametrize(
@@ -319,7 +310,5 @@ def test_a_rebuild_counts_what_it_put_back_and_what_follows(
     ticks = b"".join(struct.pack("<qqdd", t, seq, *fields) for t, seq, fields in LOG["A"][-count:])
     chunk = chunk_field("A", count // 8 - 1), ticks[: -8 * TICK]
     client.hset(hash_of(client, chunks_key, "price", "A"), *chunk)
-    if not isinstance(client, redis.RedisCluster):
-        assert found(client).differences == {"window state": 1}
-    rebuilt(client)
-    assert found(client).differences == ({"window state": 1} if differs else {})
+    assert found(client).differences == {"window state": 1}
+    assert found(client, rebuilt=True).differences == ({"window state": 1} if differs else {})
