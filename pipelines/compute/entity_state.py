@@ -30,6 +30,7 @@ class EntityState:
     `event_time` are that tick's, `count` is how many ticks it ever accepted, `fill` how many since
     its last reset, or `registry.formats.state.CLOSED`.
     `ticks` are the newest ones (`tick_dtype`), oldest first, at most as many as were requested.
+    `first_block` is that of its chunks, in a store that has some.
     """
 
     origin: Origin
@@ -38,6 +39,7 @@ class EntityState:
     count: int
     fill: int
     ticks: NDArray[np.void]
+    first_block: int = 0
 
 
 def fill_of(ops: NDArray[np.integer[Any]], status: bytes) -> int:

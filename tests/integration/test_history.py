@@ -1,8 +1,7 @@
-"""The ring of an entity in Redis, when TICKWELL_HISTORY is changed between starts."""
+"""What Redis keeps of an entity, when TICKWELL_HISTORY is changed between starts."""
 
 from __future__ import annotations
 
-import struct
 from typing import Any
 
 import numpy as np
@@ -15,15 +14,15 @@ from msgspec.structs import replace
 from pipelines.errors import StateOfOtherFields
 from pipelines.stores.redis.online_sink import OnlineSink
 from registry.definitions import Field
-from registry.formats.redis_keys import state_key
-from registry.formats.state import STATE_HEADER
+from registry.formats.state import BLOCK, CHUNK_BLOCKS, STATE_HEADER
 from tests.support.logs import runs
 from tests.support.shipped import SOURCE
 from tests.support.sinks import BEGIN, GO_ON, Opened, ticks, worker
 from tests.support.states import State, loaded
+from tests.support.stored import stored_chunks, stored_state
 from tests.support.windows import materialize
 
-TICK_BYTES = 40
+TICK_BYTES = 32
 HISTORIES = st.sampled_from([64, 65, 99, 100, 128, 257, 1024])
 
 
@@ -31,46 +30,43 @@ def stored(sink: OnlineSink, depth: int) -> State:
     return loaded(sink, SOURCE, ["A"], depth, BEGIN)["A"]
 
 
-def as_before(url: str) -> None:
-    """Rewrites the state into the layout before: without a mark, the ring from 56 on."""
-    with redis.Redis.from_url(url) as client:
-        state = client.get(state_key("price", "A"))
-        count, (room, _, held) = (
-            struct.unpack_from(">q", state, 40)[0],
-            struct.unpack_from(">IIq", state, 64),
-        )
-        assert held == min(count, room), "a state that it could hold"
-        client.set(state_key("price", "A"), state[:56] + state[STATE_HEADER.size :])
-
-
 @settings(max_examples=60, suppress_health_check=list(HealthCheck))
-@given(st.lists(st.tuples(HISTORIES, st.integers(1, 150)), min_size=1, max_size=8), st.booleans())
+@given(st.lists(st.tuples(HISTORIES, st.integers(1, 150)), min_size=1, max_size=8))
 def test_a_changed_history_loses_no_tick_that_it_can_hold(
-    opened: Opened, redis_database: str, starts: list[tuple[int, int]], began_before: bool
+    opened: Opened, redis_database: str, starts: list[tuple[int, int]]
 ) -> None:
     """Whatever sizes a state has been through, it gives the newest ticks that all could hold."""
     with redis.Redis.from_url(redis_database) as client:
         client.flushall()
     everything = ticks(["A"], sum(many for _, many in starts))
     cuts = np.cumsum([many for _, many in starts])[:-1].tolist()
-    held = 0
-    for number, ((history, many), run) in enumerate(
-        zip(starts, runs(everything, cuts), strict=True)
-    ):
-        sink = opened(OnlineSink(redis_database, history))
-        worker(sink).materialize(run, GO_ON)
-        held = min(history, held + many)
-        if number == 0 and began_before:
-            as_before(redis_database)
-        following = run.next_offset
-        for reader in (sink, opened(OnlineSink(redis_database, 4096))):
-            state = stored(reader, 4096)
+    kept = 0
+    for (history, many), run in zip(starts, runs(everything, cuts), strict=True):
+        worker(opened(OnlineSink(redis_database, history))).materialize(run, GO_ON)
+        kept, following = min(history, kept + many), run.next_offset
+        for depth in (1, 21, 64, kept, 4096):
+            state = stored(opened(OnlineSink(redis_database, 4096)), depth)
+            held = len(state.ticks)
+            assert min(kept, depth) <= held <= depth
             assert [tick.seq for tick in state.ticks] == list(range(following - held, following))
-            assert (state.count, state.fill) == (following, held)
+            assert state.count == following
+            assert state.fill == (following if held == depth else held)
         with redis.Redis.from_url(redis_database) as client:
-            size = client.strlen(state_key("price", "A"))
-        if number or not began_before:
-            assert size <= STATE_HEADER.size + history * TICK_BYTES
+            chunks = stored_chunks(client, "price", "A")
+            size = sum(map(len, chunks.values())) // TICK_BYTES
+            assert len(stored_state(client, "price", "A")) <= STATE_HEADER.size + 8 * TICK_BYTES
+        # a chunk that is kept in part is kept whole; what is too old goes a few blocks a run
+        assert size <= max(kept, history) + CHUNK_BLOCKS * BLOCK + sum(h for h, _ in starts)
+
+
+def test_what_is_too_old_is_dropped(opened: Opened, redis_database: str) -> None:
+    for history, many in ((1024, 3000), (64, 300)):
+        first = 0 if history == 1024 else 3000
+        for run in runs(ticks(["A"], many, first), range(first + 7, first + many, 7)):
+            worker(opened(OnlineSink(redis_database, history))).materialize(run, GO_ON)
+        with redis.Redis.from_url(redis_database) as client:
+            size = sum(map(len, stored_chunks(client, "price", "A").values())) // TICK_BYTES
+        assert history - BLOCK <= size <= history + BLOCK
 
 
 @pytest.mark.parametrize("history", [64, 100, 1024])
@@ -94,5 +90,5 @@ def test_a_source_that_got_another_field_is_told(opened: Opened, redis_database:
     sink = opened(OnlineSink(redis_database))
     worker(sink).materialize(run, GO_ON)
     more: Any = replace(SOURCE, fields=(*SOURCE.fields, Field("venue", True, 0.0)))
-    with pytest.raises(StateOfOtherFields, match="40 bytes a tick, and price needs 48"):
+    with pytest.raises(StateOfOtherFields, match="has 2 fields a tick .*, and price has 3"):
         loaded(sink, more, ["A"], 64, BEGIN)

@@ -12,12 +12,13 @@ from pipelines.compute.entity_names import EntityNames
 from pipelines.errors import StateDamaged
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from pipelines.stores.redis.online_sink import OnlineSink
-from registry.formats.redis_keys import state_key
+from registry.formats.redis_keys import chunk_field, chunks_key
 from registry.formats.state import STATE_HEADER
 from tests.support.logs import runs
 from tests.support.shipped import SOURCE
 from tests.support.sinks import BEGIN, GO_ON, Opened, query, ticks, worker
 from tests.support.states import by_name
+from tests.support.stored import hash_of, store_state, stored_chunks, stored_state
 
 DEPTH = 64
 
@@ -48,7 +49,7 @@ def test_a_load_holds_little_more_than_its_states(
     assert peak < 6 * held
 
 
-@pytest.mark.parametrize("kept", [0, 1, 63 * 40, 63 * 40 + 20])
+@pytest.mark.parametrize("kept", [0, 1, 7 * 32, 7 * 32 + 20])
 def test_a_state_that_was_cut_short_is_refused(
     opened: Opened, redis_database: str, kept: int
 ) -> None:
@@ -58,10 +59,27 @@ def test_a_state_that_was_cut_short_is_refused(
     worker(sink).materialize(log, GO_ON)
     with redis.Redis.from_url(redis_database) as client:
         for entity in ("A", "B"):
-            key = state_key("price", entity)
-            client.set(key, client.getrange(key, 0, STATE_HEADER.size + kept - 1))
+            state = stored_state(client, "price", entity)
+            store_state(client, "price", entity, state[: STATE_HEADER.size + kept])
     with pytest.raises(StateDamaged, match="the state of 'A' in Redis has"):
         sink.load(SOURCE, EntityNames.of(["A", "B"]), DEPTH, BEGIN)
+
+
+@pytest.mark.parametrize("left", [None, 100])
+def test_a_chunk_that_is_missing_or_cut_short_is_refused(
+    opened: Opened, redis_database: str, left: int | None
+) -> None:
+    """Windows that are computed without its ticks would be wrong."""
+    (log,) = runs(ticks(["A", "B"], 2 * DEPTH), ())
+    sink = opened(OnlineSink(redis_database))
+    worker(sink).materialize(log, GO_ON)
+    with redis.Redis.from_url(redis_database) as client:
+        ((block, chunk),) = stored_chunks(client, "price", "A").items()
+        key, field = hash_of(client, chunks_key, "price", "A"), chunk_field("A", block)
+        client.hdel(key, field) if left is None else client.hset(key, field, chunk[:left])
+    with pytest.raises(StateDamaged, match="the state of 'A' in Redis"):
+        sink.load(SOURCE, EntityNames.of(["A", "B"]), DEPTH, BEGIN)
+    assert by_name(["B"], sink.load(SOURCE, EntityNames.of(["B"]), DEPTH, BEGIN))
 
 
 def test_a_store_that_failed_may_be_another_server(opened: Opened, database: str) -> None:

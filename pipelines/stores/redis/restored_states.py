@@ -94,14 +94,24 @@ def restored_write(restored: Restored, below: EntityState | None) -> EntityWrite
         chunk = before_tail[begin : begin + chunk_ticks]
         field = chunk_field(entity, first_block + (begin + len(chunk)) // BLOCK)
         chunks.append((field, chunk.tobytes()))
+    written = {field for field, _ in chunks}
     return EntityWrite(
         entity=entity,
         expected=b"" if below is None else identity(below.origin, below.count),
         row=restored.row,
         state=packed_header(state, first_block) + ticks[len(ticks) - tail :].tobytes(),
         chunks=chunks,
+        dropped=[field for field in _chunk_fields(entity, below) if field not in written],
         closed=state.event_time.to_bytes(8, "big", signed=True) if state.fill == CLOSED else b"",
     )
+
+
+def _chunk_fields(entity: str, below: EntityState | None) -> list[str]:
+    """The fields that the chunks of a state may have."""
+    if below is None:
+        return []
+    blocks = (below.count - tail_of(below.count)) // BLOCK
+    return [chunk_field(entity, block) for block in range(below.first_block + 1, blocks + 1)]
 
 
 def identity(origin: Origin, count: int) -> bytes:

@@ -49,6 +49,8 @@ def load_states(
 ) -> dict[str, EntityState]:
     """The same, entity by entity."""
     loaded = load_columns(redis, source, entities, depth)
+    first_block = loaded.first_block
+    assert first_block is not None
     states, dtype = loaded.states, tick_dtype(len(source.fields))
     found = {}
     for k, index in enumerate(loaded.which.tolist()):
@@ -68,6 +70,7 @@ def load_states(
             count=int(states.accepted[k]),
             fill=int(states.fill[k]),
             ticks=ticks,
+            first_block=int(first_block[k]),
         )
     return found
 

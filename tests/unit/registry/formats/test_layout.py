@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from registry.formats.layout import Field, Layout, lua_constants
 from registry.formats.origin import ORIGIN, Origin
 from registry.formats.row import HEADER, Row, pack, row_layout
-from registry.formats.state import MARK, STATE_HEADER, tick_layout
+from registry.formats.state import CLOSED_BYTES, IDENTITY, STATE_HEADER, tick_layout
 
 TOPIC_ID = bytes(range(16))
 ID_HEX = "000102030405060708090a0b0c0d0e0f"
@@ -56,12 +56,12 @@ def test_struct_and_numpy_write_the_same_bytes(layout: Layout, data: st.DataObje
 
 def test_positions_in_lua_count_from_one() -> None:
     declared = STATE_HEADER.lua("STATE").splitlines()
-    assert declared[0] == "local STATE_BYTES = 80"
+    assert declared[0] == "local STATE_BYTES = 72"
     assert (
         "local STATE_TOPIC_ID, STATE_TOPIC_ID_END, STATE_TOPIC_ID_TYPE = 1, 16, '>c16'" in declared
     )
-    assert "local STATE_COUNT, STATE_COUNT_END, STATE_COUNT_TYPE = 41, 48, '>i8'" in declared
-    assert "local STATE_ROOM, STATE_ROOM_END, STATE_ROOM_TYPE = 65, 68, '>I4'" in declared
+    assert "local STATE_COUNT, STATE_COUNT_END, STATE_COUNT_TYPE = 33, 40, '>i8'" in declared
+    assert "local STATE_FIELDS, STATE_FIELDS_END, STATE_FIELDS_TYPE = 69, 69, '>I1'" in declared
     assert len(declared) == 1 + len(STATE_HEADER.fields)
     for field in STATE_HEADER.fields:
         first = STATE_HEADER.offset(field.name) + 1
@@ -69,7 +69,7 @@ def test_positions_in_lua_count_from_one() -> None:
             f"local STATE_{field.name.upper()}," in line and f"= {first}," in line
             for line in declared
         )
-    assert lua_constants({"MARK": MARK, "QUOTE": b"'\\1\n"}) == (
+    assert lua_constants({"CLOSED": CLOSED_BYTES, "QUOTE": b"'\\1\n"}) == (
         "local MARK = 'layout2\\255'\nlocal QUOTE = '\\039\\0921\\010'\n"
     )
 
@@ -83,13 +83,13 @@ def test_bytes_that_are_stored_already() -> None:
         f"63{ID_HEX}0000000700000000000003ea00000001"
         "00023ff40000000000008000000000000000"
     )
-    header = STATE_HEADER.struct.pack(TOPIC_ID, 7, 1002, 1, 2, 7, 9, MARK, 1024, 40, 512)
+    counted = (TOPIC_ID, 7, 1002, 1, 9)
+    header = STATE_HEADER.struct.pack(*counted, 2, 1_700_000_000_000_000_000, -1, 3, 0, 2, 3, b"")
     assert header.hex() == (
         f"{ID_HEX}0000000700000000000003ea00000001"
-        "0000000000000002000000000000000700000000000000096c61796f757432ff"
-        "00000400000000280000000000000200"
+        "0000000000000009000000000000000217979cfe362a0000"
+        "ffffffff00000003000000000203" + "0000"
     )
-    tick = tick_layout(2).struct.pack(1_700_000_000_000_000_000, 11, -(2**63), 1.5, -0.0)
-    assert tick.hex() == (
-        "00002a36fe9c97170b000000000000000000000000000080000000000000f83f0000000000000080"
-    )
+    assert header.startswith(IDENTITY.struct.pack(*counted))
+    tick = tick_layout(2).struct.pack(11, -(2**63), 1.5, -0.0)
+    assert tick.hex() == "0b000000000000000000000000000080000000000000f83f0000000000000080"

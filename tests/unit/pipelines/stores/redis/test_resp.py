@@ -1,0 +1,72 @@
+"""Commands as compiled code writes them are those that redis-py writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.connection import Connection
+
+from pipelines.stores.redis.resp import Command, Texts
+from registry.formats.redis_keys import chunk_field
+
+texts = st.lists(st.binary(max_size=150), max_size=12)
+names = st.lists(st.text(max_size=12), min_size=1, max_size=12)
+
+
+def joined(values: Sequence[bytes]) -> Texts:
+    return Texts.of(b"".join(values), np.cumsum([0, *map(len, values)], dtype=np.int64))
+
+
+def as_redis_py_writes(*arguments: Any) -> bytes:
+    return b"".join(Connection().pack_command(*arguments))
+
+
+@given(texts, st.integers(0, 2**63 - 1))
+def test_texts_and_numbers(values: list[bytes], number: int) -> None:
+    command = Command(3 + len(values), "HMGET", "tw3:ключ", number)
+    command.texts(joined(values))
+    assert bytes(command.packed()) == as_redis_py_writes("HMGET", "tw3:ключ", number, *values)
+
+
+@given(st.lists(st.tuples(st.binary(max_size=9), st.binary(max_size=150)), max_size=12), st.data())
+def test_pairs(pairs: list[tuple[bytes, bytes]], data: st.DataObject) -> None:
+    size = data.draw(st.integers(0, 100))
+    heads = [data.draw(st.binary(min_size=size, max_size=size)) for _ in pairs]
+    command = Command(2 + 2 * len(pairs), "HSET", "key")
+    command.pairs(
+        joined([name for name, _ in pairs]),
+        np.frombuffer(b"".join(heads), np.uint8).reshape(len(pairs), size).copy(),
+        joined([value for _, value in pairs]),
+    )
+    expected = [x for (name, value), h in zip(pairs, heads, strict=True) for x in (name, h + value)]
+    assert bytes(command.packed()) == as_redis_py_writes("HSET", "key", *expected)
+
+
+@given(names, st.data())
+def test_chunks(entities: list[str], data: st.DataObject) -> None:
+    of = data.draw(st.lists(st.integers(0, len(entities) - 1), max_size=12))
+    blocks = [data.draw(st.integers(0, 2**32)) for _ in of]
+    values = [data.draw(st.binary(max_size=150)) for _ in of]
+    fields = [chunk_field(entities[i], block) for i, block in zip(of, blocks, strict=True)]
+    whose = joined([name.encode() for name in entities])
+    columns = np.array(of, np.int64), np.array(blocks, np.int64)
+    command = Command(2 + 3 * len(of), "HSET", "key")
+    command.chunks(whose, *columns, joined(values))
+    command.chunk_names(whose, *columns)
+    expected = [x for pair in zip(fields, values, strict=True) for x in pair]
+    assert bytes(command.packed()) == as_redis_py_writes("HSET", "key", *expected, *fields)
+
+
+@given(texts, st.data())
+def test_a_part_of_texts(values: list[bytes], data: st.DataObject) -> None:
+    begin = data.draw(st.integers(0, len(values)))
+    end = data.draw(st.integers(begin, len(values)))
+    command = Command(end - begin)
+    command.texts(joined(values).part(slice(begin, end)))
+    expected = Command(end - begin)
+    expected.add(*values[begin:end])
+    assert bytes(command.packed()) == bytes(expected.packed())
