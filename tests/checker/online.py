@@ -54,8 +54,8 @@ def check_redis(
     """Each entity's row is its newest one to the bit, and nothing is there that no tick explains.
 
     `client` is one of a single server, or of a cluster. `history` is how many ticks of an entity
-    workers keep, and a rebuild puts back. `rebuilt` says that there was a rebuild: it numbers ticks
-    anew, and leaves chunks that it does not need.
+    workers keep, and a rebuild puts back. `rebuilt` says that there was a rebuild, which numbers
+    ticks anew.
     """
     check = _Redis(client, history, findings, rebuilt)
     entities = rows_expected(walked)
@@ -95,7 +95,7 @@ class _Redis:
         self._cluster = isinstance(client, redis.RedisCluster)
         self._history = history
         self._findings = findings
-        self._chains: dict[tuple[str, str], tuple[PackedState, Chain]] = {}
+        self._chains: dict[tuple[str, str], frozenset[int]] = {}
         self._rebuilt = rebuilt
 
     def entities(self, group: Group) -> None:
@@ -180,7 +180,7 @@ class _Redis:
                 )
                 return
         chain = self._chain(walked.source.name, entity, state, fields)
-        self._chains[walked.source.name, entity] = state, chain
+        self._chains[walked.source.name, entity] = chain.names
         for back, (tick_time, seq) in enumerate(reversed(known.seen)):
             tick = chain.tick(back, fields)
             self._findings.count("remembered ticks")
@@ -258,21 +258,10 @@ class _Redis:
                 self._findings.differ("unexplained in Redis", f"{key} {shown(field)}")
 
     def _leads_to(self, walked: Walked, entity: str, block: int) -> bool:
-        """Whether a chunk is of its entity's chain, or one that a rebuild did not remove.
-
-        A rebuild writes the chunks that it needs and leaves the others: those that are not too old
-        for the state that it writes are removed when they are, as if they were of its chain.
-        """
-        if (walked.source.name, entity) not in self._chains:
-            return True  # the state could not be read, which is told
-        state, chain = self._chains[walked.source.name, entity]
+        """Whether a chunk is of its entity's chain, as far as that could be read."""
         self._findings.count("chunks")
-        if block in chain.names:
-            return True
-        if self._rebuilt and block > state.first_block:
-            self._findings.count("chunks left by a rebuild")
-            return True
-        return False
+        names = self._chains.get((walked.source.name, entity))
+        return names is None or block in names
 
 
 def _keys(walked: Mapping[str, Walked]) -> Iterator[str]:
