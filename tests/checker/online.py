@@ -55,7 +55,7 @@ def check_redis(
 
     `client` is one of a single server, or of a cluster. `history` is how many ticks of an entity
     workers keep, and a rebuild puts back. `rebuilt` says that there was a rebuild: it numbers ticks
-    anew, and leaves chunks that it does not need.
+    anew.
     """
     check = _Redis(client, history, findings, rebuilt)
     entities = rows_expected(walked)
@@ -258,21 +258,12 @@ class _Redis:
                 self._findings.differ("unexplained in Redis", f"{key} {shown(field)}")
 
     def _leads_to(self, walked: Walked, entity: str, block: int) -> bool:
-        """Whether a chunk is of its entity's chain, or one that a rebuild did not remove.
-
-        A rebuild writes the chunks that it needs and leaves the others: those that are not too old
-        for the state that it writes are removed when they are, as if they were of its chain.
-        """
+        """Whether a chunk is of its entity's chain."""
         if (walked.source.name, entity) not in self._chains:
             return True  # the state could not be read, which is told
-        state, chain = self._chains[walked.source.name, entity]
+        _, chain = self._chains[walked.source.name, entity]
         self._findings.count("chunks")
-        if block in chain.names:
-            return True
-        if self._rebuilt and block > state.first_block:
-            self._findings.count("chunks left by a rebuild")
-            return True
-        return False
+        return block in chain.names
 
 
 def _keys(walked: Mapping[str, Walked]) -> Iterator[str]:

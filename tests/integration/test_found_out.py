@@ -12,7 +12,7 @@ import redis
 
 from pipelines.compute.run_computation import RunComputation
 from pipelines.compute.window_table import depth_of
-from pipelines.errors import SchemaBehind, StatesLost, StoreWentBack
+from pipelines.errors import SchemaBehind, StoreWentBack
 from pipelines.live.materializer import Materializer
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from pipelines.stores.postgres.states_from_rows import FIRST_TICKS
@@ -113,37 +113,7 @@ def test_an_online_row_never_steps_back_to_an_earlier_row_schema(stores: Stores)
         assert unpack(stored_row(client, "price", "A")).schema_id > SCHEMA.id
 
 
-# -- what Redis has lost in part
-
-
-@pytest.mark.usefixtures("either_way")
-@pytest.mark.parametrize("loses", ["its last writes", "all of the entity"])
-def test_a_part_of_redis_that_went_back_is_filled_anew(stores: Stores, loses: str) -> None:
-    """As a node of a cluster whose replica takes over; watermarks are on another node."""
-    first, second, third = runs(ticks(SYMBOLS, 300), (100, 200))
-    online, offline = stores.online(), stores.offline()
-    marks = FillMarks(stores.redis())
-    stores.rebuild().fill(SOURCE, TOPIC, quiet)
-    online.materialize(first, GO_ON)
-    with redis.Redis.from_url(stores.redis_url) as client:
-        keys = state_key("price", "B"), row_key("price", "B")
-        before = [client.get(key) for key in keys]
-        online.materialize(second, GO_ON)
-        for key, value in zip(keys, before, strict=True):
-            client.set(key, value) if loses == "its last writes" else client.delete(key)
-        with pytest.raises(StatesLost, match="older state of 'B'"):
-            online.materialize(third, GO_ON)
-        assert marks.unfilled(TOPIC) == [0]
-    for run in (first, second, third):
-        offline.materialize(run, GO_ON)
-    stores.rebuild().fill(SOURCE, TOPIC, quiet)
-    rebuilt = stores.rows(), stores.states(SYMBOLS)
-
-    stores.flush()
-    alone = stores.online()
-    for run in (first, second, third):
-        alone.materialize(run, GO_ON)
-    assert (stores.rows(), stores.states(SYMBOLS)) == rebuilt
+# -- what Redis has lost
 
 
 def filled_without_a_tick(stores: Stores) -> OnlineSink:
