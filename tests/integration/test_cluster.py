@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from threading import Thread
 from typing import Any
 
 import pytest
 import redis
 
-from pipelines.errors import RedisEvicts, StoreUnavailable
+from pipelines.errors import RedisEvicts, StatesLost, StoreUnavailable
 from pipelines.kafka.topics import Topic
 from pipelines.live.heartbeats import Heartbeats
 from pipelines.stores.redis.connection import WarmRedis
 from pipelines.stores.redis.eviction_policy import check_keeps
+from pipelines.stores.redis.fill_marks import FillMarks
 from pipelines.stores.redis.online_sink import OnlineSink
 from registry import redis_clients
 from registry.formats.redis_keys import WORKERS_KEY
 from registry.formats.row import unpack
 from tests.support.cluster import Cluster
 from tests.support.logs import TOPIC_ID, runs
+from tests.support.rebuilds import TOPIC, Stores, quiet
 from tests.support.shipped import SOURCE
 from tests.support.sinks import BEGIN, GO_ON, Opened, ticks, worker
 from tests.support.states import loaded
-from tests.support.stored import stored_row
+from tests.support.stored import store_row, store_state, stored_row, stored_state
 
 NOBODY = "redis://127.0.0.1:1/0"
 SYMBOLS = [f"S{number}" for number in range(20)]
@@ -127,3 +130,39 @@ def test_heartbeats_are_read_whatever_slots_they_are_in(three: Cluster, opened: 
     for writer in writers:
         writer.beat(None, [])
     assert len(writers[0].others() or ()) == 5
+
+
+@pytest.mark.parametrize("loses", ["its last writes", "all of the entity"])
+def test_a_part_of_redis_that_went_back_is_filled_anew(
+    three: Cluster, postgres_database: str, loses: str
+) -> None:
+    """As a node of a cluster whose replica takes over; watermarks are on another node."""
+    first, second, third = runs(ticks(SYMBOLS, 300), (100, 200))
+    with ExitStack() as stack:
+        stores = Stores(three.url, postgres_database, stack, cluster=True)
+        stores.flush()
+        online, offline = stores.online(), stores.offline()
+        marks = FillMarks(stores.redis())
+        stores.rebuild().fill(SOURCE, TOPIC, quiet)
+        online.materialize(first, GO_ON)
+        with stores.client() as client:
+            row, state = (read(client, "price", "S1") for read in (stored_row, stored_state))
+            online.materialize(second, GO_ON)
+            if loses == "its last writes":
+                store_row(client, "price", "S1", row)
+                store_state(client, "price", "S1", state)
+            else:
+                stores.forget("S1")
+        with pytest.raises(StatesLost, match="older state of 'S1'"):
+            online.materialize(third, GO_ON)
+        assert marks.unfilled(TOPIC) == [0]
+        for run in (first, second, third):
+            offline.materialize(run, GO_ON)
+        stores.rebuild().fill(SOURCE, TOPIC, quiet)
+        rebuilt = stores.rows(), stores.states(SYMBOLS)
+
+        stores.flush()
+        alone = stores.online()
+        for run in (first, second, third):
+            alone.materialize(run, GO_ON)
+        assert (stores.rows(), stores.states(SYMBOLS)) == rebuilt

@@ -12,10 +12,11 @@ import redis
 
 from pipelines.compute.run_computation import RunComputation
 from pipelines.compute.window_table import depth_of
-from pipelines.errors import SchemaBehind, StatesLost, StoreWentBack
+from pipelines.errors import SchemaBehind, StoreWentBack
 from pipelines.live.materializer import Materializer
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from pipelines.stores.postgres.states_from_rows import FIRST_TICKS
+from pipelines.stores.redis import earlier_layout
 from pipelines.stores.redis.fill_marks import FillMarks
 from pipelines.stores.redis.online_sink import OnlineSink
 from registry.database.engine import connect
@@ -113,37 +114,7 @@ def test_an_online_row_never_steps_back_to_an_earlier_row_schema(stores: Stores)
         assert unpack(stored_row(client, "price", "A")).schema_id > SCHEMA.id
 
 
-# -- what Redis has lost in part
-
-
-@pytest.mark.usefixtures("either_way")
-@pytest.mark.parametrize("loses", ["its last writes", "all of the entity"])
-def test_a_part_of_redis_that_went_back_is_filled_anew(stores: Stores, loses: str) -> None:
-    """As a node of a cluster whose replica takes over; watermarks are on another node."""
-    first, second, third = runs(ticks(SYMBOLS, 300), (100, 200))
-    online, offline = stores.online(), stores.offline()
-    marks = FillMarks(stores.redis())
-    stores.rebuild().fill(SOURCE, TOPIC, quiet)
-    online.materialize(first, GO_ON)
-    with redis.Redis.from_url(stores.redis_url) as client:
-        keys = state_key("price", "B"), row_key("price", "B")
-        before = [client.get(key) for key in keys]
-        online.materialize(second, GO_ON)
-        for key, value in zip(keys, before, strict=True):
-            client.set(key, value) if loses == "its last writes" else client.delete(key)
-        with pytest.raises(StatesLost, match="older state of 'B'"):
-            online.materialize(third, GO_ON)
-        assert marks.unfilled(TOPIC) == [0]
-    for run in (first, second, third):
-        offline.materialize(run, GO_ON)
-    stores.rebuild().fill(SOURCE, TOPIC, quiet)
-    rebuilt = stores.rows(), stores.states(SYMBOLS)
-
-    stores.flush()
-    alone = stores.online()
-    for run in (first, second, third):
-        alone.materialize(run, GO_ON)
-    assert (stores.rows(), stores.states(SYMBOLS)) == rebuilt
+# -- what Redis has lost
 
 
 def filled_without_a_tick(stores: Stores) -> OnlineSink:
@@ -248,3 +219,29 @@ def set_back(stores: Stores, before: Mapping[bytes, bytes]) -> None:
     with redis.Redis.from_url(stores.redis_url) as client:
         client.flushall()
         put_back(client, before)
+
+
+def test_what_an_earlier_version_kept_is_filled_anew_and_then_removed(stores: Stores) -> None:
+    """In another layout, up to another offset; its keys stay until somebody removes them."""
+    (log,) = runs(ticks(SYMBOLS, 90), ())
+    stores.offline().materialize(log, GO_ON)
+    left = {
+        f"tw:watermark:{TOPIC_ID.hex()}:0": b"30",
+        f"tw:filled:{{tw:watermark:{TOPIC_ID.hex()}:0}}": b"filled",
+        "tw:{b7}:row:price:A": b"a row",
+        "tw:{b7}:state:price:A": b"a state",
+    }
+    redis = stores.redis()
+    assert not earlier_layout.is_left(redis, [TOPIC])
+    with stores.client() as client:
+        client.mset(left)
+        client.set("tw:catalog", "{}")
+    assert earlier_layout.is_left(redis, [TOPIC])
+    stores.rebuild().fill(SOURCE, TOPIC, quiet)
+    assert stores.sink().watermarks(TOPIC_ID, [0]) == {0: 90}
+    assert stores.states(SYMBOLS).keys() == set(SYMBOLS)
+    with stores.client() as client:
+        filled = set(client.keys())
+        assert filled >= {key.encode() for key in left}
+        assert earlier_layout.remove(redis) == len(left)
+        assert set(client.keys()) == filled - {key.encode() for key in left}

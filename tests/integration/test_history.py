@@ -90,5 +90,5 @@ def test_a_source_that_got_another_field_is_told(opened: Opened, redis_database:
     sink = opened(OnlineSink(redis_database))
     worker(sink).materialize(run, GO_ON)
     more: Any = replace(SOURCE, fields=(*SOURCE.fields, Field("venue", True, 0.0)))
-    with pytest.raises(StateOfOtherFields, match="has 2 fields a tick .*, and price has 3"):
+    with pytest.raises(StateOfOtherFields, match=r"has 2 fields a tick .*, and price has 3"):
         loaded(sink, more, ["A"], 64, BEGIN)

@@ -9,7 +9,6 @@ from threading import Event
 from typing import Any, Protocol, TypeVar
 
 import psycopg2
-import redis
 
 from pipelines.kafka.run import Run
 from pipelines.kafka.topics import Topic
@@ -19,6 +18,7 @@ from pipelines.stores.postgres.offline_sink import OfflineSink
 from pipelines.stores.redis.connection import ENTITIES_A_CALL, WarmRedis
 from pipelines.stores.redis.online_sink import OnlineSink
 from pipelines.stores.redis.states import load_states
+from registry import redis_clients
 from registry.database.engine import connect
 from registry.definitions import Catalog
 from registry.features_file import read
@@ -54,8 +54,11 @@ T = TypeVar("T", bound=Closes)
 class Stores:
     """A Redis, and a database that knows the shipped features."""
 
-    def __init__(self, redis_url: str, postgres: str, stack: ExitStack) -> None:
+    def __init__(
+        self, redis_url: str, postgres: str, stack: ExitStack, cluster: bool = False
+    ) -> None:
         self.redis_url, self.postgres, self._stack = redis_url, postgres, stack
+        self.cluster = cluster
         self.entities_a_call = ENTITIES_A_CALL
         self.limits = RebuildLimits()
         engine = connect(postgres)
@@ -68,10 +71,15 @@ class Stores:
         return opened
 
     def redis(self) -> WarmRedis:
-        return self.keep(WarmRedis(self.redis_url))
+        return self.keep(WarmRedis(self.redis_url, self.cluster))
+
+    def client(self) -> Any:
+        """A client, to be closed, of what the stores of the tests are beside the product."""
+        return redis_clients.warm(self.redis_url, self.cluster)
 
     def sink(self) -> OnlineSink:
-        return self.keep(OnlineSink(self.redis_url, HISTORY, entities_a_call=self.entities_a_call))
+        calls = self.entities_a_call
+        return self.keep(OnlineSink(self.redis_url, HISTORY, self.cluster, calls))
 
     def online(self) -> Materializer:
         return worker(self.sink())
@@ -83,16 +91,16 @@ class Stores:
         return Rebuild(self.postgres, self.redis(), self.catalog, HISTORY, Event(), self.limits)
 
     def flush(self) -> None:
-        with redis.Redis.from_url(self.redis_url) as client:
+        with self.client() as client:
             client.flushall()
 
     def delete(self, *keys: str) -> None:
-        with redis.Redis.from_url(self.redis_url) as client:
+        with self.client() as client:
             client.delete(*keys)
 
     def forget(self, *entities: str) -> None:
         """Redis loses these entities of the price source."""
-        with redis.Redis.from_url(self.redis_url) as client:
+        with self.client() as client:
             for entity in entities:
                 forget(client, SOURCE.name, entity)
 
@@ -110,10 +118,10 @@ class Stores:
         Not the last closes: of two that closed at once a rebuild may name the other one. Not who
         writes, the row schema, or how far runs were begun, which say nothing of what is stored.
         """
-        with redis.Redis.from_url(self.redis_url) as client:
+        with self.client() as client:
             found: dict[bytes, Any] = {
                 key: everything(client, key)
-                for key in client.keys("tw3:*")
+                for key in client.keys("tw:3:*")
                 if not any(kind in key for kind in LEFT_OUT)
             }
             return found

@@ -70,7 +70,7 @@ def test_positions_in_lua_count_from_one() -> None:
             for line in declared
         )
     assert lua_constants({"CLOSED": CLOSED_BYTES, "QUOTE": b"'\\1\n"}) == (
-        "local MARK = 'layout2\\255'\nlocal QUOTE = '\\039\\0921\\010'\n"
+        "local CLOSED = '\\255\\255\\255\\255'\nlocal QUOTE = '\\039\\0921\\010'\n"
     )
 
 
