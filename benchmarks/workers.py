@@ -45,7 +45,7 @@ def worker(
 def watermarks(store: redis.Redis, topic: Topic) -> list[int]:
     """How many offsets of each partition are stored in Redis, by this build or an earlier one."""
     keys = [watermark_key(topic.topic_id, number) for number in range(topic.partitions)]
-    earlier = [key.replace("tw3:", "tw:", 1) for key in keys]
+    earlier = [key.replace("tw:3:", "tw:", 1) for key in keys]
     pairs = zip(store.mget(keys), store.mget(earlier), strict=True)
     return [int(offset or before or 0) for offset, before in pairs]
 

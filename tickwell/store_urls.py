@@ -53,8 +53,8 @@ def check(settings: Settings, must: Must) -> None:
         must(
             parts.scheme != "unix" and database == "0",
             "redis",
-            "with TICKWELL_CLUSTER it must be a node of a Redis Cluster, which has database 0 alone "
-            "and no socket of a file",
+            "with TICKWELL_CLUSTER it must be a node of a Redis Cluster, which has database 0 "
+            "alone and no socket of a file",
         )
 
 

@@ -25,6 +25,7 @@ from pipelines.live.store_positions import StorePositions
 from pipelines.live.worker_options import WorkerOptions
 from pipelines.rebuild.rebuild import Done, Rebuild
 from pipelines.stores.postgres.offline_sink import OfflineSink
+from pipelines.stores.redis import earlier_layout
 from pipelines.stores.redis.client import answers, open_warm
 from pipelines.stores.redis.connection import WarmRedis
 from pipelines.stores.redis.eviction_policy import check_keeps
@@ -182,6 +183,11 @@ class Startup:
                 logged_at = time.monotonic()
                 logger.info("%s", done)
 
+        if self._wait(partial(earlier_layout.is_left, redis, topics.values())):
+            logger.warning(
+                "Redis also has what an earlier version kept in another layout: `tickwell "
+                "rebuild-online` removes it, once no worker of that version runs"
+            )
         for name, topic in topics.items():
             self._wait(partial(rebuild.fill, catalog.sources[name], topic, report))
             if self._health.rebuild is not None:

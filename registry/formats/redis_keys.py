@@ -8,7 +8,7 @@ source, so that any entities are one HMGET. On a cluster there are 256, each wit
 own: all that belongs to one Kafka message key (`AAPL`; `P1` with all its positions) has the same
 tag, so that scripts and reads over it stay on one slot.
 
-What follows `tw3:` is of this layout, the third. A Redis that an earlier build has filled is one
+What follows `tw:3:` is of this layout, the third. A Redis that an earlier build has filled is one
 that lacks it, and is filled from Postgres.
 """
 
@@ -41,17 +41,17 @@ def bucket(entity: str, cluster: bool) -> int:
 
 def rows_key(source: str, bucket: int) -> str:
     """The key of the hash of newest rows (`registry.formats.row`), by entity."""
-    return f"tw3:{{b{bucket}}}:rows:{source}"
+    return f"tw:3:{{b{bucket}}}:rows:{source}"
 
 
 def states_key(source: str, bucket: int) -> str:
     """The key of the hash of window states (`registry.formats.state`), by entity."""
-    return f"tw3:{{b{bucket}}}:states:{source}"
+    return f"tw:3:{{b{bucket}}}:states:{source}"
 
 
 def chunks_key(source: str, bucket: int) -> str:
     """The key of the hash of chunks of ticks (`registry.formats.state`), by `chunk_field`."""
-    return f"tw3:{{b{bucket}}}:chunks:{source}"
+    return f"tw:3:{{b{bucket}}}:chunks:{source}"
 
 
 def chunk_field(entity: str, block: int) -> str:
@@ -61,12 +61,12 @@ def chunk_field(entity: str, block: int) -> str:
 
 def members_key(source: str, message_key: str) -> str:
     """The key of the set of a source's open entities under one message key: of a portfolio."""
-    return f"tw3:{{b{_tag(message_key)}}}:members:{source}:{message_key}"
+    return f"tw:3:{{b{_tag(message_key)}}}:members:{source}:{message_key}"
 
 
 def closed_key(source: str, group: str) -> str:
     """The key of the last close in a group (`registry.formats.last_close`)."""
-    return f"tw3:{{b{bucket(group, cluster=True)}}}:closed:{source}:{group}"
+    return f"tw:3:{{b{bucket(group, cluster=True)}}}:closed:{source}:{group}"
 
 
 def groups_of(entity: str) -> list[str]:
@@ -77,7 +77,7 @@ def groups_of(entity: str) -> list[str]:
 
 def watermark_key(topic_id: bytes, partition: int) -> str:
     """The key of the next offset to read of a topic incarnation's partition."""
-    return f"tw3:watermark:{topic_id.hex()}:{partition}"
+    return f"tw:3:watermark:{topic_id.hex()}:{partition}"
 
 
 def filled_key(topic_id: bytes, partition: int) -> str:
@@ -85,7 +85,7 @@ def filled_key(topic_id: bytes, partition: int) -> str:
 
     It shares a hash slot with the watermark.
     """
-    return f"tw3:filled:{{{watermark_key(topic_id, partition)}}}"
+    return f"tw:3:filled:{{{watermark_key(topic_id, partition)}}}"
 
 
 def begun_key(topic_id: bytes, partition: int) -> str:
@@ -93,7 +93,7 @@ def begun_key(topic_id: bytes, partition: int) -> str:
 
     Entities may be ahead of the watermark by as much. It shares a hash slot with the watermark.
     """
-    return f"tw3:begun:{{{watermark_key(topic_id, partition)}}}"
+    return f"tw:3:begun:{{{watermark_key(topic_id, partition)}}}"
 
 
 def writer_key(topic_id: bytes, partition: int) -> str:
@@ -102,7 +102,7 @@ def writer_key(topic_id: bytes, partition: int) -> str:
     `<token>:<number>`: a token that the sink made up, and the number of its next script. Only a
     single server has it. There is none after a rebuild has written entities of the partition.
     """
-    return f"tw3:writer:{{{watermark_key(topic_id, partition)}}}"
+    return f"tw:3:writer:{{{watermark_key(topic_id, partition)}}}"
 
 
 def schema_key(source: str) -> str:
@@ -110,7 +110,7 @@ def schema_key(source: str) -> str:
 
     Only a single server has it.
     """
-    return f"tw3:schema:{source}"
+    return f"tw:3:schema:{source}"
 
 
 def rules_key(topic_id: bytes, partition: int) -> str:
@@ -120,7 +120,7 @@ def rules_key(topic_id: bytes, partition: int) -> str:
     of the source never changed while the partition was read. It shares a hash slot with the
     watermark.
     """
-    return f"tw3:rules:{{{watermark_key(topic_id, partition)}}}"
+    return f"tw:3:rules:{{{watermark_key(topic_id, partition)}}}"
 
 
 def rules_value(pairs: Iterable[tuple[int, int]]) -> str:

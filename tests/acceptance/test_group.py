@@ -162,7 +162,7 @@ def test_a_redis_that_evicts_is_told_and_waited_for(running: Pipeline) -> None:
             wait_for("it says so", lambda: "maxmemory-policy allkeys-lru" in log.read_text())
             assert worker.poll() is None
             assert "maxmemory-policy allkeys-lru" in running.refused("rebuild-online")
-            assert not [*client.keys("tw:incarnations:*"), *client.keys("tw3:filled:*")]
+            assert not [*client.keys("tw:incarnations:*"), *client.keys("tw:3:filled:*")]
         finally:
             client.config_set("maxmemory-policy", "noeviction")
         wait_for("it begins once that is mended", lambda: heartbeat(running))

@@ -55,7 +55,7 @@ def test_ticks_reach_both_stores_and_survive_a_kill(
 
     def online() -> int:
         with on_tansu.redis() as client:
-            return sum(int(client.get(key)) for key in client.scan_iter("tw3:watermark:*"))
+            return sum(int(client.get(key)) for key in client.scan_iter("tw:3:watermark:*"))
 
     on_tansu.start_worker("online")
     on_tansu.start_worker("offline")

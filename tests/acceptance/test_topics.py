@@ -93,7 +93,7 @@ def test_a_topic_is_recreated_while_its_workers_are_paused(running: Pipeline) ->
     ]
     with running.redis() as client:
         row = unpack(stored_row(client, "price", "A"))
-        assert client.get(f"tw3:watermark:{old.hex()}:{row.origin.partition}") == b"30"
+        assert client.get(f"tw:3:watermark:{old.hex()}:{row.origin.partition}") == b"30"
     assert (row.origin.topic_id, row.origin.offset) == (running.topics[topic].topic_id, 59)
 
 
@@ -133,7 +133,7 @@ def test_a_topic_is_recreated_while_its_worker_starts(running: Pipeline) -> None
     assert online.wait(60) == 1
     assert "was deleted and recreated" in (running.logs / "online-one.log").read_text()
     with running.redis() as client:
-        assert client.get(f"tw3:watermark:{old.hex()}:{partition}") == b"30"
+        assert client.get(f"tw:3:watermark:{old.hex()}:{partition}") == b"30"
 
 
 @pytest.mark.timeout(240)

@@ -38,7 +38,7 @@ from tests.checker.rows import Newest, Walked, rows_expected
 from tests.checker.topics import Topic
 
 AT_ONCE = 200
-KEY = re.compile(r"tw3:\{b(\d+)\}:(rows|states|chunks|members|closed):([^:]+)(:.*)?", re.DOTALL)
+KEY = re.compile(r"tw:3:\{b(\d+)\}:(rows|states|chunks|members|closed):([^:]+)(:.*)?", re.DOTALL)
 
 Group = Sequence[tuple[Walked, str, Newest]]
 
@@ -235,7 +235,7 @@ class _Redis:
 
     def nothing_else(self, walked: Mapping[str, Walked]) -> None:
         wanted = set(_keys(walked))
-        for packed in self._client.scan_iter(match="tw3:{*", count=1000):
+        for packed in self._client.scan_iter(match="tw:3:{*", count=1000):
             key = packed.decode("utf-8", "replace")
             match = KEY.fullmatch(key)
             if match is None or match[3] not in walked:

@@ -193,17 +193,17 @@ def bucket(entity: str, cluster: bool) -> int:
 
 def rows_key(source: str, bucket: int) -> str:
     """The key of a hash of rows, by entity."""
-    return f"tw3:{{b{bucket}}}:rows:{source}"
+    return f"tw:3:{{b{bucket}}}:rows:{source}"
 
 
 def states_key(source: str, bucket: int) -> str:
     """The key of a hash of states, by entity."""
-    return f"tw3:{{b{bucket}}}:states:{source}"
+    return f"tw:3:{{b{bucket}}}:states:{source}"
 
 
 def chunks_key(source: str, bucket: int) -> str:
     """The key of a hash of chunks, by `chunk_field`."""
-    return f"tw3:{{b{bucket}}}:chunks:{source}"
+    return f"tw:3:{{b{bucket}}}:chunks:{source}"
 
 
 def chunk_field(entity: str, block: int) -> str:
@@ -218,15 +218,15 @@ def split_chunk_field(field: str) -> tuple[str, int] | None:
 
 
 def members_key(source: str, message_key: str) -> str:
-    return f"tw3:{{b{bucket(message_key, cluster=True)}}}:members:{source}:{message_key}"
+    return f"tw:3:{{b{bucket(message_key, cluster=True)}}}:members:{source}:{message_key}"
 
 
 def closed_key(source: str, group: str) -> str:
-    return f"tw3:{{b{bucket(group, cluster=True)}}}:closed:{source}:{group}"
+    return f"tw:3:{{b{bucket(group, cluster=True)}}}:closed:{source}:{group}"
 
 
 def watermark_key(topic_id: bytes, partition: int) -> str:
-    return f"tw3:watermark:{topic_id.hex()}:{partition}"
+    return f"tw:3:watermark:{topic_id.hex()}:{partition}"
 
 
 def split_member(entity: str) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from pipelines.errors import SchemaBehind, StoreWentBack
 from pipelines.live.materializer import Materializer
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from pipelines.stores.postgres.states_from_rows import FIRST_TICKS
+from pipelines.stores.redis import earlier_layout
 from pipelines.stores.redis.fill_marks import FillMarks
 from pipelines.stores.redis.online_sink import OnlineSink
 from registry.database.engine import connect
@@ -218,3 +219,29 @@ def set_back(stores: Stores, before: Mapping[bytes, bytes]) -> None:
     with redis.Redis.from_url(stores.redis_url) as client:
         client.flushall()
         put_back(client, before)
+
+
+def test_what_an_earlier_version_kept_is_filled_anew_and_then_removed(stores: Stores) -> None:
+    """In another layout, up to another offset; its keys stay until somebody removes them."""
+    (log,) = runs(ticks(SYMBOLS, 90), ())
+    stores.offline().materialize(log, GO_ON)
+    left = {
+        f"tw:watermark:{TOPIC_ID.hex()}:0": b"30",
+        f"tw:filled:{{tw:watermark:{TOPIC_ID.hex()}:0}}": b"filled",
+        "tw:{b7}:row:price:A": b"a row",
+        "tw:{b7}:state:price:A": b"a state",
+    }
+    redis = stores.redis()
+    assert not earlier_layout.is_left(redis, [TOPIC])
+    with stores.client() as client:
+        client.mset(left)
+        client.set("tw:catalog", "{}")
+    assert earlier_layout.is_left(redis, [TOPIC])
+    stores.rebuild().fill(SOURCE, TOPIC, quiet)
+    assert stores.sink().watermarks(TOPIC_ID, [0]) == {0: 90}
+    assert stores.states(SYMBOLS).keys() == set(SYMBOLS)
+    with stores.client() as client:
+        filled = set(client.keys())
+        assert filled >= {key.encode() for key in left}
+        assert earlier_layout.remove(redis) == len(left)
+        assert set(client.keys()) == filled - {key.encode() for key in left}

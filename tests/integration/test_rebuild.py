@@ -210,7 +210,7 @@ def test_members_are_known_before_the_first_of_their_rows(stores: Stores) -> Non
 
     def look(done: Done) -> None:
         found = stores.rows()
-        of_kind = {key.split(b":")[2]: value for key, value in found.items() if b":{b" in key}
+        of_kind = {key.split(b":")[3]: value for key, value in found.items() if b":{b" in key}
         seen.append((len(of_kind.get(b"members", ())), len(of_kind.get(b"rows", ()))))
 
     stores.limits = RebuildLimits(entities_a_piece=2)

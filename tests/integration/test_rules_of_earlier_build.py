@@ -85,7 +85,7 @@ def live_online_as_before(running: Pipeline, offset: int) -> None:
     """Redis is where a worker of the earlier build has left it."""
     topic_id = running.topics[running.topic("price")].topic_id.hex()
     with redis.Redis.from_url(running.settings.redis) as client:
-        client.set(f"tw3:watermark:{topic_id}:0", offset)
+        client.set(f"tw:3:watermark:{topic_id}:0", offset)
 
 
 def test_an_earlier_build_that_replayed_more_than_it_read(both: Pipeline) -> None:

@@ -135,7 +135,7 @@ def test_a_redis_that_was_lost_knows_the_rules_again(both: Pipeline) -> None:
 
 def rules_in_redis(running: Pipeline) -> dict[bytes, bytes]:
     dump = redis_dump(running.settings.redis)
-    return {key: rules for key, rules in dump.items() if key.startswith(b"tw3:rules:")}
+    return {key: rules for key, rules in dump.items() if key.startswith(b"tw:3:rules:")}
 
 
 @pytest.mark.parametrize("stored_before", [0, 20], ids=["copied", "staged"])
@@ -194,7 +194,7 @@ def test_rules_that_are_refused_for_one_source_begin_for_none(both: Pipeline) ->
     with pytest.raises(StoresApart):
         from_now(both)
     with redis.Redis.from_url(both.settings.redis) as client:
-        assert client.keys("tw3:rules:*") == []
+        assert client.keys("tw:3:rules:*") == []
     declare(both, 'skew = "7s"', "volume")
     assert len(from_now(both)) == 2
 

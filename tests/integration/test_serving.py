@@ -145,7 +145,7 @@ def test_exposure(client: TestClient, recorded: Catalog, redis_database: str) ->
     missing = online(client, "portfolio_exposure", portfolio="P1")
     assert (missing["status"], missing["value"]) == ("missing", None)
     with redis.Redis.from_url(redis_database) as store:
-        for key in store.scan_iter("tw3:*:price"):
+        for key in store.scan_iter("tw:3:*:price"):
             store.delete(key)
     tick(redis_database, recorded, "price", prices)
     products = [quantity * multiplier * price for quantity, multiplier, price in held.values()]

@@ -142,7 +142,7 @@ def stored(running: Pipeline) -> list[tuple[int, ...]]:
         topic_id.hex(),
     )
     with redis.Redis.from_url(running.settings.redis) as client:
-        online = [client.get(f"tw3:watermark:{topic_id.hex()}:{n}") for n in range(2)]
+        online = [client.get(f"tw:3:watermark:{topic_id.hex()}:{n}") for n in range(2)]
     return [(dict(known).get(n, 0), int(online[n] or 0)) for n in range(2)]
 
 

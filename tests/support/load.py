@@ -138,4 +138,4 @@ def progress(running: Pipeline, sink: str) -> int:
         )
         return int(offsets)
     with running.redis() as client:
-        return sum(int(client.get(key)) for key in client.scan_iter("tw3:watermark:*"))
+        return sum(int(client.get(key)) for key in client.scan_iter("tw:3:watermark:*"))

@@ -288,7 +288,7 @@ class Pipeline:
     def _online(self, ends: dict[tuple[bytes, int], int]) -> dict[tuple[bytes, int], int]:
         with self.redis() as client:
             stored = {
-                (topic_id, number): client.get(f"tw3:watermark:{topic_id.hex()}:{number}")
+                (topic_id, number): client.get(f"tw:3:watermark:{topic_id.hex()}:{number}")
                 for topic_id, number in ends
             }
         return {partition: int(offset or -1) for partition, offset in stored.items()}

@@ -121,7 +121,7 @@ class Stores:
         with self.client() as client:
             found: dict[bytes, Any] = {
                 key: everything(client, key)
-                for key in client.keys("tw3:*")
+                for key in client.keys("tw:3:*")
                 if not any(kind in key for kind in LEFT_OUT)
             }
             return found

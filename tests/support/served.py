@@ -66,7 +66,7 @@ def tick(url: str, recorded: Catalog, source: str, ticks: list[dict[str, Any]]) 
         for i, t in enumerate(ticks)
     ]
     with redis.Redis.from_url(url) as store:
-        for key in store.scan_iter("tw3:watermark:*"):
+        for key in store.scan_iter("tw:3:watermark:*"):
             store.delete(key)
     (run,) = runs(records, ())
     rules = SourceRules.of(recorded, source)

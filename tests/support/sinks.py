@@ -89,8 +89,8 @@ def redis_dump(url: str) -> dict[bytes, bytes]:
     """
     with redis.Redis.from_url(url) as client:
         found: dict[bytes, bytes] = {}
-        for key in client.keys("tw3:*"):
-            if key.startswith((b"tw3:writer:", b"tw3:begun:")):
+        for key in client.keys("tw:3:*"):
+            if key.startswith((b"tw:3:writer:", b"tw:3:begun:")):
                 continue
             kind = client.type(key)
             if kind == b"hash":

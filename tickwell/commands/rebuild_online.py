@@ -22,11 +22,13 @@ def rebuild_online(
 ) -> None:
     """Restore from Postgres what Redis has lost; what is newer in Redis stays.
 
-    It checks every entity. Workers may run; one that finds Redis empty does this by itself.
+    It checks every entity. Workers may run; one that finds Redis empty does this by itself. Without
+    --source it also removes what earlier versions kept in Redis in another layout.
     """
     from pipelines.errors import Stopped
     from pipelines.kafka.topics import describe
     from pipelines.rebuild.rebuild import Rebuild
+    from pipelines.stores.redis import earlier_layout
     from pipelines.stores.redis.connection import WarmRedis
     from pipelines.stores.redis.eviction_policy import check_keeps
     from registry import catalog
@@ -54,6 +56,8 @@ def rebuild_online(
             typer.echo(f"{one.name}: {bar.done}")
             if bar.problem:
                 typer.echo(f"{one.name}: {bar.problem}", err=True)
+        if not source and (removed := earlier_layout.remove(redis)):
+            typer.echo(f"removed {removed:,} keys of an earlier version")
     except Stopped as stopped:
         typer.echo(f"stopped: {stopped}")
         raise typer.Exit(130) from None

@@ -248,7 +248,7 @@ def test_what_no_tick_explains_is_found(client: Any) -> None:
         for key in set(client.scan_iter()) - before:
             client.delete(key)
     store(client, WALKED, LOG)
-    for other in ("tw3:{b1}:rows:another", "tw3:another"):
+    for other in ("tw:3:{b1}:rows:another", "tw:3:another"):
         client.hset(other, "A", b"")
     assert found(client).clean
 

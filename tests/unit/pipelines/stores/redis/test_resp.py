@@ -27,9 +27,9 @@ def as_redis_py_writes(*arguments: Any) -> bytes:
 
 @given(texts, st.integers(0, 2**63 - 1))
 def test_texts_and_numbers(values: list[bytes], number: int) -> None:
-    command = Command(3 + len(values), "HMGET", "tw3:ключ", number)
+    command = Command(3 + len(values), "HMGET", "tw:3:ключ", number)
     command.texts(joined(values))
-    assert bytes(command.packed()) == as_redis_py_writes("HMGET", "tw3:ключ", number, *values)
+    assert bytes(command.packed()) == as_redis_py_writes("HMGET", "tw:3:ключ", number, *values)
 
 
 @given(st.lists(st.tuples(st.binary(max_size=9), st.binary(max_size=150)), max_size=12), st.data())

@@ -4,9 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.compute.batch import Batch, Origins
+from pipelines.compute.batch import Batch
 from pipelines.compute.entity_names import EntityNames
 from pipelines.compute.entity_state import EntityState, tick_dtype
+from pipelines.compute.origins import Origins
+from pipelines.compute.state_tails import StateTails
 from pipelines.kafka.run import Run
 from pipelines.stores.redis.batch_writes import BatchWrites
 from pipelines.stores.redis.entity_write import WriteCall
@@ -14,9 +16,9 @@ from pipelines.stores.redis.restored_states import Restored, restored_write
 from registry.definitions import Field, RowSchema, Source
 from registry.formats.origin import ORIGIN, Origin
 from registry.formats.row import Row, pack
+from registry.formats.state import CLOSED
 
 TOPIC_ID = bytes(range(16))
-HISTORY = 3
 SOURCE = Source(
     name="position",
     topic="ticks.position",
@@ -24,12 +26,11 @@ SOURCE = Source(
     fields=(Field("quantity", False, 0.0), Field("multiplier", True, 1.0)),
 )
 KEYS = [
-    *("tw:{b145}:state:position:P1\x1fA", "tw:{b145}:row:position:P1\x1fA"),
-    *("tw:{b145}:members:position:P1", "tw:{b145}:closed:position:P1"),
-    *("tw:{b43}:state:position:P2\x1fB", "tw:{b43}:row:position:P2\x1fB"),
-    *("tw:{b43}:members:position:P2", "tw:{b43}:closed:position:P2"),
+    *("tw:3:{b0}:rows:position", "tw:3:{b0}:states:position", "tw:3:{b0}:chunks:position"),
+    *("tw:3:{b145}:members:position:P1", "tw:3:{b145}:closed:position:P1"),
+    *("tw:3:{b43}:members:position:P2", "tw:3:{b43}:closed:position:P2"),
 ]
-"""Of the two entities of the batch, state, row, members and last close each."""
+"""The hashes, and of the two entities of the batch members and last close."""
 
 
 def int64s(*values: int) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -37,7 +38,7 @@ def int64s(*values: int) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 
 def batch() -> Batch:
-    """The fifth to seventh tick of `P1`'s A, whose ring of 3 wraps, and two of a new `P2`'s B."""
+    """The eighth to tenth tick of `P1`'s A, which fill a block, and two of a new `P2`'s B."""
     origins = np.zeros(2, ORIGIN.dtype)
     origins[0] = (np.void(TOPIC_ID), 7, 999, 2)
     return Batch(
@@ -45,10 +46,22 @@ def batch() -> Batch:
         source=SOURCE,
         schema=RowSchema(258, "position", ("a@1", "b@1")),
         names=EntityNames.of(["P1\x1fA", "P2\x1fB"]),
-        expected=Origins(origins, np.array([True, False])),
-        fill=int64s(9, 2),
+        expected=Origins(origins, np.array([True, False]), int64s(7, 0)),
+        fill=int64s(9, CLOSED),
+        fill_before=int64s(6, 0),
+        tails=StateTails(
+            accepted=int64s(10, 2),
+            first_block=int64s(0, 0),
+            words=np.arange(100, 116),
+            ends=int64s(0, 8, 16),
+            chunk_of=int64s(0),
+            chunk_block=int64s(1),
+            chunk_words=np.arange(200, 232),
+            chunk_ends=int64s(0, 32),
+            dropped_of=int64s(1),
+            dropped_block=int64s(77),
+        ),
         name=np.array([0, 1, 0, 0, 1], np.int32),
-        ordinal=int64s(4, 0, 5, 6, 1),
         offset=int64s(1000, 1001, 1002, 1002, 2**40),
         index=np.array([0, 0, 0, 1, 0], np.int32),
         event_time=int64s(10**18, 1, 10**18 + 1, 10**18 + 2, 2),
@@ -67,76 +80,82 @@ def batch() -> Batch:
     )
 
 
+ID = TOPIC_ID.hex()
+HEADERS = [
+    f"{ID}0000000700000000000003ea00000001000000000000000a0000000000000002"
+    "0de0b6b3a7640002000000090000000000000000" + "02030000",
+    f"{ID}00000007000001000000000000000000000000000000000200000000000000030000000000000002"
+    "ffffffff0000000000000000" + "02030000",
+]
+"""As the states of the two entities begin."""
+ROWS = [
+    "01000001020de0b6b3a764000200000000000000020000000000000018"
+    f"{ID}0000000700000000000003ea00000001"
+    "0100400c0000000000007ff0000000000000",
+    f"0100000102000000000000000200000000000000030000000000000019{ID}"
+    "00000007000001000000000000000000"
+    "00004012000000000000401c000000000000",
+]
+"""As earlier versions wrote them."""
+
+
+def words(first: int, end: int) -> str:
+    return np.arange(first, end).tobytes().hex()
+
+
 def shown(arguments: list[Any]) -> list[Any]:
     return [one.hex() if isinstance(one, bytes) else one for one in arguments]
 
 
-ID = TOPIC_ID.hex()
-MARK = "6c61796f757432ff"
-
-
 def test_a_batch_is_written_to_the_byte() -> None:
-    """As earlier versions wrote it: expected identity, header, row, member, pieces of the ring."""
-    call, writes = WriteCall(), BatchWrites(batch(), HISTORY)
-    for index in range(2):
-        call.add("position", writes.write(index))
+    """Name, expected identity, row, state, chunks, dropped ones, member, and time of its close."""
+    call = WriteCall("position", 0)
+    for write in BatchWrites(batch()).writes():
+        call.add(write)
     assert call.keys == KEYS
+    identity = f"{ID}0000000700000000000003e7000000020000000000000007"
     assert shown(call.arguments) == [
-        f"{ID}0000000700000000000003e7000000020000000000000004",
-        f"{ID}0000000700000000000003ea00000001000000000000000200000000000000070000000000000009"
-        f"{MARK}00000003000000280000000000000003",
-        "01000001020de0b6b3a764000200000000000000020000000000000018"
-        f"{ID}0000000700000000000003ea00000001"
-        "0100400c0000000000007ff0000000000000",
-        "A",
-        2,
-        120,
-        "000064a7b3b6e00d0b000000000000000000000000000080"
-        "0000000000000000000000000000f03f"
-        "010064a7b3b6e00d0d000000000000000200000000000000"
-        "00000000000010400000000000001440",
-        80,
-        "020064a7b3b6e00d0e00000000000000030000000000000000000000000018400000000000001c40",
-        "",
-        f"{ID}000000070000010000000000000000000000000000000003"
-        f"00000000000000020000000000000002{MARK}00000003000000280000000000000002",
-        f"0100000102000000000000000200000000000000030000000000000019{ID}"
-        "00000007000001000000000000000000"
-        "00004012000000000000401c000000000000",
-        "B",
-        1,
-        80,
-        "01000000000000000c000000000000000100000000000000"
-        "00000000000000400000000000000840"
-        "02000000000000000f000000000000000400000000000000"
-        "00000000000020400000000000002240",
+        *("P1\x1fA", identity, ROWS[0], HEADERS[0] + words(100, 108)),
+        *(1, "P1\x1fA\x1f#1", words(200, 232), 0, "A", ""),
+        *("P2\x1fB", "", ROWS[1], HEADERS[1] + words(108, 116)),
+        *(0, 1, "P2\x1fB\x1f#77", "B", "0000000000000002"),
     ]
 
 
+def test_a_part_of_a_batch_is_the_same_of_some_entities() -> None:
+    """Of the second entity alone, by indexes of its own; what is compared is by the batch's."""
+    part = BatchWrites(batch()).part(slice(1, 2))
+    assert part.names.data.tobytes() == b"P2\x1fB"
+    assert (part.rows.tobytes().hex(), part.headers.tobytes().hex()) == (ROWS[1], HEADERS[1])
+    assert part.ticks.data.tobytes().hex() == words(108, 116)
+    assert (len(part.tails.chunk_of), part.tails.dropped_of.tolist()) == (0, [0])
+    assert list(part.memberships()) == [("P2\x1fB", bytes.fromhex("0000000000000002"))]
+    assert part.some_names(int64s(0)).data.tobytes() == b"P1\x1fA"
+    assert part.identities(int64s(0, 1)).ends.tolist() == [0, 40, 40]
+
+
 def test_a_restored_state_is_written_to_the_byte() -> None:
-    """Without an expected state, and in place of one; the count of its ticks is below zero."""
-    ticks = np.zeros(2, tick_dtype(2))
-    ticks["event_time"], ticks["tick_time"], ticks["seq"] = [5, 6], [3, 4], [1, 2]
-    ticks["fields"] = [[1, 2], [3, 4]]
-    state = EntityState(Origin(TOPIC_ID, 7, 50, 1), sequence=3, count=3, fill=1, ticks=ticks)
-    row = pack(Row(258, 6, 3, 99, state.origin, b"\0\2", (1.25, float("nan"))))
-    identity = f"{ID}000000070000000000000032000000010000000000000003"
-    for below, expected in ((None, ""), (state, identity)):
-        call = WriteCall()
-        call.add("position", restored_write(Restored("P1\x1fA", state, row), below, HISTORY))
-        assert call.keys == KEYS[:4]
+    """Without an expected state, and in place of one, whose chunks are removed."""
+    ticks = np.zeros(11, tick_dtype(2))
+    ticks["tick_time"], ticks["seq"] = np.arange(11), np.arange(50, 61)
+    origin = Origin(TOPIC_ID, 7, 50, 1)
+    state = EntityState(origin, 3, 6, count=11, fill=1, ticks=ticks)
+    below = EntityState(origin, 1, 1, count=38, fill=1, ticks=ticks[:1], first_block=2)
+    row = pack(Row(258, 6, 3, 99, origin, b"\0\2", (1.25, float("nan"))))
+    packed = f"{ID}00000007000000000000003200000001"
+    for replaced, expected, dropped in (
+        (None, "", []),
+        (below, f"{packed}0000000000000026", ["P1\x1fA\x1f#3", "P1\x1fA\x1f#4"]),
+    ):
+        call = WriteCall("position", 0)
+        call.add(restored_write(Restored("P1\x1fA", state, row), replaced))
+        assert call.keys == KEYS[:5]
         assert shown(call.arguments) == [
-            expected,
-            f"{ID}000000070000000000000032000000010000000000000003"
-            f"00000000000000030000000000000001{MARK}0000000300000028fffffffffffffffe",
-            f"0100000102000000000000000600000000000000030000000000000063{ID}"
-            "000000070000000000000032000000010002"
+            *("P1\x1fA", expected),
+            f"0100000102000000000000000600000000000000030000000000000063{packed}0002"
             "3ff40000000000007ff8000000000000",
-            "A",
-            1,
-            120,
-            "050000000000000003000000000000000100000000000000"
-            "000000000000f03f0000000000000040"
-            "060000000000000004000000000000000200000000000000"
-            "00000000000008400000000000001040",
+            f"{packed}000000000000000b00000000000000030000000000000006"
+            f"00000001000000000000000002030000{ticks[8:].tobytes().hex()}",
+            *(1, "P1\x1fA\x1f#1", ticks[:8].tobytes().hex()),
+            *(len(dropped), *dropped, "A", ""),
         ]
