@@ -26,8 +26,8 @@ UNKNOWN = -1
 class EntityColumns(NamedTuple):
     """The state of entities, by slot.
 
-    Rings hold an entity's tick number o at index o % their length, which is a power of two: the
-    fields of `lookback` ticks for the longest window, and in `SeqRings` what finds duplicates. The
+    Rings hold an entity's tick number o at index o % their length: the fields of `lookback` ticks
+    for the longest window, fewer returns, and in `SeqRings` what finds duplicates. The
     tail is kept where the store is given it with the rows (`compute.state_tails`), else untouched:
     then it takes no memory.
     """
@@ -54,7 +54,7 @@ class EntityColumns(NamedTuple):
     tail_fields: Floats = column(np.float64, "block", "tick_fields")
     """Of the same ticks, all fields of the source."""
     ring_fields: Floats = column(np.float64, "lookback", "fields")
-    ring_returns: Floats = column(np.float64, "lookback", "returns")
+    ring_returns: Floats = column(np.float64, "longest_returns", "returns")
     """Log returns from the previous tick, of the fields that need them (`compute.instructions`)."""
 
     def origins(self, slots: Int32s, topics: Sequence[bytes]) -> Origins:

@@ -254,14 +254,6 @@ def _give_up_one(slot, table, slots):  # type: ignore[no-untyped-def]
     table.counts[FREE] += 1
 
 
-@compiled(numba.void(numba.int32[::1], TABLE, SLOTS))
-def _give_up(which, table, slots):  # type: ignore[no-untyped-def]
-    """Free those of `which` that are taken, and leave marks in their cells."""
-    for k in range(which.shape[0]):
-        if slots.last_run[which[k]] > 0:
-            _give_up_one(which[k], table, slots)
-
-
 @compiled(numba.void(numba.int64, numba.int64, TABLE, SLOTS))
 def _sweep(wanted, run, table, slots):  # type: ignore[no-untyped-def]
     """Free up to `wanted` slots whose entities neither `run` nor the run before has needed.

@@ -47,9 +47,11 @@ def returns_of(program: Program) -> int:
     return max(1, len(_fields_with_returns(program)))
 
 
-def lookback_of(program: Program) -> int:
-    """How many ticks of an entity windows may reach back: a power of two."""
-    return 1 << (program.lookback - 1).bit_length()
+def longest_returns_of(program: Program) -> int:
+    """How many returns of a field a window reaches back; at least 1, as for `returns_of`."""
+    is_of_returns = program.code[:, 0] == Function.STDDEV_LOG_RETURN
+    longest: int = max([1, *program.code[is_of_returns, 2].tolist()])
+    return longest
 
 
 def _fields_with_returns(program: Program) -> list[int]:

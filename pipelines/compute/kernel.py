@@ -84,22 +84,26 @@ STATES, RINGS = type_of(StateColumns), type_of(SeqRings)
 @compiled()
 def _mean(ring, slot, field, end, n):  # type: ignore[no-untyped-def]
     """The mean of the last n values before number `end`, summed from the oldest on."""
-    mask = ring.shape[1] - 1
+    room = ring.shape[1]
+    index = (end - n) % room
     total = 0.0
-    for ordinal in range(end - n, end):
-        total += ring[slot, ordinal & mask, field]
+    for _ in range(n):
+        total += ring[slot, index, field]
+        index = index + 1 if index + 1 < room else 0
     return total / n
 
 
 @compiled()
 def _stddev(ring, slot, field, end, n):  # type: ignore[no-untyped-def]
     """Sample deviation (ddof = 1) of the last n, in two passes: the mean, then the squares."""
-    mask = ring.shape[1] - 1
+    room = ring.shape[1]
     mean = _mean(ring, slot, field, end, n)
+    index = (end - n) % room
     squares = 0.0
-    for ordinal in range(end - n, end):
-        difference = ring[slot, ordinal & mask, field] - mean
+    for _ in range(n):
+        difference = ring[slot, index, field] - mean
         squares += difference * difference
+        index = index + 1 if index + 1 < room else 0
     return math.sqrt(squares / (n - 1))
 
 
@@ -110,13 +114,14 @@ def _fill_returns(entities, slot, first, end, code):  # type: ignore[no-untyped-
     A return is a function of two prices that follow each other, and remembered with the later.
     """
     fields, returns = entities.ring_fields, entities.ring_returns
-    mask = fields.shape[1] - 1
+    lookback, room = fields.shape[1], returns.shape[1]
     for k in range(code.function.shape[0]):
         if code.function[k] == STDDEV_LOG_RETURN:
             field, index = code.field[k], code.returns[k]
             for ordinal in range(first, end):
-                returns[slot, ordinal & mask, index] = log_ratio(
-                    fields[slot, ordinal & mask, field], fields[slot, (ordinal - 1) & mask, field]
+                returns[slot, ordinal % room, index] = log_ratio(
+                    fields[slot, ordinal % lookback, field],
+                    fields[slot, (ordinal - 1) % lookback, field],
                 )
 
 
@@ -144,7 +149,7 @@ def restore_states(states, topics, slots, code, entities, rings):  # type: ignor
                 index = ordinal & (REMEMBERED - 1)
                 rings.time[ring, index] = states.tick_time[tick]
                 rings.seq[ring, index] = states.seq[tick]
-            index = ordinal & (lookback - 1)
+            index = ordinal % lookback
             for field in range(states.fields.shape[1]):
                 entities.ring_fields[slot, index, field] = states.fields[tick, field]
         # the oldest value has no previous one to return from
@@ -213,7 +218,7 @@ def _remember(ticks, i, context, entities, rings, rows):  # type: ignore[no-unty
         index = ordinal & (REMEMBERED - 1)
         rings.time[ring, index] = ticks.time[i]
         rings.seq[ring, index] = ticks.seq[i]
-    index = ordinal & (entities.ring_fields.shape[1] - 1)
+    index = ordinal % entities.ring_fields.shape[1]
     for field in range(ticks.fields.shape[1]):
         entities.ring_fields[slot, index, field] = ticks.fields[i, field]
     entities.home_topic[slot] = context.topic
@@ -242,7 +247,7 @@ def _compute(code, entities, slot, rows, i):  # type: ignore[no-untyped-def]
         elif function == MEAN:
             value = _mean(entities.ring_fields, slot, field, end, n)
         else:
-            index = (end - 1) & (entities.ring_fields.shape[1] - 1)
+            index = (end - 1) % entities.ring_fields.shape[1]
             value = entities.ring_fields[slot, index, field]
         if math.isfinite(value):
             rows.features[i, k] = value

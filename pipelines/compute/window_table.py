@@ -17,7 +17,12 @@ from pipelines.compute.entity_columns import REMEMBERED, UNKNOWN, EntityColumns,
 from pipelines.compute.entity_names import EntityNames
 from pipelines.compute.entity_slots import EntitySlots, Touched
 from pipelines.compute.entity_state import LoadedStates
-from pipelines.compute.instructions import fields_of, instructions_of, lookback_of, returns_of
+from pipelines.compute.instructions import (
+    fields_of,
+    instructions_of,
+    longest_returns_of,
+    returns_of,
+)
 from pipelines.compute.kernel import (
     ACCEPTED,
     RowColumns,
@@ -40,7 +45,7 @@ FIRST_RINGS = 64
 
 def depth_of(program: Program) -> int:
     """How many ticks of an entity must be known: those that could come again, and the windows'."""
-    return max(REMEMBERED, lookback_of(program))
+    return max(REMEMBERED, program.lookback)
 
 
 class WindowTable:
@@ -65,7 +70,8 @@ class WindowTable:
         self._columns = allocate(
             EntityColumns,
             self._slots.size,
-            lookback=lookback_of(program),
+            lookback=program.lookback,
+            longest_returns=longest_returns_of(program),
             fields=len(self._fields),
             returns=returns_of(program),
             block=BLOCK,

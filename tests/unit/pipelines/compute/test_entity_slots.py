@@ -61,13 +61,6 @@ class Slots(RuleBasedStateMachine):
         """Past the sizes at which the table and the columns are built again."""
         self.touch([f"{first}-{number}" for number in range(many)], sys.maxsize)
 
-    @rule(data=st.data())
-    def give_up(self, data: st.DataObject) -> None:
-        given_up = data.draw(st.lists(st.sampled_from(sorted(self.known) or [""]))) or []
-        slots = [self.known.pop(name) for name in set(given_up) if name in self.known]
-        self.slots.give_up(np.array(2 * slots, np.int32))  # once more is no harm
-        self.needed -= set(given_up)
-
     @rule()
     def give_up_all(self) -> None:
         self.slots.give_up_all()
