@@ -13,7 +13,8 @@ forgotten.
 
 Before anything of a run is loaded the sink makes sure that it is the one that writes its partition
 (`stores.sink.Sink.begin`). Where another one may have written meanwhile, what is cached is
-forgotten.
+forgotten. The run is not computed ahead then: entities of the run before it would be loaded as they
+were before that.
 """
 
 from __future__ import annotations
@@ -102,7 +103,8 @@ class Materializer:
         Returns None where that cannot be done now. Raises as `materialize`.
         """
         try:
-            self._begin(run)
+            if self._begin(run):
+                return None
             forgotten = self._forgotten
             decoded = self._decode(run, stop)
             self._computation.restore(decoded, self._load)
@@ -168,9 +170,12 @@ class Materializer:
             raise StateConflict(len(conflicts), run.topic, run.partition)
         raise WatermarkContended(run.topic, run.partition, CONFLICTS)
 
-    def _begin(self, run: Run) -> None:
-        if self._sink.begin(run.topic_id, run.partition):
+    def _begin(self, run: Run) -> bool:
+        """Have the sink write the run's partition; returns whether everything was forgotten."""
+        is_new = self._sink.begin(run.topic_id, run.partition)
+        if is_new:
             self.forget()
+        return is_new
 
     def _decode(self, run: Run, stop: Event) -> DecodedRun:
         decode, registry = partial(self._computation.decode, run), self._computation.registry

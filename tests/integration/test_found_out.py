@@ -114,6 +114,24 @@ def test_an_online_row_never_steps_back_to_an_earlier_row_schema(stores: Stores)
         assert unpack(stored_row(client, "price", "A")).schema_id > SCHEMA.id
 
 
+@pytest.mark.usefixtures("either_way")
+def test_a_rebuilt_row_never_steps_back_to_an_earlier_row_schema(stores: Stores) -> None:
+    """Redis was emptied, so it has forgotten too which row schema was the newest one. The offline
+    worker was restarted with it; the online worker was not, and goes on where the rebuild ends."""
+    first, second, third = runs(ticks(SYMBOLS, 90), (30, 60))
+    behind = stores.online()
+    behind.materialize(first, GO_ON)
+    behind.materialize(second, GO_ON)
+    stores.offline().materialize(first, GO_ON)
+    upgraded(stores, stores.keep(OfflineSink(stores.postgres))).materialize(second, GO_ON)
+    stores.flush()
+    stores.rebuild().fill(SOURCE, TOPIC, quiet)
+    stored = redis_dump(stores.redis_url)
+    with pytest.raises(SchemaBehind, match="recorded since this worker started"):
+        behind.materialize(third, GO_ON)
+    assert redis_dump(stores.redis_url) == stored
+
+
 # -- what Redis has lost
 
 

@@ -36,12 +36,21 @@ class EntityWrite(NamedTuple):
 
 
 class WriteCall:
-    """The keys and arguments of a script that writes entities (`lua/entities.lua`)."""
+    """The keys and arguments of a script that writes entities (`lua/entities.lua`).
 
-    def __init__(self, source: str, bucket: int, keys: Iterable[str] = ()) -> None:
+    Its own `keys` and `arguments` come first.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        bucket: int,
+        keys: Iterable[str] = (),
+        arguments: Iterable[Any] = (),
+    ) -> None:
         self._source = source
         self.keys = [*keys, *(of(source, bucket) for of in (rows_key, states_key, chunks_key))]
-        self.arguments: list[Any] = []
+        self.arguments: list[Any] = [*arguments]
 
     def add(self, write: EntityWrite) -> None:
         """Append an entity, which is in the bucket."""

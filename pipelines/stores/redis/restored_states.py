@@ -13,7 +13,8 @@ from pipelines.stores.redis.entity_write import EntityWrite, WriteCall, member_k
 from pipelines.stores.redis.states import load_states
 from registry.definitions import Source
 from registry.formats.origin import Origin
-from registry.formats.redis_keys import chunk_field, states_key, writer_key
+from registry.formats.redis_keys import chunk_field, schema_key, states_key, writer_key
+from registry.formats.row import HEADER
 from registry.formats.state import (
     BLOCK,
     CHUNK_BLOCKS,
@@ -58,10 +59,12 @@ class RestoredStates:
         refused: set[str] = set()
         for home, by_entity in homes.items():
             for bucket, group in self._redis.groups(by_entity):
-                script, keys = scripts.RESTORE, [writer_key(*home)]
-                if self._redis.cluster:  # a worker compares every entity, and the key is elsewhere
-                    script, keys = scripts.RESTORE_SLOT, []
-                call = WriteCall(source.name, bucket, keys)
+                script, keys = scripts.RESTORE, [writer_key(*home), schema_key(source.name)]
+                schemas = [_schema_id(by_entity[entity].row) for entity in group]
+                arguments = [max(schemas)]
+                if self._redis.cluster:  # a worker compares every entity; the keys are elsewhere
+                    script, keys, arguments = scripts.RESTORE_SLOT, [], []
+                call = WriteCall(source.name, bucket, keys, arguments)
                 for entity in group:
                     call.add(restored_write(by_entity[entity], stored.get(entity)))
                 indexes = self._redis.run(script, call.keys, call.arguments)
@@ -112,6 +115,12 @@ def _chunk_fields(entity: str, below: EntityState | None) -> list[str]:
         return []
     blocks = (below.count - tail_of(below.count)) // BLOCK
     return [chunk_field(entity, block) for block in range(below.first_block + 1, blocks + 1)]
+
+
+def _schema_id(row: bytes) -> int:
+    """The row schema of a packed row."""
+    schema_id: int = HEADER.struct.unpack_from(row)[1]
+    return schema_id
 
 
 def identity(origin: Origin, count: int) -> bytes:
