@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the Redis is a Redis Cluster [TICKWELL_CLUSTER]",
     )  # fmt: skip
     parser.add_argument(
-        "--rebuilt", action="store_true", help="Redis was rebuilt from Postgres since it was filled"
+        "--rebuilt", action="store_true", help="entities were put back into Redis from Postgres"
     )
     parser.add_argument(
         "--history", type=int, default=int(os.environ.get("TICKWELL_HISTORY", "1024")),

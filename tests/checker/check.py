@@ -27,8 +27,8 @@ from tests.checker.topics import Kafka, Topic
 class Run:
     """Where a run's traces are. `topics` is by source and goes before what is recorded.
 
-    With `cluster` the Redis is a Redis Cluster; `rebuilt` says that it was rebuilt from Postgres
-    while it had entities. `history` is TICKWELL_HISTORY of the workers.
+    With `cluster` the Redis is a Redis Cluster; `rebuilt` says that entities were put back there
+    from Postgres. `history` is TICKWELL_HISTORY of the workers.
     `behind_seconds`: so long may a value be served as `ok` while a newer tick is in Kafka, the
     server's limit and what it takes to notice.
     """

@@ -54,8 +54,8 @@ def check_redis(
     """Each entity's row is its newest one to the bit, and nothing is there that no tick explains.
 
     `client` is one of a single server, or of a cluster. `history` is how many ticks of an entity
-    workers keep, and a rebuild puts back. `rebuilt` says that there was a rebuild: it numbers ticks
-    anew.
+    workers keep, and a rebuild puts back. `rebuilt` says that there was a rebuild, which numbers
+    ticks anew.
     """
     check = _Redis(client, history, findings, rebuilt)
     entities = rows_expected(walked)
@@ -95,7 +95,7 @@ class _Redis:
         self._cluster = isinstance(client, redis.RedisCluster)
         self._history = history
         self._findings = findings
-        self._chains: dict[tuple[str, str], tuple[PackedState, Chain]] = {}
+        self._chains: dict[tuple[str, str], frozenset[int]] = {}
         self._rebuilt = rebuilt
 
     def entities(self, group: Group) -> None:
@@ -180,7 +180,7 @@ class _Redis:
                 )
                 return
         chain = self._chain(walked.source.name, entity, state, fields)
-        self._chains[walked.source.name, entity] = state, chain
+        self._chains[walked.source.name, entity] = chain.names
         for back, (tick_time, seq) in enumerate(reversed(known.seen)):
             tick = chain.tick(back, fields)
             self._findings.count("remembered ticks")
@@ -258,12 +258,10 @@ class _Redis:
                 self._findings.differ("unexplained in Redis", f"{key} {shown(field)}")
 
     def _leads_to(self, walked: Walked, entity: str, block: int) -> bool:
-        """Whether a chunk is of its entity's chain."""
-        if (walked.source.name, entity) not in self._chains:
-            return True  # the state could not be read, which is told
-        _, chain = self._chains[walked.source.name, entity]
+        """Whether a chunk is of its entity's chain, as far as that could be read."""
         self._findings.count("chunks")
-        return block in chain.names
+        names = self._chains.get((walked.source.name, entity))
+        return names is None or block in names
 
 
 def _keys(walked: Mapping[str, Walked]) -> Iterator[str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 
+from registry import redis_clients
 from registry.formats.last_close import LAST_CLOSE
 from registry.formats.redis_keys import (
     CLUSTER_BUCKETS,
@@ -18,10 +20,13 @@ from registry.formats.redis_keys import (
     rows_key,
 )
 from serving.errors import TooLarge
+from serving.stores.cluster_reads import ClusterReads
 from serving.stores.row_store import UNAVAILABLE, Group, MemberSet, RowId
 from serving.stores.warm import MAX_ROWS, WarmStore
-from tests.support.cluster import SLOTS, Cluster
+from tests.support.apps import in_a_loop
+from tests.support.cluster import SLOTS, Cluster, cluster
 from tests.support.pipeline import wait_for
+from tests.support.services import kill
 from tests.support.stored import store_row
 
 SYMBOLS = [f"S{number}" for number in range(100)]
@@ -225,6 +230,23 @@ def test_a_node_that_hangs_is_unavailable_for_its_rows_alone(reading: Cluster, d
         three.resume(down)
 
 
+@pytest.mark.timeout(120)
+def test_a_node_that_is_gone_is_unavailable_for_its_rows_alone(tmp_path: Path) -> None:
+    """It refuses every connection."""
+    with cluster(tmp_path / "cluster") as three, redis.RedisCluster.from_url(three.url) as client:
+        fill(client)
+
+        async def ask(store: WarmStore) -> None:
+            assert await store.rows(WANTED) == ROWS
+            kill(three.nodes[2])
+            assert await store.rows(WANTED) == without(three, 2)
+            fresh = WarmStore(three.url, cluster=True)
+            assert await fresh.rows(WANTED) == without(three, 2)
+            await fresh.close()
+
+        using(three.url, True, ask)
+
+
 def test_rows_of_others_do_not_wait_for_a_node_that_hangs(reading: Cluster) -> None:
     three, down = reading, 1
     lost = [row for row in WANTED if node_of(three, row) == down]
@@ -298,6 +320,29 @@ def test_rows_are_found_while_slots_move_and_afterwards(filled: Cluster) -> None
     try:
         using(filled.url, True, ask)
     finally:
+        for client in clients:
+            client.close()
+
+
+@in_a_loop
+async def test_a_slot_that_has_moved_is_looked_up_again(three: Cluster) -> None:
+    """Not only followed: the node that had it before may go."""
+    key = "{no row is in the slot of this}"
+    begin, end = three.node_of(key), (three.node_of(key) + 1) % 3
+    clients = [redis.Redis.from_url(url) for url in three.urls]
+    ids = [client.execute_command("CLUSTER MYID").decode() for client in clients]
+    slot = clients[0].execute_command("CLUSTER KEYSLOT", key)
+    reads = ClusterReads(three.url, redis_clients.rows)
+    assert await reads.each([("EXISTS", key)]) == [0]
+    try:
+        for node in (end, begin):
+            for client in clients:
+                client.execute_command("CLUSTER SETSLOT", slot, "NODE", ids[node])
+            while reads.server_of(key) != redis_clients.address_of(three.urls[node]):
+                assert await reads.each([("EXISTS", key)]) == [0]
+                await asyncio.sleep(0.05)
+    finally:
+        await reads.close()
         for client in clients:
             client.close()
 

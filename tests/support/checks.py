@@ -43,8 +43,8 @@ def assert_no_difference(pipeline: Pipeline, rebuilt: bool = False) -> Findings:
     """What the checker has to say of a drained run, of all its sources: nothing.
 
     Beside rows it proves window states, homes, watermarks, and that rejected ticks were published;
-    for that the offline worker must be at work. `rebuilt` says that Redis was rebuilt from Postgres
-    while it had entities. Returns what was looked at.
+    for that the offline worker must be at work. `rebuilt` says that entities were put back into
+    Redis from Postgres. Returns what was looked at.
     """
     wait_for("rejected ticks are published", lambda: not pipeline.query(UNPUBLISHED))
     settings = pipeline.settings

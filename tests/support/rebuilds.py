@@ -115,8 +115,8 @@ class Stores:
     def rows(self) -> dict[bytes, Any]:
         """Rows, members and watermarks, as bytes.
 
-        Not the last closes: of two that closed at once a rebuild may name the other one. Not the
-        row schema, nor how far runs were begun, which say nothing of what is stored.
+        Not the last closes: of two that closed at once a rebuild may name the other one. Not who
+        writes, the row schema, or how far runs were begun, which say nothing of what is stored.
         """
         with self.client() as client:
             found: dict[bytes, Any] = {

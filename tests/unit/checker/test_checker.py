@@ -139,3 +139,15 @@ def test_a_window_state_and_its_chunks() -> None:
     for missing in (1, 2):
         with pytest.raises(Corrupt, match=f"no chunk ends before block {missing}"):
             read_chain(state, {n: chunk for n, chunk in chunks.items() if n != missing}, 1)
+
+
+@pytest.mark.parametrize(("blocks", "taken"), [((2, 32), True), ((1, 33), False), ((34,), False)])
+def test_a_chunk_has_32_blocks_at_most(blocks: tuple[int, ...], taken: bool) -> None:
+    packed = bytes(16) + struct.pack(">iqiqqqiIIBB2s", 1, 90, 0, 273, 2, 77, 3, 0, 0, 1, 3, b"")
+    state = read_state(packed + bytes(24), 1)
+    chunks = {sum(blocks[: n + 1]): bytes(size * 8 * 24) for n, size in enumerate(blocks)}
+    if taken:
+        assert read_chain(state, chunks, 1).names == {2, 34}
+    else:
+        with pytest.raises(Corrupt, match="no chunk that ends before block 34"):
+            read_chain(state, chunks, 1)

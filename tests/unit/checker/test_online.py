@@ -282,10 +282,15 @@ def test_a_watermark_that_is_not_at_the_end_is_found(client: Any) -> None:
     assert found(client).differences == {"watermark": 1}
 
 
-@pytest.mark.parametrize("rebuilt", [False, True])
-def test_a_chunk_that_no_state_leads_to_is_found(client: Any, rebuilt: bool) -> None:
-    client.hset(hash_of(client, chunks_key, "price", "A"), chunk_field("A", 5000), b"")
-    assert found(client, rebuilt).differences == {"unexplained in Redis": 1}
+def test_chunks_that_no_state_leads_to_are_found(client: Any) -> None:
+    """Before the first block that is kept, between two of the chain, and after the last one."""
+    key, kept = hash_of(client, chunks_key, "price", "A"), stored_chunks(client, "price", "A")
+    others = [1, 2, 22, 25, 5000]
+    assert not kept.keys() & set(others)
+    for block in others:
+        client.hset(key, chunk_field("A", block), kept[24])
+    for rebuilt in (False, True):
+        assert found(client, rebuilt).differences == {"unexplained in Redis": len(others)}
 
 
 @pytest.mark.parametrize(
