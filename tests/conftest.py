@@ -46,11 +46,11 @@ SERVICES = ("TICKWELL_KAFKA", "TICKWELL_REDIS", "TICKWELL_REDIS_HOT", "TICKWELL_
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Three processes, each with services of its own; none beside pytest where they are shared.
+    """Four processes, each with services of its own; none beside pytest where they are shared.
 
     A test empties the Redis that it uses, so two cannot use the one that the environment names.
     """
-    return 0 if any(name in os.environ for name in SERVICES) else 3
+    return 0 if any(name in os.environ for name in SERVICES) else 4
 
 
 @pytest.hookimpl(wrapper=True)
