@@ -36,8 +36,9 @@ down: install
 	$(BIN)/tickwell down
 
 # Most tests wait for processes of their own, so four at a time keep two cores at work. Each of the
-# four has services of its own. A module stays in one of them, for its fixtures, and the longest
-# modules come first. Machine code is compiled before, once, and not by every process at the same time.
+# four has stores of its own, and all have one broker. A module stays in one of them, for its fixtures,
+# and the longest modules come first. Machine code is compiled before, once, and not by every process
+# at the same time.
 test: install
 	$(BIN)/python -c 'from pipelines.runtime.machine_code import warm_up; warm_up()'
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
