@@ -88,6 +88,13 @@ def using(url: str, cluster: bool, act: Callable[[WarmStore], Awaitable[Any]]) -
     return asyncio.run(run())
 
 
+async def until(store: WarmStore, wanted: Sequence[RowId], expected: Sequence[Any]) -> None:
+    """Reads until the rows are the expected ones; some may come late, none is wrong."""
+    while (found := await store.rows(wanted)) != expected:
+        for row, right in zip(found, expected, strict=True):
+            assert row in (right, UNAVAILABLE)
+
+
 def test_each_row_is_found(stored: Stored) -> None:
     nobody = [RowId("price", ("nobody",)), RowId("volume", ("S1",)), RowId("position", ("P1",))]
     found = using(*stored, lambda store: store.rows([*nobody, *WANTED]))
@@ -204,22 +211,22 @@ def test_a_node_that_hangs_is_unavailable_for_its_rows_alone(reading: Cluster, d
     assert set(gone) == {False, True}
 
     async def ask(store: WarmStore) -> None:
-        assert await store.rows(WANTED) == ROWS
+        await until(store, WANTED, ROWS)
         three.pause(down)
-        assert await store.rows(WANTED) == expected
+        await until(store, WANTED, expected)
         members = await store.members(SETS, 2 * gone.count(False))
         assert [one is UNAVAILABLE for one in members] == gone
         closed = await store.last_closed(GROUPS)
         assert [one is UNAVAILABLE for one in closed] == gone
         fresh = WarmStore(three.urls[down - 1], cluster=True)
-        assert await fresh.rows(WANTED) == expected
+        await until(fresh, WANTED, expected)
         await fresh.close()
         with redis.Redis.from_url(three.urls[down - 1]) as other:
             wait_for(
                 "the others know that it is down",
                 lambda: other.execute_command("CLUSTER INFO")["cluster_state"] == "fail",
             )
-        assert await store.rows(WANTED) == expected
+        await until(store, WANTED, expected)
         three.resume(down)
         while await store.rows(WANTED) != ROWS:
             await asyncio.sleep(0.05)
@@ -237,11 +244,11 @@ def test_a_node_that_is_gone_is_unavailable_for_its_rows_alone(tmp_path: Path) -
         fill(client)
 
         async def ask(store: WarmStore) -> None:
-            assert await store.rows(WANTED) == ROWS
+            await until(store, WANTED, ROWS)
             kill(three.nodes[2])
-            assert await store.rows(WANTED) == without(three, 2)
+            await until(store, WANTED, without(three, 2))
             fresh = WarmStore(three.url, cluster=True)
-            assert await fresh.rows(WANTED) == without(three, 2)
+            await until(fresh, WANTED, without(three, 2))
             await fresh.close()
 
         using(three.url, True, ask)
@@ -257,9 +264,8 @@ def test_rows_of_others_do_not_wait_for_a_node_that_hangs(reading: Cluster) -> N
         three.pause(down)
         waiting = asyncio.create_task(store.rows(lost))
         await asyncio.sleep(0)
-        for row in others:
-            assert await store.rows([row]) == [ROWS[WANTED.index(row)]]
-            assert not waiting.done()
+        assert await store.rows(others) == [ROWS[WANTED.index(row)] for row in others]
+        assert not waiting.done()
         assert await waiting == [UNAVAILABLE] * len(lost)
 
     try:
@@ -272,7 +278,7 @@ def test_a_cluster_that_answers_only_as_a_whole_says_so(filled: Cluster) -> None
     """As Redis is set when nothing is set: no row is answered from a cluster without a node."""
 
     async def ask(store: WarmStore) -> None:
-        assert await store.rows(WANTED) == ROWS
+        await until(store, WANTED, ROWS)
         filled.pause(2)
         while await store.rows(WANTED) != [UNAVAILABLE] * len(WANTED):
             await asyncio.sleep(0.05)
@@ -307,13 +313,13 @@ def test_rows_are_found_while_slots_move_and_afterwards(filled: Cluster) -> None
         for name in clients[begin].execute_command("CLUSTER GETKEYSINSLOT", slot, 100):
             port = int(filled.urls[end].rpartition(":")[2].split("/")[0])
             clients[begin].execute_command("MIGRATE", "127.0.0.1", port, name, 0, 5000)
-        assert await store.rows(wanted) == rows  # the slot is of the one, the rows of the other
+        await until(store, wanted, rows)  # the slot is of the one, the rows of the other
         for number in (end, begin, 1):
             tell(number, "NODE", ids[end])
-        assert await store.rows(wanted) == rows
+        await until(store, wanted, rows)
 
     async def ask(store: WarmStore) -> None:
-        assert await store.rows(wanted) == rows
+        await until(store, wanted, rows)
         await move(store, 0, 2)
         await move(store, 2, 0)
 
@@ -324,6 +330,7 @@ def test_rows_are_found_while_slots_move_and_afterwards(filled: Cluster) -> None
             client.close()
 
 
+@pytest.mark.timeout(60)
 @in_a_loop
 async def test_a_slot_that_has_moved_is_looked_up_again(three: Cluster) -> None:
     """Not only followed: the node that had it before may go."""

@@ -118,11 +118,12 @@ def state_of(rows: Sequence[tuple[Batch, int]]) -> EntityState:
     """The state after these rows, oldest first, as a store makes it of them."""
     ticks = np.empty(len(rows), tick_dtype(2))
     for n, (batch, i) in enumerate(rows):
-        ticks[n] = (batch.event_time[i], batch.tick_time[i], batch.seq[i], tuple(batch.fields[i]))
+        ticks[n] = (batch.tick_time[i], batch.seq[i], tuple(batch.fields[i]))
     newest, i = rows[-1]
     return EntityState(
         origin=Origin(TOPIC_ID, 0, int(newest.offset[i]), int(newest.index[i])),
         sequence=int(newest.sequence[i]),
+        event_time=int(newest.event_time[i]),
         count=len(rows),
         fill=fill_of(np.array([batch.op[i] for batch, i in rows]), newest.status[i].tobytes()),
         ticks=ticks,

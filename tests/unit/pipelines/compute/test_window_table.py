@@ -319,10 +319,11 @@ def test_a_state_that_is_stored_and_restored_shows_nowhere(
         for i in range(len(batch)):
             rows.setdefault(batch.names[batch.name[i]], []).append(
                 (
-                    (batch.event_time[i], batch.tick_time[i], batch.seq[i], batch.fields[i]),
+                    (batch.tick_time[i], batch.seq[i], batch.fields[i]),
                     (batch.run.partition, int(batch.offset[i]), int(batch.index[i])),
                     int(batch.sequence[i]),
                     int(batch.op[i]),
+                    int(batch.event_time[i]),
                 )
             )
     assert row_bytes(batches) == row_bytes(materialize(records))
@@ -334,6 +335,7 @@ def _state(rows: list[tuple[Any, ...]]) -> EntityState:
     return EntityState(
         origin=Origin(TOPIC_ID, *rows[-1][1]),
         sequence=rows[-1][2],
+        event_time=rows[-1][4],
         count=len(rows),
         fill=resets[0] if resets else len(rows),
         ticks=ticks,

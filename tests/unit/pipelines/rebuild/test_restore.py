@@ -22,8 +22,8 @@ def state(
     offset: int, event_time: int, topic: bytes = TOPIC, partition: int = 0, sequence: int = 0
 ) -> EntityState:
     ticks = np.zeros(1, tick_dtype(len(SOURCE.fields)))
-    ticks["event_time"] = event_time
-    return EntityState(Origin(topic, partition, offset, 0), sequence, 1, 1, ticks)
+    origin = Origin(topic, partition, offset, 0)
+    return EntityState(origin, sequence, event_time, 1, 1, ticks)
 
 
 @pytest.mark.parametrize(
