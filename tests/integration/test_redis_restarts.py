@@ -16,7 +16,6 @@ import redis
 
 from pipelines.errors import StoreWentBack
 from pipelines.kafka.run import Run
-from pipelines.stores.redis.online_sink import OnlineSink
 from registry import redis_clients
 from tests.support.logs import TOPIC_ID, runs
 from tests.support.services import kill
@@ -29,11 +28,11 @@ from tests.support.sinks import (
     ticks,
     worker,
 )
+from tests.support.writers import PARTS, SYMBOLS, in_parts
 from tickwell.embedded.valkey import valkey
 from tickwell.up.process import Process
 
-SYMBOLS = ["A", "B", "C", "D", "E"]
-PARTS = 3
+pytestmark = pytest.mark.timeout(60)
 
 
 @dataclass
@@ -93,14 +92,9 @@ def log() -> list[Run]:
     return list(runs(ticks(SYMBOLS, 200, seq=False), (50, 100, 150)))
 
 
-def in_parts(opened: Opened, server: Server) -> OnlineSink:
-    sink: OnlineSink = opened(OnlineSink(server.url, entities_a_call=2))
-    return sink
-
-
 def go_on(opened: Opened, server: Server, log: list[Run]) -> dict[bytes, bytes]:
     """A new worker resumes at the store's watermark; returns what is stored in the end."""
-    sink = in_parts(opened, server)
+    sink = in_parts(opened, server.url)
     stored = sink.watermarks(TOPIC_ID, [0]).get(0, 0)
     fresh = worker(sink)
     for run in log:
@@ -124,7 +118,7 @@ def test_it_was_restarted_between_two_runs(
     opened: Opened, server: Server, log: list[Run], lost: str
 ) -> None:
     """The worker remembers what is lost, and has computed the next run on it."""
-    work = worker(in_parts(opened, server))
+    work = worker(in_parts(opened, server.url))
     work.materialize(log[0], GO_ON)
     begin = server.written
     work.materialize(log[1], GO_ON)
@@ -150,7 +144,7 @@ def test_it_was_restarted_in_the_middle_of_a_run(
 ) -> None:
     """What was sent of the run is stored or not, and the run is stored again; what was stored of
     the run before may be lost as well."""
-    sink = in_parts(opened, server)
+    sink = in_parts(opened, server.url)
     work = worker(sink)
     work.materialize(log[0], GO_ON)
     begin = server.written
@@ -175,7 +169,7 @@ def test_it_forgets_that_another_worker_has_taken_over(
 ) -> None:
     """It is as the first one left it then, who may go on. The other one, which remembers what is
     lost, finds a watermark that it knows."""
-    first, second = (worker(in_parts(opened, server)) for _ in range(2))
+    first, second = (worker(in_parts(opened, server.url)) for _ in range(2))
     first.materialize(log[0], GO_ON)
     computed = first.compute_ahead(log[1], GO_ON)
     assert computed is not None

@@ -6,25 +6,14 @@ disturbed.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import redis
 
-from pipelines.compute.run_computation import RunComputation
-from pipelines.errors import SchemaBehind, StoreUnavailable
-from pipelines.kafka.run import Run
-from pipelines.live.materializer import Materializer
-from pipelines.stores.redis.online_sink import OnlineSink
-from registry.definitions import RowSchema
-from registry.formats.redis_keys import states_key
-from registry.formats.row import unpack
-from tests.oracle.messages import Record
-from tests.support.logs import NOW_MS, TOPIC_ID, runs
-from tests.support.shipped import PROGRAM, RULES, SCHEMA
+from pipelines.errors import StoreUnavailable
+from tests.support.logs import TOPIC_ID, runs
 from tests.support.sinks import (
     GO_ON,
     Opened,
@@ -34,24 +23,9 @@ from tests.support.sinks import (
     ticks,
     worker,
 )
-from tests.support.stored import stored_row
+from tests.support.writers import SYMBOLS, at, in_partition, in_parts, of_entities
 
-SYMBOLS = ["A", "B", "C", "D", "E"]
-
-
-def in_parts(opened: Opened, url: str, history: int = 1024) -> OnlineSink:
-    """A sink that stores two entities with each script."""
-    sink: OnlineSink = opened(OnlineSink(url, history, entities_a_call=2))
-    return sink
-
-
-def at(moment: int, act: Callable[[], object]) -> Callable[[int], None]:
-    """Acts before the script of this number, counted from 1."""
-    return lambda number: act() if number == moment else None  # type: ignore[func-returns-value]
-
-
-def elsewhere(run: Run) -> Run:
-    return replace(run, partition=1)
+pytestmark = pytest.mark.timeout(60)
 
 
 class Killed(BaseException):
@@ -123,7 +97,7 @@ def test_a_part_is_lost_in_one_of_two_partitions(
 ) -> None:
     """The parts after it are not stored; the run is, in the end, and that of the other one too."""
     log = list(runs(ticks(SYMBOLS, 150, seq=False), (50, 100)))
-    others = [elsewhere(run) for run in runs(ticks(["X", "Y", "Z"], 90, seq=False), (30, 60))]
+    others = [in_partition(run, 1) for run in runs(ticks(["X", "Y", "Z"], 90, seq=False), (30, 60))]
     sink = in_parts(opened, redis_database)
     work = worker(sink)
     with redis.Redis.from_url(redis_database) as client:
@@ -163,7 +137,8 @@ def test_a_partition_is_begun_while_a_run_of_another_one_is_stored(
     """Everything is forgotten then. A, which has a tick in the wrong partition, must not be loaded
     as it was before the run that is being stored."""
     log = list(runs(ticks(SYMBOLS, 150, seq=False), (50, 100)))
-    (stray,) = map(elsewhere, runs(ticks(["A"], 5), ()))
+    (run,) = runs(ticks(["A"], 5), ())
+    stray = in_partition(run, 1)
     sink = in_parts(opened, redis_database)
     work = worker(sink)
     work.materialize(log[0], GO_ON)
@@ -185,7 +160,8 @@ def test_an_entity_that_is_new_in_two_partitions(
 ) -> None:
     """The partition that stores it first is its home; the other one has begun to store its run."""
     (here,) = runs(ticks(SYMBOLS, 50, seq=False), ())
-    (there,) = map(elsewhere, runs(ticks(["A", "C", "E"], 30, seq=False), ()))
+    (run,) = runs(ticks(["A", "C", "E"], 30, seq=False), ())
+    there = in_partition(run, 1)
     sink = in_parts(opened, redis_database)
     first, second = worker(sink), worker(in_parts(opened, redis_database))
     before_each_write(sink, at(moment, lambda: second.materialize(there, GO_ON)))
@@ -194,99 +170,5 @@ def test_an_entity_that_is_new_in_two_partitions(
     found = redis_dump(redis_database)
     for partition, run in enumerate((here, there)):
         clean = clean_dump(opened, redis_database, [run])
-        entities = {name.encode() for name in SYMBOLS if home[name] == partition}
-        assert _of(found, entities) == _of(clean, entities) != {}
-
-
-def _of(dump: Mapping[bytes, bytes], entities: Collection[bytes]) -> dict[bytes, bytes]:
-    """What is stored of some entities."""
-    parts = {key: key.partition(b" ")[2].partition(b"\x1f")[0] for key in dump}
-    return {key: value for key, value in dump.items() if parts[key] in entities}
-
-
-def arrays(symbols: str, first: int = 0) -> list[Record]:
-    """A message for each letter, of two ticks of that symbol."""
-    made = []
-    for offset, symbol in enumerate(symbols, first):
-        each = [
-            {"symbol": symbol, "price": 1.0 + offset % 7 + index, "ts": NOW_MS + offset // 3}
-            for index in range(2)
-        ]
-        value = json.dumps(each).encode()
-        made.append(Record("ticks.price", 0, offset, NOW_MS + offset, symbol.encode(), value))
-    return made
-
-
-@pytest.mark.parametrize("capacity", [1, 3])
-@pytest.mark.parametrize("is_ahead", [False, True])
-def test_an_entity_that_is_given_up_and_needed_again_in_one_run(
-    opened: Opened, redis_database: str, capacity: int, is_ahead: bool
-) -> None:
-    """More entities are touched than there is room for, so that some lose their place in between;
-    each has two ticks in a message, and several messages in a run."""
-    records = arrays("ABCABCDEFGABHIJKLMNACAAACDEMLKJIHGFEDCBANNNMOPQRSTABCA" * 3)
-    log = list(runs(records, range(11, 160, 11)))
-    work = worker(in_parts(opened, redis_database), capacity)
-    before = None
-    for run in log:
-        if not is_ahead:
-            work.materialize(run, GO_ON)
-            continue
-        computed = work.compute_ahead(run, GO_ON)
-        if before is not None and (before[1] is None or work.store(before[1]) is None):
-            work.materialize_again(before[0], GO_ON)
-        before = run, computed
-    if before is not None and (before[1] is None or work.store(before[1]) is None):
-        work.materialize_again(before[0], GO_ON)
-    found = redis_dump(redis_database)
-    assert found == clean_dump(opened, redis_database, log)
-
-
-@pytest.mark.parametrize("is_cached", [True, False])
-def test_a_state_that_is_lost_by_hand(opened: Opened, redis_database: str, is_cached: bool) -> None:
-    """Who has it writes it again, whole, with the next tick; else the entity begins anew."""
-    log = list(runs(ticks(SYMBOLS, 150, seq=False), (50, 100)))
-    work = worker(in_parts(opened, redis_database))
-    work.materialize(log[0], GO_ON)
-    work.materialize(log[1], GO_ON)
-    with redis.Redis.from_url(redis_database) as client:
-        client.hdel(states_key("price", 0), "A")
-    if not is_cached:
-        work.forget()
-    work.materialize(log[2], GO_ON)
-    found = redis_dump(redis_database)
-    clean = clean_dump(opened, redis_database, log)
-    if not is_cached:
-        found, clean = (_of(d, {b"B", b"C", b"D", b"E"}) for d in (found, clean))
-    assert found == clean
-
-
-def test_a_row_schema_that_is_refused_while_runs_are_under_way(
-    opened: Opened, redis_database: str
-) -> None:
-    """Nothing more of them is stored, in no partition of the source."""
-    log = list(runs(ticks(SYMBOLS, 150, seq=False), (50, 100)))
-    there = [elsewhere(run) for run in runs(ticks(["X", "Y"], 40, seq=False), (20,))]
-    sink = in_parts(opened, redis_database)
-    behind = worker(sink)
-    behind.materialize(log[0], GO_ON)
-    behind.materialize(there[0], GO_ON)
-    newer = RowSchema(2, "price", SCHEMA.features)
-    ahead = Materializer(
-        RunComputation(RULES, newer, PROGRAM, 1000), in_parts(opened, redis_database)
-    )
-    computed = [behind.compute_ahead(run, GO_ON) for run in (log[1], there[1])]
-    assert None not in computed
-    dumps: list[dict[bytes, bytes]] = []
-
-    (other,) = runs(ticks(["Z"], 1), ())
-    before_each_write(sink, at(2, lambda: ahead.materialize(replace(other, partition=2), GO_ON)))
-    for each in computed:
-        assert each is not None
-        with pytest.raises(SchemaBehind):
-            behind.store(each)
-        dumps.append(redis_dump(redis_database))
-    assert dumps[0] == dumps[1]
-    with redis.Redis.from_url(redis_database) as client:
-        offsets = [unpack(stored_row(client, "price", name)).origin.offset for name in "ABCDEXY"]
-    assert offsets == [95, 96, 47, 48, 49, 18, 19]
+        entities = [name for name in SYMBOLS if home[name] == partition]
+        assert of_entities(found, entities) == of_entities(clean, entities)
