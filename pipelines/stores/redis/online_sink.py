@@ -26,11 +26,15 @@ from registry.definitions import Source
 from registry.formats.origin import Origin
 from registry.formats.redis_keys import (
     FILLED_MARK,
+    begun_key,
     filled_key,
     incarnations_key,
     partitions_key,
     watermark_key,
 )
+
+MARKS = (watermark_key, filled_key, begun_key)
+"""Keys of what is known of a partition, in the order of `lua/lose.lua`."""
 
 
 class OnlineSink:
@@ -134,12 +138,8 @@ class OnlineSink:
             known, state = Origin.unpack(packed) if packed else None, stored.get(entity)
             if known is None or (state is not None and not _is_earlier(state.origin, known)):
                 continue
-            client = self.redis.connect()
-            with answers():
-                client.delete(
-                    filled_key(run.topic_id, run.partition),
-                    watermark_key(run.topic_id, run.partition),
-                )
+            keys = [key(run.topic_id, run.partition) for key in MARKS]
+            self.redis.run(scripts.LOSE, keys, [])
             raise StatesLost(run.topic, run.partition, entity)
 
 
