@@ -36,7 +36,7 @@ class StateTails(NamedTuple):
     accepted: Int64s
     """(n,) How many ticks the entities have accepted."""
     first_block: Int64s
-    """(n,) The block before which nothing is kept."""
+    """(n,) The block before which ticks need not be kept: chunks that end there are dropped."""
     words: Int64s
     ends: Int64s
     """(n + 1) The tail of entity i is in `words` from `ends[i]` up to `ends[i + 1]`."""

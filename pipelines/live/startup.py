@@ -186,7 +186,7 @@ class Startup:
         if self._wait(partial(earlier_layout.is_left, redis, topics.values())):
             logger.warning(
                 "Redis also has what an earlier version kept in another layout: `tickwell "
-                "rebuild-online` removes it, once no worker of that version runs"
+                "rebuild-online` removes it, once no worker and no server of that version runs"
             )
         for name, topic in topics.items():
             self._wait(partial(rebuild.fill, catalog.sources[name], topic, report))
