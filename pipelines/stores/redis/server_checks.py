@@ -36,8 +36,8 @@ def check_server(redis: WarmRedis) -> None:
     policies = {info.get("maxmemory_policy") for info in told}
     if None in policies:
         logger.warning(
-            "this user of Redis cannot see its maxmemory-policy and version (INFO): they must be %s, "
-            "and %d.0 or later",
+            "this user of Redis cannot see its maxmemory-policy and version (INFO): they must be "
+            "%s, and %d.0 or later",
             KEEPS,
             OLDEST,
         )
