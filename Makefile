@@ -4,12 +4,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Bytecode is kept: a run of the tests starts hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help install up down test test-long lint bench chaos mutations picture
 
 help:
 	@echo "make up          install, start everything, stream real market data; Ctrl-C stops it"
 	@echo "make down        stop what make up started"
-	@echo "make test        install, run the tests three at a time; PYTEST_ARGS=-n0: one at a time"
+	@echo "make test        install, run the tests four at a time; PYTEST_ARGS=-n0: one at a time"
 	@echo "make test-long   run the tests that take longer: minutes of faults, many more examples"
 	@echo "make lint        check format, lint, types and the direction of imports"
 	@echo "make chaos       inject faults under load, prove that no tick is lost (SEED=1 MINUTES=2)"
@@ -32,9 +35,10 @@ up: install
 down: install
 	$(BIN)/tickwell down
 
-# Most tests wait for processes of their own, so three at a time keep two cores at work. Each of the
-# three has services of its own. A module stays in one of them, for its fixtures, and the longest
-# modules come first. Machine code is compiled before, once, and not by every process at the same time.
+# Most tests wait for processes of their own, so four at a time keep two cores at work. Each of the
+# four has stores of its own, and all have one broker. A module stays in one of them, for its fixtures,
+# and the longest modules come first. Machine code is compiled before, once, and not by every process
+# at the same time.
 test: install
 	$(BIN)/python -c 'from pipelines.runtime.machine_code import warm_up; warm_up()'
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)

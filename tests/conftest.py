@@ -27,6 +27,7 @@ from tests.support import containers
 from tests.support.brokers import startable
 from tests.support.cluster import Cluster, cluster
 from tests.support.services import embedded
+from tests.support.shared_service import shared
 from tickwell.embedded.broker import broker
 
 settings.register_profile(
@@ -49,11 +50,11 @@ SERVICES = ("TICKWELL_KAFKA", "TICKWELL_REDIS", "TICKWELL_REDIS_HOT", "TICKWELL_
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Three processes, each with services of its own; none beside pytest where they are shared.
+    """Four processes, each with stores of its own; none beside pytest where they are shared.
 
     A test empties the Redis that it uses, so two cannot use the one that the environment names.
     """
-    return 0 if any(name in os.environ for name in SERVICES) else 3
+    return 0 if any(name in os.environ for name in SERVICES) else 4
 
 
 @pytest.hookimpl(wrapper=True)
@@ -81,7 +82,10 @@ def data() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def kafka(data: Path) -> Iterator[str]:
-    """The bootstrap address of an Apache Kafka (of Tansu where there is no Java)."""
+    """The bootstrap address of an Apache Kafka (of Tansu where there is no Java).
+
+    One for all processes of the run: topics and groups have names that nobody else uses.
+    """
     with ExitStack() as stack:
         if "TICKWELL_KAFKA" in os.environ:
             yield os.environ["TICKWELL_KAFKA"]
@@ -89,7 +93,9 @@ def kafka(data: Path) -> Iterator[str]:
             yield stack.enter_context(containers.KafkaContainer()).bootstrap
         else:
             kind = startable()
-            yield stack.enter_context(embedded(lambda: broker(data / kind, kind)))
+            run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+            directory = data.with_name(f"tickwell-tests-{run}") if run else data / "shared"
+            yield stack.enter_context(shared(directory, lambda: broker(directory / kind, kind)))
 
 
 @pytest.fixture(scope="session")

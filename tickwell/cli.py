@@ -71,15 +71,15 @@ def main() -> None:
 
 def message_for(error: Exception) -> str | None:
     """The line that a user sees of an error; None for a defect of ours, which has a traceback."""
-    from psycopg2.errors import InsufficientPrivilege
-    from sqlalchemy.exc import DBAPIError, OperationalError
-
     from pipelines.errors import PipelineError
     from registry.errors import RegistryError
     from tickwell.errors import TickwellError, one_line
 
     if isinstance(error, TickwellError | PipelineError | RegistryError):
         return str(error)
+    from psycopg2.errors import InsufficientPrivilege
+    from sqlalchemy.exc import DBAPIError, OperationalError
+
     if isinstance(error, DBAPIError) and (
         isinstance(error, OperationalError) or isinstance(error.orig, InsufficientPrivilege)
     ):

@@ -141,7 +141,8 @@ class _Csv:
         taken = min(1.0, self._blocks * BLOCK_BYTES / max(1, self._behind.read_bytes))
         try:
             return taken * min(1.0, self._raw.tell() / self._size)
-        except ValueError:  # the thread that reads ahead has come to the end and closed it
+        except (ValueError, OSError):
+            # the thread that reads ahead has come to the end and closed it, before or in this call
             return 1.0
 
     def close(self) -> None:

@@ -54,7 +54,7 @@ class WorkersWatch:
     async def _read(self, tier: str, reads: RedisReads) -> list[Heartbeat]:
         """The heartbeats that a tier has, and its state."""
         probes = {reads.server_of(key): key for key in PROBES}
-        commands = [("SMEMBERS", WORKERS_KEY), *(("EXISTS", key) for key in probes.values())]
+        commands = [("SMEMBERS", WORKERS_KEY), *(("GET", key) for key in probes.values())]
         workers, *probed = await reads.each(commands)
         keys = [] if isinstance(workers, Exception) else worker_keys(workers)
         packed = await reads.each([("GET", key) for key in keys]) if keys else []

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -133,25 +133,36 @@ def test_without_any_service(port: Port, ticks: str, tmp_path: Path) -> None:
             ("get", "AAPL", "price_sma_5"): "no answer from",
             ("up", "--data", str(tmp_path / "data"), "--port", free): "TICKWELL_POSTGRES: conn",
         }
-        for command, said in all_told(expected, away).items():
-            assert expected[command] in said, command
-        for sink in ("online", "offline"):  # it waits, says for what, and stops when it is told
-            log = tmp_path / f"{sink}.log"
-            with log.open("wb") as output:
-                worker = subprocess.Popen(
-                    [sys.executable, "-m", "tickwell", "worker", "--sink", sink],
-                    env=environment(**away),
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                )
-            try:
+        with started_workers(tmp_path, away) as workers:
+            for command, said in all_told(expected, away).items():
+                assert expected[command] in said, command
+            # a worker waits, says for what, and stops when it is told
+            for log, worker in workers.items():
                 wait_for("it says for what it waits", lambda log=log: "waiting" in log.read_text())
                 worker.send_signal(signal.SIGTERM)
                 worker.wait(30)
-            finally:
-                worker.kill()
-                worker.wait()
-            assert "Traceback" not in log.read_text()
+                assert "Traceback" not in log.read_text()
+
+
+@contextmanager
+def started_workers(
+    directory: Path, variables: Mapping[str, str]
+) -> Iterator[dict[Path, subprocess.Popen[bytes]]]:
+    """A worker of each sink, by its log."""
+    workers = {}
+    with ExitStack() as stack:
+        for sink in ("online", "offline"):
+            log = directory / f"{sink}.log"
+            with log.open("wb") as output:
+                workers[log] = subprocess.Popen(
+                    [sys.executable, "-m", "tickwell", "worker", "--sink", sink],
+                    env=environment(**variables),
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                )
+            stack.callback(workers[log].wait)
+            stack.callback(workers[log].kill)
+        yield workers
 
 
 def test_without_settings(ticks: str, tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from itertools import chain
 from typing import Annotated
 
 import typer
 
+from tickwell.late_imports import late_imports
 from tickwell.settings import Settings
 
 NO_CHANGE = "no rules have changed, and Redis knows the recorded ones"
@@ -26,17 +28,15 @@ def migrate(
     ] = False,
 ) -> None:
     """Bring tables, definitions, partitions and topics to what this version needs."""
-    from contextlib import ExitStack
-
-    from pipelines.kafka.topic_settings import topic_remarks
-    from pipelines.kafka.topics import describe
-    from pipelines.ticks.homes import home_remarks
-    from registry.features_file import read
-    from registry.lifecycle.recording import remarks
-    from tickwell.migrate import migrate as bring_up_to_date
-    from tickwell.migrate import rules_beginning
-
     settings = Settings.of_stack(features=features, partitions=partitions)
+    with late_imports():
+        from pipelines.kafka.topic_settings import topic_remarks
+        from pipelines.kafka.topics import describe
+        from pipelines.ticks.homes import home_remarks
+        from registry.features_file import read
+        from registry.lifecycle.recording import remarks
+        from tickwell.migrate import migrate as bring_up_to_date
+        from tickwell.migrate import rules_beginning
     with ExitStack() as stack:
         begin = stack.enter_context(rules_beginning(settings)) if from_now else None
         recorded = bring_up_to_date(settings, begin=begin)

@@ -10,6 +10,7 @@ import typer
 
 from registry.formats.redis_keys import key_values
 from tickwell.errors import TickwellError
+from tickwell.late_imports import late_imports
 from tickwell.settings import Settings
 from tickwell.signals import stop_on
 
@@ -25,17 +26,17 @@ def rebuild_online(
     It checks every entity. Workers may run; one that finds Redis empty does this by itself. Without
     --source it also removes what earlier versions kept in Redis in another layout.
     """
-    from pipelines.errors import Stopped
-    from pipelines.kafka.topics import describe
-    from pipelines.rebuild.rebuild import Rebuild
-    from pipelines.stores.redis import earlier_layout
-    from pipelines.stores.redis.connection import WarmRedis
-    from pipelines.stores.redis.eviction_policy import check_keeps
-    from registry import catalog
-    from registry.database.engine import connect
-
     settings = Settings.of_stack()
     settings.need("kafka", "redis", "postgres")
+    with late_imports():
+        from pipelines.errors import Stopped
+        from pipelines.kafka.topics import describe
+        from pipelines.rebuild.rebuild import Rebuild
+        from pipelines.stores.redis import earlier_layout
+        from pipelines.stores.redis.connection import WarmRedis
+        from pipelines.stores.redis.eviction_policy import check_keeps
+        from registry import catalog
+        from registry.database.engine import connect
     recorded = catalog.load(connect(settings.postgres))
     unknown = set(source or []) - recorded.writing.keys()
     if unknown:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tickwell.errors import TickwellError
+from tickwell.late_imports import late_imports
 from tickwell.settings import Settings
 from tickwell.signals import stop_on
 
@@ -53,13 +54,13 @@ def replay(
 
     A replay that was stopped or killed resumes when it is started with the same arguments.
     """
-    from pipelines.replay.progress import ReplayProgress
-    from pipelines.replay.ranges import Wanted, plan
-    from pipelines.replay.replay import Replay
-
     settings = Settings.of_stack()
     settings.need("kafka", "postgres")
     from_ms, to_ms = _milliseconds("--from-time", from_time), _milliseconds("--to-time", to_time)
+    with late_imports():
+        from pipelines.replay.progress import ReplayProgress
+        from pipelines.replay.ranges import Wanted, plan
+        from pipelines.replay.replay import Replay
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # errors are reported below
     catalog = _catalog(settings.postgres)
     wanted = Wanted(
@@ -204,10 +205,10 @@ def _heartbeats(settings: Settings) -> tuple[str, ...]:
 
 def _milliseconds(option: str, text: str | None) -> int | None:
     """The first millisecond that is not before a time."""
-    from pipelines.ticks.event_time import parse_rfc_3339
-
     if text is None:
         return None
+    from pipelines.ticks.event_time import parse_rfc_3339
+
     nanoseconds = parse_rfc_3339(text)
     if nanoseconds is None or nanoseconds < 0:
         raise TickwellError(

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from tickwell.late_imports import late_imports
 from tickwell.settings import Settings
 
 
@@ -16,13 +17,13 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on; 8001 unless set.")] = None,
 ) -> None:
     """Serve features over HTTP, until stopped."""
-    import uvicorn
-
-    from serving.api.connections import Connection
-    from serving.app import ServerOptions, create_app
-
     settings = Settings.of_stack(host=host, port=port)
     settings.need("redis", "redis_hot", "postgres")
+    with late_imports():
+        import uvicorn
+
+        from serving.api.connections import Connection
+        from serving.app import ServerOptions, create_app
     stores = (settings.redis, settings.redis_hot, settings.postgres)
     app = create_app(ServerOptions(*stores, cluster=settings.cluster))
     uvicorn.run(

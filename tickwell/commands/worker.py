@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from tickwell.late_imports import late_imports
 from tickwell.settings import Settings
 
 
@@ -28,12 +29,12 @@ def worker(
     ] = None,
 ) -> None:
     """Bring ticks from Kafka into one store, until stopped."""
-    from pipelines.live.worker import run_worker
-    from pipelines.live.worker_options import WorkerOptions
-    from registry.features_file import read
-
     settings = Settings.load(instance=instance, metrics_port=metrics_port)
     settings.need("kafka", "redis", "redis_hot", "postgres")
+    with late_imports():
+        from pipelines.live.worker import run_worker
+        from pipelines.live.worker_options import WorkerOptions
+        from registry.features_file import read
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
     )

@@ -26,6 +26,7 @@ from registry.definitions import Source
 from registry.formats.origin import Origin
 from registry.formats.redis_keys import (
     FILLED_MARK,
+    begun_key,
     filled_key,
     incarnations_key,
     partitions_key,
@@ -134,12 +135,10 @@ class OnlineSink:
             known, state = Origin.unpack(packed) if packed else None, stored.get(entity)
             if known is None or (state is not None and not _is_earlier(state.origin, known)):
                 continue
-            client = self.redis.connect()
-            with answers():
-                client.delete(
-                    filled_key(run.topic_id, run.partition),
-                    watermark_key(run.topic_id, run.partition),
-                )
+            marks = [
+                of(run.topic_id, run.partition) for of in (watermark_key, filled_key, begun_key)
+            ]
+            self.redis.run(scripts.LOSE, marks, [])
             raise StatesLost(run.topic, run.partition, entity)
 
 

@@ -91,15 +91,14 @@ class _Found(NamedTuple):
 
 def _read_states(redis: WarmRedis, source: Source, names: EntityNames) -> _Found:
     packed = _hash_values(redis, source, names)
-    sizes = _sizes(packed)
-    which = np.flatnonzero(sizes >= 0)
-    sizes, header = sizes[which], STATE_HEADER.size
+    which = np.array([i for i, state in enumerate(packed) if state is not None], np.int64)
+    stored = [state for state in packed if state is not None]
+    sizes, header = _sizes(stored), STATE_HEADER.size
     short = np.flatnonzero((sizes < header) | (sizes % 8 != 0))
     if len(short):
         raise StateDamaged(names[int(which[short[0]])], int(sizes[short[0]]), header)
-    joined = np.frombuffer(b"".join([state for state in packed if state is not None]), np.uint8)
-    begins = np.cumsum(sizes) - sizes
-    headers = joined[begins[:, None] + np.arange(header)].reshape(-1).view(STATE_HEADER.dtype)
+    headers = np.frombuffer(b"".join([state[:header] for state in stored]), STATE_HEADER.dtype)
+    words, begins = np.frombuffer(b"".join(stored), np.int64), np.cumsum(sizes) - sizes
     count = headers["count"].astype(np.int64)
     tick_bytes = tick_dtype(len(source.fields)).itemsize
     others = np.flatnonzero(
@@ -117,7 +116,7 @@ def _read_states(redis: WarmRedis, source: Source, names: EntityNames) -> _Found
     if len(damaged):
         first = damaged[0]
         raise StateDamaged(names[int(which[first])], int(sizes[first]), int(declared[first]))
-    return _Found(which, headers, count, joined.view(np.int64), (begins + header) // 8)
+    return _Found(which, headers, count, words, (begins + header) // 8)
 
 
 def _with_chunks(
@@ -135,8 +134,8 @@ def _with_chunks(
     oldest = np.maximum(headers["first_block"].astype(np.int64), blocks - wanted)
     of, block = _candidates(blocks, np.maximum(blocks - oldest, 0))
     chunks = _chunk_values(redis, source, names, found.which[of], block)
-    sizes = np.maximum(_sizes(chunks), 0)
-    words = np.frombuffer(b"".join([chunk for chunk in chunks if chunk]), np.uint8)
+    chunks = [chunk or b"" for chunk in chunks]
+    sizes = _sizes(chunks)
     block_bytes = BLOCK * tick_words * 8
     if (sizes % block_bytes).any():
         wrong = int(np.flatnonzero(sizes % block_bytes)[0])
@@ -161,7 +160,7 @@ def _with_chunks(
         seq=np.empty(ends[-1], np.int64),
         fields=np.empty((ends[-1], fields)),
     )
-    chunk_words = words.view(np.int64)
+    chunk_words = np.frombuffer(b"".join(chunks), np.int64)
     chunk_begins = (np.cumsum(sizes) - sizes) // 8
     _copy_ticks(
         (states.ends, states.tick_time, states.seq, states.fields),
@@ -184,10 +183,9 @@ def _candidates(blocks: Int64s, many: Int64s) -> tuple[Int64s, Int64s]:
     return of, blocks[of] - within
 
 
-def _sizes(values: Sequence[bytes | None]) -> Int64s:
-    """How many bytes each has, -1 for none."""
-    sizes = (-1 if value is None else len(value) for value in values)
-    return np.fromiter(sizes, np.int64, len(values))
+def _sizes(values: Sequence[bytes]) -> Int64s:
+    """How many bytes each has."""
+    return np.fromiter(map(len, values), np.int64, len(values))
 
 
 def _ends(sizes: Int64s) -> Int64s:

@@ -171,7 +171,7 @@ def test_an_entity_is_not_told_by_the_ticks_of_another() -> None:
     first = [Record("t", 0, i, NOW_MS, b"A", good("A", i)) for i in range(64)]
     second = [Record("t", 0, i, NOW_MS, b"B", good("B", i)) for i in range(65, 71)]
     again = [Record("t", 0, 71, NOW_MS, b"B", good("B", 3))]
-    known = _state([((0, 0, NO_SEQ, (1.0, 0.0)), (0, 60, 0), 700, 0)])
+    known = _state([((0, NO_SEQ, (1.0, 0.0)), (0, 60, 0), 700, 0, 0)])
     known = replace(known, count=701)
     between = [Record("t", 0, 64, NOW_MS, b"C", good("C"))]
     batches = [
@@ -267,7 +267,7 @@ def test_windows_may_be_longer_than_what_is_remembered(n: int) -> None:
     before, after = runs(records, [len(records) // 2])
     batches = [apply_new(windows, decoder.decode(before))]
     rows = [
-        ((0, 0, NO_SEQ, fields), (0, place, 0), place, 0)
+        ((0, NO_SEQ, fields), (0, place, 0), place, 0, int(batches[0].event_time[place]))
         for place, fields in enumerate(batches[0].fields)
     ]
     windows.forget_all()

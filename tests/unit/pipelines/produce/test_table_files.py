@@ -9,6 +9,7 @@ import lzma
 import os
 import tarfile
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import pytest
 
 from pipelines.produce.errors import BadFile, BadRow, Mistaken, NothingToSend
 from pipelines.produce.file_names import expand
+from pipelines.produce.options import FileOptions
+from pipelines.produce.table_files import open_table
 from tests.support.tick_files import TS, checked, csv_of, messages_of, parquet_of, sent
 
 TEXT = f"symbol,price,ts\nA,1,{TS}\nB,2.50,{TS}\n".encode()
@@ -291,3 +294,26 @@ def test_no_rows_at_all(tmp_path: Path) -> None:
     for file in (csv_of(tmp_path, "symbol,price,ts"), empty):
         with pytest.raises(NothingToSend, match="no row is a tick"):
             checked(file)
+
+
+def test_progress_where_the_file_is_closed_in_that_moment(tmp_path: Path) -> None:
+    """The thread that reads ahead may close it during the call: its number is another's then."""
+    file = csv_of(tmp_path, "symbol,price,ts", f"A,1,{TS}")
+    table = open_table(file, FileOptions())
+    (number,) = (fd for fd in open_files() if os.path.samestat(os.fstat(fd), file.stat()))
+    reading, writing = os.pipe()
+    os.dup2(reading, number)
+    assert table.done() == 1
+    table.close()
+    for fd in (reading, writing):
+        os.close(fd)
+
+
+def open_files() -> list[int]:
+    """The numbers of the open files of this process."""
+    found = []
+    for name in os.listdir("/dev/fd"):
+        with suppress(OSError):  # the folder itself was open while it was listed
+            os.fstat(int(name))
+            found.append(int(name))
+    return found

@@ -1,0 +1,85 @@
+"""A service that all processes of a test run use: the first starts it, the last stops it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from tickwell.up.process import Process, Spec
+
+STARTED: list[Process] = []
+"""Those that this process has started: another one may use them for longer, and stop them."""
+
+
+@contextmanager
+def shared(directory: Path, make: Callable[[], tuple[Spec, str]]) -> Iterator[str]:
+    """The address of the service of `directory`, which is removed when nobody uses it any more.
+
+    `make` tells what to run. Whoever uses the service holds a shared lock, which the system takes
+    away from a process that is killed.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "users").open("a") as users:
+        with _alone(directory):
+            address = _running(directory) or _start(directory, make)
+            fcntl.flock(users, fcntl.LOCK_SH)
+        try:
+            yield address
+        finally:
+            with _alone(directory):
+                if _is_last(users):
+                    _stop(directory)
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """While nobody else starts or stops it."""
+    with (directory / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _is_last(users: IO[str]) -> bool:
+    try:
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _running(directory: Path) -> str | None:
+    with suppress(FileNotFoundError):
+        return str(json.loads((directory / "running.json").read_text())["address"])
+    return None
+
+
+def _start(directory: Path, make: Callable[[], tuple[Spec, str]]) -> str:
+    spec, address = make()
+    process = Process(spec)
+    STARTED.append(process)
+    pid = process.start()
+    process.wait_ready()
+    (directory / "running.json").write_text(json.dumps({"pid": pid, "address": address}))
+    return address
+
+
+def _stop(directory: Path) -> None:
+    """Kill it, as nobody needs its data."""
+    pid = json.loads((directory / "running.json").read_text())["pid"]
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        process.kill()
+        # a zombie, until the process that has started it ends, too
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+    for own in STARTED:
+        own.exit_code()
+    shutil.rmtree(directory)
