@@ -141,7 +141,7 @@ class SingleServerWriter:
                 *(writing.token, writing.number + index),
                 *self._run_arguments(batch, _name(index, len(parts))),
             ]
-            yield self._command(batch, writes.part(part), own, arguments)
+            yield self._call(batch, writes.part(part), own, arguments)
 
     def _run_arguments(self, batch: Batch, part: str) -> list[Any]:
         """What `lua/commit.lua` takes of a run; `part` is how it calls this part of it."""
@@ -153,7 +153,7 @@ class SingleServerWriter:
             *(batch.rules, batch.schema.id),
         ]
 
-    def _command(
+    def _call(
         self, batch: Batch, writes: BatchWrites, compared: Int64s, arguments: Sequence[Any]
     ) -> Command:
         """The call of `lua/commit.lua` for a part of a batch; `compared` are indexes of its own."""
