@@ -19,10 +19,10 @@ from pipelines.errors import (
 )
 from pipelines.replay.ranges import Wanted
 from pipelines.stores.redis import scripts
-from pipelines.stores.redis.online_sink import OnlineSink
+from pipelines.stores.redis.online_sink import MARKS, OnlineSink
 from pipelines.stores.sink import Sink
 from registry.errors import RulesChanged
-from registry.formats.redis_keys import CATALOG_KEY, begun_key, filled_key, watermark_key
+from registry.formats.redis_keys import CATALOG_KEY
 from registry.source_rules import SourceRules
 from tests.support.changed_rules import (
     FIRST,
@@ -194,7 +194,7 @@ def test_a_partition_that_redis_lost_in_part_is_decided_by_the_rules_of_before(
     sink = OnlineSink(both.settings.redis)
     first = next_run(both, 10, sink)
     worker_of(both, sink).materialize(first, GO_ON)
-    marks = [of(first.topic_id, first.partition) for of in (watermark_key, filled_key, begun_key)]
+    marks = [key(first.topic_id, first.partition) for key in MARKS]
     sink.redis.run(scripts.LOSE, marks, [])  # as where an entity's state turns out to be earlier
     sink.close()
     declare(both, 'skew = "7s"')

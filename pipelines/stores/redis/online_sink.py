@@ -33,6 +33,9 @@ from registry.formats.redis_keys import (
     watermark_key,
 )
 
+MARKS = (watermark_key, filled_key, begun_key)
+"""Keys of what is known of a partition, in the order of `lua/lose.lua`."""
+
 
 class OnlineSink:
     """Stores batches in the Redis at `url`, which keeps `history` ticks of each entity.
@@ -135,10 +138,8 @@ class OnlineSink:
             known, state = Origin.unpack(packed) if packed else None, stored.get(entity)
             if known is None or (state is not None and not _is_earlier(state.origin, known)):
                 continue
-            marks = [
-                of(run.topic_id, run.partition) for of in (watermark_key, filled_key, begun_key)
-            ]
-            self.redis.run(scripts.LOSE, marks, [])
+            keys = [key(run.topic_id, run.partition) for key in MARKS]
+            self.redis.run(scripts.LOSE, keys, [])
             raise StatesLost(run.topic, run.partition, entity)
 
 

@@ -40,7 +40,7 @@ class Texts(NamedTuple):
 
     @classmethod
     def of(cls, data: bytes | Bytes, ends: Int64s) -> Texts:
-        """The same of bytes."""
+        """The same of bytes, or of an array that may be written: compiled code takes one kind."""
         read_only = np.frombuffer(data, np.uint8).view()
         read_only.flags.writeable = False
         return cls(read_only, ends)
