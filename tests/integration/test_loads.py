@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tracemalloc
 from dataclasses import replace
+from itertools import count
+from typing import Any
 
 import pytest
 import redis
@@ -80,6 +82,42 @@ def test_a_chunk_that_is_missing_or_cut_short_is_refused(
     with pytest.raises(StateDamaged, match="the state of 'A' in Redis"):
         sink.load(SOURCE, EntityNames.of(["A", "B"]), DEPTH, BEGIN)
     assert by_name(["B"], sink.load(SOURCE, EntityNames.of(["B"]), DEPTH, BEGIN))
+
+
+def test_a_chunk_that_is_not_of_the_chain_is_not_read(opened: Opened, redis_database: str) -> None:
+    """It is left of a state that was lost by hand, and has a name between those that are walked."""
+    (log,) = runs(ticks(["A"], 2 * DEPTH), ())
+    sink = opened(OnlineSink(redis_database))
+    worker(sink).materialize(log, GO_ON)
+    names = EntityNames.of(["A"])
+    before = by_name(["A"], sink.load(SOURCE, names, DEPTH, BEGIN))
+    with redis.Redis.from_url(redis_database) as client:
+        ((block, chunk),) = stored_chunks(client, "price", "A").items()
+        key = hash_of(client, chunks_key, "price", "A")
+        for other in range(1, block):
+            client.hset(key, chunk_field("A", other), chunk[: len(chunk) // block])
+    assert by_name(["A"], sink.load(SOURCE, names, DEPTH, BEGIN)) == before
+
+
+def test_a_state_that_was_replaced_before_its_chunks_were_read(
+    opened: Opened, redis_database: str
+) -> None:
+    """As by another worker that keeps less: the state is read again."""
+    first, second = runs(ticks(["A"], 4 * DEPTH), (2 * DEPTH,))
+    sink = opened(OnlineSink(redis_database))
+    other = worker(opened(OnlineSink(redis_database, history=DEPTH)))
+    other.materialize(first, GO_ON)
+    exchange, calls = sink.redis.exchange, count()
+
+    def exchanged(commands: Any) -> Any:
+        if next(calls) == 1:
+            other.materialize(second, GO_ON)
+        return exchange(commands)
+
+    sink.redis.exchange = exchanged
+    state = by_name(["A"], sink.load(SOURCE, EntityNames.of(["A"]), DEPTH, BEGIN))["A"]
+    assert [tick.seq for tick in state.ticks] == list(range(3 * DEPTH, 4 * DEPTH))
+    assert next(calls) == 4
 
 
 def test_a_store_that_failed_may_be_another_server(opened: Opened, database: str) -> None:
