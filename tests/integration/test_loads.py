@@ -15,7 +15,7 @@ from pipelines.errors import StateDamaged
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from pipelines.stores.redis.online_sink import OnlineSink
 from registry.formats.redis_keys import chunk_field, chunks_key
-from registry.formats.state import STATE_HEADER
+from registry.formats.state import BLOCK, STATE_HEADER
 from tests.support.logs import runs
 from tests.support.shipped import SOURCE
 from tests.support.sinks import BEGIN, GO_ON, Opened, query, ticks, worker
@@ -86,16 +86,19 @@ def test_a_chunk_that_is_missing_or_cut_short_is_refused(
 
 def test_a_chunk_that_is_not_of_the_chain_is_not_read(opened: Opened, redis_database: str) -> None:
     """It is left of a state that was lost by hand, and has a name between those that are walked."""
-    (log,) = runs(ticks(["A"], 2 * DEPTH), ())
     sink = opened(OnlineSink(redis_database))
-    worker(sink).materialize(log, GO_ON)
+    work = worker(sink)
+    for run in runs(ticks(["A"], 2 * DEPTH), range(24, 2 * DEPTH, 24)):
+        work.materialize(run, GO_ON)
     names = EntityNames.of(["A"])
     before = by_name(["A"], sink.load(SOURCE, names, DEPTH, BEGIN))
     with redis.Redis.from_url(redis_database) as client:
-        ((block, chunk),) = stored_chunks(client, "price", "A").items()
+        chunks = stored_chunks(client, "price", "A")
         key = hash_of(client, chunks_key, "price", "A")
-        for other in range(1, block):
-            client.hset(key, chunk_field("A", other), chunk[: len(chunk) // block])
+        others = [block for block in range(1, max(chunks)) if block not in chunks]
+        assert min(chunks) < 3 < len(others)
+        for block in others:
+            client.hset(key, chunk_field("A", block), bytes(BLOCK * 32))
     assert by_name(["A"], sink.load(SOURCE, names, DEPTH, BEGIN)) == before
 
 

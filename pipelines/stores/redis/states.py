@@ -281,8 +281,8 @@ def _walk(starts, sizes, blocks, oldest, reached):  # type: ignore[no-untyped-de
     """Walk back from the tail of each entity, chunk by chunk, until the block `oldest` is reached.
 
     `sizes` are those of candidates in blocks, 0 for none; those of entity k begin at `starts[k]`,
-    newest first. `reached` becomes the block that the last chunk begins with. Candidates that the
-    walk does not meet become 0. Returns the entity whose next chunk is not there, else -1.
+    newest first. `reached` becomes the block that the last chunk begins with. Returns the entity
+    whose next chunk is not there, else -1.
     """
     for k in range(blocks.shape[0]):
         block, candidate = blocks[k], starts[k]
@@ -290,8 +290,6 @@ def _walk(starts, sizes, blocks, oldest, reached):  # type: ignore[no-untyped-de
             size = sizes[candidate]
             if size == 0:
                 return k
-            for passed in range(candidate + 1, min(candidate + size, starts[k + 1])):
-                sizes[passed] = 0
             candidate += size
             block -= size
         reached[k] = max(block, 0)
