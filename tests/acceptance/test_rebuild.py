@@ -15,7 +15,7 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from pipelines.kafka.topics import Topic
-from registry.formats.redis_keys import watermark_key
+from registry.formats.redis_keys import rows_key, watermark_key
 from tests.oracle.messages import Record
 from tests.support.brokers import must_delete_records
 from tests.support.checks import assert_no_difference, assert_stores_match, expected
@@ -142,8 +142,8 @@ def test_killed_while_it_rebuilds_and_two_at_once(running: Pipeline) -> None:
         for number, share in enumerate((0.0, 0.3, 0.6), 1):
             name = f"rebuild-{number}"
             running.start(name, "rebuild-online")
-            at = max(1, int(2 * ENTITIES * share))
-            wait_for("some are restored", lambda at=at: client.dbsize() > at)
+            at, rows = max(1, int(ENTITIES * share)), rows_key("price", 0)
+            wait_for("some are restored", lambda at=at, rows=rows: client.hlen(rows) > at)
             running.kill(name)
             assert client.dbsize() < 2 * ENTITIES
         two = [running.start(f"both-{number}", "rebuild-online") for number in range(2)]

@@ -139,7 +139,7 @@ class SingleServerWriter:
             own = compared[(compared >= part.start) & (compared < part.stop)]
             arguments = [writing.token, writing.number + index, *self._run_arguments(batch)]
             arguments.insert(5, _name(index, len(parts)))
-            yield self._command(batch, writes.part(part), own, arguments)
+            yield self._call(batch, writes.part(part), own, arguments)
 
     def _run_arguments(self, batch: Batch) -> list[Any]:
         run = batch.run
@@ -150,7 +150,7 @@ class SingleServerWriter:
             *(batch.rules, batch.schema.id),
         ]
 
-    def _command(
+    def _call(
         self, batch: Batch, writes: BatchWrites, compared: Int64s, arguments: Sequence[Any]
     ) -> Command:
         """The call of `lua/commit.lua` for a part of a batch; `compared` are indexes of its own."""

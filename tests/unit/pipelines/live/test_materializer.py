@@ -43,7 +43,7 @@ TRADE = {
 class KeptBatches:
     """A store that keeps what it is given, and knows no state."""
 
-    name, pace = "kept", 0.0
+    name, pace, history = "kept", 0.0, None
 
     def __init__(self) -> None:
         self.batches: list[Batch] = []
@@ -53,6 +53,9 @@ class KeptBatches:
 
     def settle(self, topic: Topic) -> int:
         return topic.partitions
+
+    def begin(self, topic_id: bytes, partition: int) -> bool:
+        return False
 
     def load(
         self, source: Source, entities: EntityNames, depth: int, before: Origin

@@ -28,9 +28,10 @@ for column in (ticks.offset, ticks.time, ticks.seq):
 ticks.fields[:, 0] = [i * i % 97 + 1.0 for i in range(n)]
 code = allocate(Instructions, 2)
 code.function[:], code.window[:] = (3, 2), (20, 5)  # stddev of 20 log returns, mean of 5
-entities = allocate(EntityColumns, 1, lookback=64, fields=1, returns=1)
+sizes = {"lookback": 64, "fields": 1, "longest_returns": 64, "returns": 1}
+entities = allocate(EntityColumns, 1, block=8, tick_fields=1, **sizes)
 entities.seq_ring[0] = 1
-rings = allocate(SeqRings, 2, remembered=64)
+rings = allocate(SeqRings, 2, remembered=64, block=8)
 rows = allocate(kernel.RowColumns, n, features=2)
 kernel.advance(ticks, kernel.RunContext(0, 0, 10**9), code, entities, rings, rows)
 stats = kernel.advance.stats
