@@ -29,6 +29,16 @@ class RedisEvicts(StoreUnavailable):
         )
 
 
+class RedisTooOld(StoreUnavailable):
+    """The warm Redis does not run the scripts. It is waited for: another one may take its place."""
+
+    def __init__(self, version: str, oldest: str) -> None:
+        super().__init__(
+            f"Redis is of version {version}, and {oldest} is the oldest one that runs the scripts "
+            "by which values are stored: point TICKWELL_REDIS at a newer Redis, or at a Valkey"
+        )
+
+
 class SchemaRegistryUnavailable(StoreUnavailable):
     """The schema registry did not answer, or refused. It says nothing of a message: wait."""
 

@@ -54,7 +54,7 @@ def check(settings: Settings, must: Must) -> None:
             parts.scheme != "unix" and database == "0",
             "redis",
             "with TICKWELL_CLUSTER it must be a node of a Redis Cluster, which has database 0 "
-            "alone and no socket of a file",
+            "alone, and not a Unix socket",
         )
 
 

@@ -48,7 +48,7 @@ class EntityColumns(NamedTuple):
     seq_ring: Int32s = column(np.int32)
     """The entity's ring among `SeqRings`, 0 while no tick of it had a `seq`."""
     first_block: Int64s = column(np.int64)
-    """Of stored chunks, the block before which they hold no tick; see `compute.state_tails`."""
+    """The block to which the stored chunks lead back; see `registry.formats.state`."""
     tail_time: Int64s = column(np.int64, "block")
     """Of the newest ticks, times as the ticks gave them, the oldest one first."""
     tail_fields: Floats = column(np.float64, "block", "tick_fields")

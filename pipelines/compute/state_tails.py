@@ -36,7 +36,7 @@ class StateTails(NamedTuple):
     accepted: Int64s
     """(n,) How many ticks the entities have accepted."""
     first_block: Int64s
-    """(n,) The block before which nothing is kept."""
+    """(n,) The block before which ticks need not be kept: chunks that end there are dropped."""
     words: Int64s
     ends: Int64s
     """(n + 1) The tail of entity i is in `words` from `ends[i]` up to `ends[i + 1]`."""
@@ -157,8 +157,7 @@ def seal(
     _seal(
         moves,
         ticks,
-        order.starts,
-        order.order,
+        (order.starts, order.order),
         entities,
         rings,
         (tails.words, tails.words.view(np.float64), tails.ends),
@@ -239,45 +238,52 @@ def _begin(states, slots, entities, rings):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _put(slot, ring, index, ticks, i, entities, rings, out, floats, word):  # type: ignore[no-untyped-def]
-    """Write a tick from `word` on: number `index` of the old tail, or, below 0, tick `i`."""
-    if index >= 0:
-        out[word] = entities.tail_time[slot, index]
-        out[word + 1] = rings.tail_seq[ring, index] if ring > 0 else NO_SEQ
-        for field in range(ticks.fields.shape[1]):
-            floats[word + 2 + field] = entities.tail_fields[slot, index, field]
-    else:
-        out[word] = ticks.time[i]
-        out[word + 1] = ticks.seq[i]
-        for field in range(ticks.fields.shape[1]):
-            floats[word + 2 + field] = ticks.fields[i, field]
+def _put_kept(slot, index, entities, rings, out, word):  # type: ignore[no-untyped-def]
+    """Write number `index` of the tail of a slot from `word` on; `out` are words, and as floats."""
+    ring = entities.seq_ring[slot]
+    out[0][word] = entities.tail_time[slot, index]
+    out[0][word + 1] = rings.tail_seq[ring, index] if ring > 0 else NO_SEQ
+    for field in range(entities.tail_fields.shape[2]):
+        out[1][word + 2 + field] = entities.tail_fields[slot, index, field]
+
+
+@inlined
+def _put_new(ticks, i, out, word):  # type: ignore[no-untyped-def]
+    """Write tick `i` as `_put_kept` does."""
+    out[0][word] = ticks.time[i]
+    out[0][word + 1] = ticks.seq[i]
+    for field in range(ticks.fields.shape[1]):
+        out[1][word + 2 + field] = ticks.fields[i, field]
 
 
 @compiled(
     numba.void(
-        *(MOVES, VALUES, INT64S, INT64S, ENTITIES, RINGS),
+        *(MOVES, VALUES, TUPLE((INT64S, INT64S)), ENTITIES, RINGS),
         TUPLE((INT64S, FLOATS, INT64S)),
         TUPLE((INT64S, FLOATS)),
     )
 )
-def _seal(moves, ticks, starts, order, entities, rings, tails, chunks):  # type: ignore[no-untyped-def]
+def _seal(moves, ticks, ticks_of, entities, rings, tails, chunks):  # type: ignore[no-untyped-def]
     """Write the chunks and tails of entities, and make the tails those of the columns."""
     tick_words = 2 + ticks.fields.shape[1]
+    starts, order = ticks_of
     for k in range(moves.slot.shape[0]):
         slot, first = moves.slot[k], moves.had[k] * BLOCK
         ring, after = entities.seq_ring[slot], entities.accepted[slot]
         before = after - (starts[k + 1] - starts[k])
         word = moves.chunk_begin[k]
         for ordinal in range(moves.new_from[k] * BLOCK, moves.has[k] * BLOCK):
-            index = ordinal - first if ordinal < before else -1
-            i = 0 if ordinal < before else order[starts[k] + ordinal - before]
-            _put(slot, ring, index, ticks, i, entities, rings, chunks[0], chunks[1], word)
+            if ordinal < before:
+                _put_kept(slot, ordinal - first, entities, rings, chunks, word)
+            else:
+                _put_new(ticks, order[starts[k] + ordinal - before], chunks, word)
             word += tick_words
         word, begin = tails[2][k], moves.has[k] * BLOCK
         for ordinal in range(begin, after):
-            index = ordinal - first if ordinal < before else -1
-            i = 0 if ordinal < before else order[starts[k] + ordinal - before]
-            _put(slot, ring, index, ticks, i, entities, rings, tails[0], tails[1], word)
+            if ordinal < before:
+                _put_kept(slot, ordinal - first, entities, rings, tails, word)
+            else:
+                _put_new(ticks, order[starts[k] + ordinal - before], tails, word)
             word += tick_words
         for ordinal in range(max(begin, before), after):
             index, i = ordinal - begin, order[starts[k] + ordinal - before]

@@ -28,9 +28,9 @@ from pipelines.stores.postgres.offline_sink import OfflineSink
 from pipelines.stores.redis import earlier_layout
 from pipelines.stores.redis.client import answers, open_warm
 from pipelines.stores.redis.connection import WarmRedis
-from pipelines.stores.redis.eviction_policy import check_keeps
 from pipelines.stores.redis.fill_marks import FillMarks
 from pipelines.stores.redis.online_sink import OnlineSink
+from pipelines.stores.redis.server_checks import check_server
 from pipelines.stores.sink import Sink
 from pipelines.ticks.wire.formats import check_format, registry_of
 from registry import catalog as recorded
@@ -68,7 +68,7 @@ class Startup:
         if options.declared is not None:
             check_sources(catalog, options.declared)
         if options.sink == "online":
-            self._wait(self._check_keeps)
+            self._wait(self._check_redis)
         sources = {
             source.topic: source
             for source in catalog.sources.values()
@@ -115,10 +115,10 @@ class Startup:
 
         return self._health.starting.retry(call, self._stop)
 
-    def _check_keeps(self) -> None:
-        """Before anything is written: a full Redis that evicts loses what it has confirmed."""
+    def _check_redis(self) -> None:
+        """Before anything is written: one that evicts would lose what it has confirmed."""
         with closing(WarmRedis(self._options.redis, self._options.cluster)) as redis:
-            check_keeps(redis)
+            check_server(redis)
 
     def _load_catalog(self) -> Catalog:
         """From Postgres; the online worker has a copy in Redis and can start without Postgres."""
@@ -186,7 +186,7 @@ class Startup:
         if self._wait(partial(earlier_layout.is_left, redis, topics.values())):
             logger.warning(
                 "Redis also has what an earlier version kept in another layout: `tickwell "
-                "rebuild-online` removes it, once no worker of that version runs"
+                "rebuild-online` removes it, once no worker and no server of that version runs"
             )
         for name, topic in topics.items():
             self._wait(partial(rebuild.fill, catalog.sources[name], topic, report))

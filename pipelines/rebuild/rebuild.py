@@ -8,8 +8,8 @@ The order, for the topic of a source:
 3. Restore the entities whose home is an older incarnation of the topic: any partition may be the
    next to see them.
 4. For each partition, in one snapshot of Postgres, restore the entities whose home it is as they
-   were at Postgres' watermark; then set the watermark, and say which rules
-   began where. Later ticks are read from Kafka.
+   were at Postgres' watermark; then set the watermark, and say which rules began where. Later
+   ticks are read from Kafka.
 5. When all are filled, and not before, any of them may be read: an entity that is not restored yet
    would settle in whichever partition sees it first.
 
@@ -92,7 +92,7 @@ class RebuildLimits:
     """How much a rebuild does at once, and how long it waits."""
 
     entities_a_piece: int = 200
-    """Entities fetched from Postgres at once; with full rings they are about 16 MB."""
+    """Entities fetched from Postgres at once; with full histories they are about 16 MB."""
 
     patience: float = 60.0
     """Seconds for the offline worker to store what Redis has already; it is a moment behind."""

@@ -42,7 +42,7 @@ STATE_HEADER = Layout(
     Field("sequence", "i8"),  # of the newest tick
     Field("event_time", "i8"),  # the same, nanoseconds UTC
     Field("fill", "i4"),  # how many ticks were accepted since the last reset, or `CLOSED`
-    Field("first_block", "u4"),  # the chunks hold no tick before that of this block
+    Field("first_block", "u4"),  # no chunk ends with it or before it; the chain leads back to it
     Field("serial", "u4"),  # of the registry; 0 until it has one
     Field("fields", "u1"),  # how many fields a tick has
     Field("layout_version", "u1"),

@@ -74,7 +74,7 @@ class Reader:
             if not read.has_left():
                 break
             before, read = read, await self._read(selection)
-            if read.members == before.members:  # closed they were already: an earlier build's
+            if read.members == before.members:  # they were closed already
                 break
         plan = read.plan
         evaluation = Evaluation(names, read.rows, moment)

@@ -88,8 +88,7 @@ class WarmStore:
             largest = max(counted, key=lambda n: counts[n])
             raise TooLarge(
                 f"there are {total} members to add up, {counts[largest]} of them in "
-                f"{wanted[largest].message_key}; a request may add up {most}: ask for less (closed "
-                "ones of an earlier build count until `tickwell rebuild-online` has run)"
+                f"{wanted[largest].message_key}; a request may add up {most}: ask for less"
             )
         sets = await self._each([("SMEMBERS", keys[n]) for n in counted])
         found: list[list[Key] | Unavailable] = [UNAVAILABLE] * len(wanted)

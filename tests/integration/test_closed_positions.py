@@ -125,8 +125,8 @@ def exposure(stores: Stores) -> tuple[float | None, str, str | None]:
 CLOSED_AT = "2023-11-14T22:13:20.004Z"
 
 
-def test_members_of_an_earlier_build_are_read_and_taken_out(stores: Stores) -> None:
-    """Every position that ever was is among them, and no last close is known."""
+def test_closed_members_are_read_and_taken_out(stores: Stores) -> None:
+    """Every position that ever was is among the members, and no last close is known."""
     empty(stores.redis_url, stores.postgres)
     trades = [("A", "trade", 0), ("B", "trade", 1), ("C", "trade", 2)]
     materialize(stores, *runs_of(*trades, ("B", "close", 4), ("A", "close", 3), ("C", "close", 2)))

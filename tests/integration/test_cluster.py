@@ -13,9 +13,9 @@ from pipelines.errors import RedisEvicts, StatesLost, StoreUnavailable
 from pipelines.kafka.topics import Topic
 from pipelines.live.heartbeats import Heartbeats
 from pipelines.stores.redis.connection import WarmRedis
-from pipelines.stores.redis.eviction_policy import check_keeps
 from pipelines.stores.redis.fill_marks import FillMarks
 from pipelines.stores.redis.online_sink import OnlineSink
+from pipelines.stores.redis.server_checks import check_server
 from registry import redis_clients
 from registry.formats.redis_keys import WORKERS_KEY
 from registry.formats.row import unpack
@@ -111,13 +111,13 @@ def test_a_cluster_that_is_gone_is_no_end(opened: Opened, three: Cluster) -> Non
 
 def test_one_node_that_evicts_is_enough(three: Cluster, opened: Opened) -> None:
     warm = opened(WarmRedis(three.url, cluster=True))
-    check_keeps(warm)
+    check_server(warm)
     with redis_clients.warm(three.url, cluster=True) as client:
         node = client.get_primaries()[-1]
         client.config_set("maxmemory-policy", "volatile-lru", target_nodes=node)
         try:
             with pytest.raises(RedisEvicts, match="maxmemory-policy volatile-lru"):
-                check_keeps(warm)
+                check_server(warm)
         finally:
             client.config_set("maxmemory-policy", "noeviction", target_nodes=node)
 

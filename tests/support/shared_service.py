@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -26,9 +28,9 @@ def shared(directory: Path, make: Callable[[], tuple[Spec, str]]) -> Iterator[st
     `make` tells what to run. Whoever uses the service holds a shared lock, which the system takes
     away from a process that is killed.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "users").open("a") as users:
+    with ExitStack() as stack:
         with _alone(directory):
+            users = stack.enter_context((directory / "users").open("a"))
             address = _running(directory) or _start(directory, make)
             fcntl.flock(users, fcntl.LOCK_SH)
         try:
@@ -41,10 +43,26 @@ def shared(directory: Path, make: Callable[[], tuple[Spec, str]]) -> Iterator[st
 
 @contextmanager
 def _alone(directory: Path) -> Iterator[None]:
-    """While nobody else starts or stops it."""
-    with (directory / "lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    """While nobody else starts or stops it; makes the directory, which the last user removes."""
+    while True:
+        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = (directory / "lock").open("a")
+        except FileNotFoundError:  # removed in this moment
+            continue
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if _is_named(lock, directory / "lock"):  # else removed while this waited for it
+                yield
+                return
+
+
+def _is_named(file: IO[str], path: Path) -> bool:
+    """Whether an open file still has this name."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _is_last(users: IO[str]) -> bool:
@@ -82,4 +100,6 @@ def _stop(directory: Path) -> None:
             time.sleep(0.01)
     for own in STARTED:
         own.exit_code()
-    shutil.rmtree(directory)
+    gone = directory.with_name(f"{directory.name}-{uuid.uuid4().hex}")
+    directory.rename(gone)  # at once, as somebody else may begin anew
+    shutil.rmtree(gone)

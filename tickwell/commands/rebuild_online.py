@@ -34,7 +34,7 @@ def rebuild_online(
         from pipelines.rebuild.rebuild import Rebuild
         from pipelines.stores.redis import earlier_layout
         from pipelines.stores.redis.connection import WarmRedis
-        from pipelines.stores.redis.eviction_policy import check_keeps
+        from pipelines.stores.redis.server_checks import check_server
         from registry import catalog
         from registry.database.engine import connect
     recorded = catalog.load(connect(settings.postgres))
@@ -48,7 +48,7 @@ def rebuild_online(
     stop = Event()
     stop_on(stop)
     redis = WarmRedis(settings.redis, settings.cluster)
-    check_keeps(redis)
+    check_server(redis)
     rebuild = Rebuild(settings.postgres, redis, recorded, settings.history, stop)
     try:
         for one in sources:

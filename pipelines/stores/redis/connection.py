@@ -16,7 +16,7 @@ from registry.formats.redis_keys import bucket
 ENTITIES_A_CALL = 2_048
 """Entities that one command reads or writes: Redis does nothing else meanwhile, 4 to 8 ms.
 
-Of half as many a run costs more, and of twice as many a reader waits longer.
+With half as many a run costs more, and with twice as many a reader waits longer.
 """
 
 

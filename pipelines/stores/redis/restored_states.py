@@ -74,7 +74,7 @@ class RestoredStates:
     def add_members(self, source: Source, entities: Sequence[str]) -> None:
         """Record entities as members of what is summed over them (the positions of a portfolio).
 
-        Those that are stored as closed are none; a store of an earlier build may have them.
+        Those that are stored as closed are none, and are taken out.
         """
         for bucket, group in self._redis.groups(entities):
             keys, arguments = [states_key(source.name, bucket)], list[str]()

@@ -137,15 +137,18 @@ class SingleServerWriter:
         compared = np.flatnonzero(~batch.expected.at_home(batch.run.topic_id, batch.run.partition))
         for index, part in enumerate(parts):
             own = compared[(compared >= part.start) & (compared < part.stop)]
-            arguments = [writing.token, writing.number + index, *self._run_arguments(batch)]
-            arguments.insert(5, _name(index, len(parts)))
+            arguments = [
+                *(writing.token, writing.number + index),
+                *self._run_arguments(batch, _name(index, len(parts))),
+            ]
             yield self._call(batch, writes.part(part), own, arguments)
 
-    def _run_arguments(self, batch: Batch) -> list[Any]:
+    def _run_arguments(self, batch: Batch, part: str) -> list[Any]:
+        """What `lua/commit.lua` takes of a run; `part` is how it calls this part of it."""
         run = batch.run
         marks = [of(run.topic_id, run.partition) for of in (watermark_key, filled_key)]
         return [
-            *(run.topic_id.hex(), run.base_offset, run.next_offset),
+            *(run.topic_id.hex(), run.base_offset, run.next_offset, part),
             *("1" if mark in self._confirmed else "" for mark in marks),
             *(batch.rules, batch.schema.id),
         ]

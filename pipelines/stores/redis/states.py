@@ -166,8 +166,6 @@ def _with_chunks(
         (states.ends, states.tick_time, states.seq, states.fields),
         (found.data, found.data.view(np.float64), found.begins, tail),
         (chunk_words, chunk_words.view(np.float64), chunk_begins, sizes // 8, starts),
-        blocks,
-        reached,
     )
     first_block = headers["first_block"].astype(np.int64)
     return LoadedStates(found.which, headers["topic_id"].copy(), states, first_block)
@@ -301,25 +299,26 @@ def _walk(starts, sizes, blocks, oldest, reached):  # type: ignore[no-untyped-de
         TUPLE((INT64S, INT64S, INT64S, numba.float64[:, ::1])),
         TUPLE((READ_ONLY_INTS, READ_ONLY_FLOATS, INT64S, INT64S)),
         TUPLE((READ_ONLY_INTS, READ_ONLY_FLOATS, INT64S, INT64S, INT64S)),
-        *(INT64S, INT64S),
     )
 )
-def _copy_ticks(states, tails, chunks, blocks, reached):  # type: ignore[no-untyped-def]
-    """Copy the newest ticks of tails and chunks to those of the states, oldest first."""
+def _copy_ticks(states, tails, chunks):  # type: ignore[no-untyped-def]
+    """Copy the newest ticks of tails and chunks to those of the states, oldest first.
+
+    Both are words, the same as floats, where those of each begin, and how many: of tails in ticks,
+    of chunks in words. The candidates for chunks of entity k begin at `chunks[4][k]`.
+    """
     ends, tick_time, seq, fields = states
     size = 2 + fields.shape[1]
-    for k in range(blocks.shape[0]):
+    for k in range(ends.shape[0] - 1):
         begin, out = ends[k], ends[k + 1]
         words, floats, word = tails[0], tails[1], tails[2][k] + tails[3][k] * size
         first = tails[2][k]
-        candidate, block = chunks[4][k], blocks[k]
+        candidate = chunks[4][k]
         while out > begin:
             if word == first:
                 words, floats, first = chunks[0], chunks[1], chunks[2][candidate]
                 word = first + chunks[3][candidate]
-                step = chunks[3][candidate] // (BLOCK * size)
-                candidate += step
-                block -= step
+                candidate += chunks[3][candidate] // (BLOCK * size)  # the next one of the chain
             word -= size
             out -= 1
             tick_time[out] = words[word]

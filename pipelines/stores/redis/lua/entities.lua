@@ -1,8 +1,9 @@
 -- Compare and write entities, each for itself, whose hashes are of one hash slot (or of any, on a
 -- single server).
 --
--- The first part of a script, before `store.lua` or `restore.lua`. `STATE_…` and `ROW_…` are the
--- prelude (`scripts.py`), made from the layouts in `registry/formats`.
+-- A part of a script, after `members_of.lua` and before `store.lua`, `restore.lua` or
+-- `restore_slot.lua`. `ROW_…` and `IDENTITY_BYTES` are of the prelude (`scripts.py`), made from the
+-- layouts in `registry/formats`.
 --
 -- KEYS: the hashes of rows, of states and of chunks, and of each entity that is a member of a group
 -- those that `members_of.lua` says. ARGV: of each entity its name, the identity of the state that is
