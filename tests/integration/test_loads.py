@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tracemalloc
 from dataclasses import replace
+from itertools import count
+from typing import Any
 
 import pytest
 import redis
@@ -13,7 +15,7 @@ from pipelines.errors import StateDamaged
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from pipelines.stores.redis.online_sink import OnlineSink
 from registry.formats.redis_keys import chunk_field, chunks_key
-from registry.formats.state import STATE_HEADER
+from registry.formats.state import BLOCK, STATE_HEADER
 from tests.support.logs import runs
 from tests.support.shipped import SOURCE
 from tests.support.sinks import BEGIN, GO_ON, Opened, query, ticks, worker
@@ -80,6 +82,45 @@ def test_a_chunk_that_is_missing_or_cut_short_is_refused(
     with pytest.raises(StateDamaged, match="the state of 'A' in Redis"):
         sink.load(SOURCE, EntityNames.of(["A", "B"]), DEPTH, BEGIN)
     assert by_name(["B"], sink.load(SOURCE, EntityNames.of(["B"]), DEPTH, BEGIN))
+
+
+def test_a_chunk_that_is_not_of_the_chain_is_not_read(opened: Opened, redis_database: str) -> None:
+    """It is left of a state that was lost by hand, and has a name between those that are walked."""
+    sink = opened(OnlineSink(redis_database))
+    work = worker(sink)
+    for run in runs(ticks(["A"], 2 * DEPTH), range(24, 2 * DEPTH, 24)):
+        work.materialize(run, GO_ON)
+    names = EntityNames.of(["A"])
+    before = by_name(["A"], sink.load(SOURCE, names, DEPTH, BEGIN))
+    with redis.Redis.from_url(redis_database) as client:
+        chunks = stored_chunks(client, "price", "A")
+        key = hash_of(client, chunks_key, "price", "A")
+        others = [block for block in range(1, max(chunks)) if block not in chunks]
+        assert min(chunks) < 3 < len(others)
+        for block in others:
+            client.hset(key, chunk_field("A", block), bytes(BLOCK * 32))
+    assert by_name(["A"], sink.load(SOURCE, names, DEPTH, BEGIN)) == before
+
+
+def test_a_state_that_was_replaced_before_its_chunks_were_read(
+    opened: Opened, redis_database: str
+) -> None:
+    """As by another worker that keeps less: the state is read again."""
+    first, second = runs(ticks(["A"], 4 * DEPTH), (2 * DEPTH,))
+    sink = opened(OnlineSink(redis_database))
+    other = worker(opened(OnlineSink(redis_database, history=DEPTH)))
+    other.materialize(first, GO_ON)
+    exchange, calls = sink.redis.exchange, count()
+
+    def exchanged(commands: Any) -> Any:
+        if next(calls) == 1:
+            other.materialize(second, GO_ON)
+        return exchange(commands)
+
+    sink.redis.exchange = exchanged
+    state = by_name(["A"], sink.load(SOURCE, EntityNames.of(["A"]), DEPTH, BEGIN))["A"]
+    assert [tick.seq for tick in state.ticks] == list(range(3 * DEPTH, 4 * DEPTH))
+    assert next(calls) == 4
 
 
 def test_a_store_that_failed_may_be_another_server(opened: Opened, database: str) -> None:

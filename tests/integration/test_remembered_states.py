@@ -120,6 +120,22 @@ def test_a_row_schema_that_is_refused_while_runs_are_under_way(
     assert offsets == [95, 96, 47, 48, 49, 18, 19]
 
 
+def test_an_entity_of_a_partition_that_is_taken_over_was_known_before(
+    opened: Opened, redis_database: str
+) -> None:
+    """By a tick in the wrong partition; since then the one before has stored more of it."""
+    log = list(runs(ticks(SYMBOLS, 150, seq=False), (50, 100)))
+    (run,) = runs(ticks(["A"], 5), ())
+    stray = in_partition(run, 1)
+    before, after = (worker(in_parts(opened, redis_database)) for _ in range(2))
+    before.materialize(log[0], GO_ON)
+    after.materialize(stray, GO_ON)
+    before.materialize(log[1], GO_ON)
+    after.materialize(log[2], GO_ON)
+    found = redis_dump(redis_database)
+    assert found == clean_dump(opened, redis_database, [log[0], stray, *log[1:]])
+
+
 def test_a_sink_goes_on_with_its_own_number(opened: Opened, redis_database: str) -> None:
     """It begins to write a partition once, however many parts its runs have."""
     log = list(runs(ticks(SYMBOLS, 150), (50, 100)))
