@@ -48,8 +48,9 @@ PROCESSES = {
 class Up:
     """A data directory, and `tickwell` on it."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, http: httpx.Client) -> None:
         self.data = data
+        self.http = http
         self.port = keep_port(data.with_suffix(".port"))
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("TICKWELL_")}
         self.environment = {**inherited, "LC_ALL": "C"}  # Java takes its encoding of names from it
@@ -88,8 +89,9 @@ def an_up(mode: int) -> Iterator[Up]:
     """An `up` in a folder of this mode; what it leaves is deleted."""
     place = Path(tempfile.mkdtemp(prefix="tickwell-up-"))
     place.chmod(mode)
-    started = Up(place / "dà ta")
-    yield started
+    with httpx.Client() as http:
+        started = Up(place / "dà ta", http)
+        yield started
     subprocess.run(
         [sys.executable, "-m", "tickwell", "down", "--data", str(started.data)],
         capture_output=True,
@@ -118,7 +120,7 @@ def closed() -> Iterator[Up]:
 def healthy(up: Up) -> bool:
     """As the server says first, which takes no process, and then `tickwell status`."""
     try:
-        answer = httpx.get(f"{state.read(up.data).environment['TICKWELL_URL']}/health")
+        answer = up.http.get(f"{state.read(up.data).environment['TICKWELL_URL']}/health")
     except httpx.HTTPError:
         return False
     return bool(answer.json()["status"] == "ok" and up.status()["health"] == "ok")

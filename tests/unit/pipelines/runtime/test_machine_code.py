@@ -85,10 +85,12 @@ def started(first_start: tuple[Path, tuple[str, str]], tmp_path: Path) -> Path:
 
 def start(installed: Path, program: str = ROWS, **settings: str) -> subprocess.Popen[str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA_")}
+    # Python takes its bytecode for that of a file whose size and time are the same
+    kept |= {"PYTHONPATH": f"{installed}:{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.Popen(
         [sys.executable, "-c", program],
         cwd=installed,
-        env={**kept, "PYTHONPATH": f"{installed}:{ROOT}", **settings},
+        env={**kept, **settings},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
