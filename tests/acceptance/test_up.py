@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import shlex
 import shutil
@@ -336,13 +337,21 @@ def test_in_a_closed_folder_it_runs_and_opens_nothing(closed: Up) -> None:
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
+def two_ports() -> int:
+    """The first of two free ports that follow each other, which no socket is given by itself."""
+    while True:
+        port = random.randrange(10_000, 32_000)
+        with socket.socket() as first, socket.socket() as second:
+            try:
+                first.bind(("127.0.0.1", port))
+                second.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            return port
+
+
 def test_another_address_and_metrics_of_both_workers(up: Up) -> None:
-    with socket.socket() as first, socket.socket() as second:
-        for _ in range(100):
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-            if second.connect_ex(("127.0.0.1", port + 1)):
-                break
+    port = two_ports()
     up.environment |= {"TICKWELL_HOST": "127.0.0.2", "TICKWELL_METRICS_PORT": str(port)}
     up.start("--no-demo")
     wait_for("all is well", lambda: healthy(up))

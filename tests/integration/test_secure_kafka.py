@@ -134,8 +134,9 @@ def granted(user: str) -> set[str]:
     return set(re.findall(r"\+(\S+)", rules(user)))
 
 
-RARE = {"del", "ping", "srem", "strlen"}
-"""Commands for what is seldom: a lost state, a long pause, a worker that is gone, an old layout."""
+RARE = {"del", "hdel", "hget", "ping", "scan", "srem", "unlink"}
+"""Commands for what is seldom: a lost state, old ticks, a long pause, a worker that is gone, an
+earlier layout."""
 
 
 def test_the_rights_of_a_worker_are_enough_for_every_script() -> None:
