@@ -8,7 +8,7 @@ One broker and one set of stores are started for it. What is compared is measure
 round, on one backlog, each in a database, a Redis and a consumer group of its own. Every run goes
 to `results.json` at once, the tables to `results.md` in the end. `--quick` tries everything with
 sizes that are too small for figures. `builds` compares the processor time and the memory of this
-checkout with those of another one, `--before`, in pairs.
+checkout with those of another one, `--before`, in pairs. `growth` takes that one too, if named.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import signal
 import sys
 import tempfile
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,13 @@ from benchmarks.table import (
 )
 
 MEASURES = ("online", "offline", "latency", "memory", "growth", "takeover", "files")
-WITH_PEERS = {"online", "offline"}
+WITH_PEERS = {"online", "offline", "growth"}
 """Measures in which other libraries take part; they are installed for it."""
 
 NESTED = "nested fields and numbers as text"
 BUILDS = "builds"
 """Measured only where it is asked for: it needs a second checkout."""
+SINKS = ("online", "offline")
 SYMBOLS = 100
 WARM_UP_TICKS = 20_000
 MEMORY_ENTITIES = 10_000
@@ -101,7 +103,7 @@ class _Bench:
     def warm_up(self) -> None:
         """Work once, so that no compiler is in any figure."""
         few = self._backlog(WARM_UP_TICKS, SYMBOLS)
-        for sink in ("online", "offline"):
+        for sink in SINKS:
             memory.of_worker(self._services, few, sink)
 
     def online(self) -> None:
@@ -137,7 +139,7 @@ class _Bench:
 
     def memory(self) -> None:
         many = self._backlog(self._wanted.memory_ticks, MEMORY_ENTITIES)
-        for sink in ("online", "offline"):
+        for sink in SINKS:
             self._do("memory", 1, f"{sink} worker", memory.of_worker, many, sink)
         few = self._backlog(WARM_UP_TICKS, SYMBOLS)
         clients = f"server, {memory.CLIENTS} clients without a pause"
@@ -163,7 +165,7 @@ class _Bench:
                 do(f"100 entities a request: {name}", builds.server_time, few, 100, pair[name])
                 do(f"online, 5,000 ticks/s: {name}", builds.paced_time, pair[name])
                 if number <= FEW_ROUNDS:
-                    for sink in ("online", "offline"):
+                    for sink in SINKS:
                         subject = f"{sink} worker, most memory: {name}"
                         do(subject, builds.worker_memory, many, sink, pair[name])
 
@@ -173,11 +175,20 @@ class _Bench:
             self._backlog(max(self._wanted.ticks, 3 * most), entities)
             for entities in self._wanted.entities
         ]
-        for number in range(1, min(3, self._wanted.rounds) + 1):
-            for sink in ("online", "offline"):
-                for backlog in backlogs:
-                    subject = f"{sink}, {backlog.symbols:,} entities"
-                    self._do("growth", number, subject, growth.growth, backlog, sink)
+        pair = {"": THIS}
+        if self._wanted.before:
+            pair = {f", {growth.BEFORE}": builds.checkout(self._wanted.before), **pair}
+        for number in range(1, min(FEW_ROUNDS, self._wanted.rounds) + 1):
+            do = partial(self._do, "growth", number)
+            for sink, backlog in product(self._wanted.sinks, backlogs):
+                entities = f"{backlog.symbols:,} entities"
+                for name in sorted(pair, reverse=number % 2 == 1):
+                    subject = f"{sink} worker{name}, {entities}"
+                    do(subject, growth.growth, backlog, sink, pair[name])
+                if sink == "online":
+                    for peer in (BYTEWAX, QUIX):
+                        subject, seconds = f"{peer}, {entities}", self._wanted.peer_seconds
+                        do(subject, growth.peer_growth, backlog, peer, seconds)
 
     def takeover(self) -> None:
         for number in self._rounds():
@@ -239,10 +250,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--file-rows", type=int, default=10_000_000)
     parser.add_argument("--load-seconds", type=float, default=20.0)
     parser.add_argument("--entities", type=int, nargs="+", default=growth.ENTITIES)
+    parser.add_argument("--sinks", nargs="+", default=SINKS, choices=SINKS, help="of `growth`")
     parser.add_argument(
         "--before",
         type=Path,
-        help="an installed checkout (make install) that `builds` compares with",
+        help="an installed checkout (make install) that `builds` and `growth` compare with",
     )
     parser.add_argument("--quick", action="store_true", help="small sizes for all of these")
     wanted = parser.parse_args()

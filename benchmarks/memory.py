@@ -13,7 +13,7 @@ import redis
 from benchmarks.backlog import Backlog
 from benchmarks.latency import start_server
 from benchmarks.prober import Heard, probe
-from benchmarks.processes import processor_seconds, resident_mb
+from benchmarks.processes import THIS, Build, processor_seconds, resident_mb
 from benchmarks.results import Failed, Run
 from benchmarks.services import Services
 from benchmarks.timing import Done, span
@@ -32,11 +32,17 @@ Samples = list[tuple[float, int, float]]
 """Seconds, ticks done, MB."""
 
 
-def of_worker(services: Services, backlog: Backlog, sink: str, limit: float = LIMIT_SECONDS) -> Run:
+def of_worker(
+    services: Services,
+    backlog: Backlog,
+    sink: str,
+    limit: float = LIMIT_SECONDS,
+    build: Build = THIS,
+) -> Run:
     """Memory of a worker over a whole backlog: when a tenth is done, at the end, at the most."""
-    settings = services.fresh(backlog.settings)
+    settings = services.fresh(backlog.settings, build)
     done = online_done(settings, backlog.topic) if sink == "online" else offline_done(settings)
-    with worker(services, settings, sink) as child:
+    with worker(services, settings, sink, build=build) as child:
         with _sampled(child.pid, done) as samples:
             found = span(
                 done,

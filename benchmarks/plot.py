@@ -12,25 +12,34 @@ import matplotlib as mpl
 mpl.use("svg")
 from matplotlib import pyplot as plt
 
-COLOURS = {"online": "#0b7285", "offline": "#e8590c"}
+LINES = {
+    "online worker": ("#0b7285", "-"),
+    "online worker, before": ("#0b7285", ":"),
+    "offline worker": ("#e8590c", "-"),
+    "offline worker, before": ("#e8590c", ":"),
+    "Bytewax": ("#868e96", "-"),
+    "Quix Streams": ("#868e96", "--"),
+}
 
 
 def main() -> None:
     points = json.load(sys.stdin)
     mpl.rcParams.update({"font.size": 9, "svg.fonttype": "none", "svg.hashsalt": "growth"})
-    figure, (rates, memory) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    figure, (rates, memory) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
     for axes, name, title, scale in (
         (rates, "rate", "ticks a second", "log"),
-        (memory, "memory", "worker, MB at the most", "linear"),
+        (memory, "memory", "MB at the most", "linear"),
     ):
-        for sink, colour in COLOURS.items():
+        for subject, (colour, line) in LINES.items():
             found = defaultdict(list)
             for point in points:
-                if point["sink"] == sink:
+                if point["subject"] == subject:
                     found[point["entities"]].append(point[name])
+            if not found:
+                continue
             entities = sorted(found)
             values = [statistics.median(found[number]) for number in entities]
-            axes.plot(entities, values, marker="o", color=colour, label=f"{sink} worker")
+            axes.plot(entities, values, marker="o", color=colour, linestyle=line, label=subject)
         axes.set(xscale="log", yscale=scale, xlabel="entities", title=title)
         if scale == "linear":
             axes.set_ylim(bottom=0)
@@ -38,7 +47,7 @@ def main() -> None:
         axes.grid(alpha=0.3)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
-    rates.legend(frameon=False)
+    figure.legend(*rates.get_legend_handles_labels(), loc="outside right", frameon=False)
     figure.savefig(sys.argv[1], metadata={"Date": None})
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks import builds
+from benchmarks.growth import BEFORE
 from benchmarks.results import Report, Run
 
 ONLINE, OFFLINE = "online worker", "offline worker"
@@ -128,20 +129,40 @@ def _memory(runs: Sequence[Run]) -> list[str]:
 
 
 def _growth(runs: Sequence[Run]) -> list[str]:
+    """Rates by subject and number of entities; ratios as in `_rates`, to this build's worker."""
+    rounds = {(run.subject, run.round): run.value for run in runs if run.value is not None}
     lines = [
-        "| | entities | ticks | ticks/s, median | best | worker, MB, peak | store, MB |",
-        "|---|---|---|---|---|---|---|",
+        "| | entities | ticks | ticks/s, median | best | worker / it, median (range) "
+        "| processor µs a tick: it, store | MB at the most | store, MB |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for subject, found in _by_subject(runs):
-        detail = found[-1].detail
+        name, _, entities = subject.partition(", ")
+        detail, sink = found[-1].detail, "offline" if "offline" in name else "online"
+        own = f"{sink} worker, {entities.removeprefix(f'{BEFORE}, ')}"
+        ratios = [
+            rounds[own, run.round] / run.value
+            for run in found
+            if subject != own and run.value and (own, run.round) in rounds
+        ]
+        stored = detail.get("redis_mb") or detail.get("postgres_mb")
         lines.append(
-            f"| {subject.split(',')[0]} | {detail['entities']:,} | {found[-1].ticks:,} "
+            f"| {subject.rpartition(', ')[0]} | {detail['entities']:,} | {found[-1].ticks:,} "
             f"| {_median(run.value for run in found):,.0f} "
             f"| {max(run.value or 0 for run in found):,.0f} "
+            f"| {_ratio(ratios)} "
+            f"| {_microseconds(found, 'worker', 'peer')}, "
+            f"{_microseconds(found, 'postgres' if sink == 'offline' else 'redis-warm')} "
             f"| {max(run.detail['peak_mb'] for run in found):,.0f} "
-            f"| {detail['redis_mb'] or detail['postgres_mb']:,.0f} |"
+            f"| {f'{stored:,.0f}' if stored else ''} |"
         )
     return lines
+
+
+def _microseconds(runs: Sequence[Run], *names: str) -> str:
+    """Processor time a tick of the processes of these names, the median of the runs."""
+    seconds = [(sum(run.cpu.get(name, 0) for name in names), run.ticks) for run in runs]
+    return f"{statistics.median(total / ticks * 1e6 for total, ticks in seconds):.3g}"
 
 
 def _takeover(runs: Sequence[Run]) -> list[str]:
