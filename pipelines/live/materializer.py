@@ -6,10 +6,10 @@
 
 Computing a run again is harmless: ticks at or before an entity's stored origin are passed over.
 
-A run may be computed while the store takes the one before it. What it restores is of entities that
-the run before does not have, or they would be cached, so it does not matter which of the two the
-store sees first. If the store does not take the run before, everything that was computed since is
-forgotten.
+A run may be computed, and packed for the store, while that takes the one before it. What it
+restores is of entities that the run before does not have, or they would be cached, so it does not
+matter which of the two the store sees first. If the store does not take the run before, everything
+that was computed since is forgotten.
 
 Before anything of a run is loaded the sink makes sure that it is the one that writes its partition
 (`stores.sink.Sink.begin`). Where another one may have written meanwhile, what is cached is
@@ -37,7 +37,7 @@ from pipelines.errors import (
 )
 from pipelines.kafka.run import Run
 from pipelines.runtime.patience import STALL_SECONDS, Patience
-from pipelines.stores.sink import Sink
+from pipelines.stores.sink import Sink, Store
 from registry.definitions import Source
 from registry.formats.origin import Origin
 
@@ -50,6 +50,7 @@ class ComputedRun(NamedTuple):
     """A run that was computed ahead, when everything had been forgotten so many times."""
 
     batch: Batch
+    store: Store
     forgotten: int
 
 
@@ -111,7 +112,8 @@ class Materializer:
         except StoreUnavailable:
             self.forget()
             return None
-        return ComputedRun(self._computation.compute(decoded, self._sink.history), forgotten)
+        batch = self._computation.compute(decoded, self._sink.history)
+        return ComputedRun(batch, self._sink.prepare(batch), forgotten)
 
     def store(self, computed: ComputedRun) -> Batch | None:
         """Store a run that was computed ahead, once the one before it is stored.
@@ -123,7 +125,7 @@ class Materializer:
             return None
         try:
             with self._patience.call():
-                conflicts = self._sink.store(computed.batch)
+                conflicts = computed.store()
         except (StoreUnavailable, WatermarkMoved):
             return None
         return None if conflicts else computed.batch

@@ -27,7 +27,7 @@ from pipelines.errors import RowsAlreadyStored, StateConflict, WatermarkMoved
 from pipelines.stores.postgres.connection import Database
 from pipelines.stores.postgres.offline_sink import CHECK_RULES, unsettled
 from pipelines.stores.postgres.rejected_ticks import STORE_REJECTED, rejected_columns
-from pipelines.stores.postgres.row_copy import copy_rows, stage_rows
+from pipelines.stores.postgres.row_copy import copy_bytes, copy_rows, stage_rows
 from pipelines.stores.postgres.states_from_rows import load_states
 from registry.definitions import Source
 from registry.formats.origin import Origin
@@ -121,15 +121,16 @@ class BackfillSink:
             "unsettled": unsettled(batch),
             **rejected_columns(batch.rejected),
         }
+        rows = copy_bytes(batch)
         if self._copies:
             try:
-                self._copies = self._copy(batch, run)
+                self._copies = self._copy(batch, rows, run)
             except RowsAlreadyStored:
                 self._copies = False
             if self._copies:
                 return len(batch)
         with self._database.transaction() as cursor:
-            stage_rows(cursor, batch)
+            stage_rows(cursor, rows)
             cursor.execute(HOLD_RULES, run)
             cursor.execute(CHECK_RULES, run)
             cursor.execute(STORE_REPLAYED, run)
@@ -137,7 +138,7 @@ class BackfillSink:
         _check(batch, stored.progress, stored.conflicts)
         return stored.inserted
 
-    def _copy(self, batch: Batch, run: Mapping[str, Any]) -> bool:
+    def _copy(self, batch: Batch, rows: memoryview, run: Mapping[str, Any]) -> bool:
         """Store a batch by copying; returns False, with nothing stored, where live was before."""
         with self._database.transaction() as cursor:
             cursor.execute(BEGIN_REPLAYED, run)
@@ -146,7 +147,7 @@ class BackfillSink:
                 return False
             _check(batch, progress, conflicts)
             cursor.execute(CHECK_RULES, run)
-            copy_rows(cursor, batch)
+            copy_rows(cursor, rows)
             if batch.rejected:
                 cursor.execute(STORE_REJECTED, run)
             cursor.execute(FINISH_REPLAYED, run)

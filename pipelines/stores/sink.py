@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from pipelines.compute.batch import Batch
@@ -11,6 +11,9 @@ from pipelines.compute.entity_state import LoadedStates
 from pipelines.kafka.topics import Topic
 from registry.definitions import Source
 from registry.formats.origin import Origin
+
+Store = Callable[[], Sequence[str]]
+"""Stores a batch, as `Sink.store` does."""
 
 
 class Sink(Protocol):
@@ -56,6 +59,13 @@ class Sink(Protocol):
 
         Returns whether another one may have written it since this was asked last, so that states
         of before must be forgotten.
+        """
+        ...
+
+    def prepare(self, batch: Batch) -> Store:
+        """Pack a batch for the store, while that may still take the batch before.
+
+        Returns what stores it.
         """
         ...
 

@@ -11,13 +11,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from pipelines.compute.batch import Batch
 from pipelines.errors import StoreUnavailable
 from pipelines.kafka.run import Run
 from pipelines.live.materializer import ComputedRun, Materializer
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from pipelines.stores.redis.online_sink import OnlineSink
-from pipelines.stores.sink import Sink
+from pipelines.stores.sink import Sink, Store
 from tests.oracle.messages import Record
 from tests.support.logs import TOPIC_ID, logs, runs
 from tests.support.sinks import (
@@ -159,19 +158,18 @@ def test_the_answer_of_the_store_is_lost(opened: Opened, store: Any) -> None:
         sink = opened(make())
         work = worker(sink)
         work.materialize(log[0], GO_ON)
-        computed = [work.compute_ahead(run, GO_ON) for run in log[1:3]]
-        take = sink.store
+        first, second = (work.compute_ahead(run, GO_ON) for run in log[1:3])
+        assert first is not None
+        assert second is not None
 
-        def lose(batch: Batch, take: Any = take, is_stored: bool = is_stored) -> Any:
+        def lose(store: Store = first.store, is_stored: bool = is_stored) -> Any:
             if is_stored:
-                take(batch)
+                store()
             raise StoreUnavailable("the connection is gone")
 
-        sink.store = lose
-        assert work.store(computed[0]) is None
-        sink.store = take
+        assert work.store(first._replace(store=lose)) is None
         work.materialize_again(log[1], GO_ON)
-        assert work.store(computed[1]) is None
+        assert work.store(second) is None
         work.materialize_again(log[2], GO_ON)
         work.materialize(log[3], GO_ON)
         found = dump()

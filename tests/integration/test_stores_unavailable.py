@@ -36,7 +36,7 @@ from tests.support.sinks import *
 from tests.support.states import loaded
 from tests.support.logs import runs
 from pipelines.stores.postgres.offline_sink import OfflineSink
-from pipelines.stores.postgres.row_copy import COPY, copy_bytes, copy_rows
+from pipelines.stores.postgres.row_copy import COPY, copy_rows
 
 def stop():
     print("stopped", flush=True)
@@ -51,11 +51,11 @@ class StopsAfterAChunk(io.BytesIO):
             stop()
         return super().read(size)
 
-def stop_in_the_copy(cursor, batch):
-    cursor.copy_expert(COPY, StopsAfterAChunk(copy_bytes(batch)), 1 << 16)
+def stop_in_the_copy(cursor, rows):
+    cursor.copy_expert(COPY, StopsAfterAChunk(rows), 1 << 16)
 
-def copy_and_stop(cursor, batch):
-    copy_rows(cursor, batch)
+def copy_and_stop(cursor, rows):
+    copy_rows(cursor, rows)
     stop()
 
 copy = stop_in_the_copy if sys.argv[2] == "in the copy" else copy_and_stop

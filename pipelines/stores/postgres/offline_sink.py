@@ -25,6 +25,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -37,8 +38,9 @@ from pipelines.errors import PartitionHeld, RowsAlreadyStored, StoreUnavailable,
 from pipelines.kafka.topics import Topic
 from pipelines.stores.postgres.connection import LOCK_TIMEOUT_MS, Database
 from pipelines.stores.postgres.rejected_ticks import STORE_REJECTED, rejected_columns
-from pipelines.stores.postgres.row_copy import copy_rows, stage_rows
+from pipelines.stores.postgres.row_copy import copy_bytes, copy_rows, stage_rows
 from pipelines.stores.postgres.states_from_rows import load_states
+from pipelines.stores.sink import Store
 from registry.definitions import Source
 from registry.formats.origin import Origin
 from registry.resources import sql
@@ -55,8 +57,8 @@ INSERT_STAGED = "SELECT tickwell.insert_staged()"
 PATIENCE_MS = 2_000
 """Milliseconds to wait for the session that holds a partition; a copy takes a tenth of it."""
 
-Copy = Callable[[Any, Batch], None]
-"""Copies the rows of a batch by a cursor."""
+Copy = Callable[[Any, memoryview], None]
+"""Copies packed rows by a cursor."""
 
 
 class OfflineSink:
@@ -137,23 +139,30 @@ class OfflineSink:
         """Nothing needs to be done; a new generation of the group forgets what was loaded."""
         return False
 
+    def prepare(self, batch: Batch) -> Store:
+        """Pack the rows of a batch; returns what stores it as `store` does."""
+        return partial(self._store, batch, copy_bytes(batch))
+
     def store(self, batch: Batch) -> Sequence[str]:
         """Store a batch; returns entities that have their home in another partition.
 
         Raises `WatermarkMoved`, `TopicRecreated`, `OtherRules`, `ParityViolation` and
         `StoreUnavailable`.
         """
+        return self.prepare(batch)()
+
+    def _store(self, batch: Batch, rows: memoryview) -> Sequence[str]:
         try:
             try:
-                return self._store(batch)
+                return self._attempt(batch, rows)
             except RowsAlreadyStored:
                 self._meets_rows = True
-            return self._store(batch)
+            return self._attempt(batch, rows)
         except StoreUnavailable:
             self._loads_begin_anew = True
             raise
 
-    def _store(self, batch: Batch) -> Sequence[str]:
+    def _attempt(self, batch: Batch, rows: memoryview) -> Sequence[str]:
         run = {
             **_partition(batch.run.topic_id, batch.run.partition),
             "topic": batch.run.topic,
@@ -174,11 +183,11 @@ class OfflineSink:
                 return list(conflicts)
             cursor.execute(CHECK_RULES, run)
             if self._meets_rows:
-                stage_rows(cursor, batch)
+                stage_rows(cursor, rows)
                 cursor.execute(INSERT_STAGED)
                 self._meets_rows = int(cursor.fetchone()[0]) < len(batch)
             else:
-                self._copy(cursor, batch)
+                self._copy(cursor, rows)
             if batch.rejected:
                 cursor.execute(STORE_REJECTED, {**run, **rejected_columns(batch.rejected)})
             cursor.execute(FINISH_RUN, run)

@@ -42,21 +42,21 @@ CHUNK_BYTES = 1 << 20
 Column = tuple[Any, ...]
 
 
-def copy_rows(cursor: Any, batch: Batch) -> None:
-    """Copy the rows of a batch into the table.
+def copy_rows(cursor: Any, rows: memoryview) -> None:
+    """Copy the rows of a batch, as `copy_bytes` packs them, into the table.
 
     Raises psycopg2's `UniqueViolation` where one exists already.
     """
-    cursor.copy_expert(COPY, BytesIO(copy_bytes(batch)), CHUNK_BYTES)
+    cursor.copy_expert(COPY, BytesIO(rows), CHUNK_BYTES)
 
 
-def stage_rows(cursor: Any, batch: Batch) -> None:
-    """Copy the rows of a batch into a staging table, which is gone when the transaction ends."""
+def stage_rows(cursor: Any, rows: memoryview) -> None:
+    """Copy the same into a staging table, which is gone when the transaction ends."""
     cursor.execute(CREATE)
-    cursor.copy_expert(STAGE, BytesIO(copy_bytes(batch)), CHUNK_BYTES)
+    cursor.copy_expert(STAGE, BytesIO(rows), CHUNK_BYTES)
 
 
-def copy_bytes(batch: Batch) -> Any:
+def copy_bytes(batch: Batch) -> memoryview:
     """The rows of a batch in binary COPY format, by entity and then in the batch's order."""
     names = batch.names.encoded()
     rank = np.empty(len(names), np.int32)
@@ -72,7 +72,8 @@ def copy_bytes(batch: Batch) -> Any:
     varying = Varying(name, texts, ends, seq, batch.texts, seq_text)
     end = _assemble(varying, rest, copied, len(HEADER))
     copied[end : end + len(TRAILER)] = np.frombuffer(TRAILER, np.uint8)
-    return copied[: end + len(TRAILER)].data
+    packed: memoryview = copied[: end + len(TRAILER)].data
+    return packed
 
 
 def _rest(batch: Batch, order: Any) -> Bytes:

@@ -22,7 +22,8 @@ and their ticks, at or before their origin, are passed over by the kernel.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 
 from pipelines.compute.batch import Batch
 from pipelines.errors import OtherRules, SchemaBehind, TopicRecreated, WatermarkMoved
@@ -30,7 +31,8 @@ from pipelines.stores.redis import scripts
 from pipelines.stores.redis.batch_writes import BatchWrites
 from pipelines.stores.redis.client import answers
 from pipelines.stores.redis.connection import WarmRedis
-from pipelines.stores.redis.entity_write import WriteCall
+from pipelines.stores.redis.entity_write import EntityWrite, WriteCall
+from pipelines.stores.sink import Store
 from registry.formats.redis_keys import (
     FILLED_MARK,
     begun_key,
@@ -52,14 +54,17 @@ class ClusterWriter:
         """Nothing needs to be done: the state of every entity is compared."""
         return False
 
-    def store(self, batch: Batch) -> Sequence[str]:
-        """Store a batch; returns the entities whose state was not the expected one."""
+    def prepare(self, batch: Batch) -> Store:
+        """Pack a batch; returns what stores it. Any thread may call this."""
+        writes = {write.entity: write for write in BatchWrites(batch).writes()}
+        return partial(self._store, batch, writes)
+
+    def _store(self, batch: Batch, writes: Mapping[str, EntityWrite]) -> Sequence[str]:
         run = batch.run
         key, filled_mark = (of(run.topic_id, run.partition) for of in (watermark_key, filled_key))
         filled = FILLED_MARK if filled_mark in self._confirmed else b""
         stored = self._begin_steps(batch, [key, filled_mark], bool(filled))
         conflicts: list[str] = []
-        writes = {write.entity: write for write in BatchWrites(batch).writes()}
         for number, group in self._redis.groups(writes):
             call = WriteCall(batch.source.name, number)
             for entity in group:

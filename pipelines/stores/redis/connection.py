@@ -10,7 +10,7 @@ from redis.commands.core import Script
 from redis.exceptions import ResponseError
 
 from pipelines.stores.redis.client import answers, open_warm
-from pipelines.stores.redis.resp import Command
+from pipelines.stores.redis.resp import Command, packed
 from registry.formats.redis_keys import bucket
 
 ENTITIES_A_CALL = 512
@@ -65,7 +65,7 @@ class WarmRedis:
                 sent = 0
                 for command in commands:
                     # the check of a connection's health would take an answer for its own
-                    connection.send_packed_command([command.packed()], check_health=not sent)
+                    connection.send_packed_command(packed(command), check_health=not sent)
                     sent += 1
                 return [_answer(connection) for _ in range(sent)]
         except BaseException:

@@ -10,6 +10,7 @@ from, and the state that it leaves is of a later origin in the entity's one home
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 from pipelines.compute.batch import Batch
 from pipelines.compute.entity_names import EntityNames
@@ -22,6 +23,7 @@ from pipelines.stores.redis.cluster import ClusterWriter
 from pipelines.stores.redis.connection import ENTITIES_A_CALL, WarmRedis
 from pipelines.stores.redis.single_server import SingleServerWriter
 from pipelines.stores.redis.states import load_columns, load_states
+from pipelines.stores.sink import Store
 from registry.definitions import Source
 from registry.formats.origin import Origin
 from registry.formats.redis_keys import (
@@ -105,14 +107,21 @@ class OnlineSink:
         """The states of those of `entities` that have one; the newest, whatever `before` is."""
         return load_columns(self.redis, source, entities, depth)
 
+    def prepare(self, batch: Batch) -> Store:
+        """Pack a batch; returns what stores it as `store` does."""
+        return partial(self._store, batch, self._writer.prepare(batch))
+
     def store(self, batch: Batch) -> Sequence[str]:
         """Store a batch; returns the entities whose state was not the expected one.
 
         Raises `WatermarkMoved`, `TopicRecreated`, `OtherRules`, `SchemaBehind` and `StatesLost`.
         """
+        return self.prepare(batch)()
+
+    def _store(self, batch: Batch, store: Store) -> Sequence[str]:
         watermark = watermark_key(batch.run.topic_id, batch.run.partition)
         try:
-            conflicts = self._writer.store(batch)
+            conflicts = store()
         except WatermarkMoved as moved:
             if moved.watermark is not None:
                 self._confirmed.add(watermark)

@@ -7,6 +7,7 @@ What is saved is a Python object for each argument. Arguments are bulk strings o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numba
@@ -46,27 +47,32 @@ class Texts(NamedTuple):
         return cls(read_only, ends)
 
 
-class Command:
-    """One command; its arguments are appended in their order, `size` of them in the end."""
+class Arguments:
+    """Arguments of a command, appended in their order; `count` of them until now."""
 
-    def __init__(self, arguments: int, *first: bytes | str | int) -> None:
+    def __init__(self, *first: bytes | str | int) -> None:
         self._buffer = np.empty(4096, np.uint8)
         self._end = 0
-        self._raw(b"*%d\r\n" % arguments)
+        self.count = 0
         self.add(*first)
 
     def add(self, *arguments: bytes | str | int) -> None:
         """Append arguments."""
         encoded = [a if isinstance(a, bytes) else str(a).encode() for a in arguments]
-        self._raw(b"".join([b"$%d\r\n%s\r\n" % (len(a), a) for a in encoded]))
+        packed = b"".join([b"$%d\r\n%s\r\n" % (len(a), a) for a in encoded])
+        self._room(len(packed))[self._end : self._end + len(packed)] = memoryview(packed)
+        self._end += len(packed)
+        self.count += len(arguments)
 
     def texts(self, texts: Texts) -> None:
         """Append each of the texts."""
+        self.count += len(texts)
         size = len(texts.data) + HEAD_BYTES * len(texts)
         self._end = _put_texts(self._room(size), self._end, texts)
 
     def pairs(self, names: Texts, heads: Bytes, tails: Texts) -> None:
         """Append each name, and after it its value: `heads[i]` and `tails[i]` joined."""
+        self.count += 2 * len(names)
         size = len(names.data) + heads.size + len(tails.data) + 2 * HEAD_BYTES * len(names)
         self._end = _put_pairs(self._room(size), self._end, names, heads, tails)
 
@@ -75,21 +81,20 @@ class Command:
 
         `of` is the index among `names` of each chunk's entity, `blocks` is where the chunks end.
         """
+        self.count += 2 * len(of)
         size = _names_size(names, of) + len(values.data) + HEAD_BYTES * len(of)
         self._end = _put_chunks(self._room(size), self._end, names, of, blocks, values, 1)
 
     def chunk_names(self, names: Texts, of: Int64s, blocks: Int64s) -> None:
         """Append the names of chunks, as `chunks` does."""
+        self.count += len(of)
         room = self._room(_names_size(names, of))
         self._end = _put_chunks(room, self._end, names, of, blocks, NO_TEXTS, 0)
 
-    def packed(self) -> memoryview:
-        """The bytes of the command."""
+    @property
+    def data(self) -> memoryview:
+        """The bytes of the arguments."""
         return self._buffer[: self._end].data
-
-    def _raw(self, data: bytes) -> None:
-        self._room(len(data))[self._end : self._end + len(data)] = np.frombuffer(data, np.uint8)
-        self._end += len(data)
 
     def _room(self, size: int) -> Bytes:
         """The buffer, with room for so many bytes more."""
@@ -98,6 +103,17 @@ class Command:
             longer[: self._end] = self._buffer[: self._end]
             self._buffer = longer
         return self._buffer
+
+
+Command = Sequence[Arguments]
+"""All arguments of a command, in pieces of which the last one may be large."""
+
+
+def packed(command: Command) -> list[bytes | memoryview]:
+    """The bytes of a command, in two pieces."""
+    *first, last = command
+    size = b"*%d\r\n" % sum(part.count for part in command)
+    return [b"".join([size, *(part.data for part in first)]), last.data]
 
 
 def no_texts(n: int) -> Texts:

@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,7 +51,8 @@ from pipelines.stores.redis import scripts
 from pipelines.stores.redis.batch_writes import BatchWrites
 from pipelines.stores.redis.connection import WarmRedis
 from pipelines.stores.redis.entity_write import member_keys
-from pipelines.stores.redis.resp import Command, no_texts
+from pipelines.stores.redis.resp import Arguments, Command, no_texts
+from pipelines.stores.sink import Store
 from registry.formats.redis_keys import (
     begun_key,
     chunks_key,
@@ -75,7 +77,7 @@ class _Writing(NamedTuple):
 class SingleServerWriter:
     """Stores runs in one server. `confirmed` are keys that it is known to hold.
 
-    `begin` is called by one thread, and `store` by the same or another one.
+    `begin` is called by one thread, and a batch is stored by the same or another one.
     """
 
     def __init__(self, redis: WarmRedis, confirmed: Collection[str]) -> None:
@@ -95,13 +97,16 @@ class SingleServerWriter:
         self._writing[key] = _Writing(token, 0)
         return True
 
-    def store(self, batch: Batch) -> Sequence[str]:
-        """Store a batch; returns the entities whose state was not the expected one."""
+    def prepare(self, batch: Batch) -> Store:
+        """Pack a batch; returns what stores it. Any thread may call this."""
+        parts = list(_parts(batch, self._redis.entities_a_call))
+        return partial(self._store, batch, parts)
+
+    def _store(self, batch: Batch, parts: Sequence[_Part]) -> Sequence[str]:
         key = writer_key(batch.run.topic_id, batch.run.partition)
         writing = self._writing.get(key)
         if writing is None:
             raise StoreUnavailable(ANOTHER_WRITER)
-        parts = _parts(len(batch.names), self._redis.entities_a_call)
         try:
             for answer in self._answers(batch, writing, parts):
                 conflicts = _stored(batch, answer)
@@ -119,7 +124,7 @@ class SingleServerWriter:
         if self._writing.get(key) == writing:
             del self._writing[key]
 
-    def _answers(self, batch: Batch, writing: _Writing, parts: Sequence[slice]) -> list[Any]:
+    def _answers(self, batch: Batch, writing: _Writing, parts: Sequence[_Part]) -> list[Any]:
         """The answer to each part; a script that is unknown is told, and sent again."""
         if not self._script:
             self._script = self._redis.register(scripts.COMMIT)
@@ -130,33 +135,9 @@ class SingleServerWriter:
         return found
 
     def _commands(
-        self, batch: Batch, writing: _Writing, parts: Sequence[slice]
+        self, batch: Batch, writing: _Writing, parts: Sequence[_Part]
     ) -> Iterator[Command]:
-        """The calls of the script, each made while the server works on the one before."""
-        writes = BatchWrites(batch)
-        compared = np.flatnonzero(~batch.expected.at_home(batch.run.topic_id, batch.run.partition))
-        for index, part in enumerate(parts):
-            own = compared[(compared >= part.start) & (compared < part.stop)]
-            arguments = [
-                *(writing.token, writing.number + index),
-                *self._run_arguments(batch, _name(index, len(parts))),
-            ]
-            yield self._call(batch, writes.part(part), own, arguments)
-
-    def _run_arguments(self, batch: Batch, part: str) -> list[Any]:
-        """What `lua/commit.lua` takes of a run; `part` is how it calls this part of it."""
-        run = batch.run
-        marks = [of(run.topic_id, run.partition) for of in (watermark_key, filled_key)]
-        return [
-            *(run.topic_id.hex(), run.base_offset, run.next_offset, part),
-            *("1" if mark in self._confirmed else "" for mark in marks),
-            *(batch.rules, batch.schema.id),
-        ]
-
-    def _call(
-        self, batch: Batch, writes: BatchWrites, compared: Int64s, arguments: Sequence[Any]
-    ) -> Command:
-        """The call of `lua/commit.lua` for a part of a batch; `compared` are indexes of its own."""
+        """The calls of `lua/commit.lua`."""
         run, source = batch.run, batch.source.name
         ids = run.topic_id, run.partition
         keys = [
@@ -164,41 +145,59 @@ class SingleServerWriter:
             *(of(*ids) for of in (watermark_key, filled_key, rules_key, begun_key)),
             *(schema_key(source), *(of(source, 0) for of in (rows_key, states_key, chunks_key))),
         ]
-        memberships: list[Any] = []
-        for entity, closed in writes.memberships():
-            own, member = member_keys(source, entity)
-            keys += own
-            memberships += (member, closed)
-        n, tails = len(writes.names), writes.tails
-        chunks, dropped = len(tails.chunk_of), len(tails.dropped_of)
-        lists = 6 + 2 * len(compared) + 4 * n + 2 * chunks + dropped + len(memberships)
-        command = Command(
-            3 + len(keys) + len(arguments) + lists,
-            *("EVALSHA", self._script, len(keys), *keys, *arguments),
-        )
-        command.add(len(compared))
-        command.texts(writes.some_names(compared))
-        command.add(len(compared))
-        command.texts(writes.identities(compared))
-        command.add(2 * n)
-        command.pairs(writes.names, writes.rows, no_texts(n))
-        command.add(2 * n)
-        command.pairs(writes.names, writes.headers, writes.ticks)
-        command.add(2 * chunks)
-        command.chunks(writes.names, tails.chunk_of, tails.chunk_block, writes.chunks)
-        command.add(dropped)
-        command.chunk_names(writes.names, tails.dropped_of, tails.dropped_block)
-        command.add(*memberships)
-        return command
+        must_exist = [of(*ids) in self._confirmed for of in (watermark_key, filled_key)]
+        for index, part in enumerate(parts):
+            first = Arguments("EVALSHA", self._script, len(keys) + len(part.keys))
+            first.add(*keys, *part.keys, writing.token, writing.number + index)
+            first.add(run.topic_id.hex(), run.base_offset, run.next_offset)
+            first.add(_name(index, len(parts)), *("1" if one else "" for one in must_exist))
+            first.add(batch.rules, batch.schema.id)
+            yield first, part.lists
+
+
+class _Part(NamedTuple):
+    """What `lua/commit.lua` takes of a part of a batch beside what it takes of the run."""
+
+    keys: Sequence[str]
+    lists: Arguments
 
 
 ANOTHER_WRITER = "Redis: another worker has written the partition, or what was sent before is lost"
 
 
-def _parts(entities: int, most: int) -> list[slice]:
-    """All of so many entities in parts; one that is empty where there are none."""
-    begins = range(0, max(entities, 1), most)
-    return [slice(begin, min(begin + most, entities)) for begin in begins]
+def _parts(batch: Batch, most: int) -> Iterator[_Part]:
+    """A batch in parts of at most so many entities; one that is empty where there are none."""
+    writes, entities = BatchWrites(batch), len(batch.names)
+    compared = np.flatnonzero(~batch.expected.at_home(batch.run.topic_id, batch.run.partition))
+    for begin in range(0, max(entities, 1), most):
+        end = min(begin + most, entities)
+        own = compared[slice(*np.searchsorted(compared, [begin, end]).tolist())]
+        yield _part(batch, writes.part(slice(begin, end)), own)
+
+
+def _part(batch: Batch, writes: BatchWrites, compared: Int64s) -> _Part:
+    """A part of a batch; `compared` are indexes in the batch of entities that are in the part."""
+    keys: list[str] = []
+    memberships: list[str | bytes] = []
+    for entity, closed in writes.memberships():
+        own, member = member_keys(batch.source.name, entity)
+        keys += own
+        memberships += (member, closed)
+    n, tails, lists = len(writes.names), writes.tails, Arguments()
+    lists.add(len(compared))
+    lists.texts(writes.some_names(compared))
+    lists.add(len(compared))
+    lists.texts(writes.identities(compared))
+    lists.add(2 * n)
+    lists.pairs(writes.names, writes.rows, no_texts(n))
+    lists.add(2 * n)
+    lists.pairs(writes.names, writes.headers, writes.ticks)
+    lists.add(2 * len(tails.chunk_of))
+    lists.chunks(writes.names, tails.chunk_of, tails.chunk_block, writes.chunks)
+    lists.add(len(tails.dropped_of))
+    lists.chunk_names(writes.names, tails.dropped_of, tails.dropped_block)
+    lists.add(*memberships)
+    return _Part(keys, lists)
 
 
 def _name(index: int, parts: int) -> str:

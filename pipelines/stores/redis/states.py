@@ -16,7 +16,7 @@ from pipelines.runtime.array_types import Int64s
 from pipelines.runtime.machine_code import compiled
 from pipelines.stores.redis.client import answers
 from pipelines.stores.redis.connection import WarmRedis
-from pipelines.stores.redis.resp import Command, Texts
+from pipelines.stores.redis.resp import Arguments, Command, Texts
 from registry.definitions import Source
 from registry.formats.origin import Origin
 from registry.formats.redis_keys import bucket, chunk_field, chunks_key, states_key
@@ -222,17 +222,17 @@ def _chunk_values(
 def _reads(key: str, names: Texts, step: int) -> Iterator[Command]:
     for begin in range(0, len(names), step):
         part = names.part(slice(begin, min(begin + step, len(names))))
-        command = Command(2 + len(part), "HMGET", key)
-        command.texts(part)
-        yield command
+        arguments = Arguments("HMGET", key)
+        arguments.texts(part)
+        yield (arguments,)
 
 
 def _chunk_reads(key: str, names: Texts, of: Int64s, block: Int64s, step: int) -> Iterator[Command]:
     for begin in range(0, len(of), step):
         which = slice(begin, begin + step)
-        command = Command(2 + len(of[which]), "HMGET", key)
-        command.chunk_names(names, of[which], block[which])
-        yield command
+        arguments = Arguments("HMGET", key)
+        arguments.chunk_names(names, of[which], block[which])
+        yield (arguments,)
 
 
 def _exchanged(redis: WarmRedis, commands: Iterator[Command]) -> list[Any]:

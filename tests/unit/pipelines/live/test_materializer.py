@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from io import BytesIO
 from threading import Event, Thread
 
@@ -18,6 +19,7 @@ from pipelines.errors import Stopped
 from pipelines.kafka.run import Run
 from pipelines.kafka.topics import Topic
 from pipelines.live.materializer import Materializer
+from pipelines.stores.sink import Store
 from pipelines.ticks.wire.formats import registry_of
 from pipelines.ticks.wire.schema_registry import RegistryConnection
 from registry.definitions import Source
@@ -61,6 +63,9 @@ class KeptBatches:
         self, source: Source, entities: EntityNames, depth: int, before: Origin
     ) -> LoadedStates:
         return known([], {}, len(source.fields))
+
+    def prepare(self, batch: Batch) -> Store:
+        return partial(self.store, batch)
 
     def store(self, batch: Batch) -> Sequence[str]:
         self.batches.append(batch)
