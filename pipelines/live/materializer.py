@@ -29,6 +29,7 @@ from pipelines.compute.entity_names import EntityNames
 from pipelines.compute.entity_state import LoadedStates
 from pipelines.compute.run_computation import DecodedRun, RunComputation
 from pipelines.errors import (
+    SchemaRegistryUnavailable,
     StateConflict,
     StoreUnavailable,
     StoreWentBack,
@@ -98,17 +99,20 @@ class Materializer:
         self._computation.forget_all()
         self._forgotten += 1
 
-    def compute_ahead(self, run: Run, stop: Event) -> ComputedRun | None:
+    def compute_ahead(self, run: Run) -> ComputedRun | None:
         """Compute a run while the one before it may not be stored yet.
 
-        Returns None where that cannot be done now. Raises as `materialize`.
+        Returns None where that cannot be done now: nothing is waited for, since the run before may
+        need this thread to be computed again. Raises as `materialize`.
         """
         try:
             if self._begin(run):
                 return None
             forgotten = self._forgotten
-            decoded = self._decode(run, stop)
+            decoded = self._computation.decode(run)
             self._computation.restore(decoded, self._load)
+        except SchemaRegistryUnavailable:
+            return None
         except StoreUnavailable:
             self.forget()
             return None
@@ -174,7 +178,8 @@ class Materializer:
 
     def _begin(self, run: Run) -> bool:
         """Have the sink write the run's partition; returns whether everything was forgotten."""
-        is_new = self._sink.begin(run.topic_id, run.partition)
+        with self._loading.call():
+            is_new = self._sink.begin(run.topic_id, run.partition)
         if is_new:
             self.forget()
         return is_new

@@ -100,7 +100,7 @@ class SourceAgent:
                 batch = await _call(self._computing, work.materialize, run, self._stop)
                 self._acknowledge(event, batch)
                 return
-            computed = await _call(self._computing, work.compute_ahead, run, self._stop)
+            computed = await _call(self._computing, work.compute_ahead, run)
         await self._settle()
         self._before = asyncio.create_task(self._store(event, computed))
         self._before.add_done_callback(_retrieve)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from threading import Thread
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import redis
@@ -12,6 +13,7 @@ import redis
 from pipelines.errors import RedisEvicts, StatesLost, StoreUnavailable
 from pipelines.kafka.topics import Topic
 from pipelines.live.heartbeats import Heartbeats
+from pipelines.stores.redis import scripts
 from pipelines.stores.redis.connection import WarmRedis
 from pipelines.stores.redis.fill_marks import FillMarks
 from pipelines.stores.redis.online_sink import OnlineSink
@@ -130,6 +132,36 @@ def test_heartbeats_are_read_whatever_slots_they_are_in(three: Cluster, opened: 
     for writer in writers:
         writer.beat(None, [])
     assert len(writers[0].others() or ()) == 5
+
+
+def test_a_loss_is_told_until_the_cluster_knows_it(three: Cluster, postgres_database: str) -> None:
+    """The node of the partition does not answer when it is to be told that an entity is lost."""
+    first, second, third = runs(ticks(SYMBOLS, 300), (100, 200))
+    with ExitStack() as stack:
+        stores = Stores(three.url, postgres_database, stack, cluster=True)
+        stores.flush()
+        sink = stores.sink()
+        online, redis = worker(sink), sink.redis
+        marks = FillMarks(stores.redis())
+        stores.rebuild().fill(SOURCE, TOPIC, quiet)
+        online.materialize(first, GO_ON)
+        with stores.client() as client:
+            state = stored_state(client, "price", "S1")
+            online.materialize(second, GO_ON)
+            store_state(client, "price", "S1", state)
+        run, refused = redis.run, []
+
+        def refuse_twice(script: str, *given: Any) -> Any:
+            if script == scripts.LOSE and len(refused) < 2:
+                refused.append(given)
+                raise StoreUnavailable("the node does not answer")
+            return run(script, *given)
+
+        stack.enter_context(patch.object(redis, "run", refuse_twice))
+        with pytest.raises(StatesLost, match="older state of 'S1'"):
+            online.materialize(third, GO_ON)
+        assert len(refused) == 2
+        assert marks.unfilled(TOPIC) == [0]
 
 
 @pytest.mark.parametrize("loses", ["its last writes", "all of the entity"])

@@ -43,7 +43,7 @@ class Agent:
         """Compute a run, while at most one before it is not stored."""
         while len(self._computed) > 1:
             self.store()
-        self._computed.append((run, self._work.compute_ahead(run, GO_ON)))
+        self._computed.append((run, self._work.compute_ahead(run)))
 
     def store(self) -> None:
         """Store the oldest run that is not stored."""
@@ -137,7 +137,7 @@ def test_another_worker_was_faster(opened: Opened, store: Any) -> None:
     log = list(runs(ticks(["A", "B", "C"], 120, seq=False), (40, 80)))
     paused = worker(opened(make()))
     paused.materialize(log[0], GO_ON)
-    computed = [paused.compute_ahead(run, GO_ON) for run in log[1:]]
+    computed = [paused.compute_ahead(run) for run in log[1:]]
     alone(opened, make, log[:2])
     assert paused.store(computed[0]) is None
     assert paused.materialize_again(log[1], GO_ON) is None
@@ -158,7 +158,7 @@ def test_the_answer_of_the_store_is_lost(opened: Opened, store: Any) -> None:
         sink = opened(make())
         work = worker(sink)
         work.materialize(log[0], GO_ON)
-        first, second = (work.compute_ahead(run, GO_ON) for run in log[1:3])
+        first, second = (work.compute_ahead(run) for run in log[1:3])
         assert first is not None
         assert second is not None
 
@@ -183,7 +183,7 @@ def test_an_entity_has_its_home_elsewhere_by_then(opened: Opened, database: str)
     here = list(runs(ticks(["A", "B"], 40), (20,)))
     (there,) = runs(ticks(["A"], 5), ())
     work = worker(opened(OfflineSink(database)))
-    computed = [work.compute_ahead(run, GO_ON) for run in here]
+    computed = [work.compute_ahead(run) for run in here]
     worker(opened(OfflineSink(database))).materialize(replace(there, partition=1), GO_ON)
     for run, ahead in zip(here, computed, strict=True):
         assert work.store(ahead) is None

@@ -134,7 +134,7 @@ def test_a_store_that_failed_may_be_another_server(opened: Opened, database: str
     )
     (loads,), (stores,) = query(database, sessions)
     query(database, f"SELECT pg_terminate_backend({stores})")
-    computed = work.compute_ahead(replace(log, base_offset=3, next_offset=4), GO_ON)
+    computed = work.compute_ahead(replace(log, base_offset=3, next_offset=4))
     assert computed is not None
     assert work.store(computed) is None
     sink.load(SOURCE, EntityNames.of(["A"]), DEPTH, BEGIN)

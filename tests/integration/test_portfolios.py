@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from threading import Event
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import redis
 from msgspec import structs
 
 from pipelines.compute.run_computation import RunComputation
+from pipelines.errors import Stopped
 from pipelines.live.materializer import Materializer
 from pipelines.stores.redis.online_sink import OnlineSink
 from registry.definitions import RowSchema, Source
@@ -61,7 +63,13 @@ def test_each_position_joins_its_portfolio(
     assert members == {"P1": {b"A", b"B", b"C"}, "P2": {b"A", b"D"}}
 
 
-def written(opened: Opened, redis_database: str, source: Source, values: Sequence[Any]) -> None:
+def written(
+    opened: Opened,
+    redis_database: str,
+    source: Source,
+    values: Sequence[Any],
+    stop: Event = GO_ON,
+) -> None:
     """Materialize these ticks of one message key, in one run."""
     log = [
         Record(source.topic, 0, offset, NOW_MS, b"P1", json.dumps(value).encode())
@@ -71,7 +79,29 @@ def written(opened: Opened, redis_database: str, source: Source, values: Sequenc
     sink, program = opened(OnlineSink(redis_database)), compile_program(catalog, SCHEMA)
     (run,) = runs(log, ())
     rules = SourceRules.always(source)
-    Materializer(RunComputation(rules, SCHEMA, program, 10_000), sink).materialize(run, GO_ON)
+    Materializer(RunComputation(rules, SCHEMA, program, 10_000), sink).materialize(run, stop)
+
+
+def test_a_position_joins_although_redis_refused_it_before(
+    opened: Opened, redis_database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A user of an earlier version has fewer rights; they are added once the worker says so."""
+    user = {"username": "of-earlier", "passwords": ["+secret"], "keys": ["tw:*"], "enabled": True}
+    url = redis_database.replace("redis://", "redis://of-earlier:secret@")
+    held = [{"portfolio": "P1", "symbol": "A", "quantity": 1, "ts": NOW_MS}]
+    with redis.Redis.from_url(redis_database) as client:
+        try:
+            client.acl_setuser(**user, categories=["+@all"], commands=["-sadd"])
+            once = Event()
+            once.set()
+            with pytest.raises(Stopped):
+                written(opened, url, POSITION, held, once)
+            assert "sadd" in caplog.text
+            client.acl_setuser(**user, categories=["+@all"])
+            written(opened, url, POSITION, held)
+            assert client.smembers(members_key("position", "P1")) == {b"A"}
+        finally:
+            client.acl_deluser("of-earlier")
 
 
 def test_only_open_positions_are_counted(opened: Opened, redis_database: str) -> None:

@@ -122,7 +122,7 @@ def test_it_was_restarted_between_two_runs(
     work.materialize(log[0], GO_ON)
     begin = server.written
     work.materialize(log[1], GO_ON)
-    computed = work.compute_ahead(log[2], GO_ON)
+    computed = work.compute_ahead(log[2])
     assert computed is not None
     server.restart(CUTS[lost](begin, server.written))
     before = redis_dump(server.url)
@@ -171,7 +171,7 @@ def test_it_forgets_that_another_worker_has_taken_over(
     lost, finds a watermark that it knows."""
     first, second = (worker(in_parts(opened, server.url)) for _ in range(2))
     first.materialize(log[0], GO_ON)
-    computed = first.compute_ahead(log[1], GO_ON)
+    computed = first.compute_ahead(log[1])
     assert computed is not None
     size = server.written
     second.materialize(log[1], GO_ON)

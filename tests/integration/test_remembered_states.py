@@ -60,7 +60,7 @@ def test_an_entity_that_is_given_up_and_needed_again_in_one_run(
         if not is_ahead:
             work.materialize(run, GO_ON)
             continue
-        computed = work.compute_ahead(run, GO_ON)
+        computed = work.compute_ahead(run)
         if before is not None and (before[1] is None or work.store(before[1]) is None):
             work.materialize_again(before[0], GO_ON)
         before = run, computed
@@ -103,7 +103,7 @@ def test_a_row_schema_that_is_refused_while_runs_are_under_way(
     ahead = Materializer(
         RunComputation(RULES, newer, PROGRAM, 1000), in_parts(opened, redis_database)
     )
-    computed = [behind.compute_ahead(run, GO_ON) for run in (log[1], there[1])]
+    computed = [behind.compute_ahead(run) for run in (log[1], there[1])]
     assert None not in computed
     dumps: list[dict[bytes, bytes]] = []
 
@@ -142,7 +142,7 @@ def test_a_sink_goes_on_with_its_own_number(opened: Opened, redis_database: str)
     sink = in_parts(opened, redis_database)
     work = worker(sink)
     for number, run in enumerate(log):
-        computed = work.compute_ahead(run, GO_ON)
+        computed = work.compute_ahead(run)
         assert (computed is None) == (number == 0)
         assert computed is None or work.store(computed) is not None
         if computed is None:

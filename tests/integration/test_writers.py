@@ -117,7 +117,7 @@ def test_a_part_is_lost_in_one_of_two_partitions(
         try:
             work.materialize(others[0], GO_ON)
             work.materialize(log[0], GO_ON)
-            computed = [work.compute_ahead(run, GO_ON) for run in (others[1], log[1])]
+            computed = [work.compute_ahead(run) for run in (others[1], log[1])]
             for run, ahead in zip((others[1], log[1]), computed, strict=True):
                 assert ahead is not None
                 if work.store(ahead) is None:
@@ -142,10 +142,10 @@ def test_a_partition_is_begun_while_a_run_of_another_one_is_stored(
     sink = in_parts(opened, redis_database)
     work = worker(sink)
     work.materialize(log[0], GO_ON)
-    computed = work.compute_ahead(log[1], GO_ON)
+    computed = work.compute_ahead(log[1])
     assert computed is not None
     ahead: list[Any] = []
-    before_each_write(sink, at(1, lambda: ahead.append(work.compute_ahead(stray, GO_ON))))
+    before_each_write(sink, at(1, lambda: ahead.append(work.compute_ahead(stray))))
     assert work.store(computed) is not None
     if ahead[0] is None or work.store(ahead[0]) is None:
         work.materialize_again(stray, GO_ON)

@@ -223,7 +223,7 @@ class Worker:
     def compute(self) -> None:
         run = self._next_run()
         if run is not None:
-            self._computed.append((run, self._work.compute_ahead(run, GO_ON)))
+            self._computed.append((run, self._work.compute_ahead(run)))
 
     def compute_ahead_of_a_store(self) -> None:
         """Compute the next run while one is being stored, unless that is done."""

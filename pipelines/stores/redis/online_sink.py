@@ -60,6 +60,8 @@ class OnlineSink:
         self.history = history
         self._confirmed: set[str] = set()
         """Keys of the watermarks and of the filled marks that this Redis is known to hold."""
+        self._lost: dict[tuple[bytes, int], StatesLost] = {}
+        """Of each partition of which something is lost, while Redis does not know it, the error."""
         writer = ClusterWriter if cluster else SingleServerWriter
         self._writer: ClusterWriter | SingleServerWriter = writer(self.redis, self._confirmed)
 
@@ -97,15 +99,21 @@ class OnlineSink:
     def begin(self, topic_id: bytes, partition: int) -> bool:
         """Make sure that this sink may write a partition; returns whether another one might have.
 
-        States of the partition that were loaded before must be forgotten then.
+        States of the partition that were loaded before must be forgotten then. Raises `StatesLost`
+        where that was found out before, and Redis could not be told.
         """
+        self._tell_lost(topic_id, partition)
         return self._writer.begin(topic_id, partition)
 
     def load(
         self, source: Source, entities: EntityNames, depth: int, before: Origin
     ) -> LoadedStates:
-        """The states of those of `entities` that have one; the newest, whatever `before` is."""
-        return load_columns(self.redis, source, entities, depth)
+        """The states of those of `entities` that have one; the newest, whatever `before` is.
+
+        Raises `AnotherWriter` where the partition of `before` was taken over before they were read.
+        """
+        with self._writer.loading(before.topic_id, before.partition) as writer:
+            return load_columns(self.redis, source, entities, depth, writer)
 
     def prepare(self, batch: Batch) -> Store:
         """Pack a batch; returns what stores it as `store` does."""
@@ -147,9 +155,21 @@ class OnlineSink:
             known, state = Origin.unpack(packed) if packed else None, stored.get(entity)
             if known is None or (state is not None and not _is_earlier(state.origin, known)):
                 continue
-            keys = [key(run.topic_id, run.partition) for key in MARKS]
-            self.redis.run(scripts.LOSE, keys, [])
-            raise StatesLost(run.topic, run.partition, entity)
+            self._lost[run.topic_id, run.partition] = StatesLost(run.topic, run.partition, entity)
+            self._tell_lost(run.topic_id, run.partition)
+
+    def _tell_lost(self, topic_id: bytes, partition: int) -> None:
+        """Note in Redis that a partition of which something is lost must be filled again.
+
+        Raises `StatesLost` then. Until Redis has it, nothing more of the partition is stored: the
+        worker would compute on what is left, and nobody would notice any more.
+        """
+        lost = self._lost.get((topic_id, partition))
+        if lost is None:
+            return
+        self.redis.run(scripts.LOSE, [key(topic_id, partition) for key in MARKS], [])
+        del self._lost[topic_id, partition]
+        raise lost
 
 
 def _is_earlier(stored: Origin, known: Origin) -> bool:

@@ -10,7 +10,8 @@ The order of a commit:
    its own number, and raises it. So it is stored only if all before it were, and nobody else wrote
    the partition since: the states that the sink has loaded or written since it began *are* the
    stored ones, and are not compared. A server that was emptied, that was started again and has lost
-   its last second, or whose replica took over, has another number, or none.
+   its last second, or whose replica took over, has another number, or none. Each load reads the
+   token with the states: what another writer stored may be lost again, and the known number return.
 3. What else must hold: the run's incarnation is the current one of its topic's name; no newer rules
    than those that decided the run hold at its offsets; the watermark is where the run begins; the
    row schema is not older than one that was stored.
@@ -32,6 +33,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -51,6 +53,7 @@ from pipelines.stores.redis import scripts
 from pipelines.stores.redis.batch_writes import BatchWrites
 from pipelines.stores.redis.connection import WarmRedis
 from pipelines.stores.redis.entity_write import member_keys
+from pipelines.stores.redis.partition_writer import AnotherWriter, PartitionWriter
 from pipelines.stores.redis.resp import Arguments, Command, no_texts
 from pipelines.stores.sink import Store
 from registry.formats.redis_keys import (
@@ -97,6 +100,23 @@ class SingleServerWriter:
         self._writing[key] = _Writing(token, 0)
         return True
 
+    @contextmanager
+    def loading(self, topic_id: bytes, partition: int) -> Iterator[PartitionWriter | None]:
+        """Around a load of states for a partition: who must be its writer when they are read.
+
+        None where this sink has not begun to write the partition.
+        """
+        key = writer_key(topic_id, partition)
+        writing = self._writing.get(key)
+        if writing is None:
+            yield None
+            return
+        try:
+            yield PartitionWriter(key, writing.token)
+        except AnotherWriter:
+            self._end(key, writing)
+            raise
+
     def prepare(self, batch: Batch) -> Store:
         """Pack a batch; returns what stores it. Any thread may call this."""
         parts = list(_parts(batch, self._redis.entities_a_call))
@@ -106,7 +126,7 @@ class SingleServerWriter:
         key = writer_key(batch.run.topic_id, batch.run.partition)
         writing = self._writing.get(key)
         if writing is None:
-            raise StoreUnavailable(ANOTHER_WRITER)
+            raise AnotherWriter
         try:
             for answer in self._answers(batch, writing, parts):
                 conflicts = _stored(batch, answer)
@@ -116,7 +136,8 @@ class SingleServerWriter:
         except BaseException:
             self._end(key, writing)
             raise
-        self._writing[key] = _Writing(writing.token, writing.number + len(parts))
+        if self._writing.get(key) == writing:
+            self._writing[key] = _Writing(writing.token, writing.number + len(parts))
         return ()
 
     def _end(self, key: str, writing: _Writing) -> None:
@@ -160,9 +181,6 @@ class _Part(NamedTuple):
 
     keys: Sequence[str]
     lists: Arguments
-
-
-ANOTHER_WRITER = "Redis: another worker has written the partition, or what was sent before is lost"
 
 
 def _parts(batch: Batch, most: int) -> Iterator[_Part]:
@@ -215,7 +233,7 @@ def _stored(batch: Batch, answer: Any) -> Sequence[str]:
         case [b"conflict", *entities]:
             return [entity.decode() for entity in entities]
         case [b"another writer"]:
-            raise StoreUnavailable(ANOTHER_WRITER)
+            raise AnotherWriter
         case [b"recreated"]:
             raise TopicRecreated(batch.run.topic)
         case [b"other rules"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numba
@@ -16,6 +17,7 @@ from pipelines.runtime.array_types import Int64s
 from pipelines.runtime.machine_code import compiled
 from pipelines.stores.redis.client import answers
 from pipelines.stores.redis.connection import WarmRedis
+from pipelines.stores.redis.partition_writer import PartitionWriter
 from pipelines.stores.redis.resp import Arguments, Command, Texts
 from registry.definitions import Source
 from registry.formats.origin import Origin
@@ -27,17 +29,23 @@ ATTEMPTS = 3
 
 
 def load_columns(
-    redis: WarmRedis, source: Source, entities: Sequence[str], depth: int
+    redis: WarmRedis,
+    source: Source,
+    entities: Sequence[str],
+    depth: int,
+    writer: PartitionWriter | None = None,
 ) -> LoadedStates:
     """The states of those of `entities` that have one, with their `depth` newest ticks.
 
-    Raises `StoreUnavailable`, `StateOfOtherFields` and `StateDamaged`.
+    With `writer` a single server must name it when they are read. Raises `AnotherWriter`,
+    `StoreUnavailable`, `StateOfOtherFields` and `StateDamaged`.
     """
     names = entities if isinstance(entities, EntityNames) else EntityNames.of(entities)
+    read = _Reads(redis, source, names, writer)
     for attempt in range(ATTEMPTS):
-        found = _read_states(redis, source, names)
+        found = _read_states(read)
         try:
-            return _with_chunks(redis, source, names, found, depth)
+            return _with_chunks(read, found, depth)
         except StateDamaged:
             if attempt == ATTEMPTS - 1:
                 raise
@@ -89,8 +97,18 @@ class _Found(NamedTuple):
     """Where the ticks of each begin, in words."""
 
 
-def _read_states(redis: WarmRedis, source: Source, names: EntityNames) -> _Found:
-    packed = _hash_values(redis, source, names)
+class _Reads(NamedTuple):
+    """What is read: states of entities by their names, while one sink is the writer."""
+
+    redis: WarmRedis
+    source: Source
+    names: EntityNames
+    writer: PartitionWriter | None
+
+
+def _read_states(read: _Reads) -> _Found:
+    source, names = read.source, read.names
+    packed = _hash_values(read)
     which = np.array([i for i, state in enumerate(packed) if state is not None], np.int64)
     stored = [state for state in packed if state is not None]
     sizes, header = _sizes(stored), STATE_HEADER.size
@@ -119,21 +137,19 @@ def _read_states(redis: WarmRedis, source: Source, names: EntityNames) -> _Found
     return _Found(which, headers, count, words, (begins + header) // 8)
 
 
-def _with_chunks(
-    redis: WarmRedis, source: Source, names: EntityNames, found: _Found, depth: int
-) -> LoadedStates:
+def _with_chunks(read: _Reads, found: _Found, depth: int) -> LoadedStates:
     """The states with as many ticks of their chunks as make `depth`.
 
     Raises `StateDamaged` where a chunk is missing, or is none.
     """
-    fields, headers = len(source.fields), found.headers
+    names, fields, headers = read.names, len(read.source.fields), found.headers
     tick_words = 2 + fields
     tail = tail_of(found.accepted)
     blocks = (found.accepted - tail) // BLOCK
     wanted = np.maximum(-((tail - depth) // BLOCK), 0)
     oldest = np.maximum(headers["first_block"].astype(np.int64), blocks - wanted)
     of, block = _candidates(blocks, np.maximum(blocks - oldest, 0))
-    chunks = _chunk_values(redis, source, names, found.which[of], block)
+    chunks = _chunk_values(read, found.which[of], block)
     chunks = [chunk or b"" for chunk in chunks]
     sizes = _sizes(chunks)
     block_bytes = BLOCK * tick_words * 8
@@ -192,34 +208,34 @@ def _ends(sizes: Int64s) -> Int64s:
     return ends
 
 
-def _hash_values(redis: WarmRedis, source: Source, names: EntityNames) -> list[Any]:
+def _hash_values(read: _Reads) -> list[Any]:
     """The states of entities as they are stored."""
+    redis, source, names, _ = read
     if not redis.cluster:
         key = states_key(source.name, 0)
         texts = Texts.of(names.data, names.ends)
-        return _exchanged(redis, _reads(key, texts, redis.entities_a_call))
+        return _exchanged(read, _state_reads(key, texts, redis.entities_a_call))
     keys = [states_key(source.name, bucket(name, cluster=True)) for name in names]
     return _from_cluster(redis, list(names), keys)
 
 
-def _chunk_values(
-    redis: WarmRedis, source: Source, names: EntityNames, of: Int64s, block: Int64s
-) -> list[Any]:
-    """Chunks as they are stored; `of` are the indexes of their entities among `names`."""
+def _chunk_values(read: _Reads, of: Int64s, block: Int64s) -> list[Any]:
+    """Chunks as they are stored; `of` are the indexes of their entities among the names."""
+    redis, source, names, _ = read
     if not len(of):
         return []
     if not redis.cluster:
         key = chunks_key(source.name, 0)
         texts = Texts.of(names.data, names.ends)
         step = redis.entities_a_call
-        return _exchanged(redis, _chunk_reads(key, texts, of, block, step))
+        return _exchanged(read, _chunk_reads(key, texts, of, block, step))
     entities = [names[index] for index in of.tolist()]
     fields = [chunk_field(*pair) for pair in zip(entities, block.tolist(), strict=True)]
     keys = [chunks_key(source.name, bucket(name, cluster=True)) for name in entities]
     return _from_cluster(redis, fields, keys)
 
 
-def _reads(key: str, names: Texts, step: int) -> Iterator[Command]:
+def _state_reads(key: str, names: Texts, step: int) -> Iterator[Command]:
     for begin in range(0, len(names), step):
         part = names.part(slice(begin, min(begin + step, len(names))))
         arguments = Arguments("HMGET", key)
@@ -235,14 +251,20 @@ def _chunk_reads(key: str, names: Texts, of: Int64s, block: Int64s, step: int) -
         yield (arguments,)
 
 
-def _exchanged(redis: WarmRedis, commands: Iterator[Command]) -> list[Any]:
-    """The answers of several `HMGET`, one behind the other."""
-    values: list[Any] = []
-    for answer in redis.exchange(commands):
+def _exchanged(read: _Reads, commands: Iterator[Command]) -> list[Any]:
+    """The answers of several `HMGET`, one behind the other.
+
+    Who the writer is when they are answered is asked on the same connection: a server that was
+    started again meanwhile, or another one that took over, would say who it was before.
+    """
+    asked = [] if read.writer is None else [(Arguments("GET", read.writer.key),)]
+    found = read.redis.exchange(chain(commands, asked))
+    for answer in found:
         if isinstance(answer, ResponseError):
             raise StoreUnavailable(f"Redis: {answer}") from answer
-        values += answer
-    return values
+    if read.writer is not None:
+        read.writer.check(found.pop())
+    return list(chain.from_iterable(found))
 
 
 def _from_cluster(redis: WarmRedis, fields: Sequence[str], keys: Sequence[str]) -> list[Any]:

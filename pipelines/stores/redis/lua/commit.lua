@@ -23,7 +23,7 @@ local WRITER, INCARNATIONS, WATERMARK, FILLED, RULES, BEGUN, SCHEMA = 1, 2, 3, 4
 local ROWS, STATES, CHUNKS, MEMBERS = 8, 9, 10, 11
 local token, number, incarnation, base, following, part = unpack(ARGV, 1, 6)
 local watermark_must_exist, filled_must_exist, rules, schema = unpack(ARGV, 7, 10)
-local LISTS = 11
+local COMPARED = 11
 local AT_ONCE = 7800 -- unpack() takes less than 8,000 values
 
 if redis.call('GET', KEYS[WRITER]) ~= token .. ':' .. number then
@@ -52,42 +52,54 @@ if newest > tonumber(schema) then
   return {'schema'}
 end
 
+-- The index after the list that begins at ARGV[arg].
+local function past(arg)
+  return arg + 1 + tonumber(ARGV[arg])
+end
+
 -- Calls a command with the list that begins at ARGV[arg], at most AT_ONCE elements at once, an even
--- number; returns the index after the list, and the answers.
+-- number; returns the answers.
 local function each(command, key, arg)
-  local last = arg + tonumber(ARGV[arg])
+  local last = past(arg) - 1
   local answers = {}
   for first = arg + 1, last, AT_ONCE do
     answers[#answers + 1] =
       redis.call(command, key, unpack(ARGV, first, math.min(last, first + AT_ONCE - 1)))
   end
-  return last + 1, answers
+  return answers
 end
 
-local arg, states = each('HMGET', KEYS[STATES], LISTS)
+local states = each('HMGET', KEYS[STATES], COMPARED)
+local identities = past(COMPARED)
 local conflicts = {'conflict'}
-for i = 1, tonumber(ARGV[arg]) do
+for i = 1, tonumber(ARGV[identities]) do
   local state = states[math.floor((i - 1) / AT_ONCE) + 1][(i - 1) % AT_ONCE + 1]
-  if string.sub(state or '', 1, IDENTITY_BYTES) ~= ARGV[arg + i] then
-    conflicts[#conflicts + 1] = ARGV[LISTS + i]
+  if string.sub(state or '', 1, IDENTITY_BYTES) ~= ARGV[identities + i] then
+    conflicts[#conflicts + 1] = ARGV[COMPARED + i]
   end
 end
 if #conflicts > 1 then
   return conflicts
 end
-arg = arg + 1 + tonumber(ARGV[arg])
 
+-- Where a command fails, as without the right to it, what came before it stays. The run is stored again
+-- then, as long as the states are the earlier ones: so they are written after what belongs to them, and
+-- before what only they no longer need.
 if part == 'first' then
   may_be_ahead(KEYS[BEGUN], following)
 end
-arg = each('HSET', KEYS[ROWS], arg)
-arg = each('HSET', KEYS[STATES], arg)
-arg = each('HSET', KEYS[CHUNKS], arg)
-arg = each('HDEL', KEYS[CHUNKS], arg)
-local key = MEMBERS
+local new_rows = past(identities)
+local new_states = past(new_rows)
+local new_chunks = past(new_states)
+local dropped = past(new_chunks)
+local key, arg = MEMBERS, past(dropped)
 while arg <= #ARGV do
   key, arg = belong(key, arg)
 end
+each('HSET', KEYS[ROWS], new_rows)
+each('HSET', KEYS[CHUNKS], new_chunks)
+each('HSET', KEYS[STATES], new_states)
+each('HDEL', KEYS[CHUNKS], dropped)
 if newest < tonumber(schema) then
   redis.call('SET', KEYS[SCHEMA], schema)
 end

@@ -39,15 +39,17 @@ local function write(key, arg, ordered)
       conflicts[#conflicts + 1] = -entity
       member_key, arg = past_member(member_key, arg)
     else
+      -- in this order for what `commit.lua` says
+      local member = arg
+      member_key, arg = belong(member_key, arg)
       redis.call('HSET', rows, name, row)
-      redis.call('HSET', states, name, state)
       for chunk = added + 1, dropped - 1, 2 do
         redis.call('HSET', chunks, ARGV[chunk], ARGV[chunk + 1])
       end
-      for field = dropped + 1, arg - 1 do
+      redis.call('HSET', states, name, state)
+      for field = dropped + 1, member - 1 do
         redis.call('HDEL', chunks, ARGV[field])
       end
-      member_key, arg = belong(member_key, arg)
     end
   end
   return conflicts

@@ -125,6 +125,21 @@ def test_a_registry_that_is_away_stalls_and_is_named(server: RegistryServer) -> 
     assert [len(batch.rejected) for batch in sink.batches] == [0, 0, 1]
 
 
+def test_no_run_waits_for_it_ahead_of_its_turn(server: RegistryServer) -> None:
+    """The run before may have to be stored again meanwhile, by the same thread."""
+    first, second = server.register(TRADE), server.register(TRADE)
+    sink, stop = KeptBatches(), Event()
+    work = materializer(server, sink)
+    work.materialize(run_at(0, message(first, 1.0)), stop)
+    server.stop()
+    run = run_at(1, message(second, 2.0))
+    assert work.compute_ahead(run) is None
+    server.start()
+    ahead = work.compute_ahead(run)
+    assert ahead is not None
+    assert work.store(ahead) is ahead.batch
+
+
 def test_a_worker_that_waits_for_it_can_be_stopped(server: RegistryServer) -> None:
     server.failure = 503, {"error_code": 50301, "message": "starting"}
     sink, stop, ended = KeptBatches(), Event(), Event()

@@ -42,7 +42,7 @@ class Store:
     def materialize(self, run: Run, stop: Event) -> str:
         return self._note("store", run.base_offset)
 
-    def compute_ahead(self, run: Run, stop: Event) -> int:
+    def compute_ahead(self, run: Run) -> int:
         self._note("compute", run.base_offset)
         if run.base_offset == 1:
             self.computed_second.set()
