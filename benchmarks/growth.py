@@ -48,7 +48,7 @@ def plot(runs: list[Run], picture: Path) -> None:
     """Draw what `growth` found, with the peers' Python: it has matplotlib."""
     points = [
         {
-            "subject": run.subject.rpartition(",")[0],
+            "subject": run.subject.rpartition(", ")[0],
             "entities": run.detail["entities"],
             "rate": run.value,
             "memory": run.detail["peak_mb"],

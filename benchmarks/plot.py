@@ -30,6 +30,8 @@ def main() -> None:
         (rates, "rate", "ticks a second", "log"),
         (memory, "memory", "MB at the most", "linear"),
     ):
+        if unknown := {point["subject"] for point in points} - LINES.keys():
+            sys.exit(f"there is no line for {', '.join(unknown)}")
         for subject, (colour, line) in LINES.items():
             found = defaultdict(list)
             for point in points:

@@ -342,11 +342,11 @@ class StateOfOtherFields(PipelineError):
 class StateDamaged(PipelineError):
     """A window state is not what its header says."""
 
-    def __init__(self, entity: str, found: int, declared: int) -> None:
+    def __init__(self, entity: str, what: str) -> None:
         super().__init__(
-            f"the state of {entity!r} in Redis has {found} bytes of ticks and its header declares "
-            f"{declared}: something else than Tickwell has written it. Empty Redis (FLUSHALL), and "
-            "the workers fill it from Postgres when they start"
+            f"the state of {entity!r} in Redis {what}: something else than Tickwell has written or "
+            "deleted it. Empty Redis (FLUSHALL), and the workers fill it from Postgres when they "
+            "start"
         )
 
 

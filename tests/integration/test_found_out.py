@@ -301,5 +301,5 @@ def test_what_an_earlier_version_kept_is_filled_anew_and_then_removed(stores: St
     with stores.client() as client:
         filled = set(client.keys())
         assert filled >= {key.encode() for key in left}
-        assert earlier_layout.remove(redis) == len(left)
+        assert earlier_layout.remove(redis, GO_ON) == len(left)
         assert set(client.keys()) == filled - {key.encode() for key in left}

@@ -17,6 +17,7 @@ import redis
 from pipelines.errors import StoreUnavailable, StoreWentBack
 from pipelines.kafka.run import Run
 from pipelines.live.materializer import ComputedRun
+from pipelines.stores.redis.connection import ENTITIES_A_CALL
 from pipelines.stores.redis.online_sink import OnlineSink
 from registry.formats.redis_keys import writer_key
 from tests.oracle.messages import Record
@@ -190,7 +191,7 @@ class Worker:
         self.sink = OnlineSink(
             self._world.url,
             history=chance.choice([64, 80, 256]),
-            entities_a_call=chance.choice([1, 2, 3, 2_048]),
+            entities_a_call=chance.choice([1, 2, 3, ENTITIES_A_CALL]),
         )
         self._work = worker(self.sink, capacity=chance.choice([2, 3, 50]))
         self._computed: deque[tuple[Run, ComputedRun | None]] = deque()

@@ -57,7 +57,7 @@ def rebuild_online(
             typer.echo(f"{one.name}: {bar.done}")
             if bar.problem:
                 typer.echo(f"{one.name}: {bar.problem}", err=True)
-        if not source and (removed := earlier_layout.remove(redis)):
+        if not source and (removed := earlier_layout.remove(redis, stop)):
             typer.echo(f"removed {removed:,} keys of an earlier version")
     except Stopped as stopped:
         typer.echo(f"stopped: {stopped}")

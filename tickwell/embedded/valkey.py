@@ -15,7 +15,7 @@ from tickwell.up.process import Spec
 HOT_MEMORY = "64mb"
 WARM = [
     *("--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction"),
-    # With Valkey's defaults its append-only file is rewritten, and compressed, every second or two
+    # With Valkey's defaults its append-only file is rewritten, and compressed, every other second
     # while ticks come fast: a quarter of its processor time, on the core that a worker needs.
     *("--auto-aof-rewrite-min-size", "256mb", "--rdbcompression", "no"),
 ]

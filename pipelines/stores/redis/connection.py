@@ -14,7 +14,8 @@ from pipelines.stores.redis.resp import Command, packed
 from registry.formats.redis_keys import bucket
 
 ENTITIES_A_CALL = 512
-"""Entities that one command reads or writes: Redis does nothing else meanwhile, 1 to 4 ms.
+"""Entities, or chunks, that one command reads or writes. Redis does nothing else meanwhile, 1 to 4 ms
+in a commit.
 
 Larger ones make a run no cheaper, and a reader wait longer.
 """

@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from itertools import islice
+from threading import Event
 
+from pipelines.errors import Stopped
 from pipelines.kafka.topics import Topic
 from pipelines.stores.redis.client import answers
 from pipelines.stores.redis.connection import WarmRedis
@@ -28,17 +30,19 @@ def is_left(redis: WarmRedis, topics: Iterable[Topic]) -> bool:
     )
 
 
-def remove(redis: WarmRedis) -> int:
-    """Remove what is left; returns how many keys. Raises `StoreUnavailable`."""
+def remove(redis: WarmRedis, stop: Event) -> int:
+    """Remove what is left; returns how many keys that were.
+
+    Raises `StoreUnavailable`, and `Stopped` once `stop` is set.
+    """
     client, removed = redis.connect(), 0
     with answers():
         found = client.scan_iter(match="tw:*", count=KEYS_AT_ONCE)
         keys = (key for key in found if OF_ENTITIES.fullmatch(key) or OF_PARTITIONS.fullmatch(key))
         while some := list(islice(keys, KEYS_AT_ONCE)):
-            removed += len(some)
-            if redis.cluster:
-                for key in some:
-                    client.unlink(key)
-            else:
-                client.unlink(*some)
+            if stop.is_set():
+                raise Stopped("not all keys of an earlier version are removed; start it again")
+            # on a cluster no call spans hash slots
+            calls = [[key] for key in some] if redis.cluster else [some]
+            removed += sum(client.unlink(*call) for call in calls)  # a scan may name a key twice
     return removed

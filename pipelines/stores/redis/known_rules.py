@@ -27,7 +27,7 @@ class KnownRules:
         self._redis = redis
 
     def stored_to(self, topic_id: bytes, partition: int) -> int | None:
-        """The offset before which entities may have been stored; None for a Redis to be filled.
+        """The offset before which entities may have been stored; None where nothing was.
 
         They may be ahead of the watermark, by a run that was begun.
         """

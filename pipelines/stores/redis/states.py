@@ -114,7 +114,7 @@ def _read_states(read: _Reads) -> _Found:
     sizes, header = _sizes(stored), STATE_HEADER.size
     short = np.flatnonzero((sizes < header) | (sizes % 8 != 0))
     if len(short):
-        raise StateDamaged(names[int(which[short[0]])], int(sizes[short[0]]), header)
+        raise StateDamaged(names[int(which[short[0]])], f"has {sizes[short[0]]} bytes")
     headers = np.frombuffer(b"".join([state[:header] for state in stored]), STATE_HEADER.dtype)
     words, begins = np.frombuffer(b"".join(stored), np.int64), np.cumsum(sizes) - sizes
     count = headers["count"].astype(np.int64)
@@ -133,7 +133,8 @@ def _read_states(read: _Reads) -> _Found:
     damaged = np.flatnonzero((sizes != declared) | (count < 1))
     if len(damaged):
         first = damaged[0]
-        raise StateDamaged(names[int(which[first])], int(sizes[first]), int(declared[first]))
+        what = f"has {sizes[first]} bytes, and its header declares {declared[first]}"
+        raise StateDamaged(names[int(which[first])], what)
     return _Found(which, headers, count, words, (begins + header) // 8)
 
 
@@ -155,12 +156,14 @@ def _with_chunks(read: _Reads, found: _Found, depth: int) -> LoadedStates:
     block_bytes = BLOCK * tick_words * 8
     if (sizes % block_bytes).any():
         wrong = int(np.flatnonzero(sizes % block_bytes)[0])
-        raise StateDamaged(names[int(found.which[of[wrong]])], int(sizes[wrong]), block_bytes)
+        what = f"has a chunk {block[wrong]} of {sizes[wrong]} bytes, no multiple of {block_bytes}"
+        raise StateDamaged(names[int(found.which[of[wrong]])], what)
     starts = _ends(np.bincount(of, minlength=len(blocks)))
     reached = np.empty(len(blocks), np.int64)
     broken = _walk(starts, sizes // block_bytes, blocks, oldest, reached)
     if broken >= 0:
-        raise StateDamaged(names[int(found.which[broken])], 0, block_bytes)
+        what = f"lacks a chunk of ticks between blocks {oldest[broken]} and {blocks[broken]}"
+        raise StateDamaged(names[int(found.which[broken])], what)
     held = np.minimum(tail + (blocks - reached) * BLOCK, depth)
     ends = _ends(held)
     states = StateColumns(
