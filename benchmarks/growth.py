@@ -39,9 +39,7 @@ def growth(services: Services, backlog: Backlog, sink: str, build: Build = THIS)
 def peer_growth(services: Services, backlog: Backlog, name: str, seconds: float) -> Run:
     """Ticks a second of a peer over a backlog, for `seconds`; it stores no results."""
     run = peer(services, backlog, name, seconds)
-    return msgspec.structs.replace(
-        run, detail={"entities": backlog.symbols, "peak_mb": run.memory_mb}
-    )
+    return msgspec.structs.replace(run, detail={**run.detail, "entities": backlog.symbols})
 
 
 def plot(runs: list[Run], picture: Path) -> None:

@@ -17,11 +17,12 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from signal import SIGKILL
 
+import msgspec
 import redis
 
 from benchmarks.backlog import Backlog
 from benchmarks.peers.environment import peer_python
-from benchmarks.processes import Build, Child, processor_seconds, resident_mb, running
+from benchmarks.processes import Build, Child, peak_mb, processor_seconds, resident_mb, running
 from benchmarks.results import Failed, Run
 from benchmarks.services import Services, environment
 from benchmarks.timing import counted, span
@@ -86,7 +87,8 @@ def peer(services: Services, backlog: Backlog, name: str, seconds: float) -> Run
             [child],
             lambda: {"peer": processor_seconds(child.pid), **services.processor_seconds()},
         )
-        return _run(found.rate, found.ticks, found.seconds, found.cpu, resident_mb(child.pid))
+        run = _run(found.rate, found.ticks, found.seconds, found.cpu, resident_mb(child.pid))
+        return msgspec.structs.replace(run, detail={"peak_mb": peak_mb(child.pid)})
 
 
 def together(services: Services, backlog: Backlog, instances: tuple[str, ...]) -> Run:

@@ -102,8 +102,8 @@ class Materializer:
     def compute_ahead(self, run: Run) -> ComputedRun | None:
         """Compute a run while the one before it may not be stored yet.
 
-        Returns None where that cannot be done now: nothing is waited for, since the run before may
-        need this thread to be computed again. Raises as `materialize`.
+        Returns None where that cannot be done now: no service is asked twice, since the run before
+        may need this thread to be computed again. Raises as `materialize`.
         """
         try:
             if self._begin(run):
@@ -119,13 +119,17 @@ class Materializer:
         batch = self._computation.compute(decoded, self._sink.history)
         return ComputedRun(batch, self._sink.prepare(batch), forgotten)
 
+    def is_current(self, computed: ComputedRun) -> bool:
+        """Whether nothing was forgotten since a run was computed ahead; else it is not stored."""
+        return computed.forgotten == self._forgotten
+
     def store(self, computed: ComputedRun) -> Batch | None:
         """Store a run that was computed ahead, once the one before it is stored.
 
         Returns the batch, None where it was not stored; `materialize_again` brings it in then.
         Another thread may compute the next run meanwhile. Raises as `materialize`.
         """
-        if computed.forgotten != self._forgotten:
+        if not self.is_current(computed):
             return None
         try:
             with self._patience.call():

@@ -102,6 +102,8 @@ class SourceAgent:
                 return
             computed = await _call(self._computing, work.compute_ahead, run)
         await self._settle()
+        if computed is not None and not work.is_current(computed):
+            computed = None  # or the next run would be computed before this one is, again
         self._before = asyncio.create_task(self._store(event, computed))
         self._before.add_done_callback(_retrieve)
 
@@ -111,6 +113,7 @@ class SourceAgent:
         with self._reporting(run):
             if computed is not None:
                 batch = await _call(self._storing, work.store, computed)
+                computed = None  # it may be large, and the store may not be there for long
             if batch is None:
                 batch = await _call(self._computing, work.materialize_again, run, self._stop)
             self._acknowledge(event, batch)

@@ -65,7 +65,7 @@ class Sink(Protocol):
     def prepare(self, batch: Batch) -> Store:
         """Pack a batch for the store, while that may still take the batch before.
 
-        Returns what stores it.
+        Returns what stores it. The store is not asked, so it is never unavailable here.
         """
         ...
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
 import redis
 
+from pipelines.compute.entity_names import EntityNames
 from pipelines.compute.run_computation import RunComputation
 from pipelines.compute.window_table import depth_of
-from pipelines.errors import SchemaBehind, StoreWentBack
+from pipelines.errors import SchemaBehind, StoreUnavailable, StoreWentBack
 from pipelines.live.materializer import Materializer
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from pipelines.stores.postgres.states_from_rows import FIRST_TICKS
@@ -22,6 +24,7 @@ from pipelines.stores.redis.online_sink import OnlineSink
 from registry.database.engine import connect
 from registry.definitions import Catalog, FeatureVersion
 from registry.features_file import read
+from registry.formats.origin import Origin
 from registry.formats.redis_keys import watermark_key, writer_key
 from registry.formats.row import unpack
 from registry.language.program import compile_program
@@ -223,19 +226,21 @@ def test_what_a_run_passes_over_is_read_again_where_it_is_lost(
     assert found == redis_dump(stores.redis_url)
 
 
-@pytest.mark.parametrize("and_chunks", [False, True])
-def test_what_another_worker_wrote_is_loaded_and_lost(stores: Stores, and_chunks: bool) -> None:
+@pytest.mark.parametrize("is_stray", [False, True])
+def test_what_another_worker_wrote_is_loaded_and_lost(stores: Stores, is_stray: bool) -> None:
     """The partition was taken over by a worker that did not last, and then Redis is started again
     without what that one wrote. Who writes is then told as the worker knows it: but what it has
-    loaded meanwhile is of the other one. Nothing compares an entity that is known to be at home."""
-    step = 200 if and_chunks else 30
-    log = list(runs(ticks(SYMBOLS, 3 * step, seq=False), (step, 2 * step)))
+    loaded meanwhile is of the other one. Nothing compares an entity that is known to be at home.
+    It may be loaded for a run of another partition, which has a tick of it too."""
+    log = list(runs(ticks(SYMBOLS, 90, seq=False), (30, 60)))
+    stray = replace(next(iter(runs(ticks(SYMBOLS, 3), ()))), partition=1)
     stores.online().materialize(log[0], GO_ON)
     sink: Any = stores.sink()
-    sink.watermarks(TOPIC_ID, [0])
+    sink.watermarks(TOPIC_ID, [0, 1])
     sink.begin(TOPIC_ID, 0)
+    sink.begin(TOPIC_ID, 1)
     with redis.Redis.from_url(stores.redis_url) as client:
-        writer = client.get(writer_key(TOPIC_ID, 0))
+        writers = {writer_key(TOPIC_ID, n): client.get(writer_key(TOPIC_ID, n)) for n in range(2)}
     before = redis_dump(stores.redis_url)
     stores.online().materialize(log[1], GO_ON)
     load, loads = sink.load, []
@@ -248,10 +253,12 @@ def test_what_another_worker_wrote_is_loaded_and_lost(stores: Stores, and_chunks
             if len(loads) == 1:
                 set_back(stores, before)
                 with redis.Redis.from_url(stores.redis_url) as client:
-                    client.set(writer_key(TOPIC_ID, 0), writer)
+                    client.mset(writers)
 
     sink.load = load_and_lose
     work = worker(sink)
+    if is_stray:
+        log.insert(1, stray)
     for run in log[1:]:
         work.materialize(run, GO_ON)
     found = redis_dump(stores.redis_url)
@@ -261,6 +268,29 @@ def test_what_another_worker_wrote_is_loaded_and_lost(stores: Stores, and_chunks
     for run in log:
         alone.materialize(run, GO_ON)
     assert found == redis_dump(stores.redis_url)
+
+
+def test_a_partition_is_taken_over_while_chunks_are_read(stores: Stores) -> None:
+    """The states were read before that."""
+    log = list(runs(ticks(SYMBOLS, 400, seq=False), (300,)))
+    sink: Any = stores.sink()
+    work = worker(sink)
+    work.materialize(log[0], GO_ON)
+    work.forget()
+    exchange, exchanged = sink.redis.exchange, []
+
+    def exchange_and_lose(commands: Any) -> Any:
+        found = exchange(commands)
+        exchanged.append(found)
+        if len(exchanged) == 1:
+            stores.sink().begin(TOPIC_ID, 0)
+        return found
+
+    sink.redis.exchange = exchange_and_lose
+    names = EntityNames.of(SYMBOLS)
+    with pytest.raises(StoreUnavailable, match="another worker"):
+        sink.load(SOURCE, names, depth_of(PROGRAM), Origin(TOPIC_ID, 0, 300, 0))
+    assert len(exchanged) == 2
 
 
 @pytest.mark.usefixtures("either_way")

@@ -22,8 +22,7 @@ and their ticks, at or before their origin, are passed over by the kernel.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
 from pipelines.compute.batch import Batch
@@ -55,10 +54,8 @@ class ClusterWriter:
         """Nothing needs to be done: the state of every entity is compared."""
         return False
 
-    @contextmanager
-    def loading(self, topic_id: bytes, partition: int) -> Iterator[None]:
-        """Around a load of states for a partition, which may be anybody's."""
-        yield None
+    def guard(self, topic_id: bytes, partition: int) -> None:
+        """Nothing needs to be asked with states that are loaded for a partition."""
 
     def prepare(self, batch: Batch) -> Store:
         """Pack a batch; returns what stores it. Any thread may call this."""

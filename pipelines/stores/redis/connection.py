@@ -55,7 +55,7 @@ class WarmRedis:
         """Send commands one behind the other to a single server, and read all their answers.
 
         An answer that is an error is the error. The server works on a command while the next one is
-        made.
+        taken from `commands`, and sent.
         """
         pool = self.connect().connection_pool
         with answers():

@@ -7,7 +7,7 @@ What is left then only takes memory. It lets the earlier build continue where it
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from threading import Event
 
@@ -38,11 +38,20 @@ def remove(redis: WarmRedis, stop: Event) -> int:
     client, removed = redis.connect(), 0
     with answers():
         found = client.scan_iter(match="tw:*", count=KEYS_AT_ONCE)
-        keys = (key for key in found if OF_ENTITIES.fullmatch(key) or OF_PARTITIONS.fullmatch(key))
+        keys = (key for key in _until(stop, found) if _is_earlier(key))
         while some := list(islice(keys, KEYS_AT_ONCE)):
-            if stop.is_set():
-                raise Stopped("not all keys of an earlier version are removed; start it again")
             # on a cluster no call spans hash slots
             calls = [[key] for key in some] if redis.cluster else [some]
             removed += sum(client.unlink(*call) for call in calls)  # a scan may name a key twice
     return removed
+
+
+def _is_earlier(key: bytes) -> bool:
+    return bool(OF_ENTITIES.fullmatch(key) or OF_PARTITIONS.fullmatch(key))
+
+
+def _until(stop: Event, keys: Iterable[bytes]) -> Iterator[bytes]:
+    for key in keys:
+        if stop.is_set():
+            raise Stopped("not all keys of an earlier version are removed; start it again")
+        yield key

@@ -112,8 +112,8 @@ class OnlineSink:
 
         Raises `AnotherWriter` where the partition of `before` was taken over before they were read.
         """
-        with self._writer.loading(before.topic_id, before.partition) as writer:
-            return load_columns(self.redis, source, entities, depth, writer)
+        guard = self._writer.guard(before.topic_id, before.partition)
+        return load_columns(self.redis, source, entities, depth, guard)
 
     def prepare(self, batch: Batch) -> Store:
         """Pack a batch; returns what stores it as `store` does."""
@@ -168,7 +168,7 @@ class OnlineSink:
         if lost is None:
             return
         self.redis.run(scripts.LOSE, [key(topic_id, partition) for key in MARKS], [])
-        del self._lost[topic_id, partition]
+        self._lost.pop((topic_id, partition), None)  # another thread may have been faster
         raise lost
 
 

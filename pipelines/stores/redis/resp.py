@@ -1,4 +1,4 @@
-"""Commands of Redis as bytes, written by compiled code: one buffer a command, whatever is in it.
+"""Commands of Redis as bytes, written by compiled code: one or two buffers, whatever is in it.
 
 redis-py sends them and reads the answers, so connections, TLS, passwords and timeouts stay its own.
 What is saved is a Python object for each argument. Arguments are bulk strings of the protocol RESP:

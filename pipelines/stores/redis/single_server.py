@@ -33,7 +33,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -53,7 +52,7 @@ from pipelines.stores.redis import scripts
 from pipelines.stores.redis.batch_writes import BatchWrites
 from pipelines.stores.redis.connection import WarmRedis
 from pipelines.stores.redis.entity_write import member_keys
-from pipelines.stores.redis.partition_writer import AnotherWriter, PartitionWriter
+from pipelines.stores.redis.load_guard import AnotherWriter, LoadGuard
 from pipelines.stores.redis.resp import Arguments, Command, no_texts
 from pipelines.stores.sink import Store
 from registry.formats.redis_keys import (
@@ -100,22 +99,24 @@ class SingleServerWriter:
         self._writing[key] = _Writing(token, 0)
         return True
 
-    @contextmanager
-    def loading(self, topic_id: bytes, partition: int) -> Iterator[PartitionWriter | None]:
-        """Around a load of states for a partition: who must be its writer when they are read.
+    def guard(self, topic_id: bytes, partition: int) -> LoadGuard | None:
+        """What is asked with states that are loaded for a partition: who the writers are.
 
+        Of all partitions, since an entity may be at home in another one than the run that needs it.
         None where this sink has not begun to write the partition.
         """
-        key = writer_key(topic_id, partition)
-        writing = self._writing.get(key)
-        if writing is None:
-            yield None
-            return
-        try:
-            yield PartitionWriter(key, writing.token)
-        except AnotherWriter:
-            self._end(key, writing)
-            raise
+        own, writing = writer_key(topic_id, partition), dict(self._writing)
+        if own not in writing:
+            return None
+
+        def check(stored: Sequence[bytes | None]) -> None:
+            for (key, known), value in zip(writing.items(), stored, strict=True):
+                if (value or b"").partition(b":")[0] != known.token.encode():
+                    self._end(key, known)
+            if own not in self._writing:
+                raise AnotherWriter
+
+        return LoadGuard(list(writing), check)
 
     def prepare(self, batch: Batch) -> Store:
         """Pack a batch; returns what stores it. Any thread may call this."""
@@ -142,8 +143,9 @@ class SingleServerWriter:
 
     def _end(self, key: str, writing: _Writing) -> None:
         """Begin anew before the next run; unless that was done already."""
-        if self._writing.get(key) == writing:
-            del self._writing[key]
+        now = self._writing.get(key)
+        if now is not None and now.token == writing.token:
+            self._writing.pop(key, None)
 
     def _answers(self, batch: Batch, writing: _Writing, parts: Sequence[_Part]) -> list[Any]:
         """The answer to each part; a script that is unknown is told, and sent again."""

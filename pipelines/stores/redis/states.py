@@ -17,7 +17,7 @@ from pipelines.runtime.array_types import Int64s
 from pipelines.runtime.machine_code import compiled
 from pipelines.stores.redis.client import answers
 from pipelines.stores.redis.connection import WarmRedis
-from pipelines.stores.redis.partition_writer import PartitionWriter
+from pipelines.stores.redis.load_guard import LoadGuard
 from pipelines.stores.redis.resp import Arguments, Command, Texts
 from registry.definitions import Source
 from registry.formats.origin import Origin
@@ -33,15 +33,15 @@ def load_columns(
     source: Source,
     entities: Sequence[str],
     depth: int,
-    writer: PartitionWriter | None = None,
+    guard: LoadGuard | None = None,
 ) -> LoadedStates:
     """The states of those of `entities` that have one, with their `depth` newest ticks.
 
-    With `writer` a single server must name it when they are read. Raises `AnotherWriter`,
-    `StoreUnavailable`, `StateOfOtherFields` and `StateDamaged`.
+    Raises `StoreUnavailable`, `StateOfOtherFields`, `StateDamaged`, and what `guard` raises, which
+    a single server is asked for.
     """
     names = entities if isinstance(entities, EntityNames) else EntityNames.of(entities)
-    read = _Reads(redis, source, names, writer)
+    read = _Reads(redis, source, names, guard)
     for attempt in range(ATTEMPTS):
         found = _read_states(read)
         try:
@@ -98,12 +98,12 @@ class _Found(NamedTuple):
 
 
 class _Reads(NamedTuple):
-    """What is read: states of entities by their names, while one sink is the writer."""
+    """What is read: states of entities by their names."""
 
     redis: WarmRedis
     source: Source
     names: EntityNames
-    writer: PartitionWriter | None
+    guard: LoadGuard | None
 
 
 def _read_states(read: _Reads) -> _Found:
@@ -257,16 +257,16 @@ def _chunk_reads(key: str, names: Texts, of: Int64s, block: Int64s, step: int) -
 def _exchanged(read: _Reads, commands: Iterator[Command]) -> list[Any]:
     """The answers of several `HMGET`, one behind the other.
 
-    Who the writer is when they are answered is asked on the same connection: a server that was
-    started again meanwhile, or another one that took over, would say who it was before.
+    What the guard wants is asked on the same connection: a server that was started again meanwhile,
+    or another one that took over, would tell what was before.
     """
-    asked = [] if read.writer is None else [(Arguments("GET", read.writer.key),)]
+    asked = [] if read.guard is None else [(Arguments("MGET", *read.guard.keys),)]
     found = read.redis.exchange(chain(commands, asked))
     for answer in found:
         if isinstance(answer, ResponseError):
             raise StoreUnavailable(f"Redis: {answer}") from answer
-    if read.writer is not None:
-        read.writer.check(found.pop())
+    if read.guard is not None:
+        read.guard.check(found.pop())
     return list(chain.from_iterable(found))
 
 

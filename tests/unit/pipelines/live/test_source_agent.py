@@ -35,8 +35,12 @@ class Store:
         self.happened: list[str] = []
         self.computed_second = Event()
         self._error, self._fails_at = error, fails_at
+        self._forgotten = 0
+        self._computed: dict[int, int] = {}
+        """How often all had been forgotten when a run was computed."""
 
     def forget(self) -> None:
+        self._forgotten += 1
         self.happened.append("forget")
 
     def materialize(self, run: Run, stop: Event) -> str:
@@ -46,14 +50,19 @@ class Store:
         self._note("compute", run.base_offset)
         if run.base_offset == 1:
             self.computed_second.set()
+        self._computed[run.base_offset] = self._forgotten
         return run.base_offset
 
+    def is_current(self, computed: int) -> bool:
+        return self._computed[computed] == self._forgotten
+
     def store(self, computed: int) -> str | None:
-        if computed == self._fails_at and self._error is None:
+        if (computed == self._fails_at and self._error is None) or not self.is_current(computed):
             return None
         return self._note("store", computed)
 
     def materialize_again(self, run: Run, stop: Event) -> str:
+        self._forgotten += 1
         return self._note("again", run.base_offset)
 
     def _note(self, what: str, offset: int) -> str:
@@ -128,8 +137,17 @@ async def test_what_the_store_does_not_take_is_computed_again() -> None:
     store, stored = Store(fails_at=0), list[str]()
     await consume(an_app(), store, AHEAD, (1, 0), (1, 1), stored=stored.append)
     done = [what for what in store.happened if not what.startswith("compute")]
-    assert done == ["forget", "again 0", "ack 0", "store 1", "ack 1"]
-    assert stored == ["again", "store"]
+    assert done == ["forget", "again 0", "ack 0", "again 1", "ack 1"]
+    assert stored == ["again", "again"]
+
+
+@in_a_loop
+async def test_runs_are_computed_ahead_again_after_one_that_was_not_stored() -> None:
+    """What was computed before that is computed again, and nothing after it."""
+    store = Store(fails_at=0)
+    await consume(an_app(), store, AHEAD, *((1, base) for base in range(8)))
+    done = [what for what in store.happened if what.startswith(("again", "store"))]
+    assert done == ["again 0", "again 1", *(f"store {base}" for base in range(2, 8))]
 
 
 @both
