@@ -102,8 +102,10 @@ class SourceAgent:
                 return
             computed = await _call(self._computing, work.compute_ahead, run)
         await self._settle()
-        if computed is not None and not work.is_current(computed):
-            computed = None  # or the next run would be computed before this one is, again
+        if computed is None or not work.is_current(computed):
+            # before the next one is computed, which would have to be computed again then, and so on
+            await self._store(event, None)
+            return
         self._before = asyncio.create_task(self._store(event, computed))
         self._before.add_done_callback(_retrieve)
 
