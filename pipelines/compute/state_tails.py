@@ -18,7 +18,7 @@ from pipelines.runtime.array_types import Floats, Int32s, Int64s
 from pipelines.runtime.machine_code import compiled, inlined
 from pipelines.runtime.named_columns import column, type_of
 from pipelines.ticks.columns import NO_SEQ
-from registry.formats.state import BLOCK, CHUNK_BLOCKS, tail_of
+from registry.formats.state import BLOCK, CHUNK_BLOCKS
 
 LEFT_OVER = 64
 """Blocks of old chunks that are dropped with one run of an entity, beside as many as were added.
@@ -33,23 +33,25 @@ class StateTails(NamedTuple):
     Ticks are 8-byte words: `tick_time`, `seq` and the fields, as `registry.formats.state` has them.
     """
 
-    accepted: Int64s
+    newest: Int64s = column(np.int64)
+    """(n,) The index of the newest tick of each entity among the accepted ones of the run."""
+    accepted: Int64s = column(np.int64)
     """(n,) How many ticks the entities have accepted."""
-    first_block: Int64s
+    first_block: Int64s = column(np.int64)
     """(n,) The block before which ticks need not be kept: chunks that end there are dropped."""
-    words: Int64s
-    ends: Int64s
+    words: Int64s = column(np.int64)
+    ends: Int64s = column(np.int64)
     """(n + 1) The tail of entity i is in `words` from `ends[i]` up to `ends[i + 1]`."""
-    chunk_of: Int64s
+    chunk_of: Int64s = column(np.int64)
     """(m,) The index of the entity of each new chunk."""
-    chunk_block: Int64s
+    chunk_block: Int64s = column(np.int64)
     """(m,) The block before which the chunk ends, which is its name."""
-    chunk_words: Int64s
-    chunk_ends: Int64s
+    chunk_words: Int64s = column(np.int64)
+    chunk_ends: Int64s = column(np.int64)
     """(m + 1) As `ends`, in `chunk_words`."""
-    dropped_of: Int64s
+    dropped_of: Int64s = column(np.int64)
     """(d,) The index of an entity."""
-    dropped_block: Int64s
+    dropped_block: Int64s = column(np.int64)
     """(d,) The name of a chunk of it that is too old to be kept, if there is one of that name."""
 
     def part(self, which: slice) -> StateTails:
@@ -59,6 +61,7 @@ class StateTails(NamedTuple):
         chunk_ends = self.chunk_ends[chunks.start : chunks.stop + 1]
         dropped = slice(*np.searchsorted(self.dropped_of, [which.start, which.stop]).tolist())
         return StateTails(
+            newest=self.newest[which],
             accepted=self.accepted[which],
             first_block=self.first_block[which],
             words=self.words[ends[0] : ends[-1]],
@@ -86,8 +89,8 @@ class TickOrder(NamedTuple):
     Those of entity i are `order[starts[i] : starts[i + 1]]`.
     """
 
-    starts: Int64s
-    order: Int64s
+    starts: Int64s = column(np.int64)
+    order: Int64s = column(np.int64)
 
 
 def by_entity(entity: Int32s, entities: int) -> TickOrder:
@@ -122,91 +125,32 @@ def seal(
     Each of the entities has a tick among the accepted `ticks`. At least `history` ticks of an
     entity are kept.
     """
-    after, added = entities.accepted[slots], np.diff(order.starts)
-    had, has = _blocks(after - added), _blocks(after)
-    kept = -(-history // BLOCK)
-    first, oldest = entities.first_block[slots], has - kept
-    # in a run of more ticks than are kept, some are never written: there is a gap after `had`
-    most = np.where(oldest > had, oldest, first + (has - had) + LEFT_OVER)
-    new_first = np.maximum(first, np.minimum(oldest, most))
-    new_from = np.maximum(had, new_first)
-    chunks = -(-(has - new_from) // CHUNK_BLOCKS)
-    dropped = np.maximum(np.minimum(new_first, had) - first, 0)
-    tick_words = 2 + ticks.fields.shape[1]
-    block_words = BLOCK * tick_words
-    ends = _ends(tail_of(after) * tick_words)
-    chunk_of = np.repeat(np.arange(len(slots)), chunks)
-    nth = _within(chunks)
-    begin = new_from[chunk_of] + nth * CHUNK_BLOCKS
-    chunk_block = np.minimum(begin + CHUNK_BLOCKS, has[chunk_of])
-    chunk_ends = _ends((chunk_block - begin) * block_words)
-    dropped_of = np.repeat(np.arange(len(slots)), dropped)
+    n, kept, tick_words = len(slots), -(-history // BLOCK), 2 + ticks.fields.shape[1]
+    kept_ticks, chunks, chunk_ticks, dropped = _sizes(slots, order, kept, entities)
     tails = StateTails(
-        accepted=after,
-        first_block=new_first,
-        words=np.empty(ends[-1], np.int64),
-        ends=ends,
-        chunk_of=chunk_of,
-        chunk_block=chunk_block,
-        chunk_words=np.empty(chunk_ends[-1], np.int64),
-        chunk_ends=chunk_ends,
-        dropped_of=dropped_of,
-        dropped_block=first[dropped_of] + 1 + _within(dropped),
+        newest=np.empty(n, np.int64),
+        accepted=np.empty(n, np.int64),
+        first_block=np.empty(n, np.int64),
+        words=np.empty(kept_ticks * tick_words, np.int64),
+        ends=np.zeros(n + 1, np.int64),
+        chunk_of=np.empty(chunks, np.int64),
+        chunk_block=np.empty(chunks, np.int64),
+        chunk_words=np.empty(chunk_ticks * tick_words, np.int64),
+        chunk_ends=np.zeros(chunks + 1, np.int64),
+        dropped_of=np.empty(dropped, np.int64),
+        dropped_block=np.empty(dropped, np.int64),
     )
-    moves = Moves(slots, had, has, new_from, chunk_ends[_ends(chunks)[:-1]])
-    _seal(
-        moves,
-        ticks,
-        (order.starts, order.order),
-        entities,
-        rings,
-        (tails.words, tails.words.view(np.float64), tails.ends),
-        (tails.chunk_words, tails.chunk_words.view(np.float64)),
-    )
-    entities.first_block[slots] = new_first
+    _seal(slots, ticks, order, kept, entities, rings, tails)
     return tails
 
 
-def _blocks(count: Int64s) -> Int64s:
-    """How many blocks are before the tail, of so many ticks."""
-    blocks: Int64s = np.maximum(count - 1, 0) // BLOCK
-    return blocks
-
-
-def _ends(sizes: Int64s) -> Int64s:
-    ends = np.zeros(len(sizes) + 1, np.int64)
-    np.cumsum(sizes, out=ends[1:])
-    return ends
-
-
-def _within(counts: Int64s) -> Int64s:
-    """0, 1, … for as many as each count says, one behind the other."""
-    ends = _ends(counts)
-    numbers: Int64s = np.arange(ends[-1]) - np.repeat(ends[:-1], counts)
-    return numbers
-
-
-class Moves(NamedTuple):
-    """How the tails of entities move."""
-
-    slot: Int32s = column(np.int32)
-    had: Int64s = column(np.int64)
-    """Blocks before the tail until now."""
-    has: Int64s = column(np.int64)
-    """Blocks before the tail from now on."""
-    new_from: Int64s = column(np.int64)
-    """The first of the blocks that become chunks."""
-    chunk_begin: Int64s = column(np.int64)
-    """Where they begin in `StateTails.chunk_words`."""
-
-
 STATES, ENTITIES, RINGS = type_of(StateColumns), type_of(EntityColumns), type_of(SeqRings)
-MOVES, VALUES = type_of(Moves), type_of(TickValues)
-TUPLE: Any = numba.types.Tuple
-INT64S, FLOATS = numba.int64[::1], numba.float64[::1]
+VALUES, ORDER, TAILS = type_of(TickValues), type_of(TickOrder), type_of(StateTails)
+SLOTS, INT64S = numba.int32[::1], numba.int64[::1]
+TUPLE: Any = numba.types.UniTuple
 
 
-@compiled(numba.void(numba.int32[::1], INT64S, INT64S))
+@compiled(numba.void(SLOTS, INT64S, INT64S))
 def _sort(entity, starts, order):  # type: ignore[no-untyped-def]
     """Sort the indexes of ticks by entity, and within one by themselves."""
     for i in range(entity.shape[0]):
@@ -221,7 +165,7 @@ def _sort(entity, starts, order):  # type: ignore[no-untyped-def]
     starts[0] = 0
 
 
-@compiled(numba.void(STATES, numba.int32[::1], ENTITIES, RINGS))
+@compiled(numba.void(STATES, SLOTS, ENTITIES, RINGS))
 def _begin(states, slots, entities, rings):  # type: ignore[no-untyped-def]
     """Copy the ticks of the tails of stored states."""
     for k in range(slots.shape[0]):
@@ -238,53 +182,95 @@ def _begin(states, slots, entities, rings):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _put_kept(slot, index, entities, rings, out, word):  # type: ignore[no-untyped-def]
-    """Write number `index` of the tail of a slot from `word` on; `out` are words, and as floats."""
-    ring = entities.seq_ring[slot]
-    out[0][word] = entities.tail_time[slot, index]
-    out[0][word + 1] = rings.tail_seq[ring, index] if ring > 0 else NO_SEQ
-    for field in range(entities.tail_fields.shape[2]):
-        out[1][word + 2 + field] = entities.tail_fields[slot, index, field]
+def _move(slot, added, kept, entities):  # type: ignore[no-untyped-def]
+    """How the tail of an entity moves that has `added` new ticks.
+
+    Returns how many blocks were before it, and are from now on; the block before which ticks need
+    not be kept; and the first of the blocks that become chunks.
+    """
+    after, first = entities.accepted[slot], entities.first_block[slot]
+    had, has = max(after - added - 1, 0) // BLOCK, (after - 1) // BLOCK
+    oldest = has - kept
+    # in a run of more ticks than are kept, some are never written: there is a gap after `had`
+    most = oldest if oldest > had else first + (has - had) + LEFT_OVER
+    first_block = max(first, min(oldest, most))
+    return had, has, first_block, max(had, first_block)
+
+
+@compiled(TUPLE(numba.int64, 4)(SLOTS, ORDER, numba.int64, ENTITIES))
+def _sizes(slots, ticks_of, kept, entities):  # type: ignore[no-untyped-def]
+    """How many ticks tails have, how many chunks and ticks in them there are, and dropped names."""
+    ticks = chunks = chunk_ticks = dropped = 0
+    for k in range(slots.shape[0]):
+        added = ticks_of.starts[k + 1] - ticks_of.starts[k]
+        had, has, first_block, new_from = _move(slots[k], added, kept, entities)
+        ticks += (entities.accepted[slots[k]] - 1) % BLOCK + 1
+        chunks += -(-(has - new_from) // CHUNK_BLOCKS)
+        chunk_ticks += (has - new_from) * BLOCK
+        dropped += max(min(first_block, had) - entities.first_block[slots[k]], 0)
+    return ticks, chunks, chunk_ticks, dropped
 
 
 @inlined
-def _put_new(ticks, i, out, word):  # type: ignore[no-untyped-def]
+def _put_kept(slot, index, entities, rings, words, word):  # type: ignore[no-untyped-def]
+    """Write number `index` of the tail of a slot into `words`, from `word` on."""
+    ring = entities.seq_ring[slot]
+    words[word] = entities.tail_time[slot, index]
+    words[word + 1] = rings.tail_seq[ring, index] if ring > 0 else NO_SEQ
+    for field in range(entities.tail_fields.shape[2]):
+        value = np.float64(entities.tail_fields[slot, index, field])
+        words[word + 2 + field] = value.view(np.int64)
+
+
+@inlined
+def _put_new(ticks, i, words, word):  # type: ignore[no-untyped-def]
     """Write tick `i` as `_put_kept` does."""
-    out[0][word] = ticks.time[i]
-    out[0][word + 1] = ticks.seq[i]
+    words[word] = ticks.time[i]
+    words[word + 1] = ticks.seq[i]
     for field in range(ticks.fields.shape[1]):
-        out[1][word + 2 + field] = ticks.fields[i, field]
+        words[word + 2 + field] = np.float64(ticks.fields[i, field]).view(np.int64)
 
 
-@compiled(
-    numba.void(
-        *(MOVES, VALUES, TUPLE((INT64S, INT64S)), ENTITIES, RINGS),
-        TUPLE((INT64S, FLOATS, INT64S)),
-        TUPLE((INT64S, FLOATS)),
-    )
-)
-def _seal(moves, ticks, ticks_of, entities, rings, tails, chunks):  # type: ignore[no-untyped-def]
-    """Write the chunks and tails of entities, and make the tails those of the columns."""
+@compiled(numba.void(SLOTS, VALUES, ORDER, numba.int64, ENTITIES, RINGS, TAILS))
+def _seal(slots, ticks, ticks_of, kept, entities, rings, tails):  # type: ignore[no-untyped-def]
+    """Fill `tails`, and make the tails those of the columns."""
     tick_words = 2 + ticks.fields.shape[1]
-    starts, order = ticks_of
-    for k in range(moves.slot.shape[0]):
-        slot, first = moves.slot[k], moves.had[k] * BLOCK
+    starts, order = ticks_of.starts, ticks_of.order
+    chunk = chunk_word = dropped = word = 0
+    for k in range(slots.shape[0]):
+        slot, added = slots[k], starts[k + 1] - starts[k]
+        had, has, first_block, new_from = _move(slot, added, kept, entities)
         ring, after = entities.seq_ring[slot], entities.accepted[slot]
-        before = after - (starts[k + 1] - starts[k])
-        word = moves.chunk_begin[k]
-        for ordinal in range(moves.new_from[k] * BLOCK, moves.has[k] * BLOCK):
+        before = after - added
+        tails.newest[k] = order[starts[k + 1] - 1]
+        tails.accepted[k], tails.first_block[k] = after, first_block
+
+        for ordinal in range(new_from * BLOCK, has * BLOCK):
             if ordinal < before:
-                _put_kept(slot, ordinal - first, entities, rings, chunks, word)
+                index = ordinal - had * BLOCK
+                _put_kept(slot, index, entities, rings, tails.chunk_words, chunk_word)
             else:
-                _put_new(ticks, order[starts[k] + ordinal - before], chunks, word)
-            word += tick_words
-        word, begin = tails[2][k], moves.has[k] * BLOCK
+                _put_new(ticks, order[starts[k] + ordinal - before], tails.chunk_words, chunk_word)
+            chunk_word += tick_words
+        for begin in range(new_from, has, CHUNK_BLOCKS):
+            end = min(begin + CHUNK_BLOCKS, has)
+            tails.chunk_of[chunk], tails.chunk_block[chunk] = k, end
+            tails.chunk_ends[chunk + 1] = chunk_word - (has - end) * BLOCK * tick_words
+            chunk += 1
+        for block in range(entities.first_block[slot] + 1, min(first_block, had) + 1):
+            tails.dropped_of[dropped], tails.dropped_block[dropped] = k, block
+            dropped += 1
+        entities.first_block[slot] = first_block
+
+        begin = has * BLOCK
         for ordinal in range(begin, after):
             if ordinal < before:
-                _put_kept(slot, ordinal - first, entities, rings, tails, word)
+                index = ordinal - had * BLOCK
+                _put_kept(slot, index, entities, rings, tails.words, word)
             else:
-                _put_new(ticks, order[starts[k] + ordinal - before], tails, word)
+                _put_new(ticks, order[starts[k] + ordinal - before], tails.words, word)
             word += tick_words
+        tails.ends[k + 1] = word
         for ordinal in range(max(begin, before), after):
             index, i = ordinal - begin, order[starts[k] + ordinal - before]
             entities.tail_time[slot, index] = ticks.time[i]

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from pipelines.compute.batch import Batch
-from pipelines.compute.state_tails import StateTails, by_entity
+from pipelines.compute.state_tails import StateTails
 from pipelines.runtime.array_types import Bytes, Int64s
 from pipelines.stores.redis.entity_write import EntityWrite
-from pipelines.stores.redis.resp import Texts
+from pipelines.stores.redis.resp import NO_TEXTS, Texts
 from registry.formats.origin import ORIGIN
 from registry.formats.redis_keys import chunk_field
 from registry.formats.row import LAYOUT_VERSION, row_layout
@@ -28,11 +28,10 @@ class BatchWrites:
         self._batch = batch
         self._first = 0
         self.tails: StateTails = batch.tails
-        newest = _newest(batch)
         self.names = Texts.of(batch.names.data, batch.names.ends)
-        self.rows = _matrix(_rows(batch, newest))
+        self.rows = _matrix(_rows(batch, self.tails.newest))
         """(n, bytes of a row)"""
-        self.headers = _matrix(_headers(batch, self.tails, newest))
+        self.headers = _matrix(_headers(batch, self.tails))
         """(n, bytes of a header)"""
         self.ticks = _texts(self.tails.words, self.tails.ends)
         """The tail of each."""
@@ -51,6 +50,8 @@ class BatchWrites:
 
     def some_names(self, which: Int64s) -> Texts:
         """The names of some entities, by their indexes in the batch."""
+        if not len(which):
+            return NO_TEXTS
         names = self._batch.names
         chosen = [names.data[names.ends[i] : names.ends[i + 1]] for i in which.tolist()]
         return Texts.of(b"".join(chosen), np.cumsum([0, *map(len, chosen)], dtype=np.int64))
@@ -60,6 +61,8 @@ class BatchWrites:
 
         `which` are indexes in the batch.
         """
+        if not len(which):
+            return NO_TEXTS
         expected = self._batch.expected.only(which.astype(np.int32))
         packed = np.empty(len(which), IDENTITY.dtype)
         for name in ORIGIN.dtype.names or ():
@@ -116,15 +119,9 @@ class BatchWrites:
         ]
 
 
-def _newest(batch: Batch) -> Int64s:
-    """The index of the newest row of each entity."""
-    order = by_entity(batch.name, len(batch.names))
-    newest: Int64s = order.order[order.starts[1:] - 1]
-    return newest
-
-
-def _headers(batch: Batch, tails: StateTails, newest: Any) -> Any:
-    """The state header of each entity; `newest` indexes their newest ticks."""
+def _headers(batch: Batch, tails: StateTails) -> Any:
+    """The state header of each entity."""
+    newest = tails.newest
     headers = np.zeros(len(newest), STATE_HEADER.dtype)
     _put_origins(headers, batch, newest)
     headers["count"] = tails.accepted
@@ -137,8 +134,8 @@ def _headers(batch: Batch, tails: StateTails, newest: Any) -> Any:
     return headers
 
 
-def _rows(batch: Batch, newest: Any) -> Any:
-    """The row of each entity as `formats.row.pack` makes it; `newest` as for `_headers`."""
+def _rows(batch: Batch, newest: Int64s) -> Any:
+    """The row of each entity as `formats.row.pack` makes it; `newest` are their indexes."""
     rows = np.empty(len(newest), row_layout(len(batch.schema.features)).dtype)
     rows["layout_version"] = LAYOUT_VERSION
     rows["schema_id"] = batch.schema.id

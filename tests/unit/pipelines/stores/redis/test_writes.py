@@ -50,6 +50,7 @@ def batch() -> Batch:
         fill=int64s(9, CLOSED),
         fill_before=int64s(6, 0),
         tails=StateTails(
+            newest=int64s(3, 4),
             accepted=int64s(10, 2),
             first_block=int64s(0, 0),
             words=np.arange(100, 116),
