@@ -25,6 +25,11 @@ BLOCK_BYTES = 24
 """The most bytes that the name of a chunk has beside its entity."""
 
 
+FIRST_BYTES = 4096
+COPIED_BYTES = 1 << 16
+"""Up to this size a copy of what is sent costs less than another call that sends."""
+
+
 class Texts(NamedTuple):
     """Byte strings in `data`, read-only: number i is from `ends[i]` up to `ends[i + 1]`."""
 
@@ -51,17 +56,18 @@ class Arguments:
     """Arguments of a command, appended in their order; `count` of them until now."""
 
     def __init__(self, *first: bytes | str | int) -> None:
-        self._buffer = np.empty(4096, np.uint8)
+        self._buffer = np.empty(FIRST_BYTES, np.uint8)
         self._end = 0
         self.count = 0
-        self.add(*first)
+        if first:
+            self.add(*first)
 
     def add(self, *arguments: bytes | str | int) -> None:
         """Append arguments."""
         encoded = [a if isinstance(a, bytes) else str(a).encode() for a in arguments]
         packed = b"".join([b"$%d\r\n%s\r\n" % (len(a), a) for a in encoded])
-        self._room(len(packed))[self._end : self._end + len(packed)] = memoryview(packed)
-        self._end += len(packed)
+        begin, self._end = self._end, self._end + len(packed)
+        self._room(0).data[begin : self._end] = packed
         self.count += len(arguments)
 
     def texts(self, texts: Texts) -> None:
@@ -110,9 +116,11 @@ Command = Sequence[Arguments]
 
 
 def packed(command: Command) -> list[bytes | memoryview]:
-    """The bytes of a command, in two pieces."""
+    """The bytes of a command, in one or two pieces: each is sent by a call of its own."""
     *first, last = command
     size = b"*%d\r\n" % sum(part.count for part in command)
+    if len(last.data) <= COPIED_BYTES:
+        return [b"".join([size, *(part.data for part in command)])]
     return [b"".join([size, *(part.data for part in first)]), last.data]
 
 

@@ -168,14 +168,14 @@ class SingleServerWriter:
             *(of(*ids) for of in (watermark_key, filled_key, rules_key, begun_key)),
             *(schema_key(source), *(of(source, 0) for of in (rows_key, states_key, chunks_key))),
         ]
-        must_exist = [of(*ids) in self._confirmed for of in (watermark_key, filled_key)]
+        confirmed = (of(*ids) in self._confirmed for of in (watermark_key, filled_key))
+        must_exist = ["1" if one else "" for one in confirmed]
         for index, part in enumerate(parts):
-            first = Arguments("EVALSHA", self._script, len(keys) + len(part.keys))
-            first.add(*keys, *part.keys, writing.token, writing.number + index)
-            first.add(run.topic_id.hex(), run.base_offset, run.next_offset)
-            first.add(_name(index, len(parts)), *("1" if one else "" for one in must_exist))
-            first.add(batch.rules, batch.schema.id)
-            yield first, part.lists
+            head = Arguments("EVALSHA", self._script, len(keys) + len(part.keys), *keys, *part.keys)
+            head.add(writing.token, writing.number + index)
+            head.add(run.topic_id.hex(), run.base_offset, run.next_offset)
+            head.add(_name(index, len(parts)), *must_exist, batch.rules, batch.schema.id)
+            yield head, part.lists
 
 
 class _Part(NamedTuple):
@@ -189,7 +189,10 @@ def _parts(batch: Batch, most: int) -> Iterator[_Part]:
     """A batch in parts of at most so many entities; one that is empty where there are none."""
     writes, entities = BatchWrites(batch), len(batch.names)
     compared = np.flatnonzero(~batch.expected.at_home(batch.run.topic_id, batch.run.partition))
-    for begin in range(0, max(entities, 1), most):
+    if entities <= most:
+        yield _part(batch, writes, compared)
+        return
+    for begin in range(0, entities, most):
         end = min(begin + most, entities)
         own = compared[slice(*np.searchsorted(compared, [begin, end]).tolist())]
         yield _part(batch, writes.part(slice(begin, end)), own)
@@ -204,10 +207,9 @@ def _part(batch: Batch, writes: BatchWrites, compared: Int64s) -> _Part:
         keys += own
         memberships += (member, closed)
     n, tails, lists = len(writes.names), writes.tails, Arguments()
-    lists.add(len(compared))
-    lists.texts(writes.some_names(compared))
-    lists.add(len(compared))
-    lists.texts(writes.identities(compared))
+    for texts in (writes.some_names(compared), writes.identities(compared)):
+        lists.add(len(texts))
+        lists.texts(texts)
     lists.add(2 * n)
     lists.pairs(writes.names, writes.rows, no_texts(n))
     lists.add(2 * n)
