@@ -64,20 +64,26 @@ class Arguments:
 
     def add(self, *arguments: bytes | str | int) -> None:
         """Append arguments."""
-        encoded = [a if isinstance(a, bytes) else str(a).encode() for a in arguments]
-        packed = b"".join([b"$%d\r\n%s\r\n" % (len(a), a) for a in encoded])
+        self.put(bulk(*arguments), len(arguments))
+
+    def put(self, packed: bytes, count: int) -> None:
+        """Append so many arguments that `bulk` has made."""
         begin, self._end = self._end, self._end + len(packed)
         self._room(0).data[begin : self._end] = packed
-        self.count += len(arguments)
+        self.count += count
 
     def texts(self, texts: Texts) -> None:
         """Append each of the texts."""
+        if not len(texts):
+            return
         self.count += len(texts)
         size = len(texts.data) + HEAD_BYTES * len(texts)
         self._end = _put_texts(self._room(size), self._end, texts)
 
     def pairs(self, names: Texts, heads: Bytes, tails: Texts) -> None:
         """Append each name, and after it its value: `heads[i]` and `tails[i]` joined."""
+        if not len(names):
+            return
         self.count += 2 * len(names)
         size = len(names.data) + heads.size + len(tails.data) + 2 * HEAD_BYTES * len(names)
         self._end = _put_pairs(self._room(size), self._end, names, heads, tails)
@@ -87,12 +93,16 @@ class Arguments:
 
         `of` is the index among `names` of each chunk's entity, `blocks` is where the chunks end.
         """
+        if not len(of):
+            return
         self.count += 2 * len(of)
         size = _names_size(names, of) + len(values.data) + HEAD_BYTES * len(of)
         self._end = _put_chunks(self._room(size), self._end, names, of, blocks, values, 1)
 
     def chunk_names(self, names: Texts, of: Int64s, blocks: Int64s) -> None:
         """Append the names of chunks, as `chunks` does."""
+        if not len(of):
+            return
         self.count += len(of)
         room = self._room(_names_size(names, of))
         self._end = _put_chunks(room, self._end, names, of, blocks, NO_TEXTS, 0)
@@ -109,6 +119,12 @@ class Arguments:
             longer[: self._end] = self._buffer[: self._end]
             self._buffer = longer
         return self._buffer
+
+
+def bulk(*arguments: bytes | str | int) -> bytes:
+    """Arguments as the protocol writes them."""
+    texts = [a if isinstance(a, bytes) else str(a).encode() for a in arguments]
+    return b"".join([b"$%d\r\n%b\r\n" % (len(text), text) for text in texts])
 
 
 Command = Sequence[Arguments]

@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Iterator, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,7 +53,7 @@ from pipelines.stores.redis.batch_writes import BatchWrites
 from pipelines.stores.redis.connection import WarmRedis
 from pipelines.stores.redis.entity_write import member_keys
 from pipelines.stores.redis.load_guard import AnotherWriter, LoadGuard
-from pipelines.stores.redis.resp import Arguments, Command, no_texts
+from pipelines.stores.redis.resp import Arguments, Command, bulk, no_texts
 from pipelines.stores.sink import Store
 from registry.formats.redis_keys import (
     begun_key,
@@ -161,21 +161,31 @@ class SingleServerWriter:
         self, batch: Batch, writing: _Writing, parts: Sequence[_Part]
     ) -> Iterator[Command]:
         """The calls of `lua/commit.lua`."""
-        run, source = batch.run, batch.source.name
+        run = batch.run
         ids = run.topic_id, run.partition
-        keys = [
-            *(writer_key(*ids), incarnations_key(run.topic)),
-            *(of(*ids) for of in (watermark_key, filled_key, rules_key, begun_key)),
-            *(schema_key(source), *(of(source, 0) for of in (rows_key, states_key, chunks_key))),
-        ]
+        keys = _keys(run.topic, *ids, batch.source.name)
         confirmed = (of(*ids) in self._confirmed for of in (watermark_key, filled_key))
         must_exist = ["1" if one else "" for one in confirmed]
         for index, part in enumerate(parts):
-            head = Arguments("EVALSHA", self._script, len(keys) + len(part.keys), *keys, *part.keys)
-            head.add(writing.token, writing.number + index)
+            head = Arguments("EVALSHA", self._script, KEYS + len(part.keys))
+            head.put(keys, KEYS)
+            head.add(*part.keys, writing.token, writing.number + index)
             head.add(run.topic_id.hex(), run.base_offset, run.next_offset)
             head.add(_name(index, len(parts)), *must_exist, batch.rules, batch.schema.id)
             yield head, part.lists
+
+
+KEYS = 10
+"""Keys that every call of `lua/commit.lua` has."""
+
+
+@lru_cache(maxsize=4096)
+def _keys(topic: str, topic_id: bytes, partition: int, source: str) -> bytes:
+    """The keys that `lua/commit.lua` takes of a run, as arguments."""
+    marks = (writer_key, watermark_key, filled_key, rules_key, begun_key)
+    writer, *others = (of(topic_id, partition) for of in marks)
+    hashes = (of(source, 0) for of in (rows_key, states_key, chunks_key))
+    return bulk(writer, incarnations_key(topic), *others, schema_key(source), *hashes)
 
 
 class _Part(NamedTuple):
