@@ -29,7 +29,7 @@ class _Column(NamedTuple):
 def column(dtype: DTypeLike, *dimensions: str) -> Any:
     """The declaration of a column: its element type, and the names of its dimensions but the first.
 
-    The first dimension of all columns of a tuple is the same: its length.
+    Of a tuple that `allocate` makes, the first dimension of all columns is the same: its length.
     """
     return _Column(np.dtype(dtype), dimensions)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
+import numpy as np
 import pytest
 import redis
 
@@ -64,6 +65,21 @@ def test_a_state_that_was_cut_short_is_refused(
             state = stored_state(client, "price", entity)
             store_state(client, "price", entity, state[: STATE_HEADER.size + kept])
     with pytest.raises(StateDamaged, match="the state of 'A' in Redis has"):
+        sink.load(SOURCE, EntityNames.of(["A", "B"]), DEPTH, BEGIN)
+
+
+def test_a_state_that_keeps_blocks_which_it_has_not_is_refused(
+    opened: Opened, redis_database: str
+) -> None:
+    """What becomes of its chunks is worked out from both."""
+    (log,) = runs(ticks(["A", "B"], 2 * DEPTH), ())
+    sink = opened(OnlineSink(redis_database))
+    worker(sink).materialize(log, GO_ON)
+    with redis.Redis.from_url(redis_database) as client:
+        state = np.frombuffer(stored_state(client, "price", "A"), np.uint8).copy()
+        state[: STATE_HEADER.size].view(STATE_HEADER.dtype)["first_block"] = 9
+        store_state(client, "price", "A", state.tobytes())
+    with pytest.raises(StateDamaged, match="'A' in Redis has 7 blocks, and keeps them from 9 on"):
         sink.load(SOURCE, EntityNames.of(["A", "B"]), DEPTH, BEGIN)
 
 

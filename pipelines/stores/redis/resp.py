@@ -26,6 +26,8 @@ BLOCK_BYTES = 24
 
 
 FIRST_BYTES = 4096
+"""Size of the buffer of arguments, while they take no more."""
+
 COPIED_BYTES = 1 << 16
 """Up to this size a copy of what is sent costs less than another call that sends."""
 
@@ -68,8 +70,9 @@ class Arguments:
 
     def put(self, packed: bytes, count: int) -> None:
         """Append so many arguments that `bulk` has made."""
-        begin, self._end = self._end, self._end + len(packed)
-        self._room(0).data[begin : self._end] = packed
+        end = self._end + len(packed)
+        self._room(len(packed)).data[self._end : end] = packed
+        self._end = end
         self.count += count
 
     def texts(self, texts: Texts) -> None:

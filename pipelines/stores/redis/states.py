@@ -132,9 +132,13 @@ def _read_states(read: _Reads) -> _Found:
     declared = header + tail_of(count) * tick_bytes
     damaged = np.flatnonzero((sizes != declared) | (count < 1))
     if len(damaged):
-        first = damaged[0]
-        what = f"has {sizes[first]} bytes, and its header declares {declared[first]}"
-        raise StateDamaged(names[int(which[first])], what)
+        what = f"has {sizes[damaged[0]]} bytes, and its header declares {declared[damaged[0]]}"
+        raise StateDamaged(names[int(which[damaged[0]])], what)
+    first, blocks = headers["first_block"].astype(np.int64), (count - tail_of(count)) // BLOCK
+    damaged = np.flatnonzero(first > blocks)
+    if len(damaged):
+        what = f"has {blocks[damaged[0]]} blocks, and keeps them from {first[damaged[0]]} on"
+        raise StateDamaged(names[int(which[damaged[0]])], what)
     return _Found(which, headers, count, words, (begins + header) // 8)
 
 

@@ -70,3 +70,13 @@ def test_a_part_of_texts(values: list[bytes], data: st.DataObject) -> None:
     expected = Arguments()
     expected.add(*values[begin:end])
     assert (command.count, command.data) == (expected.count, expected.data)
+
+
+@given(st.lists(st.lists(st.binary(max_size=3000), max_size=4), max_size=8))
+def test_arguments_that_take_more_than_the_first_buffer(pieces: list[list[bytes]]) -> None:
+    command = Arguments("SADD")
+    for piece in pieces:
+        command.add(*piece)
+        command.texts(joined(piece))
+    expected = [value for piece in pieces for value in (*piece, *piece)]
+    assert b"".join(packed((command,))) == as_redis_py_writes("SADD", *expected)
