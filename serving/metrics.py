@@ -2,63 +2,111 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter as Count
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from registry.formats.heartbeat import Heartbeat
 from serving.features.reader import Answer
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+ROWS = (1.0, 2.0, 5.0, 10.0, 50.0, 100.0, 500.0, 1000.0, 5000.0)
 
 Heartbeats = Callable[[], Iterable[Heartbeat]]
 
 
 class Metrics:
-    """The metrics of one server process; the gauges of workers show what `heartbeats` returns."""
+    """The metrics of one server process; the gauges of workers show what `heartbeats` returns.
+
+    Counts are plain integers of the one thread that serves, and become metrics when they are
+    scraped: a counter with a lock and labels costs a request as much as its answer does.
+    """
 
     def __init__(self, heartbeats: Heartbeats) -> None:
+        self.served: Count[str] = Count()
+        """Served values by status."""
+        self._requests: Count[tuple[str, int]] = Count()
+        self._seconds: dict[str, _Histogram] = {}
+        self._rows = _Histogram(ROWS)
         self._registry = CollectorRegistry()
-        self._requests = Counter(
-            "tickwell_requests", "Requests", ["route", "status"], registry=self._registry
-        )
-        self._seconds = Histogram(
-            "tickwell_request_seconds",
-            "Time to answer",
-            ["route"],
-            registry=self._registry,
-            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0),
-        )
-        self._values = Counter(
-            "tickwell_values", "Served values", ["status"], registry=self._registry
-        )
-        self._keys = Histogram(
-            "tickwell_read_keys",
-            "Keys of a coalesced read",
-            registry=self._registry,
-            buckets=(1, 2, 5, 10, 50, 100, 500, 1000, 5000),
-        )
+        self._registry.register(_Server(self._families))
         self._registry.register(_Workers(heartbeats))
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """Counts a request and its time, in seconds."""
-        self._requests.labels(route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        self._requests[route, status] += 1
+        timed = self._seconds.get(route)
+        if timed is None:
+            timed = self._seconds[route] = _Histogram(SECONDS)
+        timed.observe(seconds)
 
     def answers(self, answers: Iterable[Answer]) -> None:
         """Counts served values by status."""
-        statuses = Count(value.status for answer in answers for value in answer.features.values())
-        for status, count in statuses.items():
-            self._values.labels(status).inc(count)
+        self.served.update(value.status for answer in answers for value in answer.features.values())
 
-    def read(self, keys: int) -> None:
-        """Notes how many keys one read of the store has."""
-        self._keys.observe(keys)
+    def read(self, rows: int) -> None:
+        """Notes how many rows one read of the store has."""
+        self._rows.observe(rows)
 
     def text(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)
+
+    def _families(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily("tickwell_requests", "Requests", labels=["route", "status"])
+        for (route, status), count in self._requests.items():
+            requests.add_metric([route, str(status)], count)
+        seconds = HistogramMetricFamily(
+            "tickwell_request_seconds", "Time to answer", labels=["route"]
+        )
+        for route, timed in self._seconds.items():
+            seconds.add_metric([route], timed.buckets(), timed.total)
+        values = CounterMetricFamily("tickwell_values", "Served values", labels=["status"])
+        for value_status, count in self.served.items():
+            values.add_metric([value_status], count)
+        rows = HistogramMetricFamily("tickwell_read_keys", "Keys of a coalesced read", labels=())
+        rows.add_metric([], self._rows.buckets(), self._rows.total)
+        yield from (requests, seconds, values, rows)
+
+
+class _Histogram:
+    """How many observations were at most each of `bounds`, and what they add up to."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Adds an observation."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self.total += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Each bound as text, and how many observations were at most that."""
+        bounds = [*map(floatToGoString, self._bounds), "+Inf"]
+        return list(zip(bounds, accumulate(self._counts), strict=True))
+
+
+class _Server(Collector):
+    """What `families` makes of the server's counts."""
+
+    def __init__(self, families: Callable[[], Iterator[Metric]]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        return self._families()
 
 
 class _Workers(Collector):

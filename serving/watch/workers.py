@@ -36,6 +36,9 @@ class WorkersWatch:
         """The state of each tier: "ok", or why it, or a node of it, did not answer."""
         self.answering: set[str] = set()
         """The tiers that answered; of a cluster a node is enough."""
+        self._decided = self.heartbeats
+        """The heartbeats by which `_until` was decided."""
+        self._until: dict[str, float] = {}
 
     async def refresh(self) -> None:
         """Read the heartbeats; of one worker the newest counts, whichever tier has it."""
@@ -76,19 +79,30 @@ class WorkersWatch:
 
     def lagging(self, topic: str) -> bool:
         """Whether the online workers are behind on a topic, or none is known not to be."""
+        return time.time() > self._on_time_until(topic)
+
+    def _on_time_until(self, topic: str) -> float:
+        """Up to when a topic is not lagging, by what the latest heartbeats say, Unix seconds."""
+        if self._decided is not self.heartbeats:
+            self._decided, self._until = self.heartbeats, {}
+        if topic not in self._until:
+            self._until[topic] = self._decide(topic)
+        return self._until[topic]
+
+    def _decide(self, topic: str) -> float:
         now = time.time()
         running = [beat for beat in self.alive("online") if beat.state == "running"]
         partitions = max((beat.partitions.get(topic, 0) for beat in running), default=0)
-        behind: dict[int, float] = {}
+        until: dict[int, float] = {}
         for beat in running:
-            age = max(0.0, now - beat.at)  # ticks may have come since the heartbeat
+            written = min(beat.at, now)  # by a clock that is ahead it is no newer for that
             for lag in beat.lag:
                 if lag.topic == topic:
-                    seconds = max(lag.behind_seconds, lag.unseen_seconds) + age
+                    # Ticks may have come since the heartbeat: its age is added to what it says.
+                    behind = max(lag.behind_seconds, lag.unseen_seconds)
+                    end = min(written + LAGGING_SECONDS - behind, beat.at + ALIVE_SECONDS)
                     # Two heartbeats of a partition describe the same store: the better one knows
                     # of more that is stored.
-                    behind[lag.partition] = min(seconds, behind.get(lag.partition, seconds))
+                    until[lag.partition] = max(end, until.get(lag.partition, end))
         # A partition that no worker reads may be behind by any time.
-        if not partitions or len(behind) < partitions:
-            return True
-        return max(behind.values()) > LAGGING_SECONDS
+        return min(until.values()) if partitions and len(until) >= partitions else 0.0
