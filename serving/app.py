@@ -7,8 +7,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Route
 
 from serving.api import problems
+from serving.api.feature_routes import FeatureRoute, ShortCut
+from serving.api.questions import Questions
 from serving.api.routes import Server
 from serving.features.reader import Reader
 from serving.metrics import Metrics
@@ -45,7 +49,12 @@ def create_app(options: ServerOptions, workers: WorkersWatch | None = None) -> S
     catalog = CatalogWatch(options.postgres, options.redis, options.cluster)
     metrics = Metrics(lambda: workers.heartbeats)
     store = WarmStore(options.redis, metrics.read, options.cluster)
-    server = Server(Reader(store), catalog, workers, metrics)
+    questions = Questions(Reader(store), store.named, catalog, workers, metrics.served)
+    features = [
+        FeatureRoute("/features/online", questions.one, metrics),
+        FeatureRoute("/features/batch", questions.many, metrics),
+    ]
+    server = Server(catalog, workers, metrics)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -58,7 +67,13 @@ def create_app(options: ServerOptions, workers: WorkersWatch | None = None) -> S
             await store.close()
 
     app = Starlette(
-        routes=server.routes(), lifespan=lifespan, exception_handlers=dict(problems.HANDLERS)
+        routes=[
+            *(Route(feature.path, feature, methods=["POST"]) for feature in features),
+            *server.routes(),
+        ],
+        middleware=[Middleware(ShortCut, routes=features)],
+        lifespan=lifespan,
+        exception_handlers=dict(problems.HANDLERS),
     )
     app.router.redirect_slashes = False  # a redirect loses what a client has posted
     return app

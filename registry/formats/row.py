@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterable
 from enum import IntEnum
 from functools import lru_cache
 
@@ -30,6 +32,27 @@ def row_layout(features: int) -> Layout:
     A status is a `ValueStatus`. A value is NaN where the status says that there is none.
     """
     return Layout(*HEADER.fields, Field("status", "u1", features), Field("values", "f8", features))
+
+
+SCHEMA_END = HEADER.offset("event_time")
+"""Rows whose first bytes up to here are equal are of the same layout and row schema."""
+
+
+def some_features(features: int, indexes: Iterable[int]) -> struct.Struct:
+    """Unpacks a part of a row with so many features, and refuses a row of another size.
+
+    Gives the event time, then the statuses, then the values of the features at `indexes`, which
+    ascend.
+    """
+    layout, chosen = row_layout(features), list(indexes)
+    first_status, first_value = layout.offset("status"), layout.offset("values")
+    wanted = [(SCHEMA_END, "q", 8), *((first_status + i, "B", 1) for i in chosen)]
+    wanted += [(first_value + 8 * i, "d", 8) for i in chosen]
+    end, codes = 0, str(layout.order)
+    for begin, code, size in wanted:
+        codes += f"{begin - end}x{code}"
+        end = begin + size
+    return struct.Struct(f"{codes}{layout.size - end}x")
 
 
 FEATURE_BYTES = row_layout(1).size - HEADER.size

@@ -20,6 +20,8 @@ from serving.errors import (
     WrongEntity,
 )
 
+MEDIA_TYPE = "application/problem+json"
+
 
 class Problem(NamedTuple):
     """How HTTP names a kind of error: `title` is the same for every error of the kind."""
@@ -42,29 +44,36 @@ def status_of(error: ServingError) -> int:
     return PROBLEMS[type(error)].status
 
 
+def document_of(error: ServingError | HTTPException) -> bytes:
+    """The document of an error that ends a request."""
+    if isinstance(error, ServingError):
+        status, title = PROBLEMS[type(error)]
+        return _document(status, title, error.detail, **error.context)
+    return _document(error.status_code, HTTPStatus(error.status_code).phrase, error.detail)
+
+
 async def of_serving(request: Request, error: Exception) -> Response:
-    """The document of an error of ours."""
+    """The response to an error of ours."""
     assert isinstance(error, ServingError)
-    status, title = PROBLEMS[type(error)]
-    return _document(status, title, error.detail, **error.context)
+    return Response(document_of(error), status_of(error), media_type=MEDIA_TYPE)
 
 
 async def of_starlette(request: Request, error: Exception) -> Response:
-    """The document of what Starlette itself refuses: an unknown path, another method."""
+    """The response to what Starlette itself refuses: an unknown path, another method."""
     assert isinstance(error, HTTPException)
     title, path = HTTPStatus(error.status_code).phrase, request.scope["path"]
     detail = {
         404: f"there is no {path}; see README for the routes",
         405: f"{path} does not take {request.method}",
     }.get(error.status_code, error.detail)
-    response = _document(error.status_code, title, detail)
-    response.headers.update(error.headers or {})
-    return response
+    content = _document(error.status_code, title, detail)
+    return Response(content, error.status_code, error.headers, MEDIA_TYPE)
 
 
 async def of_mistake(request: Request, error: Exception) -> Response:
-    """The document of a bug: the log has the exception, the client learns no internals."""
-    return _document(500, "Internal error", "this is a mistake of the server; its log has more")
+    """The response to a bug: the log has the exception, the client learns no internals."""
+    text = "this is a mistake of the server; its log has more"
+    return Response(_document(500, "Internal error", text), 500, media_type=MEDIA_TYPE)
 
 
 HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
@@ -75,10 +84,6 @@ HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Resp
 """The handler of each kind of exception, as Starlette wants them."""
 
 
-def _document(status: int, title: str, detail: str, **extensions: object) -> Response:
+def _document(status: int, title: str, detail: str, **extensions: object) -> bytes:
     content = {"type": "about:blank", "title": title, "status": int(status), "detail": detail}
-    return Response(
-        msgspec.json.encode({**content, **extensions}),
-        status,
-        media_type="application/problem+json",
-    )
+    return msgspec.json.encode({**content, **extensions})

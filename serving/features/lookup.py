@@ -8,15 +8,20 @@ from difflib import get_close_matches
 
 from registry.definitions import Catalog, FeatureVersion
 from registry.language.derived import Derived, compile_derived
+from registry.language.derived_columns import Column, compile_column
 from serving.errors import UnknownFeature, WrongEntity
 
 
 @dataclass(frozen=True, slots=True)
 class DerivedFeature:
-    """A derived feature, compiled, with the versions of its parts."""
+    """A derived feature, compiled, with the versions of its parts.
+
+    `column` computes it of many entities at once; a sum over entities has none.
+    """
 
     derived: Derived
     parts: Mapping[str, FeatureVersion]
+    column: Column | None
 
 
 class Names:
@@ -57,8 +62,10 @@ class Names:
         return self._indexes.get((schema_id, ref))
 
     def _compile(self, feature: FeatureVersion) -> DerivedFeature:
-        derived = compile_derived(feature.expression, feature.ref)
-        return DerivedFeature(derived, {name: self.feature(name) for name in derived.names})
+        expression, where = feature.expression, feature.ref
+        derived = compile_derived(expression, where)
+        column = None if derived.sums else compile_column(expression, where)
+        return DerivedFeature(derived, {name: self.feature(name) for name in derived.names}, column)
 
 
 def check_entities(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import NamedTuple, Protocol
 
 Key = tuple[str, ...]
@@ -37,6 +37,30 @@ class Unavailable:
 UNAVAILABLE = Unavailable()
 Packed = bytes | None | Unavailable
 """A packed row (`registry.formats.row`), None where the entity has none."""
+
+
+class NamedRows(Protocol):
+    """Reads rows by names that are made once, for what is read again and again."""
+
+    def name(self, row: RowId) -> bytes:
+        """What `read` is told to read a row of its source."""
+        ...
+
+    def read(
+        self, wanted: Sequence[tuple[str, Sequence[bytes]]]
+    ) -> Awaitable[list[list[Packed]] | Unavailable]:
+        """Read the newest rows of entities.
+
+        Parameters
+        ----------
+        wanted : sources, and the names of rows of each, which may repeat.
+
+        Returns
+        -------
+        Of each source its rows, as `RowStore.rows` has them; `UNAVAILABLE` where the store did not
+        answer. Nothing is raised.
+        """
+        ...
 
 
 class RowStore(Protocol):

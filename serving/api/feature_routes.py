@@ -1,0 +1,108 @@
+"""The routes that answer features, as plain ASGI: what Starlette would do costs them too much.
+
+A request of these routes is a body, and its answer is bytes. Starlette's router, which has them
+too, is gone past by `ShortCut`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from http import HTTPStatus
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.api.problems import MEDIA_TYPE, document_of, status_of
+from serving.api.questions import DEADLINE_SECONDS
+from serving.api.requests import MAX_BODY_BYTES
+from serving.errors import NotReady, ServingError, TooLarge
+from serving.metrics import Metrics
+
+JSON, PROBLEM = b"application/json", MEDIA_TYPE.encode()
+
+
+class FeatureRoute:
+    """An ASGI application: a body that was posted to `path` is answered with JSON.
+
+    It is counted and timed under its own path. The URL of a request is no label: it is made of what
+    the client sends, its Host too.
+    """
+
+    def __init__(
+        self, path: str, answer: Callable[[bytes], Awaitable[bytes]], metrics: Metrics
+    ) -> None:
+        self.path = path
+        self._answer = answer
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began, status = time.perf_counter(), HTTPStatus.INTERNAL_SERVER_ERROR.value
+        try:
+            content, status, kind = await self._answer(await _body(receive)), 200, JSON
+        except (ServingError, HTTPException) as error:
+            status = status_of(error) if isinstance(error, ServingError) else error.status_code
+            content, kind = document_of(error), PROBLEM
+        finally:
+            self._metrics.request(self.path, status, time.perf_counter() - began)
+        headers = [(b"content-length", b"%d" % len(content)), (b"content-type", kind)]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+
+
+class ShortCut:
+    """A middleware that takes what is posted to some routes to them, and nothing else."""
+
+    def __init__(self, app: ASGIApp, routes: Iterable[FeatureRoute]) -> None:
+        self._app = app
+        self._routes = {route.path: route for route in routes}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST":
+            route = self._routes.get(scope["path"])
+            if route is not None:
+                await route(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+async def _body(receive: Receive) -> bytes:
+    """The body, read no further than its limit: a client may lie about its length.
+
+    A body that is there needs no timer. Raises `TooLarge`, `NotReady` for a slow client, and
+    `HTTPException` for one that is gone.
+    """
+    message = await receive()
+    if message.get("more_body"):
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                return await _rest(message, receive)
+        except TimeoutError:
+            raise NotReady(
+                f"the body did not come within {DEADLINE_SECONDS:g} s: send it faster"
+            ) from None
+    return _checked(message)
+
+
+async def _rest(message: Message, receive: Receive) -> bytes:
+    body = bytearray(_checked(message))
+    while message.get("more_body"):
+        message = await receive()
+        body += _checked(message)
+        if len(body) > MAX_BODY_BYTES:
+            raise _too_large()
+    return bytes(body)
+
+
+def _checked(message: Message) -> bytes:
+    if message["type"] == "http.disconnect":
+        raise HTTPException(HTTPStatus.BAD_REQUEST, "the client went away")
+    body: bytes = message.get("body", b"")
+    if len(body) > MAX_BODY_BYTES:
+        raise _too_large()
+    return body
+
+
+def _too_large() -> TooLarge:
+    return TooLarge(f"a body has at most {MAX_BODY_BYTES} bytes: send several requests")

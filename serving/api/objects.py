@@ -1,0 +1,109 @@
+"""Answers as JSON objects: one an entity, in it one a value.
+
+All but four texts a feature are the same in every answer to a question. So the numbers are encoded
+in one call, their texts are put between those that do not change, and all is joined once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import msgspec
+import numpy as np
+
+from registry.formats.status import Status
+from serving.features.columns import NO_TIME, AnswerColumns
+from serving.features.prepared import EntityValues, PreparedQuestion
+
+NULL = b"null"
+STATUS_TEXT = {status: msgspec.json.encode(status) for status in Status}
+RESULTS, RESULTS_END = b'{"results":[', b"]}"
+"""What is around the answers about many entities."""
+
+PIECES = 4
+"""Of a feature of one of many: its name, its value, its status and version, its time and age."""
+
+
+class ObjectsForm:
+    """How answers to a question are written; `time_text` writes an event time."""
+
+    def __init__(self, question: PreparedQuestion, time_text: Callable[[int], bytes]) -> None:
+        self._slots = list(question.slots.values())
+        self._time_text = time_text
+        features = question.versions.items()
+        self._names = [
+            (b"}," if n else b',"features":{') + msgspec.json.encode(name) + b':{"value":'
+            for n, (name, _) in enumerate(features)
+        ]
+        versions = [msgspec.json.encode(feature.version) for _, feature in features]
+        self._middles = [
+            [_middle(STATUS_TEXT[status], version) for status in Status] for version in versions
+        ]
+        """Of each feature by the rank of its status: what stands between value and event time."""
+        parts = [b'{"entity":']
+        for name, version in zip(self._names, versions, strict=True):
+            after_status = b',"version":' + version + b',"event_time":'
+            parts += [name, b',"status":', after_status, b',"age_seconds":']
+        self._template = [text for part in parts for text in (part, b"")] + [b"}}}"]
+        self._of_many = [b"", b""]
+        for name, middles in zip(self._names, self._middles, strict=True):
+            self._of_many += [name, b"", middles[0], b""]
+
+    def one(self, entity: bytes, found: EntityValues, now_ns: int) -> bytes:
+        """The answer of an entity, of which `entity` is the text."""
+        values, statuses, times = found
+        ages = [math.nan if time is None else (now_ns - time) / 1e9 for time in times]
+        numbers = msgspec.json.encode(values + ages)[1:-1].split(b",")
+        first_age = len(values)
+        texts = [NULL if time is None else self._time_text(time) for time in times]
+        changing = [entity]
+        for value, time in self._slots:
+            status = STATUS_TEXT[statuses[value]]
+            changing += (numbers[value], status, texts[time], numbers[first_age + time])
+        pieces = self._template.copy()
+        pieces[1::2] = changing
+        return b"".join(pieces)
+
+    def many(self, entities: Sequence[bytes], found: AnswerColumns) -> bytes:
+        """The answers of all entities, whose texts `entities` are, as `{"results": […]}`."""
+        known = found.times != NO_TIME
+        ages = np.where(known, (found.now_ns - found.times) / 1e9, np.nan)
+        across = found.values.shape[1] + ages.shape[1]
+        together = np.concatenate([found.values, ages], axis=1)
+        numbers = msgspec.json.encode(together.ravel().tolist())[1:-1].split(b",")
+        tails = []
+        for time in range(ages.shape[1]):
+            texts = [
+                NULL if t == NO_TIME else self._time_text(t) for t in found.times[:, time].tolist()
+            ]
+            pairs = zip(texts, numbers[found.values.shape[1] + time :: across], strict=True)
+            tails.append([b'%b,"age_seconds":%b' % pair for pair in pairs])
+        step = len(self._of_many)
+        pieces = self._of_many * len(entities)
+        pieces[::step] = [b'}}},{"entity":'] * len(entities)
+        pieces[0] = RESULTS + b'{"entity":'
+        pieces[1::step] = entities
+        for n, (value, time) in enumerate(self._slots):
+            begin = 2 + PIECES * n
+            pieces[begin + 1 :: step] = numbers[value::across]
+            ranks = found.ranks[:, value]
+            if ranks.any():
+                middles = self._middles[n]
+                pieces[begin + 2 :: step] = [middles[rank] for rank in ranks.tolist()]
+            pieces[begin + 3 :: step] = _without(tails[time], found.absent, value)
+        pieces.append(b"}}}" + RESULTS_END)
+        return b"".join(pieces)
+
+
+def _middle(status: bytes, version: bytes) -> bytes:
+    return b',"status":' + status + b',"version":' + version + b',"event_time":'
+
+
+def _without(tails: Sequence[bytes], absent: np.ndarray | None, value: int) -> Sequence[bytes]:
+    """The texts of times and ages, without those of entities whose rows lack a feature."""
+    if absent is None or not absent[:, value].any():
+        return tails
+    nothing = b'null,"age_seconds":null'
+    lacking = absent[:, value].tolist()
+    return [nothing if lacks else tail for lacks, tail in zip(lacking, tails, strict=True)]

@@ -1,0 +1,200 @@
+"""Questions that are asked again: what does not depend on the rows is worked out once.
+
+The features and the kind of entity decide which rows are read, which bytes of them are wanted, and
+how old a value may be. The answers are those of `serving.features.reader`, which defines them. It
+answers what is not prepared: sums over entities, and rows that are damaged or in a row schema that
+the catalog does not have.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from registry.definitions import FeatureVersion
+from registry.formats.row import LAYOUT_VERSION, SCHEMA_END, some_features
+from registry.formats.status import Status, worst
+from registry.language.terms import Part
+from serving.features.lookup import DerivedFeature, Names, check_entities
+from serving.features.plan import Entity
+from serving.features.values import STATUS, Moment
+from serving.stores.row_store import Packed, RowId, Unavailable
+
+NEVER = 1 << 62
+"""An age, in nanoseconds, that no value reaches."""
+
+Unpack = Callable[[bytes], tuple[float, ...]]
+
+
+class Uncommon(Exception):
+    """This is left to a way that is slower, and takes more."""
+
+
+class Slot(NamedTuple):
+    """Where the answer has what belongs to a feature, by indexes."""
+
+    value: int
+    """Of its value and status."""
+    time: int
+    """Of its event time: stored features of one source share theirs."""
+
+
+class EntityValues(NamedTuple):
+    """What is known of one entity, as `Slot` says; an event time is None where there is none."""
+
+    values: list[float]
+    statuses: list[Status]
+    times: list[int | None]
+
+
+class WantedRows:
+    """The features that are wanted of one source's rows, in the order of today's row schema."""
+
+    def __init__(self, names: Names, source: str, features: Iterable[FeatureVersion]) -> None:
+        written = names.catalog.writing[source]
+        self.source = names.catalog.sources[source]
+        self.features = sorted(features, key=lambda f: names.index(written, f.ref) or 0)
+        self.max_ages = [NEVER if f.max_age_ns is None else f.max_age_ns for f in self.features]
+        self.least_max_age = min(self.max_ages)
+        self._names = names
+        self._unpacks: dict[bytes, Unpack] = {}
+        self._no_values = [math.nan] * len(self.features)
+        self._all = {status: [status] * len(self.features) for status in Status}
+
+    def read(
+        self, row: Packed, now_ns: int, lagging: bool
+    ) -> tuple[int | None, Sequence[float], Sequence[Status]]:
+        """The event time of a row, and value and status of each wanted feature.
+
+        Raises `Uncommon`.
+        """
+        if row is None:
+            return None, self._no_values, self._all[Status.MISSING]
+        if isinstance(row, Unavailable):
+            return None, self._no_values, self._all[Status.UNAVAILABLE]
+        schema = row[:SCHEMA_END]
+        unpack = self._unpacks.get(schema)
+        if unpack is None:
+            unpack = self._unpacks[schema] = self._unpack(schema)
+        try:
+            time, *found = unpack(row)
+        except struct.error:  # the row has another size
+            raise Uncommon from None
+        n = len(self.features)
+        stored, values = found[:n], found[n:]
+        age = now_ns - int(time)
+        if not any(stored) and not lagging and age <= self.least_max_age:
+            return int(time), values, self._all[Status.OK]
+        statuses = [
+            _judged(int(status), age > most, lagging)
+            for status, most in zip(stored, self.max_ages, strict=True)
+        ]
+        return int(time), values, statuses
+
+    def indexes(self, schema: bytes) -> tuple[int, list[int | None]]:
+        """How many features rows have that begin so, and the indexes of the wanted ones.
+
+        None is of a feature that they do not have. Raises `Uncommon` for an unknown row schema.
+        """
+        known = self._names.catalog.schemas.get(int.from_bytes(schema[1:]))
+        if len(schema) < SCHEMA_END or schema[0] != LAYOUT_VERSION or known is None:
+            raise Uncommon
+        indexes = [self._names.index(known.id, feature.ref) for feature in self.features]
+        return len(known.features), indexes
+
+    def _unpack(self, schema: bytes) -> Unpack:
+        features, indexes = self.indexes(schema)
+        ascending = [index for index in indexes if index is not None]
+        if len(ascending) < len(indexes) or ascending != sorted(ascending):
+            raise Uncommon
+        return some_features(features, ascending).unpack
+
+
+class WantedDerived(NamedTuple):
+    """A derived feature, and where its parts are."""
+
+    feature: FeatureVersion
+    formula: DerivedFeature
+    parts: dict[str, Slot]
+
+
+class PreparedQuestion:
+    """Features, by the names that are requested, of entities of one kind.
+
+    `rows` are the sources that are read, `slots` says where the values of each name are. Raises
+    `UnknownFeature`, `WrongEntity` and, for a sum over entities, `Uncommon`.
+    """
+
+    def __init__(self, names: Names, requested: Sequence[str], fields: Sequence[str]) -> None:
+        versions = {name: names.feature(name) for name in requested}
+        check_entities(versions, [dict.fromkeys(fields, "")])
+        if any(feature.over is not None for feature in versions.values()):
+            raise Uncommon
+        self.requested = list(requested)
+        self.versions = versions
+        wanted: dict[str, dict[str, FeatureVersion]] = {}
+        for feature in versions.values():
+            parts = names.derived[feature.ref].parts.values() if feature.derived else [feature]
+            for part in parts:
+                assert part.source is not None
+                wanted.setdefault(part.source, {})[part.ref] = part
+        self.rows = [WantedRows(names, source, of.values()) for source, of in wanted.items()]
+        stored: dict[str, Slot] = {}
+        for time, one in enumerate(self.rows):
+            for feature in one.features:
+                stored[feature.ref] = Slot(len(stored), time)
+        self.stored = len(stored)
+        """How many values are stored ones; those of derived features follow."""
+        self.derived: list[WantedDerived] = []
+        derived: dict[str, Slot] = {}
+        for feature in versions.values():
+            if feature.derived and feature.ref not in derived:
+                formula = names.derived[feature.ref]
+                parts_of = {name: stored[part.ref] for name, part in formula.parts.items()}
+                index = len(self.derived)
+                derived[feature.ref] = Slot(self.stored + index, len(self.rows) + index)
+                self.derived.append(WantedDerived(feature, formula, parts_of))
+        of_ref = stored | derived
+        self.slots = {name: of_ref[feature.ref] for name, feature in versions.items()}
+
+    def row_ids(self, entity: Entity) -> list[RowId]:
+        """The row of an entity in each source of `rows`."""
+        sources = [one.source for one in self.rows]
+        return [RowId(s.name, tuple([entity[field] for field in s.key])) for s in sources]
+
+    def evaluate(self, rows: Sequence[Packed], moment: Moment) -> EntityValues:
+        """The values of an entity, of which these are the rows. Raises `Uncommon`."""
+        now, found = moment.now_ns, EntityValues([], [], [])
+        values, statuses, times = found
+        for wanted, row in zip(self.rows, rows, strict=True):
+            time, read, judged = wanted.read(row, now, moment.lagging(wanted.source.name))
+            times.append(time)
+            values += read
+            statuses += judged
+        for feature, formula, parts in self.derived:
+            named = {
+                name: Part(values[slot.value], statuses[slot.value], times[slot.time])
+                for name, slot in parts.items()
+            }
+            part = formula.derived.evaluate([named])
+            most = NEVER if feature.max_age_ns is None else feature.max_age_ns
+            old = part.event_time is not None and now - part.event_time > most
+            values.append(part.value)
+            statuses.append(worst((part.status, Status.STALE)) if old else part.status)
+            times.append(part.event_time)
+        return found
+
+
+def _judged(stored: int, old: bool, lagging: bool) -> Status:
+    """The status of a stored value by its age and its pipeline's lag. Raises `Uncommon`."""
+    status = STATUS.get(stored)
+    if status is None:
+        raise Uncommon
+    found = [status]
+    if old:
+        found.append(Status.STALE)
+    if lagging:
+        found.append(Status.LAGGING)
+    return worst(found)

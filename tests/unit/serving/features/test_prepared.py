@@ -1,0 +1,191 @@
+"""Prepared questions are answered as the general reader answers them, which is the definition."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.definitions import Catalog, RowSchema
+from registry.features_file import read
+from registry.formats.origin import Origin
+from registry.formats.row import Row, pack
+from serving.api.memo import TimeTexts
+from serving.api.objects import ObjectsForm
+from serving.errors import UnknownFeature, WrongEntity
+from serving.features.columns import answer_columns
+from serving.features.lookup import Names
+from serving.features.prepared import PreparedQuestion, Uncommon
+from serving.features.reader import Reader
+from serving.features.values import Moment
+from serving.stores.row_store import UNAVAILABLE, Packed, RowId
+from tests.support.row_stores import MemoryStore
+from tests.support.served import catalog_of
+from tests.support.shipped import SHIPPED
+
+DERIVED = {
+    "momentum": "price_sma_5 / price_sma_20 - 1",
+    "by_zero": "current_price / (price_sma_5 - price_sma_5) * 0",
+    "flow": "-abs(current_volume - volume_sma_10) * current_price * 1e300",
+    "constant": "2 + current_volume * 0 - 3.5",
+}
+OLDER, REVERSED = 11, 12
+"""Row schemas of prices that are not written now: with two features less, and in another order."""
+
+
+def the_catalog() -> Catalog:
+    """The shipped features, derived ones, and more row schemas of prices."""
+    added = "".join(
+        f'[[feature]]\nname = "{name}"\nversion = "1.0.0"\nentity = ["symbol"]\n'
+        f'expression = "{expression}"\n' + ('max_age = "1m"\n' if name == "flow" else "")
+        for name, expression in DERIVED.items()
+    )
+    added += '[[feature]]\nname = "held"\nversion = "1.0.0"\nentity = ["portfolio", "symbol"]\n'
+    added += 'expression = "position_size * position_multiplier"\n'
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "features.toml"
+        file.write_text(SHIPPED.read_text() + added)
+        catalog = catalog_of(read(file))
+    prices = catalog.schemas[catalog.writing["price"]].features
+    others = {
+        OLDER: RowSchema(OLDER, "price", prices[:2]),
+        REVERSED: RowSchema(REVERSED, "price", prices[::-1]),
+    }
+    return msgspec.structs.replace(catalog, schemas=catalog.schemas | others)
+
+
+CATALOG = the_catalog()
+NAMES = Names(CATALOG)
+NOW = 1_700_000_000 * 10**9
+FEATURES = [
+    *("current_price", "price_sma_5", "price_sma_20", "price_volatility", "volatility"),
+    *("volatility@1.0.0", "current_volume", "volume_sma_10", *DERIVED),
+]
+ages = st.sampled_from([0, 1, 59 * 10**9, 60 * 10**9, 60 * 10**9 + 1, 10**12, -5])
+numbers = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from(
+    [0.0, -0.0, 1.5, 1e308]
+)
+
+
+@st.composite
+def packed_rows(draw: st.DrawFn, source: str) -> Packed:
+    """A row, no row, or no answer."""
+    kind = draw(st.sampled_from(["row"] * 6 + ["missing", "unavailable"]))
+    if kind != "row":
+        return None if kind == "missing" else UNAVAILABLE
+    schemas = [s.id for s in CATALOG.schemas.values() if s.source == source]
+    schema = draw(st.sampled_from([CATALOG.writing[source]] * 3 + schemas))
+    features = len(CATALOG.schemas[schema].features)
+    if draw(st.booleans()):
+        status = bytes(features)
+    else:
+        status = bytes(draw(st.lists(st.integers(0, 3), min_size=features, max_size=features)))
+    values = tuple(math.nan if s else draw(numbers) for s in status)
+    origin = Origin(bytes(16), 0, 0, 0)
+    return pack(Row(schema, NOW - draw(ages), 0, NOW, origin, status, values))
+
+
+@st.composite
+def situations(draw: st.DrawFn) -> tuple[list[str], dict[RowId, Packed], list[str], set[str]]:
+    """Features, rows, symbols (some twice), and the sources that are lagging."""
+    features = draw(st.lists(st.sampled_from(FEATURES), min_size=1, max_size=12))
+    symbols = draw(st.lists(st.sampled_from(["A", "B", 'ü"\\', "C"]), min_size=1, max_size=6))
+    rows = {
+        RowId(source, (symbol,)): draw(packed_rows(source))
+        for symbol in dict.fromkeys(symbols)
+        for source in ("price", "volume")
+    }
+    lagging = draw(st.sets(st.sampled_from(["price", "volume"])))
+    return features, rows, symbols, lagging
+
+
+def by_the_reader(
+    features: Sequence[str],
+    entities: Sequence[Mapping[str, str]],
+    rows: Mapping[RowId, Packed],
+    moment: Moment,
+) -> list[bytes]:
+    answers = asyncio.run(Reader(MemoryStore(rows)).answer(NAMES, features, entities, moment))
+    return [msgspec.json.encode(answer) for answer in answers]
+
+
+@given(situations())
+def test_an_answer_is_the_readers_to_the_byte(
+    situation: tuple[list[str], dict[RowId, Packed], list[str], set[str]],
+) -> None:
+    features, rows, symbols, lagging = situation
+    entities = [{"symbol": symbol} for symbol in symbols]
+    moment = Moment(NOW, lagging.__contains__)
+    expected = by_the_reader(features, entities, rows, moment)
+    question = PreparedQuestion(NAMES, features, ["symbol"])
+    form = ObjectsForm(question, TimeTexts())
+    texts = [msgspec.json.encode(entity) for entity in entities]
+    ids = [question.row_ids(entity) for entity in entities]
+    of_sources = [[rows[one] for one in of] for of in zip(*ids, strict=True)]
+    found = answer_columns(question, of_sources, moment)
+    assert form.many(texts, found) == b'{"results":[' + b",".join(expected) + b"]}"
+    for text, wanted, answer in zip(texts, ids, expected, strict=True):
+        packed = [rows[one] for one in wanted]
+        try:
+            alone = question.evaluate(packed, moment)
+        except Uncommon:  # a row schema that lacks a feature, or has another order
+            schemas = {int.from_bytes(row[1:5]) for row in packed if isinstance(row, bytes)}
+            assert schemas & {OLDER, REVERSED}
+        else:
+            assert form.one(text, alone, NOW) == answer
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        b"",
+        b"junk",
+        pack(Row(99, NOW, 0, NOW, Origin(bytes(16), 0, 0, 0), bytes(4), (1.0,) * 4)),
+        pack(Row(1, NOW, 0, NOW, Origin(bytes(16), 0, 0, 0), bytes(3), (1.0,) * 3)),
+        pack(Row(1, NOW, 0, NOW, Origin(bytes(16), 0, 0, 0), b"\x09" * 4, (1.0,) * 4)),
+    ],
+    ids=["empty", "no row", "an unknown row schema", "another size", "an unknown status"],
+)
+def test_what_is_damaged_is_left_to_the_reader(row: bytes) -> None:
+    question = PreparedQuestion(NAMES, ["current_price"], ["symbol"])
+    moment = Moment(NOW, lambda source: False)
+    good = pack(Row(1, NOW, 0, NOW, Origin(bytes(16), 0, 0, 0), bytes(4), (1.0,) * 4))
+    with pytest.raises(Uncommon):
+        question.evaluate([row], moment)
+    for rows in ([row], [good, row], [row, good], [row, row], [None, row]):
+        with pytest.raises(Uncommon):
+            answer_columns(question, [rows], moment)
+
+
+def test_entities_with_two_key_fields() -> None:
+    entities = [{"symbol": "A", "portfolio": "P1"}, {"portfolio": "P2", "symbol": "A"}]
+    row = pack(Row(3, NOW, 0, NOW, Origin(bytes(16), 0, 0, 0), bytes(2), (2.0, 50.0)))
+    rows: dict[RowId, Packed] = {
+        RowId("position", ("P1", "A")): row,
+        RowId("position", ("P2", "A")): None,
+    }
+    moment = Moment(NOW, lambda source: False)
+    features = ["held", "position_size"]
+    expected = by_the_reader(features, entities, rows, moment)
+    question = PreparedQuestion(NAMES, features, ["symbol", "portfolio"])
+    form = ObjectsForm(question, TimeTexts())
+    for entity, answer in zip(entities, expected, strict=True):
+        packed = [rows[one] for one in question.row_ids(entity)]
+        found = question.evaluate(packed, moment)
+        assert form.one(msgspec.json.encode(entity), found, NOW) == answer
+
+
+def test_what_cannot_be_asked() -> None:
+    with pytest.raises(UnknownFeature):
+        PreparedQuestion(NAMES, ["price_sma_7"], ["symbol"])
+    with pytest.raises(WrongEntity):
+        PreparedQuestion(NAMES, ["current_price", "position_size"], ["symbol"])
+    with pytest.raises(Uncommon):
+        PreparedQuestion(NAMES, ["portfolio_exposure"], ["portfolio"])
