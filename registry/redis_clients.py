@@ -11,11 +11,15 @@ second later.
 A client connects at its first command, but a client of a cluster when it is made: it then raises
 what `redis.exceptions.RedisClusterException` and `RedisError` cover. A server reads a cluster with
 a client for each node (`serving.stores.cluster_reads`), which is made as one of a single server.
+Rows of a single server are read by a connection of our own (`serving.stores.row_link`), which takes
+its limits, and all that a URL says, from here.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from ssl import SSLContext
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -86,7 +90,7 @@ What else redis-py takes from a URL would win over the limits here, or is an obj
 
 OURS = frozenset(
     {
-        *(field.name for field in fields(Limits)),
+        *(one.name for one in fields(Limits)),
         *("timeout", "retry", "retry_on_timeout", "retry_on_error", "socket_read_size"),
         *("decode_responses", "encoding", "encoding_errors", "legacy_responses"),
     }
@@ -125,6 +129,61 @@ def rows(url: str) -> Any:
 def watch(url: str) -> Any:
     """A server's asyncio client to read heartbeats and the catalog with."""
     return redis.asyncio.Redis.from_url(url, retry=AsyncRetry(NoBackoff(), 0), **asdict(WATCH))
+
+
+@dataclass(frozen=True, slots=True)
+class LinkOptions:
+    """What a connection of our own needs to know of one server: all that `TAKEN` lists."""
+
+    host: str
+    port: int
+    path: str | None
+    """The path of a Unix socket, in place of host and port."""
+
+    keepalive: Mapping[int, Any] | None
+    """The options of TCP's keepalive, by number; None where connections have no keepalive."""
+
+    tls: Callable[[], SSLContext] | None = field(repr=False)
+    """Makes the context of one connection from files as they are now, or raises OSError or
+    ValueError; None without TLS."""
+
+    handshake: tuple[tuple[str, ...], ...] = field(repr=False)
+    """The commands that come first, with the password. The answer to each must be OK."""
+
+    @property
+    def address(self) -> str:
+        """The address as people read it."""
+        return self.path or _joined(self.host, self.port)
+
+
+def link_options(url: str) -> LinkOptions:
+    """What redis-py, which parses the URL, would make a server's connection to read rows with.
+
+    `protocol` alone is not taken over: answers are read as RESP2, in which values are the same.
+    Raises ValueError for a URL that redis-py cannot read.
+    """
+    pool = rows(url).connection_pool
+    known = pool.make_connection()
+    is_local = isinstance(known, redis.asyncio.UnixDomainSocketConnection)
+    is_kept = not is_local and known.socket_keepalive
+    is_secret = isinstance(known, redis.asyncio.SSLConnection)
+    commands: list[tuple[str, ...]] = []
+    if known.username:
+        commands.append(("AUTH", known.username, known.password or ""))
+    elif known.password:
+        commands.append(("AUTH", known.password))
+    if known.client_name:
+        commands.append(("CLIENT", "SETNAME", known.client_name))
+    if known.db:
+        commands.append(("SELECT", str(known.db)))
+    return LinkOptions(
+        host="" if is_local else known.host,
+        port=0 if is_local else known.port,
+        path=known.path if is_local else None,
+        keepalive=known.socket_keepalive_options if is_kept else None,
+        tls=(lambda: pool.make_connection().ssl_context.get()) if is_secret else None,
+        handshake=tuple(commands),
+    )
 
 
 def address_of(url: str) -> str:

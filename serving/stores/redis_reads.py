@@ -13,6 +13,9 @@ Command = tuple[Any, ...]
 MakeClient = Callable[[str], Any]
 """Makes an asyncio client of one server from its URL (`registry.redis_clients`)."""
 
+MAX_ROWS = 5_000
+"""Rows of one command: a server serves no other client meanwhile."""
+
 FAILURES = (RedisError, OSError)
 """What a client raises when a server does not answer, or not in time."""
 

@@ -1,0 +1,145 @@
+"""Our own link to a single Redis, which does one thing: it reads fields of hashes, for all at once.
+
+In one turn of the event loop all reads are collected, and then sent in one write. Nobody waits for
+the answers to what was sent before. A client of redis-py takes a connection, a task and a timer for
+each read; here they are the link's, and a read costs little more than its share of the bytes.
+
+A read takes no longer than the time limit, in which the link also connects where it has to. Only a
+read makes it connect: all that are asked meanwhile wait for the same attempt, and after one that
+failed those of the next moment are told so at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from registry.redis_clients import ROWS, Limits, link_options
+from serving.stores.link_connection import Handlers, LinkConnection, connect
+from serving.stores.resp import bulk
+from serving.stores.row_batch import Found, Read, RowBatch, Wanted, fail
+
+__all__ = ["RowLink", "bulk"]
+
+logger = logging.getLogger(__name__)
+
+PAUSE_SECONDS = 0.05
+"""Seconds after a connection that came to nothing in which no other one is tried."""
+
+QUIET_SECONDS = 1.0
+"""Seconds between two warnings, however many reads fail."""
+
+
+class RowLink:
+    """Reads of hashes of the Redis at `url`; it connects at the first one.
+
+    Raises ValueError for a URL that redis-py cannot read. `on_read` is told the number of fields of
+    each command that is sent.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        on_read: Callable[[int], None] = lambda rows: None,
+        limits: Limits = ROWS,
+    ) -> None:
+        self._options = link_options(url)
+        self._on_read = on_read
+        self._limits = limits
+        self._handlers = Handlers(self._warn, self._ended)
+        self._asked: list[Read] = []
+        self._asked_at = 0.0
+        self._connection: LinkConnection | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._pause_until = 0.0
+        self._quiet_until = 0.0
+        self._is_closed = False
+
+    def read(self, wanted: Wanted) -> Found:
+        """The values of fields of hashes.
+
+        Parameters
+        ----------
+        wanted : of each hash its key, and the fields that are wanted; all are RESP bulk strings
+            (`bulk`).
+
+        Returns
+        -------
+        A future of a list for each hash: the values of its fields in their order, None where there
+        is none, `UNAVAILABLE` where Redis answers with an error. The future is `UNAVAILABLE` as a
+        whole where Redis does not answer in time; it never raises, and may be cancelled.
+        """
+        loop = asyncio.get_running_loop()
+        found: Found = loop.create_future()
+        if not self._asked:
+            self._asked_at = loop.time()
+            loop.call_soon(self._send)
+        self._asked.append(Read(wanted, found))
+        return found
+
+    async def close(self) -> None:
+        """Close the connection, for good. Reads that wait are answered `UNAVAILABLE`."""
+        self._is_closed = True
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.gather(self._connecting, return_exceptions=True)
+        fail(self._take_asked())
+        if self._connection is not None:
+            await self._connection.close()
+
+    def _send(self) -> None:
+        """Send all that was asked in this turn, or connect first."""
+        if not self._asked:  # the link was closed in this turn
+            return
+        if self._connection is not None:
+            batch = RowBatch(self._take_asked())
+            self._connection.send(batch, self._asked_at + self._limits.socket_timeout)
+            for size in batch.sizes:
+                self._on_read(size)
+        elif self._is_closed or asyncio.get_running_loop().time() < self._pause_until:
+            fail(self._take_asked())
+        else:
+            self._connecting = asyncio.create_task(self._connect())
+
+    def _take_asked(self) -> list[Read]:
+        reads, self._asked = self._asked, []
+        return reads
+
+    async def _connect(self) -> None:
+        """Connect, and send what was asked since; nobody is left waiting, whatever happens."""
+        limit = min(self._limits.socket_timeout, self._limits.socket_connect_timeout)
+        try:
+            async with asyncio.timeout_at(self._asked_at + limit):
+                connection = await connect(self._options, self._handlers)
+            if connection.ended is None:
+                self._connection = connection
+                self._send()
+        except TimeoutError:
+            self._failed("no connection in time")
+        except Exception as error:  # names and files fail in many ways
+            self._failed(f"{type(error).__name__}: {error}")
+        finally:
+            self._connecting = None
+            fail(self._take_asked())
+
+    def _ended(self, connection: LinkConnection, reason: str) -> None:
+        if self._connection is connection:
+            self._connection = None
+        if self._is_closed:
+            return
+        if connection.has_served:
+            self._warn(reason)
+        else:
+            self._failed(reason)
+
+    def _failed(self, reason: str) -> None:
+        """A connection came to nothing: for a moment no other one is tried."""
+        self._pause_until = asyncio.get_running_loop().time() + PAUSE_SECONDS
+        self._warn(reason)
+
+    def _warn(self, reason: str) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._quiet_until:
+            self._quiet_until = now + QUIET_SECONDS
+            logger.warning("rows cannot be read from %s: %s", self._options.address, reason)
