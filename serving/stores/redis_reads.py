@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from redis.exceptions import RedisError, ResponseError
+
+from serving.stores.row_store import UNAVAILABLE
+
+logger = logging.getLogger(__name__)
 
 Command = tuple[Any, ...]
 """The name of a command, the key that it reads, and what else it takes."""
@@ -53,6 +58,18 @@ class SingleReads:
 
     async def close(self) -> None:
         await self._client.aclose()
+
+
+async def ask_all(reads: RedisReads, commands: Sequence[Command]) -> list[Any]:
+    """An answer to each command, `UNAVAILABLE` where its server gave none; that is logged."""
+    if not commands:
+        return []
+    answers = await reads.each(commands)
+    failed = [answer for answer in answers if isinstance(answer, Exception)]
+    if failed:
+        what = commands[0][0]
+        logger.warning("%d of %d %s failed: %s", len(failed), len(commands), what, failed[0])
+    return [UNAVAILABLE if isinstance(answer, Exception) else answer for answer in answers]
 
 
 async def ask(client: Any, commands: Sequence[Command]) -> list[Any]:

@@ -21,8 +21,9 @@ from registry.formats.redis_keys import (
 )
 from serving.errors import TooLarge
 from serving.stores.cluster_reads import ClusterReads
+from serving.stores.redis_reads import MAX_ROWS
 from serving.stores.row_store import UNAVAILABLE, Group, MemberSet, RowId
-from serving.stores.warm import MAX_ROWS, WarmStore
+from serving.stores.warm import WarmStore
 from tests.support.apps import in_a_loop
 from tests.support.cluster import SLOTS, Cluster, cluster
 from tests.support.pipeline import wait_for
