@@ -157,7 +157,7 @@ class Questions:
         self, question: _Question, wanted: Sequence[tuple[str, Sequence[bytes]]], n: int
     ) -> list[list[Packed]]:
         assert self._rows is not None
-        rows = await self._rows.read(wanted)
+        rows = await self._rows.named_rows(wanted)
         if isinstance(rows, Unavailable):
             return [[UNAVAILABLE] * n for _ in question.sources]
         return rows

@@ -43,10 +43,10 @@ class NamedRows(Protocol):
     """Reads rows by names that are made once, for what is read again and again."""
 
     def name(self, row: RowId) -> bytes:
-        """What `read` is told to read a row of its source."""
+        """What `named_rows` is told to read a row of its source."""
         ...
 
-    def read(
+    def named_rows(
         self, wanted: Sequence[tuple[str, Sequence[bytes]]]
     ) -> Awaitable[list[list[Packed]] | Unavailable]:
         """Read the newest rows of entities.

@@ -1,34 +1,38 @@
-"""Rows of a single Redis, read over a link of our own."""
+"""Rows of a single Redis, over a link of our own: a source is a hash, its entities are fields."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 from registry.formats.redis_keys import bucket, entity_id, rows_key
+from serving.stores.row_batch import Found
 from serving.stores.row_link import RowLink, bulk
 from serving.stores.row_store import UNAVAILABLE, Packed, RowId, Unavailable
 
 
 class SingleRows:
-    """Reads of rows by their names: a source is a hash, its entities are fields."""
+    """The `NamedRows` of a single Redis."""
 
     def __init__(self, link: RowLink) -> None:
         self._link = link
+
+    def name(self, row: RowId) -> bytes:
+        return bulk(entity_id(row.entity))
+
+    def named_rows(self, wanted: Sequence[tuple[str, Sequence[bytes]]]) -> Found:
+        return self._link.read([(_hash_key(source), names) for source, names in wanted])
 
     async def read(self, wanted: Sequence[RowId]) -> list[Packed]:
         """The packed rows in the order of `wanted`, sent with those of all others of the moment."""
         by_source: dict[str, list[int]] = {}
         for number, row in enumerate(wanted):
             by_source.setdefault(row.source, []).append(number)
-        answer = await self._link.read(
-            [
-                (
-                    hash_key(source),
-                    [bulk(entity_id(wanted[number].entity)) for number in numbers],
-                )
-                for source, numbers in by_source.items()
-            ]
-        )
+        names = [
+            (source, [self.name(wanted[number]) for number in numbers])
+            for source, numbers in by_source.items()
+        ]
+        answer = await self.named_rows(names)
         found: list[Packed] = [UNAVAILABLE] * len(wanted)
         if not isinstance(answer, Unavailable):
             for numbers, values in zip(by_source.values(), answer, strict=True):
@@ -37,6 +41,7 @@ class SingleRows:
         return found
 
 
-def hash_key(source: str) -> bytes:
+@cache
+def _hash_key(source: str) -> bytes:
     """The key of the hash of a source's rows, as a link takes it."""
     return bulk(rows_key(source, bucket("", cluster=False)))

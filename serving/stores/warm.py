@@ -41,11 +41,10 @@ class WarmStore:
         cluster: bool = False,
     ) -> None:
         self._reads = reads_of(url, cluster, redis_clients.rows)
-        self.link = None if cluster else RowLink(url, on_read)
-        """What reads the rows of a single server; None on a cluster."""
-        self._rows = (
-            ClusterRows(self._reads, on_read) if self.link is None else SingleRows(self.link)
-        )
+        self._link = None if cluster else RowLink(url, on_read)
+        self.named = None if self._link is None else SingleRows(self._link)
+        """Reads rows of a single server by name; None on a cluster."""
+        self._rows = self.named or ClusterRows(self._reads, on_read)
 
     async def rows(self, wanted: Sequence[RowId]) -> list[Packed]:
         """The packed rows, read together with those of all requests that wait in this moment."""
@@ -85,6 +84,6 @@ class WarmStore:
         ]
 
     async def close(self) -> None:
-        if self.link is not None:
-            await self.link.close()
+        if self._link is not None:
+            await self._link.close()
         await self._reads.close()
