@@ -48,6 +48,7 @@ class Settings(msgspec.Struct, frozen=True):
     url: str = "http://127.0.0.1:8001"
     host: str = "127.0.0.1"
     port: int = 8001
+    keep_alive_seconds: int = 75
     data: str = "data"
     features: str = ""
     group: str = "tickwell"
@@ -194,6 +195,7 @@ def _check(settings: Settings) -> None:
     kafka_settings.check(settings)
     registry_settings.check(settings)
     must(0 < settings.port < 65536, "port", "must be a port, 1 to 65535")
+    must(settings.keep_alive_seconds > 0, "keep_alive_seconds", "must be at least 1 second")
     must(0 <= settings.metrics_port < 65536, "metrics_port", "must be a port, or 0 for none")
     must(0 < settings.partitions <= 1024, "partitions", "must be 1 to 1024")
     must(64 <= settings.history <= 65_536, "history", "must be 64 to 65536 ticks")

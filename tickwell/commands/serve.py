@@ -35,6 +35,6 @@ def serve(
         limit_concurrency=2_000,
         http=Connection,  # of h11, the one that bounds the size of headers
         h11_max_incomplete_event_size=65_536,
-        timeout_keep_alive=30,
+        timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=5,
     )

@@ -43,6 +43,8 @@ def test_a_secret_in_a_file_is_not_shown(tmp_path: Path) -> None:
     [
         ("TICKWELL_PORT", "http"),
         ("TICKWELL_PORT", "70000"),
+        ("TICKWELL_KEEP_ALIVE_SECONDS", "0"),
+        ("TICKWELL_KEEP_ALIVE_SECONDS", "2.5"),
         ("TICKWELL_KAFKA", "localhost"),
         ("TICKWELL_REDIS", "localhost:6379"),
         ("TICKWELL_REDIS", "redis://[secret@h"),
