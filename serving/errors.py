@@ -24,6 +24,14 @@ class TooLarge(ServingError):
     """The request is over a limit."""
 
 
+class HeadTooLarge(ServingError):
+    """What comes before the content of the request is over a limit."""
+
+
+class MalformedRequest(ServingError):
+    """The bytes are no request."""
+
+
 class UnknownFeature(ServingError):
     """No feature has that name or version."""
 

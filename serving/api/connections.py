@@ -1,32 +1,178 @@
-"""Connections without a request are closed.
+"""HTTP/1.1 by uvicorn's protocol on httptools, with the bounds that neither of them has.
 
-Uvicorn's own timer runs from an answer to the next byte. Without this class it waits for ever for
-the first byte of a connection, and for the rest of a request's head; each such connection counts
-towards its limit.
+- A connection without a request is closed. Uvicorn's own timer runs from an answer to the next
+  byte: it waits for ever for the first byte, and for the rest of a request's head.
+- The head of a request and the requests that wait for their turn are bounded in memory.
+- What is refused is refused in its turn, with a problem document.
+- An answer is one write.
 """
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from serving.api import problems, request_heads
+from serving.api.refusals import Refusal
+from serving.api.request_heads import MAX_HEAD_BYTES, MAX_HEADERS
+from serving.api.write_gathering import GatheringTransport
+from serving.errors import MalformedRequest, ServingError
+
+PIECE_BYTES = 4_096
+"""Bytes that the parser is given at once. Every complete request in them is put into the pipeline,
+where it takes about a hundred times the memory of the shortest request's bytes."""
 
 
-class Connection(H11Protocol):
-    """Closes `timeout_keep_alive` seconds after its start or last answer, without a request."""
+class Connection(HttpToolsProtocol):
+    """Closed `timeout_keep_alive` seconds after its start or last answer, without a request.
+
+    Websockets and other protocols are not spoken: a request to upgrade is answered as any other.
+    """
+
+    _unfed: bytes = b""
+    """What has come and waits until the requests before it have been answered."""
+
+    _unheard: int = 0
+    """Bytes that the parser was given since it last began or ended a head, or had some body.
+    It may keep all of them, as a header is handed over only when it is complete."""
+
+    _in_body: bool = False
+    """Whether the newest request has its head and not yet its end."""
+
+    _refused: bool = False
+    """Whether a refusal is the last answer; what still comes is thrown away."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(GatheringTransport(transport, self.loop))
         self.timeout_keep_alive_task = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
         )
 
     def data_received(self, data: bytes) -> None:
+        if not self._refused:
+            self._unfed += data
+            self._feed()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._unfed and not self.transport.is_closing():
+            self._feed()
+
+    def _feed(self) -> None:
+        """Give the parser what has come, until a request waits for the answer before it."""
         timer = self.timeout_keep_alive_task
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        data, start = self._unfed, 0
+        while start < len(data) and not self.pipeline and not self._refused:
+            start += self._parse(data[start : start + PIECE_BYTES])
+        self._unfed = b"" if self._refused else data[start:]
+        if self._unfed:
+            self.flow.pause_reading()
         requested = self.cycle is not None and not self.cycle.response_complete
-        # Uvicorn stops the timer at any byte, but single bytes must not postpone it.
+        # Single bytes must not postpone the end of a connection without a request.
         if timer is not None and not requested:
             self.timeout_keep_alive_task = self.loop.call_at(
                 timer.when(), self.timeout_keep_alive_handler
             )
+
+    def _parse(self, piece: bytes) -> int:
+        """Give the parser a piece; the number of its bytes that were taken."""
+        taken = len(piece)
+        self._unheard += taken
+        try:
+            try:
+                self.parser.feed_data(piece)
+            except httptools.HttpParserUpgrade as upgrade:
+                # The parser took the body, if there is one, for the other protocol.
+                taken = upgrade.args[0]
+                method, version = self.parser.get_method(), self.parser.get_http_version()
+                head = (method, self.url, version, self.headers)
+                self.parser.feed_data(request_heads.without_upgrade(*head))
+            if self._unheard > MAX_HEAD_BYTES or len(self.headers or ()) > MAX_HEADERS:
+                raise request_heads.too_large()
+        except ServingError as refusal:
+            self._refuse(refusal)
+        except httptools.HttpParserCallbackError as error:
+            if not isinstance(error.__context__, ServingError):
+                raise
+            self._refuse(error.__context__)
+        except httptools.HttpParserError as error:
+            self._refuse(MalformedRequest(f"{error}: send a request of HTTP/1.1 (RFC 9112)"))
+        return taken
+
+    def on_message_begin(self) -> None:
+        self._unheard = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        request_heads.check_size(self.url, self.headers)
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise MalformedRequest("this server is no proxy: ask it without CONNECT")
+            return  # the head comes again, without the upgrade
+        request_heads.check_host(self.parser.get_http_version(), self.headers)
+        self.url = request_heads.with_path(self.url)
+        super().on_headers_complete()
+        self.headers = []  # of trailers, which must not pass for headers
+        self._in_body = True
+        self._unheard = 0
+
+    def on_body(self, body: bytes) -> None:
+        self._unheard = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
+        request_heads.check_size(b"", self.headers)
+        self._in_body = False
+        self._unheard = 0
+        super().on_message_complete()
+
+    def _refuse(self, error: ServingError) -> None:
+        """Answer with a problem when the requests before have their answers, then close."""
+        self._refused = True
+        busy = self.cycle is not None and not self.cycle.response_complete
+        if self._in_body:
+            if self.cycle.response_started:
+                self._disconnect()
+                self.transport.close()
+                return
+            if self.pipeline:
+                self.pipeline.popleft()
+            else:
+                self._disconnect()
+                busy = False
+        refusal: Any = Refusal(problems.document_of(error), self.transport)
+        self.cycle = self._refused_cycle()
+        if busy:
+            self.pipeline.appendleft((self.cycle, refusal))
+        else:
+            self._start_asgi_task(self.cycle, refusal)
+
+    def _disconnect(self) -> None:
+        """Tell the application of the newest request that the rest will not come."""
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
+
+    def _refused_cycle(self) -> RequestResponseCycle:
+        """A request in place of the one that was not understood."""
+        super().on_message_begin()
+        self.scope["method"] = self.parser.get_method().decode()
+        self.scope["path"], self.scope["raw_path"], self.scope["query_string"] = "", b"", b""
+        return RequestResponseCycle(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=False,
+            keep_alive=False,
+            on_response=self.on_response_complete,
+        )

@@ -14,13 +14,13 @@ from http import HTTPStatus
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.api.problems import MEDIA_TYPE, document_of, status_of
+from serving.api.problems import document_of
 from serving.api.questions import DEADLINE_SECONDS
 from serving.api.requests import MAX_BODY_BYTES
 from serving.errors import NotReady, ServingError, TooLarge
 from serving.metrics import Metrics
 
-JSON, PROBLEM = b"application/json", MEDIA_TYPE.encode()
+JSON = b"application/json"
 
 
 class FeatureRoute:
@@ -40,13 +40,16 @@ class FeatureRoute:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began, status = time.perf_counter(), HTTPStatus.INTERNAL_SERVER_ERROR.value
         try:
-            content, status, kind = await self._answer(await _body(receive)), 200, JSON
+            content = await self._answer(await _body(receive))
+            status = HTTPStatus.OK.value
         except (ServingError, HTTPException) as error:
-            status = status_of(error) if isinstance(error, ServingError) else error.status_code
-            content, kind = document_of(error), PROBLEM
+            response = document_of(error)
+            status = response.status_code
+            await response(scope, receive, send)
+            return
         finally:
             self._metrics.request(self.path, status, time.perf_counter() - began)
-        headers = [(b"content-length", b"%d" % len(content)), (b"content-type", kind)]
+        headers = [(b"content-length", b"%d" % len(content)), (b"content-type", JSON)]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": content})
 

@@ -12,15 +12,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serving.errors import (
+    HeadTooLarge,
     InvalidRequest,
+    MalformedRequest,
     NotReady,
     ServingError,
     TooLarge,
     UnknownFeature,
     WrongEntity,
 )
-
-MEDIA_TYPE = "application/problem+json"
 
 
 class Problem(NamedTuple):
@@ -33,6 +33,8 @@ class Problem(NamedTuple):
 PROBLEMS: Mapping[type[ServingError], Problem] = {
     InvalidRequest: Problem(422, "The request cannot be understood"),
     TooLarge: Problem(413, "Too large"),
+    HeadTooLarge: Problem(431, "The head of the request is too large"),
+    MalformedRequest: Problem(400, "Not a request of HTTP/1.1"),
     UnknownFeature: Problem(404, "Unknown feature"),
     WrongEntity: Problem(422, "Wrong kind of entity"),
     NotReady: Problem(503, "Not ready"),
@@ -44,18 +46,19 @@ def status_of(error: ServingError) -> int:
     return PROBLEMS[type(error)].status
 
 
-def document_of(error: ServingError | HTTPException) -> bytes:
-    """The document of an error that ends a request."""
+def document_of(error: ServingError | HTTPException) -> Response:
+    """The response to an error that ends a request."""
     if isinstance(error, ServingError):
         status, title = PROBLEMS[type(error)]
         return _document(status, title, error.detail, **error.context)
-    return _document(error.status_code, HTTPStatus(error.status_code).phrase, error.detail)
+    title = HTTPStatus(error.status_code).phrase
+    return _document(error.status_code, title, error.detail)
 
 
 async def of_serving(request: Request, error: Exception) -> Response:
     """The response to an error of ours."""
     assert isinstance(error, ServingError)
-    return Response(document_of(error), status_of(error), media_type=MEDIA_TYPE)
+    return document_of(error)
 
 
 async def of_starlette(request: Request, error: Exception) -> Response:
@@ -66,14 +69,15 @@ async def of_starlette(request: Request, error: Exception) -> Response:
         404: f"there is no {path}; see README for the routes",
         405: f"{path} does not take {request.method}",
     }.get(error.status_code, error.detail)
-    content = _document(error.status_code, title, detail)
-    return Response(content, error.status_code, error.headers, MEDIA_TYPE)
+    response = _document(error.status_code, title, detail)
+    response.headers.update(error.headers or {})
+    return response
 
 
 async def of_mistake(request: Request, error: Exception) -> Response:
     """The response to a bug: the log has the exception, the client learns no internals."""
     text = "this is a mistake of the server; its log has more"
-    return Response(_document(500, "Internal error", text), 500, media_type=MEDIA_TYPE)
+    return _document(500, "Internal error", text)
 
 
 HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
@@ -84,6 +88,10 @@ HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Resp
 """The handler of each kind of exception, as Starlette wants them."""
 
 
-def _document(status: int, title: str, detail: str, **extensions: object) -> bytes:
+def _document(status: int, title: str, detail: str, **extensions: object) -> Response:
     content = {"type": "about:blank", "title": title, "status": int(status), "detail": detail}
-    return msgspec.json.encode({**content, **extensions})
+    return Response(
+        msgspec.json.encode({**content, **extensions}),
+        status,
+        media_type="application/problem+json",
+    )

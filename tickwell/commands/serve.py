@@ -33,8 +33,8 @@ def serve(
         log_level="warning",
         access_log=False,
         limit_concurrency=2_000,
-        http=Connection,  # of h11, the one that bounds the size of headers
-        h11_max_incomplete_event_size=65_536,
+        http=Connection,
+        ws="none",
         timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=5,
     )
