@@ -20,6 +20,7 @@ from serving.api.requests import MAX_BODY_BYTES
 from serving.errors import NotReady, ServingError, TooLarge
 from serving.metrics import Metrics
 
+OK, INTERNAL_SERVER_ERROR = HTTPStatus.OK.value, HTTPStatus.INTERNAL_SERVER_ERROR.value
 JSON = b"application/json"
 
 
@@ -38,10 +39,10 @@ class FeatureRoute:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        began, status = time.perf_counter(), HTTPStatus.INTERNAL_SERVER_ERROR.value
+        began, status = time.perf_counter(), INTERNAL_SERVER_ERROR
         try:
             content = await self._answer(await _body(receive))
-            status = HTTPStatus.OK.value
+            status = OK
         except (ServingError, HTTPException) as error:
             response = document_of(error)
             status = response.status_code

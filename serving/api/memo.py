@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TypeVar
 
 from serving.features.times import to_rfc_3339
@@ -41,8 +42,14 @@ class TimeTexts:
         self._texts: Memo[int, bytes] = Memo(8_000_000)
 
     def __call__(self, nanoseconds: int) -> bytes:
-        text = self._texts.get(nanoseconds)
-        if text is None:
-            made = f'"{to_rfc_3339(nanoseconds)}"'.encode()
-            text = self._texts.keep(nanoseconds, made, len(made))
-        return text
+        """The text of a time."""
+        return self._texts.get(nanoseconds) or self._make(nanoseconds)
+
+    def each(self, times: Iterable[int]) -> list[bytes]:
+        """The texts of times."""
+        known, make = self._texts.get, self._make
+        return [known(time) or make(time) for time in times]
+
+    def _make(self, nanoseconds: int) -> bytes:
+        text = f'"{to_rfc_3339(nanoseconds)}"'.encode()
+        return self._texts.keep(nanoseconds, text, len(text))

@@ -7,12 +7,14 @@ in one call, their texts are put between those that do not change, and all is jo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from registry.formats.status import Status
+from serving.api.memo import TimeTexts
 from serving.features.columns import NO_TIME, AnswerColumns
 from serving.features.prepared import EntityValues, PreparedQuestion
 
@@ -26,11 +28,11 @@ PIECES = 4
 
 
 class ObjectsForm:
-    """How answers to a question are written; `time_text` writes an event time."""
+    """How answers to a question are written; `times` are the texts of event times."""
 
-    def __init__(self, question: PreparedQuestion, time_text: Callable[[int], bytes]) -> None:
+    def __init__(self, question: PreparedQuestion, times: TimeTexts) -> None:
         self._slots = list(question.slots.values())
-        self._time_text = time_text
+        self._times = times
         features = question.versions.items()
         self._names = [
             (b"}," if n else b',"features":{') + msgspec.json.encode(name) + b':{"value":'
@@ -56,7 +58,7 @@ class ObjectsForm:
         ages = [math.nan if time is None else (now_ns - time) / 1e9 for time in times]
         numbers = msgspec.json.encode(values + ages)[1:-1].split(b",")
         first_age = len(values)
-        texts = [NULL if time is None else self._time_text(time) for time in times]
+        texts = [NULL if time is None else self._times(time) for time in times]
         changing = [entity]
         for value, time in self._slots:
             status = STATUS_TEXT[statuses[value]]
@@ -67,17 +69,20 @@ class ObjectsForm:
 
     def many(self, entities: Sequence[bytes], found: AnswerColumns) -> bytes:
         """The answers of all entities, whose texts `entities` are, as `{"results": […]}`."""
+        across = found.values.shape[1] + found.times.shape[1]
         known = found.times != NO_TIME
         ages = np.where(known, (found.now_ns - found.times) / 1e9, np.nan)
-        across = found.values.shape[1] + ages.shape[1]
         together = np.concatenate([found.values, ages], axis=1)
         numbers = msgspec.json.encode(together.ravel().tolist())[1:-1].split(b",")
-        tails = []
-        for time in range(ages.shape[1]):
-            texts = [
-                NULL if t == NO_TIME else self._time_text(t) for t in found.times[:, time].tolist()
-            ]
-            pairs = zip(texts, numbers[found.values.shape[1] + time :: across], strict=True)
+        tails: list[list[bytes]] = []
+        for time in range(found.times.shape[1]):
+            own = found.times[:, time]
+            same = [t for t in range(time) if (found.times[:, t] == own).all()]
+            if same:  # a derived feature has the times of its parts
+                tails.append(tails[same[0]])
+                continue
+            of_ages = numbers[found.values.shape[1] + time :: across]
+            pairs = zip(self._texts_of(own, known[:, time]), of_ages, strict=True)
             tails.append([b'%b,"age_seconds":%b' % pair for pair in pairs])
         step = len(self._of_many)
         pieces = self._of_many * len(entities)
@@ -95,12 +100,20 @@ class ObjectsForm:
         pieces.append(b"}}}" + RESULTS_END)
         return b"".join(pieces)
 
+    def _texts_of(self, times: NDArray[np.int64], known: NDArray[np.bool_]) -> list[bytes]:
+        if known.all():
+            return self._times.each(times.tolist())
+        texts = iter(self._times.each(times[known].tolist()))
+        return [next(texts) if one else NULL for one in known.tolist()]
+
 
 def _middle(status: bytes, version: bytes) -> bytes:
     return b',"status":' + status + b',"version":' + version + b',"event_time":'
 
 
-def _without(tails: Sequence[bytes], absent: np.ndarray | None, value: int) -> Sequence[bytes]:
+def _without(
+    tails: Sequence[bytes], absent: NDArray[np.bool_] | None, value: int
+) -> Sequence[bytes]:
     """The texts of times and ages, without those of entities whose rows lack a feature."""
     if absent is None or not absent[:, value].any():
         return tails

@@ -165,7 +165,6 @@ def _put_derived(found: AnswerColumns, value: int, time: int, derived: WantedDer
     """Compute a derived feature of all entities: as `Derived.evaluate` does, and judge its age."""
     slots = derived.parts.values()
     assert found.absent is not None
-    assert derived.formula.column is not None, "a sum over entities is not prepared"
     ranks = np.maximum.reduce([found.ranks[:, slot.value] for slot in slots])
     times = np.minimum.reduce(
         [
@@ -174,12 +173,11 @@ def _put_derived(found: AnswerColumns, value: int, time: int, derived: WantedDer
         ]
     )
     parts = {name: found.values[:, slot.value] for name, slot in derived.parts.items()}
-    result = np.where(ranks <= LAGGING, derived.formula.column(parts), np.nan)
+    result = np.where(ranks <= LAGGING, derived.arithmetic.column(parts), np.nan)
     has_none = (ranks <= LAGGING) & ~np.isfinite(result)
     found.values[:, value] = np.where(has_none, np.nan, result)
     ranks = np.where(has_none, UNDEFINED, ranks)
-    if derived.feature.max_age_ns is not None:
-        old = found.now_ns - times > derived.feature.max_age_ns
-        ranks = np.where(old, np.maximum(ranks, STALE), ranks)
+    old = found.now_ns - times > derived.max_age_ns
+    ranks = np.where(old, np.maximum(ranks, STALE), ranks)
     found.ranks[:, value] = ranks
     found.times[:, time] = times

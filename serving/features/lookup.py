@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from registry.definitions import Catalog, FeatureVersion
+from registry.language.arithmetic import Arithmetic, compile_arithmetic
 from registry.language.derived import Derived, compile_derived
-from registry.language.derived_columns import Column, compile_column
 from serving.errors import UnknownFeature, WrongEntity
 
 
@@ -16,12 +16,12 @@ from serving.errors import UnknownFeature, WrongEntity
 class DerivedFeature:
     """A derived feature, compiled, with the versions of its parts.
 
-    `column` computes it of many entities at once; a sum over entities has none.
+    `arithmetic` computes it where all parts have values; a sum over entities has none.
     """
 
     derived: Derived
     parts: Mapping[str, FeatureVersion]
-    column: Column | None
+    arithmetic: Arithmetic | None
 
 
 class Names:
@@ -64,8 +64,9 @@ class Names:
     def _compile(self, feature: FeatureVersion) -> DerivedFeature:
         expression, where = feature.expression, feature.ref
         derived = compile_derived(expression, where)
-        column = None if derived.sums else compile_column(expression, where)
-        return DerivedFeature(derived, {name: self.feature(name) for name in derived.names}, column)
+        arithmetic = None if derived.sums else compile_arithmetic(expression, where)
+        parts = {name: self.feature(name) for name in derived.names}
+        return DerivedFeature(derived, parts, arithmetic)
 
 
 def check_entities(

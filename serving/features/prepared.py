@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from registry.definitions import FeatureVersion
 from registry.formats.row import LAYOUT_VERSION, SCHEMA_END, some_features
 from registry.formats.status import Status, worst
+from registry.language.arithmetic import Arithmetic
+from registry.language.derived import Derived
 from registry.language.terms import Part
 from serving.features.lookup import DerivedFeature, Names, check_entities
 from serving.features.plan import Entity
@@ -115,9 +117,10 @@ class WantedRows:
 class WantedDerived(NamedTuple):
     """A derived feature, and where its parts are."""
 
-    feature: FeatureVersion
-    formula: DerivedFeature
+    derived: Derived
+    arithmetic: Arithmetic
     parts: dict[str, Slot]
+    max_age_ns: int
 
 
 class PreparedQuestion:
@@ -151,11 +154,9 @@ class PreparedQuestion:
         derived: dict[str, Slot] = {}
         for feature in versions.values():
             if feature.derived and feature.ref not in derived:
-                formula = names.derived[feature.ref]
-                parts_of = {name: stored[part.ref] for name, part in formula.parts.items()}
                 index = len(self.derived)
                 derived[feature.ref] = Slot(self.stored + index, len(self.rows) + index)
-                self.derived.append(WantedDerived(feature, formula, parts_of))
+                self.derived.append(_wanted_derived(feature, names.derived[feature.ref], stored))
         of_ref = stored | derived
         self.slots = {name: of_ref[feature.ref] for name, feature in versions.items()}
 
@@ -173,18 +174,47 @@ class PreparedQuestion:
             times.append(time)
             values += read
             statuses += judged
-        for feature, formula, parts in self.derived:
-            named = {
-                name: Part(values[slot.value], statuses[slot.value], times[slot.time])
-                for name, slot in parts.items()
-            }
-            part = formula.derived.evaluate([named])
-            most = NEVER if feature.max_age_ns is None else feature.max_age_ns
-            old = part.event_time is not None and now - part.event_time > most
+        plain = statuses.count(Status.OK) == len(statuses)
+        for of_parts in self.derived:
+            part = _plain(of_parts, found) if plain else _derived(of_parts, found)
+            old = part.event_time is not None and now - part.event_time > of_parts.max_age_ns
             values.append(part.value)
             statuses.append(worst((part.status, Status.STALE)) if old else part.status)
             times.append(part.event_time)
         return found
+
+
+def _wanted_derived(
+    feature: FeatureVersion, formula: DerivedFeature, stored: Mapping[str, Slot]
+) -> WantedDerived:
+    assert formula.arithmetic is not None, "a sum over entities is not prepared"
+    parts = {name: stored[part.ref] for name, part in formula.parts.items()}
+    most = NEVER if feature.max_age_ns is None else feature.max_age_ns
+    return WantedDerived(formula.derived, formula.arithmetic, parts, most)
+
+
+def _plain(wanted: WantedDerived, found: EntityValues) -> Part:
+    """A derived feature of parts that are all `ok`: what `_derived` says of them, in less time."""
+    values, _, times = found
+    parts = wanted.parts
+    value = wanted.arithmetic.value({name: values[slot.value] for name, slot in parts.items()})
+    oldest = min([times[slot.time] for slot in parts.values()])  # type: ignore[type-var]
+    if math.isfinite(value):
+        return Part(value, Status.OK, oldest)
+    return Part(math.nan, Status.UNDEFINED, oldest)
+
+
+def _derived(wanted: WantedDerived, found: EntityValues) -> Part:
+    """A derived feature."""
+    values, statuses, times = found
+    return wanted.derived.evaluate(
+        [
+            {
+                name: Part(values[slot.value], statuses[slot.value], times[slot.time])
+                for name, slot in wanted.parts.items()
+            }
+        ]
+    )
 
 
 def _judged(stored: int, old: bool, lagging: bool) -> Status:

@@ -34,6 +34,7 @@ def serve(
         access_log=False,
         limit_concurrency=2_000,
         http=Connection,
+        proxy_headers=False,  # nothing here depends on who asks
         ws="none",
         timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=5,
