@@ -11,8 +11,8 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from serving.api import problems
-from serving.api.feature_routes import FeatureRoute, ShortCut
-from serving.api.questions import Questions
+from serving.api.answering import Answering
+from serving.api.feature_routes import ShortCut, feature_routes
 from serving.api.routes import Server
 from serving.features.reader import Reader
 from serving.metrics import Metrics
@@ -49,11 +49,8 @@ def create_app(options: ServerOptions, workers: WorkersWatch | None = None) -> S
     catalog = CatalogWatch(options.postgres, options.redis, options.cluster)
     metrics = Metrics(lambda: workers.heartbeats)
     store = WarmStore(options.redis, metrics.read, options.cluster)
-    questions = Questions(Reader(store), store.named, catalog, workers, metrics.served)
-    features = [
-        FeatureRoute("/features/online", questions.one, metrics),
-        FeatureRoute("/features/batch", questions.many, metrics),
-    ]
+    answering = Answering(Reader(store), store.named, catalog, workers, metrics.served)
+    features = feature_routes(answering, metrics)
     server = Server(catalog, workers, metrics)
 
     @asynccontextmanager

@@ -18,7 +18,6 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from registry.formats.heartbeat import Heartbeat
-from serving.features.reader import Answer
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 ROWS = (1.0, 2.0, 5.0, 10.0, 50.0, 100.0, 500.0, 1000.0, 5000.0)
@@ -50,10 +49,6 @@ class Metrics:
         if timed is None:
             timed = self._seconds[route] = _Histogram(SECONDS)
         timed.observe(seconds)
-
-    def answers(self, answers: Iterable[Answer]) -> None:
-        """Counts served values by status."""
-        self.served.update(value.status for answer in answers for value in answer.features.values())
 
     def read(self, rows: int) -> None:
         """Notes how many rows one read of the store has."""

@@ -8,31 +8,37 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from http import HTTPStatus
+from urllib.parse import parse_qsl
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.api.answering import DEADLINE_SECONDS, Answering, Form
+from serving.api.arrow import MEDIA_TYPE as ARROW
 from serving.api.problems import document_of
-from serving.api.questions import DEADLINE_SECONDS
 from serving.api.requests import MAX_BODY_BYTES
-from serving.errors import NotReady, ServingError, TooLarge
+from serving.errors import InvalidRequest, NotReady, ServingError, TooLarge
 from serving.metrics import Metrics
 
 OK, INTERNAL_SERVER_ERROR = HTTPStatus.OK.value, HTTPStatus.INTERNAL_SERVER_ERROR.value
 JSON = b"application/json"
 
 
+Content = tuple[bytes, bytes]
+"""An answer, and its media type."""
+
+
 class FeatureRoute:
-    """An ASGI application: a body that was posted to `path` is answered with JSON.
+    """An ASGI application: a body that was posted to `path` is answered with 200 or a problem.
 
     It is counted and timed under its own path. The URL of a request is no label: it is made of what
     the client sends, its Host too.
     """
 
     def __init__(
-        self, path: str, answer: Callable[[bytes], Awaitable[bytes]], metrics: Metrics
+        self, path: str, answer: Callable[[Scope, bytes], Awaitable[Content]], metrics: Metrics
     ) -> None:
         self.path = path
         self._answer = answer
@@ -41,7 +47,7 @@ class FeatureRoute:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began, status = time.perf_counter(), INTERNAL_SERVER_ERROR
         try:
-            content = await self._answer(await _body(receive))
+            content, kind = await self._answer(scope, await _body(receive))
             status = OK
         except (ServingError, HTTPException) as error:
             response = document_of(error)
@@ -50,9 +56,49 @@ class FeatureRoute:
             return
         finally:
             self._metrics.request(self.path, status, time.perf_counter() - began)
-        headers = [(b"content-length", b"%d" % len(content)), (b"content-type", JSON)]
+        headers = [(b"content-length", b"%d" % len(content)), (b"content-type", kind)]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": content})
+
+
+def feature_routes(answering: Answering, metrics: Metrics) -> list[FeatureRoute]:
+    """The routes of one entity and of many."""
+
+    async def online(scope: Scope, body: bytes) -> Content:
+        _check_parameters(scope["query_string"], ())
+        return await answering.one(body), JSON
+
+    async def batch(scope: Scope, body: bytes) -> Content:
+        form = _form(scope)
+        return await answering.many(body, form), ARROW.encode() if form is Form.ARROW else JSON
+
+    return [
+        FeatureRoute("/features/online", online, metrics),
+        FeatureRoute("/features/batch", batch, metrics),
+    ]
+
+
+def _form(scope: Scope) -> Form:
+    """The form that a client asks for: Arrow by `Accept`, compact JSON by `?compact`.
+
+    Raises `InvalidRequest`.
+    """
+    query = scope["query_string"]
+    _check_parameters(query, ("compact",))
+    for name, value in scope["headers"]:
+        if name == b"accept" and ARROW.encode() in value.lower():
+            return Form.ARROW
+    return Form.COMPACT if query else Form.OBJECTS
+
+
+def _check_parameters(query: bytes, known: Sequence[str]) -> None:
+    """Raises `InvalidRequest` for a parameter that the route does not have."""
+    if not query:
+        return
+    for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+        if name not in known:
+            takes = f"takes ?{', ?'.join(known)}" if known else "takes none"
+            raise InvalidRequest(f"there is no parameter {name[:100]!r} here: this route {takes}")
 
 
 class ShortCut:

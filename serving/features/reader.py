@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import NamedTuple
 
 from msgspec import Struct
 
 from registry.errors import CorruptRow
 from registry.formats.row import Row, is_closed, unpack
+from registry.language.terms import Part
 from serving.features.lookup import Names
-from serving.features.plan import Entity, Members, Plan, Selection, select
-from serving.features.values import Evaluation, Moment, Value
+from serving.features.plan import (
+    Entity,
+    Identity,
+    Members,
+    Plan,
+    PlannedAnswer,
+    Recipe,
+    Selection,
+    select,
+)
+from serving.features.times import to_rfc_3339
+from serving.features.values import Evaluation, Moment, Value, served
 from serving.stores.row_store import UNAVAILABLE, Packed, RowId, RowStore, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -30,6 +42,15 @@ class Answer(Struct):
 
     entity: Mapping[str, str]
     features: dict[str, Value]
+
+
+class Evaluated(NamedTuple):
+    """What is known of entities, by what was requested."""
+
+    now_ns: int
+    answers: Sequence[PlannedAnswer]
+    recipes: Mapping[Identity, Recipe]
+    parts: Mapping[Identity, Part]
 
 
 class _Read(NamedTuple):
@@ -64,6 +85,12 @@ class Reader:
     async def answer(
         self, names: Names, features: Sequence[str], entities: Sequence[Entity], moment: Moment
     ) -> list[Answer]:
+        """The features of each entity. Raises as `evaluate`."""
+        return answers_of(await self.evaluate(names, features, entities, moment))
+
+    async def evaluate(
+        self, names: Names, features: Sequence[str], entities: Sequence[Entity], moment: Moment
+    ) -> Evaluated:
         """The features of each entity, each computed once however often it is requested.
 
         Raises `UnknownFeature`, `WrongEntity` and `TooLarge`.
@@ -78,11 +105,8 @@ class Reader:
                 break
         plan = read.plan
         evaluation = Evaluation(names, read.rows, moment)
-        values = {identity: evaluation.value(recipe) for identity, recipe in plan.recipes.items()}
-        return [
-            Answer(entity, {name: values[identity] for name, identity in wanted.items()})
-            for entity, wanted in plan.answers
-        ]
+        parts = {identity: evaluation.part(recipe) for identity, recipe in plan.recipes.items()}
+        return Evaluated(moment.now_ns, plan.answers, plan.recipes, parts)
 
     async def _read(self, selection: Selection) -> _Read:
         sets, groups = selection.member_sets(), selection.groups()
@@ -95,6 +119,20 @@ class Reader:
     async def _rows(self, wanted: Sequence[RowId]) -> dict[RowId, Row | Unavailable | None]:
         packed = await self._store.rows(wanted)
         return {row: _unpacked(found) for row, found in zip(wanted, packed, strict=True)}
+
+
+def answers_of(evaluated: Evaluated) -> list[Answer]:
+    """What is served of entities."""
+    text = cache(to_rfc_3339)  # the features of a row have one event time
+    now, recipes = evaluated.now_ns, evaluated.recipes
+    values = {
+        identity: served(part, recipes[identity].feature.version, now, text)
+        for identity, part in evaluated.parts.items()
+    }
+    return [
+        Answer(entity, {name: values[identity] for name, identity in wanted.items()})
+        for entity, wanted in evaluated.answers
+    ]
 
 
 def _unpacked(packed: Packed) -> Row | Unavailable | None:

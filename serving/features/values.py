@@ -10,8 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
 
 from msgspec import Struct
 
@@ -21,7 +20,6 @@ from registry.formats.status import Status, worst
 from registry.language.terms import Part
 from serving.features.lookup import Names
 from serving.features.plan import DerivedRecipe, Recipe, Rows, StoredRecipe
-from serving.features.times import to_rfc_3339
 from serving.stores.row_store import RowId, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -46,6 +44,18 @@ class Value(Struct):
     age_seconds: float | None
 
 
+def served(part: Part, version: str, now_ns: int, text: Callable[[int], str]) -> Value:
+    """A part as it is served; `text` writes an event time."""
+    time = part.event_time
+    return Value(
+        value=None if math.isnan(part.value) else part.value,
+        status=part.status,
+        version=version,
+        event_time=None if time is None else text(time),
+        age_seconds=None if time is None else (now_ns - time) / 1e9,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Moment:
     """What an answer is judged by: the time (Unix nanoseconds), and which sources are behind."""
@@ -56,33 +66,19 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Computes values by their recipes from the rows that were read.
-
-    `text` writes an event time; the features of a row share theirs.
-    """
+    """Computes what recipes say from the rows that were read."""
 
     names: Names
     rows: Mapping[RowId, Row | Unavailable | None]
     moment: Moment
-    text: Callable[[int], str] = field(default_factory=lambda: cache(to_rfc_3339))
 
-    def value(self, recipe: Recipe) -> Value:
-        """The value of a recipe."""
-        feature = recipe.feature
+    def part(self, recipe: Recipe) -> Part:
+        """Value, status and event time of a recipe; the value is NaN where there is none."""
         if isinstance(recipe, StoredRecipe):
-            part = self._stored(feature, recipe.row)
-        elif recipe.entities is None:
-            part = NOT_ANSWERED
-        else:
-            part = self._judged(self._derived(recipe, recipe.entities), feature)
-        time = part.event_time
-        return Value(
-            value=None if math.isnan(part.value) else part.value,
-            status=part.status,
-            version=feature.version,
-            event_time=None if time is None else self.text(time),
-            age_seconds=None if time is None else (self.moment.now_ns - time) / 1e9,
-        )
+            return self._stored(recipe.feature, recipe.row)
+        if recipe.entities is None:
+            return NOT_ANSWERED
+        return self._judged(self._derived(recipe, recipe.entities), recipe.feature)
 
     def _derived(self, recipe: DerivedRecipe, entities: Sequence[Rows]) -> Part:
         over = recipe.feature.over

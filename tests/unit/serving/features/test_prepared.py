@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import msgspec
+import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +21,8 @@ from registry.definitions import Catalog, RowSchema
 from registry.features_file import read
 from registry.formats.origin import Origin
 from registry.formats.row import Row, pack
+from serving.api.arrow import arrow
+from serving.api.compact import compact
 from serving.api.memo import TimeTexts
 from serving.api.objects import ObjectsForm
 from serving.errors import UnknownFeature, WrongEntity
@@ -24,8 +30,11 @@ from serving.features.columns import answer_columns
 from serving.features.lookup import Names
 from serving.features.prepared import PreparedQuestion, Uncommon
 from serving.features.reader import Reader
+from serving.features.table import evaluated_table, prepared_table
+from serving.features.times import to_rfc_3339
 from serving.features.values import Moment
 from serving.stores.row_store import UNAVAILABLE, Packed, RowId
+from tests.oracle.times import rfc_3339
 from tests.support.row_stores import MemoryStore
 from tests.support.served import catalog_of
 from tests.support.shipped import SHIPPED
@@ -140,6 +149,73 @@ def test_an_answer_is_the_readers_to_the_byte(
             assert schemas & {OLDER, REVERSED}
         else:
             assert form.one(text, alone, NOW) == answer
+
+
+def as_answers(found: dict[str, Any]) -> list[bytes]:
+    """What a compact answer says, as the reader says it."""
+    answers = []
+    for i, entity in enumerate(found["entities"]):
+        values = {}
+        for name, feature in found["features"].items():
+            time, status = found["event_time"][feature["event_time"]][i], feature["status"]
+            nanoseconds = None if time is None else rfc_3339(time)
+            values[name] = {
+                "value": feature["value"][i],
+                "status": status if isinstance(status, str) else status[i],
+                "version": feature["version"],
+                "event_time": time,
+                "age_seconds": None if nanoseconds is None else (NOW - nanoseconds) / 1e9,
+            }
+        answers.append(msgspec.json.encode({"entity": entity, "features": values}))
+    return answers
+
+
+def from_arrow(stream: bytes) -> dict[str, Any]:
+    """A stream of Arrow, read by pyarrow, as a compact answer."""
+    table = pa.ipc.open_stream(stream).read_all()
+    features, times = {}, {}
+    for field in table.schema:
+        if not field.metadata:
+            continue
+        column, metadata = table[field.name], {k.decode(): v for k, v in field.metadata.items()}
+        lie_under = column.combine_chunks().to_numpy(zero_copy_only=False)
+        assert np.isnan(lie_under[~column.is_valid().to_numpy()]).all()
+        time = metadata["event_time"].decode()
+        label, _, _ = time.rpartition(".event_time")
+        integers = table[f"{time}_ns"].to_pylist()
+        assert table[time].cast(pa.int64()).to_pylist() == integers
+        times[label] = [None if t is None else to_rfc_3339(t) for t in integers]
+        features[field.name] = {
+            "version": metadata["version"].decode(),
+            "event_time": label,
+            "value": column.to_pylist(),
+            "status": table[f"{field.name}.status"].to_pylist(),
+        }
+    entities = [{"symbol": symbol} for symbol in table["symbol"].to_pylist()]
+    return {"entities": entities, "event_time": times, "features": features}
+
+
+@given(situations())
+def test_tables_say_the_same(
+    situation: tuple[list[str], dict[RowId, Packed], list[str], set[str]],
+) -> None:
+    features, rows, symbols, lagging = situation
+    entities = [{"symbol": symbol} for symbol in symbols]
+    moment = Moment(NOW, lagging.__contains__)
+    expected = by_the_reader(features, entities, rows, moment)
+    question = PreparedQuestion(NAMES, features, ["symbol"])
+    ids = [question.row_ids(entity) for entity in entities]
+    of_sources = [[rows[one] for one in of] for of in zip(*ids, strict=True)]
+    evaluated = asyncio.run(Reader(MemoryStore(rows)).evaluate(NAMES, features, entities, moment))
+    texts = [msgspec.json.encode(entity) for entity in entities]
+    for table in (
+        prepared_table(question, answer_columns(question, of_sources, moment)),
+        evaluated_table(evaluated, features),
+    ):
+        found = json.loads(compact(texts, table, TimeTexts()))
+        assert found["answered_at"] == to_rfc_3339(NOW)
+        assert as_answers(found) == expected
+        assert as_answers(from_arrow(arrow(entities, table))) == expected
 
 
 @pytest.mark.parametrize(

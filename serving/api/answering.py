@@ -1,0 +1,181 @@
+"""From the bodies of requests to the bytes of answers.
+
+What was asked before is prepared, and answered from rows that are read for all requests of a
+moment. The general reader, which defines the answers, takes what is not prepared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from enum import Enum
+
+import msgspec
+import numpy as np
+
+from registry.definitions import Source
+from registry.formats.status import Status
+from serving.api.arrow import arrow
+from serving.api.asked import Asked, AskedBefore, AskedEntity, Question
+from serving.api.compact import compact
+from serving.api.memo import TimeTexts
+from serving.api.objects import RESULTS, RESULTS_END
+from serving.errors import NotReady
+from serving.features.columns import AnswerColumns, answer_columns
+from serving.features.prepared import Uncommon
+from serving.features.reader import Evaluated, Reader, answers_of
+from serving.features.table import AnswerTable, evaluated_table, prepared_table
+from serving.features.values import Moment
+from serving.stores.row_store import UNAVAILABLE, NamedRows, Packed, Unavailable
+from serving.watch.catalog import CatalogWatch
+from serving.watch.workers import WorkersWatch
+
+FEW = 12
+"""Up to so many entities are answered one by one: columns have a cost of their own."""
+
+DEADLINE_SECONDS = 5.0
+"""Time for a whole request, in seconds: one for the store, the rest for a slow client."""
+
+
+class Form(Enum):
+    """How an answer about many entities is written."""
+
+    OBJECTS = "objects"
+    COMPACT = "compact"
+    ARROW = "arrow"
+
+
+class Answering:
+    """Answers requests from rows and, what is not prepared, from the reader.
+
+    Without `rows` nothing is prepared. `served` counts values by status. Methods raise what the
+    reader raises, `InvalidRequest` and `NotReady`.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        rows: NamedRows | None,
+        catalog: CatalogWatch,
+        workers: WorkersWatch,
+        served: Counter[str],
+    ) -> None:
+        self._reader = reader
+        self._rows = rows
+        self._catalog = catalog
+        self._workers = workers
+        self._served = served
+        self._times = TimeTexts()
+        self._asked = AskedBefore(rows, self._times)
+
+    async def one(self, body: bytes) -> bytes:
+        """The answer to an `OnlineRequest`."""
+        asked = self._asked.one(self._catalog.names, body)
+        question, entity = asked.question, asked.entities[0]
+        if question is not None:
+            wanted = [(s.name, [n]) for s, n in zip(question.sources, entity.names, strict=True)]
+            rows = await self._read(wanted)
+            try:
+                return self._one(question, entity, rows, self._moment(question.sources))
+            except Uncommon:
+                pass
+        (answer,) = answers_of(await self._evaluate(asked))
+        return msgspec.json.encode(answer)
+
+    async def many(self, body: bytes, form: Form = Form.OBJECTS) -> bytes:
+        """The answer to a `BatchRequest`."""
+        asked = self._asked.batch(self._catalog.names, body)
+        question, entities = asked.question, asked.entities
+        if question is not None:
+            names = zip(*[entity.names for entity in entities], strict=True)
+            wanted = [(s.name, of) for s, of in zip(question.sources, names, strict=True)]
+            rows = await self._read(wanted)
+            try:
+                return self._many(question, entities, rows, form)
+            except Uncommon:
+                pass
+        evaluated = await self._evaluate(asked)
+        if form is not Form.OBJECTS:
+            return self._written(entities, evaluated_table(evaluated, asked.features), form)
+        return RESULTS + b",".join(map(msgspec.json.encode, answers_of(evaluated))) + RESULTS_END
+
+    async def _read(self, wanted: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[Packed]]:
+        assert self._rows is not None, "what is not read by names is not prepared"
+        rows = await self._rows.named_rows(wanted)
+        if isinstance(rows, Unavailable):
+            return [[UNAVAILABLE] * len(names) for _, names in wanted]
+        return rows
+
+    def _one(
+        self,
+        question: Question,
+        entity: AskedEntity,
+        rows: Sequence[Sequence[Packed]],
+        moment: Moment,
+    ) -> bytes:
+        prepared, form = question.prepared, question.form
+        try:
+            found = prepared.evaluate([row for (row,) in rows], moment)
+        except Uncommon:  # columns take more
+            columns = answer_columns(prepared, rows, moment)
+            self._count(question, columns)
+            return form.many([entity.text], columns)[len(RESULTS) : -len(RESULTS_END)]
+        if found.statuses.count(Status.OK) == len(found.statuses):
+            self._served[Status.OK] += len(prepared.slots)
+        else:
+            self._served.update(found.statuses[slot.value] for slot in prepared.slots.values())
+        return form.one(entity.text, found, moment.now_ns)
+
+    def _many(
+        self,
+        question: Question,
+        entities: Sequence[AskedEntity],
+        rows: Sequence[Sequence[Packed]],
+        form: Form,
+    ) -> bytes:
+        moment = self._moment(question.sources)
+        if len(entities) <= FEW and form is Form.OBJECTS:
+            each = zip(entities, zip(*rows, strict=True), strict=True)
+            answers = [
+                self._one(question, entity, [(row,) for row in of], moment) for entity, of in each
+            ]
+            return RESULTS + b",".join(answers) + RESULTS_END
+        columns = answer_columns(question.prepared, rows, moment)
+        self._count(question, columns)
+        if form is Form.OBJECTS:
+            return question.form.many([entity.text for entity in entities], columns)
+        return self._written(entities, prepared_table(question.prepared, columns), form)
+
+    def _written(self, entities: Sequence[AskedEntity], table: AnswerTable, form: Form) -> bytes:
+        if form is Form.COMPACT:
+            return compact([entity.text for entity in entities], table, self._times)
+        return arrow([msgspec.json.decode(entity.text) for entity in entities], table)
+
+    def _count(self, question: Question, columns: AnswerColumns) -> None:
+        slots = [slot.value for slot in question.prepared.slots.values()]
+        counts = np.bincount(columns.ranks[:, slots].ravel(), minlength=len(Status))
+        for status, count in zip(Status, counts.tolist(), strict=True):
+            if count:
+                self._served[status] += count
+
+    async def _evaluate(self, asked: Asked) -> Evaluated:
+        """What the reader says."""
+        names, features, entities = asked.names, asked.features, asked.plain_entities()
+        moment = self._moment(names.catalog.sources.values())
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                evaluated = await self._reader.evaluate(names, features, entities, moment)
+        except TimeoutError:
+            raise NotReady(
+                f"no answer within {DEADLINE_SECONDS:g} s: ask for less, or again"
+            ) from None
+        for _, values in evaluated.answers:
+            self._served.update(evaluated.parts[one].status for one in values.values())
+        return evaluated
+
+    def _moment(self, sources: Iterable[Source]) -> Moment:
+        """Now. Lag is decided once of each source, so that no answer contradicts itself."""
+        lagging = {source.name: self._workers.lagging(source.topic) for source in sources}
+        return Moment(time.time_ns(), lagging.__getitem__)

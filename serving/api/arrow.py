@@ -1,0 +1,58 @@
+"""Answers about many entities as a stream of Arrow IPC.
+
+The columns are the key fields of the entities; of each feature its value, null where there is none,
+and under `<feature>.status` its status; and the event times, as stamps under
+`<feature>.event_time` and as integers, nanoseconds UTC, under `<feature>.event_time_ns`: some
+readers have no stamps of nanoseconds. Features of one source share theirs, under the name of the
+first of them: the metadata of a value's field says which one, and its version. The metadata of the
+schema says when it was answered.
+
+Under each null there is NaN, and a value that is not served stands nowhere: some readers, as
+JavaScript's `toArray()`, show what lies under nulls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from registry.formats.status import RANK, Status, has_value
+from serving.features.columns import NO_TIME
+from serving.features.table import AnswerTable
+from serving.features.times import to_rfc_3339
+
+MEDIA_TYPE = "application/vnd.apache.arrow.stream"
+STATUSES = pa.array([status.value for status in Status])
+LAST_WITH_VALUE = max(RANK[status] for status in Status if has_value(status))
+
+
+def arrow(entities: Sequence[Mapping[str, str]], table: AnswerTable) -> bytes:
+    """The answer. All entities have the same key fields."""
+    fields: list[pa.Field] = []
+    arrays: list[pa.Array] = []
+
+    def add(name: str, array: pa.Array, **metadata: str) -> None:
+        fields.append(pa.field(name, array.type, metadata=metadata or None))
+        arrays.append(array)
+
+    for name in entities[0]:
+        add(name, pa.array([entity[name] for entity in entities], pa.string()))
+    for name, feature in table.features.items():
+        values = np.where(feature.ranks > LAST_WITH_VALUE, np.nan, feature.values)
+        time = f"{feature.times}.event_time"
+        add(name, pa.array(values, mask=np.isnan(values)), version=feature.version, event_time=time)
+        indices = pa.array(feature.ranks.astype(np.int8))
+        add(f"{name}.status", pa.DictionaryArray.from_arrays(indices, STATUSES))
+    for name, column in table.times.items():
+        unknown = column == NO_TIME
+        integers = pa.array(np.where(unknown, 0, column), mask=unknown)
+        add(f"{name}.event_time", integers.cast(pa.timestamp("ns", "UTC")))
+        add(f"{name}.event_time_ns", integers)
+    schema = pa.schema(fields, {"answered_at": to_rfc_3339(table.now_ns)})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as stream:
+        stream.write_batch(pa.record_batch(arrays, schema=schema))
+    written: bytes = sink.getvalue().to_pybytes()
+    return written

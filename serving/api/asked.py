@@ -1,0 +1,198 @@
+"""What requests ask, kept by their texts: most questions are asked again.
+
+A question that is asked again is prepared, and found by the bytes that ask it: of a request about
+one entity by the whole body, of a batch by the text of its features and of each entity. Whatever is
+kept was parsed strictly when it came first. It belongs to one catalog, and is bounded in bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from serving.api.memo import TimeTexts
+from serving.api.objects import ObjectsForm
+from serving.api.requests import MAX_ENTITIES, BatchRequest, OnlineRequest, parse
+from serving.features.lookup import Names
+from serving.features.plan import Entity
+from serving.features.prepared import PreparedQuestion, Uncommon
+from serving.stores.row_store import NamedRows
+
+KEPT_BYTES = 32_000_000
+"""Bytes of all that is kept, about."""
+
+LONGEST_KEPT = 1_024
+"""Bytes of a text by which something is kept."""
+
+ENTRY_BYTES = 600
+"""What an entry takes beside its text, about."""
+
+QUESTION_BYTES, FEATURE_BYTES = 4_096, 1_024
+"""What a question takes, and each feature in it, about: texts of each status are kept of it."""
+
+
+class Question:
+    """A prepared question, and how its answers are written."""
+
+    def __init__(self, prepared: PreparedQuestion, rows: NamedRows, times: TimeTexts) -> None:
+        self.prepared = prepared
+        self.form = ObjectsForm(prepared, times)
+        self.sources = [wanted.source for wanted in prepared.rows]
+        self.entities: dict[bytes, AskedEntity] = {}
+        """By the texts that named them in batches."""
+        self._rows = rows
+
+    def asked_of(self, entity: Entity) -> AskedEntity:
+        """An entity as this question asks of it."""
+        names = [self._rows.name(row) for row in self.prepared.row_ids(entity)]
+        return AskedEntity(msgspec.json.encode(entity), tuple(names))
+
+
+class AskedEntity(NamedTuple):
+    """An entity: as its answer names it, and as the store names its row in each source."""
+
+    text: bytes
+    names: tuple[bytes, ...]
+
+
+class Asked(NamedTuple):
+    """What a request asks; `question` is None where it cannot be prepared."""
+
+    names: Names
+    features: Sequence[str]
+    question: Question | None
+    entities: Sequence[AskedEntity]
+
+    def plain_entities(self) -> list[Entity]:
+        """The entities as the request named them."""
+        return [msgspec.json.decode(entity.text) for entity in self.entities]
+
+
+class _RawBatch(msgspec.Struct, forbid_unknown_fields=True):
+    """A `BatchRequest` of which only the structure was read."""
+
+    features: msgspec.Raw
+    entities: list[msgspec.Raw]
+
+
+_decode_raw = msgspec.json.Decoder(_RawBatch).decode
+
+
+class AskedBefore:
+    """Reads requests, and keeps about `most_bytes`.
+
+    Without `rows` nothing is prepared, since the store has no such reads.
+    """
+
+    def __init__(
+        self, rows: NamedRows | None, times: TimeTexts, most_bytes: int = KEPT_BYTES
+    ) -> None:
+        self._rows = rows
+        self._times = times
+        self._most_bytes = most_bytes
+        self._names: Names | None = None
+        self._forget()
+
+    def one(self, names: Names, body: bytes) -> Asked:
+        """What the body of an `OnlineRequest` asks.
+
+        Raises `InvalidRequest`, `UnknownFeature` and `WrongEntity`.
+        """
+        self._of_catalog(names)
+        asked = self._bodies.get(body)
+        if asked is None:
+            request = parse(body, OnlineRequest)
+            asked = self._asked(names, request.features, [request.key()])
+            if self._has_room(body):
+                self._bodies[body] = asked
+        return asked
+
+    def batch(self, names: Names, body: bytes) -> Asked:
+        """What the body of a `BatchRequest` asks. Raises as `one`."""
+        self._of_catalog(names)
+        return self._known_batch(names, body) or self._new_batch(names, body)
+
+    def _known_batch(self, names: Names, body: bytes) -> Asked | None:
+        """The same where all texts of the body are known."""
+        try:
+            raw = _decode_raw(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None  # the strict parser says what is wrong
+        question = self._of_batches.get(bytes(raw.features))
+        if question is None or not 0 < len(raw.entities) <= MAX_ENTITIES:
+            return None
+        known = question.entities
+        try:
+            entities = [known[bytes(entity)] for entity in raw.entities]
+        except KeyError:
+            return None
+        return Asked(names, question.prepared.requested, question, entities)
+
+    def _new_batch(self, names: Names, body: bytes) -> Asked:
+        request = parse(body, BatchRequest)
+        asked = self._asked(names, request.features, request.entities)
+        if asked.question is not None:
+            raw = _decode_raw(body)
+            if self._has_room(raw.features):
+                self._of_batches[bytes(raw.features)] = asked.question
+            for text, entity in zip(raw.entities, asked.entities, strict=True):
+                if self._has_room(text):
+                    asked.question.entities[bytes(text)] = entity
+        return asked
+
+    def _asked(self, names: Names, features: Sequence[str], entities: Sequence[Entity]) -> Asked:
+        first = entities[0].keys()
+        alike = all(entity.keys() == first for entity in entities)
+        question = self._question(names, features, first) if alike else None
+        if question is None:
+            asked = [AskedEntity(msgspec.json.encode(entity), ()) for entity in entities]
+        else:
+            asked = [question.asked_of(entity) for entity in entities]
+        return Asked(names, features, question, asked)
+
+    def _question(
+        self, names: Names, features: Sequence[str], fields: Collection[str]
+    ) -> Question | None:
+        """The prepared question, None where it cannot be prepared."""
+        if self._rows is None:
+            return None
+        key = tuple(features), frozenset(fields)
+        if key in self._questions:
+            return self._questions[key]
+        question = None
+        try:
+            prepared = PreparedQuestion(names, features, tuple(fields))
+            question = Question(prepared, self._rows, self._times)
+        except Uncommon:
+            pass
+        self._take(QUESTION_BYTES + FEATURE_BYTES * len(features))
+        self._questions[key] = question
+        return question
+
+    def _of_catalog(self, names: Names) -> None:
+        if names is not self._names:
+            self._names = names
+            self._forget()
+
+    def _forget(self) -> None:
+        self._bodies: dict[bytes, Asked] = {}
+        self._questions: dict[tuple[tuple[str, ...], frozenset[str]], Question | None] = {}
+        self._of_batches: dict[bytes, Question] = {}
+        """By the text of the features in a batch, the question that it was last."""
+        self._bytes = 0
+
+    def _has_room(self, text: bytes | msgspec.Raw) -> bool:
+        """Whether something is kept by a text; where there is no more room, all is forgotten."""
+        size = memoryview(text).nbytes
+        if size > LONGEST_KEPT:
+            return False
+        self._take(size + ENTRY_BYTES)
+        return True
+
+    def _take(self, size: int) -> None:
+        self._bytes += size
+        if self._bytes > self._most_bytes:
+            self._forget()
+            self._bytes = size

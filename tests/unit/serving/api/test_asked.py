@@ -1,0 +1,131 @@
+"""Requests that were asked before mean what they meant, and are bounded."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from collections.abc import Awaitable, Sequence
+
+import pytest
+
+from registry.features_file import read
+from serving.api.asked import AskedBefore
+from serving.api.memo import TimeTexts
+from serving.errors import InvalidRequest, UnknownFeature, WrongEntity
+from serving.features.lookup import Names
+from serving.stores.row_store import Packed, RowId, Unavailable
+from tests.support.served import catalog_of
+
+NAMES = Names(catalog_of(read()))
+
+
+class Named:
+    """The names of rows, of which none is read."""
+
+    def name(self, row: RowId) -> bytes:
+        return "/".join((row.source, *row.entity)).encode()
+
+    def named_rows(
+        self, wanted: Sequence[tuple[str, Sequence[bytes]]]
+    ) -> Awaitable[list[list[Packed]] | Unavailable]:
+        raise NotImplementedError
+
+
+def before(most_bytes: int = 10**7) -> AskedBefore:
+    return AskedBefore(Named(), TimeTexts(), most_bytes)
+
+
+def online(features: list[str], symbol: str) -> bytes:
+    asked = {"features": features, "entity": {"symbol": symbol}}
+    return json.dumps(asked).encode()
+
+
+def batch(features: list[str], symbols: Sequence[str]) -> bytes:
+    entities = [{"symbol": symbol} for symbol in symbols]
+    return json.dumps({"features": features, "entities": entities}).encode()
+
+
+def test_what_was_asked_is_found_by_its_text() -> None:
+    asked = before()
+    first = asked.one(NAMES, online(["current_price", "volume_sma_10"], "A"))
+    assert first.plain_entities() == [{"symbol": "A"}]
+    assert first.entities[0].names == (b"price/A", b"volume/A")
+    assert asked.one(NAMES, online(["current_price", "volume_sma_10"], "A")) is first
+    other = asked.one(NAMES, online(["current_price", "volume_sma_10"], "B"))
+    assert other.question is first.question
+    many = asked.batch(NAMES, batch(["current_price"], ["A", "B", "A"]))
+    for symbols in (["B", "A"], ["A"], ["C", "A"], ["C"] * 500):
+        again = asked.batch(NAMES, batch(["current_price"], symbols))
+        assert again.question is many.question
+        assert again.plain_entities() == [{"symbol": symbol} for symbol in symbols]
+    reordered = asked.batch(NAMES, batch(["volume_sma_10", "current_price"], ["A"]))
+    assert list(reordered.features) == ["volume_sma_10", "current_price"]
+
+
+def test_another_catalog_forgets() -> None:
+    asked = before()
+    first = asked.one(NAMES, online(["current_price"], "A"))
+    names = Names(catalog_of(read()))
+    again = asked.one(names, online(["current_price"], "A"))
+    assert again is not first
+    assert again.names is names
+
+
+KNOWN = '{"symbol": "A"}'
+
+
+@pytest.mark.parametrize(
+    ("features", "entities", "end"),
+    [
+        ('["current_price"]', "[]", "}"),
+        ('["current_price"]', f"[{', '.join([KNOWN] * 501)}]", "}"),
+        ('["current_price"]', f"[{KNOWN}]", ', "more": 1}'),
+        ('["current_price"]', f"[{KNOWN}]", "} more"),
+        ('["current_price"]', f'{{"a": {KNOWN}}}', "}"),
+        ('["current_price"]', f'[{KNOWN}, {{"symbol": ""}}]', "}"),
+        ("[]", f"[{KNOWN}]", "}"),
+    ],
+)
+def test_what_is_known_does_not_let_other_things_pass(
+    features: str, entities: str, end: str
+) -> None:
+    asked = before()
+    asked.batch(NAMES, b'{"features": ["current_price"], "entities": [{"symbol": "A"}]}')
+    with pytest.raises(InvalidRequest):
+        asked.batch(NAMES, f'{{"features": {features}, "entities": {entities}{end}'.encode())
+
+
+def test_kinds_and_names_are_checked_however_often() -> None:
+    asked = before()
+    for _ in range(2):
+        with pytest.raises(UnknownFeature):
+            asked.one(NAMES, online(["price_sma_7"], "A"))
+        with pytest.raises(WrongEntity):
+            asked.one(NAMES, online(["position_size"], "A"))
+
+
+def test_what_is_left_to_the_reader() -> None:
+    """Sums, entities of different kinds, and a store that is not read by names."""
+    asked = before()
+    exposure = {"features": ["portfolio_exposure"], "entity": {"portfolio": "P"}}
+    sums = asked.one(NAMES, json.dumps(exposure).encode())
+    assert (sums.question, sums.plain_entities()) == (None, [{"portfolio": "P"}])
+    entities = [{"symbol": "A"}, {"portfolio": "P"}]
+    several = {"features": ["current_price"], "entities": entities}
+    kinds = asked.batch(NAMES, json.dumps(several).encode())
+    assert (kinds.question, kinds.plain_entities()) == (None, entities)
+    unnamed = AskedBefore(None, TimeTexts()).one(NAMES, online(["current_price"], "A"))
+    assert unnamed.question is None
+
+
+def test_what_is_kept_is_bounded() -> None:
+    asked, most = before(most_bytes=300_000), 0
+    names = [name for name in NAMES.catalog.active if name.startswith(("price", "volume"))]
+    tracemalloc.start()
+    for i in range(1_500):
+        asked.one(NAMES, online([names[i % 3]], f"S{i}"))
+        asked.batch(NAMES, batch([names[i % 4]], [f"S{i}", f"T{i}"]))
+        asked.batch(NAMES, batch([names[i % 4]] * (1 + i % 90), ["A"]))
+        most = max(most, tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert most < 1_000_000
