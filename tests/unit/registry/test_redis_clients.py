@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import ssl
 from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.resources import files
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import redis
 import redis.asyncio
+import trustme
 
 from registry import redis_clients
 from registry.redis_clients import HEARTBEAT, PROBE, ROWS, THROTTLE, WARM, WATCH, Limits
@@ -110,6 +112,70 @@ def test_the_url_of_another_node_differs_in_its_address_alone(
     }
     for name in ("username", "password", "ssl_ca_certs", "db"):
         assert made.connection_kwargs.get(name) == known.get(name)
+
+
+@pytest.mark.parametrize(
+    ("url", "address", "handshake"),
+    [
+        ("redis://h", "h:6379", []),
+        ("redis://[::1]:7/0?protocol=3", "[::1]:7", []),
+        ("redis://:p%40s@h:1/2", "h:1", [("AUTH", "p@s"), ("SELECT", "2")]),
+        ("redis://u:p@h:1?db=3", "h:1", [("AUTH", "u", "p"), ("SELECT", "3")]),
+        ("redis://u@h:1?client_name=n", "h:1", [("AUTH", "u", ""), ("CLIENT", "SETNAME", "n")]),
+        ("redis://h:1?username=u&password=p", "h:1", [("AUTH", "u", "p")]),
+        ("unix://u:p@/tmp/x?db=1", "/tmp/x", [("AUTH", "u", "p"), ("SELECT", "1")]),
+        ("rediss://u:p@h:1", "h:1", [("AUTH", "u", "p")]),
+    ],
+)
+def test_a_link_says_of_itself_what_redis_py_would(
+    url: str, address: str, handshake: list[Any]
+) -> None:
+    options = redis_clients.link_options(url)
+    assert options.address == address
+    assert list(options.handshake) == handshake
+    assert (options.tls is None) is not url.startswith("rediss")
+    assert (options.path is None) is not url.startswith("unix")
+    assert "p@s" not in repr(options)
+    assert "AUTH" not in repr(options)
+
+
+def test_a_link_has_a_keepalive_unless_the_url_says_otherwise() -> None:
+    default = redis_clients.link_options("redis://h")
+    connection = redis_clients.rows("redis://h").connection_pool.make_connection()
+    assert default.keepalive == connection.socket_keepalive_options
+    assert redis_clients.link_options("redis://h?socket_keepalive=0").keepalive is None
+    assert redis_clients.link_options("unix:///tmp/x").keepalive is None
+
+
+@pytest.mark.parametrize(
+    ("given", "verified", "named", "least"),
+    [
+        ("", ssl.CERT_REQUIRED, True, None),
+        ("ssl_cert_reqs=none", ssl.CERT_NONE, False, None),
+        ("ssl_cert_reqs=optional&ssl_check_hostname=no", ssl.CERT_OPTIONAL, False, None),
+        (f"ssl_min_version={ssl.TLSVersion.TLSv1_3}", ssl.CERT_REQUIRED, True, "TLSv1_3"),
+    ],
+)
+def test_a_link_checks_a_server_as_the_url_says(
+    given: str, verified: ssl.VerifyMode, named: bool, least: str | None
+) -> None:
+    make = redis_clients.link_options(f"rediss://h?{given}").tls
+    assert make is not None
+    made = make()
+    assert (made.verify_mode, made.check_hostname) == (verified, named)
+    assert least is None or made.minimum_version is ssl.TLSVersion[least]
+    assert make() is not made  # files may have changed
+
+
+def test_a_link_shows_a_certificate_of_its_own(tmp_path: Path) -> None:
+    """The files are read when it connects, not before."""
+    file = tmp_path / "client.pem"
+    make = redis_clients.link_options(f"rediss://h?ssl_certfile={file}").tls
+    assert make is not None
+    with pytest.raises(FileNotFoundError):
+        make()
+    trustme.CA().issue_cert("me").private_key_and_cert_chain_pem.write_to_path(file)
+    make()
 
 
 def test_a_reader_of_rows_waits_for_a_connection_as_long_as_for_an_answer() -> None:
