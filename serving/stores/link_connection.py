@@ -30,7 +30,7 @@ class Handlers(NamedTuple):
     """An answer is an error; the connection goes on."""
 
     on_end: Callable[[LinkConnection, str], None]
-    """The connection is of no use any more, and why."""
+    """The connection must not be used any more, and why."""
 
 
 class _Sent(NamedTuple):
@@ -54,15 +54,14 @@ class LinkConnection(asyncio.Protocol):
         self._sent: deque[_Sent] = deque()
         self._lost = self._loop.create_future()
         self.ended: str | None = None
-        """Why the connection is of no use any more; None while it is."""
+        """Why the connection must not be used any more; None while it may."""
         self.has_served = False
         """Whether a batch was ever answered."""
 
     def send(self, batch: RowBatch, deadline: float) -> None:
         """Send a batch, which must be answered by `deadline` (seconds of the loop's clock)."""
-        if self._transport is None or self.ended is not None:
-            batch.fail()
-            return
+        assert self._transport is not None
+        assert self.ended is None
         if not batch.sizes:  # of nothing but empty lists
             batch.tell()
             return

@@ -124,8 +124,7 @@ class RowLink:
             fail(self._take_asked())
 
     def _ended(self, connection: LinkConnection, reason: str) -> None:
-        if self._connection is connection:
-            self._connection = None
+        self._connection = None
         if self._is_closed:
             return
         if connection.has_served:

@@ -17,7 +17,9 @@ from serving.stores.row_store import UNAVAILABLE
 from tests.support.apps import in_a_loop
 from tests.support.scripted_redis import Act, Client, echoed, scripted_redis, values
 
-LONG = Limits(30.0, 30.0)
+pytestmark = pytest.mark.timeout(30)
+
+LONG = Limits(60.0, 60.0)
 """A time limit that no test waits for."""
 
 SHORT = Limits(0.4, 0.4)
@@ -243,7 +245,7 @@ async def test_silence_is_waited_for_no_longer_than_the_limit(said: bytes) -> No
 
 @in_a_loop
 async def test_an_answer_that_comes_too_late_is_given_to_nobody() -> None:
-    said = asyncio.Event()
+    said, hung_up = asyncio.Event(), asyncio.Event()
 
     async def act(client: Client) -> None:
         if client.number > 1:
@@ -255,14 +257,27 @@ async def test_an_answer_that_comes_too_late_is_given_to_nobody() -> None:
         said.set()
         await client.say(values(b"late"))
         await client.hung_up()
+        hung_up.set()
 
     async with scripted_redis(act) as server:
         link = RowLink(server.url, limits=SHORT)
         assert await link.read(A) == FOUND_A
         assert await link.read(A) is UNAVAILABLE
         assert await link.read(wanted(h=["b"])) == [[b"b"]]
+        await hung_up.wait()
         await link.close()
     assert server.connections == 2
+
+
+@in_a_loop
+async def test_the_limit_is_over_for_nobody_who_was_answered() -> None:
+    async with scripted_redis(echo) as server:
+        link = RowLink(server.url, limits=SHORT)
+        for _ in range(4):
+            assert await link.read(A) == FOUND_A
+            await asyncio.sleep(SHORT.socket_timeout * 0.4)
+        await link.close()
+    assert server.connections == 1
 
 
 @in_a_loop
@@ -343,20 +358,41 @@ async def test_all_wait_for_the_same_attempt_and_no_longer_than_the_first() -> N
         await link.close()
 
 
-@in_a_loop
-async def test_the_time_to_connect_is_part_of_the_limit() -> None:
-    async def act(client: Client) -> None:
-        await client.command()
-        await asyncio.sleep(SHORT.socket_timeout * 0.7)
-        await client.say(b"+OK\r\n")
-        await client.hung_up()
+class SlowLoop(asyncio.SelectorEventLoop):
+    """Connecting takes a time before, and a time until whoever connects goes on."""
 
-    async with scripted_redis(act) as server:
-        link = RowLink(f"{server.url[:-1]}1", limits=SHORT)
-        begun = time.monotonic()
-        assert await link.read(A) is UNAVAILABLE
-        assert time.monotonic() - begun < SHORT.socket_timeout * 1.5
-        await link.close()
+    before = after = 0.0
+
+    async def create_connection(self, *args: Any, **kwargs: Any) -> Any:
+        await asyncio.sleep(self.before)
+        made = await super().create_connection(*args, **kwargs)
+        await asyncio.sleep(self.after)
+        return made
+
+
+def test_the_time_to_connect_is_part_of_the_limit() -> None:
+    async def ask() -> None:
+        async with scripted_redis(Client.hung_up) as server:
+            link = RowLink(server.url, limits=SHORT)
+            begun = time.monotonic()
+            assert await link.read(A) is UNAVAILABLE
+            assert time.monotonic() - begun < SHORT.socket_timeout * 1.5
+            assert server.connections == 1
+            await link.close()
+
+    with asyncio.Runner(loop_factory=SlowLoop) as runner:
+        runner.get_loop().before = SHORT.socket_timeout * 0.7  # type: ignore[attr-defined]
+        runner.run(ask())
+
+
+def test_a_connection_that_ends_before_it_is_used() -> None:
+    async def act(client: Client) -> None:
+        if client.number > 1:
+            await client.echo()
+
+    with asyncio.Runner(loop_factory=SlowLoop) as runner:
+        runner.get_loop().after = 0.05  # type: ignore[attr-defined]
+        assert runner.run(later(act)) == [UNAVAILABLE, FOUND_A]
 
 
 HANDSHAKE = [[b"AUTH", b"me", b"pass/word"], [b"CLIENT", b"SETNAME", b"us"], [b"SELECT", b"3"]]
@@ -404,9 +440,12 @@ async def test_what_is_read_without_the_whole_handshake_is_given_to_nobody(
 
 
 @in_a_loop
-async def test_a_name_that_nobody_can_look_up_is_answered() -> None:
+async def test_a_name_that_nobody_can_look_up_is_answered(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     link = RowLink(f"redis://{'a' * 70}.example/0", limits=LONG)  # no name may be so long
     assert await link.read(A) is UNAVAILABLE
+    assert "UnicodeError" in caplog.text
     await link.close()
 
 
