@@ -84,14 +84,11 @@ class RowLink:
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.gather(self._connecting, return_exceptions=True)
-        fail(self._take_asked())
         if self._connection is not None:
             await self._connection.close()
 
     def _send(self) -> None:
         """Send all that was asked in this turn, or connect first."""
-        if not self._asked:  # the link was closed in this turn
-            return
         if self._connection is not None:
             batch = RowBatch(self._take_asked())
             self._connection.send(batch, self._asked_at + self._limits.socket_timeout)

@@ -230,4 +230,4 @@ def test_a_client_that_hangs_up_is_no_mistake_of_the_server(client: TestClient) 
 def test_a_route_is_counted_by_its_own_path_whatever_the_url(client: TestClient) -> None:
     body = b'{"features": ["current_price"], "entity": {"symbol": "A"}}'
     counted = call(client, {"type": "http.request", "body": body}, query_string=b"\xff")
-    assert counted == ['tickwell_requests_total{route="/features/online",status="200"} 1.0']
+    assert counted == ['tickwell_requests_total{route="/features/online",status="422"} 1.0']
