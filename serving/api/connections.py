@@ -108,13 +108,18 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        request_heads.check_size(self.url, self.headers)
+        # A head that was all in one piece is short, and most are.
+        if self._unheard or len(self.headers) > MAX_HEADERS:
+            request_heads.check_size(self.url, self.headers)
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
                 raise MalformedRequest("this server is no proxy: ask it without CONNECT")
             return  # the head comes again, without the upgrade
-        request_heads.check_host(self.parser.get_http_version(), self.headers)
-        self.url = request_heads.with_path(self.url)
+        hosts = [name for name, _ in self.headers].count(b"host")
+        if hosts != 1 and self.parser.get_http_version() == "1.1":  # RFC 9112, 3.2
+            raise MalformedRequest(f"the request has {hosts} Host headers: send exactly one")
+        if not self.url.startswith(b"/"):
+            self.url = request_heads.with_path(self.url)
         super().on_headers_complete()
         self.headers = []  # of trailers, which must not pass for headers
         self._in_body = True
@@ -127,7 +132,8 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():
             return
-        request_heads.check_size(b"", self.headers)
+        if self.headers:
+            request_heads.check_size(b"", self.headers)
         self._in_body = False
         self._unheard = 0
         super().on_message_complete()

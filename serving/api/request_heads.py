@@ -37,20 +37,11 @@ def check_size(target: bytes, headers: Headers) -> None:
         raise too_large()
 
 
-def check_host(version: str, headers: Headers) -> None:
-    """Raises `MalformedRequest` without the one Host that HTTP/1.1 demands (RFC 9112, 3.2)."""
-    hosts = [name for name, _ in headers].count(b"host")
-    if hosts != 1 and version == "1.1":
-        raise MalformedRequest(f"the request has {hosts} Host headers: send exactly one")
-
-
 def with_path(target: bytes) -> bytes:
-    """The target, with the path `/` where an absolute one has none (RFC 9112, 3.2.1).
+    """A target that is no path; `/` where it is a URL without one (RFC 9112, 3.2.1).
 
     Raises `MalformedRequest` for what is no target.
     """
-    if target.startswith(b"/"):
-        return target
     try:
         url = httptools.parse_url(target)
     except httptools.HttpParserInvalidURLError:

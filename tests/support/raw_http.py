@@ -20,6 +20,9 @@ Address = tuple[str, int]
 PAUSE_SECONDS = 0.002
 """Seconds between two packets, so that the server reads each by itself."""
 
+END_SECONDS = 10
+"""Seconds within which a server that is told to end has answered and closed everything."""
+
 
 class Answer(NamedTuple):
     """An answer whose body is `length` bytes by its Content-Length, None without that header."""
@@ -75,8 +78,9 @@ async def listening(
         server.close()
         for connection in list(state.connections):
             connection.shutdown()
-        while state.connections or state.tasks:
-            await asyncio.sleep(0.001)
+        async with asyncio.timeout(END_SECONDS):
+            while state.connections or state.tasks:
+                await asyncio.sleep(0.001)
 
 
 async def exchange(address: Address, *packets: bytes, seconds: float = 10) -> bytes:

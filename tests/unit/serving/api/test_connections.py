@@ -79,9 +79,9 @@ async def answer_first(scope: Any, receive: Any, send: Any) -> None:
 
 @LOOPS
 def test_a_connection_without_another_request_is_closed(loop: Any) -> None:
-    async def all_at_once() -> tuple[int, ...]:
+    async def all_at_once() -> list[int]:
         async with listening(answer_first, timeout_keep_alive=KEEP_ALIVE) as address:
-            return await asyncio.gather(
+            conversations = (
                 counted(address),
                 counted(address, HEAD),
                 counted(address, GET, GET),
@@ -89,8 +89,9 @@ def test_a_connection_without_another_request_is_closed(loop: Any) -> None:
                 counted(address, HEAD + b"Content-Length: 9\r\n\r\n", b"x"),
                 counted(address, HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"0\r\nA"),
             )
+            return list(await asyncio.gather(*conversations))
 
-    assert run(all_at_once(), loop) == (0, 0, 2, 1, 1, 1)
+    assert run(all_at_once(), loop) == [0, 0, 2, 1, 1, 1]
 
 
 def test_single_bytes_do_not_postpone_the_end() -> None:

@@ -183,7 +183,7 @@ def test_a_refused_client_that_stays_is_closed() -> None:
             await reader.read()  # the server has no more to say
             began = asyncio.get_running_loop().time()
             with pytest.raises(ConnectionError):
-                await write_on(writer)
+                await asyncio.wait_for(write_on(writer), 10)
             writer.close()
             return asyncio.get_running_loop().time() - began
 

@@ -173,12 +173,15 @@ def test_a_large_answer_reaches_a_client_that_reads_slowly(loop: Any) -> None:
 @LOOPS
 def test_a_transport_that_is_aborted_sends_nothing_more(loop: Any) -> None:
     closed = asyncio.Event()
+    held: list[int] = []
 
     class Aborting(asyncio.Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             gathering = GatheringTransport(transport, asyncio.get_running_loop())
             gathering.write(b"held")
+            held.append(gathering.get_write_buffer_size())
             gathering.abort()
+            held.append(gathering.get_write_buffer_size())
             gathering.write(b"late")
             assert gathering.is_closing()
 
@@ -195,6 +198,7 @@ def test_a_transport_that_is_aborted_sends_nothing_more(loop: Any) -> None:
             return received
 
     assert run(aborted(), loop) == b""
+    assert held == [len(b"held"), 0]
 
 
 def test_a_peer_that_has_gone_is_no_mistake() -> None:
@@ -203,8 +207,8 @@ def test_a_peer_that_has_gone_is_no_mistake() -> None:
     class Late(asyncio.Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             gathering = GatheringTransport(transport, asyncio.get_running_loop())
-            gathering.write(b"held")
             transport.abort()
+            gathering.write(b"late")
 
     async def left() -> None:
         loop = asyncio.get_running_loop()
