@@ -59,7 +59,8 @@ def test_what_was_asked_is_found_by_its_text() -> None:
         assert again.question is many.question
         assert again.plain_entities() == [{"symbol": symbol} for symbol in symbols]
     reordered = asked.batch(NAMES, batch(["volume_sma_10", "current_price"], ["A"]))
-    assert list(reordered.features) == ["volume_sma_10", "current_price"]
+    assert reordered.question is not None
+    assert reordered.question.prepared.requested == ["volume_sma_10", "current_price"]
 
 
 def test_another_catalog_forgets() -> None:

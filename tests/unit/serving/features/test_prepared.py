@@ -42,7 +42,8 @@ from tests.support.shipped import SHIPPED
 DERIVED = {
     "momentum": "price_sma_5 / price_sma_20 - 1",
     "by_zero": "current_price / (price_sma_5 - price_sma_5) * 0",
-    "flow": "-abs(current_volume - volume_sma_10) * current_price * 1e300",
+    "flow": "-abs(current_volume - volume_sma_10) * current_price * 1e3",
+    "inverse": "1 / (current_price / (price_sma_5 - price_sma_5))",
     "constant": "2 + current_volume * 0 - 3.5",
 }
 OLDER, REVERSED = 11, 12
@@ -53,7 +54,7 @@ def the_catalog() -> Catalog:
     """The shipped features, derived ones, and more row schemas of prices."""
     added = "".join(
         f'[[feature]]\nname = "{name}"\nversion = "1.0.0"\nentity = ["symbol"]\n'
-        f'expression = "{expression}"\n' + ('max_age = "1m"\n' if name == "flow" else "")
+        f'expression = "{expression}"\n' + ('max_age = "30s"\n' if name == "flow" else "")
         for name, expression in DERIVED.items()
     )
     added += '[[feature]]\nname = "held"\nversion = "1.0.0"\nentity = ["portfolio", "symbol"]\n'
@@ -84,6 +85,16 @@ numbers = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from(
 
 
 @st.composite
+def plain_rows(draw: st.DrawFn, source: str) -> Packed:
+    """A row of today's row schema in which every value is there."""
+    schema = CATALOG.writing[source]
+    n = len(CATALOG.schemas[schema].features)
+    values = tuple(draw(st.floats(-1e6, 1e6)) for _ in range(n))
+    age = draw(st.integers(0, 60)) * 10**9
+    return pack(Row(schema, NOW - age, 0, NOW, Origin(bytes(16), 0, 0, 0), bytes(n), values))
+
+
+@st.composite
 def packed_rows(draw: st.DrawFn, source: str) -> Packed:
     """A row, no row, or no answer."""
     kind = draw(st.sampled_from(["row"] * 6 + ["missing", "unavailable"]))
@@ -106,12 +117,14 @@ def situations(draw: st.DrawFn) -> tuple[list[str], dict[RowId, Packed], list[st
     """Features, rows, symbols (some twice), and the sources that are lagging."""
     features = draw(st.lists(st.sampled_from(FEATURES), min_size=1, max_size=12))
     symbols = draw(st.lists(st.sampled_from(["A", "B", 'ü"\\', "C"]), min_size=1, max_size=6))
+    kind = draw(st.sampled_from([plain_rows, packed_rows]))
     rows = {
-        RowId(source, (symbol,)): draw(packed_rows(source))
+        RowId(source, (symbol,)): draw(kind(source))
         for symbol in dict.fromkeys(symbols)
         for source in ("price", "volume")
     }
-    lagging = draw(st.sets(st.sampled_from(["price", "volume"])))
+    late = st.sets(st.sampled_from(["price", "volume"]))
+    lagging = draw(st.just(set()) | late)
     return features, rows, symbols, lagging
 
 
@@ -225,9 +238,10 @@ def test_tables_say_the_same(
         b"junk",
         pack(Row(99, NOW, 0, NOW, Origin(bytes(16), 0, 0, 0), bytes(4), (1.0,) * 4)),
         pack(Row(1, NOW, 0, NOW, Origin(bytes(16), 0, 0, 0), bytes(3), (1.0,) * 3)),
+        pack(Row(1, NOW, 0, NOW, Origin(bytes(16), 0, 0, 0), bytes(5), (1.0,) * 5)),
         pack(Row(1, NOW, 0, NOW, Origin(bytes(16), 0, 0, 0), b"\x09" * 4, (1.0,) * 4)),
     ],
-    ids=["empty", "no row", "an unknown row schema", "another size", "an unknown status"],
+    ids=["empty", "no row", "an unknown row schema", "smaller", "larger", "an unknown status"],
 )
 def test_what_is_damaged_is_left_to_the_reader(row: bytes) -> None:
     question = PreparedQuestion(NAMES, ["current_price"], ["symbol"])
