@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from pipelines.compute.run_computation import RunComputation
 from pipelines.errors import SchemaBehind
 from pipelines.live.materializer import Materializer
+from pipelines.stores.redis import scripts
 from registry.definitions import RowSchema
 from registry.formats.row import unpack
 from tests.support.cluster import Cluster
 from tests.support.logs import runs
 from tests.support.rebuilds import SYMBOLS, TOPIC, Stores, quiet
 from tests.support.shipped import PROGRAM, RULES, SCHEMA, SOURCE
-from tests.support.sinks import GO_ON, ticks
+from tests.support.sinks import GO_ON, ticks, worker
 from tests.support.stored import stored_row
 
 pytestmark = pytest.mark.timeout(60)
@@ -63,3 +66,22 @@ def test_a_worker_that_remembers_what_was_lost(stores: Stores) -> None:
     for run in log:
         alone.materialize(run, GO_ON)
     assert stores.states(["A"]) == found
+
+
+def test_a_watermark_never_steps_back(stores: Stores) -> None:
+    """A worker is paused before it moves the watermark, and another one goes on meanwhile."""
+    first, second = runs(ticks(SYMBOLS, 60), (30,))
+    sink, ahead = stores.sink(), stores.online()
+    run, paused = sink.redis.run, []
+
+    def pausing(script: str, *given: Any) -> Any:
+        if script == scripts.ADVANCE and not paused:
+            paused.append(given)
+            for one in (first, second):
+                ahead.materialize(one, GO_ON)
+        return run(script, *given)
+
+    with patch.object(sink.redis, "run", pausing):
+        worker(sink).materialize(first, GO_ON)
+    assert paused
+    assert sink.watermarks(TOPIC.topic_id, [0]) == {0: second.next_offset}

@@ -12,7 +12,7 @@ import psycopg2
 import pytest
 
 from pipelines.compute.batch import Batch
-from pipelines.errors import PartitionHeld, TopicRecreated
+from pipelines.errors import PartitionHeld, TopicRecreated, WatermarkMoved
 from pipelines.kafka.run import Run
 from pipelines.kafka.topics import Topic
 from pipelines.replay.backfill_sink import BackfillSink
@@ -136,6 +136,22 @@ def test_a_replay_of_the_topic_before_takes_no_entity_back(database: Database) -
         with pytest.raises(TopicRecreated):
             replay.store(batch_of(run))
         assert (database.homes(), postgres_dump(database.url)) == before
+
+
+def test_a_replay_that_was_moved_meanwhile_stores_nothing(database: Database) -> None:
+    """Another process of the same replay has stored the run, and the one after it."""
+    database.sink().settle(OLD)
+    (first,), (second,) = (runs(ticks([name], 5, n), (), n) for name, n in (("A", 0), ("B", 5)))
+    ahead, behind = (database.replay("the same", OLD, copies=False) for _ in range(2))
+    for run in (first, second):
+        ahead.store(batch_of(run))
+    before = postgres_dump(database.url)
+    with pytest.raises(WatermarkMoved):
+        behind.store(batch_of(first))
+    progress = ReplayProgress(database.url)
+    assert progress.reached("the same", OLD.topic_id, 0) == second.next_offset
+    progress.close()
+    assert postgres_dump(database.url) == before
 
 
 def test_who_holds_an_entity_in_another_partition_is_ended(database: Database) -> None:
