@@ -72,7 +72,8 @@ def test_a_watermark_never_steps_back(stores: Stores) -> None:
     """A worker is paused before it moves the watermark, and another one goes on meanwhile."""
     first, second = runs(ticks(SYMBOLS, 60), (30,))
     sink, ahead = stores.sink(), stores.online()
-    run, paused = sink.redis.run, []
+    run = sink.redis.run
+    paused: list[Any] = []
 
     def pausing(script: str, *given: Any) -> Any:
         if script == scripts.ADVANCE and not paused:
