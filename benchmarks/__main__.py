@@ -22,7 +22,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks import builds, files, growth, latency, memory, offline, online, takeover
+from benchmarks import builds, files, growth, latency, memory, offline, online, serving, takeover
 from benchmarks.backlog import Backlog, Prices, produce
 from benchmarks.machine import describe
 from benchmarks.processes import THIS
@@ -45,7 +45,7 @@ from benchmarks.table import (
     tables,
 )
 
-MEASURES = ("online", "offline", "latency", "memory", "growth", "takeover", "files")
+MEASURES = ("online", "offline", "latency", "memory", "serving", "growth", "takeover", "files")
 WITH_PEERS = {"online", "offline", "growth"}
 """Measures in which other libraries take part; they are installed for it."""
 
@@ -144,6 +144,23 @@ class _Bench:
         few = self._backlog(WARM_UP_TICKS, SYMBOLS)
         clients = f"server, {memory.CLIENTS} clients without a pause"
         self._do("memory", 1, clients, memory.of_server, few, self._wanted.load_seconds)
+
+    def serving(self) -> None:
+        builds_of = {"this build": THIS}
+        if self._wanted.before:
+            builds_of["before"] = builds.checkout(self._wanted.before)
+        seconds = self._wanted.load_seconds / 4
+        for number in self._rounds():
+            do = partial(self._do, "serving", number)
+            for question, connections in serving.QUESTIONS:
+                asked = f"{question}, {connections} connections"
+                for protocol in ("stock", "ours"):
+                    subject = f"{asked}: empty route, {protocol}"
+                    do(subject, serving.empty_route, protocol, question, connections, seconds)
+                for name, build in builds_of.items():
+                    if name != "before" or question in ("one", "batch"):
+                        subject = f"{asked}: {name}"
+                        do(subject, serving.serving, question, connections, seconds, build)
 
     def builds(self) -> None:
         backlog = self._main()
@@ -254,7 +271,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--before",
         type=Path,
-        help="an installed checkout (make install) that `builds` and `growth` compare with",
+        help="an installed checkout (make install) to compare with, by `builds`, `growth`, `serving`",
     )
     parser.add_argument("--quick", action="store_true", help="small sizes for all of these")
     wanted = parser.parse_args()
