@@ -271,7 +271,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--before",
         type=Path,
-        help="an installed checkout (make install) to compare with, by `builds`, `growth`, `serving`",
+        help="an installed checkout (make install) that is measured too: builds, growth, serving",
     )
     parser.add_argument("--quick", action="store_true", help="small sizes for all of these")
     wanted = parser.parse_args()

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 
 import msgspec
-import numpy as np
 
 from registry.definitions import Source
 from registry.formats.status import Status
@@ -36,7 +35,11 @@ FEW = 12
 """Up to so many entities are answered one by one: columns have a cost of their own."""
 
 DEADLINE_SECONDS = 5.0
-"""Time for a whole request, in seconds: one for the store, the rest for a slow client."""
+"""Seconds that the reader may take: for each of its reads the store has one."""
+
+
+STATUSES = list(Status)
+"""By their ranks."""
 
 
 class Form(Enum):
@@ -75,25 +78,30 @@ class Answering:
         asked = self._asked.one(self._catalog.names, body)
         question, entity = asked.question, asked.entities[0]
         if question is not None:
+            lagging = self._lagging(question.sources)
             wanted = [(s.name, [n]) for s, n in zip(question.sources, entity.names, strict=True)]
             rows = await self._read(wanted)
             try:
-                return self._one(question, entity, rows, self._moment(question.sources))
+                answer, statuses = _object(question, entity, rows, _now(lagging))
             except Uncommon:
                 pass
-        (answer,) = answers_of(await self._evaluate(asked))
-        return msgspec.json.encode(answer)
+            else:
+                self._count(statuses)
+                return answer
+        (found,) = answers_of(await self._evaluate(asked))
+        return msgspec.json.encode(found)
 
     async def many(self, body: bytes, form: Form = Form.OBJECTS) -> bytes:
         """The answer to a `BatchRequest`."""
         asked = self._asked.batch(self._catalog.names, body)
         question, entities = asked.question, asked.entities
         if question is not None:
+            lagging = self._lagging(question.sources)
             names = zip(*[entity.names for entity in entities], strict=True)
             wanted = [(s.name, of) for s, of in zip(question.sources, names, strict=True)]
             rows = await self._read(wanted)
             try:
-                return self._many(question, entities, rows, form)
+                return self._many(question, entities, rows, _now(lagging), form)
             except Uncommon:
                 pass
         evaluated = await self._evaluate(asked)
@@ -108,42 +116,24 @@ class Answering:
             return [[UNAVAILABLE] * len(names) for _, names in wanted]
         return rows
 
-    def _one(
-        self,
-        question: Question,
-        entity: AskedEntity,
-        rows: Sequence[Sequence[Packed]],
-        moment: Moment,
-    ) -> bytes:
-        prepared, form = question.prepared, question.form
-        try:
-            found = prepared.evaluate([row for (row,) in rows], moment)
-        except Uncommon:  # columns take more
-            columns = answer_columns(prepared, rows, moment)
-            self._count(question, columns)
-            return form.many([entity.text], columns)[len(RESULTS) : -len(RESULTS_END)]
-        if found.statuses.count(Status.OK) == len(found.statuses):
-            self._served[Status.OK] += len(prepared.slots)
-        else:
-            self._served.update(found.statuses[slot.value] for slot in prepared.slots.values())
-        return form.one(entity.text, found, moment.now_ns)
-
     def _many(
         self,
         question: Question,
         entities: Sequence[AskedEntity],
         rows: Sequence[Sequence[Packed]],
+        moment: Moment,
         form: Form,
     ) -> bytes:
-        moment = self._moment(question.sources)
         if len(entities) <= FEW and form is Form.OBJECTS:
             each = zip(entities, zip(*rows, strict=True), strict=True)
             answers = [
-                self._one(question, entity, [(row,) for row in of], moment) for entity, of in each
+                _object(question, entity, [(row,) for row in of], moment) for entity, of in each
             ]
-            return RESULTS + b",".join(answers) + RESULTS_END
+            for _, statuses in answers:
+                self._count(statuses)
+            return RESULTS + b",".join([answer for answer, _ in answers]) + RESULTS_END
         columns = answer_columns(question.prepared, rows, moment)
-        self._count(question, columns)
+        self._count(_statuses(question, columns))
         if form is Form.OBJECTS:
             return question.form.many([entity.text for entity in entities], columns)
         return self._written(entities, prepared_table(question.prepared, columns), form)
@@ -153,17 +143,17 @@ class Answering:
             return compact([entity.text for entity in entities], table, self._times)
         return arrow([msgspec.json.decode(entity.text) for entity in entities], table)
 
-    def _count(self, question: Question, columns: AnswerColumns) -> None:
-        slots = [slot.value for slot in question.prepared.slots.values()]
-        counts = np.bincount(columns.ranks[:, slots].ravel(), minlength=len(Status))
-        for status, count in zip(Status, counts.tolist(), strict=True):
-            if count:
-                self._served[status] += count
+    def _count(self, statuses: Sequence[Status]) -> None:
+        """Count served values: once all of an answer is known."""
+        if statuses.count(Status.OK) == len(statuses):
+            self._served[Status.OK] += len(statuses)
+        else:
+            self._served.update(statuses)
 
     async def _evaluate(self, asked: Asked) -> Evaluated:
         """What the reader says."""
         names, features, entities = asked.names, asked.features, asked.plain_entities()
-        moment = self._moment(names.catalog.sources.values())
+        moment = _now(self._lagging(names.catalog.sources.values()))
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 evaluated = await self._reader.evaluate(names, features, entities, moment)
@@ -172,10 +162,38 @@ class Answering:
                 f"no answer within {DEADLINE_SECONDS:g} s: ask for less, or again"
             ) from None
         for _, values in evaluated.answers:
-            self._served.update(evaluated.parts[one].status for one in values.values())
+            self._count([evaluated.parts[one].status for one in values.values()])
         return evaluated
 
-    def _moment(self, sources: Iterable[Source]) -> Moment:
-        """Now. Lag is decided once of each source, so that no answer contradicts itself."""
-        lagging = {source.name: self._workers.lagging(source.topic) for source in sources}
-        return Moment(time.time_ns(), lagging.__getitem__)
+    def _lagging(self, sources: Iterable[Source]) -> dict[str, bool]:
+        """Which sources are behind: decided once of each, so that no answer contradicts itself.
+
+        It is decided before rows are read. A worker may catch up meanwhile, and a row from before
+        that would pass for one that is up to date.
+        """
+        return {source.name: self._workers.lagging(source.topic) for source in sources}
+
+
+def _now(lagging: dict[str, bool]) -> Moment:
+    return Moment(time.time_ns(), lagging.__getitem__)
+
+
+def _object(
+    question: Question, entity: AskedEntity, rows: Sequence[Sequence[Packed]], moment: Moment
+) -> tuple[bytes, Sequence[Status]]:
+    """The answer about one entity, and the statuses of its values. Raises `Uncommon`."""
+    prepared, form = question.prepared, question.form
+    try:
+        found = prepared.evaluate([row for (row,) in rows], moment)
+    except Uncommon:  # columns take more
+        columns = answer_columns(prepared, rows, moment)
+        answer = form.many([entity.text], columns)[len(RESULTS) : -len(RESULTS_END)]
+        return answer, _statuses(question, columns)
+    statuses = [found.statuses[slot.value] for slot in prepared.slots.values()]
+    return form.one(entity.text, found, moment.now_ns), statuses
+
+
+def _statuses(question: Question, columns: AnswerColumns) -> list[Status]:
+    """The status of each value that is served."""
+    slots = [slot.value for slot in question.prepared.slots.values()]
+    return [STATUSES[rank] for rank in columns.ranks[:, slots].ravel().tolist()]

@@ -26,10 +26,10 @@ KEPT_BYTES = 32_000_000
 LONGEST_KEPT = 1_024
 """Bytes of a text by which something is kept."""
 
-ENTRY_BYTES = 600
-"""What an entry takes beside its text, about."""
+BYTES_BESIDE_TEXT = 600
+"""What is kept by a text takes so much beside it, about."""
 
-QUESTION_BYTES, FEATURE_BYTES = 4_096, 1_024
+QUESTION_BYTES, QUESTION_FEATURE_BYTES = 4_096, 1_024
 """What a question takes, and each feature in it, about: texts of each status are kept of it."""
 
 
@@ -105,7 +105,7 @@ class AskedBefore:
         if asked is None:
             request = parse(body, OnlineRequest)
             asked = self._asked(names, request.features, [request.key()])
-            if self._has_room(body):
+            if asked.question is not None and self._has_room(body):
                 self._bodies[body] = asked
         return asked
 
@@ -116,6 +116,8 @@ class AskedBefore:
 
     def _known_batch(self, names: Names, body: bytes) -> Asked | None:
         """The same where all texts of the body are known."""
+        if body.count(b'"features"') != 1 or body.count(b'"entities"') != 1:
+            return None  # a name that comes twice is for the strict parser
         try:
             raw = _decode_raw(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -134,13 +136,18 @@ class AskedBefore:
         request = parse(body, BatchRequest)
         asked = self._asked(names, request.features, request.entities)
         if asked.question is not None:
-            raw = _decode_raw(body)
-            if self._has_room(raw.features):
-                self._of_batches[bytes(raw.features)] = asked.question
-            for text, entity in zip(raw.entities, asked.entities, strict=True):
-                if self._has_room(text):
-                    asked.question.entities[bytes(text)] = entity
+            self._keep_batch(asked.question, body, asked.entities)
         return asked
+
+    def _keep_batch(self, question: Question, body: bytes, entities: Sequence[AskedEntity]) -> None:
+        raw = _decode_raw(body)
+        features = bytes(raw.features)
+        if features not in self._of_batches and not self._has_room(features):
+            return  # no batch with these features would be found
+        self._of_batches[features] = question
+        for text, entity in zip(map(bytes, raw.entities), entities, strict=True):
+            if text not in question.entities and self._has_room(text):
+                question.entities[text] = entity
 
     def _asked(self, names: Names, features: Sequence[str], entities: Sequence[Entity]) -> Asked:
         first = entities[0].keys()
@@ -150,6 +157,7 @@ class AskedBefore:
             asked = [AskedEntity(msgspec.json.encode(entity), ()) for entity in entities]
         else:
             asked = [question.asked_of(entity) for entity in entities]
+            features = question.prepared.requested  # one list, however many ask
         return Asked(names, features, question, asked)
 
     def _question(
@@ -167,7 +175,7 @@ class AskedBefore:
             question = Question(prepared, self._rows, self._times)
         except Uncommon:
             pass
-        self._take(QUESTION_BYTES + FEATURE_BYTES * len(features))
+        self._take(QUESTION_BYTES + QUESTION_FEATURE_BYTES * len(features))
         self._questions[key] = question
         return question
 
@@ -183,12 +191,11 @@ class AskedBefore:
         """By the text of the features in a batch, the question that it was last."""
         self._bytes = 0
 
-    def _has_room(self, text: bytes | msgspec.Raw) -> bool:
+    def _has_room(self, text: bytes) -> bool:
         """Whether something is kept by a text; where there is no more room, all is forgotten."""
-        size = memoryview(text).nbytes
-        if size > LONGEST_KEPT:
+        if len(text) > LONGEST_KEPT:
             return False
-        self._take(size + ENTRY_BYTES)
+        self._take(len(text) + BYTES_BESIDE_TEXT)
         return True
 
     def _take(self, size: int) -> None:

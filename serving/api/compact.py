@@ -7,7 +7,8 @@
                                   "status": "ok", "value": [189.1, …]}, …}}
 
 A feature says which of the lists of event times is its own: features of one source share a list,
-which has the name of the first of them. Its status is one text where all
+which has the name of the first of them. (What is missing because its row is from before the feature
+was recorded has the event time of the others.) Its status is one text where all
 entities have the same, else a list. The age of a value is `answered_at` less its event time.
 """
 

@@ -26,6 +26,13 @@ PIECE_BYTES = 4_096
 where it takes about a hundred times the memory of the shortest request's bytes."""
 
 
+WHOLE_BODY = "tickwell.whole_body"
+"""The extension of ASGI that tells an application: the first `receive` has the whole body, at once.
+It is in the scope before the application begins, which is in a later turn of the event loop."""
+
+EXTENSIONS: dict[str, Any] = {WHOLE_BODY: {}}
+
+
 class Connection(HttpToolsProtocol):
     """Closed `timeout_keep_alive` seconds after its start or last answer, without a request.
 
@@ -103,6 +110,12 @@ class Connection(HttpToolsProtocol):
             self._refuse(MalformedRequest(f"{error}: send a request of HTTP/1.1 (RFC 9112)"))
         return taken
 
+    def timeout_keep_alive_handler(self) -> None:
+        """Close; at once where the client has not read the last answer in all that time."""
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        super().timeout_keep_alive_handler()
+
     def on_message_begin(self) -> None:
         self._unheard = 0
         super().on_message_begin()
@@ -134,6 +147,7 @@ class Connection(HttpToolsProtocol):
             return
         if self.headers:
             request_heads.check_size(b"", self.headers)
+        self.scope["extensions"] = EXTENSIONS
         self._in_body = False
         self._unheard = 0
         super().on_message_complete()

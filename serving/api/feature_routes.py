@@ -7,23 +7,31 @@ too, is gone past by `ShortCut`.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
-from urllib.parse import parse_qsl
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.api.answering import DEADLINE_SECONDS, Answering, Form
-from serving.api.arrow import MEDIA_TYPE as ARROW
+from serving.api.answering import Answering, Form
+from serving.api.arrow import MEDIA_TYPE
+from serving.api.connections import WHOLE_BODY
 from serving.api.problems import document_of
 from serving.api.requests import MAX_BODY_BYTES
 from serving.errors import InvalidRequest, NotReady, ServingError, TooLarge
 from serving.metrics import Metrics
 
+BODY_SECONDS = 5.0
+"""Seconds in which the body of a request must come."""
+
+COMPACT = b"compact"
+NOT_WANTED = re.compile(rb"(^|;)\s*q=0(\.0*)?\s*(;|$)")
+"""Of the parameters of a media type in `Accept`: those that refuse it."""
+
 OK, INTERNAL_SERVER_ERROR = HTTPStatus.OK.value, HTTPStatus.INTERNAL_SERVER_ERROR.value
-JSON = b"application/json"
+JSON, ARROW = b"application/json", MEDIA_TYPE.encode()
 
 
 Content = tuple[bytes, bytes]
@@ -38,24 +46,31 @@ class FeatureRoute:
     """
 
     def __init__(
-        self, path: str, answer: Callable[[Scope, bytes], Awaitable[Content]], metrics: Metrics
+        self,
+        path: str,
+        answer: Callable[[Scope, bytes], Awaitable[Content]],
+        metrics: Metrics,
+        body_seconds: float = BODY_SECONDS,
     ) -> None:
         self.path = path
         self._answer = answer
         self._metrics = metrics
+        self._body_seconds = body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began, status = time.perf_counter(), INTERNAL_SERVER_ERROR
         try:
-            content, kind = await self._answer(scope, await _body(receive))
+            body = await _body(scope, receive, self._body_seconds)
+            content, kind = await self._answer(scope, body)
             status = OK
         except (ServingError, HTTPException) as error:
             response = document_of(error)
             status = response.status_code
+        finally:  # before the answer is sent: how long that takes is up to the client
+            self._metrics.request(self.path, status, time.perf_counter() - began)
+        if status != OK:
             await response(scope, receive, send)
             return
-        finally:
-            self._metrics.request(self.path, status, time.perf_counter() - began)
         headers = [(b"content-length", b"%d" % len(content)), (b"content-type", kind)]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": content})
@@ -65,12 +80,13 @@ def feature_routes(answering: Answering, metrics: Metrics) -> list[FeatureRoute]
     """The routes of one entity and of many."""
 
     async def online(scope: Scope, body: bytes) -> Content:
-        _check_parameters(scope["query_string"], ())
+        if scope["query_string"]:
+            raise InvalidRequest("this route takes nothing behind a question mark")
         return await answering.one(body), JSON
 
     async def batch(scope: Scope, body: bytes) -> Content:
         form = _form(scope)
-        return await answering.many(body, form), ARROW.encode() if form is Form.ARROW else JSON
+        return await answering.many(body, form), ARROW if form is Form.ARROW else JSON
 
     return [
         FeatureRoute("/features/online", online, metrics),
@@ -84,21 +100,17 @@ def _form(scope: Scope) -> Form:
     Raises `InvalidRequest`.
     """
     query = scope["query_string"]
-    _check_parameters(query, ("compact",))
+    if query not in (b"", COMPACT):
+        raise InvalidRequest("this route takes ?compact, and nothing else behind a question mark")
     for name, value in scope["headers"]:
-        if name == b"accept" and ARROW.encode() in value.lower():
+        if name == b"accept" and any(map(_is_arrow, value.split(b","))):
             return Form.ARROW
     return Form.COMPACT if query else Form.OBJECTS
 
 
-def _check_parameters(query: bytes, known: Sequence[str]) -> None:
-    """Raises `InvalidRequest` for a parameter that the route does not have."""
-    if not query:
-        return
-    for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
-        if name not in known:
-            takes = f"takes ?{', ?'.join(known)}" if known else "takes none"
-            raise InvalidRequest(f"there is no parameter {name[:100]!r} here: this route {takes}")
+def _is_arrow(accepted: bytes) -> bool:
+    media_type, _, parameters = accepted.partition(b";")
+    return media_type.strip().lower() == ARROW and not NOT_WANTED.search(parameters)
 
 
 class ShortCut:
@@ -117,22 +129,19 @@ class ShortCut:
         await self._app(scope, receive, send)
 
 
-async def _body(receive: Receive) -> bytes:
+async def _body(scope: Scope, receive: Receive, seconds: float) -> bytes:
     """The body, read no further than its limit: a client may lie about its length.
 
     A body that is there needs no timer. Raises `TooLarge`, `NotReady` for a slow client, and
     `HTTPException` for one that is gone.
     """
-    message = await receive()
-    if message.get("more_body"):
-        try:
-            async with asyncio.timeout(DEADLINE_SECONDS):
-                return await _rest(message, receive)
-        except TimeoutError:
-            raise NotReady(
-                f"the body did not come within {DEADLINE_SECONDS:g} s: send it faster"
-            ) from None
-    return _checked(message)
+    if WHOLE_BODY in (scope.get("extensions") or ()):
+        return _checked(await receive())
+    try:
+        async with asyncio.timeout(seconds):
+            return await _rest(await receive(), receive)
+    except TimeoutError:
+        raise NotReady(f"the body did not come within {seconds:g} s: send it faster") from None
 
 
 async def _rest(message: Message, receive: Receive) -> bytes:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from registry.formats.row import SCHEMA_END, row_layout
 from registry.formats.status import RANK, Status
-from serving.features.prepared import NEVER, PreparedQuestion, Uncommon, WantedDerived, WantedRows
+from serving.features.prepared import PreparedQuestion, Uncommon, WantedDerived, WantedRows
 from serving.features.values import STATUS, Moment
 from serving.stores.row_store import Packed
 
@@ -29,7 +29,7 @@ RANK_OF = np.full(256, NO_STATUS, np.uint8)
 for _stored, _status in STATUS.items():
     RANK_OF[_stored] = RANK[_status]
 
-NO_TIME = np.int64(NEVER)
+NO_TIME = np.iinfo(np.int64).max
 """The event time where there is none: later than any."""
 
 

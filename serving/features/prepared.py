@@ -24,7 +24,7 @@ from serving.features.plan import Entity
 from serving.features.values import STATUS, Moment
 from serving.stores.row_store import Packed, RowId, Unavailable
 
-NEVER = 1 << 62
+NEVER = (1 << 63) - 1
 """An age, in nanoseconds, that no value reaches."""
 
 Unpack = Callable[[bytes], tuple[float, ...]]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from registry.definitions import FeatureVersion
 from registry.formats.status import RANK
 from serving.features.columns import NO_TIME, AnswerColumns
 from serving.features.prepared import PreparedQuestion
@@ -29,8 +30,11 @@ class FeatureColumn(NamedTuple):
 class AnswerTable(NamedTuple):
     """The requested features of n entities, by name.
 
-    Features of one source share a column of event times, int64 nanoseconds UTC (n,). It has the
-    name of the first of them that was requested; `NO_TIME` is where there is none.
+    Columns of event times are int64 nanoseconds UTC, (n,), with `NO_TIME` where there is none. The
+    stored features of one source share one, under the name of the first that was requested: it has
+    the event times of their rows. A feature that a row lacks, as one of an older row schema, has
+    none of its own; then it is that of the others. So which columns there are depends on the
+    question alone.
     """
 
     now_ns: int
@@ -42,14 +46,12 @@ def prepared_table(question: PreparedQuestion, found: AnswerColumns) -> AnswerTa
     """The table of a prepared question."""
     features: dict[str, FeatureColumn] = {}
     times: dict[str, NDArray[np.int64]] = {}
-    first: dict[int, str] = {}
+    labels = _labels(question.versions)
     for name, (value, time) in question.slots.items():
-        if found.absent is not None and found.absent[:, value].any():
-            label = name
-            times[name] = np.where(found.absent[:, value], NO_TIME, found.times[:, time])
-        else:
-            label = first.setdefault(time, name)
-            times[label] = found.times[:, time]
+        label, own = labels[name], found.times[:, time]
+        if found.absent is not None:
+            own = np.where(found.absent[:, value], NO_TIME, own)
+        times[label] = np.minimum(times.get(label, NO_TIME), own)
         version = question.versions[name].version
         values, ranks = found.values[:, value], found.ranks[:, value]
         features[name] = FeatureColumn(version, label, values, ranks)
@@ -60,15 +62,27 @@ def evaluated_table(evaluated: Evaluated, requested: Sequence[str]) -> AnswerTab
     """The table of what the reader has evaluated."""
     features: dict[str, FeatureColumn] = {}
     times: dict[str, NDArray[np.int64]] = {}
-    for name in dict.fromkeys(requested):
-        identities = [answer.values[name] for answer in evaluated.answers]
-        parts = [evaluated.parts[identity] for identity in identities]
+    first = evaluated.answers[0].values
+    versions = {name: evaluated.recipes[first[name]].feature for name in requested}
+    labels = _labels(versions)
+    for name, feature in versions.items():
+        parts = [evaluated.parts[answer.values[name]] for answer in evaluated.answers]
         column = [NO_TIME if part.event_time is None else part.event_time for part in parts]
-        times[name] = np.array(column, np.int64)
+        known = times.setdefault(labels[name], np.full(len(parts), NO_TIME, np.int64))
+        np.minimum(known, np.array(column, np.int64), out=known)
         features[name] = FeatureColumn(
-            evaluated.recipes[identities[0]].feature.version,
-            name,
+            feature.version,
+            labels[name],
             np.array([part.value for part in parts], np.float64),
             np.array([RANK[part.status] for part in parts], np.uint8),
         )
     return AnswerTable(evaluated.now_ns, features, times)
+
+
+def _labels(versions: Mapping[str, FeatureVersion]) -> dict[str, str]:
+    """Of each requested name that of its column of event times."""
+    first: dict[str, str] = {}
+    return {
+        name: name if feature.source is None else first.setdefault(feature.source, name)
+        for name, feature in versions.items()
+    }

@@ -84,6 +84,7 @@ class RowLink:
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.gather(self._connecting, return_exceptions=True)
+        fail(self._take_asked())  # a task that never ran has told nobody
         if self._connection is not None:
             await self._connection.close()
 

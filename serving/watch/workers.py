@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import Literal
 
+import msgspec
+
 from registry import redis_clients
 from registry.formats.heartbeat import Heartbeat
 from registry.formats.redis_keys import CLUSTER_BUCKETS, WORKERS_KEY, rows_key
@@ -36,6 +38,8 @@ class WorkersWatch:
         """The state of each tier: "ok", or why it, or a node of it, did not answer."""
         self.answering: set[str] = set()
         """The tiers that answered; of a cluster a node is enough."""
+        self._seen: dict[tuple[str, str], tuple[float, float]] = {}
+        """Of each worker the time of its latest heartbeat, and when that was seen first."""
         self._decided = self.heartbeats
         """The heartbeats by which `_until` was decided."""
         self._until: dict[str, float] = {}
@@ -48,7 +52,20 @@ class WorkersWatch:
                 known = newest.get((beat.sink, beat.instance))
                 if known is None or known.at < beat.at:
                     newest[beat.sink, beat.instance] = beat
-        self.heartbeats = sorted(newest.values(), key=lambda beat: (beat.sink, beat.instance))
+        self._seen = {key: seen for key, seen in self._seen.items() if key in newest}
+        self.heartbeats = [self._by_own_clock(newest[key]) for key in sorted(newest)]
+
+    def _by_own_clock(self, beat: Heartbeat) -> Heartbeat:
+        """The same, of no later than when it was seen first: a worker's clock may be ahead.
+
+        Else one that died would count as alive for longer.
+        """
+        key = beat.sink, beat.instance
+        at, seen = self._seen.get(key, (0.0, 0.0))
+        if at != beat.at:
+            seen = time.time()
+            self._seen[key] = beat.at, seen
+        return msgspec.structs.replace(beat, at=seen) if seen < beat.at else beat
 
     async def close(self) -> None:
         for reads in self._tiers.values():
@@ -90,17 +107,15 @@ class WorkersWatch:
         return self._until[topic]
 
     def _decide(self, topic: str) -> float:
-        now = time.time()
         running = [beat for beat in self.alive("online") if beat.state == "running"]
         partitions = max((beat.partitions.get(topic, 0) for beat in running), default=0)
         until: dict[int, float] = {}
         for beat in running:
-            written = min(beat.at, now)  # by a clock that is ahead it is no newer for that
             for lag in beat.lag:
                 if lag.topic == topic:
                     # Ticks may have come since the heartbeat: its age is added to what it says.
                     behind = max(lag.behind_seconds, lag.unseen_seconds)
-                    end = min(written + LAGGING_SECONDS - behind, beat.at + ALIVE_SECONDS)
+                    end = beat.at + min(LAGGING_SECONDS - behind, ALIVE_SECONDS)
                     # Two heartbeats of a partition describe the same store: the better one knows
                     # of more that is stored.
                     until[lag.partition] = max(end, until.get(lag.partition, end))

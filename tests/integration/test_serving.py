@@ -6,6 +6,7 @@ import math
 import time
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import redis
 from starlette.testclient import TestClient
@@ -59,6 +60,37 @@ def test_statuses(client: TestClient, recorded: Catalog, redis_database: str) ->
     assert (warming["status"], warming["value"]) == ("warming", None)
     undefined = online(client, "volatility", symbol="NEG")
     assert (undefined["status"], undefined["value"]) == ("undefined", None)
+
+
+def test_answers_by_columns(client: TestClient, recorded: Catalog, redis_database: str) -> None:
+    """The same as by objects, for entities that are known and one that is not."""
+    for symbol, price in (("AAPL", 100.5), ("MSFT", 7.25)):
+        tick(redis_database, recorded, "price", [{"symbol": symbol, "price": price}])
+    symbols = ["AAPL", "MSFT", "NONE", "AAPL"]
+    body = {
+        "features": ["current_price", "volatility"],
+        "entities": [{"symbol": symbol} for symbol in symbols],
+    }
+    objects = client.post("/features/batch", json=body).json()["results"]
+    compact = client.post("/features/batch?compact", json=body).json()
+    assert compact["entities"] == body["entities"]
+    accept = {"accept": "application/vnd.apache.arrow.stream"}
+    stream = client.post("/features/batch", json=body, headers=accept)
+    assert stream.headers["content-type"] == accept["accept"]
+    table = pa.ipc.open_stream(stream.content).read_all()
+    assert table["symbol"].to_pylist() == symbols
+    for name in body["features"]:
+        values = [one["features"][name] for one in objects]
+        column = compact["features"][name]
+        times = compact["event_time"][column["event_time"]]
+        assert column["value"] == [one["value"] for one in values]
+        assert times == [one["event_time"] for one in values]
+        statuses = [one["status"] for one in values]
+        assert column["status"] == (statuses if len(set(statuses)) > 1 else statuses[0])
+        assert table[name].to_pylist() == column["value"]
+        assert table[f"{name}.status"].to_pylist() == statuses
+    assert compact["features"]["current_price"]["value"] == [100.5, 7.25, None, 100.5]
+    assert client.post("/features/batch?wide", json=body).status_code == 422
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,7 @@ KNOWN = '{"symbol": "A"}'
         ('["current_price"]', f'{{"a": {KNOWN}}}', "}"),
         ('["current_price"]', f'[{KNOWN}, {{"symbol": ""}}]', "}"),
         ("[]", f"[{KNOWN}]", "}"),
+        ('5, "features": ["current_price"]', f"[{KNOWN}]", "}"),
     ],
 )
 def test_what_is_known_does_not_let_other_things_pass(
@@ -120,13 +121,24 @@ def test_what_is_left_to_the_reader() -> None:
 
 
 def test_what_is_kept_is_bounded() -> None:
-    asked, most = before(most_bytes=300_000), 0
+    asked, most = before(most_bytes=600_000), 0
     names = [name for name in NAMES.catalog.active if name.startswith(("price", "volume"))]
     tracemalloc.start()
     for i in range(1_500):
         asked.one(NAMES, online([names[i % 3]], f"S{i}"))
+        asked.one(NAMES, online([names[0]] * 50, f"S{i}"))
         asked.batch(NAMES, batch([names[i % 4]], [f"S{i}", f"T{i}"]))
         asked.batch(NAMES, batch([names[i % 4]] * (1 + i % 90), ["A"]))
         most = max(most, tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
-    assert most < 1_000_000
+    assert most < 1_200_000
+
+
+def test_what_is_known_stays_known_beside_what_is_new() -> None:
+    """Else a new symbol in each batch would push all others out."""
+    asked = before(most_bytes=600_000)
+    symbols = [f"S{i}" for i in range(100)]
+    first = asked.batch(NAMES, batch(["current_price"], symbols))
+    for i in range(300):
+        asked.batch(NAMES, batch(["current_price"], [*symbols, f"new{i}"]))
+    assert asked.batch(NAMES, batch(["current_price"], symbols)).entities[0] is first.entities[0]

@@ -262,3 +262,27 @@ def test_the_cuts_between_packets_change_no_answer(several: list[bytes], cuts: l
     ours, oracle = (answers(received) for received in run(both(), None))
     assert len(ours) == len(several) + 1
     assert ours == oracle
+
+
+@LOOPS
+def test_a_client_that_does_not_read_its_answer_is_closed(loop: Any) -> None:
+    """What is left of the answer takes no memory any longer than the connection is kept."""
+
+    async def large(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-length", b"%d" % 40_000_000)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": bytes(40_000_000)})
+
+    async def unread() -> int:
+        async with listening(large, timeout_keep_alive=1) as address:
+            reader, writer = await asyncio.open_connection(*address, limit=2**14)
+            writer.write(GET)
+            await asyncio.sleep(1.5)  # the transport reads no more than its limit
+            try:
+                return len(await asyncio.wait_for(reader.read(), 10))
+            except ConnectionResetError:
+                return 0
+            finally:
+                writer.close()
+
+    assert run(unread(), loop) < 40_000_000

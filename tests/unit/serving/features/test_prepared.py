@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from registry.definitions import Catalog, RowSchema
 from registry.features_file import read
 from registry.formats.origin import Origin
-from registry.formats.row import Row, pack
+from registry.formats.row import Row, pack, unpack
 from serving.api.arrow import arrow
 from serving.api.compact import compact
 from serving.api.memo import TimeTexts
@@ -164,13 +164,28 @@ def test_an_answer_is_the_readers_to_the_byte(
             assert form.one(text, alone, NOW) == answer
 
 
-def as_answers(found: dict[str, Any]) -> list[bytes]:
-    """What a compact answer says, as the reader says it."""
+def as_answers(found: dict[str, Any], rows: Mapping[RowId, Packed]) -> list[bytes]:
+    """What a compact answer says, as the reader says it.
+
+    A feature that a row does not have has no event time for the reader, and here that of the others
+    which were asked for, if the row has one of them.
+    """
     answers = []
     for i, entity in enumerate(found["entities"]):
         values = {}
         for name, feature in found["features"].items():
             time, status = found["event_time"][feature["event_time"]][i], feature["status"]
+            source = NAMES.feature(name).source
+            row = rows[RowId(source, (entity["symbol"],))] if source else None
+            if isinstance(row, bytes) and lacks(row, name):
+                others = [
+                    other for other in found["features"] if NAMES.feature(other).source == source
+                ]
+                known = (
+                    None if all(lacks(row, other) for other in others) else unpack(row).event_time
+                )
+                assert (None if time is None else rfc_3339(time)) == known
+                time = None
             nanoseconds = None if time is None else rfc_3339(time)
             values[name] = {
                 "value": feature["value"][i],
@@ -181,6 +196,10 @@ def as_answers(found: dict[str, Any]) -> list[bytes]:
             }
         answers.append(msgspec.json.encode({"entity": entity, "features": values}))
     return answers
+
+
+def lacks(row: bytes, name: str) -> bool:
+    return NAMES.index(unpack(row).schema_id, NAMES.feature(name).ref) is None
 
 
 def from_arrow(stream: bytes) -> dict[str, Any]:
@@ -221,14 +240,17 @@ def test_tables_say_the_same(
     of_sources = [[rows[one] for one in of] for of in zip(*ids, strict=True)]
     evaluated = asyncio.run(Reader(MemoryStore(rows)).evaluate(NAMES, features, entities, moment))
     texts = [msgspec.json.encode(entity) for entity in entities]
+    of_source = [NAMES.feature(name).source or name for name in features]
+    labels = [name for i, name in enumerate(features) if of_source[i] not in of_source[:i]]
     for table in (
         prepared_table(question, answer_columns(question, of_sources, moment)),
         evaluated_table(evaluated, features),
     ):
         found = json.loads(compact(texts, table, TimeTexts()))
         assert found["answered_at"] == to_rfc_3339(NOW)
-        assert as_answers(found) == expected
-        assert as_answers(from_arrow(arrow(entities, table))) == expected
+        assert list(found["event_time"]) == labels
+        assert as_answers(found, rows) == expected
+        assert as_answers(from_arrow(arrow(entities, table)), rows) == expected
 
 
 @pytest.mark.parametrize(

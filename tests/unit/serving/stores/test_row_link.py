@@ -496,6 +496,20 @@ async def test_reads_that_wait_when_it_is_closed_are_told(
 
 
 @in_a_loop
+async def test_a_read_is_told_that_is_closed_before_it_is_begun() -> None:
+    """The task that would connect has not had its first turn."""
+    link = RowLink("redis://127.0.0.1:1/0", limits=LONG)
+    for turns in range(4):
+        read = link.read(A)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await link.close()
+        async with asyncio.timeout(5):
+            assert await read is UNAVAILABLE
+        link = RowLink("redis://127.0.0.1:1/0", limits=LONG)
+
+
+@in_a_loop
 async def test_it_does_nothing_while_nothing_is_asked() -> None:
     link = RowLink("redis://127.0.0.1:1/0", limits=LONG)
     before = asyncio.all_tasks()

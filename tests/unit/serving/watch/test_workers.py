@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
+from typing import Any
+from unittest.mock import patch
 
 import msgspec
 import pytest
 
 from registry.formats.heartbeat import Heartbeat, PartitionLag
+from serving.stores.redis_reads import Command
 from serving.watch.workers import LAGGING_SECONDS, WorkersWatch
 
 TOPIC = "ticks.price"
@@ -69,3 +73,39 @@ def test_lag(beats: list[Heartbeat], lagging: bool) -> None:
     workers.heartbeats = [msgspec.structs.replace(beat, at=now + beat.at) for beat in beats]
     assert workers.lagging(TOPIC) == lagging
     asyncio.run(workers.close())
+
+
+class Reads:
+    """A Redis that holds one heartbeat."""
+
+    def __init__(self, beat: Heartbeat) -> None:
+        self._beat = msgspec.json.encode(beat)
+
+    def server_of(self, key: str) -> str:
+        return ""
+
+    async def each(self, commands: Sequence[Command]) -> list[Any]:
+        return [{b"online:one"} if c[0] == "SMEMBERS" else self._beat for c in commands]
+
+    async def close(self) -> None:
+        pass
+
+
+def test_a_clock_that_is_ahead_makes_no_heartbeat_younger() -> None:
+    """A worker that died would count as alive for as much longer."""
+
+    async def refreshed() -> list[float]:
+        now = time.time()
+        ahead = msgspec.structs.replace(beat(0, 0), at=now + 100)
+        with patch("serving.watch.workers.reads_of", lambda *_: Reads(ahead)):
+            workers = WorkersWatch({"redis": ""})
+        seen = []
+        for _ in range(3):
+            await workers.refresh()
+            seen += [one.at for one in workers.heartbeats]
+            await asyncio.sleep(0.01)
+        return [at - now for at in seen]
+
+    first, *others = asyncio.run(refreshed())
+    assert 0 <= first < 5
+    assert others == [first, first]

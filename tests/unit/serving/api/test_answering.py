@@ -1,0 +1,139 @@
+"""What goes on while rows are read, and what is counted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from registry.features_file import read
+from registry.formats.origin import Origin
+from registry.formats.row import Row, pack
+from registry.formats.status import Status
+from serving.api.answering import FEW, Answering, Form
+from serving.features.lookup import Names
+from serving.features.reader import Reader
+from serving.stores.row_store import UNAVAILABLE, Packed, RowId, Unavailable
+from tests.support.row_stores import MemoryStore
+from tests.support.served import catalog_of
+
+CATALOG = catalog_of(read())
+DAMAGED = b"junk"
+
+
+def row(schema: int, *values: float, age: int = 0) -> bytes:
+    origin = Origin(bytes(16), 0, 0, 0)
+    return pack(Row(schema, 10**18 - age * 10**9, 0, 10**18, origin, bytes(len(values)), values))
+
+
+class Store(MemoryStore):
+    """Rows in memory that are also read by name; `during` is called while they are read."""
+
+    def __init__(self, rows: dict[RowId, Packed]) -> None:
+        super().__init__(rows)
+        self.by_name = {self.name(one): packed for one, packed in rows.items()}
+        self.during: Callable[[], None] = lambda: None
+        self.is_there = True
+
+    def name(self, row: RowId) -> bytes:
+        return "/".join((row.source, *row.entity)).encode()
+
+    async def named_rows(
+        self, wanted: Sequence[tuple[str, Sequence[bytes]]]
+    ) -> list[list[Packed]] | Unavailable:
+        found = [[self.by_name.get(name) for name in names] for _, names in wanted]
+        self.during()
+        return found if self.is_there else UNAVAILABLE
+
+
+class Watch:
+    """A catalog and workers of which a test decides what they say."""
+
+    def __init__(self) -> None:
+        self.names = Names(CATALOG)
+        self.late: set[str] = set()
+
+    def lagging(self, topic: str) -> bool:
+        return topic in self.late
+
+
+def answering(store: Store) -> tuple[Answering, Any, Counter[str]]:
+    watch: Any = Watch()
+    served: Counter[str] = Counter()
+    return Answering(Reader(store), store, watch, watch, served), watch, served
+
+
+def online(feature: str, **entity: str) -> bytes:
+    return json.dumps({"features": [feature], "entity": entity}).encode()
+
+
+def batch(feature: str, symbols: Sequence[str]) -> bytes:
+    entities = [{"symbol": symbol} for symbol in symbols]
+    return json.dumps({"features": [feature], "entities": entities}).encode()
+
+
+def status(answer: bytes, feature: str) -> str:
+    found: str = json.loads(answer)["features"][feature]["status"]
+    return found
+
+
+HELD = RowId("position", ("P", "A"))
+
+
+def test_a_worker_that_catches_up_while_rows_are_read_does_not_make_them_fresh() -> None:
+    """The row is from before that, and has no `max_age` that would show it."""
+    store = Store({HELD: row(CATALOG.writing["position"], 7.0, 1.0, age=3_600)})
+    answers, watch, _ = answering(store)
+    watch.late = {"ticks.position"}
+    store.during = watch.late.clear
+    question = online("position_size", portfolio="P", symbol="A")
+    assert status(asyncio.run(answers.one(question)), "position_size") == "lagging"
+    assert status(asyncio.run(answers.one(question)), "position_size") == "ok"
+
+
+def test_a_catalog_that_changes_while_rows_are_read_changes_the_next_answer() -> None:
+    store = Store({HELD: row(CATALOG.writing["position"], 7.0, 1.0)})
+    answers, watch, _ = answering(store)
+    question = online("position_size", portfolio="P", symbol="A")
+    first = json.loads(asyncio.run(answers.one(question)))
+
+    def change() -> None:
+        watch.names = Names(catalog_of(read()))
+
+    store.during = change
+    for _ in range(2):
+        again = json.loads(asyncio.run(answers.one(question)))
+        assert again["features"]["position_size"]["value"] == 7.0
+    assert first["entity"] == {"portfolio": "P", "symbol": "A"}
+
+
+@pytest.mark.parametrize("n", [2, FEW + 1])
+@pytest.mark.parametrize("form", Form)
+def test_a_served_value_is_counted_once(n: int, form: Form) -> None:
+    """Also where a damaged row sends the whole request to the reader after some were answered."""
+    symbols = [f"S{i}" for i in range(n)]
+    good = row(CATALOG.writing["volume"], 1.0, 2.0)
+    rows: dict[RowId, Packed] = {RowId("volume", (symbol,)): good for symbol in symbols}
+    store = Store(rows)
+    answers, _, served = answering(store)
+    asyncio.run(answers.many(batch("current_volume", symbols), form))
+    assert served == {Status.STALE: n}
+    served.clear()
+    damaged = RowId("volume", (symbols[-1],))
+    store.by_name[store.name(damaged)] = rows[damaged] = DAMAGED
+    asyncio.run(answers.many(batch("current_volume", symbols), form))
+    assert served == {Status.STALE: n - 1, Status.UNAVAILABLE: 1}
+
+
+@pytest.mark.parametrize("n", [1, FEW + 1])
+def test_a_store_that_does_not_answer(n: int) -> None:
+    store = Store({})
+    store.is_there = False
+    answers, _, served = answering(store)
+    found = json.loads(asyncio.run(answers.many(batch("current_price", ["A"] * n))))
+    statuses = {one["features"]["current_price"]["status"] for one in found["results"]}
+    assert (statuses, served) == ({"unavailable"}, {Status.UNAVAILABLE: n})

@@ -1,0 +1,101 @@
+"""A request of a feature route, as ASGI has it: bodies that come late, queries and forms."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from serving.api.answering import Form
+from serving.api.connections import EXTENSIONS
+from serving.api.feature_routes import FeatureRoute, feature_routes
+from serving.metrics import Metrics
+
+BODY = {"type": "http.request", "body": b"{}", "more_body": False}
+
+
+async def call(app: FeatureRoute, *messages: dict[str, Any], **scope: Any) -> tuple[int, Any]:
+    """The status and the body of an answer; after `messages` nothing more comes."""
+    sent, coming = [], list(messages)
+
+    async def receive() -> Any:
+        if coming:
+            return coming.pop(0)
+        return await asyncio.get_running_loop().create_future()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    given = {"type": "http", "method": "POST", "query_string": b"", "headers": [], **scope}
+    async with asyncio.timeout(5):
+        await app(given, receive, send)
+    return sent[0]["status"], sent[1]["body"]
+
+
+async def echo(scope: Any, body: bytes) -> tuple[bytes, bytes]:
+    return body, b"text/plain"
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [(), ({"type": "http.request", "body": b"{", "more_body": True},)],
+    ids=["nothing but the head", "a part"],
+)
+def test_a_body_that_does_not_come_is_not_waited_for(messages: Any) -> None:
+    metrics = Metrics(list)
+    route = FeatureRoute("/a", echo, metrics, body_seconds=0.05)
+    status, body = asyncio.run(call(route, *messages))
+    assert status == 503
+    assert "did not come within 0.05 s" in json.loads(body)["detail"]
+    assert b'tickwell_requests_total{route="/a",status="503"} 1.0' in metrics.text()
+
+
+def test_a_body_in_parts_and_one_that_is_known_to_be_there() -> None:
+    route = FeatureRoute("/a", echo, Metrics(list))
+    parts = [{"type": "http.request", "body": b, "more_body": b != b"c"} for b in (b"a", b"", b"c")]
+    assert asyncio.run(call(route, *parts)) == (200, b"ac")
+    assert asyncio.run(call(route, BODY, extensions=EXTENSIONS)) == (200, b"{}")
+    assert asyncio.run(call(route, BODY, extensions=None)) == (200, b"{}")
+
+
+class Answers:
+    """Says what it is asked for."""
+
+    async def one(self, body: bytes) -> bytes:
+        return b"one"
+
+    async def many(self, body: bytes, form: Form) -> bytes:
+        return form.value.encode()
+
+
+ARROW = b"application/vnd.apache.arrow.stream"
+
+
+@pytest.mark.parametrize(
+    ("query", "accept", "form"),
+    [
+        (b"", b"*/*", b"objects"),
+        (b"compact", b"application/json", b"compact"),
+        (b"", ARROW, b"arrow"),
+        (b"", b"text/html, " + ARROW.upper() + b";q=0.5", b"arrow"),
+        (b"", ARROW + b";q=0, */*", b"objects"),
+        (b"compact", ARROW + b" ; q=0.0", b"compact"),
+        (b"", ARROW + b"s", b"objects"),
+    ],
+)
+def test_the_form_that_is_asked_for(query: bytes, accept: bytes, form: bytes) -> None:
+    answers: Any = Answers()
+    _, batch = feature_routes(answers, Metrics(list))
+    headers = [(b"host", b"a"), (b"accept", accept)]
+    found = asyncio.run(call(batch, BODY, query_string=query, headers=headers))
+    assert found == (200, form)
+
+
+@pytest.mark.parametrize("query", [b"compact=false", b"&", b"compct", b"\xff", b"a" * 60_000])
+def test_what_a_route_does_not_take_is_refused(query: bytes) -> None:
+    answers: Any = Answers()
+    for route in feature_routes(answers, Metrics(list)):
+        status, body = asyncio.run(call(route, BODY, query_string=query))
+        assert (status, b"this route takes" in body) == (422, True)
