@@ -6,7 +6,7 @@ import argparse
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,10 +89,8 @@ def _copies(jobs: int) -> Iterator[list[Copy]]:
     folder = Path(tempfile.mkdtemp(prefix="tickwell-mutations-"))
     folder.chmod(0o755)
     try:
-        environments: list[Mapping[str, str]] = [
-            {"NUMBA_CACHE_DIR": str(folder / f"machine-code-{job}")} for job in range(jobs)
-        ]
-        yield [Copy(ROOT, folder / f"{job}", e) for job, e in enumerate(environments)]
+        environment = {"NUMBA_CACHE_DIR": str(folder / "machine-code")}
+        yield [Copy(ROOT, folder / f"{job}", environment) for job in range(jobs)]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.mutations import machine_code
 from tests.mutations.mutation import Mutation
 
 TIMEOUT = 600.0
@@ -54,16 +55,21 @@ class Copy:
             if source.is_file():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, folder / name)
+        self._compiled_sources = machine_code.compiled_sources(root)
 
     def try_mutation(self, mutation: Mutation) -> Outcome:
         """Run the mutation's tests with the mistake in place, then restore the file."""
-        file = self._folder / mutation.file
-        original = file.read_bytes()
-        file.write_text(mutation.mutated(self._root), "utf-8")
+        changed = {mutation.file: mutation.mutated(self._root)}
+        if self._compiled_sources and mutation.file not in self._compiled_sources:
+            module = (self._root / machine_code.FILE).read_text("utf-8")
+            changed[machine_code.FILE] = machine_code.with_digest_of(self._root, module)
         try:
+            for name, text in changed.items():
+                (self._folder / name).write_text(text, "utf-8")
             return Outcome(mutation, self.first_failure(mutation.tests))
         finally:
-            file.write_bytes(original)
+            for name in changed:
+                shutil.copy2(self._root / name, self._folder / name)
 
     def first_failure(self, tests: Sequence[str]) -> str | None:
         """The first test that fails, None if all pass. Raises `NotRunnable`."""

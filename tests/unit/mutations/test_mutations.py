@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import shutil
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from pipelines.runtime import machine_code
+from tests.mutations.machine_code import compiled_sources, with_digest_of
 from tests.mutations.mutation import Mutation, read_mutations
 from tests.mutations.report import caught_before, key, report
 from tests.mutations.runner import Copy
@@ -73,3 +77,30 @@ def test_a_mistake_is_made_in_the_copy_alone(tmp_path: Path) -> None:
     assert copy.try_mutation(mutation).caught_by == "tests/test_value.py::test_value"
     assert copy.first_failure(mutation.tests) is None
     assert (root / "value.txt").read_text() == "right"
+
+
+def test_machine_code_is_made_of_what_compiled_modules_import() -> None:
+    found = compiled_sources(ROOT)
+    assert "pipelines/compute/kernel.py" in found
+    assert "registry/formats/state.py" in found, "its constants are in machine code"
+    assert "pipelines/runtime/machine_code.py" in found
+    assert "pipelines/live/materializer.py" not in found
+    assert "pipelines/replay/replay.py" not in found
+
+
+def test_a_copy_takes_the_digest_of_the_sources_without_a_mistake(tmp_path: Path) -> None:
+    """So what is compiled for one mistake is there for the next one."""
+    module = (ROOT / "pipelines/runtime/machine_code.py").read_text()
+    for package in ("pipelines", "registry"):
+        shutil.copytree(ROOT / package, tmp_path / package)
+    (tmp_path / "pipelines/live/lag.py").write_text("# a mistake")
+    command = "from pipelines.runtime.machine_code import digest; print(digest())"
+
+    def digest() -> str:
+        run = [sys.executable, "-c", command]
+        return subprocess.run(run, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+    own = digest()
+    (tmp_path / "pipelines/runtime/machine_code.py").write_text(with_digest_of(ROOT, module))
+    assert digest().strip() == machine_code.digest()
+    assert own != digest()
