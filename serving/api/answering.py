@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 
 import msgspec
+import numpy as np
 
 from registry.definitions import Source
 from registry.formats.status import Status
@@ -78,11 +79,11 @@ class Answering:
         asked = self._asked.one(self._catalog.names, body)
         question, entity = asked.question, asked.entities[0]
         if question is not None:
-            lagging = self._lagging(question.sources)
+            on_time = self._on_time(question.sources)
             wanted = [(s.name, [n]) for s, n in zip(question.sources, entity.names, strict=True)]
             rows = await self._read(wanted)
             try:
-                answer, statuses = _object(question, entity, rows, _now(lagging))
+                answer, statuses = _object(question, entity, rows, _now(on_time))
             except Uncommon:
                 pass
             else:
@@ -96,12 +97,12 @@ class Answering:
         asked = self._asked.batch(self._catalog.names, body)
         question, entities = asked.question, asked.entities
         if question is not None:
-            lagging = self._lagging(question.sources)
+            on_time = self._on_time(question.sources)
             names = zip(*[entity.names for entity in entities], strict=True)
             wanted = [(s.name, of) for s, of in zip(question.sources, names, strict=True)]
             rows = await self._read(wanted)
             try:
-                return self._many(question, entities, rows, _now(lagging), form)
+                return self._many(question, entities, rows, _now(on_time), form)
             except Uncommon:
                 pass
         evaluated = await self._evaluate(asked)
@@ -133,7 +134,7 @@ class Answering:
                 self._count(statuses)
             return RESULTS + b",".join([answer for answer, _ in answers]) + RESULTS_END
         columns = answer_columns(question.prepared, rows, moment)
-        self._count(_statuses(question, columns))
+        self._count_columns(question, columns)
         if form is Form.OBJECTS:
             return question.form.many([entity.text for entity in entities], columns)
         return self._written(entities, prepared_table(question.prepared, columns), form)
@@ -150,10 +151,15 @@ class Answering:
         else:
             self._served.update(statuses)
 
+    def _count_columns(self, question: Question, columns: AnswerColumns) -> None:
+        slots = [slot.value for slot in question.prepared.slots.values()]
+        counts = np.bincount(columns.ranks[:, slots].ravel(), minlength=len(STATUSES)).tolist()
+        self._served.update({status: n for status, n in zip(STATUSES, counts, strict=True) if n})
+
     async def _evaluate(self, asked: Asked) -> Evaluated:
         """What the reader says."""
         names, features, entities = asked.names, asked.features, asked.plain_entities()
-        moment = _now(self._lagging(names.catalog.sources.values()))
+        moment = _now(self._on_time(names.catalog.sources.values()))
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 evaluated = await self._reader.evaluate(names, features, entities, moment)
@@ -165,17 +171,21 @@ class Answering:
             self._count([evaluated.parts[one].status for one in values.values()])
         return evaluated
 
-    def _lagging(self, sources: Iterable[Source]) -> dict[str, bool]:
-        """Which sources are behind: decided once of each, so that no answer contradicts itself.
+    def _on_time(self, sources: Iterable[Source]) -> dict[str, float]:
+        """Of each source up to when it is on time, Unix seconds.
 
-        It is decided before rows are read. A worker may catch up meanwhile, and a row from before
-        that would pass for one that is up to date.
+        It is asked once in a request, so that no answer contradicts itself, and before rows are
+        read: a worker may catch up meanwhile, and a row from before that would pass for one that is
+        up to date.
         """
-        return {source.name: self._workers.lagging(source.topic) for source in sources}
+        return {source.name: self._workers.on_time_until(source.topic) for source in sources}
 
 
-def _now(lagging: dict[str, bool]) -> Moment:
-    return Moment(time.time_ns(), lagging.__getitem__)
+def _now(on_time: dict[str, float]) -> Moment:
+    """The moment of an answer, once its rows are read."""
+    now = time.time_ns()
+    lagging = {source: now > until * 10**9 for source, until in on_time.items()}
+    return Moment(now, lagging.__getitem__)
 
 
 def _object(
@@ -188,12 +198,7 @@ def _object(
     except Uncommon:  # columns take more
         columns = answer_columns(prepared, rows, moment)
         answer = form.many([entity.text], columns)[len(RESULTS) : -len(RESULTS_END)]
-        return answer, _statuses(question, columns)
+        ranks = columns.ranks[0].tolist()
+        return answer, [STATUSES[ranks[slot.value]] for slot in prepared.slots.values()]
     statuses = [found.statuses[slot.value] for slot in prepared.slots.values()]
     return form.one(entity.text, found, moment.now_ns), statuses
-
-
-def _statuses(question: Question, columns: AnswerColumns) -> list[Status]:
-    """The status of each value that is served."""
-    slots = [slot.value for slot in question.prepared.slots.values()]
-    return [STATUSES[rank] for rank in columns.ranks[:, slots].ravel().tolist()]

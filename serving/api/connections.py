@@ -4,7 +4,7 @@
   byte: it waits for ever for the first byte, and for the rest of a request's head.
 - The head of a request and the requests that wait for their turn are bounded in memory.
 - What is refused is refused in its turn, with a problem document.
-- An answer is one write.
+- An answer is one write, and one that the client does not read is not kept for ever.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class Connection(HttpToolsProtocol):
     """Whether a refusal is the last answer; what still comes is thrown away."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(GatheringTransport(transport, self.loop))
+        patience = self.timeout_keep_alive
+        super().connection_made(GatheringTransport(transport, self.loop, patience))
         self.timeout_keep_alive_task = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
         )
@@ -109,12 +110,6 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             self._refuse(MalformedRequest(f"{error}: send a request of HTTP/1.1 (RFC 9112)"))
         return taken
-
-    def timeout_keep_alive_handler(self) -> None:
-        """Close; at once where the client has not read the last answer in all that time."""
-        if self.transport.get_write_buffer_size():
-            self.transport.abort()
-        super().timeout_keep_alive_handler()
 
     def on_message_begin(self) -> None:
         self._unheard = 0

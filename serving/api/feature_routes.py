@@ -26,7 +26,7 @@ from serving.metrics import Metrics
 BODY_SECONDS = 5.0
 """Seconds in which the body of a request must come."""
 
-COMPACT = b"compact"
+COMPACT = (b"compact", b"compact=")
 NOT_WANTED = re.compile(rb"(^|;)\s*q=0(\.0*)?\s*(;|$)")
 """Of the parameters of a media type in `Accept`: those that refuse it."""
 
@@ -100,7 +100,7 @@ def _form(scope: Scope) -> Form:
     Raises `InvalidRequest`.
     """
     query = scope["query_string"]
-    if query not in (b"", COMPACT):
+    if query not in (b"", *COMPACT):
         raise InvalidRequest("this route takes ?compact, and nothing else behind a question mark")
     for name, value in scope["headers"]:
         if name == b"accept" and any(map(_is_arrow, value.split(b","))):

@@ -18,14 +18,28 @@ Buffer = bytes | bytearray | memoryview
 
 
 class GatheringTransport(asyncio.Transport):
-    """Passes everything on to `transport`, the writes of one turn as one."""
+    """Passes everything on to `transport`, the writes of one turn as one.
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    A peer that reads nothing for `stall_seconds`, although something is there to read, is hung up
+    on: what it does not read takes memory, also after `close`, which waits until it is read.
+    """
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
+        stall_seconds: float = 60.0,
+    ) -> None:
         super().__init__()
         self._transport = transport
         self._loop = loop
+        self._stall_seconds = stall_seconds
         self._held: list[bytes] = []
         self._held_bytes = 0
+        self._passed_on = 0
+        """Bytes that were ever passed on."""
+        self._watch: asyncio.TimerHandle | None = None
+        """What looks again whether the peer reads, while something waits for it."""
 
     def write(self, data: Buffer) -> None:
         if not data:
@@ -44,7 +58,23 @@ class GatheringTransport(asyncio.Transport):
         """Pass on what is held; nothing of it when the peer has gone meanwhile."""
         held, self._held, self._held_bytes = self._held, [], 0
         if held and not self._transport.is_closing():
-            self._transport.write(b"".join(held))
+            data = b"".join(held)
+            self._passed_on += len(data)
+            self._transport.write(data)
+            if self._watch is None:
+                self._look_again(-1)
+
+    def _look_again(self, read_before: int) -> None:
+        """Hang up where the peer has read no more than before; look later where it has not all."""
+        self._watch = None
+        waits = self._transport.get_write_buffer_size()
+        if not waits:
+            return
+        if self._passed_on - waits <= read_before:
+            self.abort()
+        else:
+            read = self._passed_on - waits
+            self._watch = self._loop.call_later(self._stall_seconds, self._look_again, read)
 
     def write_eof(self) -> None:
         self.flush()

@@ -94,12 +94,11 @@ class WorkersWatch:
         beats = [*self.alive("online"), *self.alive("offline")]
         return sorted({text for beat in beats for text in getattr(beat, what)})
 
-    def lagging(self, topic: str) -> bool:
-        """Whether the online workers are behind on a topic, or none is known not to be."""
-        return time.time() > self._on_time_until(topic)
+    def on_time_until(self, topic: str) -> float:
+        """Up to when a topic is not lagging, by what the latest heartbeats say, Unix seconds.
 
-    def _on_time_until(self, topic: str) -> float:
-        """Up to when a topic is not lagging, by what the latest heartbeats say, Unix seconds."""
+        0 where the online workers are behind on it, or none is known not to be.
+        """
         if self._decided is not self.heartbeats:
             self._decided, self._until = self.heartbeats, {}
         if topic not in self._until:

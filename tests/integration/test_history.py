@@ -59,11 +59,15 @@ def test_a_changed_history_loses_no_tick_that_it_can_hold(
         assert size <= max(kept, history) + CHUNK_BLOCKS * BLOCK + sum(h for h, _ in starts)
 
 
-def test_what_is_too_old_is_dropped(opened: Opened, redis_database: str) -> None:
-    for history, many in ((1024, 3000), (64, 300)):
-        first = 0 if history == 1024 else 3000
-        for run in runs(ticks(["A"], many, first), range(first + 7, first + many, 7)):
-            worker(opened(OnlineSink(redis_database, history))).materialize(run, GO_ON)
+@pytest.mark.parametrize("restarts", [True, False], ids=["restarts", "goes on"])
+def test_what_is_too_old_is_dropped(opened: Opened, redis_database: str, restarts: bool) -> None:
+    """Little by little with the ticks that come, by a worker that knows or loads what is kept."""
+    for history, first, many in ((1024, 0, 3000), (64, 3000, 1400)):
+        work = worker(opened(OnlineSink(redis_database, history)))
+        for run in runs(ticks(["A"], many, first), range(7, many, 7), first):
+            if restarts and run.base_offset % 5 == 0:
+                work = worker(opened(OnlineSink(redis_database, history)))
+            work.materialize(run, GO_ON)
         with redis.Redis.from_url(redis_database) as client:
             size = sum(map(len, stored_chunks(client, "price", "A").values())) // TICK_BYTES
         assert history - BLOCK <= size <= history + BLOCK

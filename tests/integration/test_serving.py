@@ -127,9 +127,9 @@ class Wavering(WorkersWatch):
 
     decided: list[str]
 
-    def lagging(self, topic: str) -> bool:
+    def on_time_until(self, topic: str) -> float:
         self.decided.append(topic)
-        return len(self.decided) > 1
+        return 0.0 if len(self.decided) > 1 else math.inf
 
 
 def test_lag_is_decided_once_in_a_request(

@@ -172,3 +172,20 @@ def test_an_entity_that_is_new_in_two_partitions(
         clean = clean_dump(opened, redis_database, [run])
         entities = [name for name in SYMBOLS if home[name] == partition]
         assert of_entities(found, entities) == of_entities(clean, entities)
+
+
+def test_what_was_cached_before_another_writer_is_forgotten(
+    opened: Opened, redis_database: str
+) -> None:
+    """That there was one is seen when an entity of another partition is loaded."""
+    log = list(runs(ticks(SYMBOLS, 150, seq=False), (50, 100)))
+    (known,), (new,) = (runs(ticks([name], 5, n), (), n) for name, n in (("X", 0), ("Y", 5)))
+    work, other = worker(in_parts(opened, redis_database)), worker(in_parts(opened, redis_database))
+    work.materialize(log[0], GO_ON)
+    work.materialize(in_partition(known, 1), GO_ON)
+    other.materialize(log[1], GO_ON)
+    work.materialize(in_partition(new, 1), GO_ON)
+    work.materialize(log[2], GO_ON)
+    found = redis_dump(redis_database)
+    others = [in_partition(run, 1) for run in (known, new)]
+    assert found == clean_dump(opened, redis_database, [*log, *others])

@@ -89,8 +89,7 @@ def _copies(jobs: int) -> Iterator[list[Copy]]:
     folder = Path(tempfile.mkdtemp(prefix="tickwell-mutations-"))
     folder.chmod(0o755)
     try:
-        environment = {"NUMBA_CACHE_DIR": str(folder / "machine-code")}
-        yield [Copy(ROOT, folder / f"{job}", environment) for job in range(jobs)]
+        yield [Copy(ROOT, folder / f"{job}") for job in range(jobs)]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -49,7 +49,9 @@ def _imported(root: Path, file: Path) -> Iterator[str]:
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} imports from where it is itself"
+            assert node.module is not None
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         for name in names:
             path = root / name.replace(".", "/")

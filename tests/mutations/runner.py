@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,14 +36,16 @@ class NotRunnable(Exception):
 
 
 class Copy:
-    """A copy of the files that git tracks, in `folder`, with an environment that imports it."""
+    """A copy of the files that git tracks, in `folder`, with an environment that imports it.
 
-    def __init__(self, root: Path, folder: Path, environment: Mapping[str, str]) -> None:
+    Machine code is kept beside `folder`, for all copies that are there.
+    """
+
+    def __init__(self, root: Path, folder: Path) -> None:
         self._root = root
         self._folder = folder
         self._environment = {
             **os.environ,
-            **environment,
             "PYTHONPATH": str(folder),
             "PYTHONDONTWRITEBYTECODE": "1",  # a mutated file may have the size and time of another
             "HYPOTHESIS_STORAGE_DIRECTORY": str(folder / ".hypothesis"),
@@ -60,16 +62,21 @@ class Copy:
     def try_mutation(self, mutation: Mutation) -> Outcome:
         """Run the mutation's tests with the mistake in place, then restore the file."""
         changed = {mutation.file: mutation.mutated(self._root)}
-        if self._compiled_sources and mutation.file not in self._compiled_sources:
-            module = (self._root / machine_code.FILE).read_text("utf-8")
+        kept = "machine-code"
+        if mutation.file in self._compiled_sources:
+            kept = "machine-code-with-mistakes"  # where only the newest few are kept
+        elif self._compiled_sources:
+            module = (self._folder / machine_code.FILE).read_text("utf-8")
             changed[machine_code.FILE] = machine_code.with_digest_of(self._root, module)
+        self._environment["NUMBA_CACHE_DIR"] = str(self._folder.parent / kept)
+        originals = {name: (self._folder / name).read_bytes() for name in changed}
         try:
             for name, text in changed.items():
                 (self._folder / name).write_text(text, "utf-8")
             return Outcome(mutation, self.first_failure(mutation.tests))
         finally:
-            for name in changed:
-                shutil.copy2(self._root / name, self._folder / name)
+            for name, content in originals.items():
+                (self._folder / name).write_bytes(content)
 
     def first_failure(self, tests: Sequence[str]) -> str | None:
         """The first test that fails, None if all pass. Raises `NotRunnable`."""

@@ -71,7 +71,7 @@ def test_a_mistake_is_made_in_the_copy_alone(tmp_path: Path) -> None:
     test = "def test_value():\n    assert open('value.txt').read() == 'right'\n"
     (root / "tests/test_value.py").write_text(test)
     git(root, "init", "-q")
-    copy = Copy(root, folder, {})
+    copy = Copy(root, folder)
     mutation = Mutation("area", "wrong", "value.txt", "right", "wrong", ["tests/test_value.py"])
     assert copy.first_failure(mutation.tests) is None
     assert copy.try_mutation(mutation).caught_by == "tests/test_value.py::test_value"

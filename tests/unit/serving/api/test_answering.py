@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from registry.features_file import read
@@ -15,6 +18,7 @@ from registry.formats.origin import Origin
 from registry.formats.row import Row, pack
 from registry.formats.status import Status
 from serving.api.answering import FEW, Answering, Form
+from serving.errors import UnknownFeature
 from serving.features.lookup import Names
 from serving.features.reader import Reader
 from serving.stores.row_store import UNAVAILABLE, Packed, RowId, Unavailable
@@ -56,9 +60,10 @@ class Watch:
     def __init__(self) -> None:
         self.names = Names(CATALOG)
         self.late: set[str] = set()
+        self.until = math.inf
 
-    def lagging(self, topic: str) -> bool:
-        return topic in self.late
+    def on_time_until(self, topic: str) -> float:
+        return 0.0 if topic in self.late else self.until
 
 
 def answering(store: Store) -> tuple[Answering, Any, Counter[str]]:
@@ -95,20 +100,30 @@ def test_a_worker_that_catches_up_while_rows_are_read_does_not_make_them_fresh()
     assert status(asyncio.run(answers.one(question)), "position_size") == "ok"
 
 
+def test_a_source_that_gets_late_while_rows_are_read_is_lagging() -> None:
+    store = Store({HELD: row(CATALOG.writing["position"], 7.0, 1.0)})
+    answers, watch, _ = answering(store)
+    watch.until = time.time() + 0.05
+    store.during = lambda: time.sleep(0.06)
+    question = online("position_size", portfolio="P", symbol="A")
+    assert status(asyncio.run(answers.one(question)), "position_size") == "lagging"
+
+
 def test_a_catalog_that_changes_while_rows_are_read_changes_the_next_answer() -> None:
     store = Store({HELD: row(CATALOG.writing["position"], 7.0, 1.0)})
     answers, watch, _ = answering(store)
     question = online("position_size", portfolio="P", symbol="A")
-    first = json.loads(asyncio.run(answers.one(question)))
 
     def change() -> None:
-        watch.names = Names(catalog_of(read()))
+        known = {ref: f for ref, f in CATALOG.features.items() if f.name != "position_size"}
+        derived = {ref: f for ref, f in known.items() if not f.derived}
+        active = {name: v for name, v in CATALOG.active.items() if f"{name}@{v}" in derived}
+        watch.names = Names(msgspec.structs.replace(CATALOG, features=derived, active=active))
 
     store.during = change
-    for _ in range(2):
-        again = json.loads(asyncio.run(answers.one(question)))
-        assert again["features"]["position_size"]["value"] == 7.0
-    assert first["entity"] == {"portfolio": "P", "symbol": "A"}
+    assert status(asyncio.run(answers.one(question)), "position_size") == "ok"
+    with pytest.raises(UnknownFeature):
+        asyncio.run(answers.one(question))
 
 
 @pytest.mark.parametrize("n", [2, FEW + 1])

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from serving.api.connections import Connection
+from serving.api.connections import WHOLE_BODY, Connection
 from tests.support.raw_http import Address, Answer, answers, exchange, listening, run
 
 KEEP_ALIVE = 2
@@ -264,25 +264,46 @@ def test_the_cuts_between_packets_change_no_answer(several: list[bytes], cuts: l
     assert ours == oracle
 
 
-@LOOPS
-def test_a_client_that_does_not_read_its_answer_is_closed(loop: Any) -> None:
-    """What is left of the answer takes no memory any longer than the connection is kept."""
+async def first_message(scope: Any, receive: Any, send: Any) -> None:
+    """Says whether the connection told that the whole body is there, and whether it was."""
+    told = WHOLE_BODY in (scope.get("extensions") or ())
+    message = await receive()
+    answer = json.dumps([told, not message["more_body"], len(message["body"])]).encode()
+    while message["more_body"]:
+        message = await receive()
+    headers = [(b"content-length", b"%d" % len(answer))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": answer})
 
-    async def large(scope: Any, receive: Any, send: Any) -> None:
-        headers = [(b"content-length", b"%d" % 40_000_000)]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": bytes(40_000_000)})
 
-    async def unread() -> int:
-        async with listening(large, timeout_keep_alive=1) as address:
-            reader, writer = await asyncio.open_connection(*address, limit=2**14)
-            writer.write(GET)
-            await asyncio.sleep(1.5)  # the transport reads no more than its limit
-            try:
-                return len(await asyncio.wait_for(reader.read(), 10))
-            except ConnectionResetError:
-                return 0
-            finally:
-                writer.close()
+POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
+SIZED = POST + b"Connection: close\r\nContent-Length: 2\r\n\r\n"
+CHUNKED = POST + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+TWO = POST + b"Content-Length: 1\r\n\r\na" + SIZED + b"b"
+WHOLE = [True, True]
+HALF = [False, False, 1]
 
-    assert run(unread(), loop) < 40_000_000
+
+@pytest.mark.parametrize(
+    ("packets", "expected"),
+    [
+        ([SIZED + b"ab"], [[*WHOLE, 2]]),
+        ([SIZED + b"a", b"b"], [HALF]),
+        ([CHUNKED + b"1\r\na\r\n0\r\n\r\n"], [[*WHOLE, 1]]),
+        ([CHUNKED + b"1\r\na\r\n", b"0\r\n\r\n"], [HALF]),
+        ([b"POST / HTTP/1.0\r\nContent-Length: 1\r\n\r\na"], [[*WHOLE, 1]]),
+        ([TWO, b"c"], [[*WHOLE, 1], HALF]),
+    ],
+    ids=["whole", "in two", "chunked", "a chunk first", "HTTP/1.0", "pipelined"],
+)
+def test_an_application_is_told_that_the_whole_body_is_there(
+    packets: list[bytes], expected: list[Any]
+) -> None:
+    """Never where it is not: the application waits for the rest without a timer then."""
+    found = run(answered(*packets, app=first_message), uvloop.new_event_loop)
+    assert [json.loads(answer.body) for answer in found] == expected
+
+
+def test_an_application_is_not_told_so_of_a_body_that_comes_after_its_head() -> None:
+    found = run(answered(SIZED, b"ab", app=first_message), uvloop.new_event_loop)
+    assert not json.loads(found[0].body)[0]

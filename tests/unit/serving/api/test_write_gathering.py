@@ -220,3 +220,49 @@ def test_a_peer_that_has_gone_is_no_mistake() -> None:
 
     run(left(), uvloop.new_event_loop)
     assert mistakes == []
+
+
+ASKED = {
+    "kept alive": GET % 40_000_000,
+    "pipelined": GET % 40_000_000 + GET % 40_000_000,
+    "closed": LAST % 40_000_000,
+    "HTTP/1.0": b"GET /40000000 HTTP/1.0\r\n\r\n",
+}
+
+
+@LOOPS
+@pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED)
+def test_a_client_that_reads_nothing_is_hung_up_on(asked: bytes, loop: Any) -> None:
+    """What is left of the answer takes no memory for longer than that."""
+
+    async def unread() -> int:
+        async with listening(sized, timeout_keep_alive=0.2) as address:
+            reader, writer = await asyncio.open_connection(*address, limit=2**14)
+            writer.write(asked)
+            await asyncio.sleep(1.0)  # the transport has read no more than its limit
+            try:
+                return len(await asyncio.wait_for(reader.read(), 10))
+            except ConnectionResetError:
+                return 0
+            finally:
+                writer.close()
+
+    assert run(unread(), loop) < 40_000_000
+
+
+@LOOPS
+def test_a_client_that_reads_slowly_gets_everything(loop: Any) -> None:
+    """It takes many times as long as one that reads nothing is waited for."""
+
+    async def slow() -> int:
+        async with listening(sized, timeout_keep_alive=0.2) as address:
+            reader, writer = await slow_client(address)
+            writer.write(LAST % 3_000_000)
+            received = 0
+            while data := await reader.read(60_000):
+                received += len(data)
+                await asyncio.sleep(0.02)
+            writer.close()
+            return received
+
+    assert run(slow(), loop) > 3_000_000
