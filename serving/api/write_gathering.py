@@ -21,7 +21,8 @@ class GatheringTransport(asyncio.Transport):
     """Passes everything on to `transport`, the writes of one turn as one.
 
     A peer that reads nothing for `stall_seconds`, although something is there to read, is hung up
-    on: what it does not read takes memory, also after `close`, which waits until it is read.
+    on: what it does not read takes memory, also after `close`, which waits until it is read. (The
+    system has a buffer of its own, a few megabytes, and tells only of larger parts of it.)
     """
 
     def __init__(

@@ -255,14 +255,14 @@ def test_a_client_that_reads_slowly_gets_everything(loop: Any) -> None:
     """It takes many times as long as one that reads nothing is waited for."""
 
     async def slow() -> int:
-        async with listening(sized, timeout_keep_alive=0.2) as address:
-            reader, writer = await slow_client(address)
-            writer.write(LAST % 3_000_000)
+        async with listening(sized, timeout_keep_alive=0.3) as address:
+            reader, writer = await asyncio.open_connection(*address, limit=2**18)
+            writer.write(LAST % 24_000_000)
             received = 0
-            while data := await reader.read(60_000):
+            while data := await reader.read(300_000):
                 received += len(data)
                 await asyncio.sleep(0.02)
             writer.close()
             return received
 
-    assert run(slow(), loop) > 3_000_000
+    assert run(slow(), loop) > 24_000_000
