@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from redis.connection import Connection
 
@@ -72,6 +72,7 @@ def test_a_part_of_texts(values: list[bytes], data: st.DataObject) -> None:
     assert (command.count, command.data) == (expected.count, expected.data)
 
 
+@example([[b"x" * 3000], [b"y" * 3000, b"z" * 9000]])
 @given(st.lists(st.lists(st.binary(max_size=3000), max_size=4), max_size=8))
 def test_arguments_that_take_more_than_the_first_buffer(pieces: list[list[bytes]]) -> None:
     command = Arguments("SADD")
