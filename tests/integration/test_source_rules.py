@@ -19,10 +19,18 @@ from pipelines.errors import (
 )
 from pipelines.replay.ranges import Wanted
 from pipelines.stores.redis import scripts
+from pipelines.stores.redis.connection import WarmRedis
+from pipelines.stores.redis.known_rules import KnownRules
 from pipelines.stores.redis.online_sink import MARKS, OnlineSink
 from pipelines.stores.sink import Sink
 from registry.errors import RulesChanged
-from registry.formats.redis_keys import CATALOG_KEY
+from registry.formats.redis_keys import (
+    CATALOG_KEY,
+    FILLED_MARK,
+    begun_key,
+    filled_key,
+    watermark_key,
+)
 from registry.source_rules import SourceRules
 from tests.support.changed_rules import (
     FIRST,
@@ -41,6 +49,7 @@ from tests.support.changed_rules import (
     stored,
     worker_of,
 )
+from tests.support.logs import TOPIC_ID
 from tests.support.pipeline import Pipeline
 from tests.support.replays import (
     GO_ON,
@@ -387,3 +396,19 @@ def test_a_broker_with_an_earlier_topic_is_another_one(both: Pipeline, knows: st
 
 
 # -- an earlier build
+
+
+def test_a_filled_partition_without_ticks_is_stored_to_its_beginning(redis_database: str) -> None:
+    """Other rules begin no earlier there than where a worker has begun to read."""
+    redis_of_worker = WarmRedis(redis_database)
+    known = KnownRules(redis_of_worker)
+    with closing(redis_of_worker), redis.Redis.from_url(redis_database) as client:
+        assert known.stored_to(TOPIC_ID, 3) is None
+        client.set(filled_key(TOPIC_ID, 3), "a token of who fills it")
+        assert known.stored_to(TOPIC_ID, 3) is None
+        client.set(filled_key(TOPIC_ID, 3), FILLED_MARK)
+        assert known.stored_to(TOPIC_ID, 3) == 0
+        client.set(watermark_key(TOPIC_ID, 3), 7)
+        assert known.stored_to(TOPIC_ID, 3) == 7
+        client.set(begun_key(TOPIC_ID, 3), 9)
+        assert known.stored_to(TOPIC_ID, 3) == 9

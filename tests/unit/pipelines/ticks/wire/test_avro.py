@@ -294,6 +294,16 @@ def test_what_is_said_of_bytes_that_end_too_early() -> None:
     }
 
 
+def test_bytes_that_follow_a_value_are_no_part_of_it() -> None:
+    """Two messages that were joined, or a value of another schema."""
+    registry = SHARED
+    whole, other = registry.avro(TRADE, [trade(size=2.0), trade(size=3.0)])
+    found = read(source_of("avro"), registry, whole + b"\0", whole + other)
+    assert [each[0] for each in found] == ["malformed"] * 2
+    assert found[0][1].endswith("1 bytes follow the value")
+    assert found[1][1].endswith(f"{len(other)} bytes follow the value")
+
+
 def test_text_that_is_read_as_bytes() -> None:
     """Avro lets a reader's schema have bytes where the writer's has text, and the other way."""
     registry = SHARED
