@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from enum import Enum
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -159,7 +160,7 @@ class Answering:
     async def _evaluate(self, asked: Asked) -> Evaluated:
         """What the reader says."""
         names, features, entities = asked.names, asked.features, asked.plain_entities()
-        moment = _now(self._on_time(names.catalog.sources.values()))
+        moment = partial(_now, self._on_time(names.catalog.sources.values()))
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 evaluated = await self._reader.evaluate(names, features, entities, moment)
@@ -174,7 +175,7 @@ class Answering:
     def _on_time(self, sources: Iterable[Source]) -> dict[str, float]:
         """Of each source up to when it is on time, Unix seconds.
 
-        It is asked once in a request, so that no answer contradicts itself, and before rows are
+        It is asked once of all rows, so that no answer contradicts itself, and before they are
         read: a worker may catch up meanwhile, and a row from before that would pass for one that is
         up to date.
         """

@@ -39,6 +39,10 @@ class Connection(HttpToolsProtocol):
     Websockets and other protocols are not spoken: a request to upgrade is answered as any other.
     """
 
+    unread_seconds: float = 60.0
+    """As `stall_seconds` of `GatheringTransport`. With the buffers that Linux has, it is enough for
+    a client that reads 25 KB a second."""
+
     _unfed: bytes = b""
     """What has come and waits until the requests before it have been answered."""
 
@@ -53,8 +57,7 @@ class Connection(HttpToolsProtocol):
     """Whether a refusal is the last answer; what still comes is thrown away."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        patience = self.timeout_keep_alive
-        super().connection_made(GatheringTransport(transport, self.loop, patience))
+        super().connection_made(GatheringTransport(transport, self.loop, self.unread_seconds))
         self.timeout_keep_alive_task = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
         )

@@ -20,9 +20,11 @@ Buffer = bytes | bytearray | memoryview
 class GatheringTransport(asyncio.Transport):
     """Passes everything on to `transport`, the writes of one turn as one.
 
-    A peer that reads nothing for `stall_seconds`, although something is there to read, is hung up
-    on: what it does not read takes memory, also after `close`, which waits until it is read. (The
-    system has a buffer of its own, a few megabytes, and tells only of larger parts of it.)
+    A peer that does not read what is there is hung up on: it takes memory, also after `close`,
+    which waits until it is read. Every `stall_seconds` it must have read something, as far as the
+    system tells: that has a buffer of its own, and tells of about a megabyte at once. So one that
+    reads nothing is hung up on after one or two of these periods, and one that reads very slowly
+    may be too.
     """
 
     def __init__(
@@ -86,6 +88,9 @@ class GatheringTransport(asyncio.Transport):
         self._transport.close()
 
     def abort(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
         self._held, self._held_bytes = [], 0
         self._transport.abort()
 

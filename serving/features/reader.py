@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -83,16 +83,25 @@ class Reader:
         self._store = store
 
     async def answer(
-        self, names: Names, features: Sequence[str], entities: Sequence[Entity], moment: Moment
+        self,
+        names: Names,
+        features: Sequence[str],
+        entities: Sequence[Entity],
+        moment: Callable[[], Moment],
     ) -> list[Answer]:
         """The features of each entity. Raises as `evaluate`."""
         return answers_of(await self.evaluate(names, features, entities, moment))
 
     async def evaluate(
-        self, names: Names, features: Sequence[str], entities: Sequence[Entity], moment: Moment
+        self,
+        names: Names,
+        features: Sequence[str],
+        entities: Sequence[Entity],
+        moment: Callable[[], Moment],
     ) -> Evaluated:
         """The features of each entity, each computed once however often it is requested.
 
+        They are judged by `moment`, which is asked once all rows are read.
         Raises `UnknownFeature`, `WrongEntity` and `TooLarge`.
         """
         selection = select(names, features, entities)
@@ -104,9 +113,10 @@ class Reader:
             if read.members == before.members:  # they were closed already
                 break
         plan = read.plan
-        evaluation = Evaluation(names, read.rows, moment)
+        now = moment()
+        evaluation = Evaluation(names, read.rows, now)
         parts = {identity: evaluation.part(recipe) for identity, recipe in plan.recipes.items()}
-        return Evaluated(moment.now_ns, plan.answers, plan.recipes, parts)
+        return Evaluated(now.now_ns, plan.answers, plan.recipes, parts)
 
     async def _read(self, selection: Selection) -> _Read:
         sets, groups = selection.member_sets(), selection.groups()

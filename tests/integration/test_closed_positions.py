@@ -113,7 +113,9 @@ def exposure(stores: Stores) -> tuple[float | None, str, str | None]:
         try:
             moment = Moment(NOW_MS * 10**6, lambda source: False)
             names, name = Names(stores.catalog), "portfolio_exposure"
-            (found,) = await Reader(store).answer(names, [name], [{"portfolio": "P"}], moment)
+            (found,) = await Reader(store).answer(
+                names, [name], [{"portfolio": "P"}], lambda: moment
+            )
             return found.features[name]
         finally:
             await store.close()

@@ -395,9 +395,6 @@ def test_a_broker_with_an_earlier_topic_is_another_one(both: Pipeline, knows: st
         from_now(both)
 
 
-# -- an earlier build
-
-
 def test_a_filled_partition_without_ticks_is_stored_to_its_beginning(redis_database: str) -> None:
     """Other rules begin no earlier there than where a worker has begun to read."""
     redis_of_worker = WarmRedis(redis_database)

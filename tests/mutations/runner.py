@@ -47,6 +47,7 @@ class Copy:
         self._environment = {
             **os.environ,
             "PYTHONPATH": str(folder),
+            "NUMBA_CACHE_DIR": str(folder.parent / "machine-code"),
             "PYTHONDONTWRITEBYTECODE": "1",  # a mutated file may have the size and time of another
             "HYPOTHESIS_STORAGE_DIRECTORY": str(folder / ".hypothesis"),
         }
@@ -61,7 +62,7 @@ class Copy:
 
     def try_mutation(self, mutation: Mutation) -> Outcome:
         """Run the mutation's tests with the mistake in place, then restore the file."""
-        changed = {mutation.file: mutation.mutated(self._root)}
+        changed = {mutation.file: mutation.mutated(self._folder)}
         kept = "machine-code"
         if mutation.file in self._compiled_sources:
             kept = "machine-code-with-mistakes"  # where only the newest few are kept

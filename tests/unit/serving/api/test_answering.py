@@ -46,6 +46,10 @@ class Store(MemoryStore):
     def name(self, row: RowId) -> bytes:
         return "/".join((row.source, *row.entity)).encode()
 
+    async def rows(self, wanted: Sequence[RowId]) -> list[Packed]:
+        self.during()
+        return await super().rows(wanted)
+
     async def named_rows(
         self, wanted: Sequence[tuple[str, Sequence[bytes]]]
     ) -> list[list[Packed]] | Unavailable:
@@ -100,11 +104,14 @@ def test_a_worker_that_catches_up_while_rows_are_read_does_not_make_them_fresh()
     assert status(asyncio.run(answers.one(question)), "position_size") == "ok"
 
 
-def test_a_source_that_gets_late_while_rows_are_read_is_lagging() -> None:
+@pytest.mark.parametrize("damaged", [False, True], ids=["prepared", "by the reader"])
+def test_a_source_that_gets_late_while_rows_are_read_is_lagging(damaged: bool) -> None:
     store = Store({HELD: row(CATALOG.writing["position"], 7.0, 1.0)})
+    if damaged:
+        store.by_name[store.name(HELD)] = DAMAGED
     answers, watch, _ = answering(store)
-    watch.until = time.time() + 0.05
-    store.during = lambda: time.sleep(0.06)
+    watch.until = time.time() + 0.1
+    store.during = lambda: time.sleep(0.11)
     question = online("position_size", portfolio="P", symbol="A")
     assert status(asyncio.run(answers.one(question)), "position_size") == "lagging"
 
@@ -115,10 +122,10 @@ def test_a_catalog_that_changes_while_rows_are_read_changes_the_next_answer() ->
     question = online("position_size", portfolio="P", symbol="A")
 
     def change() -> None:
-        known = {ref: f for ref, f in CATALOG.features.items() if f.name != "position_size"}
-        derived = {ref: f for ref, f in known.items() if not f.derived}
-        active = {name: v for name, v in CATALOG.active.items() if f"{name}@{v}" in derived}
-        watch.names = Names(msgspec.structs.replace(CATALOG, features=derived, active=active))
+        features = CATALOG.features.items()
+        left = {ref: f for ref, f in features if f.name != "position_size" and not f.derived}
+        active = {name: v for name, v in CATALOG.active.items() if f"{name}@{v}" in left}
+        watch.names = Names(msgspec.structs.replace(CATALOG, features=left, active=active))
 
     store.during = change
     assert status(asyncio.run(answers.one(question)), "position_size") == "ok"

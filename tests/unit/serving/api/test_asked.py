@@ -86,7 +86,7 @@ KNOWN = '{"symbol": "A"}'
         ('["current_price"]', f'[{KNOWN}, {{"symbol": ""}}]', "}"),
         ("[]", f"[{KNOWN}]", "}"),
         ('5, "features": ["current_price"]', f"[{KNOWN}]", "}"),
-        ('["current_price"]', f"[{KNOWN}]", r', "\u0065ntities": 5}'),
+        ("5", f"[{KNOWN}]", r', "\u0066eatures": ["current_price"]}'),
     ],
 )
 def test_what_is_known_does_not_let_other_things_pass(

@@ -230,16 +230,22 @@ ASKED = {
 }
 
 
+class Impatient(Connection):
+    """Does not wait long for a client that does not read."""
+
+    unread_seconds = 0.3
+
+
 @LOOPS
 @pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED)
 def test_a_client_that_reads_nothing_is_hung_up_on(asked: bytes, loop: Any) -> None:
     """What is left of the answer takes no memory for longer than that."""
 
     async def unread() -> int:
-        async with listening(sized, timeout_keep_alive=0.2) as address:
+        async with listening(sized, Impatient) as address:
             reader, writer = await asyncio.open_connection(*address, limit=2**14)
             writer.write(asked)
-            await asyncio.sleep(1.0)  # the transport has read no more than its limit
+            await asyncio.sleep(1.2)  # the transport has read no more than its limit
             try:
                 return len(await asyncio.wait_for(reader.read(), 10))
             except ConnectionResetError:
@@ -255,7 +261,7 @@ def test_a_client_that_reads_slowly_gets_everything(loop: Any) -> None:
     """It takes many times as long as one that reads nothing is waited for."""
 
     async def slow() -> int:
-        async with listening(sized, timeout_keep_alive=0.3) as address:
+        async with listening(sized, Impatient) as address:
             reader, writer = await asyncio.open_connection(*address, limit=2**18)
             writer.write(LAST % 24_000_000)
             received = 0

@@ -134,7 +134,9 @@ def by_the_reader(
     rows: Mapping[RowId, Packed],
     moment: Moment,
 ) -> list[bytes]:
-    answers = asyncio.run(Reader(MemoryStore(rows)).answer(NAMES, features, entities, moment))
+    answers = asyncio.run(
+        Reader(MemoryStore(rows)).answer(NAMES, features, entities, lambda: moment)
+    )
     return [msgspec.json.encode(answer) for answer in answers]
 
 
@@ -238,7 +240,9 @@ def test_tables_say_the_same(
     question = PreparedQuestion(NAMES, features, ["symbol"])
     ids = [question.row_ids(entity) for entity in entities]
     of_sources = [[rows[one] for one in of] for of in zip(*ids, strict=True)]
-    evaluated = asyncio.run(Reader(MemoryStore(rows)).evaluate(NAMES, features, entities, moment))
+    evaluated = asyncio.run(
+        Reader(MemoryStore(rows)).evaluate(NAMES, features, entities, lambda: moment)
+    )
     texts = [msgspec.json.encode(entity) for entity in entities]
     of_source = [NAMES.feature(name).source or name for name in features]
     labels = [name for i, name in enumerate(features) if of_source[i] not in of_source[:i]]

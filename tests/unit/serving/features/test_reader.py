@@ -45,7 +45,7 @@ def value(
 ) -> Value:
     """What a feature of an entity is answered."""
     moment = Moment(NOW, frozenset(lagging).__contains__)
-    (answer,) = asyncio.run(Reader(store).answer(NAMES, [feature], [entity], moment))
+    (answer,) = asyncio.run(Reader(store).answer(NAMES, [feature], [entity], lambda: moment))
     assert answer.entity == entity
     return answer.features[feature]
 
@@ -242,7 +242,9 @@ def test_a_sum_that_reads_nothing_of_its_members_knows_who_is_closed(
     held_both = {"A": held, "B": row("position", 1, 1)}
     store = portfolio(held_both, {"A": sma(7.0), "B": sma(7.0)})
     moment = Moment(NOW, lambda source: False)
-    (answer,) = asyncio.run(Reader(store).answer(names, ["portfolio_exposure"], [P1], moment))
+    (answer,) = asyncio.run(
+        Reader(store).answer(names, ["portfolio_exposure"], [P1], lambda: moment)
+    )
     found = answer.features["portfolio_exposure"]
     assert (found.value, found.status) == expected
 
@@ -256,6 +258,6 @@ def test_a_request_is_one_read() -> None:
     store = MemoryStore()
     features, entities = ["current_price", "volatility"], [{"symbol": s} for s in "ABAB"]
     moment = Moment(NOW, lambda source: False)
-    answers = asyncio.run(Reader(store).answer(NAMES, features, entities, moment))
+    answers = asyncio.run(Reader(store).answer(NAMES, features, entities, lambda: moment))
     assert [answer.entity for answer in answers] == entities
     assert store.reads == [[RowId("price", ("A",)), RowId("price", ("B",))]]
