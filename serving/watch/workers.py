@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import msgspec
@@ -13,7 +13,7 @@ from registry.formats.heartbeat import Heartbeat
 from registry.formats.redis_keys import CLUSTER_BUCKETS, WORKERS_KEY, rows_key
 from registry.heartbeats import decoded, worker_keys
 from serving.stores.cluster_reads import reads_of
-from serving.stores.redis_reads import RedisReads
+from serving.stores.redis_reads import MakeClient, RedisReads
 
 ALIVE_SECONDS = 5.0
 """Age of a heartbeat, in seconds, from which its worker does not count as alive."""
@@ -25,13 +25,23 @@ PROBES = tuple(rows_key("", bucket) for bucket in range(CLUSTER_BUCKETS))
 """Keys of which every node of a cluster has one, if it has rows; nothing is stored under them."""
 
 
+OpenReads = Callable[[str, bool, MakeClient], RedisReads]
+"""Opens the reads of a URL, which is a cluster or not, with clients that are made so."""
+
+
 class WorkersWatch:
     """The latest heartbeats, read from the Redis of each tier: workers write to all of them."""
 
-    def __init__(self, tiers: Mapping[str, str], cluster: str | None = None) -> None:
+    def __init__(
+        self,
+        tiers: Mapping[str, str],
+        cluster: str | None = None,
+        open_reads: OpenReads = reads_of,
+    ) -> None:
         """`tiers` maps the name of each tier to its URL; `cluster` is the URL that is a cluster."""
         self._tiers = {
-            tier: reads_of(url, url == cluster, redis_clients.watch) for tier, url in tiers.items()
+            tier: open_reads(url, url == cluster, redis_clients.watch)
+            for tier, url in tiers.items()
         }
         self.heartbeats: list[Heartbeat] = []
         self.stores: dict[str, str] = {}

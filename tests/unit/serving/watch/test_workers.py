@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Sequence
 from typing import Any
-from unittest.mock import patch
 
 import msgspec
 import pytest
@@ -99,8 +98,8 @@ def test_a_clock_that_is_ahead_makes_no_heartbeat_younger() -> None:
     async def refreshed() -> list[float]:
         now = time.time()
         first, second = (msgspec.structs.replace(beat(0, 0), at=now + n) for n in (100, 101))
-        with patch("serving.watch.workers.reads_of", lambda *_: Reads(first, first, second)):
-            workers = WorkersWatch({"redis": ""})
+        held = Reads(first, first, second)
+        workers = WorkersWatch({"redis": ""}, open_reads=lambda *_: held)
         seen = []
         for _ in range(3):
             await workers.refresh()
