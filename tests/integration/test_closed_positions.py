@@ -124,7 +124,7 @@ def exposure(stores: Stores) -> tuple[float | None, str, str | None]:
     return value.value, value.status, value.event_time
 
 
-CLOSED_AT = "2023-11-14T22:13:20.004Z"
+CLOSED_AT = "2023-11-14T22:13:20.004000000Z"
 
 
 def test_closed_members_are_read_and_taken_out(stores: Stores) -> None:
