@@ -280,6 +280,25 @@ def test_what_is_damaged_is_left_to_the_reader(row: bytes) -> None:
             answer_columns(question, [rows], moment)
 
 
+def test_a_feature_that_a_row_lacks_has_no_event_time() -> None:
+    """Beside one that the same row has, and beside a row that has both."""
+    origin = Origin(bytes(16), 0, 0, 0)
+    rows: dict[RowId, Packed] = {
+        RowId("price", ("A",)): pack(Row(OLDER, NOW, 0, NOW, origin, bytes(2), (1.0, 2.0))),
+        RowId("price", ("B",)): pack(Row(1, NOW, 0, NOW, origin, bytes(4), (1.0,) * 4)),
+    }
+    features, entities = ["current_price", "price_volatility"], [{"symbol": "A"}, {"symbol": "B"}]
+    moment = Moment(NOW, lambda source: False)
+    question = PreparedQuestion(NAMES, features, ["symbol"])
+    found = answer_columns(question, [list(rows.values())], moment)
+    texts = [msgspec.json.encode(entity) for entity in entities]
+    expected = by_the_reader(features, entities, rows, moment)
+    answer = ObjectsForm(question, TimeTexts()).many(texts, found)
+    assert answer == b'{"results":[' + b",".join(expected) + b"]}"
+    lacking = json.loads(answer)["results"][0]["features"]["price_volatility"]
+    assert (lacking["status"], lacking["event_time"]) == ("missing", None)
+
+
 def test_entities_with_two_key_fields() -> None:
     entities = [{"symbol": "A", "portfolio": "P1"}, {"portfolio": "P2", "symbol": "A"}]
     row = pack(Row(3, NOW, 0, NOW, Origin(bytes(16), 0, 0, 0), bytes(2), (2.0, 50.0)))
