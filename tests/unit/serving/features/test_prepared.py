@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -78,6 +78,7 @@ FEATURES = [
     *("current_price", "price_sma_5", "price_sma_20", "price_volatility", "volatility"),
     *("volatility@1.0.0", "current_volume", "volume_sma_10", *DERIVED),
 ]
+Situation = tuple[list[str], dict[RowId, Packed], list[str], set[str]]
 ages = st.sampled_from([0, 1, 59 * 10**9, 60 * 10**9, 60 * 10**9 + 1, 10**12, -5])
 numbers = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from(
     [0.0, -0.0, 1.5, 1e308]
@@ -113,7 +114,7 @@ def packed_rows(draw: st.DrawFn, source: str) -> Packed:
 
 
 @st.composite
-def situations(draw: st.DrawFn) -> tuple[list[str], dict[RowId, Packed], list[str], set[str]]:
+def situations(draw: st.DrawFn) -> Situation:
     """Features, rows, symbols (some twice), and the sources that are lagging."""
     features = draw(st.lists(st.sampled_from(FEATURES), min_size=1, max_size=12))
     symbols = draw(st.lists(st.sampled_from(["A", "B", 'ü"\\', "C"]), min_size=1, max_size=6))
@@ -140,15 +141,28 @@ def by_the_reader(
     return [msgspec.json.encode(answer) for answer in answers]
 
 
-@given(situations())
-def test_an_answer_is_the_readers_to_the_byte(
-    situation: tuple[list[str], dict[RowId, Packed], list[str], set[str]],
-) -> None:
+class Compared(NamedTuple):
+    """A question about entities, their rows, and what the reader says."""
+
+    question: PreparedQuestion
+    entities: list[dict[str, str]]
+    moment: Moment
+    expected: list[bytes]
+
+
+def compared(situation: Situation) -> Compared:
     features, rows, symbols, lagging = situation
     entities = [{"symbol": symbol} for symbol in symbols]
     moment = Moment(NOW, lagging.__contains__)
-    expected = by_the_reader(features, entities, rows, moment)
     question = PreparedQuestion(NAMES, features, ["symbol"])
+    expected = by_the_reader(features, entities, rows, moment)
+    return Compared(question, entities, moment, expected)
+
+
+@given(situations())
+def test_an_answer_is_the_readers_to_the_byte(situation: Situation) -> None:
+    _, rows, _, _ = situation
+    question, entities, moment, expected = compared(situation)
     form = ObjectsForm(question, TimeTexts())
     texts = [msgspec.json.encode(entity) for entity in entities]
     ids = [question.row_ids(entity) for entity in entities]
@@ -230,14 +244,9 @@ def from_arrow(stream: bytes) -> dict[str, Any]:
 
 
 @given(situations())
-def test_tables_say_the_same(
-    situation: tuple[list[str], dict[RowId, Packed], list[str], set[str]],
-) -> None:
-    features, rows, symbols, lagging = situation
-    entities = [{"symbol": symbol} for symbol in symbols]
-    moment = Moment(NOW, lagging.__contains__)
-    expected = by_the_reader(features, entities, rows, moment)
-    question = PreparedQuestion(NAMES, features, ["symbol"])
+def test_tables_say_the_same(situation: Situation) -> None:
+    features, rows, _, _ = situation
+    question, entities, moment, expected = compared(situation)
     ids = [question.row_ids(entity) for entity in entities]
     of_sources = [[rows[one] for one in of] for of in zip(*ids, strict=True)]
     evaluated = asyncio.run(
