@@ -16,7 +16,7 @@ help:
 	@echo "make test-long   run the tests that take longer: minutes of faults, many more examples"
 	@echo "make lint        check format, lint, types and the direction of imports"
 	@echo "make chaos       inject faults under load, prove that no tick is lost (SEED=1 MINUTES=2)"
-	@echo "make mutations   make deliberate mistakes, show that a test catches each; half an hour"
+	@echo "make mutations   make deliberate mistakes, show that a test catches each; an hour or two"
 	@echo "make bench       measure beside peers, an hour; BENCH_ARGS=--quick tries it"
 	@echo "make picture     draw the pictures of README.md from a running make up"
 

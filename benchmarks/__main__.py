@@ -1,6 +1,7 @@
 """`make bench`: every figure of the project, beside what it is compared with, in one run.
 
-    python -m benchmarks [online offline latency memory growth takeover files all | builds]
+    python -m benchmarks [online offline latency memory serving growth takeover files
+        all | builds]
         [--ticks 3000000] [--rounds 5] [--prices rounded] [--out benchmarks/results] [--quick]
         [--before CHECKOUT]
 
