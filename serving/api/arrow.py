@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pyarrow as pa
 
 from registry.formats.status import RANK, Status, has_value
 from serving.features.columns import NO_TIME
@@ -24,12 +23,15 @@ from serving.features.table import AnswerTable
 from serving.features.times import to_rfc_3339
 
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
-STATUSES = pa.array([status.value for status in Status])
+STATUSES = [status.value for status in Status]
 LAST_WITH_VALUE = max(RANK[status] for status in Status if has_value(status))
 
 
 def arrow(entities: Sequence[Mapping[str, str]], table: AnswerTable) -> bytes:
     """The answer. All entities have the same key fields."""
+    import pyarrow as pa  # takes tens of megabytes, which a server that is not asked for it saves
+
+    statuses = pa.array(STATUSES)
     fields: list[pa.Field] = []
     arrays: list[pa.Array] = []
 
@@ -44,7 +46,7 @@ def arrow(entities: Sequence[Mapping[str, str]], table: AnswerTable) -> bytes:
         time = f"{feature.times}.event_time"
         add(name, pa.array(values, mask=np.isnan(values)), version=feature.version, event_time=time)
         indices = pa.array(feature.ranks.astype(np.int8))
-        add(f"{name}.status", pa.DictionaryArray.from_arrays(indices, STATUSES))
+        add(f"{name}.status", pa.DictionaryArray.from_arrays(indices, statuses))
     for name, column in table.times.items():
         unknown = column == NO_TIME
         integers = pa.array(np.where(unknown, 0, column), mask=unknown)
