@@ -31,6 +31,7 @@ from tests.support.registry_server import RegistryServer
 from tests.support.shipped import PROGRAM, SCHEMA, SOURCE
 from tests.support.states import known
 
+pytestmark = pytest.mark.timeout(60)
 TRADE = {
     "type": "record",
     "name": "Trade",
