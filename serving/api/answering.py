@@ -29,7 +29,7 @@ from serving.features.prepared import Uncommon
 from serving.features.reader import Evaluated, Reader, answers_of
 from serving.features.table import AnswerTable, evaluated_table, prepared_table
 from serving.features.values import Moment
-from serving.stores.row_store import UNAVAILABLE, NamedRows, Packed, Unavailable
+from serving.stores.row_store import UNAVAILABLE, NamedRows, Tier, TieredRows, Unavailable
 from serving.watch.catalog import CatalogWatch
 from serving.watch.workers import WorkersWatch
 
@@ -84,7 +84,7 @@ class Answering:
             wanted = [(s.name, [n]) for s, n in zip(question.sources, entity.names, strict=True)]
             rows = await self._read(wanted)
             try:
-                answer, statuses = _object(question, entity, rows, _now(on_time))
+                answer, statuses = _object(question, entity, 0, rows, _now(on_time))
             except Uncommon:
                 pass
             else:
@@ -111,25 +111,25 @@ class Answering:
             return self._written(entities, evaluated_table(evaluated, asked.features), form)
         return RESULTS + b",".join(map(msgspec.json.encode, answers_of(evaluated))) + RESULTS_END
 
-    async def _read(self, wanted: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[Packed]]:
+    async def _read(self, wanted: Sequence[tuple[str, Sequence[bytes]]]) -> list[TieredRows]:
         assert self._rows is not None, "what is not read by names is not prepared"
         rows = await self._rows.named_rows(wanted)
         if isinstance(rows, Unavailable):
-            return [[UNAVAILABLE] * len(names) for _, names in wanted]
+            return [TieredRows([UNAVAILABLE] * len(names), Tier.NONE) for _, names in wanted]
         return rows
 
     def _many(
         self,
         question: Question,
         entities: Sequence[AskedEntity],
-        rows: Sequence[Sequence[Packed]],
+        rows: Sequence[TieredRows],
         moment: Moment,
         form: Form,
     ) -> bytes:
         if len(entities) <= FEW and form is Form.OBJECTS:
-            each = zip(entities, zip(*rows, strict=True), strict=True)
             answers = [
-                _object(question, entity, [(row,) for row in of], moment) for entity, of in each
+                _object(question, entity, index, rows, moment)
+                for index, entity in enumerate(entities)
             ]
             for _, statuses in answers:
                 self._count(statuses)
@@ -186,18 +186,23 @@ def _now(on_time: dict[str, float]) -> Moment:
     """The moment of an answer, once its rows are read."""
     now = time.time_ns()
     lagging = {source: now > until * 10**9 for source, until in on_time.items()}
-    return Moment(now, lagging.__getitem__)
+    return Moment(now, lambda source, tier: lagging[source])
 
 
 def _object(
-    question: Question, entity: AskedEntity, rows: Sequence[Sequence[Packed]], moment: Moment
+    question: Question, entity: AskedEntity, index: int, read: Sequence[TieredRows], moment: Moment
 ) -> tuple[bytes, Sequence[Status]]:
-    """The answer about one entity, and the statuses of its values. Raises `Uncommon`."""
+    """The answer about one entity, and the statuses of its values; `index` is that of its rows.
+
+    Raises `Uncommon`.
+    """
     prepared, form = question.prepared, question.form
+    rows, tiers = [of.rows[index] for of in read], [of.tier_of(index) for of in read]
     try:
-        found = prepared.evaluate([row for (row,) in rows], moment)
+        found = prepared.evaluate(rows, tiers, moment)
     except Uncommon:  # columns take more
-        columns = answer_columns(prepared, rows, moment)
+        own = [TieredRows([row], tier) for row, tier in zip(rows, tiers, strict=True)]
+        columns = answer_columns(prepared, own, moment)
         answer = form.many([entity.text], columns)[len(RESULTS) : -len(RESULTS_END)]
         ranks = columns.ranks[0].tolist()
         return answer, [STATUSES[ranks[slot.value]] for slot in prepared.slots.values()]

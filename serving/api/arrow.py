@@ -3,9 +3,9 @@
 The columns are the key fields of the entities; of each feature its value, null where there is none,
 and under `<feature>.status` its status; and the event times, as stamps under
 `<feature>.event_time` and as integers, nanoseconds UTC, under `<feature>.event_time_ns`: some
-readers have no stamps of nanoseconds. Features of one source share theirs, under the name of the
-first of them: the metadata of a value's field says which one, and its version. The metadata of the
-schema says when it was answered.
+readers have no stamps of nanoseconds. The tier that it is from stands under `<feature>.tier`.
+Features of one source share these, under the name of the first of them: the metadata of a value's
+field says which one, and its version. The metadata of the schema says when it was answered.
 
 Under each null there is NaN, and a value that is not served stands nowhere: some readers, as
 JavaScript's `toArray()`, show what lies under nulls.
@@ -21,9 +21,12 @@ from registry.formats.status import RANK, Status, has_value
 from serving.features.columns import NO_TIME
 from serving.features.table import AnswerTable
 from serving.features.times import to_rfc_3339
+from serving.features.values import TIER_NAMES
+from serving.stores.row_store import Tier
 
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
 STATUSES = [status.value for status in Status]
+TIERS = TIER_NAMES[Tier.HOT :]
 LAST_WITH_VALUE = max(RANK[status] for status in Status if has_value(status))
 
 
@@ -31,7 +34,7 @@ def arrow(entities: Sequence[Mapping[str, str]], table: AnswerTable) -> bytes:
     """The answer. All entities have the same key fields."""
     import pyarrow as pa  # takes tens of megabytes, which a server that is not asked for it saves
 
-    statuses = pa.array(STATUSES)
+    statuses, tiers = pa.array(STATUSES), pa.array(TIERS)
     fields: list[pa.Field] = []
     arrays: list[pa.Array] = []
 
@@ -52,6 +55,9 @@ def arrow(entities: Sequence[Mapping[str, str]], table: AnswerTable) -> bytes:
         integers = pa.array(np.where(unknown, 0, column), mask=unknown)
         add(f"{name}.event_time", integers.cast(pa.timestamp("ns", "UTC")))
         add(f"{name}.event_time_ns", integers)
+        of_tier = table.tiers[name]
+        indices = pa.array(of_tier.astype(np.int8) - Tier.HOT, mask=of_tier == Tier.NONE)
+        add(f"{name}.tier", pa.DictionaryArray.from_arrays(indices, tiers))
     schema = pa.schema(fields, {"answered_at": to_rfc_3339(table.now_ns)})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, schema) as stream:

@@ -3,26 +3,31 @@
     {"answered_at": "…Z",
      "entities": [{"symbol": "AAPL"}, …],
      "event_time": {"current_price": ["…Z", null, …], …},
+     "tier": {"current_price": "warm", …},
      "features": {"price_sma_5": {"version": "1.0.0", "event_time": "current_price",
                                   "status": "ok", "value": [189.1, …]}, …}}
 
 A feature says which of the lists of event times is its own: features of one source share a list,
 which has the name of the first of them. (What is missing because its row is from before the feature
-was recorded has the event time of the others.) Its status is one text where all
-entities have the same, else a list. The age of a value is `answered_at` less its event time.
+was recorded has the event time of the others.) Beside each list stands the tier of what has these
+event times. A tier or a status is one text where all entities have the same, else a list. The age
+of a value is `answered_at` less its event time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from registry.formats.status import Status
 from serving.api.memo import TimeTexts
 from serving.features.columns import NO_TIME
 from serving.features.table import AnswerTable
+from serving.features.values import TIER_NAMES
 
 STATUSES = [status.value for status in Status]
 
@@ -37,12 +42,10 @@ def compact(entities: Sequence[bytes], table: AnswerTable, times: TimeTexts) -> 
     }
     features = {}
     for name, feature in table.features.items():
-        ranks = feature.ranks
-        alike = bool((ranks == ranks[0]).all())
         features[name] = {
             "version": feature.version,
             "event_time": feature.times,
-            "status": STATUSES[int(ranks[0])] if alike else _statuses(ranks),
+            "status": _texts(feature.ranks, STATUSES),
             "value": feature.values.tolist(),
         }
     return msgspec.json.encode(
@@ -50,10 +53,14 @@ def compact(entities: Sequence[bytes], table: AnswerTable, times: TimeTexts) -> 
             "answered_at": msgspec.Raw(times(table.now_ns)),
             "entities": msgspec.Raw(b"[%b]" % b",".join(entities)),
             "event_time": event_times,
+            "tier": {name: _texts(column, TIER_NAMES) for name, column in table.tiers.items()},
             "features": features,
         }
     )
 
 
-def _statuses(ranks: np.ndarray) -> list[str]:
-    return [STATUSES[rank] for rank in ranks.tolist()]
+def _texts(numbers: NDArray[np.uint8], names: Sequence[str | None]) -> Any:
+    """The names of all numbers, one where they are the same."""
+    if (numbers == numbers[0]).all():
+        return names[int(numbers[0])]
+    return [names[number] for number in numbers.tolist()]

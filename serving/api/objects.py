@@ -1,6 +1,6 @@
 """Answers as JSON objects: one an entity, in it one a value.
 
-All but four texts a feature are the same in every answer to a question. So the numbers are encoded
+All but five texts a feature are the same in every answer to a question. So the numbers are encoded
 in one call, their texts are put between those that do not change, and all is joined once.
 """
 
@@ -17,14 +17,17 @@ from registry.formats.status import Status
 from serving.api.memo import TimeTexts
 from serving.features.columns import NO_TIME, AnswerColumns
 from serving.features.prepared import EntityValues, PreparedQuestion
+from serving.features.values import TIER_NAMES
 
 NULL = b"null"
 STATUS_TEXT = {status: msgspec.json.encode(status) for status in Status}
+TIER_TEXTS = [msgspec.json.encode(name) for name in TIER_NAMES]
 RESULTS, RESULTS_END = b'{"results":[', b"]}"
 """What is around the answers about many entities."""
 
 PIECES = 4
-"""Of a feature of one of many: its name, its value, its status and version, its time and age."""
+"""Of a feature of one of many: what is before its value, its value, its status and version, and
+its time and age. Its tier is in what comes next if all that is answered is from one."""
 
 
 class ObjectsForm:
@@ -34,27 +37,24 @@ class ObjectsForm:
         self._slots = list(question.slots.values())
         self._times = times
         features = question.versions.items()
-        self._names = [
-            (b"}," if n else b',"features":{') + msgspec.json.encode(name) + b':{"value":'
-            for n, (name, _) in enumerate(features)
-        ]
+        self._names = [msgspec.json.encode(name) + b':{"value":' for name, _ in features]
         versions = [msgspec.json.encode(feature.version) for _, feature in features]
         self._middles = [
             [_middle(STATUS_TEXT[status], version) for status in Status] for version in versions
         ]
         """Of each feature by the rank of its status: what stands between value and event time."""
-        parts = [b'{"entity":']
+        parts, before = [b'{"entity":'], b',"features":{'
         for name, version in zip(self._names, versions, strict=True):
             after_status = b',"version":' + version + b',"event_time":'
-            parts += [name, b',"status":', after_status, b',"age_seconds":']
+            parts += [before + name, b',"status":', after_status, b',"age_seconds":', b',"tier":']
+            before = b"},"
         self._template = [text for part in parts for text in (part, b"")] + [b"}}}"]
-        self._of_many = [b"", b""]
-        for name, middles in zip(self._names, self._middles, strict=True):
-            self._of_many += [name, b"", middles[0], b""]
+        self._of_many: dict[bytes, list[bytes]] = {}
+        """What is the same of each of many, by the end of a value: its tier, or nothing."""
 
     def one(self, entity: bytes, found: EntityValues, now_ns: int) -> bytes:
         """The answer of an entity, of which `entity` is the text."""
-        values, statuses, times = found
+        values, statuses, times, tiers = found
         ages = [math.nan if time is None else (now_ns - time) / 1e9 for time in times]
         numbers = msgspec.json.encode(values + ages)[1:-1].split(b",")
         first_age = len(values)
@@ -62,7 +62,8 @@ class ObjectsForm:
         changing = [entity]
         for value, time in self._slots:
             status = STATUS_TEXT[statuses[value]]
-            changing += (numbers[value], status, texts[time], numbers[first_age + time])
+            age, tier = numbers[first_age + time], TIER_TEXTS[tiers[time]]
+            changing += (numbers[value], status, texts[time], age, tier)
         pieces = self._template.copy()
         pieces[1::2] = changing
         return b"".join(pieces)
@@ -74,6 +75,9 @@ class ObjectsForm:
         ages = np.where(known, (found.now_ns - found.times) / 1e9, np.nan)
         together = np.concatenate([found.values, ages], axis=1)
         numbers = msgspec.json.encode(together.ravel().tolist())[1:-1].split(b",")
+        tier = found.tiers[0, 0]
+        one_tier = bool((found.tiers == tier).all())
+        end = _tier(int(tier)) if one_tier else b""
         tails: list[list[bytes]] = []
         for time in range(found.times.shape[1]):
             own = found.times[:, time]
@@ -84,9 +88,9 @@ class ObjectsForm:
             of_ages = numbers[found.values.shape[1] + time :: across]
             pairs = zip(self._texts_of(own, known[:, time]), of_ages, strict=True)
             tails.append([b'%b,"age_seconds":%b' % pair for pair in pairs])
-        step = len(self._of_many)
-        pieces = self._of_many * len(entities)
-        pieces[::step] = [b'}}},{"entity":'] * len(entities)
+        of_each = self._of_each(end)
+        step = len(of_each)
+        pieces = of_each * len(entities)
         pieces[0] = RESULTS + b'{"entity":'
         pieces[1::step] = entities
         for n, (value, time) in enumerate(self._slots):
@@ -96,15 +100,34 @@ class ObjectsForm:
             if ranks.any():
                 middles = self._middles[n]
                 pieces[begin + 2 :: step] = [middles[rank] for rank in ranks.tolist()]
-            pieces[begin + 3 :: step] = _without(tails[time], found.absent, value)
-        pieces.append(b"}}}" + RESULTS_END)
+            tail = _without(tails[time], found.absent, value)
+            if not one_tier:
+                own_tiers = map(_tier, found.tiers[:, time].tolist())
+                tail = [text + tier for text, tier in zip(tail, own_tiers, strict=True)]
+            pieces[begin + 3 :: step] = tail
+        pieces.append(end + b"}}}" + RESULTS_END)
         return b"".join(pieces)
+
+    def _of_each(self, end: bytes) -> list[bytes]:
+        """What is the same of each entity, where `end` is the end of each value."""
+        if end not in self._of_many:
+            pieces, before = [end + b'}}},{"entity":', b""], b',"features":{'
+            for name, middles in zip(self._names, self._middles, strict=True):
+                pieces += [before + name, b"", middles[0], b""]
+                before = end + b"},"
+            self._of_many[end] = pieces
+        return self._of_many[end]
 
     def _texts_of(self, times: NDArray[np.int64], known: NDArray[np.bool_]) -> list[bytes]:
         if known.all():
             return self._times.each(times.tolist())
         texts = iter(self._times.each(times[known].tolist()))
         return [next(texts) if one else NULL for one in known.tolist()]
+
+
+def _tier(tier: int) -> bytes:
+    """How a value ends that is from a tier."""
+    return b',"tier":' + TIER_TEXTS[tier]
 
 
 def _middle(status: bytes, version: bytes) -> bytes:

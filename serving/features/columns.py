@@ -17,7 +17,7 @@ from registry.formats.row import SCHEMA_END, row_layout
 from registry.formats.status import RANK, Status
 from serving.features.prepared import PreparedQuestion, Uncommon, WantedDerived, WantedRows
 from serving.features.values import STATUS, Moment
-from serving.stores.row_store import Packed
+from serving.stores.row_store import Packed, Tier, TieredRows
 
 OK, STALE, LAGGING = RANK[Status.OK], RANK[Status.STALE], RANK[Status.LAGGING]
 UNDEFINED, MISSING = RANK[Status.UNDEFINED], RANK[Status.MISSING]
@@ -43,33 +43,36 @@ class AnswerColumns(NamedTuple):
     """(n, values) The rank of each status (`registry.formats.status.RANK`)."""
     times: NDArray[np.int64]
     """(n, event times) Nanoseconds UTC, `NO_TIME` where there is none."""
+    tiers: NDArray[np.uint8]
+    """(n, event times) The `Tier` of each."""
     absent: NDArray[np.bool_] | None
     """(n, values) Features that an entity's rows do not have, which have no event time either: they
     are of a row schema before. None where there is no such feature."""
 
 
 def answer_columns(
-    question: PreparedQuestion, rows: Sequence[Sequence[Packed]], moment: Moment
+    question: PreparedQuestion, rows: Sequence[TieredRows], moment: Moment
 ) -> AnswerColumns:
     """The answer, given the rows of all entities in each source of the question.
 
     Raises `Uncommon`.
     """
-    n = len(rows[0])
+    n = len(rows[0].rows)
     values, times = question.stored + len(question.derived), len(rows) + len(question.derived)
     found = AnswerColumns(
         moment.now_ns,
         np.full((n, values), np.nan),
         np.full((n, values), OK, np.uint8),
         np.full((n, times), NO_TIME, np.int64),
+        np.empty((n, times), np.uint8),
         np.zeros((n, values), np.bool_),
     )
     begin = 0
-    for index, (wanted, packed) in enumerate(zip(question.rows, rows, strict=True)):
+    for index, (wanted, read) in enumerate(zip(question.rows, rows, strict=True)):
         end = begin + len(wanted.features)
-        lagging = moment.lagging(wanted.source.name)
-        _put_rows(found, index, slice(begin, end), wanted, packed)
-        _judge(found, index, slice(begin, end), wanted, lagging)
+        found.tiers[:, index] = read.tier
+        _put_rows(found, index, slice(begin, end), wanted, read.rows)
+        _judge(found, index, slice(begin, end), wanted, moment)
         begin = end
     for number, derived in enumerate(question.derived):
         _put_derived(found, question.stored + number, len(rows) + number, derived)
@@ -96,6 +99,8 @@ def _put_rows(
             _put_alike(found, time, which, wanted, members, table)
         else:
             found.ranks[members, which] = MISSING if group is None else UNAVAILABLE
+            if group is not None:
+                found.tiers[members, time] = Tier.NONE
 
 
 def _bytes_of(packed: Sequence[Packed]) -> NDArray[np.uint8] | None:
@@ -147,14 +152,16 @@ def _put_alike(
 
 
 def _judge(
-    found: AnswerColumns, time: int, which: slice, wanted: WantedRows, lagging: bool
+    found: AnswerColumns, time: int, which: slice, wanted: WantedRows, moment: Moment
 ) -> None:
     """Make statuses worse by age, and by the lag of the pipeline."""
     ranks, absent = found.ranks[:, which], found.absent
     assert absent is not None
-    if lagging:
+    behind = [moment.lagging(wanted.source.name, tier) for tier in Tier]
+    if any(behind):
         # of what is missing or unavailable nothing gets worse
-        np.maximum(ranks, LAGGING, out=ranks)
+        least = np.where(np.array(behind)[found.tiers[:, time]], LAGGING, OK).astype(np.uint8)
+        np.maximum(ranks, least[:, None], out=ranks)
     age = found.now_ns - found.times[:, time]  # below 0 where there is no time
     if int(age.max()) > wanted.least_max_age:
         old = age[:, None] > np.array(wanted.max_ages, np.int64)
@@ -181,3 +188,4 @@ def _put_derived(found: AnswerColumns, value: int, time: int, derived: WantedDer
     ranks = np.where(old, np.maximum(ranks, STALE), ranks)
     found.ranks[:, value] = ranks
     found.times[:, time] = times
+    found.tiers[:, time] = np.maximum.reduce([found.tiers[:, slot.time] for slot in slots])

@@ -22,7 +22,7 @@ from registry.language.terms import Part
 from serving.features.lookup import DerivedFeature, Names, check_entities
 from serving.features.plan import Entity
 from serving.features.values import STATUS, Moment
-from serving.stores.row_store import Packed, RowId, Unavailable
+from serving.stores.row_store import Packed, RowId, Tier, Unavailable
 
 NEVER = (1 << 63) - 1
 """An age, in nanoseconds, that no value reaches."""
@@ -40,7 +40,7 @@ class Slot(NamedTuple):
     value: int
     """Of its value and status."""
     time: int
-    """Of its event time: stored features of one source share theirs."""
+    """Of its event time and tier: stored features of one source share theirs."""
 
 
 class EntityValues(NamedTuple):
@@ -49,6 +49,7 @@ class EntityValues(NamedTuple):
     values: list[float]
     statuses: list[Status]
     times: list[int | None]
+    tiers: list[Tier]
 
 
 class WantedRows:
@@ -165,12 +166,18 @@ class PreparedQuestion:
         sources = [one.source for one in self.rows]
         return [RowId(s.name, tuple([entity[field] for field in s.key])) for s in sources]
 
-    def evaluate(self, rows: Sequence[Packed], moment: Moment) -> EntityValues:
-        """The values of an entity, of which these are the rows. Raises `Uncommon`."""
-        now, found = moment.now_ns, EntityValues([], [], [])
-        values, statuses, times = found
-        for wanted, row in zip(self.rows, rows, strict=True):
-            time, read, judged = wanted.read(row, now, moment.lagging(wanted.source.name))
+    def evaluate(
+        self, rows: Sequence[Packed], tiers: Sequence[Tier], moment: Moment
+    ) -> EntityValues:
+        """The values of an entity, of which these are the rows and their tiers.
+
+        Raises `Uncommon`.
+        """
+        now, found = moment.now_ns, EntityValues([], [], [], list(tiers))
+        values, statuses, times, _ = found
+        for wanted, row, tier in zip(self.rows, rows, tiers, strict=True):
+            lagging = moment.lagging(wanted.source.name, tier)
+            time, read, judged = wanted.read(row, now, lagging)
             times.append(time)
             values += read
             statuses += judged
@@ -181,6 +188,7 @@ class PreparedQuestion:
             values.append(part.value)
             statuses.append(worst((part.status, Status.STALE)) if old else part.status)
             times.append(part.event_time)
+            found.tiers.append(max([tiers[slot.time] for slot in of_parts.parts.values()]))
         return found
 
 
@@ -195,7 +203,7 @@ def _wanted_derived(
 
 def _plain(wanted: WantedDerived, found: EntityValues) -> Part:
     """A derived feature of parts that are all `ok`: what `_derived` says of them, in less time."""
-    values, _, times = found
+    values, times = found.values, found.times
     parts = wanted.parts
     value = wanted.arithmetic.value({name: values[slot.value] for name, slot in parts.items()})
     oldest = min([times[slot.time] for slot in parts.values()])  # type: ignore[type-var]
@@ -206,7 +214,7 @@ def _plain(wanted: WantedDerived, found: EntityValues) -> Part:
 
 def _derived(wanted: WantedDerived, found: EntityValues) -> Part:
     """A derived feature."""
-    values, statuses, times = found
+    values, statuses, times, _ = found
     return wanted.derived.evaluate(
         [
             {

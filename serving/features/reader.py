@@ -25,7 +25,7 @@ from serving.features.plan import (
 )
 from serving.features.times import to_rfc_3339
 from serving.features.values import Evaluation, Moment, Value, served
-from serving.stores.row_store import UNAVAILABLE, Packed, RowId, RowStore, Unavailable
+from serving.stores.row_store import UNAVAILABLE, Packed, RowId, RowStore, Tier, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +51,7 @@ class Evaluated(NamedTuple):
     answers: Sequence[PlannedAnswer]
     recipes: Mapping[Identity, Recipe]
     parts: Mapping[Identity, Part]
+    tiers: Mapping[Identity, Tier]
 
 
 class _Read(NamedTuple):
@@ -59,6 +60,7 @@ class _Read(NamedTuple):
     members: Members
     plan: Plan
     rows: Mapping[RowId, Row | Unavailable | None]
+    tiers: Mapping[RowId, Tier]
 
     def has_left(self) -> bool:
         """Whether a member has a row in which it is closed, and so is none any more."""
@@ -114,9 +116,10 @@ class Reader:
                 break
         plan = read.plan
         now = moment()
-        evaluation = Evaluation(names, read.rows, now)
+        evaluation = Evaluation(names, read.rows, read.tiers, now)
         parts = {identity: evaluation.part(recipe) for identity, recipe in plan.recipes.items()}
-        return Evaluated(now.now_ns, plan.answers, plan.recipes, parts)
+        tiers = {identity: evaluation.tier(recipe) for identity, recipe in plan.recipes.items()}
+        return Evaluated(now.now_ns, plan.answers, plan.recipes, parts, tiers)
 
     async def _read(self, selection: Selection) -> _Read:
         sets, groups = selection.member_sets(), selection.groups()
@@ -124,11 +127,10 @@ class Reader:
         closed = await self._store.last_closed(groups) if groups else []
         found = dict(zip(sets, members, strict=True))
         plan = selection.plan(found, dict(zip(groups, closed, strict=True)))
-        return _Read(found, plan, await self._rows(plan.rows))
-
-    async def _rows(self, wanted: Sequence[RowId]) -> dict[RowId, Row | Unavailable | None]:
-        packed = await self._store.rows(wanted)
-        return {row: _unpacked(found) for row, found in zip(wanted, packed, strict=True)}
+        read = await self._store.rows(plan.rows)
+        rows = {row: _unpacked(one) for row, one in zip(plan.rows, read.rows, strict=True)}
+        tiers = {row: read.tier_of(index) for index, row in enumerate(plan.rows)}
+        return _Read(found, plan, rows, tiers)
 
 
 def answers_of(evaluated: Evaluated) -> list[Answer]:
@@ -136,7 +138,9 @@ def answers_of(evaluated: Evaluated) -> list[Answer]:
     text = cache(to_rfc_3339)  # the features of a row have one event time
     now, recipes = evaluated.now_ns, evaluated.recipes
     values = {
-        identity: served(part, recipes[identity].feature.version, now, text)
+        identity: served(
+            part, evaluated.tiers[identity], recipes[identity].feature.version, now, text
+        )
         for identity, part in evaluated.parts.items()
     }
     return [

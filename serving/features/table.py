@@ -20,7 +20,7 @@ class FeatureColumn(NamedTuple):
 
     version: str
     times: str
-    """Which of the columns of event times is its own."""
+    """Which of the columns of event times, and of tiers, is its own."""
     values: NDArray[np.float64]
     """(n,) NaN where there is none."""
     ranks: NDArray[np.uint8]
@@ -40,43 +40,50 @@ class AnswerTable(NamedTuple):
     now_ns: int
     features: Mapping[str, FeatureColumn]
     times: Mapping[str, NDArray[np.int64]]
+    tiers: Mapping[str, NDArray[np.uint8]]
+    """The `Tier` of what has these event times."""
 
 
 def prepared_table(question: PreparedQuestion, found: AnswerColumns) -> AnswerTable:
     """The table of a prepared question."""
     features: dict[str, FeatureColumn] = {}
     times: dict[str, NDArray[np.int64]] = {}
+    tiers: dict[str, NDArray[np.uint8]] = {}
     labels = _labels(question.versions)
     for name, (value, time) in question.slots.items():
         label, own = labels[name], found.times[:, time]
         if found.absent is not None:
             own = np.where(found.absent[:, value], NO_TIME, own)
         times[label] = np.minimum(times.get(label, NO_TIME), own)
+        tiers[label] = found.tiers[:, time]
         version = question.versions[name].version
         values, ranks = found.values[:, value], found.ranks[:, value]
         features[name] = FeatureColumn(version, label, values, ranks)
-    return AnswerTable(found.now_ns, features, times)
+    return AnswerTable(found.now_ns, features, times, tiers)
 
 
 def evaluated_table(evaluated: Evaluated, requested: Sequence[str]) -> AnswerTable:
     """The table of what the reader has evaluated."""
     features: dict[str, FeatureColumn] = {}
     times: dict[str, NDArray[np.int64]] = {}
+    tiers: dict[str, NDArray[np.uint8]] = {}
     first = evaluated.answers[0].values
     versions = {name: evaluated.recipes[first[name]].feature for name in requested}
     labels = _labels(versions)
     for name, feature in versions.items():
-        parts = [evaluated.parts[answer.values[name]] for answer in evaluated.answers]
+        identities = [answer.values[name] for answer in evaluated.answers]
+        parts = [evaluated.parts[identity] for identity in identities]
         column = [NO_TIME if part.event_time is None else part.event_time for part in parts]
         known = times.setdefault(labels[name], np.full(len(parts), NO_TIME, np.int64))
         np.minimum(known, np.array(column, np.int64), out=known)
+        tiers[labels[name]] = np.array([evaluated.tiers[one] for one in identities], np.uint8)
         features[name] = FeatureColumn(
             feature.version,
             labels[name],
             np.array([part.value for part in parts], np.float64),
             np.array([RANK[part.status] for part in parts], np.uint8),
         )
-    return AnswerTable(evaluated.now_ns, features, times)
+    return AnswerTable(evaluated.now_ns, features, times, tiers)
 
 
 def _labels(versions: Mapping[str, FeatureVersion]) -> dict[str, str]:

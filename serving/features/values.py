@@ -20,7 +20,7 @@ from registry.formats.status import Status, worst
 from registry.language.terms import Part
 from serving.features.lookup import Names
 from serving.features.plan import DerivedRecipe, Recipe, Rows, StoredRecipe
-from serving.stores.row_store import RowId, Unavailable
+from serving.stores.row_store import RowId, Tier, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +42,14 @@ class Value(Struct):
     version: str
     event_time: str | None
     age_seconds: float | None
+    tier: str | None
 
 
-def served(part: Part, version: str, now_ns: int, text: Callable[[int], str]) -> Value:
+TIER_NAMES = [None if tier is Tier.NONE else tier.name.lower() for tier in Tier]
+"""The tiers as answers name them."""
+
+
+def served(part: Part, tier: Tier, version: str, now_ns: int, text: Callable[[int], str]) -> Value:
     """A part as it is served; `text` writes an event time."""
     time = part.event_time
     return Value(
@@ -53,6 +58,7 @@ def served(part: Part, version: str, now_ns: int, text: Callable[[int], str]) ->
         version=version,
         event_time=None if time is None else text(time),
         age_seconds=None if time is None else (now_ns - time) / 1e9,
+        tier=TIER_NAMES[tier],
     )
 
 
@@ -61,7 +67,8 @@ class Moment:
     """What an answer is judged by: the time (Unix nanoseconds), and which sources are behind."""
 
     now_ns: int
-    lagging: Callable[[str], bool]
+    lagging: Callable[[str, Tier], bool]
+    """Whether a source is behind in the store of a tier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +77,21 @@ class Evaluation:
 
     names: Names
     rows: Mapping[RowId, Row | Unavailable | None]
+    tiers: Mapping[RowId, Tier]
     moment: Moment
+
+    def tier(self, recipe: Recipe) -> Tier:
+        """The coldest of the tiers of the rows that a recipe takes."""
+        if isinstance(recipe, StoredRecipe):
+            return self.tiers[recipe.row]
+        sources = {part.source for part in recipe.formula.parts.values()}
+        read = (
+            self.tiers[row]
+            for rows in recipe.entities or ()
+            for source, row in rows.items()
+            if source in sources or source == recipe.feature.over
+        )
+        return max(read, default=Tier.NONE)
 
     def part(self, recipe: Recipe) -> Part:
         """Value, status and event time of a recipe; the value is NaN where there is none."""
@@ -78,7 +99,7 @@ class Evaluation:
             return self._stored(recipe.feature, recipe.row)
         if recipe.entities is None:
             return NOT_ANSWERED
-        return self._judged(self._derived(recipe, recipe.entities), recipe.feature)
+        return self._judged(self._derived(recipe, recipe.entities), recipe.feature, Tier.NONE)
 
     def _derived(self, recipe: DerivedRecipe, entities: Sequence[Rows]) -> Part:
         over = recipe.feature.over
@@ -109,7 +130,8 @@ class Evaluation:
         if isinstance(row, Row):
             if not is_closed(row.status):
                 return None
-            status = Status.LAGGING if self.moment.lagging(over) else Status.OK
+            behind = self.moment.lagging(over, self.tiers[member])
+            status = Status.LAGGING if behind else Status.OK
             return Part(0.0, status, row.event_time)
         if is_read:
             return None
@@ -136,9 +158,10 @@ class Evaluation:
         if status is None:
             logger.error("a row has the status byte %d, which no status has", row.status[index])
             return NOT_ANSWERED
-        return self._judged(Part(row.values[index], status, row.event_time), feature)
+        part = Part(row.values[index], status, row.event_time)
+        return self._judged(part, feature, self.tiers[wanted])
 
-    def _judged(self, part: Part, feature: FeatureVersion) -> Part:
+    def _judged(self, part: Part, feature: FeatureVersion, tier: Tier) -> Part:
         """The part with the status that its age and its pipeline's lag leave it."""
         status, time = part.status, part.event_time
         old = (
@@ -146,7 +169,7 @@ class Evaluation:
             and time is not None
             and self.moment.now_ns - time > feature.max_age_ns
         )
-        behind = feature.source is not None and self.moment.lagging(feature.source)
+        behind = feature.source is not None and self.moment.lagging(feature.source, tier)
         if not old and not behind:
             return part
         if old:

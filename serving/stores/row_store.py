@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
+from enum import IntEnum
 from typing import NamedTuple, Protocol
 
 Key = tuple[str, ...]
@@ -39,6 +40,35 @@ Packed = bytes | None | Unavailable
 """A packed row (`registry.formats.row`), None where the entity has none."""
 
 
+class Tier(IntEnum):
+    """Which of the stores a row is from, in an order in which the coldest is the greatest."""
+
+    NONE = 0
+    """Of a row that no store answered."""
+    HOT = 1
+    """The bounded Redis of what is asked for."""
+    WARM = 2
+    """The Redis of every entity."""
+    COLD = 3
+    """Postgres, which is asked while warm does not answer."""
+
+
+class TieredRows(NamedTuple):
+    """Rows, and the tier that they are from: one of all rows, or one of each.
+
+    Whatever it says of a row that is `UNAVAILABLE`, that one is from none.
+    """
+
+    rows: Sequence[Packed]
+    tier: Tier | Sequence[Tier]
+
+    def tier_of(self, index: int) -> Tier:
+        """The tier of a row."""
+        if isinstance(self.rows[index], Unavailable):
+            return Tier.NONE
+        return self.tier if isinstance(self.tier, Tier) else self.tier[index]
+
+
 class NamedRows(Protocol):
     """Reads rows by names that are made once, for what is read again and again."""
 
@@ -48,7 +78,7 @@ class NamedRows(Protocol):
 
     def named_rows(
         self, wanted: Sequence[tuple[str, Sequence[bytes]]]
-    ) -> Awaitable[list[list[Packed]] | Unavailable]:
+    ) -> Awaitable[list[TieredRows] | Unavailable]:
         """Read the newest rows of entities.
 
         Parameters
@@ -71,7 +101,7 @@ class RowStore(Protocol):
     than the timeout of its store.
     """
 
-    async def rows(self, wanted: Sequence[RowId]) -> list[Packed]:
+    async def rows(self, wanted: Sequence[RowId]) -> TieredRows:
         """Read the newest rows of entities.
 
         Parameters

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from functools import cache
 
 from registry.formats.redis_keys import bucket, entity_id, rows_key
-from serving.stores.row_batch import Found
 from serving.stores.row_link import RowLink, bulk
-from serving.stores.row_store import UNAVAILABLE, Packed, RowId, Unavailable
+from serving.stores.row_store import UNAVAILABLE, Packed, RowId, Tier, TieredRows, Unavailable
 
 
 class SingleRows:
@@ -20,8 +19,13 @@ class SingleRows:
     def name(self, row: RowId) -> bytes:
         return bulk(entity_id(row.entity))
 
-    def named_rows(self, wanted: Sequence[tuple[str, Sequence[bytes]]]) -> Found:
-        return self._link.read([(_hash_key(source), names) for source, names in wanted])
+    async def named_rows(
+        self, wanted: Sequence[tuple[str, Sequence[bytes]]]
+    ) -> list[TieredRows] | Unavailable:
+        found = await self._link.read([(_hash_key(source), names) for source, names in wanted])
+        if isinstance(found, Unavailable):
+            return found
+        return [TieredRows(rows, Tier.WARM) for rows in found]
 
     async def read(self, wanted: Sequence[RowId]) -> list[Packed]:
         """The packed rows in the order of `wanted`, sent with those of all others of the moment."""
@@ -35,8 +39,8 @@ class SingleRows:
         answer = await self.named_rows(names)
         found: list[Packed] = [UNAVAILABLE] * len(wanted)
         if not isinstance(answer, Unavailable):
-            for numbers, values in zip(by_source.values(), answer, strict=True):
-                for number, value in zip(numbers, values, strict=True):
+            for numbers, of_source in zip(by_source.values(), answer, strict=True):
+                for number, value in zip(numbers, of_source.rows, strict=True):
                     found[number] = value
         return found
 

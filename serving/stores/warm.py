@@ -24,8 +24,9 @@ from serving.stores.row_store import (
     Group,
     Key,
     MemberSet,
-    Packed,
     RowId,
+    Tier,
+    TieredRows,
     Unavailable,
 )
 from serving.stores.single_rows import SingleRows
@@ -46,9 +47,9 @@ class WarmStore:
         """Reads rows of a single server by name; None on a cluster."""
         self._rows = self.named or ClusterRows(self._reads, on_read)
 
-    async def rows(self, wanted: Sequence[RowId]) -> list[Packed]:
+    async def rows(self, wanted: Sequence[RowId]) -> TieredRows:
         """The packed rows, read together with those of all requests that wait in this moment."""
-        return await self._rows.read(wanted)
+        return TieredRows(await self._rows.read(wanted), Tier.WARM)
 
     async def members(
         self, wanted: Sequence[MemberSet], most: int

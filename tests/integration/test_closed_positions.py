@@ -111,7 +111,7 @@ def exposure(stores: Stores) -> tuple[float | None, str, str | None]:
     async def answer() -> Any:
         store = WarmStore(stores.redis_url)
         try:
-            moment = Moment(NOW_MS * 10**6, lambda source: False)
+            moment = Moment(NOW_MS * 10**6, lambda source, tier: False)
             names, name = Names(stores.catalog), "portfolio_exposure"
             (found,) = await Reader(store).answer(
                 names, [name], [{"portfolio": "P"}], lambda: moment

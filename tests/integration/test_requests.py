@@ -197,7 +197,8 @@ def test_all_that_wait_in_a_moment_are_one_read(redis_database: str) -> None:
 
         async def read_all() -> list[Any]:
             warm = WarmStore(redis_database)
-            found = await asyncio.gather(*(warm.rows([row, wanted[0]]) for row in wanted))
+            read = await asyncio.gather(*(warm.rows([row, wanted[0]]) for row in wanted))
+            found = [of.rows for of in read]
             await warm.close()
             return found
 

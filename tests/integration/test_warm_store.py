@@ -22,7 +22,7 @@ from registry.formats.redis_keys import (
 from serving.errors import TooLarge
 from serving.stores.cluster_reads import ClusterReads
 from serving.stores.redis_reads import MAX_ROWS
-from serving.stores.row_store import UNAVAILABLE, Group, MemberSet, RowId
+from serving.stores.row_store import UNAVAILABLE, Group, MemberSet, Packed, RowId, Tier
 from serving.stores.warm import WarmStore
 from tests.support.apps import in_a_loop
 from tests.support.cluster import SLOTS, Cluster, cluster
@@ -89,16 +89,23 @@ def using(url: str, cluster: bool, act: Callable[[WarmStore], Awaitable[Any]]) -
     return asyncio.run(run())
 
 
+async def read(store: WarmStore, wanted: Sequence[RowId]) -> list[Packed]:
+    """The rows, which are all from the warm tier."""
+    found = await store.rows(wanted)
+    assert found.tier is Tier.WARM
+    return list(found.rows)
+
+
 async def until(store: WarmStore, wanted: Sequence[RowId], expected: Sequence[Any]) -> None:
     """Reads until the rows are the expected ones; some may come late, none is wrong."""
-    while (found := await store.rows(wanted)) != expected:
+    while (found := await read(store, wanted)) != expected:
         for row, right in zip(found, expected, strict=True):
             assert row in (right, UNAVAILABLE)
 
 
 def test_each_row_is_found(stored: Stored) -> None:
     nobody = [RowId("price", ("nobody",)), RowId("volume", ("S1",)), RowId("position", ("P1",))]
-    found = using(*stored, lambda store: store.rows([*nobody, *WANTED]))
+    found = using(*stored, lambda store: read(store, [*nobody, *WANTED]))
     assert found == [None, None, None, *ROWS]
 
 
@@ -118,7 +125,7 @@ def test_more_members_than_may_be_added_up_are_refused(stored: Stored) -> None:
 
 def test_nothing_is_asked_for_nothing(stored: Stored) -> None:
     async def ask(store: WarmStore) -> list[Any]:
-        return [await store.rows([]), await store.members([], 1), await store.last_closed([])]
+        return [await read(store, []), await store.members([], 1), await store.last_closed([])]
 
     assert using(*stored, ask) == [[], [], []]
 
@@ -127,7 +134,7 @@ def test_nothing_is_asked_for_nothing(stored: Stored) -> None:
 def test_a_redis_that_is_gone(cluster: bool) -> None:
     async def ask(store: WarmStore) -> list[Any]:
         wanted = WANTED[:2]
-        return [await store.rows(wanted), await store.members(SETS, 1), await store.rows(wanted)]
+        return [await read(store, wanted), await store.members(SETS, 1), await read(store, wanted)]
 
     found = using("redis://127.0.0.1:1/0", cluster, ask)
     assert found == [[UNAVAILABLE] * 2, [UNAVAILABLE] * len(SETS), [UNAVAILABLE] * 2]
@@ -140,7 +147,7 @@ def test_all_that_wait_in_a_moment_are_one_read_of_each_source(redis_database: s
         found = using(
             redis_database,
             False,
-            lambda store: asyncio.gather(*(store.rows([row, WANTED[0]]) for row in WANTED)),
+            lambda store: asyncio.gather(*(read(store, [row, WANTED[0]]) for row in WANTED)),
         )
         assert found == [[row, ROWS[0]] for row in ROWS]
         assert client.info("commandstats")["cmdstat_hmget"]["calls"] == 2
@@ -153,7 +160,7 @@ def test_a_read_blocks_redis_for_so_many_rows_and_no_more(redis_database: str) -
     async def ask() -> Any:
         store = WarmStore(redis_database, reads.append)
         try:
-            return await store.rows(wanted)
+            return await read(store, wanted)
         finally:
             await store.close()
 
@@ -166,9 +173,9 @@ def test_what_is_no_hash_spoils_no_other_source(redis_database: str) -> None:
         fill(client)
         client.set(rows_key("volume", 0), "no hash")
     broken = RowId("volume", ("S1",))
-    found = using(redis_database, False, lambda store: store.rows([broken, *WANTED]))
+    found = using(redis_database, False, lambda store: read(store, [broken, *WANTED]))
     assert found == [UNAVAILABLE, *ROWS]
-    assert using(redis_database, False, lambda store: store.rows([broken])) == [UNAVAILABLE]
+    assert using(redis_database, False, lambda store: read(store, [broken])) == [UNAVAILABLE]
 
 
 def node_of(three: Cluster, row: RowId) -> int:
@@ -229,7 +236,7 @@ def test_a_node_that_hangs_is_unavailable_for_its_rows_alone(reading: Cluster, d
             )
         await until(store, WANTED, expected)
         three.resume(down)
-        while await store.rows(WANTED) != ROWS:
+        while await read(store, WANTED) != ROWS:
             await asyncio.sleep(0.05)
 
     try:
@@ -261,11 +268,11 @@ def test_rows_of_others_do_not_wait_for_a_node_that_hangs(reading: Cluster) -> N
     others = [row for row in WANTED if node_of(three, row) != down]
 
     async def ask(store: WarmStore) -> None:
-        await store.rows(WANTED)
+        await read(store, WANTED)
         three.pause(down)
-        waiting = asyncio.create_task(store.rows(lost))
+        waiting = asyncio.create_task(read(store, lost))
         await asyncio.sleep(0)
-        assert await store.rows(others) == [ROWS[WANTED.index(row)] for row in others]
+        assert await read(store, others) == [ROWS[WANTED.index(row)] for row in others]
         assert not waiting.done()
         assert await waiting == [UNAVAILABLE] * len(lost)
 
@@ -281,10 +288,10 @@ def test_a_cluster_that_answers_only_as_a_whole_says_so(filled: Cluster) -> None
     async def ask(store: WarmStore) -> None:
         await until(store, WANTED, ROWS)
         filled.pause(2)
-        while await store.rows(WANTED) != [UNAVAILABLE] * len(WANTED):
+        while await read(store, WANTED) != [UNAVAILABLE] * len(WANTED):
             await asyncio.sleep(0.05)
         filled.resume(2)
-        while await store.rows(WANTED) != ROWS:
+        while await read(store, WANTED) != ROWS:
             await asyncio.sleep(0.05)
 
     try:

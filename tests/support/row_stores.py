@@ -11,6 +11,8 @@ from serving.stores.row_store import (
     MemberSet,
     Packed,
     RowId,
+    Tier,
+    TieredRows,
     Unavailable,
 )
 
@@ -18,7 +20,7 @@ from serving.stores.row_store import (
 class MemoryStore:
     """A `RowStore` of what it is given; `reads` are the rows of each read, in order.
 
-    A set that it is not given is unavailable.
+    A set that it is not given is unavailable, and a row without a tier is warm.
     """
 
     def __init__(
@@ -26,15 +28,18 @@ class MemoryStore:
         rows: Mapping[RowId, Packed] | None = None,
         members: Mapping[MemberSet, Sequence[Key]] | None = None,
         closed: Mapping[Group, Key] | None = None,
+        tiers: Mapping[RowId, Tier] | None = None,
     ) -> None:
         self._rows = rows or {}
         self._members = members or {}
         self._closed = closed or {}
+        self._tiers = tiers or {}
         self.reads: list[list[RowId]] = []
 
-    async def rows(self, wanted: Sequence[RowId]) -> list[Packed]:
+    async def rows(self, wanted: Sequence[RowId]) -> TieredRows:
         self.reads.append(list(wanted))
-        return [self._rows.get(row) for row in wanted]
+        tiers = [self._tiers.get(row, Tier.WARM) for row in wanted]
+        return TieredRows([self._rows.get(row) for row in wanted], tiers)
 
     async def members(
         self, wanted: Sequence[MemberSet], most: int

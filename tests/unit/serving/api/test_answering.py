@@ -21,7 +21,7 @@ from serving.api.answering import FEW, Answering, Form
 from serving.errors import UnknownFeature
 from serving.features.lookup import Names
 from serving.features.reader import Reader
-from serving.stores.row_store import UNAVAILABLE, Packed, RowId, Unavailable
+from serving.stores.row_store import UNAVAILABLE, Packed, RowId, Tier, TieredRows, Unavailable
 from tests.support.row_stores import MemoryStore
 from tests.support.served import catalog_of
 
@@ -46,14 +46,15 @@ class Store(MemoryStore):
     def name(self, row: RowId) -> bytes:
         return "/".join((row.source, *row.entity)).encode()
 
-    async def rows(self, wanted: Sequence[RowId]) -> list[Packed]:
+    async def rows(self, wanted: Sequence[RowId]) -> TieredRows:
         self.during()
         return await super().rows(wanted)
 
     async def named_rows(
         self, wanted: Sequence[tuple[str, Sequence[bytes]]]
-    ) -> list[list[Packed]] | Unavailable:
-        found = [[self.by_name.get(name) for name in names] for _, names in wanted]
+    ) -> list[TieredRows] | Unavailable:
+        rows = [[self.by_name.get(name) for name in names] for _, names in wanted]
+        found = [TieredRows(of, Tier.WARM) for of in rows]
         self.during()
         return found if self.is_there else UNAVAILABLE
 

@@ -13,7 +13,7 @@ from serving.api.asked import AskedBefore
 from serving.api.memo import TimeTexts
 from serving.errors import InvalidRequest, UnknownFeature, WrongEntity
 from serving.features.lookup import Names
-from serving.stores.row_store import Packed, RowId, Unavailable
+from serving.stores.row_store import RowId, TieredRows, Unavailable
 from tests.support.served import catalog_of
 
 NAMES = Names(catalog_of(read()))
@@ -27,7 +27,7 @@ class Named:
 
     def named_rows(
         self, wanted: Sequence[tuple[str, Sequence[bytes]]]
-    ) -> Awaitable[list[list[Packed]] | Unavailable]:
+    ) -> Awaitable[list[TieredRows] | Unavailable]:
         raise NotImplementedError
 
 

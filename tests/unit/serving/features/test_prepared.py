@@ -33,7 +33,7 @@ from serving.features.reader import Reader
 from serving.features.table import evaluated_table, prepared_table
 from serving.features.times import to_rfc_3339
 from serving.features.values import Moment
-from serving.stores.row_store import UNAVAILABLE, Packed, RowId
+from serving.stores.row_store import UNAVAILABLE, Packed, RowId, Tier, TieredRows
 from tests.oracle.times import rfc_3339
 from tests.support.row_stores import MemoryStore
 from tests.support.served import catalog_of
@@ -78,7 +78,18 @@ FEATURES = [
     *("current_price", "price_sma_5", "price_sma_20", "price_volatility", "volatility"),
     *("volatility@1.0.0", "current_volume", "volume_sma_10", *DERIVED),
 ]
-Situation = tuple[list[str], dict[RowId, Packed], list[str], set[str]]
+
+
+class Situation(NamedTuple):
+    """Features, rows, symbols, the tiers of rows, and what is lagging: sources, cold or not."""
+
+    features: list[str]
+    rows: dict[RowId, Packed]
+    symbols: list[str]
+    tiers: dict[RowId, Tier]
+    lagging: set[tuple[str, bool]]
+
+
 ages = st.sampled_from([0, 1, 59 * 10**9, 60 * 10**9, 60 * 10**9 + 1, 10**12, -5])
 numbers = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from(
     [0.0, -0.0, 1.5, 1e308]
@@ -115,7 +126,7 @@ def packed_rows(draw: st.DrawFn, source: str) -> Packed:
 
 @st.composite
 def situations(draw: st.DrawFn) -> Situation:
-    """Features, rows, symbols (some twice), and the sources that are lagging."""
+    """Features, rows, symbols (some twice), the tiers of rows, and what is lagging."""
     features = draw(st.lists(st.sampled_from(FEATURES), min_size=1, max_size=12))
     symbols = draw(st.lists(st.sampled_from(["A", "B", 'ü"\\', "C"]), min_size=1, max_size=6))
     kind = draw(st.sampled_from([plain_rows, packed_rows]))
@@ -124,55 +135,67 @@ def situations(draw: st.DrawFn) -> Situation:
         for symbol in dict.fromkeys(symbols)
         for source in ("price", "volume")
     }
-    late = st.sets(st.sampled_from(["price", "volume"]))
+    of_rows = st.fixed_dictionaries({row: st.sampled_from(list(Tier)[1:]) for row in rows})
+    tiers = draw(st.sampled_from(Tier).map(lambda tier: dict.fromkeys(rows, tier)) | of_rows)
+    late = st.sets(st.tuples(st.sampled_from(["price", "volume"]), st.booleans()))
     lagging = draw(st.just(set()) | late)
-    return features, rows, symbols, lagging
+    return Situation(features, rows, symbols, tiers, lagging)
 
 
 def by_the_reader(
     features: Sequence[str],
     entities: Sequence[Mapping[str, str]],
-    rows: Mapping[RowId, Packed],
+    store: MemoryStore,
     moment: Moment,
 ) -> list[bytes]:
-    answers = asyncio.run(
-        Reader(MemoryStore(rows)).answer(NAMES, features, entities, lambda: moment)
-    )
+    answers = asyncio.run(Reader(store).answer(NAMES, features, entities, lambda: moment))
     return [msgspec.json.encode(answer) for answer in answers]
 
 
 class Compared(NamedTuple):
-    """A question about entities, their rows, and what the reader says."""
+    """A question about entities, the store of their rows, and what the reader says."""
 
     question: PreparedQuestion
     entities: list[dict[str, str]]
+    store: MemoryStore
     moment: Moment
     expected: list[bytes]
 
 
 def compared(situation: Situation) -> Compared:
-    features, rows, symbols, lagging = situation
+    features, rows, symbols, tiers, lagging = situation
     entities = [{"symbol": symbol} for symbol in symbols]
-    moment = Moment(NOW, lagging.__contains__)
+    moment = Moment(NOW, lambda source, tier: (source, tier == Tier.COLD) in lagging)
     question = PreparedQuestion(NAMES, features, ["symbol"])
-    expected = by_the_reader(features, entities, rows, moment)
-    return Compared(question, entities, moment, expected)
+    store = MemoryStore(rows, tiers=tiers)
+    expected = by_the_reader(features, entities, store, moment)
+    return Compared(question, entities, store, moment, expected)
+
+
+def of_sources(ids: Sequence[Sequence[RowId]], situation: Situation) -> list[TieredRows]:
+    """The rows of entities, by source; of one tier as stores say that of all of them."""
+    found = []
+    for of in zip(*ids, strict=True):
+        tiers = [situation.tiers[one] for one in of]
+        tier = tiers[0] if len(set(tiers)) == 1 else tiers
+        found.append(TieredRows([situation.rows[one] for one in of], tier))
+    return found
 
 
 @given(situations())
 def test_an_answer_is_the_readers_to_the_byte(situation: Situation) -> None:
-    _, rows, _, _ = situation
-    question, entities, moment, expected = compared(situation)
+    rows = situation.rows
+    question, entities, _, moment, expected = compared(situation)
     form = ObjectsForm(question, TimeTexts())
     texts = [msgspec.json.encode(entity) for entity in entities]
     ids = [question.row_ids(entity) for entity in entities]
-    of_sources = [[rows[one] for one in of] for of in zip(*ids, strict=True)]
-    found = answer_columns(question, of_sources, moment)
+    read = of_sources(ids, situation)
+    found = answer_columns(question, read, moment)
     assert form.many(texts, found) == b'{"results":[' + b",".join(expected) + b"]}"
-    for text, wanted, answer in zip(texts, ids, expected, strict=True):
-        packed = [rows[one] for one in wanted]
+    for index, (text, wanted, answer) in enumerate(zip(texts, ids, expected, strict=True)):
+        packed, tiers = [rows[one] for one in wanted], [of.tier_of(index) for of in read]
         try:
-            alone = question.evaluate(packed, moment)
+            alone = question.evaluate(packed, tiers, moment)
         except Uncommon:  # a row schema that lacks a feature, or has another order
             schemas = {int.from_bytes(row[1:5]) for row in packed if isinstance(row, bytes)}
             assert schemas & {OLDER, REVERSED}
@@ -190,7 +213,8 @@ def as_answers(found: dict[str, Any], rows: Mapping[RowId, Packed]) -> list[byte
     for i, entity in enumerate(found["entities"]):
         values = {}
         for name, feature in found["features"].items():
-            time, status = found["event_time"][feature["event_time"]][i], feature["status"]
+            label, status = feature["event_time"], feature["status"]
+            time, tier = found["event_time"][label][i], found["tier"][label]
             source = NAMES.feature(name).source
             row = rows[RowId(source, (entity["symbol"],))] if source else None
             if isinstance(row, bytes) and lacks(row, name):
@@ -209,6 +233,7 @@ def as_answers(found: dict[str, Any], rows: Mapping[RowId, Packed]) -> list[byte
                 "version": feature["version"],
                 "event_time": time,
                 "age_seconds": None if nanoseconds is None else (NOW - nanoseconds) / 1e9,
+                "tier": tier[i] if isinstance(tier, list) else tier,
             }
         answers.append(msgspec.json.encode({"entity": entity, "features": values}))
     return answers
@@ -221,7 +246,7 @@ def lacks(row: bytes, name: str) -> bool:
 def from_arrow(stream: bytes) -> dict[str, Any]:
     """A stream of Arrow, read by pyarrow, as a compact answer."""
     table = pa.ipc.open_stream(stream).read_all()
-    features, times = {}, {}
+    features, times, tiers = {}, {}, {}
     for field in table.schema:
         if not field.metadata:
             continue
@@ -233,6 +258,7 @@ def from_arrow(stream: bytes) -> dict[str, Any]:
         integers = table[f"{time}_ns"].to_pylist()
         assert table[time].cast(pa.int64()).to_pylist() == integers
         times[label] = [None if t is None else to_rfc_3339(t) for t in integers]
+        tiers[label] = table[f"{label}.tier"].to_pylist()
         features[field.name] = {
             "version": metadata["version"].decode(),
             "event_time": label,
@@ -240,23 +266,20 @@ def from_arrow(stream: bytes) -> dict[str, Any]:
             "status": table[f"{field.name}.status"].to_pylist(),
         }
     entities = [{"symbol": symbol} for symbol in table["symbol"].to_pylist()]
-    return {"entities": entities, "event_time": times, "features": features}
+    return {"entities": entities, "event_time": times, "tier": tiers, "features": features}
 
 
 @given(situations())
 def test_tables_say_the_same(situation: Situation) -> None:
-    features, rows, _, _ = situation
-    question, entities, moment, expected = compared(situation)
+    features, rows = situation.features, situation.rows
+    question, entities, store, moment, expected = compared(situation)
     ids = [question.row_ids(entity) for entity in entities]
-    of_sources = [[rows[one] for one in of] for of in zip(*ids, strict=True)]
-    evaluated = asyncio.run(
-        Reader(MemoryStore(rows)).evaluate(NAMES, features, entities, lambda: moment)
-    )
+    evaluated = asyncio.run(Reader(store).evaluate(NAMES, features, entities, lambda: moment))
     texts = [msgspec.json.encode(entity) for entity in entities]
     of_source = [NAMES.feature(name).source or name for name in features]
     labels = [name for i, name in enumerate(features) if of_source[i] not in of_source[:i]]
     for table in (
-        prepared_table(question, answer_columns(question, of_sources, moment)),
+        prepared_table(question, answer_columns(question, of_sources(ids, situation), moment)),
         evaluated_table(evaluated, features),
     ):
         found = json.loads(compact(texts, table, TimeTexts()))
@@ -280,13 +303,13 @@ def test_tables_say_the_same(situation: Situation) -> None:
 )
 def test_what_is_damaged_is_left_to_the_reader(row: bytes) -> None:
     question = PreparedQuestion(NAMES, ["current_price"], ["symbol"])
-    moment = Moment(NOW, lambda source: False)
+    moment = Moment(NOW, lambda source, tier: False)
     good = pack(Row(1, NOW, 0, NOW, Origin(bytes(16), 0, 0, 0), bytes(4), (1.0,) * 4))
     with pytest.raises(Uncommon):
-        question.evaluate([row], moment)
+        question.evaluate([row], [Tier.WARM], moment)
     for rows in ([row], [good, row], [row, good], [row, row], [None, row]):
         with pytest.raises(Uncommon):
-            answer_columns(question, [rows], moment)
+            answer_columns(question, [TieredRows(rows, Tier.WARM)], moment)
 
 
 def test_a_feature_that_a_row_lacks_has_no_event_time() -> None:
@@ -297,11 +320,11 @@ def test_a_feature_that_a_row_lacks_has_no_event_time() -> None:
         RowId("price", ("B",)): pack(Row(1, NOW, 0, NOW, origin, bytes(4), (1.0,) * 4)),
     }
     features, entities = ["current_price", "price_volatility"], [{"symbol": "A"}, {"symbol": "B"}]
-    moment = Moment(NOW, lambda source: False)
+    moment = Moment(NOW, lambda source, tier: False)
     question = PreparedQuestion(NAMES, features, ["symbol"])
-    found = answer_columns(question, [list(rows.values())], moment)
+    found = answer_columns(question, [TieredRows(list(rows.values()), Tier.WARM)], moment)
     texts = [msgspec.json.encode(entity) for entity in entities]
-    expected = by_the_reader(features, entities, rows, moment)
+    expected = by_the_reader(features, entities, MemoryStore(rows), moment)
     answer = ObjectsForm(question, TimeTexts()).many(texts, found)
     assert answer == b'{"results":[' + b",".join(expected) + b"]}"
     lacking = json.loads(answer)["results"][0]["features"]["price_volatility"]
@@ -315,14 +338,14 @@ def test_entities_with_two_key_fields() -> None:
         RowId("position", ("P1", "A")): row,
         RowId("position", ("P2", "A")): None,
     }
-    moment = Moment(NOW, lambda source: False)
+    moment = Moment(NOW, lambda source, tier: False)
     features = ["held", "position_size"]
-    expected = by_the_reader(features, entities, rows, moment)
+    expected = by_the_reader(features, entities, MemoryStore(rows), moment)
     question = PreparedQuestion(NAMES, features, ["symbol", "portfolio"])
     form = ObjectsForm(question, TimeTexts())
     for entity, answer in zip(entities, expected, strict=True):
         packed = [rows[one] for one in question.row_ids(entity)]
-        found = question.evaluate(packed, moment)
+        found = question.evaluate(packed, [Tier.WARM], moment)
         assert form.one(msgspec.json.encode(entity), found, NOW) == answer
 
 

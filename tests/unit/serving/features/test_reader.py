@@ -44,7 +44,7 @@ def value(
     *lagging: str,
 ) -> Value:
     """What a feature of an entity is answered."""
-    moment = Moment(NOW, frozenset(lagging).__contains__)
+    moment = Moment(NOW, lambda source, tier: source in lagging)
     (answer,) = asyncio.run(Reader(store).answer(NAMES, [feature], [entity], lambda: moment))
     assert answer.entity == entity
     return answer.features[feature]
@@ -98,7 +98,7 @@ def test_the_status_of_a_stored_feature(
 def test_a_value_has_the_version_and_time_of_its_row() -> None:
     store = MemoryStore({PRICE: row("price", 1.5, 2, 3, 4, age=2)})
     found = value("current_price", {"symbol": "A"}, store)
-    assert found == Value(1.5, Status.OK, "1.0.0", "2023-11-14T22:13:18.000000000Z", 2.0)
+    assert found == Value(1.5, Status.OK, "1.0.0", "2023-11-14T22:13:18.000000000Z", 2.0, "warm")
     missing = value("current_price", {"symbol": "B"}, store)
     assert msgspec.to_builtins(missing) == {
         "value": None,
@@ -106,6 +106,7 @@ def test_a_value_has_the_version_and_time_of_its_row() -> None:
         "version": "1.0.0",
         "event_time": None,
         "age_seconds": None,
+        "tier": "warm",
     }
 
 
@@ -146,7 +147,9 @@ def closed(age: int) -> bytes:
 def test_a_closed_position_is_missing_since_its_close() -> None:
     store = portfolio({"A": closed(3)}, {})
     found = value("position_size", {"portfolio": "P1", "symbol": "A"}, store)
-    assert found == Value(None, Status.MISSING, "1.0.0", "2023-11-14T22:13:17.000000000Z", 3.0)
+    assert found == Value(
+        None, Status.MISSING, "1.0.0", "2023-11-14T22:13:17.000000000Z", 3.0, "warm"
+    )
 
 
 def test_a_closed_position_is_not_in_its_portfolio() -> None:
@@ -160,7 +163,7 @@ def test_a_closed_position_is_not_in_its_portfolio() -> None:
 def test_a_portfolio_that_is_closed_is_nothing_since_its_last_close() -> None:
     store = portfolio({"A": closed(9), "B": closed(4), "C": closed(7)}, {})
     found = value("portfolio_exposure", P1, store)
-    assert found == Value(0.0, Status.OK, "1.0.0", "2023-11-14T22:13:16.000000000Z", 4.0)
+    assert found == Value(0.0, Status.OK, "1.0.0", "2023-11-14T22:13:16.000000000Z", 4.0, "warm")
     behind = value("portfolio_exposure", P1, store, "position")
     assert (behind.value, behind.status) == (0.0, Status.LAGGING)
     assert value("portfolio_exposure", P1, store, "price").status == Status.OK
@@ -172,7 +175,7 @@ def test_what_was_closed_last_says_since_when_a_portfolio_is_nothing() -> None:
     last = {Group("position", ("P1",)): ("P1", "A")}
     nobody = {MemberSet("position", "P1"): list[tuple[str, ...]]()}
     found = value("portfolio_exposure", P1, MemoryStore(rows, nobody, last))
-    assert found == Value(0.0, Status.OK, "1.0.0", "2023-11-14T22:13:16.000000000Z", 4.0)
+    assert found == Value(0.0, Status.OK, "1.0.0", "2023-11-14T22:13:16.000000000Z", 4.0, "warm")
 
     rows |= {RowId("position", ("P1", "B")): row("position", -2, 5, age=1)}
     rows |= {RowId("price", ("B",)): sma(7.0)}
@@ -241,7 +244,7 @@ def test_a_sum_that_reads_nothing_of_its_members_knows_who_is_closed(
     names = Names(catalog_of(read(changed(tmp_path, old, 'expression = "sum(current_price)"'))))
     held_both = {"A": held, "B": row("position", 1, 1)}
     store = portfolio(held_both, {"A": sma(7.0), "B": sma(7.0)})
-    moment = Moment(NOW, lambda source: False)
+    moment = Moment(NOW, lambda source, tier: False)
     (answer,) = asyncio.run(
         Reader(store).answer(names, ["portfolio_exposure"], [P1], lambda: moment)
     )
@@ -257,7 +260,7 @@ def sma(price: float) -> bytes:
 def test_a_request_is_one_read() -> None:
     store = MemoryStore()
     features, entities = ["current_price", "volatility"], [{"symbol": s} for s in "ABAB"]
-    moment = Moment(NOW, lambda source: False)
+    moment = Moment(NOW, lambda source, tier: False)
     answers = asyncio.run(Reader(store).answer(NAMES, features, entities, lambda: moment))
     assert [answer.entity for answer in answers] == entities
     assert store.reads == [[RowId("price", ("A",)), RowId("price", ("B",))]]
