@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.flow_control import service_unavailable
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.api import problems, request_heads
+from serving.api.exchanges import EXCHANGE, Exchange
 from serving.api.refusals import Refusal
 from serving.api.request_heads import MAX_HEAD_BYTES, MAX_HEADERS
 from serving.api.write_gathering import GatheringTransport
@@ -24,13 +27,6 @@ from serving.errors import MalformedRequest, ServingError
 PIECE_BYTES = 4_096
 """Bytes that the parser is given at once. Every complete request in them is put into the pipeline,
 where it takes about a hundred times the memory of the shortest request's bytes."""
-
-
-WHOLE_BODY = "tickwell.whole_body"
-"""The extension of ASGI that tells an application: the first `receive` has the whole body, at once.
-It is in the scope before the application begins, which is in a later turn of the event loop."""
-
-EXTENSIONS: dict[str, Any] = {WHOLE_BODY: {}}
 
 
 class Connection(HttpToolsProtocol):
@@ -56,11 +52,17 @@ class Connection(HttpToolsProtocol):
     _refused: bool = False
     """Whether a refusal is the last answer; what still comes is thrown away."""
 
+    _idle_until: float = 0.0
+    """When the connection is closed if no request comes, by the clock of the loop: so long after
+    its start or its last answer. Single bytes do not postpone it."""
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(GatheringTransport(transport, self.loop, self.unread_seconds))
-        self.timeout_keep_alive_task = self.loop.call_later(
-            self.timeout_keep_alive, self.timeout_keep_alive_handler
-        )
+        self._begin_idling()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
 
     def data_received(self, data: bytes) -> None:
         if not self._refused:
@@ -68,26 +70,48 @@ class Connection(HttpToolsProtocol):
             self._feed()
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self._unfed and not self.transport.is_closing():
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._begin_idling()
+        if self._unfed:
             self._feed()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection without a request; look again later at one that is not idle so long.
+
+        So its timer is set once in a while, and not with each request and each answer.
+        """
+        self.timeout_keep_alive_task = None
+        if self.cycle is not None and not self.cycle.response_complete:
+            return  # its answer begins the next idle time
+        if self.loop.time() >= self._idle_until:
+            super().timeout_keep_alive_handler()
+        else:
+            self._set_timer()
+
+    def _begin_idling(self) -> None:
+        self._idle_until = self.loop.time() + self.timeout_keep_alive
+        if self.timeout_keep_alive_task is None:
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        self.timeout_keep_alive_task = self.loop.call_at(
+            self._idle_until, self.timeout_keep_alive_handler
+        )
 
     def _feed(self) -> None:
         """Give the parser what has come, until a request waits for the answer before it."""
-        timer = self.timeout_keep_alive_task
-        self._unset_keepalive_if_required()
         data, start = self._unfed, 0
         while start < len(data) and not self.pipeline and not self._refused:
             start += self._parse(data[start : start + PIECE_BYTES])
         self._unfed = b"" if self._refused else data[start:]
         if self._unfed:
             self.flow.pause_reading()
-        requested = self.cycle is not None and not self.cycle.response_complete
-        # Single bytes must not postpone the end of a connection without a request.
-        if timer is not None and not requested:
-            self.timeout_keep_alive_task = self.loop.call_at(
-                timer.when(), self.timeout_keep_alive_handler
-            )
 
     def _parse(self, piece: bytes) -> int:
         """Give the parser a piece; the number of its bytes that were taken."""
@@ -131,10 +155,49 @@ class Connection(HttpToolsProtocol):
             raise MalformedRequest(f"the request has {hosts} Host headers: send exactly one")
         if not self.url.startswith(b"/"):
             self.url = request_heads.with_path(self.url)
-        super().on_headers_complete()
+        self._begin_request()
         self.headers = []  # of trailers, which must not pass for headers
         self._in_body = True
         self._unheard = 0
+
+    def _begin_request(self) -> None:
+        """Begin to answer the request, or let it wait for the answer before it."""
+        scope, parser = self.scope, self.parser
+        version, target = parser.get_http_version(), httptools.parse_url(self.url)
+        path = target.path.decode("ascii")
+        scope["http_version"] = version
+        scope["method"] = parser.get_method().decode("ascii")
+        scope["path"] = unquote(path) if "%" in path else path
+        scope["raw_path"] = target.path
+        scope["query_string"] = target.query or b""
+        most, app = self.limit_concurrency, self.app
+        if most is not None and len(self.tasks) >= most:  # idle connections do not count
+            app = service_unavailable
+        before, self.cycle = (
+            self.cycle,
+            self._cycle(version != "1.0" and parser.should_keep_alive()),
+        )
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, app))
+
+    def _cycle(self, keep_alive: bool) -> Exchange:
+        """The newest request, after which the connection stays or not."""
+        return Exchange(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=keep_alive,
+            on_response=self.on_response_complete,
+        )
 
     def on_body(self, body: bytes) -> None:
         self._unheard = 0
@@ -145,7 +208,7 @@ class Connection(HttpToolsProtocol):
             return
         if self.headers:
             request_heads.check_size(b"", self.headers)
-        self.scope["extensions"] = EXTENSIONS
+        self.scope["extensions"] = {EXCHANGE: self.cycle}  # type: ignore[dict-item]
         self._in_body = False
         self._unheard = 0
         super().on_message_complete()
@@ -176,21 +239,10 @@ class Connection(HttpToolsProtocol):
         self.cycle.disconnected = True
         self.cycle.message_event.set()
 
-    def _refused_cycle(self) -> RequestResponseCycle:
+    def _refused_cycle(self) -> Exchange:
         """A request in place of the one that was not understood."""
         super().on_message_begin()
         self.scope["method"] = self.parser.get_method().decode()
         self.scope["path"], self.scope["raw_path"], self.scope["query_string"] = "", b"", b""
-        return RequestResponseCycle(
-            scope=self.scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=self.access_log,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=False,
-            keep_alive=False,
-            on_response=self.on_response_complete,
-        )
+        self.expect_100_continue = False
+        return self._cycle(keep_alive=False)

@@ -11,13 +11,14 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
+from typing import TypeVar
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.api.answering import Answering, Form
 from serving.api.arrow import MEDIA_TYPE
-from serving.api.connections import WHOLE_BODY
+from serving.api.exchanges import EXCHANGE, Exchange
 from serving.api.problems import document_of
 from serving.api.requests import MAX_BODY_BYTES
 from serving.errors import InvalidRequest, NotReady, ServingError, TooLarge
@@ -32,7 +33,10 @@ NOT_WANTED = re.compile(rb"(^|;)\s*q=0(\.0*)?\s*(;|$)")
 
 OK, INTERNAL_SERVER_ERROR = HTTPStatus.OK.value, HTTPStatus.INTERNAL_SERVER_ERROR.value
 JSON, ARROW = b"application/json", MEDIA_TYPE.encode()
+NONE: dict[str, Exchange] = {}
 
+
+Body = TypeVar("Body", bytes, bytearray)
 
 Content = tuple[bytes, bytes]
 """An answer, and its media type."""
@@ -59,8 +63,12 @@ class FeatureRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began, status = time.perf_counter(), INTERNAL_SERVER_ERROR
+        exchange: Exchange | None = (scope.get("extensions") or NONE).get(EXCHANGE)
         try:
-            body = await _body(scope, receive, self._body_seconds)
+            if exchange is None:
+                body = await _body(receive, self._body_seconds)
+            else:
+                body = _within_limits(exchange.whole_body())
             content, kind = await self._answer(scope, body)
             status = OK
         except (ServingError, HTTPException) as error:
@@ -70,6 +78,9 @@ class FeatureRoute:
             self._metrics.request(self.path, status, time.perf_counter() - began)
         if status != OK:
             await response(scope, receive, send)
+            return
+        head = b"content-length: %d\r\ncontent-type: %b\r\n" % (len(content), kind)
+        if exchange is not None and exchange.answer(head, content):
             return
         headers = [(b"content-length", b"%d" % len(content)), (b"content-type", kind)]
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -129,14 +140,11 @@ class ShortCut:
         await self._app(scope, receive, send)
 
 
-async def _body(scope: Scope, receive: Receive, seconds: float) -> bytes:
+async def _body(receive: Receive, seconds: float) -> bytes:
     """The body, read no further than its limit: a client may lie about its length.
 
-    A body that is there needs no timer. Raises `TooLarge`, `NotReady` for a slow client, and
-    `HTTPException` for one that is gone.
+    Raises `TooLarge`, `NotReady` for a slow client, and `HTTPException` for one that is gone.
     """
-    if WHOLE_BODY in (scope.get("extensions") or ()):
-        return _checked(await receive())
     try:
         async with asyncio.timeout(seconds):
             return await _rest(await receive(), receive)
@@ -149,8 +157,7 @@ async def _rest(message: Message, receive: Receive) -> bytes:
     while message.get("more_body"):
         message = await receive()
         body += _checked(message)
-        if len(body) > MAX_BODY_BYTES:
-            raise _too_large()
+        _within_limits(body)
     return bytes(body)
 
 
@@ -158,10 +165,11 @@ def _checked(message: Message) -> bytes:
     if message["type"] == "http.disconnect":
         raise HTTPException(HTTPStatus.BAD_REQUEST, "the client went away")
     body: bytes = message.get("body", b"")
+    return _within_limits(body)
+
+
+def _within_limits(body: Body) -> Body:
+    """The same. Raises `TooLarge`."""
     if len(body) > MAX_BODY_BYTES:
-        raise _too_large()
+        raise TooLarge(f"a body has at most {MAX_BODY_BYTES} bytes: send several requests")
     return body
-
-
-def _too_large() -> TooLarge:
-    return TooLarge(f"a body has at most {MAX_BODY_BYTES} bytes: send several requests")

@@ -54,14 +54,24 @@ class GatheringTransport(asyncio.Transport):
         if self._held_bytes > HELD_BYTES:
             self.flush()
 
+    def write_whole(self, data: bytes) -> None:
+        """Write what nothing else of this turn follows, at once if nothing is held."""
+        if self._held:
+            self.write(data)
+        else:
+            self._pass_on(data)
+
     def writelines(self, list_of_data: Iterable[Buffer]) -> None:
         self.write(b"".join(list_of_data))
 
     def flush(self) -> None:
         """Pass on what is held; nothing of it when the peer has gone meanwhile."""
         held, self._held, self._held_bytes = self._held, [], 0
-        if held and not self._transport.is_closing():
-            data = b"".join(held)
+        if held:
+            self._pass_on(b"".join(held))
+
+    def _pass_on(self, data: bytes) -> None:
+        if not self._transport.is_closing():
             self._passed_on += len(data)
             self._transport.write(data)
             if self._watch is None:

@@ -17,7 +17,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from serving.api.connections import WHOLE_BODY, Connection
+from serving.api.connections import Connection
+from serving.api.exchanges import EXCHANGE
 from tests.support.raw_http import Address, Answer, answers, exchange, listening, run
 
 KEEP_ALIVE = 2
@@ -266,7 +267,7 @@ def test_the_cuts_between_packets_change_no_answer(several: list[bytes], cuts: l
 
 async def first_message(scope: Any, receive: Any, send: Any) -> None:
     """Says whether the connection told that the whole body is there, and whether it was."""
-    told = WHOLE_BODY in (scope.get("extensions") or ())
+    told = EXCHANGE in (scope.get("extensions") or ())
     message = await receive()
     answer = json.dumps([told, not message["more_body"], len(message["body"])]).encode()
     while message["more_body"]:

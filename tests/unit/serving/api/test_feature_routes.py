@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from serving.api.answering import Form
-from serving.api.connections import EXTENSIONS
 from serving.api.feature_routes import FeatureRoute, feature_routes
 from serving.metrics import Metrics
 
@@ -52,11 +51,11 @@ def test_a_body_that_does_not_come_is_not_waited_for(messages: Any) -> None:
     assert b'tickwell_requests_total{route="/a",status="503"} 1.0' in metrics.text()
 
 
-def test_a_body_in_parts_and_one_that_is_known_to_be_there() -> None:
+def test_a_body_in_parts_and_one_in_one() -> None:
     route = FeatureRoute("/a", echo, Metrics(list))
     parts = [{"type": "http.request", "body": b, "more_body": b != b"c"} for b in (b"a", b"", b"c")]
     assert asyncio.run(call(route, *parts)) == (200, b"ac")
-    assert asyncio.run(call(route, BODY, extensions=EXTENSIONS)) == (200, b"{}")
+    assert asyncio.run(call(route, BODY)) == (200, b"{}")
     assert asyncio.run(call(route, BODY, extensions=None)) == (200, b"{}")
 
 

@@ -1,0 +1,65 @@
+"""A request and its answer, as an application of ours may have them: whole, in one call each.
+
+ASGI has messages for that, which uvicorn takes apart and checks one by one. Where the whole body of
+a request is there before its application begins, and the whole answer is known before it is sent,
+that costs as much as the answer itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from serving.api.write_gathering import GatheringTransport
+
+EXCHANGE = "tickwell.exchange"
+"""The extension of ASGI that has the `Exchange` of a request whose body is there. It is in the
+scope before the application begins, which is in a later turn of the event loop."""
+
+OK_LINE = b"HTTP/1.1 200 OK\r\n"
+
+
+class Exchange(RequestResponseCycle):
+    """Uvicorn's cycle of a request, which may also be had and answered whole."""
+
+    transport: GatheringTransport
+
+    def whole_body(self) -> bytes:
+        """The body, in place of the first `receive`."""
+        body, self.body = bytes(self.body), bytearray()
+        self.message_event.clear()
+        return body
+
+    def answer(self, head: bytes, content: bytes) -> bool:
+        """Send an answer with status 200; `head` are its header lines.
+
+        False where nothing was sent, since the client does not read what was sent before, or is
+        gone, or where the method is one that has no content: `send` knows what to do then.
+        """
+        if self.flow.write_paused or self.disconnected or self.scope["method"] == "HEAD":
+            return False
+        self.response_started = self.response_complete = True
+        self.waiting_for_100_continue = False
+        end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
+        self.transport.write_whole(
+            b"".join((OK_LINE, lines_of(self.default_headers), head, end, content))
+        )
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
+        return True
+
+
+_lines: tuple[Any, bytes] = ((), b"")
+
+
+def lines_of(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """Headers as lines. Uvicorn makes a new list of those of all answers each second."""
+    global _lines
+    of, lines = _lines
+    if of is not headers:
+        lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+        _lines = headers, lines
+    return lines

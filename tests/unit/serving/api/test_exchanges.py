@@ -1,0 +1,97 @@
+"""Requests that are had and answered whole are answered as by ASGI's messages, to the byte."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import uvloop
+
+from serving.api.exchanges import EXCHANGE, Exchange, lines_of
+from tests.support.raw_http import exchange, listening, run
+
+POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n"
+LAST = POST.replace(b"Host", b"Connection: close\r\nHost")
+OLD = b"POST / HTTP/1.0\r\nContent-Length: 2\r\n\r\n"
+HEAD = b"HEAD / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+EXPECTING = LAST.replace(b"Host", b"Expect: 100-continue\r\nHost")
+DATE = re.compile(rb"date: [^\r]*\r\n")
+
+
+async def by_messages(scope: Any, receive: Any, send: Any) -> None:
+    body = (await receive())["body"]
+    headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"text/plain")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+class Whole:
+    """The same, whole where it may be; `taken` says of each request whether it was."""
+
+    def __init__(self) -> None:
+        self.taken: list[bool] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        known: Exchange = scope["extensions"][EXCHANGE]
+        body = known.whole_body()
+        head = b"content-length: %d\r\ncontent-type: text/plain\r\n" % len(body)
+        self.taken.append(known.answer(head, body))
+        if not self.taken[-1]:
+
+            async def again() -> Any:
+                return {"type": "http.request", "body": body, "more_body": False}
+
+            await by_messages(scope, again, send)
+
+
+async def answered(app: Any, packet: bytes) -> bytes:
+    async with listening(app) as address:
+        return DATE.sub(b"", await exchange(address, packet))
+
+
+@pytest.mark.parametrize(
+    ("packet", "taken"),
+    [
+        (LAST + b"{}", [True]),
+        (OLD + b"{}", [True]),
+        (POST + b"{}" + LAST + b"[]", [True, True]),
+        (HEAD, [False]),
+        (EXPECTING + b"{}", [True]),
+    ],
+    ids=["the last one", "HTTP/1.0", "two at once", "HEAD", "a client that expects 100"],
+)
+def test_an_answer_is_that_by_messages(packet: bytes, taken: list[bool]) -> None:
+    app = Whole()
+    whole = run(answered(app, packet), uvloop.new_event_loop)
+    continued = whole.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"")
+    expected = run(answered(by_messages, packet), uvloop.new_event_loop)
+    assert continued == expected.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"")
+    assert app.taken == taken
+
+
+def test_what_a_client_does_not_read_is_not_heaped_up() -> None:
+    """An answer is refused while the one before it waits for the client: it goes by messages."""
+    flow = type("Paused", (), {"write_paused": True})()
+    paused = Exchange(
+        scope={"method": "POST"},  # type: ignore[typeddict-item]
+        transport=None,  # type: ignore[arg-type]
+        flow=flow,
+        logger=None,  # type: ignore[arg-type]
+        access_logger=None,  # type: ignore[arg-type]
+        access_log=False,
+        default_headers=[],
+        message_event=None,  # type: ignore[arg-type]
+        expect_100_continue=False,
+        keep_alive=True,
+        on_response=lambda: None,
+    )
+    assert not paused.answer(b"", b"")
+    assert not paused.response_started
+
+
+def test_lines_are_those_of_the_newest_list_of_headers() -> None:
+    first, second = [(b"a", b"1"), (b"b", b"2")], [(b"a", b"3")]
+    assert lines_of(first) == b"a: 1\r\nb: 2\r\n"
+    assert lines_of(second) == b"a: 3\r\n"
+    assert lines_of(first) == b"a: 1\r\nb: 2\r\n"
