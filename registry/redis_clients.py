@@ -61,6 +61,9 @@ HEARTBEAT = Limits(0.7, 0.7, health_check_interval=15)
 
 HEARTBEAT_CLUSTER = Limits(0.7, 0.7)
 
+FEED = Limits(0.5, 0.5)
+"""Of a worker that feeds hot, within the second that a mark lives; the same to look at warm."""
+
 THROTTLE = Limits(1.0, 1.0)
 """Of a replay, which reads the heartbeats of the live workers between two runs."""
 
@@ -106,6 +109,11 @@ def warm(url: str, cluster: bool = False) -> Any:
 def heartbeat(url: str, cluster: bool = False) -> Any:
     """A worker's client to write its heartbeats with."""
     return _cluster(url, HEARTBEAT_CLUSTER) if cluster else _single(url, HEARTBEAT)
+
+
+def feed(url: str, cluster: bool = False) -> Any:
+    """A worker's client to feed hot with, or to look whether warm is as the worker left it."""
+    return _cluster(url, FEED) if cluster else _single(url, FEED)
 
 
 def throttle(url: str, cluster: bool = False) -> Any:

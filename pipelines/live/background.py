@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from threading import Event
 
 from sqlalchemy import Engine
@@ -17,6 +18,7 @@ from pipelines.live.health import Health
 from pipelines.live.rejected_relay import Relay
 from pipelines.live.worker_options import WorkerOptions
 from pipelines.runtime.daemon_threads import DaemonExecutor, keep_running
+from pipelines.stores.redis.hot_feed import HotFeed
 from registry.database.month_partitions import attach_ahead
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,11 @@ def start_offline_threads(options: WorkerOptions, engine: Engine, stop: Event) -
 
     keep_running("relay", relay, stop)
     keep_running("maintenance", maintain, stop)
+
+
+def start_hot_feed(feed: HotFeed, stop: Event) -> None:
+    """Feed hot in a daemon thread until `stop` is set."""
+    keep_running("hot", partial(feed.run, stop), stop)
 
 
 async def watch_topics(confirm: Callable[[], None], health: Health, fail: Fail) -> None:

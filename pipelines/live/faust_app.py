@@ -34,6 +34,7 @@ from pipelines.kafka.topic_identity import Incarnations
 from pipelines.live.materializer import Materializer
 from pipelines.live.run_app import RunApp
 from pipelines.live.source_agent import SourceAgent
+from pipelines.stores.redis.hot_feed import HotFeed
 from registry.source_rules import SourceRules
 
 BUFFERED_RUNS = 1
@@ -77,6 +78,9 @@ class Pipeline:
     stop: Event = field(default_factory=Event)
     pace: float = 0.0
     """Seconds from the beginning of one fetch to the next; `FetchPacing` has the exceptions."""
+
+    hot: HotFeed | None = None
+    """What feeds hot with what the store has confirmed."""
 
 
 class NoTables(TableManager):

@@ -58,11 +58,12 @@ class Heartbeats:
         lag: Sequence[PartitionLag] | None,
         partitions: Mapping[str, int] | None = None,
         broker: BrokerView = NOTHING_SEEN,
+        hot: str = "",
     ) -> Heartbeat:
         """Write a heartbeat to every Redis, and return it.
 
         `error` is why the worker makes no progress, `lag` None until it has started, `broker` what
-        it sees of its broker.
+        it sees of its broker, `hot` how it feeds hot.
         """
         state = "starting" if lag is None else "running"
         if error is not None:
@@ -86,6 +87,7 @@ class Heartbeats:
             warnings=broker.warnings,
             strangers=broker.strangers,
             passed_over=self._passed_over,
+            hot=hot,
         )
         packed = msgspec.json.encode(heartbeat)
         for store in self._stores:

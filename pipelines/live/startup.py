@@ -29,8 +29,11 @@ from pipelines.stores.redis import earlier_layout
 from pipelines.stores.redis.client import answers, open_warm
 from pipelines.stores.redis.connection import WarmRedis
 from pipelines.stores.redis.fill_marks import FillMarks
+from pipelines.stores.redis.hot_feed import HotFeed
+from pipelines.stores.redis.hot_redis import HotRedis
 from pipelines.stores.redis.online_sink import OnlineSink
 from pipelines.stores.redis.server_checks import check_server
+from pipelines.stores.redis.warm_look import WarmLook
 from pipelines.stores.sink import Sink
 from pipelines.ticks.wire.formats import check_format, registry_of
 from registry import catalog as recorded
@@ -55,6 +58,7 @@ class Startup:
         self._engine = engine
         self._health = health
         self._stop = stop
+        self._hot = _hot_feed(options)
 
     def prepare(self) -> Pipeline:
         """Wait for the catalog, the topics and the store; returns what the app works on.
@@ -95,7 +99,7 @@ class Startup:
             # A look-up must not share a connection with a transaction that is under way. In Redis
             # it may, and the sink must know of every watermark that was seen.
             looked_up = dict.fromkeys(sources, self._sink("positions"))
-        positions = StorePositions(topics, looked_up, fill_marks, self._health.positions)
+        positions = StorePositions(topics, looked_up, fill_marks, self._health.positions, self._hot)
         return Pipeline(
             materializers=materializers,
             rules=rules,
@@ -104,6 +108,7 @@ class Startup:
             check_filled=positions.check_filled,
             stop=self._stop,
             pace=min(sink.pace for sink in looked_up.values()),
+            hot=self._hot,
         )
 
     def _wait(self, attempt: Callable[[], T]) -> T:
@@ -161,7 +166,7 @@ class Startup:
     def _sink(self, name: str) -> Sink:
         options = self._options
         if options.sink == "online":
-            return OnlineSink(options.redis, options.history, options.cluster)
+            return OnlineSink(options.redis, options.history, options.cluster, hot=self._hot)
         return OfflineSink(options.postgres, f"tickwell {options.instance} {name}")
 
     def _check_partitions(self, sink: Sink, topic: Topic) -> None:
@@ -194,3 +199,10 @@ class Startup:
                 logger.info("done %s", self._health.rebuild)
                 self._health.rebuild = None
         return FillMarks(redis)
+
+
+def _hot_feed(options: WorkerOptions) -> HotFeed | None:
+    """What feeds hot; None where there is no hot, or nothing to feed it with."""
+    if options.sink != "online" or not options.redis_hot:
+        return None
+    return HotFeed(HotRedis(options.redis_hot), WarmLook(options.redis, options.cluster))

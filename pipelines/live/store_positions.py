@@ -9,13 +9,15 @@ from faust.types import TP
 from pipelines.kafka.topics import Topic
 from pipelines.runtime.patience import Patience
 from pipelines.stores.redis.fill_marks import FillMarks
+from pipelines.stores.redis.hot_feed import HotFeed
 from pipelines.stores.sink import Sink
 
 
 class StorePositions:
     """The watermarks of `topics`, by name, in the store of their `sinks`.
 
-    `fill_marks` are checked when Redis knows nothing of a topic: it may have been emptied.
+    `fill_marks` are checked when Redis knows nothing of a topic: it may have been emptied. `hot` is
+    told which partitions are the worker's.
     """
 
     def __init__(
@@ -24,11 +26,13 @@ class StorePositions:
         sinks: Mapping[str, Sink],
         fill_marks: FillMarks | None,
         patience: Patience,
+        hot: HotFeed | None = None,
     ) -> None:
         self._topics = topics
         self._sinks = sinks
         self._fill_marks = fill_marks
         self._patience = patience
+        self._hot = hot
 
     def of(self, tps: Collection[TP]) -> Mapping[TP, int | None]:
         """The next offset that the store needs of each partition, None from its beginning. Blocks.
@@ -36,6 +40,7 @@ class StorePositions:
         Without `tps` the worker waits for no position, and the store is not called. Raises
         `StoreUnavailable`, and `RedisEmptied`.
         """
+        self._assign(())
         if not tps:
             self._patience.give_up()
             return {}
@@ -49,6 +54,7 @@ class StorePositions:
             unknown = {tp.topic for tp, watermarks in stored.items() if not watermarks}
             if self._fill_marks is not None and unknown:
                 self._fill_marks.check([self._topics[topic] for topic in sorted(unknown)])
+        self._assign(tps)
         return {tp: watermarks.get(tp.partition) for tp, watermarks in stored.items()}
 
     def check_filled(self) -> None:
@@ -59,3 +65,7 @@ class StorePositions:
         """
         if self._fill_marks is not None:
             self._fill_marks.check(self._topics.values())
+
+    def _assign(self, tps: Collection[TP]) -> None:
+        if self._hot is not None:
+            self._hot.assigned([(topic, self._topics[topic].topic_id, n) for topic, n in tps])

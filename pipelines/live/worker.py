@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import PipelineError
 from pipelines.live.background import (
+    start_hot_feed,
     start_offline_threads,
     watch_broker,
     watch_filled,
@@ -25,6 +26,7 @@ from pipelines.live.startup import Startup
 from pipelines.live.worker_options import WorkerOptions
 from pipelines.runtime.allocator import give_back_at_once
 from pipelines.runtime.daemon_threads import DaemonExecutor
+from pipelines.stores.redis.hot_feed import HotFeed
 from pipelines.ticks.homes import home_remarks
 from registry.database.engine import connect
 from registry.formats.heartbeat import PartitionLag
@@ -69,6 +71,7 @@ class _Worker:
         self._lags = Lags()
         self._app: SinkApp | None = None
         self._watch: BrokerWatch | None = None
+        self._hot: HotFeed | None = None
         self._giving_up: Timer | None = None
 
     async def run(self) -> int:
@@ -105,6 +108,9 @@ class _Worker:
         pipeline = Startup(self._options, engine, self._health, self._stop).prepare()
         if self._options.sink == "offline":
             start_offline_threads(self._options, engine, self._stop)
+        if pipeline.hot is not None:
+            start_hot_feed(pipeline.hot, self._stop)
+            self._hot = pipeline.hot
         return pipeline
 
     async def _work(self, pipeline: Pipeline, waiting: asyncio.Task[Any]) -> int:
@@ -173,6 +179,7 @@ class _Worker:
                     self._lag(),
                     self._health.partitions,
                     self._watch.view if self._watch is not None else BrokerView(),
+                    self._hot.state if self._hot is not None else "",
                 )
                 if self._metrics is not None:
                     self._metrics.show(heartbeat)

@@ -30,7 +30,8 @@ class Heartbeat(Struct, frozen=True):
     its sources', `rows` the rows that it stored. `lag` has the partitions that it reads,
     `partitions` the number of partitions of each topic. `member` is its id in its consumer group.
     `warnings` are about settings of the broker that lose ticks, `strangers` about partitions that a
-    member of the group holds which is no worker.
+    member of the group holds which is no worker. `hot` is `fed`, or why the hot Redis is not fed
+    with what the worker stores; "" where it has nothing to feed.
     """
 
     sink: str
@@ -48,3 +49,4 @@ class Heartbeat(Struct, frozen=True):
     warnings: tuple[str, ...] = ()
     strangers: tuple[str, ...] = ()
     passed_over: int = 0
+    hot: str = ""

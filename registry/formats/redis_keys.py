@@ -105,6 +105,14 @@ def writer_key(topic_id: bytes, partition: int) -> str:
     return f"tw:3:writer:{{{watermark_key(topic_id, partition)}}}"
 
 
+def restoring_key(topic_id: bytes, partition: int) -> str:
+    """The key that is there while a rebuild writes entities of a partition, and a moment longer.
+
+    Until it is gone no row of the partition that hot holds is believed.
+    """
+    return f"tw:restoring:{topic_id.hex()}:{partition}"
+
+
 def schema_key(source: str) -> str:
     """The key of the greatest id of a row schema in which rows of a source were stored.
 

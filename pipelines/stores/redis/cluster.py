@@ -57,10 +57,9 @@ class ClusterWriter:
     def guard(self, topic_id: bytes, partition: int) -> None:
         """Nothing needs to be asked with states that are loaded for a partition."""
 
-    def prepare(self, batch: Batch) -> Store:
+    def prepare(self, batch: Batch, writes: BatchWrites) -> Store:
         """Pack a batch; returns what stores it. Any thread may call this."""
-        writes = {write.entity: write for write in BatchWrites(batch).writes()}
-        return partial(self._store, batch, writes)
+        return partial(self._store, batch, {write.entity: write for write in writes.writes()})
 
     def _store(self, batch: Batch, writes: Mapping[str, EntityWrite]) -> Sequence[str]:
         run = batch.run

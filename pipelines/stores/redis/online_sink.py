@@ -18,9 +18,12 @@ from pipelines.compute.entity_state import LoadedStates
 from pipelines.errors import StatesLost, TopicRecreated, WatermarkMoved
 from pipelines.kafka.topics import Topic
 from pipelines.stores.redis import scripts
+from pipelines.stores.redis.batch_writes import BatchWrites
 from pipelines.stores.redis.client import answers
 from pipelines.stores.redis.cluster import ClusterWriter
 from pipelines.stores.redis.connection import ENTITIES_A_CALL, WarmRedis
+from pipelines.stores.redis.hot_feed import HotFeed
+from pipelines.stores.redis.hot_redis import Rows
 from pipelines.stores.redis.single_server import SingleServerWriter
 from pipelines.stores.redis.states import load_columns, load_states
 from pipelines.stores.sink import Store
@@ -42,8 +45,8 @@ MARKS = (watermark_key, filled_key, begun_key)
 class OnlineSink:
     """Stores batches in the Redis at `url`, which keeps `history` ticks of each entity.
 
-    With `cluster` it is a Redis Cluster, and no call spans two hash slots. Methods raise
-    `StoreUnavailable`.
+    With `cluster` it is a Redis Cluster, and no call spans two hash slots. `hot` is told of each
+    run before it is stored, and after. Methods raise `StoreUnavailable`.
     """
 
     name = "online"
@@ -55,7 +58,9 @@ class OnlineSink:
         history: int = 1024,
         cluster: bool = False,
         entities_a_call: int = ENTITIES_A_CALL,
+        hot: HotFeed | None = None,
     ) -> None:
+        self._hot = hot
         self.redis = WarmRedis(url, cluster, entities_a_call)
         self.history = history
         self._confirmed: set[str] = set()
@@ -103,7 +108,10 @@ class OnlineSink:
         where that was found out before, and Redis could not be told.
         """
         self._tell_lost(topic_id, partition)
-        return self._writer.begin(topic_id, partition)
+        is_new = self._writer.begin(topic_id, partition)
+        if is_new and self._hot is not None:
+            self._hot.begun(topic_id, partition)
+        return is_new
 
     def load(
         self, source: Source, entities: EntityNames, depth: int, before: Origin
@@ -117,7 +125,12 @@ class OnlineSink:
 
     def prepare(self, batch: Batch) -> Store:
         """Pack a batch; returns what stores it as `store` does."""
-        return partial(self._store, batch, self._writer.prepare(batch))
+        writes = BatchWrites(batch)
+        store = partial(self._store, batch, self._writer.prepare(batch, writes))
+        if self._hot is None:
+            return store
+        rows = Rows(batch.source.name, writes.names, writes.rows)
+        return partial(_store_and_feed, self._hot, batch, store, rows)
 
     def store(self, batch: Batch) -> Sequence[str]:
         """Store a batch; returns the entities whose state was not the expected one.
@@ -170,6 +183,21 @@ class OnlineSink:
         self.redis.run(scripts.LOSE, [key(topic_id, partition) for key in MARKS], [])
         self._lost.pop((topic_id, partition), None)  # another thread may have been faster
         raise lost
+
+
+def _store_and_feed(hot: HotFeed, batch: Batch, store: Store, rows: Rows) -> Sequence[str]:
+    """Store a batch, and tell hot what came of it."""
+    hot.storing(batch.run)
+    try:
+        conflicts = store()
+    except BaseException:
+        hot.failed(batch.run)
+        raise
+    if conflicts:
+        hot.failed(batch.run)
+    else:
+        hot.stored(batch.run, rows)
+    return conflicts
 
 
 def _is_earlier(stored: Origin, known: Origin) -> bool:

@@ -8,12 +8,19 @@ from dataclasses import dataclass
 
 from pipelines.compute.entity_state import EntityState
 from pipelines.stores.redis import scripts
+from pipelines.stores.redis.client import answers
 from pipelines.stores.redis.connection import WarmRedis
 from pipelines.stores.redis.entity_write import EntityWrite, WriteCall, member_keys
 from pipelines.stores.redis.states import load_states
 from registry.definitions import Source
 from registry.formats.origin import Origin
-from registry.formats.redis_keys import chunk_field, schema_key, states_key, writer_key
+from registry.formats.redis_keys import (
+    chunk_field,
+    restoring_key,
+    schema_key,
+    states_key,
+    writer_key,
+)
 from registry.formats.row import HEADER
 from registry.formats.state import (
     BLOCK,
@@ -25,6 +32,10 @@ from registry.formats.state import (
     STATE_HEADER,
     tail_of,
 )
+
+RESTORING_MS = 5_000
+"""Milliseconds for which hot is not believed after a piece of a rebuild began to be written; more
+than that takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +69,8 @@ class RestoredStates:
             homes[one.state.origin.topic_id, one.state.origin.partition][one.entity] = one
         refused: set[str] = set()
         for home, by_entity in homes.items():
+            with answers():  # before anything is written: a worker may be feeding hot
+                self._redis.connect().set(restoring_key(*home), b"", px=RESTORING_MS)
             for bucket, group in self._redis.groups(by_entity):
                 script, keys = scripts.RESTORE, [writer_key(*home), schema_key(source.name)]
                 schemas = [_schema_id(by_entity[entity].row) for entity in group]

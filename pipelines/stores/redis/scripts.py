@@ -1,4 +1,4 @@
-"""The Lua scripts of the online store, by name.
+"""The Lua scripts of the online store and of hot, by name.
 
 A script is the prelude, where it needs one, and its parts. The prelude declares the layouts of
 `registry.formats` and the mark of a filled partition, so that no script repeats them. Each begins
@@ -7,6 +7,7 @@ with the line by which a cluster checks that a script uses no other keys than it
 
 from __future__ import annotations
 
+from registry.formats.hot import HOT_HEADER
 from registry.formats.layout import lua_constants
 from registry.formats.redis_keys import FILLED_MARK, SEPARATOR
 from registry.formats.row import HEADER
@@ -40,3 +41,6 @@ BEGIN_RULES = _script("begin_rules")
 SETTLE = _script("settle")
 CLAIM = _script("claim", prelude=FILLED)
 FINISH = _script("finish", prelude=FILLED)
+FEED = _script("feed", prelude=HEADER.lua("ROW") + HOT_HEADER.lua("HOT"))
+MARK = _script("mark")
+END_MARK = _script("end_mark")

@@ -118,9 +118,9 @@ class SingleServerWriter:
 
         return LoadGuard(list(writing), check)
 
-    def prepare(self, batch: Batch) -> Store:
+    def prepare(self, batch: Batch, writes: BatchWrites) -> Store:
         """Pack a batch; returns what stores it. Any thread may call this."""
-        parts = list(_parts(batch, self._redis.entities_a_call))
+        parts = list(_parts(batch, writes, self._redis.entities_a_call))
         return partial(self._store, batch, parts)
 
     def _store(self, batch: Batch, parts: Sequence[_Part]) -> Sequence[str]:
@@ -195,9 +195,9 @@ class _Part(NamedTuple):
     lists: Arguments
 
 
-def _parts(batch: Batch, most: int) -> Iterator[_Part]:
+def _parts(batch: Batch, writes: BatchWrites, most: int) -> Iterator[_Part]:
     """A batch in parts of at most so many entities; one that is empty where there are none."""
-    writes, entities = BatchWrites(batch), len(batch.names)
+    entities = len(batch.names)
     compared = np.flatnonzero(~batch.expected.at_home(batch.run.topic_id, batch.run.partition))
     if entities <= most:
         yield _part(batch, writes, compared)

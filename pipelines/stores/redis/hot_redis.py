@@ -1,0 +1,207 @@
+"""The connection of a worker to hot: marks, and rows of which hot has an earlier one.
+
+One connection, made at the first call and again after an error. It does not count as use of what it
+reads and writes (`CLIENT NO-TOUCH`), or a bounded hot would keep what ticks often rather than what
+is asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from redis.exceptions import RedisError, ResponseError
+
+from pipelines.errors import StoreUnavailable
+from pipelines.runtime.array_types import Bytes
+from pipelines.stores.redis import scripts
+from pipelines.stores.redis.key_texts import prefixed, rows_of, some
+from pipelines.stores.redis.resp import Arguments, Command, Texts, bulk, packed
+from registry import redis_clients
+from registry.formats.hot import MARK_MS, lease_key, row_key
+
+logger = logging.getLogger(__name__)
+
+ENTITIES_A_COMMAND = 512
+"""Entities that one command names: hot does nothing else meanwhile."""
+
+SCRIPTS = (scripts.FEED, scripts.MARK, scripts.END_MARK)
+
+
+class Rows(NamedTuple):
+    """The newest rows of some entities of a source, `packed` (n, bytes of a row)."""
+
+    source: str
+    names: Texts
+    packed: Bytes
+
+
+class Mark(NamedTuple):
+    """A mark that is to live until `MARK_MS` after `as_of`, by the caller's clock in seconds."""
+
+    key: str
+    token: bytes
+    as_of: float
+    is_new: bool
+
+
+class HotRedis:
+    """The Redis at `url`; one thread calls. Methods raise `StoreUnavailable`.
+
+    `clock` is monotonic, in seconds. A mark ends at a moment of the server's clock: so one that is
+    renewed by a command that arrives late, since this process or the server was stopped meanwhile,
+    lives no longer for it.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        clock: Callable[[], float] = time.monotonic,
+        entities_a_command: int = ENTITIES_A_COMMAND,
+    ) -> None:
+        self._url = url
+        self._clock = clock
+        self._most = entities_a_command
+        self._client: Any = None
+        self._connection: Any = None
+        self._names: dict[str, str] = {}
+        """What `EVALSHA` calls each of the scripts."""
+        self._ahead = 0.0
+        """Milliseconds of the server's clock less those of ours: never more than it really is."""
+
+    def marks(self, marks: Sequence[Mark]) -> list[bool]:
+        """Begin and renew marks; returns which of them live."""
+        answers = self._ask([self._mark(one) for one in marks])
+        received = self._clock()
+        for answer in answers:
+            if answer is not None:
+                self._ahead = int(answer) - 1000 * received
+        return [answer is not None for answer in answers]
+
+    def end(self, marks: Iterable[tuple[str, bytes]]) -> None:
+        """End marks, by their keys, if they still hold these tokens."""
+        self._connect()
+        name = self._names[scripts.END_MARK]
+        self._ask([(Arguments("EVALSHA", name, 1, key, token),) for key, token in marks])
+
+    def feed(self, mark: str, token: bytes, fed: Sequence[Rows]) -> bool:
+        """Put rows, the later ones last, in the place of those that hot has, and delete the leases.
+
+        Returns False where the mark is not there with this token any more. First it is asked which
+        rows hot has, because it has few of them: who takes a lease after that reads what warm has
+        now.
+        """
+        self._connect()
+        pieces = [piece for rows in fed for piece in self._pieces(rows)]
+        asked: list[Command] = []
+        for rows in pieces:
+            asked.append(
+                (_named("DEL", prefixed(lease_key(rows.source, "").encode(), rows.names)),)
+            )
+            asked.append((_named("MGET", _keys(rows), mark),))
+        answers = self._ask(asked)
+        commands = []
+        for rows, found in zip(pieces, answers[1::2], strict=True):
+            if found[0] != token:
+                return False
+            there = np.array([i for i, row in enumerate(found[1:]) if row is not None], np.int64)
+            if len(there):
+                commands.append(self._put(mark, token, rows, there))
+        return all(self._ask(commands))
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.disconnect()
+            self._client.connection_pool.release(connection)
+        if self._client is not None:
+            self._client.close()
+
+    def _mark(self, mark: Mark) -> Command:
+        self._connect()
+        ends = int(1000 * mark.as_of + self._ahead) + MARK_MS
+        first = ("EVALSHA", self._names[scripts.MARK], 1, mark.key)
+        return (Arguments(*first, mark.token, ends, MARK_MS, "1" if mark.is_new else ""),)
+
+    def _pieces(self, rows: Rows) -> Iterable[Rows]:
+        if len(rows.names) <= self._most:
+            return [rows]
+        cuts = [slice(at, at + self._most) for at in range(0, len(rows.names), self._most)]
+        return [Rows(rows.source, rows.names.part(cut), rows.packed[cut]) for cut in cuts]
+
+    def _put(self, mark: str, token: bytes, rows: Rows, which: Any) -> Command:
+        """The call of `lua/feed.lua` for some of the rows."""
+        command = Arguments("EVALSHA", self._names[scripts.FEED], 1 + len(which), mark)
+        command.texts(some(_keys(rows), which))
+        command.put(bulk(token), 1)
+        command.texts(rows_of(rows.packed[which]))
+        return (command,)
+
+    def _ask(self, commands: Sequence[Command]) -> list[Any]:
+        """The answers to commands that are sent one behind the other.
+
+        Where one is an error the connection is closed: nothing is known of the others.
+        """
+        if not commands:
+            return []
+        try:
+            connection = self._connect()
+            for command in commands:
+                connection.send_packed_command(packed(command), check_health=False)
+            answers = [connection.read_response() for _ in commands]
+        except BaseException as error:
+            self._disconnect()
+            if isinstance(error, RedisError):
+                raise StoreUnavailable(f"the hot Redis: {error}") from error
+            raise
+        return answers
+
+    def _connect(self) -> Any:
+        """The connection, made and prepared if there is none."""
+        if self._connection is not None:
+            return self._connection
+        if self._client is None:
+            self._client = redis_clients.feed(self._url)
+        try:
+            connection = self._client.connection_pool.get_connection()
+            self._connection = connection
+            self._do_not_touch()
+            for script in SCRIPTS:
+                self._names[script] = self._call("SCRIPT", "LOAD", script).decode()
+            seconds, microseconds = self._call("TIME")
+            now = 1000 * int(seconds) + int(microseconds) // 1000
+            self._ahead = now - 1000 * self._clock()
+        except RedisError as error:
+            self._disconnect()
+            raise StoreUnavailable(f"the hot Redis: {error}") from error
+        return connection
+
+    def _do_not_touch(self) -> None:
+        try:
+            self._call("CLIENT", "NO-TOUCH", "ON")
+        except ResponseError as error:  # before Redis 7.2, or a user without the right
+            logger.info("feeding counts as use of what the hot Redis holds: %s", error)
+
+    def _call(self, *arguments: str) -> Any:
+        self._connection.send_command(*arguments, check_health=False)
+        return self._connection.read_response()
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.disconnect()
+            self._client.connection_pool.release(connection)
+
+
+def _keys(rows: Rows) -> Texts:
+    return prefixed(row_key(rows.source, "").encode(), rows.names)
+
+
+def _named(command: str, names: Texts, *first: str) -> Arguments:
+    arguments = Arguments(command, *first)
+    arguments.texts(names)
+    return arguments
