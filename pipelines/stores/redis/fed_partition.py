@@ -128,6 +128,11 @@ class FedPartition:
         self.waiting.clear()
         self._entities = 0
 
+    def doubt(self, why: str) -> None:
+        """Warm is not as was expected, or too slow; a token begins at what it says next."""
+        self._stored_to = None
+        self.give_up(why)
+
     def begin_look(self) -> None:
         """Warm is about to be looked at."""
         ends = (self._stored_to, self._under_way[0] if self._under_way else None)

@@ -53,11 +53,16 @@ class HotFeed:
     """
 
     def __init__(
-        self, hot: HotRedis, warm: WarmLook, clock: Callable[[], float] = time.monotonic
+        self,
+        hot: HotRedis,
+        warm: WarmLook,
+        clock: Callable[[], float] = time.monotonic,
+        renew_seconds: float = RENEW_SECONDS,
     ) -> None:
         self._hot = hot
         self._warm = warm
         self._clock = clock
+        self._renew_seconds = renew_seconds
         self._lock = Lock()
         self._wake = Event()
         self._partitions: dict[tuple[bytes, int], FedPartition] = {}
@@ -135,7 +140,7 @@ class HotFeed:
         """Feed hot until `stop` is set; then the marks are ended, if hot answers."""
         self._give_up_all("feeding begins")
         while not stop.is_set():
-            self._wake.wait(max(0.0, min(self._renew_at - self._clock(), RENEW_SECONDS)))
+            self._wake.wait(max(0.0, min(self._renew_at - self._clock(), self._renew_seconds)))
             self._wake.clear()
             self.turn()
         self._give_up_all("the worker stops")
@@ -145,11 +150,11 @@ class HotFeed:
 
     def turn(self) -> None:
         """Feed what waits, and renew the marks if it is time."""
-        self._tell(self._end_marks)
         self._tell(self._feed)
         if self._clock() >= self._renew_at:
-            self._renew_at = self._clock() + RENEW_SECONDS
+            self._renew_at = self._clock() + self._renew_seconds
             self._tell(self._renew)
+        self._tell(self._end_marks)
 
     def _tell(self, work: Callable[[], None]) -> None:
         """Do what calls hot. After an error nothing is known: all tokens are given up."""
@@ -241,7 +246,7 @@ class HotFeed:
         if why is None and now - as_of > LATE_SECONDS:
             why = "hot or warm is slow"
         if why is not None:
-            one.give_up(why)
+            one.doubt(why)
         is_new = one.token is None
         if why is not None or look is None or (is_new and now < self._paused_until):
             return None
