@@ -150,7 +150,7 @@ def test_secrets_are_readable_by_containers_and_nobody_else(configured: dict[str
     ("name", "limit", "policy", "keeps"),
     [
         ("redis-warm", 1 << 30, "noeviction", "yes"),
-        ("redis-hot", 256 << 20, "allkeys-lru", "no"),
+        ("redis-hot", 256 << 20, "allkeys-lfu", "no"),
     ],
 )
 def test_the_commands_of_the_stores_run(

