@@ -140,7 +140,8 @@ def test_a_row_in_hot_is_warms_while_ticks_flow_and_when_they_end(own: Pipeline)
         time.sleep(1.5)  # without a tick the marks are renewed all the same
         assert await_marks(own) == token
         own.stop()
-        assert not any(marks(own, own.topics[own.topic("price")])), "a stop ends the marks"
+        topic = own.topics[own.topic("price")]
+        wait_for("the marks end", lambda: not any(marks(own, topic)), patience=10)
 
 
 def grows(seen: set[bytes], reader: Reader) -> int:

@@ -16,7 +16,9 @@ from pipelines.stores.redis.connection import WarmRedis
 from pipelines.stores.redis.online_sink import OnlineSink
 from pipelines.stores.redis.server_checks import check_server
 from registry import redis_clients
-from tests.support.logs import runs
+from registry.formats.hot import mark_key, row_key
+from tests.support.feeds import FeedingWorker
+from tests.support.logs import TOPIC_ID, runs
 from tests.support.servers import SecureRedis, secure_redis
 from tests.support.sinks import GO_ON, Opened, ticks, worker
 from tests.support.stored import stored_row
@@ -27,6 +29,7 @@ PERMISSIONS = "~tw:* +@all -@dangerous +info"
 CLIENTS = [
     redis_clients.warm,
     redis_clients.heartbeat,
+    redis_clients.feed,
     redis_clients.throttle,
     redis_clients.probe,
     redis_clients.rows,
@@ -115,3 +118,29 @@ def test_a_worker_stores_and_what_it_stored_is_read(server: SecureRedis, opened:
             await client.aclose()
 
     assert asyncio.run(read()) is not None
+
+
+HOT_RIGHTS = (
+    "~tw:* ~th:* +get +set +del +mget +exists +sadd +smembers +srem +pexpireat +time +evalsha"
+    " +script|load +client|no-touch +ping"
+)
+"""As the README has them."""
+
+
+def test_hot_is_fed_with_the_rights_that_the_readme_names(
+    data: Path, opened: Opened, redis_database: str
+) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    assert HOT_RIGHTS.replace("|", "\\|") in readme
+    with secure_redis(data / "secure-hot", HOT_RIGHTS) as server:
+        work = FeedingWorker(opened, redis_database, server.url()).take()
+        first, second = runs(ticks(["A"], 20), (10,))
+        work.store(first)
+        work.feed.turn()
+        with redis_clients.feed(server.url()) as hot, redis.Redis.from_url(redis_database) as warm:
+            token = hot.get(mark_key(TOPIC_ID, 0))
+            hot.set(row_key("price", "A"), token + stored_row(warm, "price", "A"))
+            work.store(second)
+            work.feed.turn()
+            assert hot.get(row_key("price", "A")) == token + stored_row(warm, "price", "A")
+            assert work.feed.state == "fed"
