@@ -5,6 +5,7 @@
 - The head of a request and the requests that wait for their turn are bounded in memory.
 - What is refused is refused in its turn, with a problem document.
 - An answer is one write, and one that the client does not read is not kept for ever.
+- Every answer has the id of its request, whatever the application does.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import httptools
 from uvicorn.protocols.http.flow_control import service_unavailable
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from serving.api import problems, request_heads
+from serving.api import problems, request_heads, request_ids
 from serving.api.exchanges import EXCHANGE, Exchange
 from serving.api.refusals import Refusal
 from serving.api.request_heads import MAX_HEAD_BYTES, MAX_HEADERS
+from serving.api.request_ids import REQUEST_ID
 from serving.api.write_gathering import GatheringTransport
 from serving.errors import MalformedRequest, ServingError
 
@@ -150,12 +152,14 @@ class Connection(HttpToolsProtocol):
             if self.parser.get_method() == b"CONNECT":
                 raise MalformedRequest("this server is no proxy: ask it without CONNECT")
             return  # the head comes again, without the upgrade
-        hosts = [name for name, _ in self.headers].count(b"host")
+        names = [name for name, _ in self.headers]
+        hosts = names.count(b"host")
         if hosts != 1 and self.parser.get_http_version() == "1.1":  # RFC 9112, 3.2
             raise MalformedRequest(f"the request has {hosts} Host headers: send exactly one")
         if not self.url.startswith(b"/"):
             self.url = request_heads.with_path(self.url)
         self._begin_request()
+        self._identify(request_ids.id_of(names, self.headers))
         self.headers = []  # of trailers, which must not pass for headers
         self._in_body = True
         self._unheard = 0
@@ -227,12 +231,30 @@ class Connection(HttpToolsProtocol):
             else:
                 self._disconnect()
                 busy = False
-        refusal: Any = Refusal(problems.document_of(error), self.transport)
+        request_id = self._refused_id()
         self.cycle = self._refused_cycle()
+        self._identify(request_id)
+        scope: Any = self.scope
+        refusal: Any = Refusal(problems.document_of(error, scope), self.transport)
         if busy:
             self.pipeline.appendleft((self.cycle, refusal))
         else:
             self._start_asgi_task(self.cycle, refusal)
+
+    def _identify(self, request_id: bytes) -> None:
+        """Give the newest request its id, before its application begins."""
+        scope: Any = self.scope
+        exchange: Any = self.cycle
+        scope[REQUEST_ID], exchange.request_id = request_id.decode(), request_id
+
+    def _refused_id(self) -> bytes:
+        """The id of the request that is refused, of which the head may not have come."""
+        if self._in_body:
+            scope: Any = self.scope
+            known: str = scope[REQUEST_ID]
+            return known.encode()
+        headers = self.headers or ()
+        return request_ids.id_of([name for name, _ in headers], headers)
 
     def _disconnect(self) -> None:
         """Tell the application of the newest request that the rest will not come."""

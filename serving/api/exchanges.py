@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from serving.api import request_ids
 from serving.api.write_gathering import GatheringTransport
 
 EXCHANGE = "tickwell.exchange"
@@ -24,6 +26,14 @@ class Exchange(RequestResponseCycle):
     """Uvicorn's cycle of a request, which may also be had and answered whole."""
 
     transport: GatheringTransport
+    request_id: bytes
+    """What the answer has as `X-Request-Id`. It is set before the application begins."""
+
+    async def send(self, message: ASGISendEvent) -> None:
+        if message["type"] == "http.response.start":
+            named = (request_ids.HEADER, self.request_id)
+            self.default_headers = [*self.default_headers, named]
+        await super().send(message)
 
     def whole_body(self) -> bytes:
         """The body, in place of the first `receive`."""
@@ -41,9 +51,10 @@ class Exchange(RequestResponseCycle):
             return False
         self.response_started = self.response_complete = True
         self.waiting_for_100_continue = False
+        named = b"x-request-id: %b\r\n" % self.request_id
         end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
         self.transport.write_whole(
-            b"".join((OK_LINE, lines_of(self.default_headers), head, end, content))
+            b"".join((OK_LINE, lines_of(self.default_headers), named, head, end, content))
         )
         self.message_event.set()
         if not self.keep_alive:

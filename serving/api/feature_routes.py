@@ -72,7 +72,7 @@ class FeatureRoute:
             content, kind = await self._answer(scope, body)
             status = OK
         except (ServingError, HTTPException) as error:
-            response = document_of(error)
+            response = document_of(error, scope)
             status = response.status_code
         finally:  # before the answer is sent: how long that takes is up to the client
             self._metrics.request(self.path, status, time.perf_counter() - began)

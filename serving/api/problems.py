@@ -10,7 +10,9 @@ import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
+from serving.api.request_ids import REQUEST_ID
 from serving.errors import (
     HeadTooLarge,
     InvalidRequest,
@@ -21,7 +23,6 @@ from serving.errors import (
     UnknownFeature,
     WrongEntity,
 )
-
 
 class Problem(NamedTuple):
     """How HTTP names a kind of error: `title` is the same for every error of the kind."""
@@ -40,44 +41,48 @@ PROBLEMS: Mapping[type[ServingError], Problem] = {
     NotReady: Problem(503, "Not ready"),
 }
 
+LONGEST_SHOWN = 200
+"""Characters of a path that an error repeats."""
+
 
 def status_of(error: ServingError) -> int:
     """The HTTP status of an error."""
     return PROBLEMS[type(error)].status
 
 
-def document_of(error: ServingError | HTTPException) -> Response:
-    """The response to an error that ends a request."""
+def document_of(error: ServingError | HTTPException, scope: Scope) -> Response:
+    """The response to an error that ends the request of a scope."""
     if isinstance(error, ServingError):
         status, title = PROBLEMS[type(error)]
-        return _document(status, title, error.detail, **error.context)
+        return _document(scope, status, title, error.detail, **error.context)
     title = HTTPStatus(error.status_code).phrase
-    return _document(error.status_code, title, error.detail)
+    response = _document(scope, error.status_code, title, error.detail)
+    response.headers.update(error.headers or {})
+    return response
 
 
 async def of_serving(request: Request, error: Exception) -> Response:
     """The response to an error of ours."""
     assert isinstance(error, ServingError)
-    return document_of(error)
+    return document_of(error, request.scope)
 
 
 async def of_starlette(request: Request, error: Exception) -> Response:
     """The response to what Starlette itself refuses: an unknown path, another method."""
     assert isinstance(error, HTTPException)
-    title, path = HTTPStatus(error.status_code).phrase, request.scope["path"]
-    detail = {
-        404: f"there is no {path}; see README for the routes",
-        405: f"{path} does not take {request.method}",
+    path = request.scope["path"]
+    shown = path if len(path) <= LONGEST_SHOWN else f"{path[:LONGEST_SHOWN]}…"
+    error.detail = {
+        404: f"there is no {shown}: see README for the routes",
+        405: f"{shown} does not take {request.method}",
     }.get(error.status_code, error.detail)
-    response = _document(error.status_code, title, detail)
-    response.headers.update(error.headers or {})
-    return response
+    return document_of(error, request.scope)
 
 
 async def of_mistake(request: Request, error: Exception) -> Response:
     """The response to a bug: the log has the exception, the client learns no internals."""
     text = "this is a mistake of the server; its log has more"
-    return _document(500, "Internal error", text)
+    return _document(request.scope, 500, "Internal error", text)
 
 
 HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
@@ -88,8 +93,10 @@ HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Resp
 """The handler of each kind of exception, as Starlette wants them."""
 
 
-def _document(status: int, title: str, detail: str, **extensions: object) -> Response:
+def _document(scope: Scope, status: int, title: str, detail: str, **extensions: object) -> Response:
     content = {"type": "about:blank", "title": title, "status": int(status), "detail": detail}
+    if REQUEST_ID in scope:
+        extensions["request_id"] = scope[REQUEST_ID]
     return Response(
         msgspec.json.encode({**content, **extensions}),
         status,

@@ -11,10 +11,11 @@ import uvloop
 from serving.api.exchanges import EXCHANGE, Exchange, lines_of
 from tests.support.raw_http import exchange, listening, run
 
-POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n"
+IDENTIFIED = b"X-Request-Id: mine\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: a\r\n" + IDENTIFIED + b"Content-Length: 2\r\n\r\n"
 LAST = POST.replace(b"Host", b"Connection: close\r\nHost")
-OLD = b"POST / HTTP/1.0\r\nContent-Length: 2\r\n\r\n"
-HEAD = b"HEAD / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+OLD = b"POST / HTTP/1.0\r\n" + IDENTIFIED + b"Content-Length: 2\r\n\r\n"
+HEAD = b"HEAD / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n" + IDENTIFIED + b"\r\n"
 EXPECTING = LAST.replace(b"Host", b"Expect: 100-continue\r\nHost")
 DATE = re.compile(rb"date: [^\r]*\r\n")
 
@@ -67,6 +68,7 @@ def test_an_answer_is_that_by_messages(packet: bytes, taken: list[bool]) -> None
     continued = whole.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"")
     expected = run(answered(by_messages, packet), uvloop.new_event_loop)
     assert continued == expected.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"")
+    assert whole.count(b"x-request-id: mine\r\n") == len(taken)
     assert app.taken == taken
 
 

@@ -67,7 +67,7 @@ def assert_refused(answer: Answer, status: int) -> None:
     assert (answer.status, answer.kind) == (status, "application/problem+json")
     assert answer.connection == "close"
     document = json.loads(answer.body)
-    assert list(document) == ["type", "title", "status", "detail"]
+    assert list(document) == ["type", "title", "status", "detail", "request_id"]
     assert document["status"] == status
     assert document["detail"]
 
