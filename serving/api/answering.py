@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from enum import Enum
 from functools import partial
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -19,7 +20,7 @@ import numpy as np
 from registry.definitions import Source
 from registry.formats.status import Status
 from serving.api.arrow import arrow
-from serving.api.asked import Asked, AskedBefore, AskedEntity, Question
+from serving.api.asked import Asked, AskedBefore, AskedEntity, Question, Questions
 from serving.api.compact import compact
 from serving.api.memo import TimeTexts
 from serving.api.objects import RESULTS, RESULTS_END
@@ -27,7 +28,7 @@ from serving.errors import NotReady
 from serving.features.columns import AnswerColumns, answer_columns
 from serving.features.prepared import Uncommon
 from serving.features.reader import Evaluated, Reader, answers_of
-from serving.features.table import AnswerTable, evaluated_table, prepared_table
+from serving.features.table import AnswerTable, evaluated_table, prepared_table, several_kinds
 from serving.features.values import Moment
 from serving.stores.row_store import UNAVAILABLE, NamedRows, Tier, TieredRows, Unavailable
 from serving.watch.catalog import CatalogWatch
@@ -50,6 +51,22 @@ class Form(Enum):
     OBJECTS = "objects"
     COMPACT = "compact"
     ARROW = "arrow"
+
+
+class Part(NamedTuple):
+    """The entities of a request that are of one kind, and the question that is asked of them."""
+
+    question: Question
+    entities: Sequence[AskedEntity]
+    which: Sequence[int]
+    """Which of the entities of the request they are."""
+    rows: Sequence[TieredRows] = ()
+    """Their rows in each source of the question."""
+
+    def wanted(self) -> list[tuple[str, Sequence[bytes]]]:
+        """Each source of the question, and the names of the rows in it."""
+        names = zip(*[entity.names for entity in self.entities], strict=True)
+        return [(s.name, of) for s, of in zip(self.question.sources, names, strict=True)]
 
 
 class Answering:
@@ -78,8 +95,9 @@ class Answering:
     async def one(self, body: bytes) -> bytes:
         """The answer to an `OnlineRequest`."""
         asked = self._asked.one(self._catalog.names, body)
-        question, entity = asked.question, asked.entities[0]
-        if question is not None:
+        questions, entity = asked.questions, asked.entities[0]
+        if questions is not None:
+            question = questions.each[0]
             on_time = self._on_time(question.sources)
             wanted = [(s.name, [n]) for s, n in zip(question.sources, entity.names, strict=True)]
             rows = await self._read(wanted)
@@ -96,20 +114,18 @@ class Answering:
     async def many(self, body: bytes, form: Form = Form.OBJECTS) -> bytes:
         """The answer to a `BatchRequest`."""
         asked = self._asked.batch(self._catalog.names, body)
-        question, entities = asked.question, asked.entities
-        if question is not None:
-            on_time = self._on_time(question.sources)
-            names = zip(*[entity.names for entity in entities], strict=True)
-            wanted = [(s.name, of) for s, of in zip(question.sources, names, strict=True)]
-            rows = await self._read(wanted)
+        if asked.questions is not None:
+            parts = _parts(asked.questions, asked.entities)
+            on_time = self._on_time([s for part in parts for s in part.question.sources])
+            rows = await self._read([one for part in parts for one in part.wanted()])
             try:
-                return self._many(question, entities, rows, _now(on_time), form)
+                return self._many(asked, _with_rows(parts, rows), _now(on_time), form)
             except Uncommon:
                 pass
         evaluated = await self._evaluate(asked)
         if form is not Form.OBJECTS:
-            return self._written(entities, evaluated_table(evaluated, asked.features), form)
-        return RESULTS + b",".join(map(msgspec.json.encode, answers_of(evaluated))) + RESULTS_END
+            return self._written(asked.entities, evaluated_table(evaluated, asked.features), form)
+        return _objects(map(msgspec.json.encode, answers_of(evaluated)))
 
     async def _read(self, wanted: Sequence[tuple[str, Sequence[bytes]]]) -> list[TieredRows]:
         assert self._rows is not None, "what is not read by names is not prepared"
@@ -118,27 +134,37 @@ class Answering:
             return [TieredRows([UNAVAILABLE] * len(names), Tier.NONE) for _, names in wanted]
         return rows
 
-    def _many(
-        self,
-        question: Question,
-        entities: Sequence[AskedEntity],
-        rows: Sequence[TieredRows],
-        moment: Moment,
-        form: Form,
-    ) -> bytes:
-        if len(entities) <= FEW and form is Form.OBJECTS:
-            answers = [
-                _object(question, entity, index, rows, moment)
-                for index, entity in enumerate(entities)
+    def _many(self, asked: Asked, parts: Sequence[Part], moment: Moment, form: Form) -> bytes:
+        n = len(asked.entities)
+        answers = [b""] * n
+        if n <= FEW and form is Form.OBJECTS:
+            counted: list[Status] = []
+            for part in parts:
+                for index, (which, entity) in enumerate(
+                    zip(part.which, part.entities, strict=True)
+                ):
+                    found = _object(part.question, entity, index, part.rows, moment)
+                    answers[which], statuses = found
+                    counted += statuses
+            self._count(counted)
+            return _objects(answers)
+        columns = [answer_columns(part.question.prepared, part.rows, moment) for part in parts]
+        for part, of_part in zip(parts, columns, strict=True):
+            self._count_columns(part.question, of_part)
+        if form is not Form.OBJECTS:
+            tables = [
+                (part.which, prepared_table(part.question.prepared, of_part))
+                for part, of_part in zip(parts, columns, strict=True)
             ]
-            for _, statuses in answers:
-                self._count(statuses)
-            return RESULTS + b",".join([answer for answer, _ in answers]) + RESULTS_END
-        columns = answer_columns(question.prepared, rows, moment)
-        self._count_columns(question, columns)
-        if form is Form.OBJECTS:
-            return question.form.many([entity.text for entity in entities], columns)
-        return self._written(entities, prepared_table(question.prepared, columns), form)
+            table = tables[0][1] if len(tables) == 1 else several_kinds(tables, asked.features)
+            return self._written(asked.entities, table, form)
+        if len(parts) == 1:
+            return parts[0].question.form.many([e.text for e in asked.entities], columns[0])
+        for part, of_part in zip(parts, columns, strict=True):
+            each = part.question.form.each([e.text for e in part.entities], of_part)
+            for which, answer in zip(part.which, each, strict=True):
+                answers[which] = answer
+        return _objects(answers)
 
     def _written(self, entities: Sequence[AskedEntity], table: AnswerTable, form: Form) -> bytes:
         if form is Form.COMPACT:
@@ -180,6 +206,31 @@ class Answering:
         up to date.
         """
         return {source.name: self._workers.on_time_until(source.topic) for source in sources}
+
+
+def _parts(questions: Questions, entities: Sequence[AskedEntity]) -> list[Part]:
+    """The parts of a request, one for each kind of entity."""
+    if len(questions.each) == 1:
+        return [Part(questions.each[0], entities, range(len(entities)))]
+    parts: list[Part] = []
+    for kind, question in enumerate(questions.each):
+        which = [index for index, entity in enumerate(entities) if entity.kind == kind]
+        parts.append(Part(question, [entities[index] for index in which], which))
+    return parts
+
+
+def _with_rows(parts: Sequence[Part], rows: Sequence[TieredRows]) -> list[Part]:
+    """The parts with their rows, which are those of the sources of one after the other."""
+    found, begin = [], 0
+    for part in parts:
+        end = begin + len(part.question.sources)
+        found.append(part._replace(rows=rows[begin:end]))
+        begin = end
+    return found
+
+
+def _objects(answers: Iterable[bytes]) -> bytes:
+    return RESULTS + b",".join(answers) + RESULTS_END
 
 
 def _now(on_time: dict[str, float]) -> Moment:

@@ -7,6 +7,9 @@ readers have no stamps of nanoseconds. The tier that it is from stands under `<f
 Features of one source share these, under the name of the first of them: the metadata of a value's
 field says which one, and its version. The metadata of the schema says when it was answered.
 
+Of entities of several kinds each has the key fields of all, and all features: where one is not its
+own, or not of its kind, there is null, and so is the status.
+
 Under each null there is NaN, and a value that is not served stands nowhere: some readers, as
 JavaScript's `toArray()`, show what lies under nulls.
 """
@@ -14,12 +17,13 @@ JavaScript's `toArray()`, show what lies under nulls.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 
 from registry.formats.status import RANK, Status, has_value
 from serving.features.columns import NO_TIME
-from serving.features.table import AnswerTable
+from serving.features.table import NOT_OF_KIND, AnswerTable
 from serving.features.times import to_rfc_3339
 from serving.features.values import TIER_NAMES
 from serving.stores.row_store import Tier
@@ -31,7 +35,7 @@ LAST_WITH_VALUE = max(RANK[status] for status in Status if has_value(status))
 
 
 def arrow(entities: Sequence[Mapping[str, str]], table: AnswerTable) -> bytes:
-    """The answer. All entities have the same key fields."""
+    """The answer."""
     import pyarrow as pa  # takes tens of megabytes, which a server that is not asked for it saves
 
     statuses, tiers = pa.array(STATUSES), pa.array(TIERS)
@@ -42,13 +46,15 @@ def arrow(entities: Sequence[Mapping[str, str]], table: AnswerTable) -> bytes:
         fields.append(pa.field(name, array.type, metadata=metadata or None))
         arrays.append(array)
 
-    for name in entities[0]:
-        add(name, pa.array([entity[name] for entity in entities], pa.string()))
+    for name in dict.fromkeys(chain.from_iterable(entities)):
+        add(name, pa.array([entity.get(name) for entity in entities], pa.string()))
     for name, feature in table.features.items():
         values = np.where(feature.ranks > LAST_WITH_VALUE, np.nan, feature.values)
         time = f"{feature.times}.event_time"
         add(name, pa.array(values, mask=np.isnan(values)), version=feature.version, event_time=time)
-        indices = pa.array(feature.ranks.astype(np.int8))
+        of_other = feature.ranks == NOT_OF_KIND
+        ranks = np.where(of_other, RANK[Status.MISSING], feature.ranks).astype(np.int8)
+        indices = pa.array(ranks, mask=of_other)
         add(f"{name}.status", pa.DictionaryArray.from_arrays(indices, statuses))
     for name, column in table.times.items():
         unknown = column == NO_TIME

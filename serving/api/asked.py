@@ -7,7 +7,8 @@ kept was parsed strictly when it came first. It belongs to one catalog, and is b
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
@@ -15,7 +16,7 @@ import msgspec
 from serving.api.memo import TimeTexts
 from serving.api.objects import ObjectsForm
 from serving.api.requests import MAX_ENTITIES, BatchRequest, OnlineRequest, parse
-from serving.features.lookup import Names
+from serving.features.lookup import Kind, Names, check_entities
 from serving.features.plan import Entity
 from serving.features.prepared import PreparedQuestion, Uncommon
 from serving.stores.row_store import NamedRows
@@ -36,18 +37,10 @@ QUESTION_BYTES, QUESTION_FEATURE_BYTES = 4_096, 1_024
 class Question:
     """A prepared question, and how its answers are written."""
 
-    def __init__(self, prepared: PreparedQuestion, rows: NamedRows, times: TimeTexts) -> None:
+    def __init__(self, prepared: PreparedQuestion, times: TimeTexts) -> None:
         self.prepared = prepared
         self.form = ObjectsForm(prepared, times)
         self.sources = [wanted.source for wanted in prepared.rows]
-        self.entities: dict[bytes, AskedEntity] = {}
-        """By the texts that named them in batches."""
-        self._rows = rows
-
-    def asked_of(self, entity: Entity) -> AskedEntity:
-        """An entity as this question asks of it."""
-        names = [self._rows.name(row) for row in self.prepared.row_ids(entity)]
-        return AskedEntity(msgspec.json.encode(entity), tuple(names))
 
 
 class AskedEntity(NamedTuple):
@@ -55,14 +48,52 @@ class AskedEntity(NamedTuple):
 
     text: bytes
     names: tuple[bytes, ...]
+    kind: int
+    """The number of the question that is asked of it."""
+
+
+class Questions:
+    """What a list of features asks, in one question of each kind of entity that they are of.
+
+    Raises `UnknownFeature` and `Uncommon`.
+    """
+
+    def __init__(
+        self, names: Names, requested: Sequence[str], rows: NamedRows, times: TimeTexts
+    ) -> None:
+        self.requested = list(requested)
+        self.versions = {name: names.feature(name) for name in requested}
+        self.entities: dict[bytes, AskedEntity] = {}
+        """By the texts that named them in batches."""
+        self._rows = rows
+        of_kinds: dict[Kind, list[str]] = {}
+        for name, feature in self.versions.items():
+            of_kinds.setdefault(frozenset(feature.entity), []).append(name)
+        self.each = [
+            Question(PreparedQuestion(names, of_kind, sorted(kind)), times)
+            for kind, of_kind in of_kinds.items()
+        ]
+        self._numbers = {kind: number for number, kind in enumerate(of_kinds)}
+
+    def asked_of(self, entity: Entity) -> AskedEntity:
+        """An entity, of one of the kinds, as its question asks of it."""
+        kind = self._numbers[frozenset(entity)]
+        rows = self.each[kind].prepared.row_ids(entity)
+        names = tuple([self._rows.name(row) for row in rows])
+        return AskedEntity(msgspec.json.encode(entity), names, kind)
+
+    def are_of(self, entities: Iterable[AskedEntity]) -> bool:
+        """Whether each of the questions is asked of one of these entities."""
+        count = len(self.each)
+        return count == 1 or len({entity.kind for entity in entities}) == count
 
 
 class Asked(NamedTuple):
-    """What a request asks; `question` is None where it cannot be prepared."""
+    """What a request asks; `questions` is None where it cannot be prepared."""
 
     names: Names
     features: Sequence[str]
-    question: Question | None
+    questions: Questions | None
     entities: Sequence[AskedEntity]
 
     def plain_entities(self) -> list[Entity]:
@@ -105,7 +136,7 @@ class AskedBefore:
         if asked is None:
             request = parse(body, OnlineRequest)
             asked = self._asked(names, request.features, [request.key()])
-            if asked.question is not None and self._has_room(body):
+            if asked.questions is not None and self._has_room(body):
                 self._bodies[body] = asked
         return asked
 
@@ -123,62 +154,60 @@ class AskedBefore:
             raw = _decode_raw(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None  # the strict parser says what is wrong
-        question = self._of_batches.get(bytes(raw.features))
-        if question is None or not 0 < len(raw.entities) <= MAX_ENTITIES:
+        questions = self._of_batches.get(bytes(raw.features))
+        if questions is None or not 0 < len(raw.entities) <= MAX_ENTITIES:
             return None
-        known = question.entities
+        known = questions.entities
         try:
             entities = [known[bytes(entity)] for entity in raw.entities]
         except KeyError:
             return None
-        return Asked(names, question.prepared.requested, question, entities)
+        if not questions.are_of(entities):
+            return None
+        return Asked(names, questions.requested, questions, entities)
 
     def _new_batch(self, names: Names, body: bytes) -> Asked:
         request = parse(body, BatchRequest)
         asked = self._asked(names, request.features, request.entities)
-        if asked.question is not None:
-            self._keep_batch(asked.question, body, asked.entities)
+        if asked.questions is not None:
+            self._keep_batch(asked.questions, body, asked.entities)
         return asked
 
-    def _keep_batch(self, question: Question, body: bytes, entities: Sequence[AskedEntity]) -> None:
+    def _keep_batch(
+        self, questions: Questions, body: bytes, entities: Sequence[AskedEntity]
+    ) -> None:
         raw = _decode_raw(body)
         features = bytes(raw.features)
         if features not in self._of_batches and not self._has_room(features):
             return  # no batch with these features would be found
-        self._of_batches[features] = question
+        self._of_batches[features] = questions
         for text, entity in zip(map(bytes, raw.entities), entities, strict=True):
-            if text not in question.entities and self._has_room(text):
-                question.entities[text] = entity
+            if text not in questions.entities and self._has_room(text):
+                questions.entities[text] = entity
 
     def _asked(self, names: Names, features: Sequence[str], entities: Sequence[Entity]) -> Asked:
-        first = entities[0].keys()
-        alike = all(entity.keys() == first for entity in entities)
-        question = self._question(names, features, first) if alike else None
-        if question is None:
-            asked = [AskedEntity(msgspec.json.encode(entity), ()) for entity in entities]
+        questions = self._questions_of(names, features)
+        if questions is None:
+            asked = [AskedEntity(msgspec.json.encode(entity), (), 0) for entity in entities]
         else:
-            asked = [question.asked_of(entity) for entity in entities]
-            features = question.prepared.requested  # one list, however many ask
-        return Asked(names, features, question, asked)
+            check_entities(names, questions.versions, entities)
+            asked = [questions.asked_of(entity) for entity in entities]
+            features = questions.requested  # one list, however many ask
+        return Asked(names, features, questions, asked)
 
-    def _question(
-        self, names: Names, features: Sequence[str], fields: Collection[str]
-    ) -> Question | None:
-        """The prepared question, None where it cannot be prepared."""
+    def _questions_of(self, names: Names, features: Sequence[str]) -> Questions | None:
+        """The prepared questions, None where one cannot be prepared."""
         if self._rows is None:
             return None
-        key = tuple(features), frozenset(fields)
+        key = tuple(features)
         if key in self._questions:
             return self._questions[key]
-        question = None
-        try:
-            prepared = PreparedQuestion(names, features, tuple(fields))
-            question = Question(prepared, self._rows, self._times)
-        except Uncommon:
-            pass
+        questions: Questions | None = None
+        with suppress(Uncommon):
+            questions = Questions(names, features, self._rows, self._times)
         self._take(QUESTION_BYTES + QUESTION_FEATURE_BYTES * len(features))
-        self._questions[key] = question
-        return question
+        self._questions[key] = questions
+        return questions
 
     def _of_catalog(self, names: Names) -> None:
         if names is not self._names:
@@ -187,9 +216,9 @@ class AskedBefore:
 
     def _forget(self) -> None:
         self._bodies: dict[bytes, Asked] = {}
-        self._questions: dict[tuple[tuple[str, ...], frozenset[str]], Question | None] = {}
-        self._of_batches: dict[bytes, Question] = {}
-        """By the text of the features in a batch, the question that it was last."""
+        self._questions: dict[tuple[str, ...], Questions | None] = {}
+        self._of_batches: dict[bytes, Questions] = {}
+        """By the text of the features in a batch."""
         self._bytes = 0
 
     def _has_room(self, text: bytes) -> bool:

@@ -11,7 +11,8 @@ A feature says which of the lists of event times is its own: features of one sou
 which has the name of the first of them. (What is missing because its row is from before the feature
 was recorded has the event time of the others.) Beside each list stands the tier of what has these
 event times. A tier or a status is one text where all entities have the same, else a list. The age
-of a value is `answered_at` less its event time.
+of a value is `answered_at` less its event time. Of entities of several kinds each is in all lists:
+where a feature is not of its kind, status, value, event time and tier are null.
 """
 
 from __future__ import annotations
@@ -21,15 +22,41 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from registry.formats.status import Status
 from serving.api.memo import TimeTexts
 from serving.features.columns import NO_TIME
-from serving.features.table import AnswerTable
+from serving.features.table import NOT_OF_KIND, AnswerTable
 from serving.features.values import TIER_NAMES
 
-STATUSES = [status.value for status in Status]
+STATUSES: list[str | None] = [status.value for status in Status]
+STATUSES += [None] * (NOT_OF_KIND + 1 - len(STATUSES))
+"""By their ranks."""
+
+
+class CompactFeature(Struct):
+    """A feature of all entities; `event_time` is the name of the list that has its event times.
+
+    A status that all entities have is one text. Null stands for a feature that is not of the
+    entity's kind, and for a value where there is none.
+    """
+
+    version: str
+    event_time: str
+    status: Status | list[Status | None]
+    value: list[float | None]
+
+
+class CompactAnswer(Struct):
+    """Features of many entities by columns, each in the order of `entities`."""
+
+    answered_at: str
+    entities: list[dict[str, str]]
+    event_time: dict[str, list[str | None]]
+    tier: dict[str, str | list[str | None] | None]
+    features: dict[str, CompactFeature]
 
 
 def compact(entities: Sequence[bytes], table: AnswerTable, times: TimeTexts) -> bytes:

@@ -25,6 +25,8 @@ TIER_TEXTS = [msgspec.json.encode(name) for name in TIER_NAMES]
 RESULTS, RESULTS_END = b'{"results":[', b"]}"
 """What is around the answers about many entities."""
 
+ENTITY = b'{"entity":'
+
 PIECES = 4
 """Of a feature of one of many: what is before its value, its value, its status and version, and
 its time and age. Its tier is in what comes next if all that is answered is from one."""
@@ -43,7 +45,7 @@ class ObjectsForm:
             [_middle(STATUS_TEXT[status], version) for status in Status] for version in versions
         ]
         """Of each feature by the rank of its status: what stands between value and event time."""
-        parts, before = [b'{"entity":'], b',"features":{'
+        parts, before = [ENTITY], b',"features":{'
         for name, version in zip(self._names, versions, strict=True):
             after_status = b',"version":' + version + b',"event_time":'
             parts += [before + name, b',"status":', after_status, b',"age_seconds":', b',"tier":']
@@ -70,6 +72,26 @@ class ObjectsForm:
 
     def many(self, entities: Sequence[bytes], found: AnswerColumns) -> bytes:
         """The answers of all entities, whose texts `entities` are, as `{"results": […]}`."""
+        pieces, _, end = self._pieces(entities, found)
+        pieces[0] = RESULTS + ENTITY
+        pieces.append(end + RESULTS_END)
+        return b"".join(pieces)
+
+    def each(self, entities: Sequence[bytes], found: AnswerColumns) -> list[bytes]:
+        """The answers of all entities, whose texts `entities` are, one by one."""
+        pieces, step, end = self._pieces(entities, found)
+        return [
+            b"".join((ENTITY, *pieces[begin + 1 : begin + step], end))
+            for begin in range(0, len(pieces), step)
+        ]
+
+    def _pieces(
+        self, entities: Sequence[bytes], found: AnswerColumns
+    ) -> tuple[list[bytes], int, bytes]:
+        """All pieces of the answers, how many an entity has, and how an entity ends.
+
+        The first piece of each ends the entity before, and begins its own.
+        """
         across = found.values.shape[1] + found.times.shape[1]
         known = found.times != NO_TIME
         ages = np.where(known, (found.now_ns - found.times) / 1e9, np.nan)
@@ -91,7 +113,6 @@ class ObjectsForm:
         of_each = self._of_each(end)
         step = len(of_each)
         pieces = of_each * len(entities)
-        pieces[0] = RESULTS + b'{"entity":'
         pieces[1::step] = entities
         for n, (value, time) in enumerate(self._slots):
             begin = 2 + PIECES * n
@@ -105,13 +126,12 @@ class ObjectsForm:
                 own_tiers = map(_tier, found.tiers[:, time].tolist())
                 tail = [text + tier for text, tier in zip(tail, own_tiers, strict=True)]
             pieces[begin + 3 :: step] = tail
-        pieces.append(end + b"}}}" + RESULTS_END)
-        return b"".join(pieces)
+        return pieces, step, end + b"}}}"
 
     def _of_each(self, end: bytes) -> list[bytes]:
         """What is the same of each entity, where `end` is the end of each value."""
         if end not in self._of_many:
-            pieces, before = [end + b'}}},{"entity":', b""], b',"features":{'
+            pieces, before = [end + b"}}}," + ENTITY, b""], b',"features":{'
             for name, middles in zip(self._names, self._middles, strict=True):
                 pieces += [before + name, b"", middles[0], b""]
                 before = end + b"},"

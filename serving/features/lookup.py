@@ -1,8 +1,8 @@
-"""Which version of a feature a name in a request means, and whether it fits the entity."""
+"""Which version of a feature a name in a request means, and whether it fits the entities."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -10,6 +10,9 @@ from registry.definitions import Catalog, FeatureVersion
 from registry.language.arithmetic import Arithmetic, compile_arithmetic
 from registry.language.derived import Derived, compile_derived
 from serving.errors import UnknownFeature, WrongEntity
+
+Kind = frozenset[str]
+"""A kind of entity: the names of its key fields."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +73,41 @@ class Names:
 
 
 def check_entities(
-    versions: Mapping[str, FeatureVersion], entities: Iterable[Mapping[str, str]]
+    names: Names, versions: Mapping[str, FeatureVersion], entities: Iterable[Collection[str]]
 ) -> None:
-    """Raises `WrongEntity` unless all features, by requested name, are of the entities' kind."""
-    kinds: dict[frozenset[str], str] = {}
+    """Raises `WrongEntity` unless features and entities go together.
+
+    Each of the features, by requested name, must be of the kind of one of the entities, and each
+    entity, of which only the key fields count, of the kind of one of the features.
+    """
+    asked: dict[Kind, str] = {}
     for name, feature in versions.items():
-        kinds.setdefault(frozenset(feature.entity), name)
+        asked.setdefault(frozenset(feature.entity), name)
+    given: dict[Kind, Collection[str]] = {}
     for entity in entities:
-        for fields, name in kinds.items():
-            if fields != entity.keys():
-                right = ", ".join(versions[name].entity)
-                raise WrongEntity(
-                    f"{name} is a feature of ({right}), not of ({', '.join(entity)}): name {right}",
-                    feature=name,
-                    entity=list(versions[name].entity),
-                )
+        given.setdefault(frozenset(entity), entity)
+    for kind, name in asked.items():
+        if kind not in given:
+            right = ", ".join(versions[name].entity)
+            others = " or ".join(f"({', '.join(entity)})" for entity in given.values())
+            raise WrongEntity(
+                f"{name} is a feature of ({right}), not of {others}: name {right}",
+                feature=name,
+                entity=list(versions[name].entity),
+            )
+    for kind, entity in given.items():
+        if kind not in asked:
+            raise WrongEntity(
+                f"none of these features is of ({', '.join(entity)}): {_way_out(names, kind)}",
+                entity=list(entity),
+            )
+
+
+def _way_out(names: Names, kind: Kind) -> str:
+    """What to do with an entity of a kind that no requested feature is of."""
+    active = [names.feature(name) for name in sorted(names.catalog.active)]
+    fitting = [feature.name for feature in active if frozenset(feature.entity) == kind]
+    if fitting:
+        return f"ask for one that is, as {' or '.join(fitting[:3])}, or leave the entity out"
+    kinds = {frozenset(feature.entity): f"({', '.join(feature.entity)})" for feature in active}
+    return f"features are of {', '.join(sorted(kinds.values()))}"

@@ -9,12 +9,12 @@ concern. It is the only walk over derived features: what evaluates a plan follow
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from registry.definitions import FeatureVersion, Source
-from serving.features.lookup import DerivedFeature, Names, check_entities
+from serving.features.lookup import DerivedFeature, Kind, Names, check_entities
 from serving.stores.row_store import Group, Key, MemberSet, RowId, Unavailable
 
 Entity = Mapping[str, str]
@@ -72,7 +72,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Features of entities, known to go together; `select` makes one."""
+    """Features of entities, known to go together; `select` makes one.
+
+    An entity is answered the features of its kind.
+    """
 
     names: Names
     versions: Mapping[str, FeatureVersion]
@@ -87,21 +90,38 @@ class Selection:
         return list(dict.fromkeys(_group(*summed) for summed in self._summed()))
 
     def _summed(self) -> Iterator[tuple[Source, Entity]]:
-        overs = dict.fromkeys(feature.over for feature in self.versions.values())
-        sources = [self.names.catalog.sources[over] for over in overs if over is not None]
+        sources = self.names.catalog.sources
+        of_kinds = {
+            kind: dict.fromkeys(f.over for f in versions.values() if f.over is not None)
+            for kind, versions in self._of_kinds().items()
+        }
         for entity in self.entities:
-            for source in sources:
-                yield source, entity
+            for over in of_kinds[frozenset(entity)]:
+                yield sources[over], entity
+
+    def _of_kinds(self) -> dict[Kind, dict[str, FeatureVersion]]:
+        """The features of each kind of entity."""
+        found: dict[Kind, dict[str, FeatureVersion]] = {}
+        for name, feature in self.versions.items():
+            found.setdefault(frozenset(feature.entity), {})[name] = feature
+        return found
 
     def plan(self, members: Members, closed: Closed) -> Plan:
         """The plan, given the members of each of `member_sets` and the last close of `groups`."""
-        planner = _Planner(self.names, members, closed, self.versions.values())
-        columns = [(name, feature.ref, feature) for name, feature in self.versions.items()]
-        kinds = {feature.entity for feature in self.versions.values()}
+        of_kinds = self._of_kinds()
+        planner = _Planner(self.names, members, closed, of_kinds)
+        columns_of = {
+            kind: (
+                {feature.entity for feature in versions.values()},
+                [(name, feature.ref, feature) for name, feature in versions.items()],
+            )
+            for kind, versions in of_kinds.items()
+        }
         recipes: dict[Identity, Recipe] = {}
         answers = []
         for entity in self.entities:
-            keys = {fields: _key(fields, entity) for fields in kinds}
+            orders, columns = columns_of[frozenset(entity)]
+            keys = {fields: _key(fields, entity) for fields in orders}
             own: Rows | None = None
             values = {}
             for name, ref, feature in columns:
@@ -123,18 +143,21 @@ class _Planner:
         names: Names,
         members: Members,
         closed: Closed,
-        features: Collection[FeatureVersion],
+        features: Mapping[Kind, Mapping[str, FeatureVersion]],
     ) -> None:
         self._names = names
         self._members = members
         self._closed = closed
-        self._own = self._sources(self._direct(features))
+        self._own = {
+            kind: self._sources(self._direct(versions.values()))
+            for kind, versions in features.items()
+        }
         self._sums: dict[tuple[str, tuple[str, ...], Key], list[Rows]] = {}
         self.rows: dict[RowId, RowId] = {}
 
     def own_rows(self, entity: Entity) -> Rows:
         """The rows that are read of the entity itself, and not of the members of a sum."""
-        return self._rows(self._own, entity)
+        return self._rows(self._own[frozenset(entity)], entity)
 
     def recipe(self, feature: FeatureVersion, ref: str, entity: Entity, own: Rows) -> Recipe:
         """The recipe of a feature, `ref`, of an entity, whose own rows are `own`."""
@@ -195,7 +218,7 @@ class _Planner:
 def select(names: Names, features: Iterable[str], entities: Sequence[Entity]) -> Selection:
     """The features of the entities. Raises `UnknownFeature` and `WrongEntity`."""
     versions = {name: names.feature(name) for name in features}
-    check_entities(versions, entities)
+    check_entities(names, versions, entities)
     return Selection(names, versions, entities)
 
 

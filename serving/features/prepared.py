@@ -133,7 +133,7 @@ class PreparedQuestion:
 
     def __init__(self, names: Names, requested: Sequence[str], fields: Sequence[str]) -> None:
         versions = {name: names.feature(name) for name in requested}
-        check_entities(versions, [dict.fromkeys(fields, "")])
+        check_entities(names, versions, [fields])
         if any(feature.over is not None for feature in versions.values()):
             raise Uncommon
         self.requested = list(requested)

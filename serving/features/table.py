@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +11,13 @@ from numpy.typing import NDArray
 from registry.definitions import FeatureVersion
 from registry.formats.status import RANK
 from serving.features.columns import NO_TIME, AnswerColumns
+from serving.features.plan import Identity
 from serving.features.prepared import PreparedQuestion
 from serving.features.reader import Evaluated
+from serving.stores.row_store import Tier
+
+NOT_OF_KIND = 255
+"""The rank of a feature of an entity that is of another kind: there is no status."""
 
 
 class FeatureColumn(NamedTuple):
@@ -24,7 +29,7 @@ class FeatureColumn(NamedTuple):
     values: NDArray[np.float64]
     """(n,) NaN where there is none."""
     ranks: NDArray[np.uint8]
-    """(n,) The rank of each status (`registry.formats.status.RANK`)."""
+    """(n,) The rank of each status (`registry.formats.status.RANK`), or `NOT_OF_KIND`."""
 
 
 class AnswerTable(NamedTuple):
@@ -35,6 +40,8 @@ class AnswerTable(NamedTuple):
     the event times of their rows. A feature that a row lacks, as one of an older row schema, has
     none of its own; then it is that of the others. So which columns there are depends on the
     question alone.
+
+    Where a feature is not of an entity's kind it has neither value, status, event time nor tier.
     """
 
     now_ns: int
@@ -62,26 +69,68 @@ def prepared_table(question: PreparedQuestion, found: AnswerColumns) -> AnswerTa
     return AnswerTable(found.now_ns, features, times, tiers)
 
 
+def several_kinds(
+    tables: Sequence[tuple[Sequence[int], AnswerTable]], requested: Sequence[str]
+) -> AnswerTable:
+    """The table of all entities, given those of each kind and which entities they are."""
+    n = sum(len(indexes) for indexes, _ in tables)
+    of_name = {name: (list(indexes), table) for indexes, table in tables for name in table.features}
+    features: dict[str, FeatureColumn] = {}
+    times: dict[str, NDArray[np.int64]] = {}
+    tiers: dict[str, NDArray[np.uint8]] = {}
+    for name in dict.fromkeys(requested):
+        indexes, table = of_name[name]
+        version, label, values, ranks = table.features[name]
+        features[name] = FeatureColumn(
+            version,
+            label,
+            _spread(values, np.nan, indexes, n),
+            _spread(ranks, NOT_OF_KIND, indexes, n),
+        )
+        if label not in times:
+            times[label] = _spread(table.times[label], NO_TIME, indexes, n)
+            tiers[label] = _spread(table.tiers[label], Tier.NONE, indexes, n)
+    return AnswerTable(tables[0][1].now_ns, features, times, tiers)
+
+
+Number = TypeVar("Number", bound=np.generic)
+
+
+def _spread(column: NDArray[Number], nothing: float, indexes: list[int], n: int) -> NDArray[Number]:
+    """A column of n entities that has those of some at `indexes`, and else `nothing`."""
+    found = np.full(n, nothing, column.dtype)
+    found[indexes] = column
+    return found
+
+
 def evaluated_table(evaluated: Evaluated, requested: Sequence[str]) -> AnswerTable:
     """The table of what the reader has evaluated."""
     features: dict[str, FeatureColumn] = {}
     times: dict[str, NDArray[np.int64]] = {}
     tiers: dict[str, NDArray[np.uint8]] = {}
-    first = evaluated.answers[0].values
-    versions = {name: evaluated.recipes[first[name]].feature for name in requested}
+    one: dict[str, Identity] = {}
+    for answer in evaluated.answers:
+        one |= answer.values
+    versions = {name: evaluated.recipes[one[name]].feature for name in requested}
     labels = _labels(versions)
+    n = len(evaluated.answers)
     for name, feature in versions.items():
-        identities = [answer.values[name] for answer in evaluated.answers]
+        of_kind = [i for i, answer in enumerate(evaluated.answers) if name in answer.values]
+        identities = [evaluated.answers[i].values[name] for i in of_kind]
         parts = [evaluated.parts[identity] for identity in identities]
         column = [NO_TIME if part.event_time is None else part.event_time for part in parts]
-        known = times.setdefault(labels[name], np.full(len(parts), NO_TIME, np.int64))
-        np.minimum(known, np.array(column, np.int64), out=known)
-        tiers[labels[name]] = np.array([evaluated.tiers[one] for one in identities], np.uint8)
+        label = labels[name]
+        known = times.setdefault(label, np.full(n, NO_TIME, np.int64))
+        known[of_kind] = np.minimum(known[of_kind], np.array(column, np.int64))
+        own_tiers = np.array([evaluated.tiers[identity] for identity in identities], np.uint8)
+        tiers[label] = _spread(own_tiers, Tier.NONE, of_kind, n)
+        values = np.array([part.value for part in parts], np.float64)
+        ranks = np.array([RANK[part.status] for part in parts], np.uint8)
         features[name] = FeatureColumn(
             feature.version,
-            labels[name],
-            np.array([part.value for part in parts], np.float64),
-            np.array([RANK[part.status] for part in parts], np.uint8),
+            label,
+            _spread(values, np.nan, of_kind, n),
+            _spread(ranks, NOT_OF_KIND, of_kind, n),
         )
     return AnswerTable(evaluated.now_ns, features, times, tiers)
 

@@ -51,3 +51,19 @@ class MemoryStore:
 
     async def close(self) -> None:
         pass
+
+
+class NamedStore(MemoryStore):
+    """Rows in memory that are also read by name."""
+
+    def name(self, row: RowId) -> bytes:
+        return "\n".join((row.source, *row.entity)).encode()
+
+    async def named_rows(
+        self, wanted: Sequence[tuple[str, Sequence[bytes]]]
+    ) -> list[TieredRows] | Unavailable:
+        found = []
+        for _, names in wanted:
+            named = [name.decode().split("\n") for name in names]
+            found.append(await self.rows([RowId(s, tuple(key)) for s, *key in named]))
+        return found

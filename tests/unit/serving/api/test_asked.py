@@ -52,15 +52,15 @@ def test_what_was_asked_is_found_by_its_text() -> None:
     assert first.entities[0].names == (b"price/A", b"volume/A")
     assert asked.one(NAMES, online(["current_price", "volume_sma_10"], "A")) is first
     other = asked.one(NAMES, online(["current_price", "volume_sma_10"], "B"))
-    assert other.question is first.question
+    assert other.questions is first.questions
     many = asked.batch(NAMES, batch(["current_price"], ["A", "B", "A"]))
     for symbols in (["B", "A"], ["A"], ["C", "A"], ["C"] * 500):
         again = asked.batch(NAMES, batch(["current_price"], symbols))
-        assert again.question is many.question
+        assert again.questions is many.questions
         assert again.plain_entities() == [{"symbol": symbol} for symbol in symbols]
     reordered = asked.batch(NAMES, batch(["volume_sma_10", "current_price"], ["A"]))
-    assert reordered.question is not None
-    assert reordered.question.prepared.requested == ["volume_sma_10", "current_price"]
+    assert reordered.questions is not None
+    assert reordered.questions.requested == ["volume_sma_10", "current_price"]
 
 
 def test_another_catalog_forgets() -> None:
@@ -108,17 +108,13 @@ def test_kinds_and_names_are_checked_however_often() -> None:
 
 
 def test_what_is_left_to_the_reader() -> None:
-    """Sums, entities of different kinds, and a store that is not read by names."""
+    """Sums, and a store that is not read by names."""
     asked = before()
     exposure = {"features": ["portfolio_exposure"], "entity": {"portfolio": "P"}}
     sums = asked.one(NAMES, json.dumps(exposure).encode())
-    assert (sums.question, sums.plain_entities()) == (None, [{"portfolio": "P"}])
-    entities = [{"symbol": "A"}, {"portfolio": "P"}]
-    several = {"features": ["current_price"], "entities": entities}
-    kinds = asked.batch(NAMES, json.dumps(several).encode())
-    assert (kinds.question, kinds.plain_entities()) == (None, entities)
+    assert (sums.questions, sums.plain_entities()) == (None, [{"portfolio": "P"}])
     unnamed = AskedBefore(None, TimeTexts()).one(NAMES, online(["current_price"], "A"))
-    assert unnamed.question is None
+    assert unnamed.questions is None
 
 
 def test_what_is_kept_is_bounded() -> None:

@@ -146,8 +146,10 @@ def test_an_entity_may_name_more_key_fields_than_its_member_set(tmp_path: Path) 
 
 
 @given(
-    st.lists(st.sampled_from(["current_price", "volatility", "volume_sma_10", "price_sma_5"])),
-    st.lists(st.sampled_from("ABC")),
+    st.lists(
+        st.sampled_from(["current_price", "volatility", "volume_sma_10", "price_sma_5"]), min_size=1
+    ),
+    st.lists(st.sampled_from("ABC"), min_size=1),
 )
 def test_rows_are_those_of_the_recipes(features: list[str], symbols: list[str]) -> None:
     plan = select(NAMES, features, [{"symbol": symbol} for symbol in symbols]).plan({}, {})
@@ -158,9 +160,12 @@ def test_rows_are_those_of_the_recipes(features: list[str], symbols: list[str]) 
 
 
 def test_a_feature_of_another_kind_of_entity_is_refused() -> None:
-    entities = [{"symbol": "A"}, {"portfolio": "P1"}]
+    entities = [{"portfolio": "P1"}, {"symbol": "A"}]
     with pytest.raises(WrongEntity, match=r"volatility is .* \(symbol\), not of \(portfolio\)"):
+        select(NAMES, ["volatility", "current_price"], entities[:1])
+    with pytest.raises(WrongEntity, match=r"none of these features is of \(portfolio\)") as error:
         select(NAMES, ["volatility", "current_price"], entities)
+    assert error.value.context == {"entity": ["portfolio"]}
     with pytest.raises(WrongEntity, match="position_size is") as error:
         select(NAMES, ["current_price", "position_size"], entities)
     assert error.value.context == {"feature": "position_size", "entity": ["portfolio", "symbol"]}
