@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from serving.api import problems
 from serving.api.answering import Answering
+from serving.api.compressing import Compressing
 from serving.api.feature_routes import ShortCut, feature_routes
 from serving.api.routes import Server
 from serving.features.reader import Reader
@@ -26,13 +27,15 @@ from serving.watch.workers import WorkersWatch
 class ServerOptions:
     """The URLs of the stores; without `redis_hot` no hot tier is watched.
 
-    With `cluster` the Redis at `redis` is a Redis Cluster.
+    With `cluster` the Redis at `redis` is a Redis Cluster. With `compress` large answers are
+    compressed for clients that accept it.
     """
 
     redis: str = field(repr=False)
     redis_hot: str = field(repr=False)
     postgres: str = field(repr=False)
     cluster: bool = False
+    compress: bool = False
 
 
 def create_app(options: ServerOptions, workers: WorkersWatch | None = None) -> Starlette:
@@ -50,7 +53,7 @@ def create_app(options: ServerOptions, workers: WorkersWatch | None = None) -> S
     metrics = Metrics(lambda: workers.heartbeats)
     store = WarmStore(options.redis, metrics.read, options.cluster)
     answering = Answering(Reader(store), store.named, catalog, workers, metrics.served)
-    features = feature_routes(answering, metrics)
+    features = feature_routes(answering, metrics, options.compress)
     server = Server(catalog, workers, metrics)
 
     @asynccontextmanager
@@ -68,7 +71,10 @@ def create_app(options: ServerOptions, workers: WorkersWatch | None = None) -> S
             *(Route(feature.path, feature, methods=["POST"]) for feature in features),
             *server.routes(),
         ],
-        middleware=[Middleware(ShortCut, routes=features)],
+        middleware=[
+            Middleware(ShortCut, routes=features),
+            *([Middleware(Compressing)] if options.compress else []),
+        ],
         lifespan=lifespan,
         exception_handlers=dict(problems.HANDLERS),
     )

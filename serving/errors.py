@@ -32,6 +32,10 @@ class MalformedRequest(ServingError):
     """The bytes are no request."""
 
 
+class UnsupportedCoding(ServingError):
+    """The content of the request is compressed in a way that is not read."""
+
+
 class UnknownFeature(ServingError):
     """No feature has that name or version."""
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -49,6 +50,7 @@ class Settings(msgspec.Struct, frozen=True):
     host: str = "127.0.0.1"
     port: int = 8001
     keep_alive_seconds: int = 75
+    compress: Literal["auto", "on", "off"] = "auto"
     data: str = "data"
     features: str = ""
     group: str = "tickwell"
@@ -131,6 +133,16 @@ class Settings(msgspec.Struct, frozen=True):
     def instance_name(self) -> str:
         """This process's name in its group; a static member keeps its partitions by it."""
         return self.instance or f"{socket.gethostname()}-{Path(self.data).resolve().name}"
+
+    @property
+    def compresses(self) -> bool:
+        """Whether large answers are compressed: on the way to the same machine it only costs."""
+        if self.compress != "auto":
+            return self.compress == "on"
+        try:
+            return not ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host != "localhost"
 
     def need(self, *names: str) -> None:
         """Raises `TickwellError` for the first of `names` that is not set."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from http import HTTPStatus
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.api.answering import Answering, Form
 from serving.api.arrow import MEDIA_TYPE
+from serving.api.content_codings import LEAST_BYTES, coded, decoded
 from serving.api.exchanges import EXCHANGE, Exchange
 from serving.api.problems import document_of
 from serving.api.requests import MAX_BODY_BYTES
@@ -55,11 +56,13 @@ class FeatureRoute:
         answer: Callable[[Scope, bytes], Awaitable[Content]],
         metrics: Metrics,
         body_seconds: float = BODY_SECONDS,
+        compress: bool = False,
     ) -> None:
         self.path = path
         self._answer = answer
         self._metrics = metrics
         self._body_seconds = body_seconds
+        self._compress = compress
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began, status = time.perf_counter(), INTERNAL_SERVER_ERROR
@@ -69,6 +72,7 @@ class FeatureRoute:
                 body = await _body(receive, self._body_seconds)
             else:
                 body = _within_limits(exchange.whole_body())
+            body = decoded(scope["headers"], body, MAX_BODY_BYTES)
             content, kind = await self._answer(scope, body)
             status = OK
         except (ServingError, HTTPException) as error:
@@ -79,16 +83,23 @@ class FeatureRoute:
         if status != OK:
             await response(scope, receive, send)
             return
+        added: Sequence[tuple[bytes, bytes]] = ()
+        if self._compress and len(content) > LEAST_BYTES:
+            content, added = await coded(scope["headers"], content)
         head = b"content-length: %d\r\ncontent-type: %b\r\n" % (len(content), kind)
+        if added:
+            head += b"".join([b"%b: %b\r\n" % header for header in added])
         if exchange is not None and exchange.answer(head, content):
             return
-        headers = [(b"content-length", b"%d" % len(content)), (b"content-type", kind)]
+        headers = [(b"content-length", b"%d" % len(content)), (b"content-type", kind), *added]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": content})
 
 
-def feature_routes(answering: Answering, metrics: Metrics) -> list[FeatureRoute]:
-    """The routes of one entity and of many."""
+def feature_routes(
+    answering: Answering, metrics: Metrics, compress: bool = False
+) -> list[FeatureRoute]:
+    """The routes of one entity and of many. With `compress` large answers are compressed."""
 
     async def online(scope: Scope, body: bytes) -> Content:
         if scope["query_string"]:
@@ -100,8 +111,8 @@ def feature_routes(answering: Answering, metrics: Metrics) -> list[FeatureRoute]
         return await answering.many(body, form), ARROW if form is Form.ARROW else JSON
 
     return [
-        FeatureRoute("/features/online", online, metrics),
-        FeatureRoute("/features/batch", batch, metrics),
+        FeatureRoute("/features/online", online, metrics, compress=compress),
+        FeatureRoute("/features/batch", batch, metrics, compress=compress),
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
@@ -12,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
+from serving.api.content_codings import CODINGS
 from serving.api.request_ids import REQUEST_ID
 from serving.errors import (
     HeadTooLarge,
@@ -21,6 +23,7 @@ from serving.errors import (
     ServingError,
     TooLarge,
     UnknownFeature,
+    UnsupportedCoding,
     WrongEntity,
 )
 
@@ -29,6 +32,8 @@ class Problem(NamedTuple):
 
     status: int
     title: str
+    headers: Mapping[str, str] = MappingProxyType({})
+    """More headers; a name in braces is one of the error's context."""
 
 
 PROBLEMS: Mapping[type[ServingError], Problem] = {
@@ -38,6 +43,9 @@ PROBLEMS: Mapping[type[ServingError], Problem] = {
     MalformedRequest: Problem(400, "Not a request of HTTP/1.1"),
     UnknownFeature: Problem(404, "Unknown feature"),
     WrongEntity: Problem(422, "Wrong kind of entity"),
+    UnsupportedCoding: Problem(
+        415, "The content coding is not supported", {"Accept-Encoding": ", ".join(CODINGS)}
+    ),
     NotReady: Problem(503, "Not ready"),
 }
 
@@ -53,8 +61,11 @@ def status_of(error: ServingError) -> int:
 def document_of(error: ServingError | HTTPException, scope: Scope) -> Response:
     """The response to an error that ends the request of a scope."""
     if isinstance(error, ServingError):
-        status, title = PROBLEMS[type(error)]
-        return _document(scope, status, title, error.detail, **error.context)
+        status, title, headers = PROBLEMS[type(error)]
+        response = _document(scope, status, title, error.detail, **error.context)
+        for name, value in headers.items():
+            response.headers[name] = value.format(**error.context)
+        return response
     title = HTTPStatus(error.status_code).phrase
     response = _document(scope, error.status_code, title, error.detail)
     response.headers.update(error.headers or {})

@@ -15,9 +15,16 @@ def serve(
         str | None, typer.Option(help="Address to listen on; 127.0.0.1 unless set.")
     ] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 8001 unless set.")] = None,
+    compress: Annotated[
+        str | None,
+        typer.Option(
+            help="Compress answers above 8 KB for clients that accept it: on, off, or auto, which "
+            "is on unless the address is this machine's own."
+        ),
+    ] = None,
 ) -> None:
     """Serve features over HTTP, until stopped."""
-    settings = Settings.of_stack(host=host, port=port)
+    settings = Settings.of_stack(host=host, port=port, compress=compress)
     settings.need("redis", "redis_hot", "postgres")
     with late_imports():
         import uvicorn
@@ -25,7 +32,8 @@ def serve(
         from serving.api.connections import Connection
         from serving.app import ServerOptions, create_app
     stores = (settings.redis, settings.redis_hot, settings.postgres)
-    app = create_app(ServerOptions(*stores, cluster=settings.cluster))
+    options = ServerOptions(*stores, cluster=settings.cluster, compress=settings.compresses)
+    app = create_app(options)
     uvicorn.run(
         app,
         host=settings.host,

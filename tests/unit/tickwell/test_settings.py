@@ -203,3 +203,24 @@ def test_what_is_needed_and_found_nowhere(here: Path) -> None:
         beside = Settings.of_stack({"TICKWELL_URL": "http://h"}, seen=nobody)
         with pytest.raises(TickwellError, match=r'_KAFKA is not set: eval "\$\(tickwell env\)"'):
             beside.need("kafka")
+
+
+@pytest.mark.parametrize(
+    ("host", "elsewhere"),
+    [
+        ("127.0.0.1", False),
+        ("127.8.8.8", False),
+        ("::1", False),
+        ("localhost", False),
+        ("0.0.0.0", True),
+        ("10.0.0.1", True),
+        ("features.example", True),
+    ],
+)
+def test_answers_are_compressed_on_the_way_to_other_machines(host: str, elsewhere: bool) -> None:
+    named = {"TICKWELL_HOST": host}
+    assert Settings.load(named).compresses is elsewhere
+    for told, expected in (("on", True), ("off", False)):
+        assert Settings.load({**named, "TICKWELL_COMPRESS": told}).compresses is expected
+    with pytest.raises(SettingError, match="TICKWELL_COMPRESS"):
+        Settings.load({"TICKWELL_COMPRESS": "gzip"})

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from typing import Any
 
 import pytest
+from backports import zstd
 
 from serving.api.answering import Form
 from serving.api.feature_routes import FeatureRoute, feature_routes
 from serving.metrics import Metrics
+from tests.support.raw_http import answers, exchange, listening
 
 BODY = {"type": "http.request", "body": b"{}", "more_body": False}
 
@@ -98,3 +101,46 @@ def test_what_a_route_does_not_take_is_refused(query: bytes) -> None:
     for route in feature_routes(answers, Metrics(list)):
         status, body = asyncio.run(call(route, BODY, query_string=query))
         assert (status, b"this route takes" in body) == (422, True)
+
+
+LARGE = b"[" + b"1," * 10_000 + b"1]"
+
+
+@pytest.mark.parametrize("compress", [True, False])
+def test_a_body_and_a_large_answer_may_be_compressed(compress: bool) -> None:
+    async def answer(scope: Any, body: bytes) -> tuple[bytes, bytes]:
+        return body, b"application/json"
+
+    route = FeatureRoute("/a", answer, Metrics(list), compress=compress)
+
+    def request(body: bytes) -> bytes:
+        coded = gzip.compress(body)
+        head = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Encoding: gzip\r\nAccept-Encoding: zstd\r\n"
+        return head + b"Content-Length: %d\r\n\r\n" % len(coded) + coded
+
+    async def asked() -> bytes:
+        async with listening(route) as address:
+            last = (
+                b"POST /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\n[]"
+            )
+            return await exchange(address, request(LARGE), request(b"[1]"), last)
+
+    received = asyncio.run(asked())
+    large, small, last = answers(received)
+    assert (small.body, last.body) == (b"[1]", b"[]")
+    if compress:
+        assert zstd.decompress(large.body) == LARGE
+        assert len(large.body) < 1_000
+    else:
+        assert large.body == LARGE
+    heads = received.split(b"\r\n\r\n")[0]
+    assert (b"content-encoding: zstd" in heads) is compress
+    assert (b"vary: accept-encoding" in heads) is compress
+
+
+def test_what_is_too_large_once_it_is_decoded_is_refused() -> None:
+    body = {"type": "http.request", "body": gzip.compress(bytes(300_000)), "more_body": False}
+    headers = [(b"content-encoding", b"gzip")]
+    route = FeatureRoute("/a", echo, Metrics(list))
+    status, answer = asyncio.run(call(route, body, headers=headers))
+    assert (status, json.loads(answer)["title"]) == (413, "Too large")
