@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from serving.api import problems
 from serving.api.answering import Answering
+from serving.api.catalog_routes import CatalogRoutes
 from serving.api.compressing import Compressing
 from serving.api.feature_routes import ShortCut, feature_routes
 from serving.api.routes import Server
@@ -69,6 +70,7 @@ def create_app(options: ServerOptions, workers: WorkersWatch | None = None) -> S
     app = Starlette(
         routes=[
             *(Route(feature.path, feature, methods=["POST"]) for feature in features),
+            *CatalogRoutes(catalog).routes(),
             *server.routes(),
         ],
         middleware=[
