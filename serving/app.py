@@ -14,6 +14,7 @@ from serving.api import problems
 from serving.api.answering import Answering
 from serving.api.catalog_routes import CatalogRoutes
 from serving.api.compressing import Compressing
+from serving.api.documentation import Documentation
 from serving.api.feature_routes import ShortCut, feature_routes
 from serving.api.routes import Server
 from serving.features.reader import Reader
@@ -71,6 +72,7 @@ def create_app(options: ServerOptions, workers: WorkersWatch | None = None) -> S
         routes=[
             *(Route(feature.path, feature, methods=["POST"]) for feature in features),
             *CatalogRoutes(catalog).routes(),
+            *Documentation().routes(),
             *server.routes(),
         ],
         middleware=[

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
+from msgspec import Struct
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -26,6 +27,19 @@ from serving.errors import (
     UnsupportedCoding,
     WrongEntity,
 )
+
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+
+
+class ProblemDocument(Struct):
+    """What went wrong with a request, and what to do; some have more, by the names of values."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str
+
 
 class Problem(NamedTuple):
     """How HTTP names a kind of error: `title` is the same for every error of the kind."""
@@ -84,7 +98,7 @@ async def of_starlette(request: Request, error: Exception) -> Response:
     path = request.scope["path"]
     shown = path if len(path) <= LONGEST_SHOWN else f"{path[:LONGEST_SHOWN]}…"
     error.detail = {
-        404: f"there is no {shown}: see README for the routes",
+        404: f"there is no {shown}: GET /docs shows the routes",
         405: f"{shown} does not take {request.method}",
     }.get(error.status_code, error.detail)
     return document_of(error, request.scope)
@@ -111,5 +125,5 @@ def _document(scope: Scope, status: int, title: str, detail: str, **extensions: 
     return Response(
         msgspec.json.encode({**content, **extensions}),
         status,
-        media_type="application/problem+json",
+        media_type=PROBLEM_MEDIA_TYPE,
     )

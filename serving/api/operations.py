@@ -1,0 +1,205 @@
+"""The operations of the HTTP API: what each takes, answers and may be refused for.
+
+`openapi` describes them by the very types that decode and encode, and errors by `problems`. So
+nothing is told twice; what is told only here is which route has which of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from msgspec import Struct
+
+from registry.formats.heartbeat import Heartbeat
+from serving.api.arrow import MEDIA_TYPE as ARROW
+from serving.api.compact import CompactAnswer
+from serving.api.requests import BatchRequest, OnlineRequest
+from serving.errors import (
+    HeadTooLarge,
+    InvalidRequest,
+    MalformedRequest,
+    NotReady,
+    ServingError,
+    TooLarge,
+    UnknownFeature,
+    UnsupportedCoding,
+    WrongEntity,
+)
+from serving.features.descriptions import FeatureDefinition, FeatureList, FeatureVersionList
+from serving.features.reader import Answer
+
+JSON, TEXT, HTML = "application/json", "text/plain", "text/html"
+
+Document = dict[str, Any]
+Errors = tuple[type[ServingError], ...]
+
+
+class BatchAnswer(Struct):
+    """The features of each entity, in the order of the request."""
+
+    results: list[Answer]
+
+
+class Health(Struct):
+    """The state of stores and workers; `status` is `unavailable` when no value can be served."""
+
+    status: str
+    stores: dict[str, str]
+    workers: dict[str, list[Heartbeat]]
+    strangers: list[str]
+    warnings: list[str]
+
+
+class Well(Struct):
+    """The server is well."""
+
+    status: str
+
+
+class Operation(NamedTuple):
+    """A route and a method, what it takes, and what it answers by media type.
+
+    `tag` is the heading that it stands under.
+
+    An answer is of one of the types; where there are none, only the media type is told. `unwell` is
+    what is answered with 503 in place of a problem.
+    """
+
+    tag: str
+    method: str
+    path: str
+    summary: str
+    answers: Mapping[str, Sequence[type]]
+    raises: Errors = ()
+    body: type | None = None
+    parameters: Sequence[Document] = ()
+    is_cached: bool = False
+    unwell: type | None = None
+
+
+EVERYWHERE: Errors = (MalformedRequest, HeadTooLarge)
+"""What any request may be refused for, before a route has it."""
+
+ASKING: Errors = (
+    InvalidRequest,
+    UnknownFeature,
+    WrongEntity,
+    TooLarge,
+    UnsupportedCoding,
+    NotReady,
+)
+COMPACT = {
+    "name": "compact",
+    "in": "query",
+    "description": "Answer by columns, in about a fifth of the bytes.",
+    "allowEmptyValue": True,
+    "schema": {"type": "string", "enum": [""]},
+}
+NAME = {
+    "name": "name",
+    "in": "path",
+    "required": True,
+    "description": "A feature's name, an alias, or either with a version: `price_sma_5@1.0.0`.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 128},
+    "example": "price_sma_5",
+}
+ENTITY = {
+    "name": "entity",
+    "in": "query",
+    "description": "The key fields of one kind of entity, in any order: `portfolio,symbol`.",
+    "style": "form",
+    "explode": False,
+    "schema": {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}},
+}
+TAG = {
+    "name": "tag",
+    "in": "query",
+    "description": "A tag that a feature must have; given again, one more.",
+    "schema": {"type": "array", "items": {"type": "string", "minLength": 1}},
+}
+KNOWN_TAG = {
+    "name": "If-None-Match",
+    "in": "header",
+    "description": "The `ETag` of an earlier answer, which is not sent again while it holds.",
+    "schema": {"type": "string"},
+}
+
+OPERATIONS = (
+    Operation(
+        "Features",
+        "post",
+        "/features/online",
+        "Features of one entity",
+        {JSON: (Answer,)},
+        ASKING,
+        OnlineRequest,
+    ),
+    Operation(
+        "Features",
+        "post",
+        "/features/batch",
+        "Features of many entities, of one kind or of several",
+        {JSON: (BatchAnswer, CompactAnswer), ARROW: ()},
+        ASKING,
+        BatchRequest,
+        [COMPACT],
+    ),
+    Operation(
+        "Catalog",
+        "get",
+        "/features",
+        "The active version of each feature",
+        {JSON: (FeatureList,)},
+        (InvalidRequest, NotReady),
+        parameters=[ENTITY, TAG],
+        is_cached=True,
+    ),
+    Operation(
+        "Catalog",
+        "get",
+        "/features/{name}",
+        "A feature with its definition",
+        {JSON: (FeatureDefinition,)},
+        (UnknownFeature, NotReady),
+        parameters=[NAME],
+        is_cached=True,
+    ),
+    Operation(
+        "Catalog",
+        "get",
+        "/features/{name}/versions",
+        "All versions of a feature",
+        {JSON: (FeatureVersionList,)},
+        (UnknownFeature, NotReady),
+        parameters=[NAME],
+        is_cached=True,
+    ),
+    Operation(
+        "Server",
+        "get",
+        "/health",
+        "The state of stores and workers",
+        {JSON: (Health,)},
+        unwell=Health,
+    ),
+    Operation("Server", "get", "/health/live", "Whether the process runs", {JSON: (Well,)}),
+    Operation(
+        "Server", "get", "/health/ready", "Whether it can answer", {JSON: (Well,)}, (NotReady,)
+    ),
+    Operation("Server", "get", "/metrics", "Metrics in Prometheus' text format", {TEXT: ()}),
+    Operation("Server", "get", "/openapi.json", "This description", {JSON: ()}, is_cached=True),
+    Operation("Server", "get", "/docs", "This description as a page", {HTML: ()}, is_cached=True),
+)
+
+EXAMPLES: Mapping[type, Document] = {
+    OnlineRequest: {
+        "features": ["current_price", "price_sma_5"],
+        "entity_type": "symbol",
+        "entity_value": "AAPL",
+    },
+    BatchRequest: {
+        "features": ["current_price", "position_size"],
+        "entities": [{"symbol": "AAPL"}, {"portfolio": "P1", "symbol": "AAPL"}],
+    },
+}
