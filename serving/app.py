@@ -15,7 +15,7 @@ from serving.api.answering import Answering
 from serving.api.catalog_routes import CatalogRoutes
 from serving.api.compressing import Compressing
 from serving.api.documentation import Documentation
-from serving.api.feature_routes import ShortCut, feature_routes
+from serving.api.feature_routes import ShortCut, feast_route, feature_routes
 from serving.api.routes import Server
 from serving.features.reader import Reader
 from serving.metrics import Metrics
@@ -55,7 +55,10 @@ def create_app(options: ServerOptions, workers: WorkersWatch | None = None) -> S
     metrics = Metrics(lambda: workers.heartbeats)
     store = WarmStore(options.redis, metrics.read, options.cluster)
     answering = Answering(Reader(store), store.named, catalog, workers, metrics.served)
-    features = feature_routes(answering, metrics, options.compress)
+    features = [
+        *feature_routes(answering, metrics, options.compress),
+        feast_route(answering, metrics),
+    ]
     server = Server(catalog, workers, metrics)
 
     @asynccontextmanager

@@ -11,6 +11,7 @@ from tickwell import __version__
 from tickwell.commands.demo import demo
 from tickwell.commands.down import down
 from tickwell.commands.env import env
+from tickwell.commands.feast import feast
 from tickwell.commands.get import get
 from tickwell.commands.migrate import migrate
 from tickwell.commands.produce import produce
@@ -51,6 +52,7 @@ COMMANDS = (
 )
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(feast, name="feast")
 
 
 def main() -> None:

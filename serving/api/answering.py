@@ -26,6 +26,8 @@ from serving.api.memo import TimeTexts
 from serving.api.objects import RESULTS, RESULTS_END
 from serving.errors import NotReady
 from serving.features.columns import AnswerColumns, answer_columns
+from serving.features.lookup import Names
+from serving.features.plan import Entity
 from serving.features.prepared import Uncommon
 from serving.features.reader import Evaluated, Reader, answers_of
 from serving.features.table import AnswerTable, evaluated_table, prepared_table, several_kinds
@@ -126,6 +128,31 @@ class Answering:
         if form is not Form.OBJECTS:
             return self._written(asked.entities, evaluated_table(evaluated, asked.features), form)
         return _objects(map(msgspec.json.encode, answers_of(evaluated)))
+
+    @property
+    def names(self) -> Names:
+        """The names of today's catalog. Raises `NotReady` when there is none."""
+        return self._catalog.names
+
+    async def table(
+        self, names: Names, features: Sequence[str], entities: Sequence[Entity]
+    ) -> AnswerTable:
+        """What is known of entities, all of one kind, in the sense of `names`."""
+        asked = self._asked.parsed(names, features, entities)
+        question = asked.question
+        if question is not None:
+            on_time = self._on_time(question.sources)
+            of = zip(*[entity.names for entity in asked.entities], strict=True)
+            wanted = [(s.name, named) for s, named in zip(question.sources, of, strict=True)]
+            rows = await self._read(wanted)
+            try:
+                columns = answer_columns(question.prepared, rows, _now(on_time))
+            except Uncommon:
+                pass
+            else:
+                self._count_columns(question, columns)
+                return prepared_table(question.prepared, columns)
+        return evaluated_table(await self._evaluate(asked), asked.features)
 
     async def _read(self, wanted: Sequence[tuple[str, Sequence[bytes]]]) -> list[TieredRows]:
         assert self._rows is not None, "what is not read by names is not prepared"

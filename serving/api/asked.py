@@ -145,6 +145,14 @@ class AskedBefore:
         self._of_catalog(names)
         return self._known_batch(names, body) or self._new_batch(names, body)
 
+    def parsed(self, names: Names, features: Sequence[str], entities: Sequence[Entity]) -> Asked:
+        """What is asked by features and entities that are parsed already, of one kind or several.
+
+        Raises `UnknownFeature` and `WrongEntity`.
+        """
+        self._of_catalog(names)
+        return self._asked(names, features, entities)
+
     def _known_batch(self, names: Names, body: bytes) -> Asked | None:
         """The same where all texts of the body are known."""
         once = body.count(b'"features"') == body.count(b'"entities"') == 1

@@ -20,6 +20,8 @@ from serving.api.answering import Answering, Form
 from serving.api.arrow import MEDIA_TYPE
 from serving.api.content_codings import LEAST_BYTES, coded, decoded
 from serving.api.exchanges import EXCHANGE, Exchange
+from serving.api.feast import PATH as FEAST_PATH
+from serving.api.feast import FeastRoute
 from serving.api.problems import document_of
 from serving.api.requests import MAX_BODY_BYTES
 from serving.errors import InvalidRequest, NotReady, ServingError, TooLarge
@@ -114,6 +116,16 @@ def feature_routes(
         FeatureRoute("/features/online", online, metrics, compress=compress),
         FeatureRoute("/features/batch", batch, metrics, compress=compress),
     ]
+
+
+def feast_route(answering: Answering, metrics: Metrics) -> FeatureRoute:
+    """The route of Feast's clients."""
+    feast = FeastRoute(answering)
+
+    async def answer(scope: Scope, body: bytes) -> Content:
+        return await feast.answer(body), JSON
+
+    return FeatureRoute(FEAST_PATH, answer, metrics)
 
 
 def _form(scope: Scope) -> Form:

@@ -50,7 +50,7 @@ class BatchRequest(Struct, forbid_unknown_fields=True):
     entities: Annotated[list[Entity], Meta(min_length=1, max_length=MAX_ENTITIES)]
 
 
-R = TypeVar("R", OnlineRequest, BatchRequest)
+R = TypeVar("R", bound=Struct)
 
 
 def parse(body: bytes, kind: type[R]) -> R:
