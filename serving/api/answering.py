@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from enum import Enum
 from functools import partial
 from typing import NamedTuple
@@ -28,9 +29,17 @@ from serving.errors import NotReady
 from serving.features.columns import AnswerColumns, answer_columns
 from serving.features.lookup import Names
 from serving.features.plan import Entity
-from serving.features.prepared import Uncommon
+from serving.features.prepared import PreparedQuestion, Uncommon
 from serving.features.reader import Evaluated, Reader, answers_of
-from serving.features.table import AnswerTable, evaluated_table, prepared_table, several_kinds
+from serving.features.table import (
+    AnswerTable,
+    ListedColumn,
+    evaluated_table,
+    listed_entities,
+    listed_table,
+    prepared_table,
+    several_kinds,
+)
 from serving.features.values import Moment
 from serving.stores.row_store import UNAVAILABLE, NamedRows, Tier, TieredRows, Unavailable
 from serving.watch.catalog import CatalogWatch
@@ -134,10 +143,10 @@ class Answering:
         """The names of today's catalog. Raises `NotReady` when there is none."""
         return self._catalog.names
 
-    async def table(
+    async def columns(
         self, names: Names, features: Sequence[str], entities: Sequence[Entity]
-    ) -> AnswerTable:
-        """What is known of entities, all of one kind, in the sense of `names`."""
+    ) -> dict[str, ListedColumn]:
+        """What is known of entities, all of one kind, by the names that were requested."""
         asked = self._asked.parsed(names, features, entities)
         question = asked.question
         if question is not None:
@@ -145,14 +154,11 @@ class Answering:
             of = zip(*[entity.names for entity in asked.entities], strict=True)
             wanted = [(s.name, named) for s, named in zip(question.sources, of, strict=True)]
             rows = await self._read(wanted)
-            try:
-                columns = answer_columns(question.prepared, rows, _now(on_time))
-            except Uncommon:
-                pass
-            else:
-                self._count_columns(question, columns)
-                return prepared_table(question.prepared, columns)
-        return evaluated_table(await self._evaluate(asked), asked.features)
+            with suppress(Uncommon):
+                listed = _listed(question.prepared, rows, _now(on_time))
+                self._served.update(STATUSES[r] for column in listed.values() for r in column.ranks)
+                return listed
+        return listed_table(evaluated_table(await self._evaluate(asked), asked.features))
 
     async def _read(self, wanted: Sequence[tuple[str, Sequence[bytes]]]) -> list[TieredRows]:
         assert self._rows is not None, "what is not read by names is not prepared"
@@ -265,6 +271,17 @@ def _now(on_time: dict[str, float]) -> Moment:
     now = time.time_ns()
     lagging = {source: now > until * 10**9 for source, until in on_time.items()}
     return Moment(now, lambda source, tier: lagging[source])
+
+
+def _listed(
+    prepared: PreparedQuestion, rows: Sequence[Sequence[Packed]], moment: Moment
+) -> dict[str, ListedColumn]:
+    """The columns of a prepared question. Raises `Uncommon`."""
+    if len(rows[0]) <= FEW:
+        with suppress(Uncommon):  # columns take more
+            each = [prepared.evaluate(of, moment) for of in zip(*rows, strict=True)]
+            return listed_entities(prepared, each)
+    return listed_table(prepared_table(prepared, answer_columns(prepared, rows, moment)))
 
 
 def _object(

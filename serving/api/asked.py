@@ -146,12 +146,26 @@ class AskedBefore:
         return self._known_batch(names, body) or self._new_batch(names, body)
 
     def parsed(self, names: Names, features: Sequence[str], entities: Sequence[Entity]) -> Asked:
-        """What is asked by features and entities that are parsed already, of one kind or several.
+        """What is asked by features and entities that are parsed already, all of one kind.
 
         Raises `UnknownFeature` and `WrongEntity`.
         """
         self._of_catalog(names)
-        return self._asked(names, features, entities)
+        question = self._question(names, features, entities[0].keys())
+        if question is None:
+            unnamed = [AskedEntity(msgspec.json.encode(entity), ()) for entity in entities]
+            return Asked(names, features, None, unnamed)
+        asked = [self._entity(question, entity) for entity in entities]
+        return Asked(names, question.prepared.requested, question, asked)
+
+    def _entity(self, question: Question, entity: Entity) -> AskedEntity:
+        text = msgspec.json.encode(entity)
+        known = question.entities.get(text)
+        if known is None:
+            known = question.asked_of(entity)
+            if self._has_room(text):
+                question.entities[text] = known
+        return known
 
     def _known_batch(self, names: Names, body: bytes) -> Asked | None:
         """The same where all texts of the body are known."""

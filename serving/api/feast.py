@@ -22,9 +22,7 @@ from enum import StrEnum
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
-import numpy as np
 from msgspec import Meta, Struct
-from numpy.typing import NDArray
 
 from registry.formats.status import RANK, Status
 from serving.api.answering import Answering
@@ -33,13 +31,17 @@ from serving.api.requests import MAX_ENTITIES, MAX_FEATURES, Text, parse
 from serving.errors import InvalidRequest, NotReady, WrongEntity
 from serving.features.columns import NO_TIME
 from serving.features.lookup import Names
-from serving.features.table import AnswerTable, FeatureColumn
+from serving.features.table import ListedColumn
+from serving.features.times import to_rfc_3339
 from serving.features.views import Views
 
 PATH = "/get-online-features"
 
 KEPT_BYTES = 4_000_000
 """Bytes of all questions that are kept, about."""
+
+TIMES_BYTES = 4_000_000
+"""Bytes of all texts of times that are kept, about."""
 
 COLUMN_BYTES = 300
 """What a column of a question takes beside its names, about."""
@@ -67,7 +69,7 @@ FEAST_STATUS = {
 """There is none for `unavailable`: such an answer is an error."""
 
 BY_RANK = [FEAST_STATUS.get(status, FeastStatus.NOT_FOUND) for status in Status]
-OK, UNAVAILABLE = RANK[Status.OK], RANK[Status.UNAVAILABLE]
+UNAVAILABLE = RANK[Status.UNAVAILABLE]
 
 
 class FeastRequest(Struct):
@@ -117,6 +119,7 @@ class FeastRoute:
 
     def __init__(self, answering: Answering) -> None:
         self._answering = answering
+        self._times = _Times()
         self._views: Views | None = None
         self._known: Memo[tuple[str | None, tuple[str, ...], bool], list[WantedColumn]]
 
@@ -130,14 +133,27 @@ class FeastRoute:
         names = self._answering.names
         wanted = self._wanted(names, request)
         keys = _keys(request.entities, wanted)
-        count = len(next(iter(keys.values())))
-        tables: dict[tuple[str, ...], AnswerTable] = {}
-        for fields in dict.fromkeys(column.fields for column in wanted if count):
-            features = list(dict.fromkeys(c.name for c in wanted if c.fields == fields))
+        found: dict[tuple[str, ...], dict[str, ListedColumn]] = {}
+        for fields in dict.fromkeys(column.fields for column in wanted):
             rows = zip(*[keys[field] for field in fields], strict=True)
             entities = [dict(zip(fields, row, strict=True)) for row in rows]
-            tables[fields] = await self._answering.table(names, features, entities)
-        return msgspec.json.encode(_answer(keys, wanted, tables))
+            features = list(dict.fromkeys(c.name for c in wanted if c.fields == fields))
+            found[fields] = await self._columns(names, features, entities)
+        lost = [c.shown for c in wanted if UNAVAILABLE in found[c.fields][c.name].ranks]
+        if lost:
+            raise NotReady(f"{', '.join(lost)}: the store did not answer; ask again", features=lost)
+        answer = _Answer(keys, self._times)
+        for column in wanted:
+            answer.add(column.shown, found[column.fields][column.name])
+        written = FeastAnswer(FeastMetadata(answer.names), answer.results)
+        return msgspec.json.encode(written)
+
+    async def _columns(
+        self, names: Names, features: Sequence[str], entities: Sequence[dict[str, str]]
+    ) -> dict[str, ListedColumn]:
+        if not entities:
+            return {name: ListedColumn([], [], []) for name in features}
+        return await self._answering.columns(names, features, entities)
 
     def _wanted(self, names: Names, request: FeastRequest) -> list[WantedColumn]:
         """The columns that a request asks for, each once."""
@@ -207,53 +223,45 @@ def _texts(name: str, values: list[Any]) -> list[str]:
         raise InvalidRequest(f"entities, column {name}: {error}. Key fields are texts") from None
 
 
-def _answer(
-    keys: Mapping[str, list[str]],
-    wanted: Sequence[WantedColumn],
-    tables: Mapping[tuple[str, ...], AnswerTable],
-) -> FeastAnswer:
-    """The answer; without entities there are no tables. Raises `NotReady`."""
-    count = len(next(iter(keys.values())))
-    present, never = [FeastStatus.PRESENT] * count, _times(np.full(count, NO_TIME))
-    results = [FeastColumn(list(values), present, never) for values in keys.values()]
-    times = {
-        (fields, label): _times(column)
-        for fields, table in tables.items()
-        for label, column in table.times.items()
-    }
-    lost = []
-    for column in wanted:
-        if not count:
-            results.append(FeastColumn([], [], []))
-            continue
-        found = tables[column.fields].features[column.name]
-        if (found.ranks == UNAVAILABLE).any():
-            lost.append(column.shown)
-            continue
-        statuses = (
-            [BY_RANK[rank] for rank in found.ranks.tolist()] if found.ranks.any() else present
-        )
-        results.append(FeastColumn(_values(found), statuses, times[column.fields, found.times]))
-    if lost:
-        raise NotReady(f"{', '.join(lost)}: the store did not answer; ask again", features=lost)
-    shown = [*keys, *(column.shown for column in wanted)]
-    return FeastAnswer(FeastMetadata(shown), results)
+class _Answer:
+    """Makes an answer of the columns that were read."""
+
+    def __init__(self, keys: Mapping[str, list[str]], times: _Times) -> None:
+        self._count = len(next(iter(keys.values())))
+        self._present = [FeastStatus.PRESENT] * self._count
+        self._times = times
+        never = times([NO_TIME] * self._count)
+        self.names = list(keys)
+        self.results = [FeastColumn(list(of), self._present, never) for of in keys.values()]
+
+    def add(self, name: str, column: ListedColumn) -> None:
+        """Add a feature. A value is null with every status but PRESENT."""
+        values, ranks, times = column
+        self.names.append(name)
+        if any(ranks):
+            statuses = [BY_RANK[rank] for rank in ranks]
+            shown: list[float | str | None] = [
+                None if rank else v for v, rank in zip(values, ranks, strict=True)
+            ]
+            self.results.append(FeastColumn(shown, statuses, self._times(times)))
+        else:
+            self.results.append(FeastColumn(list(values), self._present, self._times(times)))
 
 
-def _values(found: FeatureColumn) -> list[float | str | None]:
-    """The values, NaN for each that is not PRESENT; JSON has null there."""
-    values: list[float | str | None] = np.where(found.ranks == OK, found.values, np.nan).tolist()
-    return values
-
-
-def _times(nanoseconds: NDArray[np.int64]) -> list[str]:
+class _Times:
     """Times as text, 1970 for none.
 
     They have six digits of a second, and the rest is cut off: Feast knows microseconds, and its
     client on Python 3.10 reads three or six digits and no others.
     """
-    known = np.where(nanoseconds == NO_TIME, 0, nanoseconds)
-    texts: list[str] = np.datetime_as_string(
-        known.astype("datetime64[ns]"), unit="us", timezone="UTC", casting="same_kind"
-    ).tolist()
-    return texts
+
+    def __init__(self) -> None:
+        self._texts: Memo[int, str] = Memo(TIMES_BYTES)
+
+    def __call__(self, times: Sequence[int]) -> list[str]:
+        known, make = self._texts.get, self._make
+        return [known(time) or make(time) for time in times]
+
+    def _make(self, nanoseconds: int) -> str:
+        text = to_rfc_3339(0 if nanoseconds == NO_TIME else nanoseconds)[: -len("789Z")] + "Z"
+        return self._texts.keep(nanoseconds, text, len(text))

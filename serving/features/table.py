@@ -12,7 +12,7 @@ from registry.definitions import FeatureVersion
 from registry.formats.status import RANK
 from serving.features.columns import NO_TIME, AnswerColumns
 from serving.features.plan import Identity
-from serving.features.prepared import PreparedQuestion
+from serving.features.prepared import EntityValues, PreparedQuestion
 from serving.features.reader import Evaluated
 from serving.stores.row_store import Tier
 
@@ -49,6 +49,17 @@ class AnswerTable(NamedTuple):
     times: Mapping[str, NDArray[np.int64]]
     tiers: Mapping[str, NDArray[np.uint8]]
     """The `Tier` of what has these event times."""
+
+
+class ListedColumn(NamedTuple):
+    """A requested feature of n entities, as lists; the event times are those of its table."""
+
+    values: list[float]
+    """NaN where there is none."""
+    ranks: list[int]
+    """The rank of each status (`registry.formats.status.RANK`)."""
+    times: list[int]
+    """Nanoseconds UTC, `NO_TIME` where there is none."""
 
 
 def prepared_table(question: PreparedQuestion, found: AnswerColumns) -> AnswerTable:
@@ -133,6 +144,29 @@ def evaluated_table(evaluated: Evaluated, requested: Sequence[str]) -> AnswerTab
             _spread(ranks, NOT_OF_KIND, of_kind, n),
         )
     return AnswerTable(evaluated.now_ns, features, times, tiers)
+
+
+def listed_table(table: AnswerTable) -> dict[str, ListedColumn]:
+    """The columns of a table as lists."""
+    times = {label: column.tolist() for label, column in table.times.items()}
+    return {
+        name: ListedColumn(column.values.tolist(), column.ranks.tolist(), times[column.times])
+        for name, column in table.features.items()
+    }
+
+
+def listed_entities(
+    question: PreparedQuestion, found: Sequence[EntityValues]
+) -> dict[str, ListedColumn]:
+    """The columns of entities that were answered one by one: of few this takes less."""
+    return {
+        name: ListedColumn(
+            [entity.values[value] for entity in found],
+            [RANK[entity.statuses[value]] for entity in found],
+            [NO_TIME if (t := entity.times[time]) is None else t for entity in found],
+        )
+        for name, (value, time) in question.slots.items()
+    }
 
 
 def _labels(versions: Mapping[str, FeatureVersion]) -> dict[str, str]:

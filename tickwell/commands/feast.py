@@ -80,8 +80,8 @@ def export(
         )
     recorded = catalog.load(connect(settings.postgres))
     directory.mkdir(parents=True, exist_ok=True)
-    _replace(directory / REGISTRY, registry_file(recorded, project, time.time_ns()))
-    _replace(store, _configuration(settings.url, project, key_variable, ca).encode())
+    _write(directory / REGISTRY, registry_file(recorded, project, time.time_ns()))
+    _write(store, _configuration(settings.url, project, key_variable, ca).encode())
     typer.echo(
         f"{len(recorded.active)} features in {len(recorded.sources)} views: "
         f"FeatureStore(repo_path={str(directory)!r}) reads them from {settings.url}"
@@ -108,7 +108,7 @@ def _configuration(url: str, project: str, key_variable: str | None, ca: str | N
     return "\n".join(lines) + "\n"
 
 
-def _replace(file: Path, content: bytes) -> None:
+def _write(file: Path, content: bytes) -> None:
     """Write a file so that a client that reads it meanwhile has the old one or the new one."""
     new = file.with_name(f".{file.name}.new")
     new.write_bytes(content)

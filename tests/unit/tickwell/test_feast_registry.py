@@ -92,8 +92,6 @@ def test_a_registry_is_another_one_when_features_have_changed() -> None:
 
 def test_only_active_features_are_in_it() -> None:
     active = {name: v for name, v in CATALOG.active.items() if name != "price_sma_20"}
-    registry = fields(
-        registry_file(msgspec.structs.replace(CATALOG, active=active), "market", NOW)
-    )
+    registry = fields(registry_file(msgspec.structs.replace(CATALOG, active=active), "market", NOW))
     (price,) = (spec for spec in specs(registry, 6) if spec[1] == [b"price"])
     assert b"price_sma_20" not in [fields(feature)[1][0] for feature in price[4]]
