@@ -274,14 +274,20 @@ def _now(on_time: dict[str, float]) -> Moment:
 
 
 def _listed(
-    prepared: PreparedQuestion, rows: Sequence[Sequence[Packed]], moment: Moment
+    prepared: PreparedQuestion, read: Sequence[TieredRows], moment: Moment
 ) -> dict[str, ListedColumn]:
     """The columns of a prepared question. Raises `Uncommon`."""
-    if len(rows[0]) <= FEW:
+    count = len(read[0].rows)
+    if count <= FEW:
         with suppress(Uncommon):  # columns take more
-            each = [prepared.evaluate(of, moment) for of in zip(*rows, strict=True)]
+            each = [
+                prepared.evaluate(
+                    [of.rows[index] for of in read], [of.tier_of(index) for of in read], moment
+                )
+                for index in range(count)
+            ]
             return listed_entities(prepared, each)
-    return listed_table(prepared_table(prepared, answer_columns(prepared, rows, moment)))
+    return listed_table(prepared_table(prepared, answer_columns(prepared, read, moment)))
 
 
 def _object(

@@ -34,7 +34,7 @@ from serving.errors import (
 )
 from serving.features.lookup import Names
 from serving.features.reader import Reader
-from serving.stores.row_store import Packed, RowId
+from serving.stores.row_store import Packed, RowId, Tier, TieredRows
 from tests.oracle.times import rfc_3339
 from tests.support.row_stores import MemoryStore
 from tests.support.served import catalog_of
@@ -75,8 +75,11 @@ class Store(MemoryStore):
     def name(self, row: RowId) -> bytes:
         return "\x1f".join((row.source, *row.entity)).encode()
 
-    async def named_rows(self, wanted: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[Packed]]:
-        return [[self._by_name.get(name) for name in names] for _, names in wanted]
+    async def named_rows(self, wanted: Sequence[tuple[str, Sequence[bytes]]]) -> list[TieredRows]:
+        return [
+            TieredRows([self._by_name.get(name) for name in names], Tier.WARM)
+            for _, names in wanted
+        ]
 
 
 def row(source: str, *values: float, time_ns: int = 0, statuses: bytes | None = None) -> bytes:
