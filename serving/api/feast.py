@@ -168,7 +168,7 @@ class FeastRoute:
         request: FeastRequest,
         question: tuple[str | None, tuple[str, ...], bool],
     ) -> list[WantedColumn]:
-        if request.feature_service is not None:
+        if request.feature_service:
             service = views.service(request.feature_service)
             features = [(views.view_of(one), one.name, one) for one in service]
         elif request.features:

@@ -100,9 +100,12 @@ def test_commands_and_their_options_exist(page: Path) -> None:
         if words[:1] == ["make"]:
             assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), line
         if words[:1] == ["tickwell"]:
+            command, *rest = commands[words[1]], *words[2:]
+            while rest and rest[0] in getattr(command, "commands", ()):
+                command = command.commands[rest.pop(0)]
             options = {
                 option
-                for parameter in commands[words[1]].params
+                for parameter in command.params
                 for option in (*parameter.opts, *parameter.secondary_opts)
             }
             assert {word for word in words if word.startswith("--")} <= options, line
