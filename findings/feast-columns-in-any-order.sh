@@ -7,9 +7,9 @@
 # Output seen on 2026-11-30 (four features are asked for in this order, by processes that differ
 # in PYTHONHASHSEED alone):
 # > asked: bid ask last size
-# > seed 1: SEED1
-# > seed 2: SEED2
-# > seed 3: SEED3
+# > seed 1: last bid ask size
+# > seed 2: size last ask bid
+# > seed 3: size last bid ask
 set -euo pipefail
 
 work=$(mktemp -d)
