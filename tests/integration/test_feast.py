@@ -352,6 +352,11 @@ def check_mistakes(sdk: Any) -> None:
     ):
         wrong = sdk.ask(kind="online", features=features, rows=[{"symbol": "AAPL"}])
         assert told in wrong["text"], wrong
+    position = {"portfolio": "P1", "symbol": "AAPL"}  # of which earlier clients send the first key
+    wrong = sdk.ask(
+        kind="online_read", view="position", features=["position_size"], rows=[position]
+    )
+    assert "entities have no column symbol" in wrong["text"], wrong
 
 
 def check_registry(sdk: Any, recorded: Catalog) -> None:
