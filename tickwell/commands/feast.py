@@ -71,7 +71,7 @@ def export(
         if not (error.name or "").startswith("google"):
             raise
         raise TickwellError(
-            "install protobuf to write Feast's registry: pip install protobuf"
+            "Feast's registry needs protobuf: pip install 'tickwell[feast]'"
         ) from None
     store = directory / STORE
     if store.exists() and not store.read_text("utf-8", "replace").startswith(WRITTEN_BY):
