@@ -148,8 +148,8 @@ class Answering:
     ) -> dict[str, ListedColumn]:
         """What is known of entities, all of one kind, by the names that were requested."""
         asked = self._asked.parsed(names, features, entities)
-        question = asked.question
-        if question is not None:
+        if asked.questions is not None:
+            question = asked.questions.each[0]
             on_time = self._on_time(question.sources)
             of = zip(*[entity.names for entity in asked.entities], strict=True)
             wanted = [(s.name, named) for s, named in zip(question.sources, of, strict=True)]

@@ -151,20 +151,20 @@ class AskedBefore:
         Raises `UnknownFeature` and `WrongEntity`.
         """
         self._of_catalog(names)
-        question = self._question(names, features, entities[0].keys())
-        if question is None:
-            unnamed = [AskedEntity(msgspec.json.encode(entity), ()) for entity in entities]
-            return Asked(names, features, None, unnamed)
-        asked = [self._entity(question, entity) for entity in entities]
-        return Asked(names, question.prepared.requested, question, asked)
+        questions = self._questions_of(names, features)
+        if questions is None:
+            return self._asked(names, features, entities)
+        check_entities(names, questions.versions, entities[:1])
+        asked = [self._entity(questions, entity) for entity in entities]
+        return Asked(names, questions.requested, questions, asked)
 
-    def _entity(self, question: Question, entity: Entity) -> AskedEntity:
+    def _entity(self, questions: Questions, entity: Entity) -> AskedEntity:
         text = msgspec.json.encode(entity)
-        known = question.entities.get(text)
+        known = questions.entities.get(text)
         if known is None:
-            known = question.asked_of(entity)
+            known = questions.asked_of(entity)
             if self._has_room(text):
-                question.entities[text] = known
+                questions.entities[text] = known
         return known
 
     def _known_batch(self, names: Names, body: bytes) -> Asked | None:
