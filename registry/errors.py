@@ -101,3 +101,36 @@ class CorruptRow(RegistryError):
             f"not a packed row, it starts with {head.hex()}: something else writes to these keys, "
             "or a newer version does; rebuild the key from Postgres"
         )
+
+
+class NoApiKeys(RegistryError):
+    """The database has no table of API keys."""
+
+    def __init__(self) -> None:
+        super().__init__("the database knows no API keys yet: run `tickwell migrate`")
+
+
+class InvalidApiKey(RegistryError):
+    """An API key cannot be made as it was asked for."""
+
+
+class ApiKeyNameTaken(RegistryError):
+    """Another key has the name, and is not revoked."""
+
+    def __init__(self, name: str, expired: bool) -> None:
+        state = "has expired and is not revoked" if expired else "is valid"
+        super().__init__(
+            f"there is a key {name!r}, which {state}: give the new one another name, or revoke "
+            f"that one by `tickwell keys revoke {name}`"
+        )
+
+
+class UnknownApiKey(RegistryError):
+    """No key has that name or number."""
+
+    def __init__(self, which: str) -> None:
+        super().__init__(f"no key has the name or the number {which!r}: see `tickwell keys list`")
+
+
+class ApiKeyHalfRevoked(RegistryError):
+    """One of the two stores did not take a revocation."""

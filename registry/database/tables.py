@@ -8,6 +8,7 @@
     tickwell.topics            incarnations of topics, with their number of partitions
     tickwell.source_rules      each definition that a source has had
     tickwell.rules_starts      the offset of each partition from which a changed one holds
+    tickwell.api_keys          the SHA-256 of each API key, what it allows, who made and revoked it
     tickwell.sources, feature_versions, row_schemas, active_versions, audit
 
 Times of ticks are bigint nanoseconds UTC, times of Tickwell's own work are timestamptz.
@@ -183,6 +184,21 @@ active_versions = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("version", Text, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Integer, Identity(always=True), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("sha256", LargeBinary, nullable=False, unique=True),
+    Column("scopes", ARRAY(Text), nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=NOW),
+    Column("created_by", Text, nullable=False),
+    Column("expires_at", DateTime(timezone=True)),
+    Column("revoked_at", DateTime(timezone=True)),
+    Column("revoked_by", Text),
+    Index("api_keys_name", "name", unique=True, postgresql_where=text("revoked_at IS NULL")),
 )
 
 audit = Table(

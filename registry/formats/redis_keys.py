@@ -164,6 +164,13 @@ def worker_key(sink: str, instance: str) -> str:
 CATALOG_KEY = "tw:catalog"
 """The key of a JSON copy of the catalog: workers and servers start from it without Postgres."""
 
+API_KEYS_KEY = "tw:api-keys"
+"""The key of a JSON copy of the API keys (`registry.api_keys`): servers start from it without
+Postgres."""
+
+REVOKED_KEY = "tw:api-keys:revoked"
+"""The key of the set of SHA-256 of API keys that were revoked, which no copy makes valid again."""
+
 WORKERS_KEY = "tw:workers"
 """The key of the set of `sink:instance` of workers that have sent a heartbeat."""
 
