@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from starlette.applications import Starlette
@@ -11,6 +11,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from serving.api import problems
+from serving.api.admission import admission
 from serving.api.answering import Answering
 from serving.api.catalog_routes import CatalogRoutes
 from serving.api.compressing import Compressing
@@ -20,6 +21,7 @@ from serving.api.routes import Server
 from serving.features.reader import Reader
 from serving.metrics import Metrics
 from serving.stores.warm import WarmStore
+from serving.watch.api_keys import ApiKeysWatch
 from serving.watch.catalog import CatalogWatch
 from serving.watch.refreshing import refreshing
 from serving.watch.workers import WorkersWatch
@@ -38,6 +40,10 @@ class ServerOptions:
     postgres: str = field(repr=False)
     cluster: bool = False
     compress: bool = False
+    needs_keys: bool = False
+    """Whether a request needs an API key."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose web pages may ask; "*" for all."""
 
 
 def create_app(options: ServerOptions, workers: WorkersWatch | None = None) -> Starlette:
@@ -51,7 +57,8 @@ def create_app(options: ServerOptions, workers: WorkersWatch | None = None) -> S
             {tier: url for tier, url in tiers.items() if url},
             cluster=options.redis if options.cluster else None,
         )
-    catalog = CatalogWatch(options.postgres, options.redis, options.cluster)
+    stores = (options.postgres, options.redis)
+    catalog = CatalogWatch(*stores, options.cluster)
     metrics = Metrics(lambda: workers.heartbeats)
     store = WarmStore(options.redis, metrics.read, options.cluster)
     answering = Answering(Reader(store), store.named, catalog, workers, metrics.served)
@@ -59,12 +66,16 @@ def create_app(options: ServerOptions, workers: WorkersWatch | None = None) -> S
         *feature_routes(answering, metrics, options.compress),
         feast_route(answering, metrics),
     ]
-    server = Server(catalog, workers, metrics)
+    keys = ApiKeysWatch(*stores, options.cluster) if options.needs_keys else None
+    server = Server(catalog, workers, metrics, keys)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         try:
-            async with refreshing(catalog.refresh, workers.refresh):
+            async with (
+                refreshing(catalog.refresh, workers.refresh),
+                nullcontext() if keys is None else keys.watching(),
+            ):
                 yield
         finally:
             await workers.close()
@@ -79,6 +90,7 @@ def create_app(options: ServerOptions, workers: WorkersWatch | None = None) -> S
             *server.routes(),
         ],
         middleware=[
+            *admission(keys, metrics, options.cors_origins),
             Middleware(ShortCut, routes=features),
             *([Middleware(Compressing)] if options.compress else []),
         ],

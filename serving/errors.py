@@ -46,3 +46,15 @@ class WrongEntity(ServingError):
 
 class NotReady(ServingError):
     """The server cannot answer yet, or not in time."""
+
+
+class KeyMissing(ServingError):
+    """The request has no API key, and needs one."""
+
+
+class KeyRefused(ServingError):
+    """The API key is not valid."""
+
+
+class ScopeMissing(ServingError):
+    """The API key is valid and does not allow this; the context names the `scope` that would."""

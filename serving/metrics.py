@@ -35,6 +35,8 @@ class Metrics:
     def __init__(self, heartbeats: Heartbeats) -> None:
         self.served: Count[str] = Count()
         """Served values by status."""
+        self.refused: Count[str] = Count()
+        """Requests that were not let pass, by what was wrong with their API key."""
         self._requests: Count[tuple[str, int]] = Count()
         self._seconds: dict[str, _Histogram] = {}
         self._rows = _Histogram(ROWS)
@@ -72,7 +74,12 @@ class Metrics:
             values.add_metric([value_status], count)
         rows = HistogramMetricFamily("tickwell_read_keys", "Keys of a coalesced read", labels=())
         rows.add_metric([], self._rows.buckets(), self._rows.total)
-        yield from (requests, seconds, values, rows)
+        refused = CounterMetricFamily(
+            "tickwell_requests_refused", "Requests without a right API key", labels=["reason"]
+        )
+        for reason, count in self.refused.items():
+            refused.add_metric([reason], count)
+        yield from (requests, seconds, values, rows, refused)
 
 
 class _Histogram:

@@ -16,11 +16,15 @@ from starlette.types import Scope
 
 from serving.api.content_codings import CODINGS
 from serving.api.request_ids import REQUEST_ID
+from serving.api.request_log import describe
 from serving.errors import (
     HeadTooLarge,
     InvalidRequest,
+    KeyMissing,
+    KeyRefused,
     MalformedRequest,
     NotReady,
+    ScopeMissing,
     ServingError,
     TooLarge,
     UnknownFeature,
@@ -50,6 +54,12 @@ class Problem(NamedTuple):
     """More headers; a name in braces is one of the error's context."""
 
 
+def _challenge(error: str = "") -> Mapping[str, str]:
+    """The header `WWW-Authenticate` (RFC 6750)."""
+    why = f', error="{error}"' if error else ""
+    return {"WWW-Authenticate": f'Bearer realm="tickwell"{why}'}
+
+
 PROBLEMS: Mapping[type[ServingError], Problem] = {
     InvalidRequest: Problem(422, "The request cannot be understood"),
     TooLarge: Problem(413, "Too large"),
@@ -61,6 +71,11 @@ PROBLEMS: Mapping[type[ServingError], Problem] = {
         415, "The content coding is not supported", {"Accept-Encoding": ", ".join(CODINGS)}
     ),
     NotReady: Problem(503, "Not ready"),
+    KeyMissing: Problem(401, "An API key is needed", _challenge()),
+    KeyRefused: Problem(401, "The API key is not valid", _challenge("invalid_token")),
+    ScopeMissing: Problem(
+        403, "The API key does not allow this", _challenge("insufficient_scope")
+    ),
 }
 
 LONGEST_SHOWN = 200
@@ -106,6 +121,7 @@ async def of_starlette(request: Request, error: Exception) -> Response:
 
 async def of_mistake(request: Request, error: Exception) -> Response:
     """The response to a bug: the log has the exception, the client learns no internals."""
+    describe(error, request.scope)
     text = "this is a mistake of the server; its log has more"
     return _document(request.scope, 500, "Internal error", text)
 

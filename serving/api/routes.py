@@ -14,6 +14,7 @@ from starlette.routing import Route
 from registry.formats.status import Status
 from serving.errors import NotReady
 from serving.metrics import Metrics
+from serving.watch.api_keys import ApiKeysWatch
 from serving.watch.catalog import CatalogWatch
 from serving.watch.workers import WorkersWatch
 
@@ -25,6 +26,8 @@ class Server:
     catalog: CatalogWatch
     workers: WorkersWatch
     metrics: Metrics
+    keys: ApiKeysWatch | None = None
+    """None where requests need no API key."""
 
     def routes(self) -> list[Route]:
         """The routes."""
@@ -68,6 +71,8 @@ class Server:
         self.catalog.names  # noqa: B018 - raises when there are none
         if "redis" not in self.workers.answering:
             raise NotReady(f"Redis: {self.workers.stores.get('redis', 'not asked yet')}")
+        if self.keys is not None:
+            self.keys.keyring  # noqa: B018 - raises when none was read
         return _json({"status": "ok"})
 
     async def exposition(self, request: Request) -> Response:
