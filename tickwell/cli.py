@@ -13,6 +13,7 @@ from tickwell.commands.down import down
 from tickwell.commands.env import env
 from tickwell.commands.feast import feast
 from tickwell.commands.get import get
+from tickwell.commands.keys import keys
 from tickwell.commands.migrate import migrate
 from tickwell.commands.produce import produce
 from tickwell.commands.rebuild_online import rebuild_online
@@ -53,6 +54,7 @@ COMMANDS = (
 for command in COMMANDS:
     app.command()(command)
 app.add_typer(feast, name="feast")
+app.add_typer(keys)
 
 
 def main() -> None:

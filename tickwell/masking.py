@@ -18,7 +18,7 @@ SECRET = frozenset(
 )
 """Settings that are never shown."""
 
-FILES = ("kafka_ca", "kafka_cert", "kafka_key", "schema_registry_ca")
+FILES = ("kafka_ca", "kafka_cert", "kafka_key", "schema_registry_ca", "tls_cert", "tls_key")
 MAY_HOLD_SECRET = SECRET | {"kafka", "url", "schema_registry", *FILES}
 """These, and the settings that people write a user or the text of a key into."""
 
@@ -42,7 +42,7 @@ def shown(name: str, value: str) -> str:
     if name == "schema_registry":
         return value if all(map(_is_address, value.split(","))) else MASK
     if name in FILES:
-        return _path(value, secret=name == "kafka_key")
+        return _path(value, secret=name in ("kafka_key", "tls_key"))
     return value
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -22,6 +20,7 @@ from registry.database.month_partitions import attach_ahead
 from registry.definitions import Catalog
 from registry.features_file import read
 from registry.lifecycle.recording import record
+from tickwell.current_user import current_user
 from tickwell.errors import TickwellError, one_line
 from tickwell.settings import Settings
 
@@ -58,7 +57,7 @@ def migrate(
         recorded = record(
             engine,
             definitions,
-            actor=_user(),
+            actor=current_user(),
             rejected_topic=settings.rejected_topic,
             begin=begin,
         )
@@ -73,11 +72,3 @@ def migrate(
     ensure_topics(settings.kafka_connection, names, settings.partitions, stopped)
     warm_up()
     return recorded
-
-
-def _user() -> str:
-    """The name of the user, or its number where it has no name, as in a container."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.geteuid()}"

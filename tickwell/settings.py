@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from tickwell import kafka_settings, masking, registry_settings, store_urls
+from tickwell import kafka_settings, masking, registry_settings, server_settings, store_urls
 from tickwell.errors import NotRunning, SettingError, TickwellError
 
 if TYPE_CHECKING:
@@ -51,6 +51,10 @@ class Settings(msgspec.Struct, frozen=True):
     port: int = 8001
     keep_alive_seconds: int = 75
     compress: Literal["auto", "on", "off"] = "auto"
+    keys: str = "auto"
+    tls_cert: str = ""
+    tls_key: str = ""
+    cors_origins: str = ""
     data: str = "data"
     features: str = ""
     group: str = "tickwell"
@@ -206,6 +210,7 @@ def _check(settings: Settings) -> None:
     store_urls.check(settings, must)
     kafka_settings.check(settings)
     registry_settings.check(settings)
+    server_settings.check(settings, must)
     must(0 < settings.port < 65536, "port", "must be a port, 1 to 65535")
     must(settings.keep_alive_seconds > 0, "keep_alive_seconds", "must be at least 1 second")
     must(0 <= settings.metrics_port < 65536, "metrics_port", "must be a port, or 0 for none")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tickwell import json_logs, server_settings
 from tickwell.late_imports import late_imports
 from tickwell.settings import Settings
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 
 def serve(
@@ -22,23 +27,54 @@ def serve(
             "is on unless the address is this machine's own."
         ),
     ] = None,
+    keys: Annotated[
+        bool | None,
+        typer.Option(
+            "--keys/--no-keys",
+            help="Requests need an API key; unless set, they do on anything but loopback.",
+        ),
+    ] = None,
+    tls_cert: Annotated[
+        str | None, typer.Option(help="File with the certificate and its chain (PEM), for HTTPS.")
+    ] = None,
+    tls_key: Annotated[
+        str | None, typer.Option(help="File with its key (PEM), unless the first one has it.")
+    ] = None,
 ) -> None:
     """Serve features over HTTP, until stopped."""
-    settings = Settings.of_stack(host=host, port=port, compress=compress)
+    settings = Settings.of_stack(
+        host=host,
+        port=port,
+        keys=None if keys is None else server_settings.REQUIRED if keys else server_settings.NONE,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        compress=compress,
+    )
     settings.need("redis", "redis_hot", "postgres")
+    context_factory = _context_factory(settings)
+    server_settings.check_has_keys(settings)
+    json_logs.configure()
     with late_imports():
         import uvicorn
 
         from serving.api.connections import Connection
         from serving.app import ServerOptions, create_app
     stores = (settings.redis, settings.redis_hot, settings.postgres)
-    options = ServerOptions(*stores, cluster=settings.cluster, compress=settings.compresses)
-    app = create_app(options)
+    app = create_app(
+        ServerOptions(
+            *stores,
+            cluster=settings.cluster,
+            compress=settings.compresses,
+            needs_keys=server_settings.needs_keys(settings),
+            cors_origins=server_settings.cors_origins(settings),
+        )
+    )
     uvicorn.run(
         app,
         host=settings.host,
         port=settings.port,
-        log_level="warning",
+        log_config=None,
+        ssl_context_factory=context_factory,
         access_log=False,
         limit_concurrency=2_000,
         http=Connection,
@@ -47,3 +83,13 @@ def serve(
         timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=5,
     )
+
+
+def _context_factory(settings: Settings) -> Callable[..., SSLContext] | None:
+    """Makes the context of a server that speaks HTTPS. Raises `CertificateError`."""
+    if not settings.tls_cert:
+        return None
+    from tickwell.certificate import Files, ServedCertificate
+
+    certificate = ServedCertificate(Files(settings.tls_cert, settings.tls_key))
+    return lambda *_: certificate.context()

@@ -30,6 +30,7 @@ from tickwell.errors import Stopped, TickwellError
 from tickwell.kafka_settings import SECURITY
 from tickwell.migrate import migrate, rules_beginning
 from tickwell.registry_settings import ACCESS, REGISTRY
+from tickwell.server_settings import check_has_keys
 from tickwell.settings import PREFIX, Settings
 from tickwell.up import state
 from tickwell.up.process import Process, Spec
@@ -57,6 +58,9 @@ for half of its session."""
 
 METRICS = ("worker-online", "worker-offline")
 """The processes that serve metrics on TICKWELL_METRICS_PORT and the port after it."""
+
+WHILE_ON_LOOPBACK = ", while the same stack listens on 127.0.0.1"
+"""What runs here is stopped where no key is found, the database too that would know a first one."""
 
 Say = Callable[[str], None]
 
@@ -109,6 +113,7 @@ class Supervisor:
             if stopped.is_set():  # topics were no longer waited for
                 raise Stopped from None
             raise
+        check_has_keys(self.settings, WHILE_ON_LOOPBACK)
         for name in self._process_names():
             self.keep(Process(self.spec(name)))
         for kept in self._kept:
@@ -189,7 +194,8 @@ class Supervisor:
             found = dict(zip(wanted, started, strict=True))
         settings = msgspec.structs.replace(settings, **found)
         host = _reached_at(settings.host)
-        url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+        scheme = "https" if settings.tls_cert else "http"
+        url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.port}"
         self.settings = msgspec.structs.replace(settings, url=url, data=str(self._data))
         names = ("kafka", *SECURITY, REGISTRY, *ACCESS, "redis", "redis_hot", "postgres", "url")
         self.environment = {
