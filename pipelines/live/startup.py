@@ -39,8 +39,10 @@ from pipelines.ticks.wire.formats import check_format, registry_of
 from registry import catalog as recorded
 from registry.consistency import check_rejected_topic
 from registry.definitions import Catalog
+from registry.errors import RegistryError
 from registry.formats.redis_keys import CATALOG_KEY
 from registry.language.program import compile_program
+from registry.lifecycle.api_keys import FAILURES, publish
 from registry.source_rules import SourceRules, check_known, check_sources
 
 logger = logging.getLogger(__name__)
@@ -139,6 +141,7 @@ class Startup:
                     store.set(CATALOG_KEY, recorded.encode(catalog))
             except StoreUnavailable as error:
                 logger.warning("the catalog was not copied to Redis: %s", error)
+            self._copy_api_keys()
             return catalog
         with closing(open_warm(options.redis, options.cluster)) as store, answers():
             copy = store.get(CATALOG_KEY)
@@ -150,6 +153,14 @@ class Startup:
                 "Postgres is unavailable, and Redis has a copy of an earlier build's catalog"
             )
         return catalog
+
+    def _copy_api_keys(self) -> None:
+        """For servers that start without Postgres; a Redis that was emptied has lost the copy."""
+        options = self._options
+        try:
+            publish(self._engine, lambda: open_warm(options.redis, options.cluster))
+        except (*FAILURES, DBAPIError, RegistryError) as error:
+            logger.warning("the API keys were not copied to Redis: %s", error)
 
     def _materializer(
         self, catalog: Catalog, rules: SourceRules, sink: Sink, partitions: int
