@@ -1,18 +1,18 @@
 """Logs as JSON, one object a line, for whoever collects them.
 
 It is the standard library's `logging` with a formatter: every library that we use logs by it, so
-what another one would write would have to be joined with that again. `msgspec`, which is there
-already, writes the JSON.
+what another one would write would have to be joined with that again. JSON is written by the
+standard library as well, since that takes any text (`msgspec` refuses half a surrogate pair, which
+stands for a byte in the name of a file that is not UTF-8).
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TextIO
-
-import msgspec
 
 FIELDS = "fields"
 """The attribute of a record, or of the exception in it, with more fields (a mapping)."""
@@ -38,7 +38,7 @@ class JsonLines(logging.Formatter):
                 line |= {name: value for name, value in fields.items() if name not in line}
         if record.exc_info and error is not None:
             line["exception"] = self.formatException(record.exc_info)[-TEXT_CHARACTERS:]
-        return msgspec.json.encode(line, enc_hook=str).decode()
+        return json.dumps(line, default=str)
 
 
 def configure(stream: TextIO | None = None) -> None:

@@ -231,7 +231,7 @@ def _alone(engine: Engine) -> Iterator[Connection]:
 
 
 def _text(recorded: Recorded) -> str | None:
-    return recorded.expires_at and recorded.expires_at.isoformat()
+    return None if recorded.expires_at is None else recorded.expires_at.isoformat()
 
 
 def _recorded(row: Any) -> Recorded:
