@@ -11,16 +11,21 @@ import json
 import sys
 import time
 import urllib.request
+from pathlib import Path
 from typing import Any
+
+API_KEY = Path("/run/secrets/api_key")
+"""The file with the key of who asks for features."""
 
 RECENT_SECONDS = 15.0
 """The age of a heartbeat, in seconds, above which its worker counts as failed."""
 
 
-def ask(url: str, body: Any = None) -> str:
+def ask(url: str, body: Any = None, key: str = "") -> str:
     """The answer of a server. Raises OSError when there is none, or it is an error."""
     data = None if body is None else json.dumps(body).encode()
-    with urllib.request.urlopen(url, data, timeout=4) as answer:
+    request = urllib.request.Request(url, data, {"X-API-Key": key} if key else {})
+    with urllib.request.urlopen(request, timeout=4) as answer:
         text: str = answer.read().decode()
         return text
 
@@ -41,11 +46,12 @@ def server(url: str) -> str | None:
     return None
 
 
-def demo(url: str) -> str | None:
+def demo(url: str, key_file: Path = API_KEY) -> str | None:
     """Why the demo's ticks are not served; None when they are."""
     name = "current_price"
     request = {"features": [name], "entity_type": "symbol", "entity_value": "AAPL"}
-    status = json.loads(ask(f"{url}/features/online", request))["features"][name]["status"]
+    key = key_file.read_text().strip() if key_file.exists() else ""
+    status = json.loads(ask(f"{url}/features/online", request, key))["features"][name]["status"]
     return None if status == "ok" else f"{name} of AAPL is {status}"
 
 

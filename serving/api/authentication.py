@@ -30,6 +30,7 @@ from serving.metrics import Metrics
 from serving.watch.api_keys import Keyring
 
 AUTHORIZATION, X_API_KEY = b"authorization", b"x-api-key"
+HEADERS = frozenset({AUTHORIZATION, X_API_KEY})
 BEARER = b"bearer"
 MEMO_BYTES = 1_000_000
 """Memory for headers that are valid, and as much again for those that are not."""
@@ -108,7 +109,7 @@ class Authentication:
         needed = scope_needed(scope["method"], scope["path"])
         if needed is not None:
             try:
-                given = [h for h in scope["headers"] if h[0] == AUTHORIZATION or h[0] == X_API_KEY]
+                given = [(name, value) for name, value in scope["headers"] if name in HEADERS]
                 identity = self._identity(given)
                 scope[KEY_NAME] = identity.key
                 self._check(identity, needed)
