@@ -2,7 +2,7 @@
 
 healthcheck.py worker http://127.0.0.1:9100    it stores ticks, and its heartbeat is recent
 healthcheck.py server http://127.0.0.1:8001    it can answer requests
-healthcheck.py demo   http://server:8001       the demo's ticks are served
+healthcheck.py demo   http://server:8001 FILE  its ticks are served to the API key in the file
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ import json
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-API_KEY = Path("/run/secrets/api_key")
-"""The file with the key of who asks for features."""
 
 RECENT_SECONDS = 15.0
 """The age of a heartbeat, in seconds, above which its worker counts as failed."""
@@ -46,18 +44,23 @@ def server(url: str) -> str | None:
     return None
 
 
-def demo(url: str, key_file: Path = API_KEY) -> str | None:
+def demo(url: str, key_file: str) -> str | None:
     """Why the demo's ticks are not served; None when they are."""
     name = "current_price"
     request = {"features": [name], "entity_type": "symbol", "entity_value": "AAPL"}
-    key = key_file.read_text().strip() if key_file.exists() else ""
+    key = Path(key_file).read_text().strip()
     status = json.loads(ask(f"{url}/features/online", request, key))["features"][name]["status"]
     return None if status == "ok" else f"{name} of AAPL is {status}"
 
 
-def main(kind: str, url: str) -> int:
+def main(kind: str, *arguments: str) -> int:
+    checks: dict[str, Callable[..., str | None]] = {
+        "worker": worker,
+        "server": server,
+        "demo": demo,
+    }
     try:
-        wrong = {"worker": worker, "server": server, "demo": demo}[kind](url)
+        wrong = checks[kind](*arguments)
     except OSError as error:
         wrong = str(error)
     print(wrong or "healthy")

@@ -25,6 +25,7 @@ from pipelines.compute.entity_state import tick_dtype
 from pipelines.compute.kernel import REMEMBERED
 from pipelines.live.worker import SHUTDOWN_SECONDS
 from registry.features_file import read
+from registry.formats import api_key
 from tests.support.image import Image, build
 from tests.support.pipeline import wait_for
 from tickwell.embedded.ports import keep_port
@@ -45,10 +46,16 @@ COUNTED = "print(sum({0}.stats.cache_hits.values()), sum({0}.stats.cache_misses.
 
 @pytest.fixture(scope="module")
 def configured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The file as Compose understands it, with secrets that its own script writes."""
+    """The file as Compose understands it, with secrets that its own script writes.
+
+    The one that a container would have made, an API key, is written here.
+    """
     directory = tmp_path_factory.mktemp("checkout") / "compose"
     shutil.copytree(COMPOSE, directory, ignore=shutil.ignore_patterns("secrets", "kafka"))
     subprocess.run([directory / "secrets.sh"], check=True)
+    key = directory / "secrets/api_key"
+    key.write_text(api_key.make())
+    key.chmod(0o644)
     output = subprocess.run(
         [
             *(BIN / "docker-compose", "-f", directory / "compose.yaml", "--profile", "demo"),
@@ -87,7 +94,7 @@ def test_no_secret_is_in_an_environment(configured: dict[str, Any]) -> None:
     secrets = {
         name: Path(secret["file"]).read_text() for name, secret in configured["secrets"].items()
     }
-    assert len(secrets) == 5
+    assert len(secrets) == 6
     services = json.dumps(configured["services"])
     for value in secrets.values():
         assert value not in services
@@ -252,22 +259,27 @@ def test_every_command_runs(
             f"http://127.0.0.1:{old}": f"http://127.0.0.1:{replaced[old]}" for old in replaced
         }
         replaced["http://server:8001"] = f"http://127.0.0.1:{port}"
+        replaced["/run/secrets/api_key"] = str(secrets / "api_key")
         return [replaced.get(word, word) for word in words]
 
-    def start(name: str) -> subprocess.Popen[bytes]:
-        service = configured["services"][name]
+    def settings_of(name: str) -> dict[str, str]:
         settings = {
-            **service["environment"],
+            **configured["services"][name]["environment"],
             **{variable: str(secrets / variable) for variable in addresses},
             "TICKWELL_KAFKA": kafka,
             "TICKWELL_GROUP": tmp_path.name,
+            "TICKWELL_KEYS": "required",  # as it is where the server listens there
         }
         if "TICKWELL_METRICS_HOST" in settings:
             settings["TICKWELL_METRICS_HOST"] = "127.0.0.1"
+        return settings
+
+    def start(name: str) -> subprocess.Popen[bytes]:
+        command = configured["services"][name]["command"]
         with (tmp_path / f"{name}.log").open("wb") as log:
             return subprocess.Popen(
-                image.argv(["tickwell", *here(name, service["command"])], secrets),
-                env=image.environment(settings),
+                image.argv(["tickwell", *here(name, command)], secrets),
+                env=image.environment(settings_of(name)),
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -275,9 +287,12 @@ def test_every_command_runs(
     def is_healthy(name: str) -> bool:
         kind, *check = configured["services"][name]["healthcheck"]["test"]
         assert kind == "CMD"
-        return run(image, here(name, check), must=False).returncode == 0
+        return run(image, here(name, check), secrets, must=False).returncode == 0
 
     assert start("migrate").wait(60) == 0, (tmp_path / "migrate.log").read_text()
+    create = ["tickwell", "keys", "create", "first", "--scope", "read"]
+    key = run(image, create, secrets, **settings_of("migrate")).stdout.strip()
+    (secrets / "api_key").write_text(key)
     services = sorted(OURS - JOBS)
     assert not any(is_healthy(name) for name in services)
     processes = {name: start(name) for name in services}
@@ -296,9 +311,11 @@ def test_every_command_runs(
         }
 
         def served() -> bool:
-            answer = httpx.post(f"http://127.0.0.1:{port}/features/online", json=asked).json()
+            answer = httpx.post(url, json=asked, headers={"x-api-key": key}).json()
             return {value["status"] for value in answer["features"].values()} == {"ok"}
 
+        url = f"http://127.0.0.1:{port}/features/online"
+        assert httpx.post(url, json=asked).status_code == 401
         wait_for("features of the demo are served", served)
     finally:
         for process in processes.values():
@@ -310,10 +327,14 @@ def test_every_command_runs(
 
 
 def run(
-    image: Image, command: list[str], must: bool = True, **settings: str
+    image: Image,
+    command: list[str],
+    secrets: Path | None = None,
+    must: bool = True,
+    **settings: str,
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        image.argv(command),
+        image.argv(command, secrets),
         env=image.environment(settings),
         cwd="/tmp",  # as the image says; Python imports from where it is started
         check=must,
