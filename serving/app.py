@@ -11,7 +11,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from serving.api import problems
-from serving.api.admission import admission
+from serving.api.access import access
 from serving.api.answering import Answering
 from serving.api.catalog_routes import CatalogRoutes
 from serving.api.compressing import Compressing
@@ -90,7 +90,7 @@ def create_app(options: ServerOptions, workers: WorkersWatch | None = None) -> S
             *server.routes(),
         ],
         middleware=[
-            *admission(keys, metrics, options.cors_origins),
+            *access(keys, metrics, options.cors_origins),
             Middleware(ShortCut, routes=features),
             *([Middleware(Compressing)] if options.compress else []),
         ],

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import Receive, Scope, Send
 
 from serving.api.authentication import Authentication
+from serving.api.exchanges import EXCHANGE
 from serving.metrics import Metrics
 from serving.watch.api_keys import ApiKeysWatch
 
@@ -19,7 +22,18 @@ REQUEST_HEADERS = (
 ANSWER_HEADERS = ("etag", "retry-after", "www-authenticate", "x-request-id")
 
 
-def admission(
+class PagesOfOthers(CORSMiddleware):
+    """CORS, which adds its headers to what is sent: no answer may be written past that."""
+
+    async def simple_response(
+        self, scope: Scope, receive: Receive, send: Send, request_headers: Headers
+    ) -> None:
+        extensions = scope.get("extensions") or {}
+        scope["extensions"] = {name: ext for name, ext in extensions.items() if name != EXCHANGE}
+        await super().simple_response(scope, receive, send, request_headers)
+
+
+def access(
     keys: ApiKeysWatch | None, metrics: Metrics, cors_origins: Sequence[str]
 ) -> list[Middleware]:
     """The middlewares in front of all others; none where there are no `keys` and no origins.
@@ -31,7 +45,7 @@ def admission(
     if cors_origins:
         found.append(
             Middleware(
-                CORSMiddleware,
+                PagesOfOthers,
                 allow_origins=list(cors_origins),
                 allow_methods=METHODS,
                 allow_headers=REQUEST_HEADERS,

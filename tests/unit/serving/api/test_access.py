@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from registry.api_keys import ApiKey
 from registry.formats import api_key
-from serving.api.admission import admission
+from serving.api.access import access
+from serving.api.feature_routes import FeatureRoute, ShortCut
 from serving.metrics import Metrics
+from tests.support.raw_http import exchange, listening
 
 KEY = api_key.make()
 PAGE, OTHER = "https://app.example", "https://evil.example"
@@ -27,7 +31,7 @@ class Keys:
 
 def client(origins: tuple[str, ...], needs_keys: bool = True) -> TestClient:
     keys: Any = Keys() if needs_keys else None
-    middleware = admission(keys, Metrics(list), origins)
+    middleware = access(keys, Metrics(list), origins)
 
     async def answer(request: Any) -> PlainTextResponse:
         return PlainTextResponse("value")
@@ -46,7 +50,7 @@ def preflight(asked: TestClient, origin: str) -> Any:
 
 
 def test_without_the_setting_no_page_may_ask() -> None:
-    assert admission(None, Metrics(list), ()) == []
+    assert access(None, Metrics(list), ()) == []
     asked = client(())
     assert preflight(asked, PAGE).status_code == 401
     answer = asked.post("/features/online", headers={"origin": PAGE, "x-api-key": KEY})
@@ -78,3 +82,27 @@ def test_a_page_sees_why_it_is_refused_and_passes_with_a_key() -> None:
 
 def test_all_pages() -> None:
     assert preflight(client(("*",)), OTHER).headers["access-control-allow-origin"] == "*"
+
+
+def test_an_answer_that_is_written_whole_has_the_headers_too() -> None:
+    """On the server's own protocol, where a feature's answer goes out past what wraps `send`."""
+
+    async def answer(scope: Any, body: bytes) -> tuple[bytes, bytes]:
+        return body, b"application/json"
+
+    route = FeatureRoute("/features/online", answer, Metrics(list))
+    keys: Any = Keys()
+    middleware = [*access(keys, Metrics(list), (PAGE,)), Middleware(ShortCut, routes=[route])]
+    app = Starlette(middleware=middleware)
+
+    async def ask(origin: str) -> bytes:
+        head = f"POST /features/online HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{origin}"
+        body = f"X-API-Key: {KEY}\r\nContent-Length: 2\r\n\r\n[]"
+        async with listening(app, lifespan="off") as address:
+            return await exchange(address, (head + body).encode())
+
+    assert b"access-control" not in asyncio.run(ask(""))
+    answered = asyncio.run(ask(f"Origin: {PAGE}\r\n"))
+    assert answered.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"access-control-allow-origin: " + PAGE.encode() in answered
+    assert answered.endswith(b"[]")
