@@ -272,7 +272,7 @@ def test_a_flood_of_wrong_keys_takes_neither_memory_nor_disk(
 
     async def flood() -> None:
         for number in range(20_000):
-            length = 60_000 if number % 100 == 0 else 200
+            length = 60_000 if number % 10 == 0 else 200
             wrong = bearer(api_key.make().encode() if number % 2 else b"%0*d" % (length, number))
             assert (await asked.ask(ONLINE, wrong)).status == 401
 
