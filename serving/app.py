@@ -20,6 +20,7 @@ from serving.api.feature_routes import ShortCut, feast_route, feature_routes
 from serving.api.routes import Server
 from serving.features.reader import Reader
 from serving.metrics import Metrics
+from serving.process import ThisProcess
 from serving.stores.warm import WarmStore
 from serving.watch.api_keys import ApiKeysWatch
 from serving.watch.catalog import CatalogWatch
@@ -46,11 +47,17 @@ class ServerOptions:
     """Origins whose web pages may ask; "*" for all."""
 
 
-def create_app(options: ServerOptions, workers: WorkersWatch | None = None) -> Starlette:
+def create_app(
+    options: ServerOptions,
+    workers: WorkersWatch | None = None,
+    process: ThisProcess | None = None,
+) -> Starlette:
     """The application; it connects when it starts and can start before its stores.
 
-    `workers` decides what is lagging; by default it reads the heartbeats in both tiers.
+    `workers` decides what is lagging; by default it reads the heartbeats in both tiers. `process`
+    is the one that the application runs in. `app.state.server` is the `Server`.
     """
+    process = process or ThisProcess()
     if workers is None:
         tiers = {"redis": options.redis, "redis_hot": options.redis_hot}
         workers = WorkersWatch(
@@ -59,7 +66,7 @@ def create_app(options: ServerOptions, workers: WorkersWatch | None = None) -> S
         )
     stores = (options.postgres, options.redis)
     catalog = CatalogWatch(*stores, options.cluster)
-    metrics = Metrics(lambda: workers.heartbeats)
+    metrics = Metrics(lambda: workers.heartbeats, process.siblings, process.connections)
     store = WarmStore(options.redis, metrics.read, options.cluster)
     answering = Answering(Reader(store), store.named, catalog, workers, metrics.served)
     features = [
@@ -67,7 +74,7 @@ def create_app(options: ServerOptions, workers: WorkersWatch | None = None) -> S
         feast_route(answering, metrics),
     ]
     keys = ApiKeysWatch(*stores, options.cluster) if options.needs_keys else None
-    server = Server(catalog, workers, metrics, keys)
+    server = Server(catalog, workers, metrics, process, keys)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -97,5 +104,6 @@ def create_app(options: ServerOptions, workers: WorkersWatch | None = None) -> S
         lifespan=lifespan,
         exception_handlers=dict(problems.HANDLERS),
     )
+    app.state.server = server
     app.router.redirect_slashes = False  # a redirect loses what a client has posted
     return app

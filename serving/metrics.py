@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from registry.formats.heartbeat import Heartbeat
+from serving.metric_sums import Family, Sample, Siblings
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 ROWS = (1.0, 2.0, 5.0, 10.0, 50.0, 100.0, 500.0, 1000.0, 5000.0)
@@ -26,22 +27,30 @@ Heartbeats = Callable[[], Iterable[Heartbeat]]
 
 
 class Metrics:
-    """The metrics of one server process; the gauges of workers show what `heartbeats` returns.
+    """The metrics of a server; the gauges of workers show what `heartbeats` returns.
 
-    Counts are plain integers of the one thread that serves, and become metrics when they are
-    scraped: a counter with a lock and labels costs a request as much as its answer does.
+    With `siblings` the server is several processes, and what they have counted is added up. Counts
+    are plain integers of the one thread that serves, and become metrics when they are scraped: a
+    counter with a lock and labels costs a request as much as its answer does.
     """
 
-    def __init__(self, heartbeats: Heartbeats) -> None:
+    def __init__(
+        self,
+        heartbeats: Heartbeats,
+        siblings: Siblings | None = None,
+        connections: Callable[[], int] = lambda: 0,
+    ) -> None:
         self.served: Count[str] = Count()
         """Served values by status."""
         self.refused: Count[str] = Count()
         """Requests that were not let pass, by what was wrong with their API key."""
+        self._siblings = siblings
+        self._connections = connections
         self._requests: Count[tuple[str, int]] = Count()
         self._seconds: dict[str, _Histogram] = {}
         self._rows = _Histogram(ROWS)
         self._registry = CollectorRegistry()
-        self._registry.register(_Server(self._families))
+        self._registry.register(_Server(self._of_all))
         self._registry.register(_Workers(heartbeats))
 
     def request(self, route: str, status: int, seconds: float) -> None:
@@ -59,6 +68,21 @@ class Metrics:
     def text(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)
+
+    def publish(self) -> None:
+        """Show the other processes of the server what this one has counted."""
+        if self._siblings is not None:
+            self._siblings.publish([_family(metric) for metric in self._families()])
+
+    def _of_all(self) -> Iterator[Metric]:
+        """What all processes have counted. Of this one it is published first.
+
+        Else another process, asked later, could show less.
+        """
+        if self._siblings is None:
+            return self._families()
+        self.publish()
+        return map(_metric, self._siblings.families())
 
     def _families(self) -> Iterator[Metric]:
         requests = CounterMetricFamily("tickwell_requests", "Requests", labels=["route", "status"])
@@ -79,7 +103,21 @@ class Metrics:
         )
         for reason, count in self.refused.items():
             refused.add_metric([reason], count)
-        yield from (requests, seconds, values, rows, refused)
+        connections = GaugeMetricFamily("tickwell_connections", "Open connections of clients")
+        connections.add_metric([], self._connections())
+        yield from (requests, seconds, values, rows, refused, connections)
+
+
+def _family(metric: Metric) -> Family:
+    samples = [Sample(sample.name, sample.labels, sample.value) for sample in metric.samples]
+    return Family(metric.name, metric.documentation, metric.type, samples)
+
+
+def _metric(family: Family) -> Metric:
+    metric = Metric(family.name, family.text, family.kind)
+    for sample in family.samples:
+        metric.add_sample(sample.name, sample.labels, sample.value)
+    return metric
 
 
 class _Histogram:

@@ -13,6 +13,7 @@ from tickwell.errors import TickwellError
 
 if TYPE_CHECKING:
     from registry.api_keys import ApiKeys
+    from tickwell.certificate import ServedCertificate
     from tickwell.settings import Settings
 
 AUTO, REQUIRED, NONE = "auto", "required", "none"
@@ -63,6 +64,15 @@ def is_loopback(host: str) -> bool:
     except (OSError, UnicodeError):
         return False  # nothing can listen there, and its own error says so
     return bool(host) and all(_is_loopback(ip_address(address)) for address in addresses)
+
+
+def certificate(settings: Settings) -> ServedCertificate | None:
+    """The certificate of a server that speaks HTTPS. Raises `CertificateError`."""
+    if not settings.tls_cert:
+        return None
+    from tickwell.certificate import Files, ServedCertificate
+
+    return ServedCertificate(Files(settings.tls_cert, settings.tls_key))
 
 
 def check_has_keys(settings: Settings, hint: str = "") -> None:

@@ -55,6 +55,9 @@ class Settings(msgspec.Struct, frozen=True):
     tls_cert: str = ""
     tls_key: str = ""
     cors_origins: str = ""
+    serve_workers: int = 1
+    stop_pause_seconds: float = 0.0
+    drain_seconds: float = 5.0
     data: str = "data"
     features: str = ""
     group: str = "tickwell"
@@ -213,6 +216,9 @@ def _check(settings: Settings) -> None:
     server_settings.check(settings, must)
     must(0 < settings.port < 65536, "port", "must be a port, 1 to 65535")
     must(settings.keep_alive_seconds > 0, "keep_alive_seconds", "must be at least 1 second")
+    must(1 <= settings.serve_workers <= 64, "serve_workers", "must be 1 to 64 processes")
+    must(0 <= settings.stop_pause_seconds <= 600, "stop_pause_seconds", "must be 0 to 600 seconds")
+    must(0 < settings.drain_seconds <= 600, "drain_seconds", "must be up to 600 seconds, not 0")
     must(0 <= settings.metrics_port < 65536, "metrics_port", "must be a port, or 0 for none")
     must(0 < settings.partitions <= 1024, "partitions", "must be 1 to 1024")
     must(64 <= settings.history <= 65_536, "history", "must be 64 to 65536 ticks")

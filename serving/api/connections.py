@@ -54,6 +54,9 @@ class Connection(HttpToolsProtocol):
     _refused: bool = False
     """Whether a refusal is the last answer; what still comes is thrown away."""
 
+    _is_last: bool = False
+    """Whether the connection is closed once what has come is answered."""
+
     _idle_until: float = 0.0
     """When the connection is closed if no request comes, by the clock of the loop: so long after
     its start or its last answer. Single bytes do not postpone it."""
@@ -106,6 +109,34 @@ class Connection(HttpToolsProtocol):
             self._idle_until, self.timeout_keep_alive_handler
         )
 
+    def finish(self) -> None:
+        """Make the answer to the last request that has come the last one, since the server stops.
+
+        Where none has come, that is the next one.
+        """
+        self._is_last = True
+        self._end_with_newest()
+
+    def close_idle(self) -> None:
+        """Close the connection unless a request, or the beginning of one, has come."""
+        if not (self._requested or self._head_began or self._unfed or self._in_body):
+            self.transport.close()
+
+    @property
+    def _requested(self) -> bool:
+        """Whether a request waits for its answer."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    @property
+    def _head_began(self) -> bool:
+        """Whether some of the head of a request has come, and not all."""
+        return self.scope is not (self.cycle and self.cycle.scope)
+
+    def _end_with_newest(self) -> None:
+        """Close after the answer to the newest request, unless that is too late to be said."""
+        if self._requested and not (self._unfed or self._head_began or self.cycle.response_started):
+            self.cycle.keep_alive = False
+
     def _feed(self) -> None:
         """Give the parser what has come, until a request waits for the answer before it."""
         data, start = self._unfed, 0
@@ -114,6 +145,8 @@ class Connection(HttpToolsProtocol):
         self._unfed = b"" if self._refused else data[start:]
         if self._unfed:
             self.flow.pause_reading()
+        if self._is_last:
+            self._end_with_newest()
 
     def _parse(self, piece: bytes) -> int:
         """Give the parser a piece; the number of its bytes that were taken."""

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from registry.formats.status import Status
 from serving.errors import NotReady
 from serving.metrics import Metrics
+from serving.process import ThisProcess
 from serving.watch.api_keys import ApiKeysWatch
 from serving.watch.catalog import CatalogWatch
 from serving.watch.workers import WorkersWatch
@@ -26,6 +27,7 @@ class Server:
     catalog: CatalogWatch
     workers: WorkersWatch
     metrics: Metrics
+    process: ThisProcess
     keys: ApiKeysWatch | None = None
     """None where requests need no API key."""
 
@@ -68,12 +70,18 @@ class Server:
 
     async def ready(self, request: Request) -> Response:
         """The server can answer. Raises `NotReady`."""
+        self.check_ready()
+        return _json({"status": "ok"})
+
+    def check_ready(self) -> None:
+        """Raises `NotReady` where the server cannot answer, or is about to stop."""
+        if self.process.stopping:
+            raise NotReady("this server is about to stop: ask another one")
         self.catalog.names  # noqa: B018 - raises when there are none
         if "redis" not in self.workers.answering:
             raise NotReady(f"Redis: {self.workers.stores.get('redis', 'not asked yet')}")
         if self.keys is not None:
             self.keys.keyring  # noqa: B018 - raises when none was read
-        return _json({"status": "ok"})
 
     async def exposition(self, request: Request) -> Response:
         """The metrics in Prometheus' text format."""

@@ -7,7 +7,6 @@ pauses. A reaper stops everything should this process be killed.
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import time
@@ -30,6 +29,8 @@ from tickwell.errors import Stopped, TickwellError
 from tickwell.kafka_settings import SECURITY
 from tickwell.migrate import migrate, rules_beginning
 from tickwell.registry_settings import ACCESS, REGISTRY
+from tickwell.restarts import Restarts
+from tickwell.server.listening import cannot_listen
 from tickwell.server_settings import check_has_keys
 from tickwell.settings import PREFIX, Settings
 from tickwell.up import state
@@ -38,10 +39,6 @@ from tickwell.up.reaper import Reaper, stop
 from tickwell.up.state import ProcessView, State
 
 WATCH_SECONDS = 0.25
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
-STEADY_SECONDS = 30.0
-"""A process that has run for so many seconds is started again without a pause."""
-
 SAME_SECONDS = 1.0
 """The most, in seconds, by which two readings of when one process began differ: the system counts
 from its boot, whose time moves with the clock's."""
@@ -71,8 +68,7 @@ class _Kept:
 
     process: Process
     state: str = "starting"
-    restarts: int = 0
-    pause: float = 0.0
+    restarts: Restarts = field(default_factory=Restarts)
     started: float = 0.0
     due: float = 0.0
     detail: str = ""
@@ -164,7 +160,7 @@ class Supervisor:
                 pid=kept.process.pid,
                 address=kept.process.spec.address,
                 state=kept.state,
-                restarts=kept.restarts,
+                restarts=kept.restarts.count,
                 detail=kept.detail,
                 created=kept.process.created,
                 directory=str(kept.process.spec.directory or ""),
@@ -288,10 +284,7 @@ class Supervisor:
             return
         if kept.process.pid is not None:
             self._reaper.stopped(kept.process.pid)  # another process may get this pid
-        steady = now - kept.started > STEADY_SECONDS
-        kept.pause = FIRST_PAUSE if steady else min(LONGEST_PAUSE, kept.pause * 2 or FIRST_PAUSE)
-        kept.due = now + (0 if steady else kept.pause)
-        kept.restarts += 1
+        kept.due = now + kept.restarts.after(now - kept.started)
         kept.state = "restarting"
         kept.detail = f"ended with {code}"
         self.say(f"{kept.process.spec.name} ended with {code} and starts again")
@@ -307,11 +300,7 @@ def check_port(host: str, port: int) -> None:
     try:
         bind(port, host)
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise TickwellError(f"port {port} is taken: name another one with --port") from None
-        raise TickwellError(
-            f"no server can listen on TICKWELL_HOST={host}, port {port}: {error.strerror}"
-        ) from None
+        raise cannot_listen(host, port, error) from None
 
 
 def check_plain(settings: Settings) -> None:

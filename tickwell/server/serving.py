@@ -1,0 +1,60 @@
+"""The server of one process: its application and uvicorn, as the settings say."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from contextlib import suppress
+
+import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+
+from serving.api.connections import Connection
+from serving.api.server import DrainingServer, Patience
+from serving.app import ServerOptions, create_app
+from serving.process import ThisProcess
+from tickwell.server.listening import BACKLOG, listeners
+from tickwell.settings import Settings
+
+
+def server_of(
+    settings: Settings, process: ThisProcess, kind: type[DrainingServer] = DrainingServer
+) -> DrainingServer:
+    """The server of this process, not yet started."""
+    stores = (settings.redis, settings.redis_hot, settings.postgres)
+    app = create_app(ServerOptions(*stores, cluster=settings.cluster), process=process)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        access_log=False,
+        limit_concurrency=2_000,
+        http=Connection,
+        proxy_headers=False,  # nothing here depends on who asks
+        ws="none",
+        backlog=BACKLOG,
+        timeout_keep_alive=settings.keep_alive_seconds,
+    )
+    return kind(config, app.state.server, patience_of(settings))
+
+
+def patience_of(settings: Settings) -> Patience:
+    """How the server stops."""
+    return Patience(settings.stop_pause_seconds, settings.drain_seconds)
+
+
+def serve_alone(settings: Settings) -> None:
+    """Serve in this process, until a signal.
+
+    Raises `TickwellError` where the server cannot listen.
+    """
+    run(server_of(settings, ThisProcess()), listeners(settings.host, settings.port))
+
+
+def run(server: DrainingServer, sockets: list[socket.socket]) -> None:
+    """Run a server to its end; exits where it did not start."""
+    with suppress(KeyboardInterrupt):  # the signal that stopped it, raised again
+        server.run(sockets)
+    if not server.started:
+        sys.exit(STARTUP_FAILURE)
