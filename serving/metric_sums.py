@@ -71,7 +71,16 @@ class Siblings:
         self._pages.write(self._page, msgspec.msgpack.encode(Page(self._process, families)))
 
     def families(self) -> list[Family]:
-        """What all processes have counted, by what each has published last.
+        """What all processes have counted, by what each has published last."""
+        past, alive = self._read()
+        return added_up(past.families, alive)
+
+    def alive(self) -> int:
+        """How many processes have published something and have not ended."""
+        return len(self._read()[1])
+
+    def _read(self) -> tuple[Past, list[tuple[int, list[Family]]]]:
+        """The past, and of each process that is alive its page and what it has counted.
 
         The past is read last: a process that ends meanwhile is in its page or in the past, and
         told by its number where it is in both.
@@ -87,7 +96,7 @@ class Siblings:
             for number, page in found
             if page.process > past.ended.get(number, 0)
         ]
-        return added_up(past.families, alive)
+        return past, alive
 
 
 def past_of(pages: SharedPages) -> Past:

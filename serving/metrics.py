@@ -69,6 +69,19 @@ class Metrics:
         """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
+    def total(self, name: str, **labels: str) -> float:
+        """What the samples `name` that have all of these labels add up to, over all processes."""
+        return sum(
+            sample.value
+            for metric in self._of_all()
+            for sample in metric.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+    def processes(self) -> int:
+        """How many processes the server has."""
+        return 1 if self._siblings is None else self._siblings.alive()
+
     def publish(self) -> None:
         """Show the other processes of the server what this one has counted."""
         if self._siblings is not None:

@@ -61,6 +61,8 @@ class Server:
             "workers": workers,
             "strangers": strangers,
             "warnings": warnings,
+            "processes": self.metrics.processes(),
+            "connections": int(self.metrics.total("tickwell_connections")),
         }
         return _json(found, HTTPStatus.OK if serving else HTTPStatus.SERVICE_UNAVAILABLE)
 

@@ -14,19 +14,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
 import uvicorn
 
 from serving.accepting import accepted_by
 from serving.api.connections import Connection
-from serving.api.routes import Server
+from serving.process import ThisProcess
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.02
 LAST_ANSWER = (b"connection", b"close")
+CLOSING_TURNS = 3
+"""Turns of the event loop in which it closes what it was told to."""
+
 PUBLISH_TICKS = 5
 """Ticks of uvicorn, of 0.1 s, after which counts are shown to the other processes of the server."""
 
@@ -47,11 +50,20 @@ class Patience(NamedTuple):
 class DrainingServer(uvicorn.Server):
     """A server of `Connection`s that stops as `patience` says, once `should_exit` is set."""
 
-    def __init__(self, config: uvicorn.Config, served: Server, patience: Patience) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        patience: Patience,
+        process: ThisProcess,
+        publish: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`publish` shows what was counted to the other processes of the server."""
         super().__init__(config)
         self.patience = patience
-        self.served = served
-        self.served.process.open = self.server_state.connections
+        self.process = process
+        process.open = self.server_state.connections
+        self._publish = publish
+        self._listeners: list[socket.socket] = []
         self._arriving: set[asyncio.Task[None]] = set()
 
     @property
@@ -61,39 +73,48 @@ class DrainingServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         if counter % PUBLISH_TICKS == 0:
-            self.served.metrics.publish()
+            self._publish()
         return await super().on_tick(counter)
 
     async def main_loop(self) -> None:
         await super().main_loop()
         if self.patience.pause:
-            self.served.process.stopping = True
+            self.process.stopping = True
             await self._go_on(self.patience.pause)
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        # A listener ends when all of its descriptors are closed, and uvloop closes its own some
+        # time after it was told to: with this one the moment is ours.
+        self._listeners = [listener.dup() for listener in sockets or ()]
+        await super().startup(sockets=sockets or [])
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.accept_rest(sockets or ())
-        for server in self.servers:
-            server.close()
-        for listener in sockets or ():
-            listener.close()
+        await self._stop_listening(sockets or [])
         self.config.encoded_headers.append(LAST_ANSWER)
         await self.on_tick(0)  # it puts the headers of every answer together
         for connection in self.connections:
             connection.finish()
         if not await self._drained():
             await self._cut_off()
-        self.served.metrics.publish()
+        self._publish()
         if not self.force_exit:
             await self.lifespan.shutdown()
 
-    def accept_rest(self, listeners: Iterable[socket.socket]) -> None:
-        """Accept what has connected; when a listener is closed, the system resets the others."""
-        for listener in listeners:
-            try:
-                for accepted in accepted_by(listener):
-                    self.take(accepted)
-            except OSError as error:
-                logger.error("connections that waited cannot be accepted: %s", error.strerror)
+    async def _stop_listening(self, sockets: list[socket.socket]) -> None:
+        """Accept what has connected, then close; the system resets what is not accepted."""
+        for server in self.servers:
+            server.close()
+        for listener in sockets:
+            listener.close()
+        for _ in range(CLOSING_TURNS):
+            await asyncio.sleep(0)
+        for listener in self._listeners:
+            with listener:
+                try:
+                    for accepted in accepted_by(listener):
+                        self.take(accepted)
+                except OSError as error:
+                    logger.error("connections that waited cannot be accepted: %s", error.strerror)
 
     def take(self, accepted: socket.socket) -> None:
         """Serve a connection that was accepted elsewhere."""

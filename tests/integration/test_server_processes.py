@@ -38,7 +38,9 @@ def server(tmp_path: Path, stores: dict[str, str]) -> Iterator[RunningServer]:
 
 def test_connections_are_shared_evenly(server: RunningServer) -> None:
     async def hold() -> list[int]:
-        opened = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(CONNECTIONS)]
+        opened = [
+            await asyncio.open_connection("127.0.0.1", server.port) for _ in range(CONNECTIONS)
+        ]
         try:
             await asyncio.to_thread(
                 wait_for, "all are counted", lambda: sum(server.connections()) > CONNECTIONS

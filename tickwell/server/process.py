@@ -28,12 +28,13 @@ from tickwell.server.orders import (
 from tickwell.settings import Settings
 
 with late_imports():
+    from serving.api.routes import Server
     from serving.api.server import DrainingServer, Patience
     from serving.errors import NotReady
     from serving.metric_sums import Siblings
     from serving.process import ThisProcess
     from serving.shared_pages import SharedPages
-    from tickwell.server.serving import run, server_of
+    from tickwell.server.serving import application, config_of, run
 
 AT_ONCE = 64
 """Orders that are read in one turn of the event loop; requests have their turn in between."""
@@ -45,16 +46,22 @@ ORPHAN_SECONDS = 10.0
 class HandedServer(DrainingServer):
     """A server of the connections that a supervisor hands over; it ends when it is told to."""
 
-    channel: socket.socket
-    settings: Settings
-    _ready: bool = False
-    _taken: int = 0
-    _told_closed: int = 0
+    def __init__(self, settings: Settings, siblings: Siblings, channel: socket.socket) -> None:
+        process = ThisProcess(siblings)
+        app = application(settings, process)
+        self._served: Server = app.state.server
+        publish = self._served.metrics.publish
+        super().__init__(config_of(settings, app), Patience(), process, publish)
+        self._settings = settings
+        self._channel = channel
+        self._ready = False
+        self._taken = 0
+        self._told_closed = 0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=[])
-        self.channel.setblocking(False)
-        asyncio.get_running_loop().add_reader(self.channel, self._orders)
+        self._channel.setblocking(False)
+        asyncio.get_running_loop().add_reader(self._channel, self._orders)
         self._tell(STARTED)
 
     async def on_tick(self, counter: int) -> bool:
@@ -75,7 +82,7 @@ class HandedServer(DrainingServer):
 
     def _is_ready(self) -> bool:
         try:
-            self.served.check_ready()
+            self._served.check_ready()
         except NotReady:
             return False
         self._tell(READY)
@@ -84,7 +91,7 @@ class HandedServer(DrainingServer):
     def _tell(self, what: bytes) -> int:
         """The number of bytes that were told."""
         try:
-            return self.channel.send(what)
+            return self._channel.send(what)
         except OSError:  # the supervisor hangs, or is gone, which is read from the channel
             return 0
 
@@ -92,7 +99,7 @@ class HandedServer(DrainingServer):
         """Read what has come from the supervisor."""
         for _ in range(AT_ONCE):
             try:
-                order, files, _, _ = socket.recv_fds(self.channel, 1, 1)
+                order, files, _, _ = socket.recv_fds(self._channel, 1, 1)
             except BlockingIOError:
                 return
             except OSError:
@@ -100,7 +107,7 @@ class HandedServer(DrainingServer):
             for file in files:
                 self.take(socket.socket(fileno=file))
             if order == NOT_READY:
-                self.served.process.stopping = True
+                self.process.stopping = True
             elif order != CONNECTION:
                 self._end(order)
             if not order:
@@ -108,13 +115,13 @@ class HandedServer(DrainingServer):
 
     def _end(self, order: bytes) -> None:
         """End as one that is replaced, at a stop, or because the supervisor was killed."""
-        drain, idle = self.settings.drain_seconds, Patience().idle
+        drain, idle = self._settings.drain_seconds, Patience().idle
         if order == REPLACED:  # then a connection ends no sooner than it would have anyway
-            idle = self.settings.keep_alive_seconds
+            idle = self._settings.keep_alive_seconds
             drain += idle
         self.patience = Patience(0.0, drain, idle)
         if not order:
-            asyncio.get_running_loop().remove_reader(self.channel)
+            asyncio.get_running_loop().remove_reader(self._channel)
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.setitimer(signal.ITIMER_REAL, drain + ORPHAN_SECONDS)
         self.should_exit = True
@@ -128,11 +135,7 @@ def main() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which is for the supervisor
     pages = SharedPages(duty.shared, duty.pages)
     siblings = Siblings(pages, duty.page, duty.process)
-    server = server_of(duty.settings, ThisProcess(siblings), HandedServer)
-    assert isinstance(server, HandedServer)
-    server.channel = socket.socket(fileno=duty.channel)
-    server.settings = duty.settings
-    run(server, [])
+    run(HandedServer(duty.settings, siblings, socket.socket(fileno=duty.channel)), [])
 
 
 if __name__ == "__main__":

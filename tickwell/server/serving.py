@@ -7,6 +7,7 @@ import sys
 from contextlib import suppress
 
 import uvicorn
+from starlette.applications import Starlette
 from uvicorn.config import STARTUP_FAILURE
 
 from serving.api.connections import Connection
@@ -17,13 +18,15 @@ from tickwell.server.listening import BACKLOG, listeners
 from tickwell.settings import Settings
 
 
-def server_of(
-    settings: Settings, process: ThisProcess, kind: type[DrainingServer] = DrainingServer
-) -> DrainingServer:
-    """The server of this process, not yet started."""
+def application(settings: Settings, process: ThisProcess) -> Starlette:
+    """The application of a process."""
     stores = (settings.redis, settings.redis_hot, settings.postgres)
-    app = create_app(ServerOptions(*stores, cluster=settings.cluster), process=process)
-    config = uvicorn.Config(
+    return create_app(ServerOptions(*stores, cluster=settings.cluster), process=process)
+
+
+def config_of(settings: Settings, app: Starlette) -> uvicorn.Config:
+    """How uvicorn serves it."""
+    return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
@@ -36,12 +39,6 @@ def server_of(
         backlog=BACKLOG,
         timeout_keep_alive=settings.keep_alive_seconds,
     )
-    return kind(config, app.state.server, patience_of(settings))
-
-
-def patience_of(settings: Settings) -> Patience:
-    """How the server stops."""
-    return Patience(settings.stop_pause_seconds, settings.drain_seconds)
 
 
 def serve_alone(settings: Settings) -> None:
@@ -49,7 +46,11 @@ def serve_alone(settings: Settings) -> None:
 
     Raises `TickwellError` where the server cannot listen.
     """
-    run(server_of(settings, ThisProcess()), listeners(settings.host, settings.port))
+    sockets = listeners(settings.host, settings.port)
+    process = ThisProcess()
+    config = config_of(settings, application(settings, process))
+    patience = Patience(settings.stop_pause_seconds, settings.drain_seconds)
+    run(DrainingServer(config, patience, process), sockets)
 
 
 def run(server: DrainingServer, sockets: list[socket.socket]) -> None:

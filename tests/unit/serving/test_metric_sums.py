@@ -1,0 +1,132 @@
+"""Metrics of several processes: any of them shows what all have counted, and never less."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from prometheus_client.parser import text_string_to_metric_families
+
+from serving.metric_sums import Family, Sample, Siblings, bury, count_in_past
+from serving.metrics import Metrics
+from serving.shared_pages import SharedPages
+
+SEATS = 3
+SAMPLES = {
+    "tickwell_requests_total": "requests",
+    "tickwell_request_seconds_count": "requests",
+    "tickwell_request_seconds_sum": "seconds",
+    "tickwell_read_keys_sum": "rows",
+    "tickwell_values_total": "values",
+}
+
+
+@dataclass
+class Counting:
+    """A process with its number, and what it has counted: as metrics, and as plain sums."""
+
+    number: int
+    metrics: Metrics
+    open: list[None]
+    sums: Counter[str] = field(default_factory=Counter)
+
+
+def shown(metrics: Metrics) -> Counter[str]:
+    """The sums that the text of the metrics has."""
+    found: Counter[str] = Counter()
+    for metric in text_string_to_metric_families(metrics.text().decode()):
+        for sample in metric.samples:
+            if sample.name in SAMPLES:
+                found[sample.name] += sample.value  # type: ignore[assignment]
+    return found
+
+
+class Processes(RuleBasedStateMachine):
+    """Processes count, end and are replaced; each shows the sums of all, dead ones too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pages = SharedPages.create(1 + SEATS)
+        self.sums: Counter[str] = Counter()
+        self.number = 0
+        self.before: Counter[str] = Counter()
+        self.seats = {seat: self._start(seat) for seat in range(1, 1 + SEATS)}
+
+    def _start(self, seat: int) -> Counting:
+        self.number += 1
+        siblings, opened = Siblings(self.pages, seat, self.number), list[None]()
+        return Counting(self.number, Metrics(list, siblings, opened.__len__), opened)
+
+    @rule(
+        seat=st.integers(1, SEATS),
+        route=st.sampled_from(["/a", "/b"]),
+        status=st.sampled_from([200, 503]),
+        eighths=st.integers(0, 9),
+        rows=st.integers(1, 600),
+    )
+    def counts(self, seat: int, route: str, status: int, eighths: int, rows: int) -> None:
+        process = self.seats[seat]
+        process.metrics.request(route, status, eighths / 8)
+        process.metrics.read(rows)
+        process.metrics.served["ok"] += 2
+        process.open.append(None)
+        for name, amount in {"requests": 1, "rows": rows, "values": 2}.items():
+            process.sums[name] += amount
+        process.sums["seconds"] += eighths / 8  # type: ignore[assignment]
+
+    @rule(seat=st.integers(1, SEATS), quick=st.integers(0, 1))
+    def is_replaced(self, seat: int, quick: int) -> None:
+        """What it counted is published, then it ends, and another one has its page.
+
+        Of those that follow some end before they have published anything.
+        """
+        process = self.seats[seat]
+        process.metrics.publish()
+        bury(self.pages, seat, process.number)
+        self.sums += process.sums
+        for _ in range(quick):
+            bury(self.pages, seat, self._start(seat).number)
+        self.seats[seat] = self._start(seat)
+
+    @invariant()
+    def all_show_the_same_sums(self) -> None:
+        for process in self.seats.values():
+            process.metrics.publish()
+        expected = self.sums + sum((p.sums for p in self.seats.values()), Counter[str]())
+        for process in self.seats.values():
+            found = shown(process.metrics)
+            assert found == {
+                name: expected[of] for name, of in SAMPLES.items() if name in found
+            } and found.total() >= self.before.total()
+            self.before = found
+            connections = {str(seat): len(p.open) for seat, p in self.seats.items()}
+            assert process.metrics.total("tickwell_connections") == sum(connections.values())
+            for seat, count in connections.items():
+                assert process.metrics.total("tickwell_connections", process=seat) == count
+
+    def teardown(self) -> None:
+        self.pages.close()
+
+
+Processes.TestCase.settings = settings(max_examples=20, stateful_step_count=10)
+TestProcesses = Processes.TestCase
+
+
+def test_what_the_supervisor_counts_is_shown() -> None:
+    pages = SharedPages.create(2)
+    metrics = Metrics(list, Siblings(pages, 1, 1))
+    for how in ("crashed", "replaced", "crashed"):
+        family = Family("ends", "Ends", "counter", [Sample("ends_total", {"how": how}, 1.0)])
+        count_in_past(pages, family)
+    assert 'ends_total{how="crashed"} 2.0' in metrics.text().decode()
+    assert metrics.processes() == 1
+    pages.close()
+
+
+def test_a_server_of_one_process_names_none() -> None:
+    metrics = Metrics(list, connections=lambda: 7)
+    assert "tickwell_connections 7.0" in metrics.text().decode()
+    assert (metrics.processes(), metrics.total("tickwell_connections")) == (1, 7.0)
