@@ -108,7 +108,8 @@ class DrainingServer(uvicorn.Server):
             listener.close()
         for _ in range(CLOSING_TURNS):
             await asyncio.sleep(0)
-        for listener in self._listeners:
+        waiting, self._listeners = self._listeners, []
+        for listener in waiting:
             with listener:
                 try:
                     for accepted in accepted_by(listener):

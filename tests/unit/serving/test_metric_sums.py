@@ -98,9 +98,10 @@ class Processes(RuleBasedStateMachine):
         expected = self.sums + sum((p.sums for p in self.seats.values()), Counter[str]())
         for process in self.seats.values():
             found = shown(process.metrics)
-            assert found == {
-                name: expected[of] for name, of in SAMPLES.items() if name in found
-            } and found.total() >= self.before.total()
+            assert (
+                found == {name: expected[of] for name, of in SAMPLES.items() if name in found}
+                and found.total() >= self.before.total()
+            )
             self.before = found
             connections = {str(seat): len(p.open) for seat, p in self.seats.items()}
             assert process.metrics.total("tickwell_connections") == sum(connections.values())
