@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,6 @@ import psutil
 from tests.support.pipeline import wait_for
 from tickwell.embedded.ports import HOST, keep_port
 
-MODULE = "tickwell.server.process"
 ASK = json.dumps({"features": ["current_price"], "entity": {"symbol": "A"}}).encode()
 SECONDS = 60
 """Seconds that a client waits for an answer."""
@@ -76,40 +75,47 @@ class RunningServer:
 
 
 @contextmanager
-def running_server(
-    place: Path, workers: int, stores: dict[str, str], **settings: object
+def starting_server(
+    place: Path, processes: int, stores: Mapping[str, str], **settings: object
 ) -> Iterator[RunningServer]:
-    """A server that is ready; whatever is left of it at the end is killed."""
+    """A server that was just started; whatever is left of it at the end is killed."""
     port, log = keep_port(place / "port"), place / "serve.log"
-    given = {**stores, **{f"TICKWELL_{name.upper()}": str(v) for name, v in settings.items()}}
+    given = {f"TICKWELL_{name.upper()}": str(value) for name, value in settings.items()}
+    command = ("serve", "--port", str(port), "--workers", str(processes))
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "tickwell", "serve"),
-                *("--port", str(port), "--workers", str(workers)),
-            ],
-            env=given,
+            [sys.executable, "-m", "tickwell", *command],
+            env={**stores, **given},
             stdout=output,
             stderr=subprocess.STDOUT,
         )
-    server = RunningServer(process, port, log)
-    children: dict[int, psutil.Process] = {}
+    server, children = RunningServer(process, port, log), []
     try:
-        wait_for("the server is ready", lambda: server.status("/health/ready") == 200)
-        if workers > 1:
-            wait_for("every process serves", lambda: len(server.connections()) == workers)
         yield server
-        children = server.children() if process.poll() is None else {}
     finally:
-        process.terminate()
+        if process.poll() is None:
+            children = list(server.children().values())
+            process.terminate()
         try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
+            process.wait(SECONDS)
+        finally:
             process.kill()
             process.wait()
-        for child in children.values():
-            if child.is_running():
-                child.kill()
+            for child in children:
+                if child.is_running():
+                    child.kill()
+
+
+@contextmanager
+def running_server(
+    place: Path, processes: int, stores: Mapping[str, str], **settings: object
+) -> Iterator[RunningServer]:
+    """One whose processes all serve."""
+    with starting_server(place, processes, stores, **settings) as server:
+        wait_for("the server is ready", lambda: server.status("/health/ready") == 200)
+        if processes > 1:
+            wait_for("every process serves", lambda: len(server.connections()) == processes)
+        yield server
 
 
 @dataclass

@@ -7,9 +7,9 @@ import errno
 import logging
 import socket
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
 from serving.accepting import accepted_by
-from tickwell.server.child import Child
 
 logger = logging.getLogger(__name__)
 
@@ -22,13 +22,29 @@ AGAIN_SECONDS = 0.05
 NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
+class Taker(Protocol):
+    """What connections are handed to: a `Child`."""
+
+    open: int
+    """How many it has."""
+
+    hangs: bool
+
+    @property
+    def serves(self) -> bool: ...
+
+    def hand(self, accepted: socket.socket) -> bool:
+        """Whether it takes a connection, of which the caller closes its own descriptor."""
+        ...
+
+
 class Sharing:
     """Accepts connections and hands them to those of `children` that serve.
 
     While none does, the system keeps what waits at the listeners.
     """
 
-    def __init__(self, listeners: Sequence[socket.socket], children: Iterable[Child]) -> None:
+    def __init__(self, listeners: Sequence[socket.socket], children: Iterable[Taker]) -> None:
         self._listeners = listeners
         self._children = children
         self._held: list[socket.socket] = []
@@ -81,7 +97,7 @@ class Sharing:
         else:
             self._held.append(accepted)
 
-    def _by_load(self) -> Iterator[Child]:
+    def _by_load(self) -> Iterator[Taker]:
         """The processes that serve: the one with the fewest first, those that hang last."""
         serving = [child for child in self._children if child.serves]
         return iter(sorted(serving, key=lambda child: (child.hangs, child.open)))

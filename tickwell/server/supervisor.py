@@ -90,9 +90,9 @@ class Supervisor:
 
     async def _run(self, sockets: list[socket.socket]) -> None:
         loop = asyncio.get_running_loop()
-        self._stop, self._replace, self._at_once = (asyncio.Event() for _ in range(3))
+        self._stop, self._wanted_anew, self._at_once = (asyncio.Event() for _ in range(3))
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
-        loop.add_signal_handler(signal.SIGHUP, self._replace.set)
+        loop.add_signal_handler(signal.SIGHUP, self._wanted_anew.set)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._asked_to_stop, number)
         sharing = Sharing(sockets, self._children)
@@ -197,8 +197,8 @@ class Supervisor:
 
     async def _replace_when_told(self) -> None:
         while True:
-            await self._replace.wait()
-            self._replace.clear()
+            await self._wanted_anew.wait()
+            self._wanted_anew.clear()
             for seat in self._seats:
                 await self._replaced(seat)
             for child in list(self._children):  # there are never more than twice as many

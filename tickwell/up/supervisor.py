@@ -229,11 +229,13 @@ class Supervisor:
         }
         chosen = {f"{PREFIX}{field.upper()}": str(getattr(settings, field)) for field in PASSED_ON}
         host, address, check = _reached_at(settings.host), "", lambda: None
+        seconds = Spec.stop_seconds
         if name == "server":
             address, check = (
                 f"{settings.host}:{settings.port}",
                 lambda: connect(host, settings.port),
             )
+            seconds += settings.stop_pause_seconds + settings.drain_seconds
         elif settings.metrics_port and name in METRICS:
             port = settings.metrics_port + METRICS.index(name)
             address, chosen[f"{PREFIX}METRICS_PORT"] = f"{HOST}:{port}", str(port)
@@ -244,6 +246,7 @@ class Supervisor:
             address=address,
             env={**chosen, **self.environment, "PYTHONUNBUFFERED": "1"},
             check=check,
+            stop_seconds=seconds,
         )
 
     def end_leftovers(self) -> None:

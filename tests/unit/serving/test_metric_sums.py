@@ -98,10 +98,8 @@ class Processes(RuleBasedStateMachine):
         expected = self.sums + sum((p.sums for p in self.seats.values()), Counter[str]())
         for process in self.seats.values():
             found = shown(process.metrics)
-            assert (
-                found == {name: expected[of] for name, of in SAMPLES.items() if name in found}
-                and found.total() >= self.before.total()
-            )
+            assert found == {name: expected[of] for name, of in SAMPLES.items() if name in found}
+            assert all(found[name] >= count for name, count in self.before.items())
             self.before = found
             connections = {str(seat): len(p.open) for seat, p in self.seats.items()}
             assert process.metrics.total("tickwell_connections") == sum(connections.values())
