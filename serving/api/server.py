@@ -26,7 +26,6 @@ from serving.process import ThisProcess
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.02
-LAST_ANSWER = (b"connection", b"close")
 CLOSING_TURNS = 3
 """Turns of the event loop in which it closes what it was told to."""
 
@@ -90,10 +89,6 @@ class DrainingServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self._stop_listening(sockets or [])
-        self.config.encoded_headers.append(LAST_ANSWER)
-        await self.on_tick(0)  # it puts the headers of every answer together
-        for connection in self.connections:
-            connection.finish()
         if not await self._drained():
             await self._cut_off()
         self._publish()
@@ -153,6 +148,8 @@ class DrainingServer(uvicorn.Server):
         loop = asyncio.get_running_loop()
         began = loop.time()
         while not self.force_exit:
+            for connection in self.connections:
+                connection.finish()
             await asyncio.sleep(POLL_SECONDS)
             await self.on_tick(0)
             if not (self.server_state.connections or self.server_state.tasks or self._arriving):

@@ -140,7 +140,7 @@ def test_pipelined_requests_are_answered_before_the_end(loop: Loop) -> None:
             server.stop()
             await eventually(lambda: refuses(server.address))
             app.let.set()
-            assert is_last(await told(reader))[-1]
+            assert is_last(await told(reader)) == [False, False, True]
             writer.close()
 
     run(main(), loop)
