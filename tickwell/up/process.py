@@ -17,6 +17,9 @@ import psutil
 from tickwell.errors import ServiceFailed, Stopped
 
 POLL_SECONDS = 0.05
+STOP_SECONDS = 10.0
+"""Seconds after which a process that was asked to stop is killed, unless it may take longer."""
+
 NEVER = Event()
 """An event that is never set, for a caller that need not stop early."""
 
@@ -45,7 +48,7 @@ class Spec:
     directory: Path | None = None
     check: Callable[[], None] = lambda: None
     stop_signal: int = signal.SIGTERM
-    stop_seconds: float = 10.0
+    stop_seconds: float = STOP_SECONDS
     start_seconds: float = 60.0
 
 

@@ -34,7 +34,7 @@ from tickwell.server.listening import cannot_listen
 from tickwell.server_settings import check_has_keys
 from tickwell.settings import PREFIX, Settings
 from tickwell.up import state
-from tickwell.up.process import Process, Spec
+from tickwell.up.process import STOP_SECONDS, Process, Spec
 from tickwell.up.reaper import Reaper, stop
 from tickwell.up.state import ProcessView, State
 
@@ -229,7 +229,7 @@ class Supervisor:
         }
         chosen = {f"{PREFIX}{field.upper()}": str(getattr(settings, field)) for field in PASSED_ON}
         host, address, check = _reached_at(settings.host), "", lambda: None
-        seconds = Spec.stop_seconds
+        seconds = STOP_SECONDS
         if name == "server":
             address, check = (
                 f"{settings.host}:{settings.port}",
