@@ -73,9 +73,7 @@ PROBLEMS: Mapping[type[ServingError], Problem] = {
     NotReady: Problem(503, "Not ready"),
     KeyMissing: Problem(401, "An API key is needed", _challenge()),
     KeyRefused: Problem(401, "The API key is not valid", _challenge("invalid_token")),
-    ScopeMissing: Problem(
-        403, "The API key does not allow this", _challenge("insufficient_scope")
-    ),
+    ScopeMissing: Problem(403, "The API key does not allow this", _challenge("insufficient_scope")),
 }
 
 LONGEST_SHOWN = 200

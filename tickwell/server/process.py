@@ -14,6 +14,7 @@ from types import FrameType
 
 import msgspec
 
+from tickwell import json_logs
 from tickwell.late_imports import late_imports
 from tickwell.server.orders import (
     ASKED_TO_END,
@@ -131,6 +132,7 @@ def main() -> None:
     told = sys.stdin.buffer.read()
     if not told:  # the supervisor was killed while it started this
         return
+    json_logs.configure()
     duty = msgspec.json.decode(told, type=Duty)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which is for the supervisor
     pages = SharedPages(duty.shared, duty.pages)

@@ -14,23 +14,34 @@ from serving.api.connections import Connection
 from serving.api.server import DrainingServer, Patience
 from serving.app import ServerOptions, create_app
 from serving.process import ThisProcess
+from tickwell import server_settings
 from tickwell.server.listening import BACKLOG, listeners
 from tickwell.settings import Settings
 
 
 def application(settings: Settings, process: ThisProcess) -> Starlette:
     """The application of a process."""
-    stores = (settings.redis, settings.redis_hot, settings.postgres)
-    return create_app(ServerOptions(*stores, cluster=settings.cluster), process=process)
+    options = ServerOptions(
+        redis=settings.redis,
+        redis_hot=settings.redis_hot,
+        postgres=settings.postgres,
+        cluster=settings.cluster,
+        compress=settings.compresses,
+        needs_keys=server_settings.needs_keys(settings),
+        cors_origins=server_settings.cors_origins(settings),
+    )
+    return create_app(options, process=process)
 
 
 def config_of(settings: Settings, app: Starlette) -> uvicorn.Config:
-    """How uvicorn serves it."""
+    """How uvicorn serves it. Raises `CertificateError`."""
+    certificate = server_settings.certificate(settings)
     return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
-        log_level="warning",
+        log_config=None,
+        ssl_context_factory=None if certificate is None else lambda *_: certificate.context(),
         access_log=False,
         limit_concurrency=2_000,
         http=Connection,
