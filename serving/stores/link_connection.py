@@ -11,16 +11,35 @@ import asyncio
 import socket
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from hiredis import HiredisError, Reader, ReplyError
 
 from registry.redis_clients import LinkOptions
 from serving.stores.resp import packed
-from serving.stores.row_batch import RowBatch, WrongAnswer
+from serving.stores.row_batch import WrongAnswer
 
 INCOMPLETE = object()
 """What the parser says while an answer has not come to its end."""
+
+
+class Batch(Protocol):
+    """Commands that are sent together, and whoever waits for their answers."""
+
+    def packed(self) -> bytes:
+        """The commands as they are sent: one at least."""
+        ...
+
+    def take(self, answer: Any) -> bool:
+        """Takes the answer to the next command; True once all are answered, and all are told.
+
+        Raises `WrongAnswer` where it cannot be one.
+        """
+        ...
+
+    def fail(self) -> None:
+        """Tells all who wait that there is no answer."""
+        ...
 
 
 class Handlers(NamedTuple):
@@ -36,7 +55,7 @@ class Handlers(NamedTuple):
 class _Sent(NamedTuple):
     """A batch under way, and the timer that ends the connection when there is no answer."""
 
-    batch: RowBatch
+    batch: Batch
     timer: asyncio.TimerHandle
 
 
@@ -58,13 +77,10 @@ class LinkConnection(asyncio.Protocol):
         self.has_served = False
         """Whether a batch was ever answered."""
 
-    def send(self, batch: RowBatch, deadline: float) -> None:
+    def send(self, batch: Batch, deadline: float) -> None:
         """Send a batch, which must be answered by `deadline` (seconds of the loop's clock)."""
         assert self._transport is not None
         assert self.ended is None
-        if not batch.sizes:  # of nothing but empty lists
-            batch.tell()
-            return
         timer = self._loop.call_at(deadline, self.end, "no answer in time")
         self._sent.append(_Sent(batch, timer))
         self._transport.write(batch.packed())

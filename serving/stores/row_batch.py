@@ -1,8 +1,8 @@
 """The reads of one turn of the event loop as commands, and the answers to these as those of reads.
 
-Each hash that is wanted is one HMGET, in which a field that several reads want is named once. A
-server serves nobody else while it works on a command, so none names more than `MAX_ROWS` fields:
-what is more is split into several commands.
+Each hash that is wanted is one HMGET, in which a field that several reads want is named once; keys
+that are wanted are one MGET. A server serves nobody else while it works on a command, so none names
+more than `MAX_ROWS` fields: what is more is split into several commands.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ from serving.stores.row_store import UNAVAILABLE, Packed, Unavailable
 Fields = Sequence[bytes]
 """Fields of a hash, each a RESP bulk string."""
 
+KEYS = b""
+"""In place of a hash's key: what is wanted are not fields of a hash, but keys."""
+
 Wanted = Sequence[tuple[bytes, Fields]]
-"""Hashes by their keys, which are RESP bulk strings, and the fields wanted of each."""
+"""Hashes by their keys, which are RESP bulk strings, or `KEYS`; and the fields wanted of each."""
 
 Found = asyncio.Future[list[list[Packed]] | Unavailable]
 """The values of the fields of each hash, `UNAVAILABLE` where the answer of a hash is an error."""
@@ -75,20 +78,23 @@ class RowBatch:
         for key, fields in zip(self._hashes, self._fields, strict=True):
             for begin in range(0, len(fields), MAX_ROWS):
                 some = fields if len(fields) <= MAX_ROWS else fields[begin : begin + MAX_ROWS]
-                parts += (b"*%d\r\n$5\r\nHMGET\r\n" % (len(some) + 2), key)
+                if key == KEYS:
+                    parts.append(b"*%d\r\n$4\r\nMGET\r\n" % (len(some) + 1))
+                else:
+                    parts += (b"*%d\r\n$5\r\nHMGET\r\n" % (len(some) + 2), key)
                 parts += some
         return b"".join(parts)
 
     def take(self, answer: Any) -> bool:
         """Takes the answer to the next command; True once all are answered, and reads are told.
 
-        Raises `WrongAnswer` where it is none of an HMGET of so many fields.
+        Raises `WrongAnswer` where it is none of a read of so many fields.
         """
         size = self.sizes[len(self._values)]
         if isinstance(answer, ReplyError):
             answer = [UNAVAILABLE] * size
         elif type(answer) is not list or len(answer) != size:
-            raise WrongAnswer(f"the answer to an HMGET of {size} fields is none of one")
+            raise WrongAnswer(f"the answer to a read of {size} fields is none of one")
         self._values.append(answer)
         if len(self._values) < len(self.sizes):
             return False
@@ -100,7 +106,7 @@ class RowBatch:
         fail(self._reads)
 
     def tell(self) -> None:
-        """Tells all reads their values, once all commands are answered."""
+        """Tells all reads their values, once all commands are answered, in the order of reads."""
         commands = iter(self._values)
         for shares, fields in zip(self._hashes.values(), self._fields, strict=True):
             values = next(commands)

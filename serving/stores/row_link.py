@@ -1,4 +1,4 @@
-"""Our own link to a single Redis, which does one thing: it reads fields of hashes, for all at once.
+"""Our own link to a single Redis, which reads fields of hashes, and keys, for all at once.
 
 In one turn of the event loop all reads are collected, and then sent in one write. Nobody waits for
 the answers to what was sent before. A client of redis-py takes a connection, a task and a timer for
@@ -7,17 +7,20 @@ each read; here they are the link's, and a read costs little more than its share
 A read takes no longer than the time limit, in which the link also connects where it has to. Only a
 read makes it connect: all that are asked meanwhile wait for the same attempt, and after one that
 failed those of the next moment are told so at once.
+
+Other commands, which are few, go the same way, each by itself (`RowLink.call`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from registry.redis_clients import ROWS, Limits, link_options
+from serving.stores.link_call import Answer, Call
 from serving.stores.link_connection import Handlers, LinkConnection, connect
-from serving.stores.resp import bulk
+from serving.stores.resp import bulk, packed
 from serving.stores.row_batch import Found, Read, RowBatch, Wanted, fail
 
 __all__ = ["RowLink", "bulk"]
@@ -32,7 +35,7 @@ QUIET_SECONDS = 1.0
 
 
 class RowLink:
-    """Reads of hashes of the Redis at `url`; it connects at the first one.
+    """Reads of the Redis at `url`; it connects at the first one.
 
     Raises ValueError for a URL that redis-py cannot read. `on_read` is told the number of fields of
     each command that is sent.
@@ -49,6 +52,7 @@ class RowLink:
         self._limits = limits
         self._handlers = Handlers(self._warn, self._ended)
         self._asked: list[Read] = []
+        self._calls: list[Call] = []
         self._asked_at = 0.0
         self._connection: LinkConnection | None = None
         self._connecting: asyncio.Task[None] | None = None
@@ -57,12 +61,12 @@ class RowLink:
         self._is_closed = False
 
     def read(self, wanted: Wanted) -> Found:
-        """The values of fields of hashes.
+        """The values of fields of hashes, or of keys.
 
         Parameters
         ----------
         wanted : of each hash its key, and the fields that are wanted; all are RESP bulk strings
-            (`bulk`).
+            (`bulk`). With `row_batch.KEYS` for a hash's key it is keys that are wanted.
 
         Returns
         -------
@@ -72,10 +76,24 @@ class RowLink:
         """
         loop = asyncio.get_running_loop()
         found: Found = loop.create_future()
-        if not self._asked:
+        if not self._asked and not self._calls:
             self._asked_at = loop.time()
             loop.call_soon(self._send)
         self._asked.append(Read(wanted, found))
+        return found
+
+    def call(self, command: Sequence[str | bytes]) -> Answer:
+        """The answer to any other command, which is sent behind the reads of the same turn.
+
+        It is `UNAVAILABLE` where Redis answers with an error, or not in time: whether the command
+        was executed is not known then. The future never raises, and may be cancelled.
+        """
+        loop = asyncio.get_running_loop()
+        found: Answer = loop.create_future()
+        if not self._asked and not self._calls:
+            self._asked_at = loop.time()
+            loop.call_soon(self._send)
+        self._calls.append(Call(packed(command), found))
         return found
 
     async def close(self) -> None:
@@ -84,25 +102,38 @@ class RowLink:
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.gather(self._connecting, return_exceptions=True)
-        fail(self._take_asked())  # a task that never ran has told nobody
+        self._fail_asked()  # a task that never ran has told nobody
         if self._connection is not None:
             await self._connection.close()
 
     def _send(self) -> None:
         """Send all that was asked in this turn, or connect first."""
         if self._connection is not None:
-            batch = RowBatch(self._take_asked())
-            self._connection.send(batch, self._asked_at + self._limits.socket_timeout)
-            for size in batch.sizes:
-                self._on_read(size)
+            self._send_over(self._connection)
         elif self._is_closed or asyncio.get_running_loop().time() < self._pause_until:
-            fail(self._take_asked())
+            self._fail_asked()
         else:
             self._connecting = asyncio.create_task(self._connect())
 
-    def _take_asked(self) -> list[Read]:
-        reads, self._asked = self._asked, []
-        return reads
+    def _send_over(self, connection: LinkConnection) -> None:
+        deadline = self._asked_at + self._limits.socket_timeout
+        (reads, self._asked), (calls, self._calls) = (self._asked, []), (self._calls, [])
+        if reads:
+            batch = RowBatch(reads)
+            if batch.sizes:
+                connection.send(batch, deadline)
+            else:  # of nothing but empty lists
+                batch.tell()
+            for size in batch.sizes:
+                self._on_read(size)
+        for call in calls:
+            connection.send(call, deadline)
+
+    def _fail_asked(self) -> None:
+        (reads, self._asked), (calls, self._calls) = (self._asked, []), (self._calls, [])
+        fail(reads)
+        for call in calls:
+            call.fail()
 
     async def _connect(self) -> None:
         """Connect, and send what was asked since; nobody is left waiting, whatever happens."""
@@ -119,7 +150,7 @@ class RowLink:
             self._failed(f"{type(error).__name__}: {error}")
         finally:
             self._connecting = None
-            fail(self._take_asked())
+            self._fail_asked()
 
     def _ended(self, connection: LinkConnection, reason: str) -> None:
         self._connection = None

@@ -9,7 +9,7 @@ import pytest
 
 from serving.stores.redis_reads import MAX_ROWS
 from serving.stores.resp import bulk, packed
-from serving.stores.row_batch import Read, RowBatch, WrongAnswer
+from serving.stores.row_batch import KEYS, Read, RowBatch, WrongAnswer
 from serving.stores.row_store import UNAVAILABLE
 from tests.support.apps import in_a_loop
 
@@ -51,6 +51,20 @@ async def test_each_hash_has_the_values_of_its_own_answers() -> None:
     assert batch.take([b"2", b"3"])
     assert asked[0].found.result() == [[b"1", None], [b"2", b"3"]]
     assert asked[1].found.result() == [[b"3", b"2"]]
+
+
+@in_a_loop
+async def test_keys_are_one_command_beside_those_of_hashes() -> None:
+    loop = asyncio.get_running_loop()
+    keys, fields = [bulk("a"), bulk("b")], [bulk("f")]
+    asked = [
+        Read([(KEYS, keys[:1])], loop.create_future()),
+        Read([(bulk("h"), fields), (KEYS, keys)], loop.create_future()),
+    ]
+    batch = RowBatch(asked)
+    assert batch.packed() == packed(["MGET", "a", "b"]) + packed(["HMGET", "h", "f"])
+    assert [batch.take([b"1", None]), batch.take([b"2"])] == [False, True]
+    assert [read.found.result() for read in asked] == [[[b"1"]], [[b"2"], [b"1", None]]]
 
 
 @pytest.mark.parametrize("answer", [[], [b"1"], [b"1", b"2", b"3"], (b"1", b"2"), b"12", None, 2])

@@ -128,6 +128,46 @@ async def test_a_unix_socket(tmp_path: Path) -> None:
         await link.close()
 
 
+@in_a_loop
+async def test_other_commands_go_behind_the_reads_of_their_turn() -> None:
+    commands = []
+
+    async def act(client: Client) -> None:
+        for said in (b":1\r\n", values(b"a"), b"*2\r\n:1\r\n$-1\r\n", b"-ERR no script\r\n"):
+            commands.append(await client.command())
+            await client.say(said)
+        await client.hung_up()
+
+    async with scripted_redis(act) as server:
+        link = RowLink(server.url, limits=LONG)
+        assert await link.call(["INCR", "n"]) == 1
+        called = link.call(["EVAL", b"\xff", "0"])
+        refused = link.call(["EVAL", "second", "0"])
+        assert await link.read(A) == FOUND_A
+        assert await called == [1, None]
+        assert await refused is UNAVAILABLE
+        await link.close()
+        assert await link.call(["INCR", "n"]) is UNAVAILABLE
+    assert commands == [
+        [b"INCR", b"n"],
+        [b"HMGET", b"h", b"a"],
+        [b"EVAL", b"\xff", b"0"],
+        [b"EVAL", b"second", b"0"],
+    ]
+
+
+@in_a_loop
+async def test_a_command_that_is_not_answered_in_time_is_unavailable() -> None:
+    async with scripted_redis(Client.hung_up) as server:
+        link = RowLink(server.url, limits=SHORT)
+        calls = [link.call(["INCR", "n"]) for _ in range(3)]
+        calls[1].cancel()
+        assert await calls[0] is UNAVAILABLE
+        assert await calls[2] is UNAVAILABLE
+        await link.close()
+    assert server.connections == 1
+
+
 # ---------------------------------------------------------------- what is answered
 
 
