@@ -76,6 +76,9 @@ THROTTLE_CLUSTER = Limits(0.7, 0.7)
 ROWS = Limits(1.0, 1.0, max_connections=16)
 """Of the requests of one server process. An HMGET of 5,000 rows takes a few milliseconds."""
 
+HOT = Limits(0.3, 0.3)
+"""The same of the hot tier: what it does not answer soon is read in warm, in the same request."""
+
 WATCH = Limits(1.0, 1.0)
 """Of a server's background tasks, which read heartbeats and the catalog every second."""
 

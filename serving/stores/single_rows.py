@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from functools import cache
 
 from registry.formats.redis_keys import bucket, entity_id, rows_key
+from serving.stores.named_reads import read_by_name
 from serving.stores.row_link import RowLink, bulk
-from serving.stores.row_store import UNAVAILABLE, Packed, RowId, Tier, TieredRows, Unavailable
+from serving.stores.row_store import Packed, RowId, Tier, TieredRows, Unavailable
 
 
 class SingleRows:
@@ -29,20 +30,7 @@ class SingleRows:
 
     async def read(self, wanted: Sequence[RowId]) -> list[Packed]:
         """The packed rows in the order of `wanted`, sent with those of all others of the moment."""
-        by_source: dict[str, list[int]] = {}
-        for number, row in enumerate(wanted):
-            by_source.setdefault(row.source, []).append(number)
-        names = [
-            (source, [self.name(wanted[number]) for number in numbers])
-            for source, numbers in by_source.items()
-        ]
-        answer = await self.named_rows(names)
-        found: list[Packed] = [UNAVAILABLE] * len(wanted)
-        if not isinstance(answer, Unavailable):
-            for numbers, of_source in zip(by_source.values(), answer, strict=True):
-                for number, value in zip(numbers, of_source.rows, strict=True):
-                    found[number] = value
-        return found
+        return list((await read_by_name(self, wanted)).rows)
 
 
 @cache

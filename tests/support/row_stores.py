@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 
 from serving.stores.row_store import (
@@ -11,6 +12,7 @@ from serving.stores.row_store import (
     MemberSet,
     Packed,
     RowId,
+    RowStore,
     Tier,
     TieredRows,
     Unavailable,
@@ -67,3 +69,22 @@ class NamedStore(MemoryStore):
             named = [name.decode().split("\n") for name in names]
             found.append(await self.rows([RowId(s, tuple(key)) for s, *key in named]))
         return found
+
+
+class HeldStore(MemoryStore):
+    """The rows of another store, which are read, and handed out once `go_on` is set."""
+
+    def __init__(self, store: RowStore) -> None:
+        super().__init__()
+        self._store = store
+        self.has_read = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def rows(self, wanted: Sequence[RowId]) -> TieredRows:
+        found = await self._store.rows(wanted)
+        self.has_read.set()
+        await self.go_on.wait()
+        return found
+
+    async def close(self) -> None:
+        await self._store.close()

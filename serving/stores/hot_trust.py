@@ -1,0 +1,64 @@
+"""Whether hot may be believed: not while it does not answer, nor for a moment after.
+
+While it is not, requests do not ask it. One probe does, so that nothing rushes at it once it is
+back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from serving.stores.resp import bulk
+from serving.stores.row_batch import KEYS
+from serving.stores.row_link import RowLink
+from serving.stores.row_store import Unavailable
+
+DISTRUST_SECONDS = 1.5
+"""Seconds after it last did not answer in which hot is not believed: a mark lives for one. By then
+one that was not renewed meanwhile has ended, so what it has is not from before."""
+
+PROBE_SECONDS = 0.25
+"""Seconds between two probes."""
+
+PROBE = [(KEYS, [bulk("th:probe")])]
+"""A key that nobody writes."""
+
+
+class Trust:
+    """Whether hot, which is reached over `link`, is believed."""
+
+    def __init__(self, link: RowLink, seconds: float = DISTRUST_SECONDS) -> None:
+        self._link = link
+        self._seconds = seconds
+        self._lost_at = 0.0
+        self._probing: asyncio.Task[None] | None = None
+        self.is_given = True
+        self.times_lost = 0
+
+    def lose(self) -> None:
+        """Hot did not answer."""
+        self.times_lost += self.is_given
+        self.is_given = False
+        self._lost_at = asyncio.get_running_loop().time()
+        if self._probing is None:
+            self._probing = asyncio.create_task(self._regain())
+
+    async def close(self) -> None:
+        """Stop probing."""
+        if self._probing is not None:
+            self._probing.cancel()
+            await asyncio.gather(self._probing, return_exceptions=True)
+
+    async def _regain(self) -> None:
+        loop = asyncio.get_running_loop()
+        answers = False
+        while not answers:
+            await asyncio.sleep(PROBE_SECONDS)
+            asked_at = loop.time()
+            found = await self._link.read(PROBE)
+            answers = not isinstance(found, Unavailable) and found[0] == [None]
+            if not answers:
+                self._lost_at = asked_at
+        await asyncio.sleep(max(0.0, self._lost_at + self._seconds - loop.time()))
+        self._probing = None
+        self.is_given = True
