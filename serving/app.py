@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -19,11 +20,13 @@ from serving.api.documentation import Documentation
 from serving.api.feature_routes import ShortCut, feast_route, feature_routes
 from serving.api.routes import Server
 from serving.features.reader import Reader
+from serving.hot_metrics import hot_families
 from serving.metrics import Metrics
 from serving.process import ThisProcess
 from serving.stores.warm import WarmStore
 from serving.watch.api_keys import ApiKeysWatch
 from serving.watch.catalog import CatalogWatch
+from serving.watch.hot_tier import HotTier
 from serving.watch.refreshing import refreshing
 from serving.watch.workers import WorkersWatch
 
@@ -45,6 +48,10 @@ class ServerOptions:
     """Whether a request needs an API key."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose web pages may ask; "*" for all."""
+    hot: bool = True
+    """Whether rows are read from the hot tier, where there is one."""
+    most_read: Path | None = None
+    """A directory in which servers keep what is read most, to fill the hot tier at their start."""
 
 
 def create_app(
@@ -67,14 +74,19 @@ def create_app(
     stores = (options.postgres, options.redis)
     catalog = CatalogWatch(*stores, options.cluster)
     metrics = Metrics(lambda: workers.heartbeats, process.siblings, process.connections)
-    store = WarmStore(options.redis, metrics.read, options.cluster)
-    answering = Answering(Reader(store), store.named, catalog, workers, metrics.served)
+    warm = WarmStore(options.redis, metrics.read, options.cluster)
+    hot = None
+    if options.hot and options.redis_hot:
+        hot = HotTier(options.redis_hot, warm, warm.named, catalog)
+        metrics.add(hot_families(hot.store))
+    store, named = (warm, warm.named) if hot is None else (hot.store, hot.store)
+    answering = Answering(Reader(store), named, catalog, workers, metrics.served)
     features = [
         *feature_routes(answering, metrics, options.compress),
         feast_route(answering, metrics),
     ]
     keys = ApiKeysWatch(*stores, options.cluster) if options.needs_keys else None
-    server = Server(catalog, workers, metrics, process, keys)
+    server = Server(catalog, workers, metrics, process, keys, hot)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -82,6 +94,7 @@ def create_app(
             async with (
                 refreshing(catalog.refresh, workers.refresh),
                 nullcontext() if keys is None else keys.watching(),
+                nullcontext() if hot is None else hot.kept_warm(options.most_read),
             ):
                 yield
         finally:

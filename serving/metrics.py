@@ -25,6 +25,9 @@ ROWS = (1.0, 2.0, 5.0, 10.0, 50.0, 100.0, 500.0, 1000.0, 5000.0)
 
 Heartbeats = Callable[[], Iterable[Heartbeat]]
 
+Families = Callable[[], Iterator[Metric]]
+"""Makes metrics of what was counted."""
+
 
 class Metrics:
     """The metrics of a server; the gauges of workers show what `heartbeats` returns.
@@ -49,6 +52,7 @@ class Metrics:
         self._requests: Count[tuple[str, int]] = Count()
         self._seconds: dict[str, _Histogram] = {}
         self._rows = _Histogram(ROWS)
+        self._more: list[Families] = []
         self._registry = CollectorRegistry()
         self._registry.register(_Server(self._of_all))
         self._registry.register(_Workers(heartbeats))
@@ -64,6 +68,10 @@ class Metrics:
     def read(self, rows: int) -> None:
         """Notes how many rows one read of the store has."""
         self._rows.observe(rows)
+
+    def add(self, families: Families) -> None:
+        """Shows what else is counted."""
+        self._more.append(families)
 
     def text(self) -> bytes:
         """All metrics in Prometheus' text format."""
@@ -119,6 +127,8 @@ class Metrics:
         connections = GaugeMetricFamily("tickwell_connections", "Open connections of clients")
         connections.add_metric([], self._connections())
         yield from (requests, seconds, values, rows, refused, connections)
+        for families in self._more:
+            yield from families()
 
 
 def _family(metric: Metric) -> Family:

@@ -21,6 +21,7 @@ from tickwell.commands.replay import replay
 from tickwell.commands.serve import serve
 from tickwell.commands.status import status
 from tickwell.commands.up import up
+from tickwell.commands.warm import warm
 from tickwell.commands.worker import worker
 
 CONNECT_SECONDS = "10"
@@ -49,7 +50,7 @@ def options(
 
 COMMANDS = (
     *(up, down, status, env, get, produce, replay, rebuild_online),
-    *(migrate, worker, serve, demo),
+    *(migrate, worker, serve, warm, demo),
 )
 for command in COMMANDS:
     app.command()(command)

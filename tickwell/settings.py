@@ -69,6 +69,7 @@ class Settings(msgspec.Struct, frozen=True):
     history: int = 1024
     capacity: int = 100_000
     cluster: bool = False
+    hot: bool = True
     metrics_port: int = 0
     metrics_host: str = "127.0.0.1"
 

@@ -17,6 +17,7 @@ from serving.metrics import Metrics
 from serving.process import ThisProcess
 from serving.watch.api_keys import ApiKeysWatch
 from serving.watch.catalog import CatalogWatch
+from serving.watch.hot_tier import HotTier
 from serving.watch.workers import WorkersWatch
 
 
@@ -30,6 +31,8 @@ class Server:
     process: ThisProcess
     keys: ApiKeysWatch | None = None
     """None where requests need no API key."""
+    hot: HotTier | None = None
+    """The hot tier, where rows are read from one."""
 
     def routes(self) -> list[Route]:
         """The routes."""
@@ -58,6 +61,7 @@ class Server:
         found = {
             "status": status,
             "stores": stores,
+            "tiers": {} if self.hot is None else self.hot.told(),
             "workers": workers,
             "strangers": strangers,
             "warnings": warnings,

@@ -22,6 +22,10 @@ def serve(
             help="Processes that share the port, one unless set; SIGHUP replaces them in turn."
         ),
     ] = None,
+    hot: Annotated[
+        bool | None,
+        typer.Option("--hot/--no-hot", help="Read rows from the hot tier, where there is one."),
+    ] = None,
     compress: Annotated[
         str | None,
         typer.Option(
@@ -48,12 +52,13 @@ def serve(
         host=host,
         port=port,
         serve_workers=workers,
+        hot=hot,
         compress=compress,
         keys=None if keys is None else server_settings.REQUIRED if keys else server_settings.NONE,
         tls_cert=tls_cert,
         tls_key=tls_key,
     )
-    settings.need("redis", "redis_hot", "postgres")
+    settings.need("redis", "postgres")
     server_settings.certificate(settings)  # what is wrong with it is said before anything starts
     server_settings.check_has_keys(settings)
     json_logs.configure()

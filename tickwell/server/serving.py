@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
@@ -14,6 +15,7 @@ from serving.api.connections import Connection
 from serving.api.server import DrainingServer, Patience
 from serving.app import ServerOptions, create_app
 from serving.process import ThisProcess
+from serving.stores.most_read_files import directory_of
 from tickwell import server_settings
 from tickwell.server.listening import BACKLOG, listeners
 from tickwell.settings import Settings
@@ -26,6 +28,8 @@ def application(settings: Settings, process: ThisProcess) -> Starlette:
         redis_hot=settings.redis_hot,
         postgres=settings.postgres,
         cluster=settings.cluster,
+        hot=settings.hot,
+        most_read=directory_of(Path(settings.data)),
         compress=settings.compresses,
         needs_keys=server_settings.needs_keys(settings),
         cors_origins=server_settings.cors_origins(settings),
