@@ -1,12 +1,11 @@
-"""Read features with httpx. Usage: read.py AAPL current_price price_sma_5"""
+"""Read features with the Python client. Usage: read.py AAPL current_price price_sma_5"""
 
-import os
 import sys
 
-import httpx
+from tickwell import Client
 
-url = os.environ.get("TICKWELL_URL", "http://127.0.0.1:8001")
-body = {"features": sys.argv[2:], "entity": {"symbol": sys.argv[1]}}
-answer = httpx.post(f"{url}/features/online", json=body).raise_for_status()
-for name, feature in answer.json()["features"].items():
-    print(name, feature["value"], feature["status"], feature["event_time"])
+symbol, *features = sys.argv[1:]
+with Client() as store:  # the server that TICKWELL_URL names
+    answer = store.get_online_features(features, "symbol", symbol)
+for name, value in answer.items():
+    print(name, value.value, value.status, value.event_time, sep="\t")

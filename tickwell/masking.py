@@ -12,13 +12,14 @@ import re
 MASK = "***"
 SECRET = frozenset(
     {
-        *("redis", "redis_hot", "postgres"),
+        *("redis", "redis_hot", "postgres", "api_key"),
         *("kafka_password", "kafka_key_password", "schema_registry_password"),
     }
 )
 """Settings that are never shown."""
 
 FILES = ("kafka_ca", "kafka_cert", "kafka_key", "schema_registry_ca", "tls_cert", "tls_key")
+FILES = ("kafka_ca", "kafka_cert", "kafka_key", "schema_registry_ca", "url_ca")
 MAY_HOLD_SECRET = SECRET | {"kafka", "url", "schema_registry", *FILES}
 """These, and the settings that people write a user or the text of a key into."""
 

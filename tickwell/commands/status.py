@@ -15,6 +15,9 @@ from tickwell.settings import Settings
 if TYPE_CHECKING:
     from tickwell.up.state import ProcessView
 
+HEALTH_SECONDS = 5.0
+"""Seconds that a server may take to say how it is: it may be busy while it starts."""
+
 
 def status(
     data: Annotated[str | None, typer.Option(help="Data directory; ./data unless set.")] = None,
@@ -77,13 +80,14 @@ def _memory_from(name: str, allocator: str) -> str:
 
 def _health(url: str) -> dict[str, Any]:
     """The server's answer; without one, an answer of the same form that says why."""
-    from tickwell.client.http import Client
+    from tickwell import Client
     from tickwell.errors import TickwellError
 
     if not url:
         return {"status": "unavailable", "detail": "the server is not started yet"}
     try:
-        return Client(url).health()
+        with Client(url, deadline_seconds=HEALTH_SECONDS) as client:
+            return client.health()
     except TickwellError as error:
         return {"status": "unavailable", "detail": str(error)}
 

@@ -5,20 +5,21 @@ It reads over HTTP only, so it shows what every client is served.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Event
 
 from rich.console import Console, RenderableType
 from rich.live import Live
 
+from tickwell import Client
 from tickwell.client.health import sinks
-from tickwell.client.http import Client
 from tickwell.demo import PORTFOLIOS, SYMBOLS
 from tickwell.errors import TickwellError
-from tickwell.up.screen import FEATURES, POSITION, Answers, screen
+from tickwell.up.screen import FEATURES, POSITION, Answer, Answers, screen
 from tickwell.up.state import ProcessView
 
 SECONDS = 0.5
+DEADLINE_SECONDS = 5.0
 
 
 class LiveView:
@@ -30,7 +31,7 @@ class LiveView:
         self._url = url
         self._processes = processes
         self._console = console
-        self._client = Client(url)
+        self._client = Client(url, deadline_seconds=DEADLINE_SECONDS)
 
     def run(self, stop: Event) -> None:
         """Draw twice a second until `stop` is set."""
@@ -51,14 +52,13 @@ class LiveView:
         return screen(self._console, self._url, answers, self._processes())
 
     def _ask(self) -> Answers:
-        batch = self._client.batch
         return Answers(
-            prices=batch(FEATURES, [{"symbol": symbol} for symbol in SYMBOLS]),
-            exposures=batch(
+            prices=self._batch(FEATURES, [{"symbol": symbol} for symbol in SYMBOLS]),
+            exposures=self._batch(
                 ["portfolio_exposure", "portfolio_exposure_net"],
                 [{"portfolio": portfolio} for portfolio in PORTFOLIOS],
             ),
-            positions=batch(
+            positions=self._batch(
                 [POSITION],
                 [
                     {"portfolio": portfolio, "symbol": symbol}
@@ -68,3 +68,9 @@ class LiveView:
             ),
             workers=sinks(self._client.health()),
         )
+
+    def _batch(
+        self, features: Sequence[str], entities: Sequence[Mapping[str, str]]
+    ) -> list[Answer]:
+        found = self._client.get_batch_features(features, entities)
+        return [entity.as_answer() for entity in found]

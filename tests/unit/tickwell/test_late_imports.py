@@ -60,3 +60,26 @@ def test_the_collector_rests_while_modules_are_imported() -> None:
         [sys.executable, "-c", COLLECTOR], capture_output=True, text=True, check=True
     )
     assert ended.stdout.split() == ["False", "True", "True"]
+
+
+def test_importing_the_package_brings_no_library() -> None:
+    """A program that asks no server pays for no client."""
+    bare = (
+        "import sys, tickwell\n"
+        "print({name.split('.')[0] for name in sys.modules} & set('aiohttp urllib3 numpy pyarrow "
+        "pandas polars msgspec redis'.split()), tickwell.__all__)"
+    )
+    ended = subprocess.run([sys.executable, "-c", bare], capture_output=True, text=True, check=True)
+    assert ended.stdout.startswith("set() ['AsyncClient', 'Client'")
+
+
+def test_one_client_brings_no_library_of_the_other_and_none_of_many_entities() -> None:
+    for client, other in (("Client", "aiohttp"), ("AsyncClient", "urllib3")):
+        bare = (
+            f"import sys; from tickwell import {client}; {client}('http://127.0.0.1:1')\n"
+            f"print({{'{other}', 'pyarrow', 'pandas', 'polars'}} & set(sys.modules))"
+        )
+        ended = subprocess.run(
+            [sys.executable, "-c", bare], capture_output=True, text=True, check=True
+        )
+        assert ended.stdout == "set()\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tickwell.client.http import Client
+from tickwell import Client
 from tickwell.errors import SettingError, TickwellError
 from tickwell.settings import Settings
 

@@ -1,0 +1,403 @@
+"""Both clients against a small real server: what they send, try again, give up, and tell."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import trustme
+
+from tests.support.scripted_http import (
+    VALUE,
+    Script,
+    answers,
+    answers_and_closes,
+    drips,
+    hangs,
+    listening,
+    problem,
+    resets,
+)
+from tickwell import AsyncClient, Client
+from tickwell.client.calls import Chances, Retries
+from tickwell.client.errors import (
+    CertificateRefused,
+    ClientError,
+    ConnectionFailed,
+    DeadlineExceeded,
+    KeyRefused,
+    NoTickwellServer,
+    NotReady,
+    UnknownFeature,
+)
+from tickwell.errors import SettingError, TickwellError
+
+KEY = "tw_SECRET"
+BRIEF = 0.3
+"""Seconds of a deadline that is to pass; what is said of time is said without a clock."""
+
+AT_ONCE = Chances(uniform=lambda low, high: 0.0)
+FULL = problem(503, "Too busy", headers={"Retry_After": "0", "X_Request_Id": "r-1"})
+
+
+class Asker:
+    """A client of either kind, called as one without an event loop is."""
+
+    def __init__(self, kind: type[Client | AsyncClient], loop: asyncio.Runner) -> None:
+        self.kind, self._loop = kind, loop
+        self.opened: list[Client | AsyncClient] = []
+
+    def open(self, url: str, **options: Any) -> Client | AsyncClient:
+        client = self.kind(url, **{"chances": AT_ONCE, "deadline_seconds": 30.0, **options})
+        self.opened.append(client)
+        return client
+
+    def call(self, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        found = method(*arguments, **named)
+        return self._run(found) if asyncio.iscoroutine(found) else found
+
+    def _run(self, coroutine: Any) -> Any:
+        return self._loop.run(coroutine)
+
+    def close(self) -> None:
+        for client in self.opened:
+            self.call(client.close)
+
+
+@pytest.fixture(params=[Client, AsyncClient])
+def asker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Asker]:
+    for name in ("TICKWELL_URL", "TICKWELL_API_KEY", "TICKWELL_URL_CA"):
+        monkeypatch.delenv(name, raising=False)
+    with asyncio.Runner() as loop:
+        made = Asker(request.param, loop)
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., str]]:
+    with ExitStack() as stack:
+        yield lambda *arguments: stack.enter_context(listening(*arguments))
+
+
+def one(asker: Asker, client: Client | AsyncClient, **options: Any) -> Any:
+    return asker.call(client.get_online_features, ["f"], "symbol", "A", **options)
+
+
+def test_a_request_says_who_asks_what_and_until_when(
+    asker: Asker, serve: Callable[..., str]
+) -> None:
+    script = Script(answers())
+    client = asker.open(serve(script) + "/under/", api_key=KEY)
+    assert one(asker, client, deadline_seconds=7.0)["f"].value == 1.5
+    (sent,) = script.requests
+    assert (sent.method, sent.path) == ("POST", "/under/features/online")
+    assert msgspec.json.decode(sent.body) == {"features": ["f"], "entity": {"symbol": "A"}}
+    assert sent.headers["authorization"] == f"Bearer {KEY}"
+    assert sent.headers["content-type"] == "application/json"
+    assert sent.headers["user-agent"].startswith("tickwell-python/")
+    assert 0 < int(sent.headers["x-deadline-ms"]) <= 7000
+
+
+def test_connections_are_kept(asker: Asker, serve: Callable[..., str]) -> None:
+    script = Script(answers(), problem(404, "Unknown feature"), answers())
+    client = asker.open(serve(script))
+    one(asker, client)
+    with pytest.raises(UnknownFeature):
+        one(asker, client)
+    one(asker, client)
+    assert (len(script.requests), script.connections) == (3, 1)
+
+
+def test_a_kept_connection_that_was_closed_is_replaced(
+    asker: Asker, serve: Callable[..., str]
+) -> None:
+    script = Script(answers_and_closes, answers())
+    client = asker.open(serve(script))
+    assert [one(asker, client)["f"].value for _ in range(2)] == [1.5, 1.5]
+    assert script.connections == 2
+
+
+@pytest.mark.parametrize("failure", [resets, FULL], ids=["reset", "503"])
+def test_what_may_succeed_is_tried_again(
+    asker: Asker, serve: Callable[..., str], failure: Any
+) -> None:
+    script = Script(failure, failure, answers())
+    assert one(asker, asker.open(serve(script)))["f"].value == 1.5
+    assert len(script.requests) == 3
+    left = [int(sent.headers["x-deadline-ms"]) for sent in script.requests]
+    assert left == sorted(left, reverse=True)  # of the whole call, and not of each attempt
+
+
+@pytest.mark.parametrize(
+    ("failure", "error"),
+    [
+        (problem(503, "Not ready"), NotReady),
+        (problem(404, "Unknown feature", feature="f"), UnknownFeature),
+        (problem(401, "No key"), KeyRefused),
+    ],
+)
+def test_what_will_not_succeed_is_told_at_once(
+    asker: Asker, serve: Callable[..., str], failure: Any, error: type[ClientError]
+) -> None:
+    script = Script(failure)
+    with pytest.raises(error, match="why"):
+        one(asker, asker.open(serve(script)))
+    assert len(script.requests) == 1
+
+
+def test_retries_end_with_what_the_server_says(asker: Asker, serve: Callable[..., str]) -> None:
+    script = Script(FULL)
+    with pytest.raises(NotReady) as raised:
+        one(asker, asker.open(serve(script), retries=Retries(attempts=3)))
+    assert len(script.requests) == 3
+    error = raised.value
+    assert (error.status, error.request_id, error.retry_after_seconds) == (503, "r-1", 0)
+    assert "r-1" in str(error)
+
+
+def test_a_server_in_trouble_gets_few_more_requests(
+    asker: Asker, serve: Callable[..., str]
+) -> None:
+    script = Script(FULL)
+    client = asker.open(serve(script), retries=Retries(share=0.1, reserve=2))
+    for _ in range(20):
+        with pytest.raises(NotReady):
+            one(asker, client)
+    assert len(script.requests) <= 20 + 2 + 0.1 * 20
+
+
+@pytest.mark.parametrize("behaviour", [hangs, drips])
+def test_a_call_ends_with_its_deadline(
+    asker: Asker, serve: Callable[..., str], behaviour: Any
+) -> None:
+    """Also while something comes all the time. The next call has another connection."""
+    script = Script(behaviour, answers())
+    client = asker.open(serve(script))
+    with pytest.raises(DeadlineExceeded, match=rf"within {BRIEF} s.*deadline_seconds"):
+        one(asker, client, deadline_seconds=BRIEF)
+    assert one(asker, client)["f"].value == 1.5
+    assert script.connections == 2
+
+
+def test_a_server_asks_for_more_time_than_there_is(asker: Asker, serve: Callable[..., str]) -> None:
+    """Then the call does not wait for what it will not see."""
+    script = Script(problem(503, "Too busy", headers={"Retry_After": "3600"}))
+    with pytest.raises(NotReady):
+        one(asker, asker.open(serve(script)))
+    assert len(script.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        answers(b"<html>"),
+        answers({"features": 1}),
+        answers(b"<html>", 502),
+        answers(b"\xff", 404),
+        answers(b"", 301, Location="http://127.0.0.1:1/"),
+    ],
+)
+def test_who_answers_otherwise_is_no_server_of_ours(
+    asker: Asker, serve: Callable[..., str], behaviour: Any
+) -> None:
+    """And is sent nothing more, wherever it points to."""
+    script = Script(behaviour)
+    with pytest.raises(NoTickwellServer, match="TICKWELL_URL"):
+        one(asker, asker.open(serve(script), api_key=KEY))
+    assert len(script.requests) == 1
+
+
+def test_nothing_listens(asker: Asker) -> None:
+    with pytest.raises(ConnectionFailed, match=r"http://127\.0\.0\.1:1 .*TICKWELL_URL"):
+        one(asker, asker.open("http://127.0.0.1:1"))
+
+
+def test_health_of_a_server_that_is_not_well(asker: Asker, serve: Callable[..., str]) -> None:
+    ill = {"status": "unavailable", "workers": {}}
+    script = Script(answers(ill, 503), FULL, FULL, answers({"status": "ok"}))
+    client = asker.open(serve(script))
+    assert asker.call(client.health) == ill
+    assert asker.call(client.health) == {"status": "ok"}
+
+
+def test_a_key_is_shown_nowhere(asker: Asker, serve: Callable[..., str]) -> None:
+    script = Script(problem(403, "No scope"), answers(b"?"), hangs)
+    client = asker.open(serve(script), api_key=KEY)
+    told = [repr(client), *(repr(value) for value in vars(client).values())]
+    for _ in range(3):
+        with pytest.raises(ClientError) as raised:
+            one(asker, client, deadline_seconds=BRIEF)
+        told += [str(raised.value), repr(raised.value)]
+    with pytest.raises(SettingError) as error:
+        asker.open("http://127.0.0.1:1", api_key=f"{KEY}\n")
+    told.append(str(error.value))
+    assert not [text for text in told if "SECRET" in text]
+
+
+@pytest.mark.parametrize(
+    ("url", "what"),
+    [
+        ("http://h:0x1", "host and port"),
+        ("http://", "must have a host"),
+        ("http://h/?a=b", "question mark"),
+        ("ftp://h", "http://"),
+    ],
+)
+def test_a_url_that_names_no_server(asker: Asker, url: str, what: str) -> None:
+    with pytest.raises(SettingError, match=what):
+        asker.open(url)
+
+
+@pytest.mark.parametrize("features", ["f", "price_sma_5"])
+def test_a_text_is_no_list_of_names(asker: Asker, features: str) -> None:
+    client = asker.open("http://127.0.0.1:1")
+    with pytest.raises(TypeError, match=features):
+        asker.call(client.get_online_features, features, "symbol", "A")
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {},
+        {"entity_type": "symbol"},
+        {"entity_type": "symbol", "entity": {"symbol": "A"}},
+        {"entity_type": "symbol", "entity_value": "A", "entity": {"symbol": "A"}},
+    ],
+)
+def test_an_entity_is_named_in_one_way(asker: Asker, named: dict[str, Any]) -> None:
+    client = asker.open("http://127.0.0.1:1")
+    with pytest.raises(ValueError, match="entity_type='symbol'"):
+        asker.call(client.get_online_features, ["f"], **named)
+
+
+UNUSABLE = ["socks5://127.0.0.1:1", "nonsense://127.0.0.1:1"]
+
+
+@pytest.mark.parametrize("proxy", UNUSABLE)
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "[::1]", "localhost"])
+def test_no_proxy_stands_before_this_machine(
+    asker: Asker, host: str, proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(ConnectionFailed):
+        asker.call(asker.open(f"http://{host}:1").health)
+
+
+@pytest.mark.parametrize("proxy", UNUSABLE)
+def test_a_proxy_that_cannot_be_used_is_said(
+    asker: Asker, proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(TickwellError, match=r"^http://h:1 cannot .* ALL_PROXY.* NO_PROXY"):
+        asker.open("http://h:1")
+
+
+def test_a_proxy_is_asked(
+    asker: Asker, serve: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = Script(answers())
+    monkeypatch.setenv("HTTP_PROXY", serve(script))
+    for name in ("http_proxy", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert one(asker, asker.open("http://elsewhere.invalid:8001"))["f"].value == 1.5
+    assert script.requests[0].path == "http://elsewhere.invalid:8001/features/online"
+
+
+def test_a_user_in_the_url_is_the_proxys_and_the_key_goes_beside(
+    asker: Asker, serve: Callable[..., str]
+) -> None:
+    script = Script(answers())
+    url = serve(script).replace("://", "://u%40:p%3Aw@")
+    one(asker, asker.open(url, api_key=KEY))
+    assert script.requests[0].headers["authorization"] == "Basic dUA6cDp3"
+    assert script.requests[0].headers["x-api-key"] == KEY
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def https(authority: trustme.CA, serve: Callable[..., str]) -> tuple[str, Script]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    script = Script(answers())
+    return serve(script, context), script
+
+
+def test_tls(
+    asker: Asker, authority: trustme.CA, https: tuple[str, Script], tmp_path: Path
+) -> None:
+    url, _ = https
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    assert one(asker, asker.open(url, tls=str(tmp_path / "ca.pem")))["f"].value == 1.5
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    assert one(asker, asker.open(url, tls=context))["f"].value == 1.5
+
+
+def test_a_server_that_is_not_trusted_learns_nothing(
+    asker: Asker, https: tuple[str, Script]
+) -> None:
+    url, script = https
+    with pytest.raises(CertificateRefused, match="TICKWELL_URL_CA"):
+        one(asker, asker.open(url, api_key=KEY))
+    assert script.requests == []
+
+
+@pytest.mark.parametrize(("text", "what"), [(None, "cannot be read"), ("no PEM", "in PEM")])
+def test_an_authority_that_cannot_be_used(
+    asker: Asker, tmp_path: Path, text: str | None, what: str
+) -> None:
+    file = tmp_path / "ca.pem"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(SettingError, match=what):
+        asker.open("https://127.0.0.1:1", tls=str(file))
+
+
+def numbers_asked_for(handler: Any) -> None:
+    """The answer to a batch: of each entity its name as its value."""
+    asked: dict[str, Sequence[Any]] = msgspec.json.decode(handler.sent.body)
+    found = [
+        {"entity": entity, "features": {"f": {**VALUE, "value": float(entity["symbol"])}}}
+        for entity in asked["entities"]
+    ]
+    answers({"results": found})(handler)
+
+
+def test_the_parts_of_a_batch_come_together_in_order(
+    asker: Asker, serve: Callable[..., str]
+) -> None:
+    """Names of 10,000 characters make parts of a few entities, which are answered in JSON."""
+    script = Script(numbers_asked_for)
+    client = asker.open(serve(script))
+    numbers = [float(f"{number}.{'0' * 10_000}1") for number in range(100)]
+    entities = [{"symbol": f"{number}.{'0' * 10_000}1"} for number in range(100)]
+    found = asker.call(client.get_batch_features, ["f"], entities)
+    assert len(script.requests) > 3
+    assert found.to_dict()["f"] == numbers
+    assert [answer.entity for answer in found] == entities
+
+
+def test_a_batch_of_nothing(asker: Asker) -> None:
+    found = asker.call(asker.open("http://127.0.0.1:1").get_batch_features, ["f"], [])
+    assert (len(found), found.to_dict()) == (0, {"f": [], "f.status": []})
+    assert found.to_numpy().shape == (0, 1)
+
+
+def test_the_first_error_ends_a_batch(asker: Asker, serve: Callable[..., str]) -> None:
+    script = Script(numbers_asked_for, problem(404, "Unknown feature"))
+    client = asker.open(serve(script))
+    entities = [{"symbol": f"1.{'0' * 100_000}"}] * 20
+    with pytest.raises(UnknownFeature):
+        asker.call(client.get_batch_features, ["f"], entities)
+    assert len(script.requests) < 10

@@ -1,0 +1,205 @@
+"""The client for programs without an event loop, on urllib3."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import count
+from typing import Any, TypeVar
+
+import urllib3
+from urllib3.exceptions import HTTPError, NewConnectionError, ProxyError, SSLError, TimeoutError
+
+from tickwell import __version__
+from tickwell.client import questions
+from tickwell.client.batch import BatchFeatures
+from tickwell.client.calls import DEADLINE_SECONDS, Call, Calls, Chances, Retries
+from tickwell.client.endpoint import Endpoint, endpoint
+from tickwell.client.errors import (
+    CertificateRefused,
+    ClientError,
+    ConnectionFailed,
+)
+from tickwell.client.questions import Answer, Question
+from tickwell.client.values import EntityFeatures
+from tickwell.errors import one_line
+
+CONNECTIONS = 32
+"""Connections that are kept, and so requests at the same time; what comes more waits for one."""
+
+READ_BYTES = 65_536
+T = TypeVar("T")
+
+
+class Client:
+    """Reads features from a Tickwell server. Threads may share one.
+
+        with Client() as store:
+            answer = store.get_online_features(["price_sma_5"], "symbol", "AAPL")
+            answer["price_sma_5"].value
+
+    Without arguments it takes what the commands take: `TICKWELL_URL`, `TICKWELL_API_KEY` and
+    `TICKWELL_URL_CA`, or else the stack that `tickwell up` runs on the data directory. `tls` is an
+    SSL context, or the path of the certificate (PEM) of the authority that signed the server's.
+
+    A call takes at most `deadline_seconds`, all its requests and retries together; the server is
+    told how much is left. Methods raise `tickwell.client.errors.ClientError`, and what is wrong
+    with an argument is a ValueError or TypeError.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        api_key: str | None = None,
+        tls: ssl.SSLContext | str | None = None,
+        deadline_seconds: float = DEADLINE_SECONDS,
+        retries: Retries | None = None,
+        chances: Chances | None = None,
+    ) -> None:
+        self._endpoint = endpoint(url, api_key, tls, f"tickwell-python/{__version__}")
+        self._calls = Calls(self._endpoint.shown, retries or Retries(), chances)
+        self._deadline_seconds = deadline_seconds
+        self._send = _sender(self._endpoint)
+
+    def get_online_features(
+        self,
+        feature_names: Sequence[str],
+        entity_type: str | None = None,
+        entity_value: str | None = None,
+        *,
+        entity: Mapping[str, str] | None = None,
+        deadline_seconds: float | None = None,
+    ) -> EntityFeatures:
+        """The features of one entity: `"symbol", "AAPL"`, or by all its key fields, `entity`."""
+        question = questions.online(feature_names, entity_type, entity_value, entity)
+        return self._ask(question, self._begin(deadline_seconds))
+
+    def get_batch_features(
+        self,
+        feature_names: Sequence[str],
+        entities: Iterable[Mapping[str, str]],
+        *,
+        deadline_seconds: float | None = None,
+    ) -> BatchFeatures:
+        """The features of entities such as `{"symbol": "AAPL"}`, in their order.
+
+        Many are asked for in several requests, one after the other.
+        """
+        call = self._begin(deadline_seconds)
+        parts = [self._ask(part, call) for part in questions.batch(feature_names, entities)]
+        return questions.answer_of(parts, feature_names)
+
+    def features(
+        self, entity: Sequence[str] | None = None, tag: str | None = None
+    ) -> list[dict[str, Any]]:
+        """The features that there are: all, or those of a kind of entity, or with a tag."""
+        return self._ask(questions.features(entity, tag), self._begin(None))
+
+    def feature(self, name: str) -> dict[str, Any]:
+        """One feature, by its name, an alias, or with its version as `price_sma_5@1.0.0`."""
+        return self._ask(questions.feature(name), self._begin(None))
+
+    def health(self) -> dict[str, Any]:
+        """How the server, its stores and the workers are; also of a server that is not well."""
+        return self._ask(questions.health(), self._begin(None))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._send.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Client({self._endpoint.shown})"
+
+    def _begin(self, deadline_seconds: float | None) -> Call:
+        if deadline_seconds is None:
+            deadline_seconds = self._deadline_seconds
+        return self._calls.begin(deadline_seconds)
+
+    def _ask(self, question: Question[T], call: Call) -> T:
+        for attempt in count(1):
+            try:
+                return question.settled(self._send(question, call), self._endpoint.shown)
+            except ClientError as error:
+                seconds = call.pause(error, attempt)
+            time.sleep(seconds)
+        raise AssertionError("counting does not end")
+
+
+class _Sender:
+    """Sends one request to one server and brings its answer."""
+
+    def __init__(self, server: Endpoint, urlopen: Callable[..., Any], path: str, pool: Any) -> None:
+        self._server = server
+        self._urlopen = urlopen
+        self._path = path
+        self._pool = pool
+
+    def __call__(self, question: Question[Any], call: Call) -> Answer:
+        left = call.remaining()
+        try:
+            response = self._urlopen(
+                question.method,
+                self._path + question.path,
+                body=question.body or None,
+                headers={**self._server.headers, **question.headers(left)},
+                timeout=urllib3.Timeout(connect=left, read=left),
+                pool_timeout=left,
+                redirect=False,
+                retries=False,
+                preload_content=False,
+            )
+            try:
+                return Answer(response.status, response.headers, self._body(response, call))
+            finally:
+                response.release_conn()
+        except (HTTPError, OSError) as error:
+            raise _failure(error, self._server, call) from None
+
+    def _body(self, response: Any, call: Call) -> bytes:
+        """All of the body, and no longer than until the deadline, however slowly it comes."""
+        parts = []
+        try:
+            while part := response.read1(READ_BYTES):
+                parts.append(part)
+                left = call.remaining()
+                if response.connection is not None and response.connection.sock is not None:
+                    response.connection.sock.settimeout(left)
+        except BaseException:
+            response.close()  # what is left of the answer must not be the next one's
+            raise
+        return b"".join(parts)
+
+    def close(self) -> None:
+        self._pool.close() if hasattr(self._pool, "close") else self._pool.clear()
+
+
+def _sender(server: Endpoint) -> _Sender:
+    settings: dict[str, Any] = {"maxsize": CONNECTIONS, "block": True}
+    if server.tls is not None:
+        settings["ssl_context"] = server.tls
+    if server.proxy is not None:
+        proxy = urllib3.ProxyManager(server.proxy, num_pools=1, **settings)
+        return _Sender(server, proxy.urlopen, server.url, proxy)
+    kind = urllib3.HTTPConnectionPool if server.tls is None else urllib3.HTTPSConnectionPool
+    pool = kind(server.host, server.port, **settings)
+    return _Sender(server, pool.urlopen, server.path, pool)
+
+
+def _failure(error: Exception, server: Endpoint, call: Call) -> ClientError:
+    """The error of ours that one of urllib3 is."""
+    cause = error.original_error if isinstance(error, ProxyError) else error
+    if isinstance(cause, NewConnectionError):
+        return ConnectionFailed(server.shown, one_line(cause).partition(": ")[2])
+    if isinstance(cause, TimeoutError | urllib3.exceptions.EmptyPoolError):
+        return call.exceeded()
+    if isinstance(cause, SSLError) and isinstance(cause.args[0], ssl.SSLCertVerificationError):
+        return CertificateRefused(server.shown, cause.args[0].verify_message)
+    return ConnectionFailed(server.shown, one_line(cause) or type(cause).__name__)
