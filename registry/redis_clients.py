@@ -70,6 +70,9 @@ THROTTLE = Limits(1.0, 1.0)
 PROBE = Limits(1.0, 5.0)
 """Of a supervisor, which asks whether a server that it started answers."""
 
+SURVEY = Limits(5.0, 5.0)
+"""Of a command that looks at what a store holds; to a cluster it is one node's."""
+
 THROTTLE_CLUSTER = Limits(0.7, 0.7)
 """The same for one node."""
 
@@ -127,6 +130,11 @@ def throttle(url: str, cluster: bool = False) -> Any:
 def probe(url: str) -> Any:
     """A supervisor's client, to ask whether a server answers."""
     return _single(url, PROBE)
+
+
+def survey(url: str, cluster: bool = False) -> Any:
+    """A command's client, to look at what a store holds."""
+    return _cluster(url, SURVEY) if cluster else _single(url, SURVEY)
 
 
 def rows(url: str) -> Any:

@@ -8,6 +8,7 @@ import sys
 import typer
 
 from tickwell import __version__
+from tickwell.commands.bench import bench
 from tickwell.commands.demo import demo
 from tickwell.commands.down import down
 from tickwell.commands.env import env
@@ -51,6 +52,8 @@ def options(
 COMMANDS = (
     *(up, down, status, env, get, produce, replay, rebuild_online),
     *(migrate, worker, serve, warm, demo),
+    *(up, down, status, env, get, bench, produce, replay, rebuild_online),
+    *(migrate, worker, serve, demo),
 )
 for command in COMMANDS:
     app.command()(command)
