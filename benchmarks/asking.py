@@ -12,11 +12,14 @@ import asyncio
 import json
 import sys
 import time
+from http import HTTPStatus
 from itertools import cycle
 from typing import Any
 
 import numpy as np
 import uvloop
+
+from tickwell.bench.connection import Connection
 
 ENTITIES = 1_000
 FEATURES = (
@@ -53,49 +56,27 @@ def requests(question: str) -> list[bytes]:
     return [head.encode() + b"%d\r\n\r\n%b" % (len(body), body) for body in bodies(question)]
 
 
-class Client(asyncio.Protocol):
-    """One connection; it adds to `seconds` and `refused` until it is told to end."""
-
-    def __init__(self, asked: Any, seconds: list[float], refused: list[bytes]) -> None:
-        self._asked, self.seconds, self.refused = asked, seconds, refused
-        self._rest = 0
-        self._head = b""
-
-    def connection_made(self, transport: Any) -> None:
-        self._transport = transport
-        self._ask()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self.refused.append(b"the connection was closed")
-
-    def _ask(self) -> None:
-        self._began = time.perf_counter()
-        self._transport.write(next(self._asked))
-
-    def data_received(self, data: bytes) -> None:
-        if self._rest:
-            self._rest -= len(data)
-        else:
-            self._head += data
-            head, end, body = self._head.partition(b"\r\n\r\n")
-            if not end:
-                return
-            length = head.lower().partition(b"content-length: ")[2].split(b"\r", 1)[0]
-            self._rest = int(length) - len(body)
-            if not head.startswith(b"HTTP/1.1 200"):
-                self.refused.append(head.split(b"\r", 1)[0])
-            self._head = b""
-        if self._rest <= 0:
-            self.seconds.append(time.perf_counter() - self._began)
-            self._ask()
-
-
 async def ask(port: int, connections: int, seconds: float, question: str) -> dict[str, Any]:
     """What clients have seen."""
-    asked, found, refused = cycle(requests(question)), list[float](), list[bytes]()
+    asked, found, refused = cycle(requests(question)), list[float](), list[str]()
+
+    def ask_again(connection: Connection) -> None:
+        connection.began = time.perf_counter()
+        connection.ask(next(asked))
+
+    def heard(connection: Connection, status: int, body: bytes) -> None:
+        found.append(time.perf_counter() - connection.began)
+        if status != HTTPStatus.OK:
+            refused.append(f"status {status}")
+        ask_again(connection)
+
+    def lost(connection: Connection, why: str) -> None:
+        refused.append(why)
+
     loop = asyncio.get_running_loop()
     for _ in range(connections):
-        await loop.create_connection(lambda: Client(asked, found, refused), "127.0.0.1", port)
+        _, opened = await loop.create_connection(lambda: Connection(heard, lost), "127.0.0.1", port)
+        ask_again(opened)
     await asyncio.sleep(WARM_SECONDS)
     warm, began = len(found), time.perf_counter()
     await asyncio.sleep(seconds)

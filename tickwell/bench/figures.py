@@ -166,11 +166,12 @@ def table(run: Run, found: Figures) -> Any:
 
 
 def head(run: Run) -> str:
-    """What was asked, in two lines."""
+    """How and what was asked, in two lines."""
     many = f"{run.at_once:,} entities" if run.at_once > 1 else "one entity"
     skew = f"Zipf {run.exponent:g}" if run.exponent else "all alike"
     return (
-        f"{run.url}, {run.loop}; {run.processes} processes ask for {run.seconds:g} s\n"
+        f"{run.url}, {run.loop}\n"
+        f"asked for {run.seconds:g} s by {run.processes} process{'es' * (run.processes > 1)}: "
         f"{len(run.features)} features of {many} a request, of {run.entities:,} entities ({skew})"
     )
 

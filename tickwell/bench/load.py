@@ -28,9 +28,6 @@ from tickwell.bench.connection import Connection
 from tickwell.bench.draws import Draws
 from tickwell.bench.tally import Tally
 
-TIMEOUT_SECONDS = 10.0
-"""Seconds after which a request counts as failed and its connection is closed."""
-
 CONNECT_AT_ONCE = 50
 RECONNECT_SECONDS = 1.0
 PROGRESS_SECONDS = 0.25
@@ -63,6 +60,8 @@ class Plan(NamedTuple):
     warm_up_seconds: float
     seconds: float
     seed: int
+    timeout_seconds: float = 10.0
+    """After so long a request counts as failed, and its connection is closed."""
 
 
 class Load:
@@ -80,6 +79,7 @@ class Load:
         self._context: ssl.SSLContext | None = None
         self._counted_from = self._until = float("inf")
         self._is_on = False
+        self._too_late = f"no answer within {plan.timeout_seconds:g} s"
         self.finished = 0
 
     async def connect(self) -> None:
@@ -95,28 +95,29 @@ class Load:
 
         What was asked in the measured time is waited for, up to the limit for an answer.
         """
+        plan = self._plan
         await asyncio.sleep(begin - time.monotonic())
         offset = time.perf_counter() - time.monotonic()
-        self._counted_from = begin + offset + self._plan.warm_up_seconds
-        self._until = self._counted_from + self._plan.seconds
+        self._counted_from = begin + offset + plan.warm_up_seconds
+        self._until = self._counted_from + plan.seconds
         self._is_on = True
-        if self._plan.rate is None:
+        if plan.rate is None:
             while self._idle:
                 self._ask(self._idle.pop(), time.perf_counter())
         else:
-            pacing = asyncio.create_task(self._pace(begin + offset, self._plan.rate))
-        while time.perf_counter() < self._until:
-            await asyncio.sleep(PROGRESS_SECONDS)
+            pacing = asyncio.create_task(self._pace(begin + offset, plan.rate))
+        while (left := self._until - time.perf_counter()) > 0:
+            await asyncio.sleep(min(PROGRESS_SECONDS, left))
             self._give_up_late_ones()
             told(self.finished)
         self._is_on = False
-        if self._plan.rate is not None:
+        if plan.rate is not None:
             await pacing
-        while self._is_waited_for() and time.perf_counter() < self._until + TIMEOUT_SECONDS:
+        while self._is_waited_for() and time.perf_counter() < self._until + plan.timeout_seconds:
             await asyncio.sleep(PACE_SECONDS)
         for connection in self._open:
             if connection.is_asking and self._counts(connection.began):
-                self._fail(connection, f"no answer within {TIMEOUT_SECONDS:g} s")
+                self._fail(connection, self._too_late)
         for due in self._due:
             if self._counts(due):
                 self.tally.failed("no connection was free")
@@ -150,10 +151,11 @@ class Load:
         connection.ask(b"%b%d\r\n\r\n%b" % (plan.head, len(body), body))
 
     def _is_free(self, connection: Connection) -> None:
+        now = time.perf_counter()
         if self._due:
             self._ask(connection, self._due.popleft())
-        elif self._is_on and self._plan.rate is None:
-            self._ask(connection, time.perf_counter())
+        elif self._is_on and self._plan.rate is None and now < self._until:
+            self._ask(connection, now)
         else:
             self._idle.append(connection)
 
@@ -196,10 +198,10 @@ class Load:
             self._again(RECONNECT_SECONDS)
 
     def _give_up_late_ones(self) -> None:
-        since = time.perf_counter() - TIMEOUT_SECONDS
+        since = time.perf_counter() - self._plan.timeout_seconds
         for connection in list(self._open):
             if connection.is_asking and connection.began < since:
-                connection.abort(f"no answer within {TIMEOUT_SECONDS:g} s")
+                connection.abort(self._too_late)
 
     async def _pace(self, due: float, rate: float) -> None:
         """Ask what is due, at moments that are independent of each other (a Poisson process)."""

@@ -3,54 +3,77 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from tickwell.client.columns import NO_TIME, NONE, Columns, FeatureColumn, Texts
 from tickwell.client.values import nanoseconds
 
 
+class _Origin(NamedTuple):
+    """What the features of one source share."""
+
+    event_times: NDArray[np.int64]
+    ages: NDArray[np.float64]
+    tiers: Texts
+
+
 def columns(body: bytes, names: Sequence[str]) -> Columns:
     """The columns of an answer. Raises `msgspec.ValidationError` for what is none."""
     try:
-        table = pa.ipc.open_stream(body).read_all().combine_chunks()
-        answered_at = nanoseconds(table.schema.metadata[b"answered_at"].decode())
-        first = table.schema.names.index(names[0])  # before it stand the key fields
+        with pa.ipc.open_stream(body) as stream:
+            (batch,) = stream
+        answered_at = nanoseconds(batch.schema.metadata[b"answered_at"].decode())
+        origin = cache(lambda label: _origin(batch, label, answered_at))
+        first = batch.schema.get_field_index(names[0])  # before it stand the key fields
         return Columns(
-            keys={field: table[field].to_pylist() for field in table.schema.names[:first]},
-            features={name: _feature(table, name, answered_at) for name in names},
-            rows=table.num_rows,
+            keys={field: batch[field].to_pylist() for field in batch.schema.names[:first]},
+            features={name: _feature(batch, name, origin) for name in names},
+            rows=batch.num_rows,
         )
     except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise msgspec.ValidationError(f"it is no answer in Arrow: {error}") from None
 
 
-def _feature(table: Any, name: str, answered_at: int) -> FeatureColumn:
-    metadata = table.schema.field(name).metadata
-    version, times = metadata[b"version"].decode(), metadata[b"event_time"].decode()
-    statuses = _texts(table[f"{name}.status"])
-    event_times = pc.fill_null(table[f"{times}_ns"], NO_TIME).to_numpy()
-    known = event_times != NO_TIME
-    ages = np.where(known, (answered_at - np.where(known, event_times, 0)) / 1e9, np.nan)
-    tier = f"{times.removesuffix('.event_time')}.tier"
-    has_tier = tier in table.schema.names  # a server before tiers has none
-    unknown = np.full(table.num_rows, NONE, np.int32)
+def _feature(batch: Any, name: str, origin: Any) -> FeatureColumn:
+    metadata = batch.schema.field(name).metadata
+    statuses = _texts(batch[f"{name}.status"])
+    version = np.where(statuses.codes == NONE, NONE, 0).astype(np.int32)
+    shared: _Origin = origin(metadata[b"event_time"].decode().removesuffix(".event_time"))
     return FeatureColumn(
-        values=pc.fill_null(table[name], np.nan).to_numpy(),
+        values=batch[name].to_numpy(zero_copy_only=False),  # NaN for null
         statuses=statuses,
-        versions=Texts(np.where(statuses.codes == NONE, NONE, 0).astype(np.int32), (version,)),
-        event_times=event_times,
-        ages=ages,
-        tiers=_texts(table[tier]) if has_tier else Texts(unknown, ()),
+        versions=Texts(version, (metadata[b"version"].decode(),)),
+        event_times=shared.event_times,
+        ages=shared.ages,
+        tiers=shared.tiers,
     )
 
 
+def _origin(batch: Any, label: str, answered_at: int) -> _Origin:
+    event_times = _integers(batch[f"{label}.event_time_ns"], NO_TIME)
+    known = event_times != NO_TIME
+    ages = np.where(known, (answered_at - np.where(known, event_times, 0)) / 1e9, np.nan)
+    if f"{label}.tier" in batch.schema.names:
+        return _Origin(event_times, ages, _texts(batch[f"{label}.tier"]))
+    unknown = np.full(batch.num_rows, NONE, np.int32)  # of a server that knows no tiers
+    return _Origin(event_times, ages, Texts(unknown, ()))
+
+
 def _texts(column: Any) -> Texts:
-    """A dictionary's column."""
-    (chunk,) = column.chunks or [column.combine_chunks()]
-    codes = pc.fill_null(chunk.indices.cast(pa.int32()), NONE).to_numpy()
-    return Texts(codes, tuple(chunk.dictionary.to_pylist()))
+    """A column of a dictionary's texts."""
+    codes = _integers(column.indices, NONE).astype(np.int32)
+    return Texts(codes, tuple(column.dictionary.to_pylist()))
+
+
+def _integers(column: Any, null: int) -> NDArray[Any]:
+    """The integers of a column, `null` where it has none: numpy's own way makes floats of them."""
+    filled = pc.fill_null(column, null) if column.null_count else column
+    found: NDArray[Any] = filled.to_numpy()
+    return found

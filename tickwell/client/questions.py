@@ -19,7 +19,7 @@ from tickwell.client.columns import Columns, FeatureColumn
 from tickwell.client.errors import ClientError, NoTickwellServer, ProblemAnswer, kind_of
 from tickwell.client.values import EntityFeatures, FeatureValue
 
-ARROW_FROM = 40
+ARROW_FROM = 20
 """Number of entities from which the answer is asked for in Arrow."""
 
 JSON, ARROW = "application/json", "application/vnd.apache.arrow.stream"
