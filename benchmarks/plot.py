@@ -49,7 +49,8 @@ def main() -> None:
         axes.grid(alpha=0.3)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
-    figure.legend(*rates.get_legend_handles_labels(), loc="outside right", frameon=False)
+    handles, labels = rates.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", frameon=False)
     figure.savefig(sys.argv[1], metadata={"Date": None})
 
 

@@ -19,7 +19,7 @@ from tickwell.client.columns import Columns
 from tickwell.client.endpoint import Endpoint, endpoint
 from tickwell.client.errors import CertificateRefused, ClientError, ConnectionFailed
 from tickwell.client.questions import Answer, Question
-from tickwell.client.values import EntityFeatures
+from tickwell.client.values import EntityFeatures, FeatureInfo
 from tickwell.errors import one_line
 
 CONNECTIONS = 128
@@ -99,12 +99,12 @@ class AsyncClient:
         return questions.answer_of([found[number] for number in sorted(found)], feature_names)
 
     async def features(
-        self, entity: Sequence[str] | None = None, tag: str | None = None
-    ) -> list[dict[str, Any]]:
-        """The features that there are: all, or those of a kind of entity, or with a tag."""
-        return await self._ask(questions.features(entity, tag), self._begin(None))
+        self, entity: Sequence[str] = (), tags: Sequence[str] = ()
+    ) -> list[FeatureInfo]:
+        """The active features: all, or those of a kind of entity, `("symbol",)`, with all tags."""
+        return await self._ask(questions.features(entity, tags), self._begin(None))
 
-    async def feature(self, name: str) -> dict[str, Any]:
+    async def feature(self, name: str) -> FeatureInfo:
         """One feature, by its name, an alias, or with its version as `price_sma_5@1.0.0`."""
         return await self._ask(questions.feature(name), self._begin(None))
 

@@ -22,7 +22,7 @@ from tickwell.client.errors import (
     ConnectionFailed,
 )
 from tickwell.client.questions import Answer, Question
-from tickwell.client.values import EntityFeatures
+from tickwell.client.values import EntityFeatures, FeatureInfo
 from tickwell.errors import one_line
 
 CONNECTIONS = 32
@@ -91,13 +91,11 @@ class Client:
         parts = [self._ask(part, call) for part in questions.batch(feature_names, entities)]
         return questions.answer_of(parts, feature_names)
 
-    def features(
-        self, entity: Sequence[str] | None = None, tag: str | None = None
-    ) -> list[dict[str, Any]]:
-        """The features that there are: all, or those of a kind of entity, or with a tag."""
-        return self._ask(questions.features(entity, tag), self._begin(None))
+    def features(self, entity: Sequence[str] = (), tags: Sequence[str] = ()) -> list[FeatureInfo]:
+        """The active features: all, or those of a kind of entity, `("symbol",)`, with all tags."""
+        return self._ask(questions.features(entity, tags), self._begin(None))
 
-    def feature(self, name: str) -> dict[str, Any]:
+    def feature(self, name: str) -> FeatureInfo:
         """One feature, by its name, an alias, or with its version as `price_sma_5@1.0.0`."""
         return self._ask(questions.feature(name), self._begin(None))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
 from msgspec import Struct
@@ -17,10 +17,13 @@ from serving.api.requests import MAX_BODY_BYTES, MAX_ENTITIES
 from tickwell.client.batch import BatchFeatures
 from tickwell.client.columns import Columns, FeatureColumn
 from tickwell.client.errors import ClientError, NoTickwellServer, ProblemAnswer, kind_of
-from tickwell.client.values import EntityFeatures, FeatureValue
+from tickwell.client.values import EntityFeatures, FeatureInfo, FeatureValue
 
 ARROW_FROM = 20
 """Number of entities from which the answer is asked for in Arrow."""
+
+MOST_DEADLINE_MS = 60_000
+"""Milliseconds that a server may be given; a call that may take longer waits for longer itself."""
 
 JSON, ARROW = "application/json", "application/vnd.apache.arrow.stream"
 OK, SERVICE_UNAVAILABLE = 200, 503
@@ -59,7 +62,8 @@ class Question(NamedTuple, Generic[T]):
 
     def headers(self, seconds: float) -> dict[str, str]:
         """Its headers, where `seconds` are left until the deadline."""
-        headers = {"Accept": self.accept, "X-Deadline-Ms": str(max(1, int(seconds * 1000)))}
+        milliseconds = min(max(1, int(seconds * 1000)), MOST_DEADLINE_MS)
+        headers = {"Accept": self.accept, "X-Deadline-Ms": str(milliseconds)}
         if self.body:
             headers["Content-Type"] = JSON
         return headers
@@ -83,6 +87,10 @@ class _Results(Struct):
     results: list[_Entity]
 
 
+class _Features(Struct):
+    features: list[FeatureInfo]
+
+
 class _Problem(Struct):
     title: str
     detail: str = ""
@@ -90,6 +98,8 @@ class _Problem(Struct):
 
 _ENTITY = msgspec.json.Decoder(_Entity)
 _RESULTS = msgspec.json.Decoder(_Results)
+_FEATURE = msgspec.json.Decoder(FeatureInfo)
+_FEATURES = msgspec.json.Decoder(_Features)
 _PROBLEM = msgspec.json.Decoder(_Problem)
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
 
@@ -145,16 +155,17 @@ def health() -> Question[dict[str, Any]]:
     return Question("GET", "/health", b"", JSON, _read_health, (OK, SERVICE_UNAVAILABLE))
 
 
-def features(entity: Iterable[str] | None, tag: str | None) -> Question[list[dict[str, Any]]]:
-    """All features, or those of a kind of entity, or with a tag."""
-    asked = {"entity": None if entity is None else ",".join(entity), "tag": tag}
-    query = "&".join(f"{name}={quote(value)}" for name, value in asked.items() if value is not None)
-    return Question("GET", f"/features{'?' * bool(query)}{query}", b"", JSON, _read_features)
+def features(entity: Sequence[str], tags: Sequence[str]) -> Question[list[FeatureInfo]]:
+    """All features, or those of a kind of entity, named by its key fields, that have all tags."""
+    asked = [("entity", ",".join(entity))] if entity else []
+    query = urlencode([*asked, *(("tag", tag) for tag in tags)])
+    path = f"/features?{query}" if query else "/features"
+    return Question("GET", path, b"", JSON, lambda body: _FEATURES.decode(body).features)
 
 
-def feature(name: str) -> Question[dict[str, Any]]:
+def feature(name: str) -> Question[FeatureInfo]:
     """One feature by its name, an alias or with its version."""
-    return Question("GET", f"/features/{quote(name, safe='@')}", b"", JSON, _OBJECT.decode)
+    return Question("GET", f"/features/{quote(name, safe='@')}", b"", JSON, _FEATURE.decode)
 
 
 def _is_problem(answer: Answer) -> bool:
@@ -222,13 +233,6 @@ def _read_health(body: bytes) -> dict[str, Any]:
     found = _OBJECT.decode(body)
     if "status" not in found:
         raise msgspec.ValidationError("it is no answer of GET /health")
-    return found
-
-
-def _read_features(body: bytes) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = msgspec.convert(
-        _OBJECT.decode(body).get("features"), list[dict[str, Any]]
-    )
     return found
 
 

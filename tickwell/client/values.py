@@ -45,6 +45,30 @@ class FeatureValue(Struct, frozen=True):
         return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)
 
 
+class FeatureInfo(Struct, frozen=True):
+    """A version of a feature: what it is of, where it comes from, and what is said of it.
+
+    `source` is None of a derived feature. `max_age_seconds` is the age from which a value is
+    `stale`, None where none is too old. What comes after it is told of a single feature only:
+    `parts` are the versions that a derived one is computed from, with `over` it is a sum over the
+    entities of that source, and `active` says whether the name alone means this version.
+    """
+
+    name: str
+    version: str
+    entity: tuple[str, ...]
+    source: str | None = None
+    description: str = ""
+    owner: str = ""
+    tags: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    max_age_seconds: float | None = None
+    expression: str | None = None
+    over: str | None = None
+    parts: tuple[str, ...] = ()
+    active: bool = True
+
+
 class EntityFeatures(Mapping[str, FeatureValue]):
     """The features of one entity by the names that were asked for."""
 

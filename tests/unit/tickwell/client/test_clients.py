@@ -96,13 +96,15 @@ def test_a_request_says_who_asks_what_and_until_when(
     script = Script(answers())
     client = asker.open(serve(script) + "/under/", api_key=KEY)
     assert one(asker, client, deadline_seconds=7.0)["f"].value == 1.5
-    (sent,) = script.requests
+    sent = script.requests[0]
     assert (sent.method, sent.path) == ("POST", "/under/features/online")
     assert msgspec.json.decode(sent.body) == {"features": ["f"], "entity": {"symbol": "A"}}
     assert sent.headers["authorization"] == f"Bearer {KEY}"
     assert sent.headers["content-type"] == "application/json"
     assert sent.headers["user-agent"].startswith("tickwell-python/")
     assert 0 < int(sent.headers["x-deadline-ms"]) <= 7000
+    one(asker, client, deadline_seconds=3600)  # more than a server may be told
+    assert script.requests[1].headers["x-deadline-ms"] == "60000"
 
 
 def test_connections_are_kept(asker: Asker, serve: Callable[..., str]) -> None:
@@ -225,6 +227,20 @@ def test_health_of_a_server_that_is_not_well(asker: Asker, serve: Callable[..., 
     client = asker.open(serve(script))
     assert asker.call(client.health) == ill
     assert asker.call(client.health) == {"status": "ok"}
+
+
+def test_which_features_there_are(asker: Asker, serve: Callable[..., str]) -> None:
+    """What a newer server says beside it is passed over."""
+    known = {"name": "f", "version": "1.0.0", "entity": ["symbol"], "tags": ["risk"], "new": 1}
+    script = Script(answers({"features": [known]}), answers(known), answers({"features": 1}))
+    client = asker.open(serve(script))
+    (found,) = asker.call(client.features, ["symbol"], tags=["risk"])
+    assert (found.name, found.entity, found.tags) == ("f", ("symbol",), ("risk",))
+    assert asker.call(client.feature, "f@1.0.0") == found
+    with pytest.raises(NoTickwellServer):
+        asker.call(client.features)
+    asked = ["/features?entity=symbol&tag=risk", "/features/f@1.0.0", "/features"]
+    assert [sent.path for sent in script.requests] == asked
 
 
 def test_a_key_is_shown_nowhere(asker: Asker, serve: Callable[..., str]) -> None:
@@ -377,11 +393,11 @@ def numbers_asked_for(handler: Any) -> None:
 def test_the_parts_of_a_batch_come_together_in_order(
     asker: Asker, serve: Callable[..., str]
 ) -> None:
-    """Names of 10,000 characters make parts of a few entities, which are answered in JSON."""
+    """Names of 20,000 characters make parts of a few entities, which are answered in JSON."""
     script = Script(numbers_asked_for)
     client = asker.open(serve(script))
-    numbers = [float(f"{number}.{'0' * 10_000}1") for number in range(100)]
-    entities = [{"symbol": f"{number}.{'0' * 10_000}1"} for number in range(100)]
+    numbers = [float(f"{number}.{'0' * 20_000}1") for number in range(100)]
+    entities = [{"symbol": f"{number}.{'0' * 20_000}1"} for number in range(100)]
     found = asker.call(client.get_batch_features, ["f"], entities)
     assert len(script.requests) > 3
     assert found.to_dict()["f"] == numbers

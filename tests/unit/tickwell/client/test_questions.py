@@ -91,7 +91,7 @@ def test_retry_after(header: str | None, seconds: float | None) -> None:
 def test_names_of_features_are_quoted() -> None:
     assert questions.feature("price_sma_5@1.0.0").path == "/features/price_sma_5@1.0.0"
     assert questions.feature("a/b?").path == "/features/a%2Fb%3F"
-    assert questions.features(["portfolio", "symbol"], "a&b").path == (
-        "/features?entity=portfolio%2Csymbol&tag=a%26b"
+    assert questions.features(["portfolio", "symbol"], ["a&b", "c"]).path == (
+        "/features?entity=portfolio%2Csymbol&tag=a%26b&tag=c"
     )
-    assert questions.features(None, None).path == "/features"
+    assert questions.features((), ()).path == "/features"
