@@ -131,6 +131,7 @@ def test_without_any_service(port: Port, ticks: str, tmp_path: Path) -> None:
             ("migrate",): "TICKWELL_POSTGRES: connection to server",
             ("replay",): "TICKWELL_POSTGRES: connection to server",
             ("get", "AAPL", "price_sma_5"): "no answer from",
+            ("bench",): "TICKWELL_REDIS does not answer",
             ("up", "--data", str(tmp_path / "data"), "--port", free): "TICKWELL_POSTGRES: conn",
         }
         with started_workers(tmp_path, away) as workers:
@@ -176,6 +177,7 @@ def test_without_settings(ticks: str, tmp_path: Path) -> None:
         ("demo",),
         ("rebuild-online",),
         ("get", "AAPL", "price_sma_5"),
+        ("bench",),
     ):
         said = told(*command, TICKWELL_DATA=nothing)
         assert f"nothing runs on {nothing}: start it with `tickwell up" in said, command
@@ -216,6 +218,8 @@ def test_files_and_directories(tmp_path: Path, ticks: str) -> None:
         (("get", "AAPL", "x", "--url", "http://[1"), "TICKWELL_URL=http://***"),
         (("get", "AAPL", "x", "--url", "http://a:b"), "host and port cannot be read"),
         (("get", "AAPL", "x", "--url", "ftp://a"), "TICKWELL_URL=ftp://a: must be a URL"),
+        (("bench", "--url", "http://127.0.0.1:1"), "name --feature and --entities"),
+        (("bench", "--entities", "/none"), "does not exist"),
         (("get", "A/B", "x", "--kind", "symbol,b,c"), "--kind names 3"),
         (("status", "--nonsense"), "--nonsense"),
         (("nonsense",), "nonsense"),

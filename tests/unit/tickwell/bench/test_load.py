@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.apps import in_a_loop
 from tickwell.bench.generators import generate, shares
+from tickwell.bench.histogram import bounds
 from tickwell.bench.load import Load, Plan
 from tickwell.errors import TickwellError
 
@@ -20,8 +21,9 @@ VALUE = b'{"features":{"f":{"value":1.0,"status":"ok","tier":"hot"}}}'
 class Server:
     """Answers requests by a function of their number, and knows how many were under way."""
 
-    def __init__(self, answer: Callable[[int], bytes | None]) -> None:
+    def __init__(self, answer: Callable[[int], bytes | None], first_seconds: float = 0.0) -> None:
         self._answer = answer
+        self._first_seconds = first_seconds
         self.asked = 0
         self.bodies: list[bytes] = []
         self.open = self.most_open = self.opened = 0
@@ -35,6 +37,8 @@ class Server:
                 length = int(head.partition(b"Content-Length: ")[2].split(b"\r", 1)[0])
                 self.bodies.append(await reader.readexactly(length))
                 self.asked += 1
+                if self.asked == 1:
+                    await asyncio.sleep(self._first_seconds)
                 answer = self._answer(self.asked)
                 if answer is None:
                     break
@@ -113,6 +117,15 @@ async def test_an_open_loop_asks_as_often_as_it_is_told() -> None:
     assert seen.failures == {}
     assert server.asked == seen.answered
     assert abs(seen.answered - 500) < 6 * 500**0.5  # a Poisson process has this spread
+
+
+@in_a_loop
+async def test_what_is_due_while_a_server_stalls_waits_for_it() -> None:
+    """In an open loop its time begins when it was due, whenever a connection was free for it."""
+    server = Server(well, first_seconds=0.3)
+    seen = await run(server, connections=1, rate=400.0, seconds=0.5)
+    late = seen.counts[bounds() > 0.05].sum()
+    assert late > 40  # of the 100 that are due in a quarter of a second
 
 
 @in_a_loop
