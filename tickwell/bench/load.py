@@ -238,9 +238,13 @@ async def _generate(plan: Plan) -> None:
 
 
 def main() -> None:
-    """Do what standard input says."""
+    """Do what standard input says, with as many files open as the system lets it."""
+    import resource
+
     import uvloop
 
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     uvloop.run(_generate(pickle.load(sys.stdin.buffer)))
 
 

@@ -64,6 +64,7 @@ class AsyncClient:
         self._calls = Calls(self._endpoint.shown, retries or Retries(), chances)
         self._deadline_seconds = deadline_seconds
         self._session: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def get_online_features(
         self,
@@ -162,7 +163,7 @@ class AsyncClient:
 
     async def _send(self, question: Question[Any], call: Call) -> Answer:
         server, left = self._endpoint, call.remaining()
-        session = self._session or self._open()
+        session = self._opened()
         try:
             async with (
                 asyncio.timeout(left),
@@ -181,8 +182,17 @@ class AsyncClient:
         except (aiohttp.ClientError, OSError) as error:
             raise _failure(error, server) from None
 
-    def _open(self) -> aiohttp.ClientSession:
-        """The connections belong to the loop in which the first call is made."""
+    def _opened(self) -> aiohttp.ClientSession:
+        """The connections, which belong to the loop in which the first call is made."""
+        loop = asyncio.get_running_loop()
+        if self._session is not None:
+            if self._loop is not loop:
+                raise ClientError(
+                    "this AsyncClient was used in another event loop, which has its connections: "
+                    "make one in each, as with `async with AsyncClient() as store`"
+                )
+            return self._session
+        self._loop = loop
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=CONNECTIONS,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import trustme
 
 from tests.support.apps import in_a_loop
 from tickwell.bench.generators import generate, shares
@@ -86,9 +88,9 @@ def plan(port: int, **changes: Any) -> Plan:
     )._replace(**changes)
 
 
-async def run(server: Server, **changes: Any) -> Any:
+async def run(server: Server, context: ssl.SSLContext | None = None, **changes: Any) -> Any:
     """What a load in this loop has seen."""
-    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=context)
     async with listener:
         load = Load(plan(listener.sockets[0].getsockname()[1], **changes))
         await load.connect()
@@ -166,6 +168,20 @@ async def test_answers_that_are_no_success_are_told_apart() -> None:
     seen = await run(Server(lambda number: b"nonsense\r\n\r\n"))
     assert all("no HTTP/1.1" in why for why in seen.failures)
     assert seen.failures
+
+
+@in_a_loop
+async def test_tls() -> None:
+    """With a certificate that is checked."""
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with authority.cert_pem.tempfile() as trusted, trustme.CA().cert_pem.tempfile() as other:
+        server = Server(well)
+        seen = await run(server, context, tls=trusted)
+        assert seen.failures == {}
+        assert seen.answered == server.asked > 4
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await run(server, context, tls=other)
 
 
 @pytest.mark.parametrize("rate", [None, 200.0])

@@ -216,6 +216,15 @@ def test_who_answers_otherwise_is_no_server_of_ours(
     assert len(script.requests) == 1
 
 
+def test_another_event_loop_is_told_of(serve: Callable[..., str]) -> None:
+    client = AsyncClient(serve(Script(answers())), deadline_seconds=30.0)
+    with asyncio.Runner() as first, asyncio.Runner() as second:
+        first.run(client.get_online_features(["f"], "symbol", "A"))
+        with pytest.raises(ClientError, match="another event loop"):
+            second.run(client.get_online_features(["f"], "symbol", "A"))
+        first.run(client.close())
+
+
 def test_nothing_listens(asker: Asker) -> None:
     with pytest.raises(ConnectionFailed, match=r"http://127\.0\.0\.1:1 .*TICKWELL_URL"):
         one(asker, asker.open("http://127.0.0.1:1"))
