@@ -38,8 +38,8 @@ class DeadlineExceeded(ClientError):
     def __init__(self, url: str, seconds: float, why: str = "") -> None:
         seen = f"; before that: {why}" if why else ""
         super().__init__(
-            f"no answer from {url} within {seconds:g} s{seen}. Where this is too short, as for many "
-            "entities, give the call more: `deadline_seconds`"
+            f"no answer from {url} within {seconds:g} s{seen}. Where this is too short, as for "
+            "many entities, give the call more: `deadline_seconds`"
         )
 
 
