@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from serving.api.problems import PROBLEMS, document_of
@@ -24,6 +24,7 @@ ENTITIES = st.dictionaries(
 
 
 @settings(max_examples=30)
+@example(["f"], [{"symbol": "A"}], 1_001)
 @given(
     st.lists(st.text("fgh", min_size=1, max_size=128), min_size=1, max_size=20),
     st.lists(ENTITIES, max_size=30),
