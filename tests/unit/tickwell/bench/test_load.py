@@ -39,9 +39,10 @@ class Server:
                 length = int(head.partition(b"Content-Length: ")[2].split(b"\r", 1)[0])
                 self.bodies.append(await reader.readexactly(length))
                 self.asked += 1
-                if self.asked == 1:
+                number = self.asked
+                if number == 1:
                     await asyncio.sleep(self._first_seconds)
-                answer = self._answer(self.asked)
+                answer = self._answer(number)
                 if answer is None:
                     break
                 writer.write(answer)
