@@ -50,10 +50,8 @@ def options(
 
 
 COMMANDS = (
-    *(up, down, status, env, get, produce, replay, rebuild_online),
-    *(migrate, worker, serve, warm, demo),
     *(up, down, status, env, get, bench, produce, replay, rebuild_online),
-    *(migrate, worker, serve, demo),
+    *(migrate, worker, serve, warm, demo),
 )
 for command in COMMANDS:
     app.command()(command)

@@ -18,8 +18,10 @@ SECRET = frozenset(
 )
 """Settings that are never shown."""
 
-FILES = ("kafka_ca", "kafka_cert", "kafka_key", "schema_registry_ca", "tls_cert", "tls_key")
-FILES = ("kafka_ca", "kafka_cert", "kafka_key", "schema_registry_ca", "url_ca")
+FILES = (
+    *("kafka_ca", "kafka_cert", "kafka_key", "schema_registry_ca"),
+    *("url_ca", "tls_cert", "tls_key"),
+)
 MAY_HOLD_SECRET = SECRET | {"kafka", "url", "schema_registry", *FILES}
 """These, and the settings that people write a user or the text of a key into."""
 
