@@ -51,7 +51,7 @@ def test_an_exception_is_in_its_line_with_its_fields(stream: io.StringIO) -> Non
     try:
         raise error
     except ValueError:
-        logging.getLogger("uvicorn.error").exception("Exception in ASGI application")
+        logging.getLogger("some.server").exception("Exception in ASGI application")
     (line,) = lines(stream)
     assert line["key"] == "model"
     assert line["exception"].startswith("Traceback")
