@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from threading import Event
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
 from typing import Any
 
 import httpx
@@ -51,6 +53,25 @@ def beat(
             )
             store.set(worker_key(sink, instance), msgspec.json.encode(heartbeat))
             store.sadd(WORKERS_KEY, f"{sink}:{instance}")
+
+
+@contextmanager
+def beating(url: str) -> Iterator[None]:
+    """Heartbeats of workers that run, twice a second, however long a test takes."""
+    ended = Event()
+
+    def beat_on() -> None:
+        while not ended.wait(0.5):
+            beat(url)
+
+    beat(url)
+    thread = Thread(target=beat_on)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def tick(url: str, recorded: Catalog, source: str, ticks: list[dict[str, Any]]) -> None:
