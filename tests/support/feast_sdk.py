@@ -57,7 +57,7 @@ def feast_sdk(repository: Path, **environment: str) -> Iterator[FeastSdk]:
     """The SDK over the repository that `tickwell feast export` has written, once it is loaded."""
     process = subprocess.Popen(
         [str(feast_python()), "-I", str(QUESTIONS), str(repository)],
-        env={"HOME": str(repository), "FEAST_USAGE": "False", **environment},
+        env={"HOME": str(repository), "TMPDIR": str(repository), **environment},  # it leaves files
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
