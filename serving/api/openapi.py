@@ -13,6 +13,7 @@ import msgspec
 
 from serving.api.content_codings import CODINGS
 from serving.api.operations import (
+    ACCESS,
     EVERYWHERE,
     EXAMPLES,
     JSON,
@@ -22,10 +23,17 @@ from serving.api.operations import (
     Operation,
 )
 from serving.api.problems import PROBLEM_MEDIA_TYPE, PROBLEMS, ProblemDocument
+from serving.api.scopes import scope_needed
 from serving.errors import NotReady
 
 REFERENCE = "#/components/schemas/{name}"
 IDENTIFIED = {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
+
+SCHEMES: Document = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+"""How an API key is sent, where the server needs one."""
 
 STATUS = "The status of a value, the worst of those that apply; the README explains them."
 
@@ -80,6 +88,7 @@ def document() -> Document:
                 },
                 "ETag": {"required": True, "schema": {"type": "string"}},
             },
+            "securitySchemes": SCHEMES,
             "parameters": {
                 "RequestId": {
                     "name": "X-Request-Id",
@@ -146,10 +155,17 @@ def _operation(operation: Operation, schemas: _Schemas) -> Document:
         "parameters": [*parameters, {"$ref": "#/components/parameters/RequestId"}],
         "responses": _responses(operation, schemas),
     }
+    if _needs_key(operation):
+        described["security"] = [{}, *({name: []} for name in SCHEMES)]
     if operation.body is not None:
         content = schemas.media(JSON, operation.body)
         described["requestBody"] = {"required": True, "content": content}
     return described
+
+
+def _needs_key(operation: Operation) -> bool:
+    """Whether a request needs an API key where the server is told that requests do."""
+    return scope_needed(operation.method.upper(), operation.path) is not None
 
 
 def _responses(operation: Operation, schemas: _Schemas) -> Document:
@@ -164,7 +180,8 @@ def _responses(operation: Operation, schemas: _Schemas) -> Document:
         unchanged = {"description": "What the client has still holds", "headers": headers}
         responses[str(HTTPStatus.NOT_MODIFIED.value)] = unchanged
     problem = schemas.media(PROBLEM_MEDIA_TYPE, ProblemDocument)
-    for error in (*EVERYWHERE, *operation.raises):
+    access = ACCESS if _needs_key(operation) else ()
+    for error in (*EVERYWHERE, *access, *operation.raises):
         status, title, own = PROBLEMS[error]
         known: Document = responses.setdefault(
             str(status),

@@ -14,12 +14,17 @@ from msgspec import Struct
 from registry.formats.heartbeat import Heartbeat
 from serving.api.arrow import MEDIA_TYPE as ARROW
 from serving.api.compact import CompactAnswer
+from serving.api.feast import PATH as FEAST_PATH
+from serving.api.feast import FeastAnswer, FeastRequest
 from serving.api.requests import BatchRequest, OnlineRequest
 from serving.errors import (
     HeadTooLarge,
     InvalidRequest,
+    KeyMissing,
+    KeyRefused,
     MalformedRequest,
     NotReady,
+    ScopeMissing,
     ServingError,
     TooLarge,
     UnknownFeature,
@@ -46,9 +51,12 @@ class Health(Struct):
 
     status: str
     stores: dict[str, str]
+    tiers: dict[str, Any]
     workers: dict[str, list[Heartbeat]]
     strangers: list[str]
     warnings: list[str]
+    processes: int
+    connections: int
 
 
 class Well(Struct):
@@ -80,6 +88,9 @@ class Operation(NamedTuple):
 
 EVERYWHERE: Errors = (MalformedRequest, HeadTooLarge)
 """What any request may be refused for, before a route has it."""
+
+ACCESS: Errors = (KeyMissing, KeyRefused, ScopeMissing)
+"""What a request may be refused for that needs an API key, where the server is told so."""
 
 ASKING: Errors = (
     InvalidRequest,
@@ -144,6 +155,15 @@ OPERATIONS = (
         ASKING,
         BatchRequest,
         [COMPACT],
+    ),
+    Operation(
+        "Features",
+        "post",
+        FEAST_PATH,
+        "Features for clients of Feast",
+        {JSON: (FeastAnswer,)},
+        ASKING,
+        FeastRequest,
     ),
     Operation(
         "Catalog",

@@ -132,7 +132,9 @@ HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Awaitable[Resp
 """The handler of each kind of exception, as Starlette wants them."""
 
 
-def _document(scope: Scope, status: int, title: str, detail: str, **extensions: object) -> Response:
+def _document(
+    scope: Scope, status: int, title: str, detail: str, /, **extensions: object
+) -> Response:
     content = {"type": "about:blank", "title": title, "status": int(status), "detail": detail}
     if REQUEST_ID in scope:
         extensions["request_id"] = scope[REQUEST_ID]

@@ -58,7 +58,7 @@ def test_the_server_takes_what_is_asked() -> None:
 @pytest.mark.parametrize("kind", PROBLEMS, ids=lambda kind: kind.__name__)
 def test_every_kind_of_problem_has_a_class(kind: type[ServingError]) -> None:
     """And the server's own words and values come through."""
-    response = document_of(kind("what to do", feature="f"))
+    response = document_of(kind("what to do", feature="f"), {})
     answer = questions.Answer(response.status_code, response.headers, bytes(response.body))
     error = questions.problem_of(answer)
     assert isinstance(error, ProblemAnswer)
