@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError
 
+from registry.formats.redis_keys import CLUSTER_BUCKETS, rows_key
 from registry.redis_clients import address_of, at_address
 from serving.stores.redis_reads import FAILURES, Command, MakeClient, RedisReads, SingleReads, ask
 
@@ -38,6 +39,10 @@ PAUSE_SECONDS = 1.0
 
 HOPS = 3
 """Nodes that are asked for a key, one after the other: a slot may have moved, and move again."""
+
+
+PROBES = tuple(rows_key("", bucket) for bucket in range(CLUSTER_BUCKETS))
+"""Keys of which every node of a cluster has one, if it has rows; nothing is stored under them."""
 
 
 def reads_of(url: str, cluster: bool, make: MakeClient) -> RedisReads:

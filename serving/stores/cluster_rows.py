@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 from registry.formats.redis_keys import bucket, entity_id, rows_key
+from serving.stores.breakers import Breaker
 from serving.stores.redis_reads import MAX_ROWS, RedisReads, ask_all
 from serving.stores.row_store import UNAVAILABLE, Packed, RowId, Unavailable
 
@@ -22,9 +23,12 @@ Waiting = dict[RowId, "asyncio.Future[Packed]"]
 class ClusterRows:
     """Reads of rows by their names; `on_read` is told the number of rows of each read."""
 
-    def __init__(self, reads: RedisReads, on_read: Callable[[int], None]) -> None:
+    def __init__(
+        self, reads: RedisReads, on_read: Callable[[int], None], breaker: Breaker | None = None
+    ) -> None:
         self._reads = reads
         self._on_read = on_read
+        self._breaker = breaker
         self._waiting: dict[str, Waiting] = {}
         self._reading: dict[str, asyncio.Task[None]] = {}
 
@@ -68,6 +72,7 @@ class ClusterRows:
                     ("HMGET", key, *(entity_id(row.entity) for row in rows))
                     for key, rows in by_hash.items()
                 ],
+                self._breaker,
             )
             for rows, values in zip(by_hash.values(), found, strict=True):
                 if not isinstance(values, Unavailable):

@@ -19,6 +19,9 @@ from registry.redis_clients import LinkOptions
 from serving.stores.resp import packed
 from serving.stores.row_batch import WrongAnswer
 
+NO_ANSWER = "no answer in time"
+"""The reason for which a connection ends when the server is silent."""
+
 INCOMPLETE = object()
 """What the parser says while an answer has not come to its end."""
 
@@ -45,11 +48,14 @@ class Batch(Protocol):
 class Handlers(NamedTuple):
     """Who is told of a connection."""
 
+    on_answer: Callable[[], None]
+    """A command is answered with what it asks for."""
+
     on_error: Callable[[str], None]
     """An answer is an error; the connection goes on."""
 
     on_end: Callable[[LinkConnection, str], None]
-    """The connection must not be used any more, and why."""
+    """The connection must not be used any more, and why (`NO_ANSWER`, or another reason)."""
 
 
 class _Sent(NamedTuple):
@@ -81,7 +87,7 @@ class LinkConnection(asyncio.Protocol):
         """Send a batch, which must be answered by `deadline` (seconds of the loop's clock)."""
         assert self._transport is not None
         assert self.ended is None
-        timer = self._loop.call_at(deadline, self.end, "no answer in time")
+        timer = self._loop.call_at(deadline, self.end, NO_ANSWER)
         self._sent.append(_Sent(batch, timer))
         self._transport.write(batch.packed())
 
@@ -144,6 +150,8 @@ class LinkConnection(asyncio.Protocol):
             return
         if isinstance(answer, ReplyError):
             self._handlers.on_error(str(answer))
+        else:
+            self._handlers.on_answer()
         batch, timer = self._sent[0]
         if batch.take(answer):
             self.has_served = True

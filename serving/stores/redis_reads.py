@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from redis.exceptions import RedisError, ResponseError
 
+from serving.stores.breakers import Breaker
 from serving.stores.row_store import UNAVAILABLE
 
 logger = logging.getLogger(__name__)
@@ -60,12 +61,28 @@ class SingleReads:
         await self._client.aclose()
 
 
-async def ask_all(reads: RedisReads, commands: Sequence[Command]) -> list[Any]:
-    """An answer to each command, `UNAVAILABLE` where its server gave none; that is logged."""
+def is_of_key(reason: str) -> bool:
+    """Whether an error says something of the key that was read, and not of the server."""
+    return reason.startswith("WRONGTYPE")
+
+
+async def ask_all(
+    reads: RedisReads, commands: Sequence[Command], breaker: Breaker | None = None
+) -> list[Any]:
+    """An answer to each command, `UNAVAILABLE` where its server gave none; that is logged.
+
+    The breaker of the store is told whether any was answered.
+    """
     if not commands:
         return []
+    era = 0 if breaker is None else breaker.era
     answers = await reads.each(commands)
     failed = [answer for answer in answers if isinstance(answer, Exception)]
+    if breaker is not None:
+        if len(failed) < len(answers) or any(is_of_key(str(error)) for error in failed):
+            breaker.succeeded(era)
+        else:
+            breaker.failed(str(failed[0]), era=era)
     if failed:
         what = commands[0][0]
         logger.warning("%d of %d %s failed: %s", len(failed), len(commands), what, failed[0])

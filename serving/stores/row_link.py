@@ -18,8 +18,10 @@ import logging
 from collections.abc import Callable, Sequence
 
 from registry.redis_clients import ROWS, Limits, link_options
+from serving.stores.breakers import Breaker
 from serving.stores.link_call import Answer, Call
-from serving.stores.link_connection import Handlers, LinkConnection, connect
+from serving.stores.link_connection import NO_ANSWER, Handlers, LinkConnection, connect
+from serving.stores.redis_reads import is_of_key
 from serving.stores.resp import bulk, packed
 from serving.stores.row_batch import Found, Read, RowBatch, Wanted, fail
 
@@ -38,7 +40,8 @@ class RowLink:
     """Reads of the Redis at `url`; it connects at the first one.
 
     Raises ValueError for a URL that redis-py cannot read. `on_read` is told the number of fields of
-    each command that is sent.
+    each command that is sent, and the breaker of the store, which is asked nothing here, whether
+    commands are answered.
     """
 
     def __init__(
@@ -46,11 +49,13 @@ class RowLink:
         url: str,
         on_read: Callable[[int], None] = lambda rows: None,
         limits: Limits = ROWS,
+        breaker: Breaker | None = None,
     ) -> None:
         self._options = link_options(url)
         self._on_read = on_read
         self._limits = limits
-        self._handlers = Handlers(self._warn, self._ended)
+        self._breaker = breaker or Breaker("Redis")
+        self._handlers = Handlers(self._breaker.succeeded, self._refused, self._ended)
         self._asked: list[Read] = []
         self._calls: list[Call] = []
         self._asked_at = 0.0
@@ -156,14 +161,23 @@ class RowLink:
         self._connection = None
         if self._is_closed:
             return
-        if connection.has_served:
-            self._warn(reason)
-        else:
+        if not connection.has_served:
             self._failed(reason)
+            return
+        # A lost connection alone may have been somebody between; silence is the server's.
+        self._breaker.failed(reason, decisive=reason == NO_ANSWER)
+        self._warn(reason)
+
+    def _refused(self, reason: str) -> None:
+        """An answer is an error."""
+        if not is_of_key(reason):
+            self._breaker.failed(reason)
+        self._warn(reason)
 
     def _failed(self, reason: str) -> None:
         """A connection came to nothing: for a moment no other one is tried."""
         self._pause_until = asyncio.get_running_loop().time() + PAUSE_SECONDS
+        self._breaker.failed(reason, decisive=True)
         self._warn(reason)
 
     def _warn(self, reason: str) -> None:

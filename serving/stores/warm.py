@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 from registry import redis_clients
 from registry.formats.last_close import closed_member
 from registry.formats.redis_keys import closed_key, entity_id, key_values, members_key
-from serving.errors import TooLarge
-from serving.stores.cluster_reads import reads_of
+from serving.stores.breakers import Breaker
+from serving.stores.cluster_reads import PROBES, reads_of
 from serving.stores.cluster_rows import ClusterRows
+from serving.stores.member_limit import check_members
 from serving.stores.redis_reads import ask_all
 from serving.stores.row_link import RowLink
 from serving.stores.row_store import (
@@ -31,6 +32,9 @@ from serving.stores.row_store import (
 )
 from serving.stores.single_rows import SingleRows
 
+NOBODY = RowId("", ("",))
+"""A row that nobody has: requests name no entity by an empty text."""
+
 
 class WarmStore:
     """The `RowStore` of the Redis, or of the Redis Cluster, that holds every entity."""
@@ -40,12 +44,18 @@ class WarmStore:
         url: str,
         on_read: Callable[[int], None] = lambda rows: None,
         cluster: bool = False,
+        breaker: Breaker | None = None,
     ) -> None:
+        self.breaker = breaker or Breaker("Redis")
+        """It is told of all reads here, and is asked nothing: whoever reads asks it."""
         self._reads = reads_of(url, cluster, redis_clients.rows)
-        self._link = None if cluster else RowLink(url, on_read)
+        self._link = None if cluster else RowLink(url, on_read, breaker=self.breaker)
         self.named = None if self._link is None else SingleRows(self._link)
         """Reads rows of a single server by name; None on a cluster."""
-        self._rows = self.named or ClusterRows(self._reads, on_read)
+        self._rows = self.named or ClusterRows(self._reads, on_read, self.breaker)
+
+    def pinned(self) -> WarmStore:
+        return self
 
     async def rows(self, wanted: Sequence[RowId]) -> TieredRows:
         """The packed rows, read together with those of all requests that wait in this moment."""
@@ -56,16 +66,11 @@ class WarmStore:
     ) -> list[list[Key] | Unavailable]:
         """The entities of each set. Raises `TooLarge` when there are more than `most`."""
         keys = [members_key(one.source, one.message_key) for one in wanted]
-        counts = await ask_all(self._reads, [("SCARD", key) for key in keys])
+        counts = await ask_all(self._reads, [("SCARD", key) for key in keys], self.breaker)
+        check_members(counts, wanted, most)
         counted = [n for n, count in enumerate(counts) if not isinstance(count, Unavailable)]
-        total = sum(counts[n] for n in counted)
-        if total > most:
-            largest = max(counted, key=lambda n: counts[n])
-            raise TooLarge(
-                f"there are {total} members to add up, {counts[largest]} of them in "
-                f"{wanted[largest].message_key}; a request may add up {most}: ask for less"
-            )
-        sets = await ask_all(self._reads, [("SMEMBERS", keys[n]) for n in counted])
+        smembers = [("SMEMBERS", keys[n]) for n in counted]
+        sets = await ask_all(self._reads, smembers, self.breaker)
         found: list[list[Key] | Unavailable] = [UNAVAILABLE] * len(wanted)
         for n, members in zip(counted, sets, strict=True):
             if not isinstance(members, Unavailable):
@@ -76,13 +81,22 @@ class WarmStore:
     async def last_closed(self, wanted: Sequence[Group]) -> list[Key | Unavailable | None]:
         """The entity of each group that was closed last."""
         keys = [closed_key(group.source, entity_id(group.key)) for group in wanted]
-        found = await ask_all(self._reads, [("GET", key) for key in keys])
+        found = await ask_all(self._reads, [("GET", key) for key in keys], self.breaker)
         return [
             (group.key[0], *key_values(closed_member(packed)))
             if isinstance(packed, bytes)
             else packed
             for group, packed in zip(wanted, found, strict=True)
         ]
+
+    async def answers(self) -> bool:
+        """Whether Redis answers: of a cluster all nodes that have rows."""
+        if self._link is not None:
+            return await self._rows.read([NOBODY]) == [None]
+        probes = {self._reads.server_of(key): key for key in PROBES}
+        commands = [("GET", key) for key in probes.values()]
+        found = await self._reads.each(commands)
+        return not any(isinstance(answer, Exception) for answer in found)
 
     async def close(self) -> None:
         if self._link is not None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from registry.redis_clients import Limits
+from serving.stores.breakers import FAILURES, Breaker
 from serving.stores.row_link import PAUSE_SECONDS, RowLink, bulk
 from serving.stores.row_store import UNAVAILABLE
 from tests.support.apps import in_a_loop
@@ -377,9 +378,9 @@ async def test_however_many_reads_fail_connections_are_few_and_so_are_warnings(
             assert await asyncio.gather(*reads) == [UNAVAILABLE] * 10
         await link.close()
     assert 2 <= server.connections <= took / PAUSE_SECONDS + 1
-    assert len(caplog.records) == 1
-    assert caplog.records[0].levelno == logging.WARNING
-    assert "127.0.0.1:" in caplog.text
+    (said,) = (one for one in caplog.records if one.name == "serving.stores.row_link")
+    assert said.levelno == logging.WARNING
+    assert "127.0.0.1:" in said.getMessage()
 
 
 @in_a_loop
@@ -557,3 +558,70 @@ async def test_it_does_nothing_while_nothing_is_asked() -> None:
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == before
     await link.close()
+
+
+# ---------------------------------------------------------------- what the breaker is told
+
+
+async def told(act: Act, reads: int = 1, limits: Limits = LONG) -> Breaker:
+    """The breaker of a store that is read so often, one read after the other."""
+    breaker = Breaker("Redis")
+    async with scripted_redis(act) as server:
+        link = RowLink(server.url, limits=limits, breaker=breaker)
+        async with asyncio.timeout(20):
+            for _ in range(reads):
+                await link.read(A)
+        await link.close()
+    return breaker
+
+
+@in_a_loop
+async def test_a_server_that_is_silent_or_not_there_opens_the_breaker_at_once() -> None:
+    async def silent(client: Client) -> None:
+        await client.hung_up()
+
+    async def silent_after_an_answer(client: Client) -> None:
+        await client.say(echoed(await client.command()))
+        await client.hung_up()
+
+    assert (await told(silent, limits=SHORT)).is_open
+    breaker = await told(silent_after_an_answer, 2, SHORT)
+    assert (breaker.is_open, breaker.reason) == (True, "no answer in time")
+    breaker = Breaker("Redis")
+    link = RowLink("redis://127.0.0.1:1/0", breaker=breaker)
+    assert await link.read(A) is UNAVAILABLE
+    assert breaker.is_open
+    await link.close()
+
+
+@in_a_loop
+async def test_a_connection_that_is_lost_opens_it_only_if_the_next_one_is_too() -> None:
+    async def lost_at_the_second_command(client: Client) -> None:
+        await client.say(echoed(await client.command()))
+        await client.command()
+
+    assert not (await told(lost_at_the_second_command, 9)).is_open
+
+    async def lost(client: Client) -> None:
+        await client.command()
+
+    assert (await told(lost, 1)).is_open  # it has never answered
+
+
+@in_a_loop
+@pytest.mark.parametrize(
+    ("error", "opens"),
+    [
+        (b"-LOADING Redis is loading the dataset in memory", True),
+        (b"-BUSY Redis is busy running a script", True),
+        (b"-NOPERM this user has no permissions", True),
+        (b"-WRONGTYPE Operation against a key holding the wrong kind of value", False),
+    ],
+)
+async def test_errors_open_it_unless_they_are_of_a_key(error: bytes, opens: bool) -> None:
+    async def refuse(client: Client) -> None:
+        while True:
+            await client.command()
+            await client.say(error + b"\r\n")
+
+    assert (await told(refuse, FAILURES)).is_open == opens
