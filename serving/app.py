@@ -13,20 +13,20 @@ from starlette.routing import Route
 
 from serving.api import problems
 from serving.api.access import access
+from serving.api.admission import Admission
 from serving.api.answering import Answering
 from serving.api.catalog_routes import CatalogRoutes
 from serving.api.compressing import Compressing
+from serving.api.deadlines import Deadlines
 from serving.api.documentation import Documentation
 from serving.api.feature_routes import ShortCut, feast_route, feature_routes
 from serving.api.routes import Server
 from serving.features.reader import Reader
-from serving.hot_metrics import hot_families
 from serving.metrics import Metrics
 from serving.process import ThisProcess
-from serving.stores.warm import WarmStore
+from serving.tiers import Tiers
 from serving.watch.api_keys import ApiKeysWatch
 from serving.watch.catalog import CatalogWatch
-from serving.watch.hot_tier import HotTier
 from serving.watch.refreshing import refreshing
 from serving.watch.workers import WorkersWatch
 
@@ -36,7 +36,8 @@ class ServerOptions:
     """The URLs of the stores; without `redis_hot` no hot tier is watched.
 
     With `cluster` the Redis at `redis` is a Redis Cluster. With `compress` large answers are
-    compressed for clients that accept it.
+    compressed for clients that accept it. A request is answered within `deadline_ms` milliseconds
+    unless its client says otherwise, and `requests_in_flight` at once.
     """
 
     redis: str = field(repr=False)
@@ -52,6 +53,8 @@ class ServerOptions:
     """Whether rows are read from the hot tier, where there is one."""
     most_read: Path | None = None
     """A directory in which servers keep what is read most, to fill the hot tier at their start."""
+    deadline_ms: int = 6_000
+    requests_in_flight: int = 2_000
 
 
 def create_app(
@@ -71,22 +74,20 @@ def create_app(
             {tier: url for tier, url in tiers.items() if url},
             cluster=options.redis if options.cluster else None,
         )
-    stores = (options.postgres, options.redis)
-    catalog = CatalogWatch(*stores, options.cluster)
+    watched = options.postgres, options.redis, options.cluster
+    catalog = CatalogWatch(*watched)
+    keys = ApiKeysWatch(*watched) if options.needs_keys else None
     metrics = Metrics(lambda: workers.heartbeats, process.siblings, process.connections)
-    warm = WarmStore(options.redis, metrics.read, options.cluster)
-    hot = None
-    if options.hot and options.redis_hot:
-        hot = HotTier(options.redis_hot, warm, warm.named, catalog)
-        metrics.add(hot_families(hot.store))
-    store, named = (warm, warm.named) if hot is None else (hot.store, hot.store)
-    answering = Answering(Reader(store), named, catalog, workers, metrics.served)
+    hot = options.redis_hot if options.hot else ""
+    stores = Tiers(options.redis, options.postgres, hot, catalog, metrics, options.cluster)
+    reader, served = Reader(stores.store), metrics.served
+    answering = Answering(reader, stores.named, catalog, workers, served, stores.breakers)
+    bounds = Admission(options.requests_in_flight), Deadlines(options.deadline_ms)
     features = [
-        *feature_routes(answering, metrics, options.compress),
-        feast_route(answering, metrics),
+        *feature_routes(answering, metrics, bounds, options.compress),
+        feast_route(answering, metrics, bounds),
     ]
-    keys = ApiKeysWatch(*stores, options.cluster) if options.needs_keys else None
-    server = Server(catalog, workers, metrics, process, keys, hot)
+    server = Server(catalog, workers, metrics, process, stores.breakers, keys, stores.hot)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -94,13 +95,13 @@ def create_app(
             async with (
                 refreshing(catalog.refresh, workers.refresh),
                 nullcontext() if keys is None else keys.watching(),
-                nullcontext() if hot is None else hot.kept_warm(options.most_read),
+                stores.kept(options.most_read),
             ):
                 yield
         finally:
             await workers.close()
             await catalog.close()
-            await store.close()
+            await stores.close()
 
     app = Starlette(
         routes=[

@@ -45,7 +45,19 @@ class WrongEntity(ServingError):
 
 
 class NotReady(ServingError):
-    """The server cannot answer yet, or not in time."""
+    """The server cannot answer yet."""
+
+
+class DeadlineMissed(ServingError):
+    """The answer is not there when the client does not want it any more."""
+
+
+class StoresUnavailable(ServingError):
+    """No value of the answer could be read."""
+
+
+class Overloaded(ServingError):
+    """The server is answering as many requests as it may."""
 
 
 class KeyMissing(ServingError):

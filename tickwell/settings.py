@@ -60,6 +60,8 @@ class Settings(msgspec.Struct, frozen=True):
     serve_workers: int = 1
     stop_pause_seconds: float = 0.0
     drain_seconds: float = 5.0
+    deadline_ms: int = 6_000
+    requests_in_flight: int = 2_000
     data: str = "data"
     features: str = ""
     group: str = "tickwell"
@@ -222,6 +224,8 @@ def _check(settings: Settings) -> None:
     must(1 <= settings.serve_workers <= 64, "serve_workers", "must be 1 to 64 processes")
     must(0 <= settings.stop_pause_seconds <= 600, "stop_pause_seconds", "must be 0 to 600 seconds")
     must(0 < settings.drain_seconds <= 600, "drain_seconds", "must be up to 600 seconds, not 0")
+    must(0 < settings.deadline_ms <= 60_000, "deadline_ms", "must be 1 to 60000 milliseconds")
+    must(settings.requests_in_flight > 0, "requests_in_flight", "must be at least 1 request")
     must(0 <= settings.metrics_port < 65536, "metrics_port", "must be a port, or 0 for none")
     must(0 < settings.partitions <= 1024, "partitions", "must be 1 to 1024")
     must(64 <= settings.history <= 65_536, "history", "must be 64 to 65536 ticks")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
 from functools import partial
@@ -19,13 +19,14 @@ import msgspec
 import numpy as np
 
 from registry.definitions import Source
-from registry.formats.status import Status
+from registry.formats.status import RANK, Status
 from serving.api.arrow import arrow
 from serving.api.asked import Asked, AskedBefore, AskedEntity, Question, Questions
 from serving.api.compact import compact
+from serving.api.deadlines import NO_DEADLINE, Deadline
 from serving.api.memo import TimeTexts
 from serving.api.objects import RESULTS, RESULTS_END
-from serving.errors import NotReady
+from serving.errors import StoresUnavailable
 from serving.features.columns import AnswerColumns, answer_columns
 from serving.features.lookup import Names
 from serving.features.plan import Entity
@@ -41,16 +42,13 @@ from serving.features.table import (
     several_kinds,
 )
 from serving.features.values import Moment
+from serving.stores.breakers import Breaker
 from serving.stores.row_store import UNAVAILABLE, NamedRows, Tier, TieredRows, Unavailable
 from serving.watch.catalog import CatalogWatch
-from serving.watch.workers import WorkersWatch
+from serving.watch.workers import Lag, Sink, WorkersWatch
 
 FEW = 12
 """Up to so many entities are answered one by one: columns have a cost of their own."""
-
-DEADLINE_SECONDS = 5.0
-"""Seconds that the reader may take: for each of its reads the store has one."""
-
 
 STATUSES = list(Status)
 """By their ranks."""
@@ -83,8 +81,9 @@ class Part(NamedTuple):
 class Answering:
     """Answers requests from rows and, what is not prepared, from the reader.
 
-    Without `rows` nothing is prepared. `served` counts values by status. Methods raise what the
-    reader raises, `InvalidRequest` and `NotReady`.
+    Without `rows` nothing is prepared. `served` counts values by status, `breakers` are those of
+    the stores. Methods raise what the reader raises, `InvalidRequest`, `NotReady`, `DeadlineMissed`
+    and, where all values of an answer are unavailable, `StoresUnavailable`.
     """
 
     def __init__(
@@ -94,46 +93,51 @@ class Answering:
         catalog: CatalogWatch,
         workers: WorkersWatch,
         served: Counter[str],
+        breakers: Sequence[Breaker] = (),
     ) -> None:
         self._reader = reader
         self._rows = rows
         self._catalog = catalog
         self._workers = workers
         self._served = served
+        self._breakers = breakers
         self._times = TimeTexts()
         self._asked = AskedBefore(rows, self._times)
 
-    async def one(self, body: bytes) -> bytes:
+    async def one(self, body: bytes, deadline: Deadline = NO_DEADLINE) -> bytes:
         """The answer to an `OnlineRequest`."""
         asked = self._asked.one(self._catalog.names, body)
         questions, entity = asked.questions, asked.entities[0]
         if questions is not None:
-            question = questions.each[0]
-            on_time = self._on_time(question.sources)
+            question, lag = questions.each[0], self._workers.lag
             wanted = [(s.name, [n]) for s, n in zip(question.sources, entity.names, strict=True)]
             rows = await self._read(wanted)
             try:
-                answer, statuses = _object(question, entity, 0, rows, _now(on_time))
+                moment = _now(lag, asked.names.catalog.sources)
+                answer, statuses = _object(question, entity, 0, rows, moment)
             except Uncommon:
                 pass
             else:
                 self._count(statuses)
+                self._check_readable(statuses)
                 return answer
-        (found,) = answers_of(await self._evaluate(asked))
+        (found,) = answers_of(await self._evaluate(asked, deadline))
         return msgspec.json.encode(found)
 
-    async def many(self, body: bytes, form: Form = Form.OBJECTS) -> bytes:
+    async def many(
+        self, body: bytes, form: Form = Form.OBJECTS, deadline: Deadline = NO_DEADLINE
+    ) -> bytes:
         """The answer to a `BatchRequest`."""
         asked = self._asked.batch(self._catalog.names, body)
         if asked.questions is not None:
-            parts = _parts(asked.questions, asked.entities)
-            on_time = self._on_time([s for part in parts for s in part.question.sources])
+            parts, lag = _parts(asked.questions, asked.entities), self._workers.lag
             rows = await self._read([one for part in parts for one in part.wanted()])
             try:
-                return self._many(asked, _with_rows(parts, rows), _now(on_time), form)
+                moment = _now(lag, asked.names.catalog.sources)
+                return self._many(asked, _with_rows(parts, rows), moment, form)
             except Uncommon:
                 pass
-        evaluated = await self._evaluate(asked)
+        evaluated = await self._evaluate(asked, deadline)
         if form is not Form.OBJECTS:
             return self._written(asked.entities, evaluated_table(evaluated, asked.features), form)
         return _objects(map(msgspec.json.encode, answers_of(evaluated)))
@@ -144,21 +148,26 @@ class Answering:
         return self._catalog.names
 
     async def columns(
-        self, names: Names, features: Sequence[str], entities: Sequence[Entity]
+        self,
+        names: Names,
+        features: Sequence[str],
+        entities: Sequence[Entity],
+        deadline: Deadline = NO_DEADLINE,
     ) -> dict[str, ListedColumn]:
         """What is known of entities, all of one kind, by the names that were requested."""
         asked = self._asked.parsed(names, features, entities)
         if asked.questions is not None:
-            question = asked.questions.each[0]
-            on_time = self._on_time(question.sources)
+            question, lag = asked.questions.each[0], self._workers.lag
             of = zip(*[entity.names for entity in asked.entities], strict=True)
             wanted = [(s.name, named) for s, named in zip(question.sources, of, strict=True)]
             rows = await self._read(wanted)
             with suppress(Uncommon):
-                listed = _listed(question.prepared, rows, _now(on_time))
+                moment = _now(lag, names.catalog.sources)
+                listed = _listed(question.prepared, rows, moment)
                 self._served.update(STATUSES[r] for column in listed.values() for r in column.ranks)
                 return listed
-        return listed_table(evaluated_table(await self._evaluate(asked), asked.features))
+        evaluated = await self._evaluate(asked, deadline)
+        return listed_table(evaluated_table(evaluated, asked.features))
 
     async def _read(self, wanted: Sequence[tuple[str, Sequence[bytes]]]) -> list[TieredRows]:
         assert self._rows is not None, "what is not read by names is not prepared"
@@ -180,10 +189,10 @@ class Answering:
                     answers[which], statuses = found
                     counted += statuses
             self._count(counted)
+            self._check_readable(counted)
             return _objects(answers)
         columns = [answer_columns(part.question.prepared, part.rows, moment) for part in parts]
-        for part, of_part in zip(parts, columns, strict=True):
-            self._count_columns(part.question, of_part)
+        self._count_columns(parts, columns)
         if form is not Form.OBJECTS:
             tables = [
                 (part.which, prepared_table(part.question.prepared, of_part))
@@ -211,34 +220,46 @@ class Answering:
         else:
             self._served.update(statuses)
 
-    def _count_columns(self, question: Question, columns: AnswerColumns) -> None:
-        slots = [slot.value for slot in question.prepared.slots.values()]
-        counts = np.bincount(columns.ranks[:, slots].ravel(), minlength=len(STATUSES)).tolist()
-        self._served.update({status: n for status, n in zip(STATUSES, counts, strict=True) if n})
+    def _count_columns(self, parts: Sequence[Part], columns: Sequence[AnswerColumns]) -> None:
+        """The same by columns, of all parts of a request. Raises `StoresUnavailable`."""
+        counts = np.zeros(len(STATUSES), np.int64)
+        for part, found in zip(parts, columns, strict=True):
+            slots = [slot.value for slot in part.question.prepared.slots.values()]
+            counts += np.bincount(found.ranks[:, slots].ravel(), minlength=len(STATUSES))
+        by_status = zip(STATUSES, counts.tolist(), strict=True)
+        self._served.update({status: n for status, n in by_status if n})
+        if counts[RANK[Status.UNAVAILABLE]] == counts.sum():
+            raise self._unreadable()
 
-    async def _evaluate(self, asked: Asked) -> Evaluated:
-        """What the reader says."""
+    async def _evaluate(self, asked: Asked, deadline: Deadline) -> Evaluated:
+        """What the reader says. It reads several times, and so may take longer than any store."""
         names, features, entities = asked.names, asked.features, asked.plain_entities()
-        moment = partial(_now, self._on_time(names.catalog.sources.values()))
+        moment = partial(_now, self._workers.lag, names.catalog.sources)
         try:
-            async with asyncio.timeout(DEADLINE_SECONDS):
+            async with asyncio.timeout_at(deadline.at):
                 evaluated = await self._reader.evaluate(names, features, entities, moment)
-        except TimeoutError:
-            raise NotReady(
-                f"no answer within {DEADLINE_SECONDS:g} s: ask for less, or again"
-            ) from None
+        except TimeoutError as error:
+            raise deadline.missed(error.__cause__) from None
         for _, values in evaluated.answers:
             self._count([evaluated.parts[one].status for one in values.values()])
+        self._check_readable(part.status for part in evaluated.parts.values())
         return evaluated
 
-    def _on_time(self, sources: Iterable[Source]) -> dict[str, float]:
-        """Of each source up to when it is on time, Unix seconds.
+    def _check_readable(self, statuses: Iterable[Status]) -> None:
+        """Raises `StoresUnavailable` where no value could be read."""
+        for status in statuses:
+            if status is not Status.UNAVAILABLE:
+                return
+        raise self._unreadable()
 
-        It is asked once of all rows, so that no answer contradicts itself, and before they are
-        read: a worker may catch up meanwhile, and a row from before that would pass for one that is
-        up to date.
-        """
-        return {source.name: self._workers.on_time_until(source.topic) for source in sources}
+    def _unreadable(self) -> StoresUnavailable:
+        stores = {breaker.store: breaker.told() for breaker in self._breakers}
+        said = "; ".join(f"{store}: {state}" for store, state in stores.items())
+        return StoresUnavailable(
+            f"no value of the answer could be read. The breakers of the stores are {said}. Ask "
+            "again; /health and the log of the server say more",
+            stores=stores,
+        )
 
 
 def _parts(questions: Questions, entities: Sequence[AskedEntity]) -> list[Part]:
@@ -266,11 +287,20 @@ def _objects(answers: Iterable[bytes]) -> bytes:
     return RESULTS + b",".join(answers) + RESULTS_END
 
 
-def _now(on_time: dict[str, float]) -> Moment:
-    """The moment of an answer, once its rows are read."""
+def _now(lag: Lag, sources: Mapping[str, Source]) -> Moment:
+    """The moment of an answer, once its rows are read.
+
+    What is lagging follows from what was known of the workers before that, and is the same for all
+    rows: a worker may catch up meanwhile, and a row from before that would pass for one that is up
+    to date.
+    """
     now = time.time_ns()
-    lagging = {source: now > until * 10**9 for source, until in on_time.items()}
-    return Moment(now, lambda source, tier: lagging[source])
+
+    def lagging(source: str, tier: Tier) -> bool:
+        sink: Sink = "offline" if tier is Tier.COLD else "online"
+        return now > lag.on_time_until(sources[source].topic, sink) * 10**9
+
+    return Moment(now, lagging)
 
 
 def _listed(

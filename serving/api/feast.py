@@ -26,6 +26,7 @@ from msgspec import Meta, Struct
 
 from registry.formats.status import RANK, Status
 from serving.api.answering import Answering
+from serving.api.deadlines import NO_DEADLINE, Deadline
 from serving.api.memo import Memo
 from serving.api.requests import MAX_ENTITIES, MAX_FEATURES, Text, parse
 from serving.errors import InvalidRequest, NotReady, WrongEntity
@@ -123,7 +124,7 @@ class FeastRoute:
         self._views: Views | None = None
         self._known: Memo[tuple[str | None, tuple[str, ...], bool], list[WantedColumn]]
 
-    async def answer(self, body: bytes) -> bytes:
+    async def answer(self, body: bytes, deadline: Deadline = NO_DEADLINE) -> bytes:
         """The answer to a `FeastRequest`.
 
         Raises `InvalidRequest`, `UnknownFeature`, `WrongEntity` and, where a value could not be
@@ -138,7 +139,7 @@ class FeastRoute:
             rows = zip(*[keys[field] for field in fields], strict=True)
             entities = [dict(zip(fields, row, strict=True)) for row in rows]
             features = list(dict.fromkeys(c.name for c in wanted if c.fields == fields))
-            found[fields] = await self._columns(names, features, entities)
+            found[fields] = await self._columns(names, features, entities, deadline)
         lost = [c.shown for c in wanted if UNAVAILABLE in found[c.fields][c.name].ranks]
         if lost:
             raise NotReady(f"{', '.join(lost)}: the store did not answer; ask again", features=lost)
@@ -149,11 +150,15 @@ class FeastRoute:
         return msgspec.json.encode(written)
 
     async def _columns(
-        self, names: Names, features: Sequence[str], entities: Sequence[dict[str, str]]
+        self,
+        names: Names,
+        features: Sequence[str],
+        entities: Sequence[dict[str, str]],
+        deadline: Deadline,
     ) -> dict[str, ListedColumn]:
         if not entities:
             return {name: ListedColumn([], [], []) for name in features}
-        return await self._answering.columns(names, features, entities)
+        return await self._answering.columns(names, features, entities, deadline)
 
     def _wanted(self, names: Names, request: FeastRequest) -> list[WantedColumn]:
         """The columns that a request asks for, each once."""

@@ -16,9 +16,11 @@ from typing import TypeVar
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.api.admission import Admission
 from serving.api.answering import Answering, Form
 from serving.api.arrow import MEDIA_TYPE
 from serving.api.content_codings import LEAST_BYTES, coded, decoded
+from serving.api.deadlines import Deadline, Deadlines
 from serving.api.exchanges import EXCHANGE, Exchange
 from serving.api.feast import PATH as FEAST_PATH
 from serving.api.feast import FeastRoute
@@ -26,6 +28,7 @@ from serving.api.problems import document_of
 from serving.api.requests import MAX_BODY_BYTES
 from serving.errors import InvalidRequest, NotReady, ServingError, TooLarge
 from serving.metrics import Metrics
+from serving.stores.fallback import LONGEST_SECONDS
 
 BODY_SECONDS = 5.0
 """Seconds in which the body of a request must come."""
@@ -44,6 +47,9 @@ Body = TypeVar("Body", bytes, bytearray)
 Content = tuple[bytes, bytes]
 """An answer, and its media type."""
 
+Bounds = tuple[Admission, Deadlines]
+"""How many requests are answered at once, of all routes, and how long each may take."""
+
 
 class FeatureRoute:
     """An ASGI application: a body that was posted to `path` is answered with 200 or a problem.
@@ -55,14 +61,16 @@ class FeatureRoute:
     def __init__(
         self,
         path: str,
-        answer: Callable[[Scope, bytes], Awaitable[Content]],
+        answer: Callable[[Scope, bytes, Deadline], Awaitable[Content]],
         metrics: Metrics,
+        bounds: Bounds,
         body_seconds: float = BODY_SECONDS,
         compress: bool = False,
     ) -> None:
         self.path = path
         self._answer = answer
         self._metrics = metrics
+        self._admission, self._deadlines = bounds
         self._body_seconds = body_seconds
         self._compress = compress
 
@@ -70,12 +78,7 @@ class FeatureRoute:
         began, status = time.perf_counter(), INTERNAL_SERVER_ERROR
         exchange: Exchange | None = (scope.get("extensions") or NONE).get(EXCHANGE)
         try:
-            if exchange is None:
-                body = await _body(receive, self._body_seconds)
-            else:
-                body = _within_limits(exchange.whole_body())
-            body = decoded(scope["headers"], body, MAX_BODY_BYTES)
-            content, kind = await self._answer(scope, body)
+            content, kind = await self._content(scope, receive, exchange)
             status = OK
         except (ServingError, HTTPException) as error:
             response = document_of(error, scope)
@@ -97,35 +100,76 @@ class FeatureRoute:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": content})
 
+    async def _content(self, scope: Scope, receive: Receive, exchange: Exchange | None) -> Content:
+        """The answer within its deadline; a timer is only made where stores could take longer."""
+        admission = self._admission
+        if admission.answering >= admission.most:
+            raise admission.refuse()
+        ms = self._deadlines.ms_of(scope["headers"])
+        began = asyncio.get_running_loop().time()
+        deadline = Deadline(began + ms / 1_000, ms)
+        if exchange is not None:
+            body, left = _within_limits(exchange.whole_body()), ms / 1_000
+        else:
+            body = await self._body(receive, min(self._body_seconds, ms / 1_000))
+            left = began + ms / 1_000 - asyncio.get_running_loop().time()
+        admission.answering += 1
+        try:
+            body = decoded(scope["headers"], body, MAX_BODY_BYTES)
+            if left >= LONGEST_SECONDS:
+                return await self._answer(scope, body, deadline)
+            answer = self._answer(scope, body, deadline)
+            return await self._deadlines.timers.within(deadline, answer)
+        finally:
+            admission.answering -= 1
+
+    async def _body(self, receive: Receive, seconds: float) -> bytes:
+        """The body, read no further than its limit: a client may lie about its length.
+
+        Raises `TooLarge`, `NotReady` for a slow client, `Overloaded` where too many are slow, and
+        `HTTPException` for one that is gone.
+        """
+        admission = self._admission
+        if admission.receiving >= admission.most:
+            raise admission.refuse()
+        admission.receiving += 1
+        try:
+            async with asyncio.timeout(seconds):
+                return await _rest(await receive(), receive)
+        except TimeoutError:
+            raise NotReady(f"the body did not come within {seconds:g} s: send it faster") from None
+        finally:
+            admission.receiving -= 1
+
 
 def feature_routes(
-    answering: Answering, metrics: Metrics, compress: bool = False
+    answering: Answering, metrics: Metrics, bounds: Bounds, compress: bool = False
 ) -> list[FeatureRoute]:
     """The routes of one entity and of many. With `compress` large answers are compressed."""
 
-    async def online(scope: Scope, body: bytes) -> Content:
+    async def online(scope: Scope, body: bytes, deadline: Deadline) -> Content:
         if scope["query_string"]:
             raise InvalidRequest("this route takes nothing behind a question mark")
-        return await answering.one(body), JSON
+        return await answering.one(body, deadline), JSON
 
-    async def batch(scope: Scope, body: bytes) -> Content:
+    async def batch(scope: Scope, body: bytes, deadline: Deadline) -> Content:
         form = _form(scope)
-        return await answering.many(body, form), ARROW if form is Form.ARROW else JSON
+        return await answering.many(body, form, deadline), ARROW if form is Form.ARROW else JSON
 
     return [
-        FeatureRoute("/features/online", online, metrics, compress=compress),
-        FeatureRoute("/features/batch", batch, metrics, compress=compress),
+        FeatureRoute("/features/online", online, metrics, bounds, compress=compress),
+        FeatureRoute("/features/batch", batch, metrics, bounds, compress=compress),
     ]
 
 
-def feast_route(answering: Answering, metrics: Metrics) -> FeatureRoute:
+def feast_route(answering: Answering, metrics: Metrics, bounds: Bounds) -> FeatureRoute:
     """The route of Feast's clients."""
     feast = FeastRoute(answering)
 
-    async def answer(scope: Scope, body: bytes) -> Content:
-        return await feast.answer(body), JSON
+    async def answer(scope: Scope, body: bytes, deadline: Deadline) -> Content:
+        return await feast.answer(body, deadline), JSON
 
-    return FeatureRoute(FEAST_PATH, answer, metrics)
+    return FeatureRoute(FEAST_PATH, answer, metrics, bounds)
 
 
 def _form(scope: Scope) -> Form:
@@ -161,18 +205,6 @@ class ShortCut:
                 await route(scope, receive, send)
                 return
         await self._app(scope, receive, send)
-
-
-async def _body(receive: Receive, seconds: float) -> bytes:
-    """The body, read no further than its limit: a client may lie about its length.
-
-    Raises `TooLarge`, `NotReady` for a slow client, and `HTTPException` for one that is gone.
-    """
-    try:
-        async with asyncio.timeout(seconds):
-            return await _rest(await receive(), receive)
-    except TimeoutError:
-        raise NotReady(f"the body did not come within {seconds:g} s: send it faster") from None
 
 
 async def _rest(message: Message, receive: Receive) -> bytes:

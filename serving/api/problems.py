@@ -18,14 +18,17 @@ from serving.api.content_codings import CODINGS
 from serving.api.request_ids import REQUEST_ID
 from serving.api.request_log import describe
 from serving.errors import (
+    DeadlineMissed,
     HeadTooLarge,
     InvalidRequest,
     KeyMissing,
     KeyRefused,
     MalformedRequest,
     NotReady,
+    Overloaded,
     ScopeMissing,
     ServingError,
+    StoresUnavailable,
     TooLarge,
     UnknownFeature,
     UnsupportedCoding,
@@ -33,6 +36,11 @@ from serving.errors import (
 )
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
+
+RETRY_SECONDS = 1
+"""Seconds that a client is asked to wait where the same request may be answered later."""
+
+LATER = MappingProxyType({"Retry-After": str(RETRY_SECONDS)})
 
 
 class ProblemDocument(Struct):
@@ -70,7 +78,10 @@ PROBLEMS: Mapping[type[ServingError], Problem] = {
     UnsupportedCoding: Problem(
         415, "The content coding is not supported", {"Accept-Encoding": ", ".join(CODINGS)}
     ),
-    NotReady: Problem(503, "Not ready"),
+    NotReady: Problem(503, "Not ready", LATER),
+    DeadlineMissed: Problem(503, "Not in time", LATER),
+    StoresUnavailable: Problem(503, "No value could be read", LATER),
+    Overloaded: Problem(503, "Too many requests at once", LATER),
     KeyMissing: Problem(401, "An API key is needed", _challenge()),
     KeyRefused: Problem(401, "The API key is not valid", _challenge("invalid_token")),
     ScopeMissing: Problem(403, "The API key does not allow this", _challenge("insufficient_scope")),

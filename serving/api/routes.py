@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -15,10 +16,13 @@ from registry.formats.status import Status
 from serving.errors import NotReady
 from serving.metrics import Metrics
 from serving.process import ThisProcess
+from serving.stores.breakers import Breaker
 from serving.watch.api_keys import ApiKeysWatch
 from serving.watch.catalog import CatalogWatch
 from serving.watch.hot_tier import HotTier
-from serving.watch.workers import WorkersWatch
+from serving.watch.workers import Sink, WorkersWatch
+
+SINKS: tuple[Sink, ...] = ("online", "offline")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,7 @@ class Server:
     workers: WorkersWatch
     metrics: Metrics
     process: ThisProcess
+    breakers: Sequence[Breaker] = ()
     keys: ApiKeysWatch | None = None
     """None where requests need no API key."""
     hot: HotTier | None = None
@@ -46,10 +51,9 @@ class Server:
     async def health(self, request: Request) -> Response:
         """The state of stores and workers; 503 when no value can be served."""
         stores = {**self.workers.stores, **self.catalog.stores}
-        serving = self.catalog.ready and "redis" in self.workers.answering
+        serving = self.catalog.ready and self._is_readable()
         workers = {
-            sink: [msgspec.to_builtins(beat) for beat in self.workers.alive(sink)]
-            for sink in ("online", "offline")
+            sink: [msgspec.to_builtins(beat) for beat in self.workers.alive(sink)] for sink in SINKS
         }
         well = serving and all(
             beats and all(beat["state"] == "running" for beat in beats)
@@ -57,11 +61,13 @@ class Server:
         )
         strangers, warnings = self.workers.told("strangers"), self.workers.told("warnings")
         well = well and all(state == "ok" for state in stores.values()) and not strangers
+        well = well and not any(breaker.is_open for breaker in self.breakers)
         status = "ok" if well else "degraded" if serving else Status.UNAVAILABLE
         found = {
             "status": status,
             "stores": stores,
             "tiers": {} if self.hot is None else self.hot.told(),
+            "breakers": {breaker.store: breaker.told() for breaker in self.breakers},
             "workers": workers,
             "strangers": strangers,
             "warnings": warnings,
@@ -84,10 +90,18 @@ class Server:
         if self.process.stopping:
             raise NotReady("this server is about to stop: ask another one")
         self.catalog.names  # noqa: B018 - raises when there are none
-        if "redis" not in self.workers.answering:
-            raise NotReady(f"Redis: {self.workers.stores.get('redis', 'not asked yet')}")
+        if not self._is_readable():
+            redis = self.workers.stores.get("redis", "not asked yet")
+            postgres = self.catalog.stores.get("postgres", "not asked yet")
+            raise NotReady(
+                f"no store has answered. Redis: {redis}. Postgres: {postgres}. Ask again"
+            )
         if self.keys is not None:
             self.keys.keyring  # noqa: B018 - raises when none was read
+
+    def _is_readable(self) -> bool:
+        """Whether a store answers that has rows."""
+        return "redis" in self.workers.answering or self.catalog.stores.get("postgres") == "ok"
 
     async def exposition(self, request: Request) -> Response:
         """The metrics in Prometheus' text format."""

@@ -106,12 +106,12 @@ class Reader:
         They are judged by `moment`, which is asked once all rows are read.
         Raises `UnknownFeature`, `WrongEntity` and `TooLarge`.
         """
-        selection = select(names, features, entities)
-        read = await self._read(selection)
+        selection, store = select(names, features, entities), self._store.pinned()
+        read = await self._read(store, selection)
         for _ in range(REREADS):
             if not read.has_left():
                 break
-            before, read = read, await self._read(selection)
+            before, read = read, await self._read(store, selection)
             if read.members == before.members:  # they were closed already
                 break
         plan = read.plan
@@ -121,13 +121,13 @@ class Reader:
         tiers = {identity: evaluation.tier(recipe) for identity, recipe in plan.recipes.items()}
         return Evaluated(now.now_ns, plan.answers, plan.recipes, parts, tiers)
 
-    async def _read(self, selection: Selection) -> _Read:
+    async def _read(self, store: RowStore, selection: Selection) -> _Read:
         sets, groups = selection.member_sets(), selection.groups()
-        members = await self._store.members(sets, MAX_MEMBERS) if sets else []
-        closed = await self._store.last_closed(groups) if groups else []
+        members = await store.members(sets, MAX_MEMBERS) if sets else []
+        closed = await store.last_closed(groups) if groups else []
         found = dict(zip(sets, members, strict=True))
         plan = selection.plan(found, dict(zip(groups, closed, strict=True)))
-        read = await self._store.rows(plan.rows)
+        read = await store.rows(plan.rows)
         rows = {row: _unpacked(one) for row, one in zip(plan.rows, read.rows, strict=True)}
         tiers = {row: read.tier_of(index) for index, row in enumerate(plan.rows)}
         return _Read(found, plan, rows, tiers)

@@ -96,6 +96,11 @@ class HotStore:
         self.promotion = Promotion(self._link, self._marks, self._behind)
         self.counts = TierCounts()
 
+    def pinned(self) -> RowStore:
+        """What is behind hot, if that has to answer all reads of a request by itself."""
+        behind = self._behind.pinned()
+        return self if behind is self._behind else behind
+
     def name(self, row: RowId) -> bytes:
         return bulk(row_key(row.source, entity_id(row.entity)))
 

@@ -17,3 +17,8 @@ def bulk(text: str | bytes) -> bytes:
 def packed(command: Sequence[str | bytes]) -> bytes:
     """A command with its arguments."""
     return b"*%d\r\n%b" % (len(command), b"".join(map(bulk, command)))
+
+
+def text_of(one: bytes) -> bytes:
+    """What a bulk string has in it."""
+    return one[one.index(b"\n") + 1 : -2]

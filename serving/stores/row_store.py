@@ -101,6 +101,14 @@ class RowStore(Protocol):
     than the timeout of its store.
     """
 
+    def pinned(self) -> RowStore:
+        """A store for the reads of one request that belong together, as those of a sum.
+
+        What one read tells must be known to the next: so none is from a store that may be older
+        than what the next one is from.
+        """
+        ...
+
     async def rows(self, wanted: Sequence[RowId]) -> TieredRows:
         """Read the newest rows of entities.
 

@@ -12,13 +12,15 @@ from registry import catalog as recorded
 from registry import redis_clients
 from registry.database.engine import connect
 from registry.definitions import Catalog
-from registry.errors import RegistryError
+from registry.errors import RegistryEmpty, RegistryError
 from registry.formats.redis_keys import CATALOG_KEY
 from serving.errors import NotReady
 from serving.features.lookup import Names
 from serving.stores.cluster_reads import reads_of
 
 logger = logging.getLogger(__name__)
+
+NOTHING_RECORDED = "no features are recorded yet: run `tickwell migrate`, then ask again"
 
 ANSWER_SECONDS = 3.0
 """Time that Postgres has to answer, in seconds; the catalog is a few rows."""
@@ -30,6 +32,8 @@ class CatalogWatch:
     def __init__(self, postgres_url: str, redis_url: str, cluster: bool = False) -> None:
         """With `cluster` the Redis is a Redis Cluster."""
         self._names: Names | None = None
+        self._missing = "the catalog was not read yet: ask again"
+        """Why there are no names, where there are none."""
         self._redis = reads_of(redis_url, cluster, redis_clients.watch)
         self._engine: Engine = connect(
             postgres_url,
@@ -46,7 +50,7 @@ class CatalogWatch:
     def names(self) -> Names:
         """The names of the latest catalog. Raises `NotReady` before the first one."""
         if self._names is None:
-            raise NotReady("no features are recorded yet: run `tickwell migrate`, then ask again")
+            raise NotReady(self._missing)
         return self._names
 
     @property
@@ -65,12 +69,12 @@ class CatalogWatch:
                 catalog = await asyncio.shield(self._loading)
         except TimeoutError:
             self.stores["postgres"] = f"no answer in {ANSWER_SECONDS:g} s"
-            await self._take_copy()
+            await self._take_copy(is_empty=False)
             return
         except (DBAPIError, RegistryError) as error:
             self._loading = None
             self.stores["postgres"] = str(getattr(error, "orig", error)).strip().split("\n")[0]
-            await self._take_copy()
+            await self._take_copy(is_empty=isinstance(error, RegistryEmpty))
             return
         self._loading = None
         self.stores["postgres"] = "ok"
@@ -86,9 +90,20 @@ class CatalogWatch:
             connection.execute(text("SELECT 1"))
         return recorded.load(self._engine)
 
-    async def _take_copy(self) -> None:
+    async def _take_copy(self, is_empty: bool) -> None:
+        """Take the copy in Redis; Postgres has no catalog (`is_empty`), or does not answer."""
         (copy,) = await self._redis.each([("GET", CATALOG_KEY)])
         if not isinstance(copy, bytes):
+            redis = "it has no copy" if copy is None else str(copy)
+            self._missing = (
+                NOTHING_RECORDED
+                if is_empty
+                else (
+                    "the catalog of the features cannot be read. "
+                    f"Postgres: {self.stores['postgres']}. Redis: {redis}. "
+                    "It is read as soon as one of them answers: ask again"
+                )
+            )
             return
         try:
             catalog = recorded.decode(copy)

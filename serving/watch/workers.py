@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
 
 from registry import redis_clients
 from registry.formats.heartbeat import Heartbeat
-from registry.formats.redis_keys import CLUSTER_BUCKETS, WORKERS_KEY, rows_key
+from registry.formats.redis_keys import WORKERS_KEY
 from registry.heartbeats import decoded, worker_keys
-from serving.stores.cluster_reads import reads_of
+from serving.stores.cluster_reads import PROBES, reads_of
 from serving.stores.redis_reads import MakeClient, RedisReads
 
 ALIVE_SECONDS = 5.0
@@ -21,9 +21,8 @@ ALIVE_SECONDS = 5.0
 LAGGING_SECONDS = 5.0
 """Delay, in seconds, from which a topic is lagging."""
 
-PROBES = tuple(rows_key("", bucket) for bucket in range(CLUSTER_BUCKETS))
-"""Keys of which every node of a cluster has one, if it has rows; nothing is stored under them."""
-
+Sink = Literal["online", "offline"]
+"""The workers that write to Redis, or those that write to Postgres."""
 
 OpenReads = Callable[[str, bool, MakeClient], RedisReads]
 """Opens the reads of a URL, which is a cluster or not, with clients that are made so."""
@@ -50,9 +49,7 @@ class WorkersWatch:
         """The tiers that answered; of a cluster a node is enough."""
         self._seen: dict[tuple[str, str], tuple[float, float]] = {}
         """Of each worker the time of its latest heartbeat, and when that was seen first."""
-        self._decided = self.heartbeats
-        """The heartbeats by which `_until` was decided."""
-        self._until: dict[str, float] = {}
+        self._lag = Lag(self.heartbeats)
 
     async def refresh(self) -> None:
         """Read the heartbeats; of one worker the newest counts, whichever tier has it."""
@@ -94,29 +91,43 @@ class WorkersWatch:
         (self.answering.add if answering else self.answering.discard)(tier)
         return decoded(text for text in packed if not isinstance(text, Exception))
 
-    def alive(self, sink: str) -> list[Heartbeat]:
+    def alive(self, sink: Sink) -> list[Heartbeat]:
         """The heartbeats of a sink's workers that are recent."""
-        since = time.time() - ALIVE_SECONDS
-        return [beat for beat in self.heartbeats if beat.sink == sink and beat.at > since]
+        return alive(self.heartbeats, sink)
 
     def told(self, what: Literal["strangers", "warnings"]) -> list[str]:
         """What the workers that are alive say of their broker, each sentence once."""
         beats = [*self.alive("online"), *self.alive("offline")]
         return sorted({text for beat in beats for text in getattr(beat, what)})
 
-    def on_time_until(self, topic: str) -> float:
-        """Up to when a topic is not lagging, by what the latest heartbeats say, Unix seconds.
+    @property
+    def lag(self) -> Lag:
+        """What the latest heartbeats say of lag."""
+        if self._lag.heartbeats is not self.heartbeats:
+            self._lag = Lag(self.heartbeats)
+        return self._lag
 
-        0 where the online workers are behind on it, or none is known not to be.
+
+class Lag:
+    """What heartbeats say of how far the stores are behind; each topic is worked out once."""
+
+    def __init__(self, heartbeats: Sequence[Heartbeat]) -> None:
+        self.heartbeats = heartbeats
+        self._until: dict[tuple[str, Sink], float] = {}
+
+    def on_time_until(self, topic: str, sink: Sink = "online") -> float:
+        """Up to when a topic is not lagging in the store of a sink, Unix seconds.
+
+        0 where the workers of the sink are behind on the topic, or none is known not to be.
         """
-        if self._decided is not self.heartbeats:
-            self._decided, self._until = self.heartbeats, {}
-        if topic not in self._until:
-            self._until[topic] = self._decide(topic)
-        return self._until[topic]
+        asked = topic, sink
+        until = self._until.get(asked)
+        if until is None:
+            until = self._until[asked] = self._decide(topic, sink)
+        return until
 
-    def _decide(self, topic: str) -> float:
-        running = [beat for beat in self.alive("online") if beat.state == "running"]
+    def _decide(self, topic: str, sink: Sink) -> float:
+        running = [beat for beat in alive(self.heartbeats, sink) if beat.state == "running"]
         partitions = max((beat.partitions.get(topic, 0) for beat in running), default=0)
         until: dict[int, float] = {}
         for beat in running:
@@ -130,3 +141,9 @@ class WorkersWatch:
                     until[lag.partition] = max(end, until.get(lag.partition, end))
         # A partition that no worker reads may be behind by any time.
         return min(until.values()) if partitions and len(until) >= partitions else 0.0
+
+
+def alive(heartbeats: Iterable[Heartbeat], sink: Sink) -> list[Heartbeat]:
+    """The heartbeats of a sink's workers that are recent."""
+    since = time.time() - ALIVE_SECONDS
+    return [beat for beat in heartbeats if beat.sink == sink and beat.at > since]

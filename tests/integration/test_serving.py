@@ -15,7 +15,7 @@ from registry import catalog
 from registry.definitions import Catalog
 from registry.formats.redis_keys import CATALOG_KEY
 from serving.app import ServerOptions, create_app
-from serving.watch.workers import WorkersWatch
+from serving.watch.workers import Lag, Sink, WorkersWatch
 from tests.oracle.times import rfc_3339
 from tests.support.pipeline import wait_for
 from tests.support.served import beat, online, tick
@@ -123,13 +123,25 @@ def test_lagging(
 
 
 class Wavering(WorkersWatch):
-    """Says that a topic is lagging from the second decision on."""
+    """Says that everything is lagging from the second time on that it is asked of lag."""
 
-    decided: list[str]
+    asked: int
 
-    def on_time_until(self, topic: str) -> float:
-        self.decided.append(topic)
-        return 0.0 if len(self.decided) > 1 else math.inf
+    @property
+    def lag(self) -> Lag:
+        self.asked += 1
+        return Decided(math.inf if self.asked == 1 else 0.0)
+
+
+class Decided(Lag):
+    """All topics are on time until the same moment."""
+
+    def __init__(self, until: float) -> None:
+        super().__init__([])
+        self._same = until
+
+    def on_time_until(self, topic: str, sink: Sink = "online") -> float:
+        return self._same
 
 
 def test_lag_is_decided_once_in_a_request(
@@ -137,7 +149,7 @@ def test_lag_is_decided_once_in_a_request(
 ) -> None:
     tick(redis_database, recorded, "price", [{"symbol": s, "price": 1} for s in ("AAPL", "ES")])
     workers = Wavering({"redis": redis_database})
-    workers.decided = []
+    workers.asked = 0
     options = ServerOptions(redis_database, hot_redis, postgres_database)
     body = {"features": ["current_price"], "entities": [{"symbol": "AAPL"}, {"symbol": "ES"}]}
     with TestClient(create_app(options, workers)) as client:
@@ -145,7 +157,7 @@ def test_lag_is_decided_once_in_a_request(
             results = client.post("/features/batch", json=body).json()["results"]
             found = [result["features"]["current_price"]["status"] for result in results]
             assert found == [status] * 2
-    assert workers.decided == ["ticks.price"] * 2
+    assert workers.asked == 2
 
 
 def test_of_two_heartbeats_of_a_partition_the_better_one_counts(
@@ -263,6 +275,7 @@ def test_health_and_metrics(client: TestClient, redis_database: str) -> None:
     health = client.get("/health").json()
     assert health["status"] == "ok"
     assert health["stores"] == {"postgres": "ok", "redis": "ok", "redis_hot": "ok"}
+    assert health["breakers"] == {"Redis": "closed", "Postgres": "closed"}
     assert health["workers"]["online"][0]["state"] == "running"
     online(client, "current_price", symbol="A")
     text = client.get("/metrics").text
@@ -271,17 +284,19 @@ def test_health_and_metrics(client: TestClient, redis_database: str) -> None:
     assert "tickwell_worker_lag_messages" in text
 
 
-def test_an_unavailable_redis_is_reported(
+def test_an_unavailable_redis_is_reported_and_postgres_asked(
     recorded: Catalog, hot_redis: str, postgres_database: str
 ) -> None:
+    """What Postgres has no rows of is missing there, too."""
     options = ServerOptions("redis://127.0.0.1:1/0", hot_redis, postgres_database)
     with TestClient(create_app(options)) as client:
         value = online(client, "current_price", symbol="A")
-        assert (value["status"], value["value"]) == ("unavailable", None)
-        exposure = online(client, "portfolio_exposure", portfolio="P1")
-        assert exposure["status"] == "unavailable"
-        assert client.get("/health").status_code == 503
-        assert client.get("/health/ready").status_code == 503
+        assert (value["status"], value["value"], value["tier"]) == ("missing", None, "cold")
+        assert online(client, "portfolio_exposure", portfolio="P1")["status"] == "missing"
+        health = client.get("/health")
+        assert (health.status_code, health.json()["status"]) == (200, "degraded")
+        assert health.json()["breakers"]["Redis"].startswith(("open", "half-open"))
+        assert client.get("/health/ready").status_code == 200
 
 
 def test_without_postgres_the_copy_of_the_catalog_is_used(

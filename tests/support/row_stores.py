@@ -38,6 +38,9 @@ class MemoryStore:
         self._tiers = tiers or {}
         self.reads: list[list[RowId]] = []
 
+    def pinned(self) -> MemoryStore:
+        return self
+
     async def rows(self, wanted: Sequence[RowId]) -> TieredRows:
         self.reads.append(list(wanted))
         tiers = [self._tiers.get(row, Tier.WARM) for row in wanted]

@@ -29,6 +29,8 @@ def application(settings: Settings, process: ThisProcess) -> Starlette:
         postgres=settings.postgres,
         cluster=settings.cluster,
         hot=settings.hot,
+        deadline_ms=settings.deadline_ms,
+        requests_in_flight=settings.requests_in_flight,
         most_read=directory_of(Path(settings.data)),
         compress=settings.compresses,
         needs_keys=server_settings.needs_keys(settings),
@@ -47,7 +49,6 @@ def config_of(settings: Settings, app: Starlette) -> uvicorn.Config:
         log_config=None,
         ssl_context_factory=None if certificate is None else lambda *_: certificate.context(),
         access_log=False,
-        limit_concurrency=2_000,
         http=Connection,
         proxy_headers=False,  # nothing here depends on who asks
         ws="none",

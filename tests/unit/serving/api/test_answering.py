@@ -8,7 +8,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
@@ -18,7 +18,7 @@ from registry.formats.origin import Origin
 from registry.formats.row import Row, pack
 from registry.formats.status import Status
 from serving.api.answering import FEW, Answering, Form
-from serving.errors import UnknownFeature
+from serving.errors import StoresUnavailable, UnknownFeature
 from serving.features.lookup import Names
 from serving.features.reader import Reader
 from serving.stores.row_store import UNAVAILABLE, Packed, RowId, Tier, TieredRows, Unavailable
@@ -67,7 +67,18 @@ class Watch:
         self.late: set[str] = set()
         self.until = math.inf
 
-    def on_time_until(self, topic: str) -> float:
+    @property
+    def lag(self) -> Decided:
+        return Decided(frozenset(self.late), self.until)
+
+
+class Decided(NamedTuple):
+    """What is known of lag at one moment."""
+
+    late: frozenset[str]
+    until: float
+
+    def on_time_until(self, topic: str, sink: str) -> float:
         return 0.0 if topic in self.late else self.until
 
 
@@ -158,6 +169,22 @@ def test_a_store_that_does_not_answer(n: int) -> None:
     store = Store({})
     store.is_there = False
     answers, _, served = answering(store)
-    found = json.loads(asyncio.run(answers.many(batch("current_price", ["A"] * n))))
-    statuses = {one["features"]["current_price"]["status"] for one in found["results"]}
-    assert (statuses, served) == ({"unavailable"}, {Status.UNAVAILABLE: n})
+    for form in Form:
+        with pytest.raises(StoresUnavailable):
+            asyncio.run(answers.many(batch("current_price", ["A"] * n), form))
+    assert served == {Status.UNAVAILABLE: n * len(Form)}
+    with pytest.raises(StoresUnavailable):
+        asyncio.run(answers.one(online("current_price", symbol="A")))
+
+
+@pytest.mark.parametrize("n", [2, FEW + 1])
+def test_one_value_that_could_be_read_makes_an_answer(n: int) -> None:
+    good = row(CATALOG.writing["volume"], 1.0, 2.0)
+    rows: dict[RowId, Packed] = {RowId("volume", (f"S{i}",)): UNAVAILABLE for i in range(n - 1)}
+    store = Store({**rows, RowId("volume", ("GOOD",)): good})
+    answers, _, served = answering(store)
+    symbols = [*(f"S{i}" for i in range(n - 1)), "GOOD"]
+    found = json.loads(asyncio.run(answers.many(batch("current_volume", symbols))))
+    values = [one["features"]["current_volume"] for one in found["results"]]
+    assert [value["status"] for value in values] == ["unavailable"] * (n - 1) + ["stale"]
+    assert served == {Status.UNAVAILABLE: n - 1, Status.STALE: 1}

@@ -10,10 +10,21 @@ from typing import Any
 import pytest
 from backports import zstd
 
+from serving.api.admission import Admission
 from serving.api.answering import Form
-from serving.api.feature_routes import FeatureRoute, feature_routes
+from serving.api.deadlines import Deadline, Deadlines
+from serving.api.exchanges import EXCHANGE
+from serving.api.feature_routes import Bounds, FeatureRoute, feature_routes
 from serving.metrics import Metrics
+from serving.stores.fallback import LONGEST_SECONDS
+from serving.stores.waiting import waited_for
 from tests.support.raw_http import answers, exchange, listening
+
+
+def bounds(most: int = 10, default_ms: int = 60_000) -> Bounds:
+    """The bounds of a server of its own."""
+    return Admission(most), Deadlines(default_ms)
+
 
 BODY = {"type": "http.request", "body": b"{}", "more_body": False}
 
@@ -36,7 +47,7 @@ async def call(app: FeatureRoute, *messages: dict[str, Any], **scope: Any) -> tu
     return sent[0]["status"], sent[1]["body"]
 
 
-async def echo(scope: Any, body: bytes) -> tuple[bytes, bytes]:
+async def echo(scope: Any, body: bytes, deadline: Deadline) -> tuple[bytes, bytes]:
     return body, b"text/plain"
 
 
@@ -47,7 +58,7 @@ async def echo(scope: Any, body: bytes) -> tuple[bytes, bytes]:
 )
 def test_a_body_that_does_not_come_is_not_waited_for(messages: Any) -> None:
     metrics = Metrics(list)
-    route = FeatureRoute("/a", echo, metrics, body_seconds=0.05)
+    route = FeatureRoute("/a", echo, metrics, bounds(), body_seconds=0.05)
     status, body = asyncio.run(call(route, *messages))
     assert status == 503
     assert "did not come within 0.05 s" in json.loads(body)["detail"]
@@ -55,7 +66,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(messages: Any) -> None:
 
 
 def test_a_body_in_parts_and_one_in_one() -> None:
-    route = FeatureRoute("/a", echo, Metrics(list))
+    route = FeatureRoute("/a", echo, Metrics(list), bounds())
     parts = [{"type": "http.request", "body": b, "more_body": b != b"c"} for b in (b"a", b"", b"c")]
     assert asyncio.run(call(route, *parts)) == (200, b"ac")
     assert asyncio.run(call(route, BODY)) == (200, b"{}")
@@ -65,10 +76,10 @@ def test_a_body_in_parts_and_one_in_one() -> None:
 class Answers:
     """Says what it is asked for."""
 
-    async def one(self, body: bytes) -> bytes:
+    async def one(self, body: bytes, deadline: Deadline) -> bytes:
         return b"one"
 
-    async def many(self, body: bytes, form: Form) -> bytes:
+    async def many(self, body: bytes, form: Form, deadline: Deadline) -> bytes:
         return form.value.encode()
 
 
@@ -89,7 +100,7 @@ ARROW = b"application/vnd.apache.arrow.stream"
 )
 def test_the_form_that_is_asked_for(query: bytes, accept: bytes, form: bytes) -> None:
     answers: Any = Answers()
-    _, batch = feature_routes(answers, Metrics(list))
+    _, batch = feature_routes(answers, Metrics(list), bounds())
     headers = [(b"host", b"a"), (b"accept", accept)]
     found = asyncio.run(call(batch, BODY, query_string=query, headers=headers))
     assert found == (200, form)
@@ -98,7 +109,7 @@ def test_the_form_that_is_asked_for(query: bytes, accept: bytes, form: bytes) ->
 @pytest.mark.parametrize("query", [b"compact=false", b"&", b"compct", b"\xff", b"a" * 60_000])
 def test_what_a_route_does_not_take_is_refused(query: bytes) -> None:
     answers: Any = Answers()
-    for route in feature_routes(answers, Metrics(list)):
+    for route in feature_routes(answers, Metrics(list), bounds()):
         status, body = asyncio.run(call(route, BODY, query_string=query))
         assert (status, b"this route takes" in body) == (422, True)
 
@@ -144,3 +155,106 @@ def test_what_is_too_large_once_it_is_decoded_is_refused() -> None:
     route = FeatureRoute("/a", echo, Metrics(list))
     status, answer = asyncio.run(call(route, body, headers=headers))
     assert (status, json.loads(answer)["title"]) == (413, "Too large")
+
+
+# ---------------------------------------------------------------- deadlines and bounds
+
+
+class Whole:
+    """An exchange whose body is there, and which leaves the answer to messages."""
+
+    def whole_body(self) -> bytes:
+        return b"{}"
+
+    def answer(self, head: bytes, content: bytes) -> bool:
+        return False
+
+
+WHOLE = {EXCHANGE: Whole()}
+
+
+async def for_ever(scope: Any, body: bytes, deadline: Deadline) -> tuple[bytes, bytes]:
+    await asyncio.get_running_loop().create_future()
+    raise AssertionError
+
+
+async def for_a_store(scope: Any, body: bytes, deadline: Deadline) -> tuple[bytes, bytes]:
+    return await waited_for("Redis", for_ever(scope, body, deadline))
+
+
+def test_what_is_not_answered_by_the_deadline_says_which_store_was_waited_for() -> None:
+    for answer, store in ((for_ever, None), (for_a_store, "Redis")):
+        metrics = Metrics(list)
+        route = FeatureRoute("/a", answer, metrics, bounds())
+        headers = [(b"host", b"a"), (b"x-deadline-ms", b"20")]
+        status, body = asyncio.run(call(route, BODY, headers=headers))
+        problem = json.loads(body)
+        assert (status, problem["title"]) == (503, "Not in time")
+        assert (problem["deadline_ms"], problem.get("waited_for")) == (20, store)
+        assert b'tickwell_requests_total{route="/a",status="503"} 1.0' in metrics.text()
+    route = FeatureRoute("/a", for_a_store, Metrics(list), bounds(default_ms=20))
+    assert asyncio.run(call(route, BODY))[0] == 503
+
+
+def test_a_body_that_comes_slowly_takes_of_the_deadline() -> None:
+    route = FeatureRoute("/a", echo, Metrics(list), bounds())
+    headers = [(b"x-deadline-ms", b"20")]
+    status, body = asyncio.run(call(route, headers=headers))
+    assert (status, "within 0.02 s" in json.loads(body)["detail"]) == (503, True)
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"0", b"-1", b"1.5", b"1e3", b"60001", b"999999999999", b" 5", b"\xff", b"\xb2"]
+)
+def test_a_deadline_that_is_none_is_refused(value: bytes) -> None:
+    route = FeatureRoute("/a", echo, Metrics(list), bounds())
+    status, body = asyncio.run(call(route, BODY, headers=[(b"x-deadline-ms", value)]))
+    assert (status, "X-Deadline-Ms" in json.loads(body)["detail"]) == (422, True)
+
+
+def test_no_timer_is_made_where_the_stores_answer_before() -> None:
+    async def timers(scope: Any, body: bytes, deadline: Deadline) -> tuple[bytes, bytes]:
+        loop: Any = asyncio.get_running_loop()
+        made.append(sum(not one.cancelled() for one in vars(loop)["_scheduled"]))
+        return body, b"text/plain"
+
+    made: list[int] = []
+    long, short = (str(int(LONGEST_SECONDS * 1_000) + more).encode() for more in (0, -1))
+    for value in (long, short):
+        route = FeatureRoute("/a", timers, Metrics(list), bounds())
+        asyncio.run(call(route, extensions=WHOLE, headers=[(b"x-deadline-ms", value)]))
+    assert made[1] == made[0] + 1
+
+
+@pytest.mark.timeout(60)
+def test_more_requests_than_the_bound_are_refused_and_leave_no_trace() -> None:
+    """Those whose bodies do not come take no place from those that are there."""
+
+    async def ask() -> None:
+        admission, gate = Admission(3), asyncio.Event()
+
+        async def wait(scope: Any, body: bytes, deadline: Deadline) -> tuple[bytes, bytes]:
+            await gate.wait()
+            return body, b"text/plain"
+
+        route = FeatureRoute("/a", wait, Metrics(list), (admission, Deadlines(60_000)))
+        slow = [asyncio.create_task(call(route)) for _ in range(3)]
+        waiting = [asyncio.create_task(call(route, extensions=WHOLE)) for _ in range(3)]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert (admission.answering, admission.receiving) == (3, 3)
+        for refused in (call(route), call(route, extensions=WHOLE)):
+            status, body = await refused
+            assert (status, json.loads(body)["title"]) == (503, "Too many requests at once")
+        assert admission.refused == 2
+        gate.set()
+        assert {status for status, _ in await asyncio.gather(*waiting)} == {200}
+        status, _ = await call(route, BODY)
+        assert status == 503
+        for task in slow:
+            task.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
+        assert (admission.answering, admission.receiving) == (0, 0)
+        assert (await call(route, BODY))[0] == 200
+
+    asyncio.run(ask())

@@ -70,7 +70,7 @@ def test_lag(beats: list[Heartbeat], lagging: bool) -> None:
     workers = WorkersWatch({})
     now = time.time()
     workers.heartbeats = [msgspec.structs.replace(beat, at=now + beat.at) for beat in beats]
-    assert (time.time() > workers.on_time_until(TOPIC)) == lagging
+    assert (time.time() > workers.lag.on_time_until(TOPIC)) == lagging
     asyncio.run(workers.close())
 
 
