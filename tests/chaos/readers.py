@@ -144,7 +144,7 @@ def _write(
 ) -> None:
     event_time = value.get("event_time")
     answer = {
-        "via": "http",
+        "via": "cold" if value.get("tier") == "cold" else "http",
         "entity": entity,
         "feature": feature,
         "version": value.get("version"),

@@ -4,7 +4,8 @@ An observation is a line of JSON:
 
     at, until    nanoseconds UTC just before the question and just after the answer
     reader       who asked
-    via          "http" or "redis": a value may not step back as seen by one way
+    via          "http" or "redis": a value may not step back as seen by one way; "cold" for a value
+                 that is said to be Postgres', which may
     source       of which source the value is
     entity       its key field values, a list
     feature      its name, null for a whole row
@@ -42,6 +43,7 @@ from tests.oracle.features import Accepted
 WITH_VALUE = ("ok", "stale", "lagging")
 OF_A_ROW = (*WITH_VALUE, "warming", "undefined", "stored")
 NOTHING_SEEN = "missing"
+COLD = "cold"
 SERVED_AS = {"closed": "missing"}
 """The status that is served of a stored one, where it is another."""
 
@@ -214,6 +216,8 @@ def _steps_back(observations: Sequence[Observation], findings: Findings) -> None
     newest: dict[tuple[str, str, str], tuple[int, ...]] = {}
     answered: dict[tuple[str, str, str], list[tuple[int, tuple[int, ...]]]] = defaultdict(list)
     for seen in observations:
+        if seen.via == COLD:
+            continue
         key = (seen.via, seen.source, seen.entity)
         waiting = answered[key]
         while waiting and waiting[0][0] < seen.at:
