@@ -28,10 +28,14 @@ class FixedCatalog:
 
 
 class OnTime:
-    """A `WorkersWatch` that says until when each topic is on time."""
+    """A `WorkersWatch` that says until when each topic is on time, whichever store it is in."""
 
     def __init__(self, until: Mapping[str, float] | None = None) -> None:
         self._until = until or {}
 
-    def on_time_until(self, topic: str) -> float:
+    @property
+    def lag(self) -> OnTime:
+        return self
+
+    def on_time_until(self, topic: str, sink: str = "online") -> float:
         return self._until.get(topic, math.inf)

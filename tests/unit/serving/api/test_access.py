@@ -15,6 +15,8 @@ from starlette.testclient import TestClient
 from registry.api_keys import ApiKey
 from registry.formats import api_key
 from serving.api.access import access
+from serving.api.admission import Admission
+from serving.api.deadlines import Deadlines
 from serving.api.feature_routes import FeatureRoute, ShortCut
 from serving.metrics import Metrics
 from tests.support.raw_http import exchange, listening
@@ -87,10 +89,12 @@ def test_all_pages() -> None:
 def test_an_answer_that_is_written_whole_has_the_headers_too() -> None:
     """On the server's own protocol, where a feature's answer goes out past what wraps `send`."""
 
-    async def answer(scope: Any, body: bytes) -> tuple[bytes, bytes]:
+    async def answer(scope: Any, body: bytes, deadline: Any) -> tuple[bytes, bytes]:
         return body, b"application/json"
 
-    route = FeatureRoute("/features/online", answer, Metrics(list))
+    route = FeatureRoute(
+        "/features/online", answer, Metrics(list), (Admission(10), Deadlines(60_000))
+    )
     keys: Any = Keys()
     middleware = [*access(keys, Metrics(list), (PAGE,)), Middleware(ShortCut, routes=[route])]
     app = Starlette(middleware=middleware)

@@ -61,7 +61,11 @@ class Watch:
         self.names = Names(CATALOG)
         self.late = set(late)
 
-    def on_time_until(self, topic: str) -> float:
+    @property
+    def lag(self) -> Watch:
+        return self
+
+    def on_time_until(self, topic: str, sink: str) -> float:
         return 0.0 if topic in self.late else math.inf
 
 

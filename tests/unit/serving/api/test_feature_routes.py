@@ -119,10 +119,10 @@ LARGE = b"[" + b"1," * 10_000 + b"1]"
 
 @pytest.mark.parametrize("compress", [True, False])
 def test_a_body_and_a_large_answer_may_be_compressed(compress: bool) -> None:
-    async def answer(scope: Any, body: bytes) -> tuple[bytes, bytes]:
+    async def answer(scope: Any, body: bytes, deadline: Deadline) -> tuple[bytes, bytes]:
         return body, b"application/json"
 
-    route = FeatureRoute("/a", answer, Metrics(list), compress=compress)
+    route = FeatureRoute("/a", answer, Metrics(list), bounds(), compress=compress)
 
     def request(body: bytes) -> bytes:
         coded = gzip.compress(body)
@@ -152,7 +152,7 @@ def test_a_body_and_a_large_answer_may_be_compressed(compress: bool) -> None:
 def test_what_is_too_large_once_it_is_decoded_is_refused() -> None:
     body = {"type": "http.request", "body": gzip.compress(bytes(300_000)), "more_body": False}
     headers = [(b"content-encoding", b"gzip")]
-    route = FeatureRoute("/a", echo, Metrics(list))
+    route = FeatureRoute("/a", echo, Metrics(list), bounds())
     status, answer = asyncio.run(call(route, body, headers=headers))
     assert (status, json.loads(answer)["title"]) == (413, "Too large")
 
