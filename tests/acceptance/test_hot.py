@@ -70,7 +70,8 @@ def believes_more(counts: Counts, reads: int = 2000) -> None:
     wait_for("hot answers", lambda: counts.believed >= goal)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.long
+@pytest.mark.timeout(600)
 def test_nothing_stale_is_believed_whatever_happens(
     own: Pipeline, hot: tuple[Process, str]
 ) -> None:

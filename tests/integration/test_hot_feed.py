@@ -14,6 +14,7 @@ from msgspec import structs
 from pipelines.compute.entity_state import EntityState
 from pipelines.kafka.run import Run
 from pipelines.stores.redis.connection import WarmRedis
+from pipelines.stores.redis.hot_feed import BEHIND_SECONDS
 from pipelines.stores.redis.restored_states import Restored, RestoredStates
 from registry.formats.hot import MARK_MS, TOKEN_BYTES, lease_key, mark_key, row_key
 from registry.formats.redis_keys import incarnations_key, watermark_key
@@ -168,6 +169,38 @@ def test_a_paused_worker_does_not_renew_a_mark_that_has_ended(
     fed.feed.turn()
     assert reader.hot.get(MARK) not in (None, token)
     assert reader.believed("price", "A") is None
+
+
+class Ahead:
+    """A clock that is ahead by some seconds."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return monotonic() + self.seconds
+
+
+def test_a_worker_that_is_behind_feeds_nothing_until_it_has_caught_up(make: Any, hot: Any) -> None:
+    clock = Ahead()
+    late: FeedingWorker = make(clock).take()
+    run = run_at(0)
+    late.store(run)
+    late.feed.turn()
+    token = hot.get(MARK)
+    assert token is not None
+    late.now = float(run.timestamps[-1]) / 1_000 + BEHIND_SECONDS + 1
+    late.store(run_at(10))
+    late.feed.turn()
+    assert (hot.get(MARK), late.feed.state) == (None, "the worker is behind")
+    late.now = 0.0
+    late.store(run_at(20))
+    late.feed.turn()
+    assert hot.get(MARK) is None
+    clock.seconds = BEHIND_SECONDS
+    late.feed.turn()
+    assert hot.get(MARK) not in (None, token)
+    assert late.feed.state == "fed"
 
 
 def test_a_mark_lives_no_longer_than_a_second(fed: FeedingWorker, hot: Any) -> None:

@@ -43,8 +43,16 @@ class FeedingWorker:
         cluster: bool = False,
         clock: Callable[[], float] = monotonic,
     ) -> None:
+        self.now = 0.0
+        """The time of day, in Unix seconds: before every run, so that none is old."""
         self.hot = opened(HotRedis(hot, clock, entities_a_command=2))
-        self.feed = Noting(self.hot, opened(WarmLook(warm, cluster)), clock, renew_seconds=0.0)
+        self.feed = Noting(
+            self.hot,
+            opened(WarmLook(warm, cluster)),
+            clock,
+            renew_seconds=0.0,
+            wall_clock=lambda: self.now,
+        )
         self.sink: OnlineSink = opened(
             OnlineSink(warm, cluster=cluster, entities_a_call=2, hot=self.feed)
         )

@@ -63,6 +63,8 @@ class FedPartition:
         self.why = "it begins"
         """Why there is no token."""
         self.is_assigned = False
+        self.behind_until = 0.0
+        """Up to when no token begins, as the worker has stored an old run."""
         self.given_up: list[bytes] = []
         """Tokens whose marks may still live."""
         self.waiting: deque[Waiting] = deque()
@@ -96,6 +98,11 @@ class FedPartition:
         self._entities += len(rows.names)
         if self._entities > MOST_WAITING:
             self.give_up("too many rows wait")
+
+    def behind(self, until: float) -> None:
+        """The worker is behind: what it stores is late anyway, and more follows at once."""
+        self.behind_until = until
+        self.give_up("the worker is behind")
 
     def failed(self, why: str) -> None:
         """Warm has refused the run, or has not answered: it may still be stored, or a part of it.

@@ -6,9 +6,10 @@ of each partition (`registry.formats.hot` says what a mark means). The sink neve
 
 - A partition of which hot is too far behind, or too much waits, loses its token. Nothing is fed
   until a new token begins, after a pause.
-- So do all partitions where feeding takes more than `MOST_SHARE` of a processor, as while a worker
-  catches up with a long log and needs it for that. Each such pause is twice as long as the one
-  before.
+- So does one of which a run is stored that is older than `BEHIND_SECONDS`: a worker that catches up
+  needs its processor for that, and its rows are late in hot as in warm.
+- So do all partitions where feeding takes more than `MOST_SHARE` of a processor. Each such pause is
+  twice as long as the one before.
 
 A partition gets a new token whenever it is assigned, and after every refusal, error and unknown
 answer, of warm or of hot: rows that were put in before are void. Tokens never come back, so a
@@ -39,6 +40,10 @@ much."""
 SHARE_SECONDS = 1.0
 """Seconds over which that is taken."""
 
+BEHIND_SECONDS = 5.0
+"""The age of a run, by the timestamp of its last record, from which it is not fed, and the time for
+which nothing of its partition is then. Servers call rows as old as that lagging."""
+
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """Seconds without feeding after it took too much."""
 
@@ -47,7 +52,9 @@ FED = "fed"
 
 
 class HotFeed:
-    """Feeds `hot` with what `warm` has confirmed. `clock` is monotonic, in seconds.
+    """Feeds `hot` with what `warm` has confirmed.
+
+    `clock` is monotonic, in seconds, and `wall_clock` in Unix seconds.
 
     `assigned`, `storing`, `stored`, `failed` and `begun` may be called by any thread, and return at
     once.
@@ -60,12 +67,14 @@ class HotFeed:
         clock: Callable[[], float] = time.monotonic,
         renew_seconds: float = RENEW_SECONDS,
         most_share: float = MOST_SHARE,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._hot = hot
         self._warm = warm
         self._clock = clock
         self._renew_seconds = renew_seconds
         self._most_share = most_share
+        self._wall_clock = wall_clock
         self._lock = Lock()
         self._wake = Event()
         self._partitions: dict[tuple[bytes, int], FedPartition] = {}
@@ -105,7 +114,15 @@ class HotFeed:
         """A run begins to be stored in warm."""
         with self._lock:
             one = self._partition(run.topic, run.topic_id, run.partition)
-            one.storing(run.base_offset, run.next_offset, self._clock())
+            now = self._clock()
+            one.storing(run.base_offset, run.next_offset, now)
+            if self._is_old(run):
+                one.behind(now + BEHIND_SECONDS)
+
+    def _is_old(self, run: Run) -> bool:
+        if not len(run.timestamps):
+            return False
+        return self._wall_clock() - float(run.timestamps[-1]) / 1_000 > BEHIND_SECONDS
 
     def stored(self, run: Run, rows: Rows) -> None:
         """Warm has confirmed a run, whose entities now have these rows, whole."""
@@ -251,7 +268,8 @@ class HotFeed:
         if why is not None:
             one.doubt(why)
         is_new = one.token is None
-        if why is not None or look is None or (is_new and now < self._paused_until):
+        too_early = is_new and now < max(self._paused_until, one.behind_until)
+        if why is not None or look is None or too_early:
             return None
         token = one.token or one.begin(look)
         return one, Mark(one.mark, token, as_of, is_new)
