@@ -4,8 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# uv installs in a quarter of pip's time. Where it finds no packages, as behind an index that only
-# pip's configuration names, pip installs them and says what is wrong.
+# uv installs in a quarter of pip's time. Where there is none, or it finds no packages, as behind an
+# index that only pip's configuration names, pip installs them and says what is wrong.
 UV := uv>=0.13,<0.14
 
 # Bytecode is kept: a run of the tests starts hundreds of processes.
@@ -29,7 +29,8 @@ install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Tickwell needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip '$(UV)'
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/pip install --quiet --disable-pip-version-check '$(UV)' || echo 'pip installs without it'
 	$(BIN)/uv pip install --quiet --python $(VENV) --editable '.[dev]' 2>/dev/null || \
 		$(BIN)/pip install --quiet --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
