@@ -27,6 +27,7 @@ import numpy as np
 from tickwell.bench.connection import Connection
 from tickwell.bench.draws import Draws
 from tickwell.bench.tally import Tally
+from tickwell.open_files import allow_most_files
 
 CONNECT_AT_ONCE = 50
 RECONNECT_SECONDS = 1.0
@@ -239,12 +240,9 @@ async def _generate(plan: Plan) -> None:
 
 def main() -> None:
     """Do what standard input says, with as many files open as the system lets it."""
-    import resource
-
     import uvloop
 
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    allow_most_files()
     uvloop.run(_generate(pickle.load(sys.stdin.buffer)))
 
 

@@ -8,6 +8,7 @@ import typer
 
 from tickwell import json_logs, server_settings
 from tickwell.late_imports import late_imports
+from tickwell.open_files import allow_most_files
 from tickwell.settings import Settings
 
 
@@ -48,6 +49,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve features over HTTP, until stopped."""
+    allow_most_files()
     settings = Settings.of_stack(
         host=host,
         port=port,
