@@ -109,6 +109,17 @@ def test_containers_are_held_back(configured: dict[str, Any]) -> None:
             assert service["cap_drop"] == ["ALL"], name
 
 
+def test_what_the_server_reads_most_outlives_its_container(configured: dict[str, Any]) -> None:
+    """It is on a named volume, whose owner is that of the image's folder at its place."""
+    server = configured["services"]["server"]
+    (volume,) = server["volumes"]
+    assert volume["type"] == "volume"
+    assert volume["source"] in configured["volumes"]
+    assert volume["target"] == server["environment"]["TICKWELL_DATA"]
+    made = f"install -d -o 10001 -m 0750 {volume['target']}\n"
+    assert made in (COMPOSE / "Dockerfile").read_text()
+
+
 def test_the_dockerfile_is_sound() -> None:
     subprocess.run([BIN / "hadolint", COMPOSE / "Dockerfile"], check=True)
     assert "\nUSER 10001\n" in (COMPOSE / "Dockerfile").read_text()
