@@ -12,10 +12,13 @@ from pathlib import Path
 import msgspec
 import pytest
 import typer
+from starlette.routing import Route
 
 from pipelines.ticks.rejection_reasons import REASONS
 from registry.features_file import read
 from registry.formats.status import Status
+from serving.api.scopes import scope_needed
+from serving.app import ServerOptions, create_app
 from tickwell.cli import app
 from tickwell.settings import PREFIX, Settings
 
@@ -135,6 +138,18 @@ def test_the_table_of_settings_has_every_setting() -> None:
             assert shown in ("none", "the shipped file", "host and data directory"), name
         else:
             assert shown == f"`{_spelled(default)}`", name
+
+
+def test_the_table_of_scopes_has_the_routes_that_exist() -> None:
+    nowhere = "redis://127.0.0.1:1/0"
+    options = ServerOptions(nowhere, nowhere, "postgresql://u:p@127.0.0.1:1/none")
+    routes = [route for route in create_app(options).routes if isinstance(route, Route)]
+    posted = {route.path for route in routes if "POST" in (route.methods or ())}
+    rows = dict(
+        re.findall(r"^\| (.+?) \| (.+) \|$", section(README, "## Who may ask the server"), re.M)
+    )
+    assert set(re.findall(r"(?<=[ `])/[\w/-]+", rows["`read`"])) == posted
+    assert {scope_needed("POST", path) for path in posted} == {"read"}
 
 
 def _spelled(default: object) -> str:
