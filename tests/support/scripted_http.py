@@ -70,7 +70,7 @@ class _Handler(BaseHTTPRequestHandler):
         script.requests.append(self.sent)
         script.next()(self)
 
-    do_GET = do_POST  # noqa: N815 - http.server's names
+    do_GET = do_CONNECT = do_POST  # noqa: N815 - http.server's names
 
     def log_message(self, *_: Any) -> None: ...
 

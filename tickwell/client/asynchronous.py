@@ -17,7 +17,7 @@ from tickwell.client.batch import BatchFeatures
 from tickwell.client.calls import DEADLINE_SECONDS, Call, Calls, Chances, Retries
 from tickwell.client.columns import Columns
 from tickwell.client.endpoint import Endpoint, endpoint
-from tickwell.client.errors import CertificateRefused, ClientError, ConnectionFailed
+from tickwell.client.errors import CertificateRefused, ClientError, ConnectionFailed, ProxyRefused
 from tickwell.client.questions import Answer, Question
 from tickwell.client.values import EntityFeatures, FeatureInfo
 from tickwell.errors import one_line
@@ -212,5 +212,10 @@ def _failure(error: Exception, server: Endpoint) -> ClientError:
         cause = error.certificate_error
         why = getattr(cause, "verify_message", "") or one_line(cause)
         return CertificateRefused(server.shown, why)
+    # The text of an error of aiohttp has the URL, and a proxy's URL may have a password.
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return ProxyRefused(server.shown, error.status)
+    if isinstance(error, aiohttp.ClientResponseError):
+        return ConnectionFailed(server.shown, f"what came is no answer in HTTP: {error.message}")
     cause = getattr(error, "os_error", None) or error
     return ConnectionFailed(server.shown, one_line(cause) or type(cause).__name__)

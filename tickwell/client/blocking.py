@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,6 +21,7 @@ from tickwell.client.errors import (
     CertificateRefused,
     ClientError,
     ConnectionFailed,
+    ProxyRefused,
 )
 from tickwell.client.questions import Answer, Question
 from tickwell.client.values import EntityFeatures, FeatureInfo
@@ -29,6 +31,10 @@ CONNECTIONS = 32
 """Connections that are kept, and so requests at the same time; what comes more waits for one."""
 
 READ_BYTES = 65_536
+
+REFUSED = re.compile(r"Tunnel connection failed: (\d{3})\b")
+"""What `http.client` says where a proxy does not lead to the server."""
+
 T = TypeVar("T")
 
 
@@ -194,6 +200,8 @@ def _sender(server: Endpoint) -> _Sender:
 def _failure(error: Exception, server: Endpoint, call: Call) -> ClientError:
     """The error of ours that one of urllib3 is."""
     cause = error.original_error if isinstance(error, ProxyError) else error
+    if refused := REFUSED.match(str(cause)):
+        return ProxyRefused(server.shown, int(refused[1]))
     if isinstance(cause, NewConnectionError):
         return ConnectionFailed(server.shown, one_line(cause).partition(": ")[2])
     if isinstance(cause, TimeoutError | urllib3.exceptions.EmptyPoolError):

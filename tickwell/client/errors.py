@@ -43,6 +43,18 @@ class DeadlineExceeded(ClientError):
         )
 
 
+class ProxyRefused(ClientError):
+    """The proxy that stands before the server does not lead there."""
+
+    def __init__(self, url: str, status: int) -> None:
+        self.status = status
+        super().__init__(
+            f"no answer from {url}: the proxy answered with {status}. HTTPS_PROXY, HTTP_PROXY or "
+            "ALL_PROXY names it, with user and password if it asks for them; NO_PROXY names hosts "
+            "that need none"
+        )
+
+
 class NoTickwellServer(ClientError):
     """What answers at the URL is another program, or a proxy that cannot reach the server."""
 

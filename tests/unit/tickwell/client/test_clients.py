@@ -34,6 +34,7 @@ from tickwell.client.errors import (
     KeyRefused,
     NoTickwellServer,
     NotReady,
+    ProxyRefused,
     UnknownFeature,
 )
 from tickwell.errors import SettingError, TickwellError
@@ -333,6 +334,21 @@ def test_a_proxy_is_asked(
         monkeypatch.delenv(name, raising=False)
     assert one(asker, asker.open("http://elsewhere.invalid:8001"))["f"].value == 1.5
     assert script.requests[0].path == "http://elsewhere.invalid:8001/features/online"
+
+
+def test_a_proxy_that_refuses_is_asked_once_and_its_password_is_told_to_nobody(
+    asker: Asker, serve: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = Script(answers(b"", 407))
+    monkeypatch.setenv("HTTPS_PROXY", serve(script).replace("://", "://user:SECRET@"))
+    for name in ("https_proxy", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ProxyRefused, match="the proxy answered with 407") as raised:
+        one(asker, asker.open("https://elsewhere.invalid"))
+    assert "SECRET" not in str(raised.value)
+    assert [(sent.method, sent.path) for sent in script.requests] == [
+        ("CONNECT", "elsewhere.invalid:443")
+    ]
 
 
 def test_a_user_in_the_url_is_the_proxys_and_the_key_goes_beside(
