@@ -128,6 +128,14 @@ def drips(handler: _Handler) -> None:
         handler.wfile.flush()
 
 
+def drips_the_head(handler: _Handler) -> None:
+    """Send a line of a head byte by byte that never ends."""
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+    while not handler.server.script.ended.wait(0.02):
+        handler.wfile.write(b"x")
+        handler.wfile.flush()
+
+
 def answers_and_closes(handler: _Handler) -> None:
     """Answer, and close the connection without having said so."""
     answers()(handler)

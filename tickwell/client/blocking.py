@@ -10,7 +10,8 @@ from itertools import count
 from typing import Any, TypeVar
 
 import urllib3
-from urllib3.exceptions import HTTPError, NewConnectionError, ProxyError, SSLError, TimeoutError
+from urllib3 import exceptions
+from urllib3.exceptions import HTTPError, NewConnectionError, ProxyError, SSLError
 
 from tickwell import __version__
 from tickwell.client import questions
@@ -24,13 +25,12 @@ from tickwell.client.errors import (
     ProxyRefused,
 )
 from tickwell.client.questions import Answer, Question
+from tickwell.client.timed_connections import POOLS, Until
 from tickwell.client.values import EntityFeatures, FeatureInfo
 from tickwell.errors import one_line
 
 CONNECTIONS = 32
 """Connections that are kept, and so requests at the same time; what comes more waits for one."""
-
-READ_BYTES = 65_536
 
 REFUSED = re.compile(r"Tunnel connection failed: (\d{3})\b")
 """What `http.client` says where a proxy does not lead to the server."""
@@ -154,32 +154,14 @@ class _Sender:
                 self._path + question.path,
                 body=question.body or None,
                 headers={**self._server.headers, **question.headers(left)},
-                timeout=urllib3.Timeout(connect=left, read=left),
+                timeout=Until(call),
                 pool_timeout=left,
                 redirect=False,
                 retries=False,
-                preload_content=False,
             )
-            try:
-                return Answer(response.status, response.headers, self._body(response, call))
-            finally:
-                response.release_conn()
         except (HTTPError, OSError) as error:
             raise _failure(error, self._server, call) from None
-
-    def _body(self, response: Any, call: Call) -> bytes:
-        """All of the body, and no longer than until the deadline, however slowly it comes."""
-        parts = []
-        try:
-            while part := response.read1(READ_BYTES):
-                parts.append(part)
-                left = call.remaining()
-                if response.connection is not None and response.connection.sock is not None:
-                    response.connection.sock.settimeout(left)
-        except BaseException:
-            response.close()  # what is left of the answer must not be the next one's
-            raise
-        return b"".join(parts)
+        return Answer(response.status, response.headers, response.data)
 
     def close(self) -> None:
         self._pool.close() if hasattr(self._pool, "close") else self._pool.clear()
@@ -191,9 +173,9 @@ def _sender(server: Endpoint) -> _Sender:
         settings["ssl_context"] = server.tls
     if server.proxy is not None:
         proxy = urllib3.ProxyManager(server.proxy, num_pools=1, **settings)
+        proxy.pool_classes_by_scheme = POOLS
         return _Sender(server, proxy.urlopen, server.url, proxy)
-    kind = urllib3.HTTPConnectionPool if server.tls is None else urllib3.HTTPSConnectionPool
-    pool = kind(server.host, server.port, **settings)
+    pool = POOLS["http" if server.tls is None else "https"](server.host, server.port, **settings)
     return _Sender(server, pool.urlopen, server.path, pool)
 
 
@@ -204,7 +186,7 @@ def _failure(error: Exception, server: Endpoint, call: Call) -> ClientError:
         return ProxyRefused(server.shown, int(refused[1]))
     if isinstance(cause, NewConnectionError):
         return ConnectionFailed(server.shown, one_line(cause).partition(": ")[2])
-    if isinstance(cause, TimeoutError | urllib3.exceptions.EmptyPoolError):
+    if isinstance(cause, exceptions.TimeoutError | exceptions.EmptyPoolError):
         return call.exceeded()
     if isinstance(cause, SSLError) and isinstance(cause.args[0], ssl.SSLCertVerificationError):
         return CertificateRefused(server.shown, cause.args[0].verify_message)

@@ -19,6 +19,7 @@ from tests.support.scripted_http import (
     answers,
     answers_and_closes,
     drips,
+    drips_the_head,
     hangs,
     listening,
     problem,
@@ -176,7 +177,7 @@ def test_a_server_in_trouble_gets_few_more_requests(
     assert len(script.requests) <= 20 + 2 + 0.1 * 20
 
 
-@pytest.mark.parametrize("behaviour", [hangs, drips])
+@pytest.mark.parametrize("behaviour", [hangs, drips, drips_the_head])
 def test_a_call_ends_with_its_deadline(
     asker: Asker, serve: Callable[..., str], behaviour: Any
 ) -> None:
