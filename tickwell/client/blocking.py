@@ -172,7 +172,10 @@ def _sender(server: Endpoint) -> _Sender:
     if server.tls is not None:
         settings["ssl_context"] = server.tls
     if server.proxy is not None:
-        proxy = urllib3.ProxyManager(server.proxy, num_pools=1, **settings)
+        # urllib3 sends nothing of a user in the URL
+        proxy = urllib3.ProxyManager(
+            server.proxy, num_pools=1, proxy_headers=server.proxy_headers, **settings
+        )
         proxy.pool_classes_by_scheme = POOLS
         return _Sender(server, proxy.urlopen, server.url, proxy)
     pool = POOLS["http" if server.tls is None else "https"](server.host, server.port, **settings)

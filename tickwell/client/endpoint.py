@@ -7,7 +7,7 @@ from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from tickwell import masking
@@ -33,6 +33,12 @@ class Endpoint:
 
     proxy: str | None = field(default=None, repr=False)
     """The URL of a proxy that stands before the server; it may hold a password."""
+
+    @property
+    def proxy_headers(self) -> dict[str, str]:
+        """What a proxy is told of its user."""
+        parts = urlsplit(self.proxy or "")
+        return {} if parts.username is None else {"Proxy-Authorization": _basic(parts)}
 
     @property
     def host(self) -> str:
@@ -87,9 +93,14 @@ def _credentials(settings: Settings) -> dict[str, str]:
         raise SettingError("TICKWELL_API_KEY", masking.MASK, what)
     if parts.username is None:
         return {"Authorization": f"Bearer {key}"} if key else {}
-    user = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
-    headers = {"Authorization": f"Basic {b64encode(user).decode()}"}
+    headers = {"Authorization": _basic(parts)}
     return {**headers, "X-API-Key": key} if key else headers
+
+
+def _basic(parts: SplitResult) -> str:
+    """What says to HTTP who the user of a URL is."""
+    user = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}".encode()
+    return f"Basic {b64encode(user).decode()}"
 
 
 def is_loopback(host: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from base64 import b64decode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -330,11 +331,12 @@ def test_a_proxy_is_asked(
     asker: Asker, serve: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = Script(answers())
-    monkeypatch.setenv("HTTP_PROXY", serve(script))
+    monkeypatch.setenv("HTTP_PROXY", serve(script).replace("://", "://u%40:p%3Aw@"))
     for name in ("http_proxy", "no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     assert one(asker, asker.open("http://elsewhere.invalid:8001"))["f"].value == 1.5
     assert script.requests[0].path == "http://elsewhere.invalid:8001/features/online"
+    assert script.requests[0].headers["proxy-authorization"] == "Basic dUA6cDp3"
 
 
 def test_a_proxy_that_refuses_is_asked_once_and_its_password_is_told_to_nobody(
@@ -350,6 +352,8 @@ def test_a_proxy_that_refuses_is_asked_once_and_its_password_is_told_to_nobody(
     assert [(sent.method, sent.path) for sent in script.requests] == [
         ("CONNECT", "elsewhere.invalid:443")
     ]
+    user = script.requests[0].headers["proxy-authorization"]
+    assert b64decode(user.removeprefix("Basic ")) == b"user:SECRET"
 
 
 def test_a_user_in_the_url_is_the_proxys_and_the_key_goes_beside(
