@@ -25,6 +25,8 @@ from tests.support.served import beat, health, tick
 from tests.support.stored import store_row
 from tickwell.cli import app
 from tickwell.embedded.ports import keep_port
+from tickwell.settings import ADDRESSES
+from tickwell.up import state
 
 PRICES = ["current_price", "price_sma_5", "price_sma_20", "price_volatility"]
 IN_FEAST = {
@@ -203,6 +205,25 @@ def test_export_writes_what_says_where_the_server_is(
     assert secured.exit_code == 0, secured.output
     lines = (directory / "feature_store.yaml").read_text().splitlines()
     assert {'  cert: "/etc/ca.pem"', '  token_env_var: "FEATURES_KEY"'} <= set(lines)
+
+
+def test_export_beside_a_running_stack_takes_its_postgres_whatever_the_url(
+    recorded: Catalog, postgres_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ADDRESSES:
+        monkeypatch.delenv(f"TICKWELL_{name.upper()}", raising=False)
+    monkeypatch.setenv("TICKWELL_DATA", str(tmp_path))
+    own = {"TICKWELL_POSTGRES": postgres_database, "TICKWELL_URL": "http://127.0.0.1:2"}
+    file = tmp_path / "feast" / "feature_store.yaml"
+    with state.locked(tmp_path):
+        state.write(tmp_path, state.State(os.getpid(), "running", (), own))
+        for arguments, url in (
+            ((), own["TICKWELL_URL"]),
+            (("--url", "http://h:8001"), "http://h:8001"),
+        ):
+            done = CliRunner().invoke(app, ["feast", "export", str(file.parent), *arguments])
+            assert done.exit_code == 0, done.exception
+            assert f'  path: "{url}"' in file.read_text().splitlines()
 
 
 def test_export_leaves_others_files_alone(

@@ -53,11 +53,13 @@ def export(
 
     Export again when features have changed. The files hold no secrets.
     """
-    settings = Settings.of_stack(url=url)
+    # Where clients reach the server does not say where the stack is.
+    settings = Settings.of_stack()
     settings.need("postgres")
+    reached = settings.url if url is None else Settings.load(url=url).url
     if not PROJECT.fullmatch(project):
         raise TickwellError(f"--project {project}: Feast takes letters, digits and _")
-    if urlsplit(settings.url).username is not None:
+    if urlsplit(reached).username is not None:
         raise TickwellError(
             "the URL names a user, and these files hold no secrets: --key-variable names the "
             "variable in which clients have their key"
@@ -81,10 +83,10 @@ def export(
     recorded = catalog.load(connect(settings.postgres))
     directory.mkdir(parents=True, exist_ok=True)
     _write(directory / REGISTRY, registry_file(recorded, project, time.time_ns()))
-    _write(store, _configuration(settings.url, project, key_variable, ca).encode())
+    _write(store, _configuration(reached, project, key_variable, ca).encode())
     typer.echo(
         f"{len(recorded.active)} features in {len(recorded.sources)} views: "
-        f"FeatureStore(repo_path={str(directory)!r}) reads them from {settings.url}"
+        f"FeatureStore(repo_path={str(directory)!r}) reads them from {reached}"
     )
 
 
