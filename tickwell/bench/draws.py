@@ -31,10 +31,10 @@ class Draws:
 
 
 def ideal_hit_ratio(drawn: NDArray[np.int64], entities: float) -> float:
-    """The share of draws that a cache answers which always holds the `entities` best ones.
+    """The share of draws that a cache answers which holds the `entities` drawn most often.
 
-    `drawn` has how often each was drawn, (n,). That cache is filled before the first draw and never
-    wrong about what comes, so no real one is better. NaN where nothing was drawn.
+    `drawn` has how often each was drawn, (n,). That cache holds them from the start and never
+    another one. NaN where nothing was drawn.
     """
     total = int(drawn.sum())
     if not total:
