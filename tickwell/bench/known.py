@@ -8,7 +8,7 @@ from contextlib import closing
 from itertools import islice
 from typing import Any, NamedTuple
 
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
 from registry import catalog as recorded
 from registry import redis_clients
@@ -160,5 +160,10 @@ def _active(catalog: Catalog) -> list[str]:
 def _asked(setting: str, read: Any) -> Any:
     try:
         return read()
+    except NoPermissionError as error:
+        raise TickwellError(
+            f"{setting}: its user may not do what `tickwell bench` needs, which README lists with "
+            f"the rights of ACL users: {one_line(error)}"
+        ) from None
     except (RedisError, OSError) as error:
         raise TickwellError(f"{setting} does not answer: {one_line(error)}") from None
