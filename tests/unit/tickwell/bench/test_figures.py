@@ -59,6 +59,14 @@ def test_hits_are_judged_only_where_they_are_meant() -> None:
     assert figures(RUN, few, 10).targets[-1].is_met is False
 
 
+def test_a_hot_tier_that_is_dead_misses_its_target() -> None:
+    found = figures(RUN, seen([0.05] * 2000, warm=5), None, is_hot_set=True)
+    assert (judged(found), found.is_met) == ([True, True, True, False], False)
+    assert "no answer was from the hot tier" in found.targets[-1].why
+    even = figures(RUN._replace(exponent=0.0), seen([0.05] * 2000, warm=5), None, is_hot_set=True)
+    assert even.is_met
+
+
 def test_the_ideal_stands_beside_what_was_measured() -> None:
     found = figures(RUN, seen([0.01], hot=3, warm=1), 10)
     assert found.tiers == {"hot": 0.75, "warm": 0.25}
