@@ -8,12 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
 import pytest
+import redis
 
 from registry import catalog
 from registry.definitions import Catalog
@@ -28,6 +31,9 @@ from tickwell.client.questions import ARROW_FROM
 
 FEATURES = ["current_price", "price_sma_5", "volatility", "current_volume", "price_sma_5@1.0.0"]
 ROUNDS = 5
+WARM, HOT = "~tw:* +get +hscan", "+info +dbsize"
+"""Rights of users of `tickwell bench`."""
+
 SYMBOLS = [f"S{number}" for number in range(ARROW_FROM // 2)]
 
 
@@ -146,12 +152,51 @@ def test_get_asks_the_server(url: str) -> None:
     assert "portfolio_exposure" in done.stderr
 
 
+def test_bench_needs_the_rights_that_the_readme_names_and_shows_figures_without_hots(
+    url: str, recorded: Catalog, redis_database: str, hot_redis: str
+) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    assert f"| of `tickwell bench` | `{WARM}`, and in the second Redis `{HOT}` |" in readme
+    with redis.Redis.from_url(redis_database) as store:
+        store.set(CATALOG_KEY, catalog.encode(recorded))
+    short = ("--connections", "5", "--seconds", "0.5", "--warm-up", "0", "--processes", "1")
+    with user(redis_database, WARM) as warm, user(hot_redis, HOT) as hot:
+        done = told("bench", *short, TICKWELL_URL=url, TICKWELL_REDIS=warm, TICKWELL_REDIS_HOT=hot)
+        assert done.returncode == 0, done.stderr
+        assert "README" not in done.stderr
+    with user(redis_database, "~tw:* +get") as warm:
+        done = told("bench", *short, TICKWELL_URL=url, TICKWELL_REDIS=warm)
+        assert done.returncode == 1
+        assert "TICKWELL_REDIS: its user may not do what `tickwell bench` needs" in done.stderr
+    with user(hot_redis, "+info") as hot:
+        stores = {"TICKWELL_REDIS": redis_database, "TICKWELL_REDIS_HOT": hot}
+        done = told("bench", *short, "--check", TICKWELL_URL=url, **stores)
+    assert done.returncode == 1
+    assert "answered well" in done.stdout
+    assert "missed (TICKWELL_REDIS_HOT is set, and no answer was" in done.stdout
+    assert "no ideal beside the hits: TICKWELL_REDIS_HOT: its user may not" in done.stderr
+
+
+@contextmanager
+def user(url: str, rights: str) -> Iterator[str]:
+    """The URL of a user of a Redis who has certain rights, and may go to the tests' database."""
+    parts = urlsplit(url)
+    name = f"bench{parts.path.removeprefix('/')}"
+    with redis.Redis.from_url(url) as client:
+        client.execute_command(
+            "ACL", "SETUSER", name, "reset", "on", ">pw", "+select", *rights.split()
+        )
+        try:
+            where = parts.netloc.rpartition("@")[2]
+            yield parts._replace(netloc=f"{name}:pw@{where}").geturl()
+        finally:
+            client.acl_deluser(name)
+
+
 def test_bench_measures_what_the_server_does(
     url: str, recorded: Catalog, redis_database: str, hot_redis: str, tmp_path: Path
 ) -> None:
     """It finds features and entities in Redis, and its figures are what the server has counted."""
-    import redis
-
     with redis.Redis.from_url(redis_database) as store:
         store.set(CATALOG_KEY, catalog.encode(recorded))
     short = ("--connections", "20", "--seconds", "1", "--warm-up", "0", "--processes", "2")
