@@ -148,6 +148,13 @@ def revoke(engine: Engine, open_redis: OpenRedis, which: str, actor: str) -> Rec
             f"it refuse the key within a second; Redis did not take it ({error}): run the same "
             "command again once it answers, or servers that reach Redis alone go on to take the key"
         ) from None
+    except DBAPIError as error:
+        raise ApiKeyHalfRevoked(
+            f"key {recorded.id} {recorded.name!r} is revoked in Postgres and in Redis, and servers "
+            "refuse it within a second; only the copy of all keys in Redis is that of before, as "
+            f"Postgres does not answer any more ({_reason(error)}): run the same command again "
+            "once it does"
+        ) from None
     return recorded
 
 
@@ -173,7 +180,7 @@ def _revoke_recorded(engine: Engine, which: str, actor: str) -> tuple[Recorded, 
 
 def _revoked_in_redis(open_redis: OpenRedis, which: str, why: DBAPIError) -> ApiKeyHalfRevoked:
     """Revoke a key in Redis alone, and say what that is worth while Postgres does not know it."""
-    reason = " ".join(str(why.orig).split())
+    reason = _reason(why)
     again = "run the same command again once it answers"
     try:
         with closing(open_redis()) as redis:
@@ -197,6 +204,11 @@ def _revoked_in_redis(open_redis: OpenRedis, which: str, why: DBAPIError) -> Api
         f"refuse the key within a second; Postgres did not take it ({reason}): {again}, or the key "
         "is valid again where Redis is emptied"
     )
+
+
+def _reason(error: DBAPIError) -> str:
+    """What Postgres or its driver says, in one line."""
+    return " ".join(str(error.orig).split())
 
 
 def _check(name: str, scopes: Collection[Scope], valid_for: timedelta | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -246,6 +246,28 @@ def test_redis_does_not_take_a_revocation(
         becomes(client, key, 503)  # as the error has said: it is known by the copy alone
         api_keys.revoke(engine, open_redis, "model", "ann")
         becomes(client, key, 401)
+
+
+def test_postgres_goes_away_after_both_have_taken_a_revocation(
+    engine: Engine, open_redis: Opens, server: Server, database: str
+) -> None:
+    """The connection is lost before the copy is made anew: then the error is of the copy alone."""
+    key = make(engine, open_redis, "model")
+    with server() as client, ExitStack() as stack:
+        becomes(client, key, 200)
+
+        def open_once_postgres_has_it() -> Any:
+            stack.enter_context(nobody_connects(database))
+            engine.dispose()
+            stack.callback(engine.dispose)
+            return open_redis()
+
+        said = r"'model' is revoked in Postgres and in Redis.*only the copy"
+        with pytest.raises(ApiKeyHalfRevoked, match=said):
+            api_keys.revoke(engine, open_once_postgres_has_it, "model", "ann")
+        becomes(client, key, 401)
+    assert api_keys.listed(engine) == []
+    api_keys.revoke(engine, open_redis, "model", "ann")  # completes it
 
 
 def test_nothing_is_revoked_where_no_store_answers(open_redis: Opens) -> None:
