@@ -185,7 +185,8 @@ def test_warm_brings_in_what_is_named(
     assert (
         "0 rows were put into hot, 2 were there already, 1 have no row" in capsys.readouterr().out
     )
-    warm(["EUR/USD"], kind="symbol")
+    with pytest.raises(TickwellError, match="no tick of these entities has come"):
+        warm(["EUR/USD"], kind="symbol")
     assert "2 have no row" in capsys.readouterr().out
 
 
@@ -200,6 +201,9 @@ def test_warm_says_why_rows_stay_out(worker: HotWorker, tmp_path: Path) -> None:
         warm(["S1"], kind="isin")
     with pytest.raises(TickwellError, match="as many fields as a/b/c: name their kind"):
         warm(["a/b/c"])
+    (tmp_path / "empty").write_text("\n \n")
+    with pytest.raises(TickwellError, match="empty names no entity"):
+        warm(file=tmp_path / "empty")
     (tmp_path / "latin").write_bytes(b"\xfc")
     with pytest.raises(TickwellError, match="latin does not hold UTF-8 text"):
         warm(file=tmp_path / "latin")

@@ -70,7 +70,10 @@ def _lines(file: Path | None) -> list[str]:
         raise TickwellError(
             f"{file} does not hold UTF-8 text: write an entity in each line"
         ) from None
-    return [line.strip() for line in lines if line.strip()]
+    named = [line.strip() for line in lines if line.strip()]
+    if not named:  # what is read most is for who names no file
+        raise TickwellError(f"{file} names no entity: write one in each line")
+    return named
 
 
 def _rows(sources: Iterable[Source], named: Iterable[str], kind: str | None) -> list[RowId]:
@@ -159,4 +162,9 @@ def _tell(outcomes: Counter[Outcome]) -> None:
     if unanswered := outcomes[Outcome.UNANSWERED]:
         raise TickwellError(
             f"{unanswered:,} rows stay out: TICKWELL_REDIS or TICKWELL_REDIS_HOT did not answer"
+        )
+    if outcomes[Outcome.NO_ROW] == outcomes.total():
+        raise TickwellError(
+            "there was nothing to put: no tick of these entities has come, or their names are "
+            "written otherwise"
         )
