@@ -74,5 +74,5 @@ mutations: install
 	$(BIN)/python -m tests.mutations $(MUTATIONS_ARGS)
 
 picture: install
-	$(BIN)/pip install --quiet --quiet --disable-pip-version-check --editable '.[docs]'
+	$(BIN)/pip install --quiet --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python -m docs.picture
