@@ -24,7 +24,7 @@ def breaker_families(breakers: Sequence[Breaker]) -> Callable[[], Iterator[Metri
         for breaker in breakers:
             opened.add_metric([breaker.store], breaker.times_opened)
             for state in State:
-                states.add_metric([breaker.store, state], breaker.state is state)
+                states.add_metric([breaker.store, state], float(breaker.state is state))
         yield from (states, opened)
 
     return families

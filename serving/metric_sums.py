@@ -7,11 +7,14 @@ process, which a label names, as no sum of it means anything in general.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
 from serving.shared_pages import SharedPages
+
+logger = logging.getLogger(__name__)
 
 SUMMED = frozenset({"counter", "histogram", "summary"})
 """The kinds of metrics that are added up."""
@@ -87,9 +90,9 @@ class Siblings:
         """
         found = []
         for number in range(PAST_PAGE + 1, self._pages.pages):
-            content = self._pages.read(number)
-            if content is not None:
-                found.append((number, _pages.decode(content)))
+            page = _page_of(self._pages, number)
+            if page is not None:
+                found.append((number, page))
         past = past_of(self._pages)
         alive = [
             (number, page.families)
@@ -105,14 +108,27 @@ def past_of(pages: SharedPages) -> Past:
     return Past({}, []) if content is None else _pasts.decode(content)
 
 
+def _page_of(pages: SharedPages, number: int) -> Page | None:
+    """What is in a page; None for what cannot be read, which others must not end by."""
+    content = pages.read(number)
+    if content is None:
+        return None
+    try:
+        return _pages.decode(content)
+    except msgspec.DecodeError as error:
+        logger.error("what page %d has counted cannot be read: %s", number, error)
+        return None
+
+
 def bury(pages: SharedPages, page: int, process: int) -> None:
-    """Add what a process that has ended had in its page to the past; for the supervisor alone."""
-    past, content = past_of(pages), pages.read(page)
+    """Add what a process that has ended had in its page to the past; for the supervisor alone.
+
+    Of a page that cannot be read nothing is added: the process must be replaced all the same.
+    """
+    past, last = past_of(pages), _page_of(pages, page)
     families = past.families
-    if content is not None:
-        last = _pages.decode(content)
-        if last.process == process:
-            families = _summed([families, last.families])
+    if last is not None and last.process == process:
+        families = _summed([families, last.families])
     past = Past({**past.ended, page: process}, families)
     pages.write(PAST_PAGE, msgspec.msgpack.encode(past))
 

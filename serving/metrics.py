@@ -132,7 +132,8 @@ class Metrics:
 
 
 def _family(metric: Metric) -> Family:
-    samples = [Sample(sample.name, sample.labels, sample.value) for sample in metric.samples]
+    # A page takes no truth value for a number: other processes could not read it.
+    samples = [Sample(sample.name, sample.labels, float(sample.value)) for sample in metric.samples]
     return Family(metric.name, metric.documentation, metric.type, samples)
 
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from serving.app import ServerOptions, create_app
 from serving.metric_sums import Family, Sample, Siblings, bury, count_in_past
 from serving.metrics import Metrics
+from serving.process import ThisProcess
 from serving.shared_pages import SharedPages
 
+NOBODY = "redis://127.0.0.1:1/0"
 SEATS = 3
 SAMPLES = {
     "tickwell_requests_total": "requests",
@@ -119,6 +125,48 @@ def test_what_the_supervisor_counts_is_shown() -> None:
         family = Family("ends", "Ends", "counter", [Sample("ends_total", {"how": how}, 1.0)])
         count_in_past(pages, family)
     assert 'ends_total{how="crashed"} 2.0' in metrics.text().decode()
+    assert metrics.processes() == 1
+    pages.close()
+
+
+def test_all_metrics_of_an_application_are_shown_by_the_other_processes() -> None:
+    """Every kind of them goes through a page, and is the same number behind it."""
+    pages = SharedPages.create(3)
+    siblings = [Siblings(pages, page, page) for page in (1, 2)]
+    options = ServerOptions(NOBODY, NOBODY, "postgresql://u:p@127.0.0.1:1/none")
+    app = create_app(options, process=ThisProcess(siblings=siblings[0]))
+    app.state.server.metrics.publish()
+    other = Metrics(list, siblings[1])
+    assert other.total("tickwell_breaker_state", store="Redis", state="closed") == 1.0
+    assert other.total("tickwell_breaker_state", store="Redis", state="open") == 0.0
+    assert other.total("tickwell_hot_believed") == 1.0
+    bury(pages, 1, 1)
+    assert other.processes() == 1
+    pages.close()
+
+
+@pytest.mark.parametrize("value", [True, 1])
+def test_a_metric_that_is_no_float_is_shown_as_one(value: float) -> None:
+    def families() -> Iterator[Metric]:
+        gauge = GaugeMetricFamily("gauge", "A gauge", labels=())
+        gauge.add_metric([], value)
+        yield gauge
+
+    pages = SharedPages.create(2)
+    metrics = Metrics(list, Siblings(pages, 1, 1))
+    metrics.add(families)
+    assert metrics.total("gauge") == 1.0
+    pages.close()
+
+
+def test_a_process_whose_page_cannot_be_read_is_buried(caplog: pytest.LogCaptureFixture) -> None:
+    pages = SharedPages.create(2)
+    pages.write(1, b"\xc1 is no MessagePack")
+    bury(pages, 1, 7)
+    assert "what page 1 has counted cannot be read" in caplog.text
+    metrics = Metrics(list, Siblings(pages, 1, 8))
+    assert metrics.processes() == 0
+    metrics.publish()
     assert metrics.processes() == 1
     pages.close()
 
