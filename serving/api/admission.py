@@ -19,12 +19,15 @@ class Admission:
         self.receiving = 0
         self.refused = 0
         """Requests that were refused, since the start."""
-        self._refusal = Overloaded(
+        self._told = (
             f"the server has {most} requests in hand, which is its limit: ask again later, or let "
             "more processes serve"
         )
 
     def refuse(self) -> Overloaded:
-        """What the client is told; it is counted."""
+        """What the client is told; it is counted.
+
+        It is a new one each time: raised again, an exception keeps what it was raised in before.
+        """
         self.refused += 1
-        return self._refusal
+        return Overloaded(self._told)
