@@ -113,6 +113,8 @@ class FeatureRoute:
         else:
             body = await self._body(receive, min(self._body_seconds, ms / 1_000))
             left = began + ms / 1_000 - asyncio.get_running_loop().time()
+            if admission.answering >= admission.most:  # others have come while it was awaited
+                raise admission.refuse()
         admission.answering += 1
         try:
             body = decoded(scope["headers"], body, MAX_BODY_BYTES)

@@ -258,3 +258,52 @@ def test_more_requests_than_the_bound_are_refused_and_leave_no_trace() -> None:
         assert (await call(route, BODY))[0] == 200
 
     asyncio.run(ask())
+
+
+@pytest.mark.timeout(60)
+def test_bodies_that_come_at_once_are_no_more_than_the_bound() -> None:
+    """While they are awaited none of them counts as one that is answered."""
+
+    async def ask() -> None:
+        admission, gate = Admission(2), asyncio.Event()
+        most = 0
+
+        async def wait(scope: Any, body: bytes, deadline: Deadline) -> tuple[bytes, bytes]:
+            nonlocal most
+            most = max(most, admission.answering)
+            await gate.wait()
+            return body, b"text/plain"
+
+        route = FeatureRoute("/a", wait, Metrics(list), (admission, Deadlines(60_000)))
+
+        async def asked() -> int:
+            coming, sent = asyncio.Event(), []
+            bodies.append(coming)
+
+            async def receive() -> Any:
+                await coming.wait()
+                return BODY
+
+            async def send(message: Any) -> None:
+                sent.append(message)
+
+            scope = {"type": "http", "method": "POST", "query_string": b"", "headers": []}
+            await route(scope, receive, send)
+            status: int = sent[0]["status"]
+            return status
+
+        bodies: list[asyncio.Event] = []
+        first = [asyncio.create_task(asked()) for _ in range(2)]
+        await asyncio.sleep(0)
+        whole = asyncio.create_task(call(route, extensions=WHOLE))
+        await asyncio.sleep(0)
+        for coming in bodies:
+            coming.set()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        gate.set()
+        assert sorted(await asyncio.gather(*first)) == [200, 503]
+        assert (await whole)[0] == 200
+        assert (most, admission.answering) == (2, 0)
+
+    asyncio.run(ask())
