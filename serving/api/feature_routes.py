@@ -47,6 +47,9 @@ Body = TypeVar("Body", bytes, bytearray)
 Content = tuple[bytes, bytes]
 """An answer, and its media type."""
 
+Coded = tuple[bytes, bytes, Sequence[tuple[bytes, bytes]]]
+"""The same as it is sent, and the headers that say how it is coded."""
+
 Bounds = tuple[Admission, Deadlines]
 """How many requests are answered at once, of all routes, and how long each may take."""
 
@@ -78,7 +81,7 @@ class FeatureRoute:
         began, status = time.perf_counter(), INTERNAL_SERVER_ERROR
         exchange: Exchange | None = (scope.get("extensions") or NONE).get(EXCHANGE)
         try:
-            content, kind = await self._content(scope, receive, exchange)
+            content, kind, added = await self._content(scope, receive, exchange)
             status = OK
         except (ServingError, HTTPException) as error:
             response = document_of(error, scope)
@@ -88,9 +91,6 @@ class FeatureRoute:
         if status != OK:
             await response(scope, receive, send)
             return
-        added: Sequence[tuple[bytes, bytes]] = ()
-        if self._compress and len(content) > LEAST_BYTES:
-            content, added = await coded(scope["headers"], content)
         head = b"content-length: %d\r\ncontent-type: %b\r\n" % (len(content), kind)
         if added:
             head += b"".join([b"%b: %b\r\n" % header for header in added])
@@ -100,7 +100,7 @@ class FeatureRoute:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": content})
 
-    async def _content(self, scope: Scope, receive: Receive, exchange: Exchange | None) -> Content:
+    async def _content(self, scope: Scope, receive: Receive, exchange: Exchange | None) -> Coded:
         """The answer within its deadline; a timer is only made where stores could take longer."""
         admission = self._admission
         if admission.answering >= admission.most:
@@ -119,11 +119,19 @@ class FeatureRoute:
         try:
             body = decoded(scope["headers"], body, MAX_BODY_BYTES)
             if left >= LONGEST_SECONDS:
-                return await self._answer(scope, body, deadline)
-            answer = self._answer(scope, body, deadline)
+                return await self._coded(scope, body, deadline)
+            answer = self._coded(scope, body, deadline)
             return await self._deadlines.timers.within(deadline, answer)
         finally:
             admission.answering -= 1
+
+    async def _coded(self, scope: Scope, body: bytes, deadline: Deadline) -> Coded:
+        """The answer as it is sent: what compressing it takes is a part of answering, too."""
+        content, kind = await self._answer(scope, body, deadline)
+        if self._compress and len(content) > LEAST_BYTES:
+            content, added = await coded(scope["headers"], content)
+            return content, kind, added
+        return content, kind, ()
 
     async def _body(self, receive: Receive, seconds: float) -> bytes:
         """The body, read no further than its limit: a client may lie about its length.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import os
 from typing import Any
 
 import pytest
@@ -307,3 +308,24 @@ def test_bodies_that_come_at_once_are_no_more_than_the_bound() -> None:
         assert (most, admission.answering) == (2, 0)
 
     asyncio.run(ask())
+
+
+def test_an_answer_that_is_compressed_is_one_that_is_in_hand() -> None:
+    """A large one goes to a thread, in which many would wait, with nobody counting them."""
+
+    async def ask() -> list[int]:
+        admission, found = Admission(1), []
+
+        async def large(scope: Any, body: bytes, deadline: Deadline) -> tuple[bytes, bytes]:
+            return os.urandom(4_000_000), b"text/plain"
+
+        bounds_of_one = admission, Deadlines(60_000)
+        route = FeatureRoute("/a", large, Metrics(list), bounds_of_one, compress=True)
+        accepting = [(b"accept-encoding", b"gzip")]
+        first = asyncio.create_task(call(route, extensions=WHOLE, headers=accepting))
+        await asyncio.sleep(0.01)
+        found.append((await call(route, extensions=WHOLE))[0])
+        found.append((await first)[0])
+        return found
+
+    assert asyncio.run(ask()) == [503, 200]
