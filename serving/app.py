@@ -85,7 +85,7 @@ def create_app(
     bounds = Admission(options.requests_in_flight), Deadlines(options.deadline_ms)
     features = [
         *feature_routes(answering, metrics, bounds, options.compress),
-        feast_route(answering, metrics, bounds),
+        feast_route(answering, metrics, bounds, options.compress),
     ]
     server = Server(catalog, workers, metrics, process, stores.breakers, keys, stores.hot)
 

@@ -172,14 +172,16 @@ def feature_routes(
     ]
 
 
-def feast_route(answering: Answering, metrics: Metrics, bounds: Bounds) -> FeatureRoute:
-    """The route of Feast's clients."""
+def feast_route(
+    answering: Answering, metrics: Metrics, bounds: Bounds, compress: bool = False
+) -> FeatureRoute:
+    """The route of Feast's clients. With `compress` large answers are compressed."""
     feast = FeastRoute(answering)
 
     async def answer(scope: Scope, body: bytes, deadline: Deadline) -> Content:
         return await feast.answer(body, deadline), JSON
 
-    return FeatureRoute(FEAST_PATH, answer, metrics, bounds)
+    return FeatureRoute(FEAST_PATH, answer, metrics, bounds, compress=compress)
 
 
 def _form(scope: Scope) -> Form:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import math
 import struct
@@ -22,8 +23,11 @@ from registry.formats.origin import Origin
 from registry.formats.row import Row, ValueStatus, pack
 from registry.formats.status import Status
 from serving.api import problems
+from serving.api.admission import Admission
 from serving.api.answering import Answering
+from serving.api.deadlines import Deadlines
 from serving.api.feast import FeastAnswer, FeastRoute
+from serving.api.feature_routes import feast_route
 from serving.api.requests import MAX_ENTITIES
 from serving.errors import (
     InvalidRequest,
@@ -34,6 +38,7 @@ from serving.errors import (
 )
 from serving.features.lookup import Names
 from serving.features.reader import Reader
+from serving.metrics import Metrics
 from serving.stores.row_store import Packed, RowId, Tier, TieredRows
 from tests.oracle.times import rfc_3339
 from tests.support.row_stores import MemoryStore
@@ -361,3 +366,28 @@ def test_a_changed_catalog_answers_the_next_request() -> None:
 
 def test_every_status_has_a_name_in_feasts_words() -> None:
     assert set(NAMES) >= {status.value for status in Status} - {"unavailable"}
+
+
+@pytest.mark.parametrize("compress", [True, False])
+def test_a_large_answer_is_compressed_where_the_server_is_told_so(compress: bool) -> None:
+    body = json.dumps(
+        {"features": ["price:current_price"], "entities": {"symbol": ["AAPL"] * MAX_ENTITIES}}
+    ).encode()
+    bounds = Admission(1), Deadlines(60_000)
+    route = feast_route(answering({}), Metrics(list), bounds, compress)
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"accept-encoding", b"gzip")]
+    scope = {"type": "http", "method": "POST", "query_string": b"", "headers": headers}
+    asyncio.run(route(scope, receive, send))
+    start, content = sent
+    assert start["status"] == 200
+    assert (dict(start["headers"]).get(b"content-encoding") == b"gzip") is compress
+    text = gzip.decompress(content["body"]) if compress else content["body"]
+    assert json.loads(text)["metadata"]["feature_names"] == ["symbol", "current_price"]
