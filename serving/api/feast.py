@@ -17,7 +17,8 @@ fields of several kinds of entities; each feature takes those of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, NamedTuple
 
@@ -46,6 +47,9 @@ TIMES_BYTES = 4_000_000
 
 COLUMN_BYTES = 300
 """What a column of a question takes beside its names, about."""
+
+Columns = dict[str, ListedColumn]
+"""What is known of entities of one kind, by the names of features."""
 
 Reference = Annotated[str, Meta(min_length=1, max_length=256)]
 
@@ -134,12 +138,16 @@ class FeastRoute:
         names = self._answering.names
         wanted = self._wanted(names, request)
         keys = _keys(request.entities, wanted)
-        found: dict[tuple[str, ...], dict[str, ListedColumn]] = {}
-        for fields in dict.fromkeys(column.fields for column in wanted):
+        kinds = list(dict.fromkeys(column.fields for column in wanted))
+        reads: list[Coroutine[None, None, Columns]] = []
+        for fields in kinds:
             rows = zip(*[keys[field] for field in fields], strict=True)
             entities = [dict(zip(fields, row, strict=True)) for row in rows]
             features = list(dict.fromkeys(c.name for c in wanted if c.fields == fields))
-            found[fields] = await self._columns(names, features, entities, deadline)
+            reads.append(self._columns(names, features, entities, deadline))
+        # Several kinds are read together: one after the other they would take as long as each does.
+        each = [await reads[0]] if len(reads) == 1 else await asyncio.gather(*reads)
+        found = dict(zip(kinds, each, strict=True))
         lost = [c.shown for c in wanted if UNAVAILABLE in found[c.fields][c.name].ranks]
         if lost:
             raise NotReady(f"{', '.join(lost)}: the store did not answer; ask again", features=lost)
@@ -155,7 +163,7 @@ class FeastRoute:
         features: Sequence[str],
         entities: Sequence[dict[str, str]],
         deadline: Deadline,
-    ) -> dict[str, ListedColumn]:
+    ) -> Columns:
         if not entities:
             return {name: ListedColumn([], [], []) for name in features}
         return await self._answering.columns(names, features, entities, deadline)

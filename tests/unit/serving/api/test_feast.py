@@ -391,3 +391,31 @@ def test_a_large_answer_is_compressed_where_the_server_is_told_so(compress: bool
     assert (dict(start["headers"]).get(b"content-encoding") == b"gzip") is compress
     text = gzip.decompress(content["body"]) if compress else content["body"]
     assert json.loads(text)["metadata"]["feature_names"] == ["symbol", "current_price"]
+
+
+class Together(Store):
+    """Answers no read before two are there."""
+
+    def __init__(self, rows: Mapping[RowId, Packed]) -> None:
+        super().__init__(rows)
+        self._both = asyncio.Barrier(2)
+
+    async def named_rows(self, wanted: Sequence[tuple[str, Sequence[bytes]]]) -> list[TieredRows]:
+        await self._both.wait()
+        return await super().named_rows(wanted)
+
+
+def test_several_kinds_of_entities_are_read_together() -> None:
+    """So that they take no longer than the one that takes longest."""
+    store, watch = Together({}), Watch()
+    answers = Answering(Reader(store), store, watch, watch, Counter())  # type: ignore[arg-type]
+    body = {
+        "features": ["position:position_size", "price:current_price"],
+        "entities": {"portfolio": ["P"], "symbol": ["A"]},
+    }
+
+    async def ask() -> Any:
+        async with asyncio.timeout(5):
+            return await FeastRoute(answers).answer(json.dumps(body).encode())
+
+    assert len(json.loads(asyncio.run(ask()))["results"]) == 4
