@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
+from serving.admission_metrics import admission_families
 from serving.api import problems
 from serving.api.access import access
 from serving.api.admission import Admission
@@ -83,6 +84,7 @@ def create_app(
     reader, served = Reader(stores.store), metrics.served
     answering = Answering(reader, stores.named, catalog, workers, served, stores.breakers)
     bounds = Admission(options.requests_in_flight), Deadlines(options.deadline_ms)
+    metrics.add(admission_families(bounds[0]))
     features = [
         *feature_routes(answering, metrics, bounds, options.compress),
         feast_route(answering, metrics, bounds, options.compress),

@@ -140,6 +140,7 @@ def test_all_metrics_of_an_application_are_shown_by_the_other_processes() -> Non
     assert other.total("tickwell_breaker_state", store="Redis", state="closed") == 1.0
     assert other.total("tickwell_breaker_state", store="Redis", state="open") == 0.0
     assert other.total("tickwell_hot_believed") == 1.0
+    assert other.total("tickwell_requests_in_hand", stage="answering", process="1") == 0.0
     bury(pages, 1, 1)
     assert other.processes() == 1
     pages.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from serving.admission_metrics import admission_families
 from serving.api.admission import Admission
+from serving.metrics import Metrics
 
 
 def test_a_refusal_keeps_nothing_of_the_one_before() -> None:
@@ -11,3 +13,13 @@ def test_a_refusal_keeps_nothing_of_the_one_before() -> None:
     assert first is not second
     assert (str(first), admission.refused) == (str(second), 2)
     assert "3 requests" in first.detail
+
+
+def test_what_is_in_hand_and_what_was_refused_are_metrics() -> None:
+    metrics, admission = Metrics(list), Admission(3)
+    metrics.add(admission_families(admission))
+    admission.answering, admission.receiving = 3, 1
+    admission.refuse()
+    assert metrics.total("tickwell_requests_in_hand", stage="answering") == 3.0
+    assert metrics.total("tickwell_requests_in_hand", stage="receiving") == 1.0
+    assert metrics.total("tickwell_requests_overloaded_total") == 1.0

@@ -1,0 +1,29 @@
+"""How many requests are in hand, and how many were too many, as metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from serving.api.admission import Admission
+
+
+def admission_families(admission: Admission) -> Callable[[], Iterator[Metric]]:
+    """Makes the metrics of a process's bound of requests."""
+
+    def families() -> Iterator[Metric]:
+        in_hand = GaugeMetricFamily(
+            "tickwell_requests_in_hand",
+            "Requests of features that are answered, or whose bodies are awaited",
+            labels=["stage"],
+        )
+        in_hand.add_metric(["answering"], float(admission.answering))
+        in_hand.add_metric(["receiving"], float(admission.receiving))
+        overloaded = CounterMetricFamily(
+            "tickwell_requests_overloaded", "Requests that were refused as too many at once"
+        )
+        overloaded.add_metric([], float(admission.refused))
+        yield from (in_hand, overloaded)
+
+    return families
