@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -24,6 +25,10 @@ MAX_ROWS = 5_000
 
 FAILURES = (RedisError, OSError)
 """What a client raises when a server does not answer, or not in time."""
+
+
+_under_way: set[asyncio.Task[list[Any]]] = set()
+"""The event loop alone keeps no task from being collected."""
 
 
 class RedisReads(Protocol):
@@ -71,10 +76,20 @@ async def ask_all(
 ) -> list[Any]:
     """An answer to each command, `UNAVAILABLE` where its server gave none; that is logged.
 
-    The breaker of the store is told whether any was answered.
+    The breaker of the store is told whether any was answered, also of a read that nobody waits for
+    any more: else a server that hangs would never be found out by those whose deadlines are short.
     """
     if not commands:
         return []
+    task = asyncio.create_task(_ask_all(reads, commands, breaker))
+    _under_way.add(task)
+    task.add_done_callback(_under_way.discard)
+    return await asyncio.shield(task)
+
+
+async def _ask_all(
+    reads: RedisReads, commands: Sequence[Command], breaker: Breaker | None
+) -> list[Any]:
     era = 0 if breaker is None else breaker.era
     answers = await reads.each(commands)
     failed = [answer for answer in answers if isinstance(answer, Exception)]
