@@ -32,7 +32,6 @@ from serving.stores.named_reads import NamedById, read_by_name
 from serving.stores.newest_served import HOME, NewestServed
 from serving.stores.resp import bulk
 from serving.stores.row_batch import KEYS
-from serving.stores.row_link import RowLink
 from serving.stores.row_store import (
     UNAVAILABLE,
     Group,
@@ -47,6 +46,10 @@ from serving.stores.row_store import (
     Unavailable,
 )
 from serving.stores.tier_counts import TierCounts
+from serving.stores.waiting import waited_for
+
+STORE = "hot Redis"
+"""What a request is told that it waited for."""
 
 MOST_NAMES = 20_000
 """Names that are remembered as the store behind hot has them."""
@@ -88,11 +91,11 @@ class HotStore:
         options = options or HotOptions()
         self._siblings = options.siblings
         self._most_read = options.most_read
-        self._link = RowLink(url, limits=options.limits)
+        self.trust = Trust(url, options.limits)
+        self._link = self.trust.link
         self._marks = Marks(self._link, options.marks_seconds)
         self._newest = NewestServed()
         self._names_behind: dict[bytes, bytes] = {}
-        self.trust = Trust(self._link)
         self.promotion = Promotion(self._link, self._marks, self._behind)
         self.counts = TierCounts()
 
@@ -154,7 +157,7 @@ class HotStore:
         now = asyncio.get_running_loop().time()
         self._marks.ask(now)
         self._newest.forget(now)
-        answer = await self._link.read([(KEYS, names)])
+        answer = await waited_for(STORE, self._link.read([(KEYS, names)]))
         if isinstance(answer, Unavailable):
             self.trust.lose()
             return [None] * len(names)

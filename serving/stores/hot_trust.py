@@ -2,12 +2,16 @@
 
 While it is not, requests do not ask it. One probe does, so that nothing rushes at it once it is
 back.
+
+That hot is silent is told by its link, too: a request with a short deadline has ended before it is
+known, and if all of them are short, each would wait for hot until then.
 """
 
 from __future__ import annotations
 
 import asyncio
 
+from registry.redis_clients import Limits
 from serving.stores.resp import bulk
 from serving.stores.row_batch import KEYS
 from serving.stores.row_link import RowLink
@@ -25,15 +29,26 @@ PROBE = [(KEYS, [bulk("th:probe")])]
 
 
 class Trust:
-    """Whether hot, which is reached over `link`, is believed."""
+    """Whether the hot at `url`, which is reached over `link`, is believed.
 
-    def __init__(self, link: RowLink, seconds: float = DISTRUST_SECONDS) -> None:
-        self._link = link
+    Raises ValueError for a URL that redis-py cannot read.
+    """
+
+    def __init__(self, url: str, limits: Limits, seconds: float = DISTRUST_SECONDS) -> None:
+        self.link = RowLink(url, limits=limits, breaker=self)
         self._seconds = seconds
         self._lost_at = 0.0
         self._probing: asyncio.Task[None] | None = None
         self.is_given = True
         self.times_lost = 0
+
+    def succeeded(self) -> None:
+        """The link was answered: the probe tells when that is enough."""
+
+    def failed(self, reason: str, decisive: bool = False) -> None:
+        """The link was not answered; what waited for it may have been told, or be gone."""
+        if decisive:
+            self.lose()
 
     def lose(self) -> None:
         """Hot did not answer."""
@@ -55,7 +70,7 @@ class Trust:
         while not answers:
             await asyncio.sleep(PROBE_SECONDS)
             asked_at = loop.time()
-            found = await self._link.read(PROBE)
+            found = await self.link.read(PROBE)
             answers = not isinstance(found, Unavailable) and found[0] == [None]
             if not answers:
                 self._lost_at = asked_at

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from registry.redis_clients import ROWS, Limits, link_options
 from serving.stores.breakers import Breaker
@@ -36,6 +37,18 @@ QUIET_SECONDS = 1.0
 """Seconds between two warnings, however many reads fail."""
 
 
+class Told(Protocol):
+    """Is told whether commands are answered, as a `Breaker` is."""
+
+    def succeeded(self) -> None:
+        """A command is answered."""
+        ...
+
+    def failed(self, reason: str, decisive: bool = False) -> None:
+        """A command is not; with `decisive` the server is silent, or not there."""
+        ...
+
+
 class RowLink:
     """Reads of the Redis at `url`; it connects at the first one.
 
@@ -49,12 +62,12 @@ class RowLink:
         url: str,
         on_read: Callable[[int], None] = lambda rows: None,
         limits: Limits = ROWS,
-        breaker: Breaker | None = None,
+        breaker: Told | None = None,
     ) -> None:
         self._options = link_options(url)
         self._on_read = on_read
         self._limits = limits
-        self._breaker = breaker or Breaker("Redis")
+        self._breaker: Told = breaker or Breaker("Redis")
         self._handlers = Handlers(self._breaker.succeeded, self._refused, self._ended)
         self._asked: list[Read] = []
         self._calls: list[Call] = []
