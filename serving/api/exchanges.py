@@ -33,6 +33,9 @@ class Exchange(RequestResponseCycle):
         if message["type"] == "http.response.start":
             named = (request_ids.HEADER, self.request_id)
             self.default_headers = [*self.default_headers, named]
+            if self.waiting_for_100_continue and self.more_body:
+                # The client may send the body or the next request: nobody could tell them apart.
+                self.keep_alive = False
         await super().send(message)
 
     def whole_body(self) -> bytes:

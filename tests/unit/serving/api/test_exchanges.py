@@ -9,7 +9,7 @@ import pytest
 import uvloop
 
 from serving.api.exchanges import EXCHANGE, Exchange, lines_of
-from tests.support.raw_http import exchange, listening, run
+from tests.support.raw_http import answers, exchange, listening, run
 
 IDENTIFIED = b"X-Request-Id: mine\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\n" + IDENTIFIED + b"Content-Length: 2\r\n\r\n"
@@ -70,6 +70,29 @@ def test_an_answer_is_that_by_messages(packet: bytes, taken: list[bool]) -> None
     assert continued == expected.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"")
     assert whole.count(b"x-request-id: mine\r\n") == len(taken)
     assert app.taken == taken
+
+
+async def at_once(scope: Any, receive: Any, send: Any) -> None:
+    """Answers before it asks for the body, as whoever refuses a request by its head."""
+    headers = [(b"content-length", b"2")]
+    await send({"type": "http.response.start", "status": 401, "headers": headers})
+    await send({"type": "http.response.body", "body": b"no"})
+
+
+@pytest.mark.parametrize("body", [b"", b"{}"], ids=["not sent", "sent"])
+def test_a_refusal_in_place_of_100_is_the_last_answer(body: bytes) -> None:
+    """Else the next request of a client that keeps its body would pass for that."""
+    expecting = POST.replace(b"Host", b"Expect: 100-continue\r\nHost")
+
+    async def asked() -> bytes:
+        async with listening(at_once) as address:
+            packets = (expecting + body, LAST) if body else (expecting,)
+            return await exchange(address, *packets, seconds=2)
+
+    received = run(asked(), uvloop.new_event_loop)
+    found = answers(received)
+    assert [one.status for one in found] == ([401, 401] if body else [401])
+    assert found[-1].connection == "close"
 
 
 def test_what_a_client_does_not_read_is_not_heaped_up() -> None:
