@@ -14,18 +14,22 @@ from msgspec import Struct
 from registry.formats.heartbeat import Heartbeat
 from serving.api.arrow import MEDIA_TYPE as ARROW
 from serving.api.compact import CompactAnswer
+from serving.api.deadlines import MOST_MS
 from serving.api.feast import PATH as FEAST_PATH
 from serving.api.feast import FeastAnswer, FeastRequest
 from serving.api.requests import BatchRequest, OnlineRequest
 from serving.errors import (
+    DeadlineMissed,
     HeadTooLarge,
     InvalidRequest,
     KeyMissing,
     KeyRefused,
     MalformedRequest,
     NotReady,
+    Overloaded,
     ScopeMissing,
     ServingError,
+    StoresUnavailable,
     TooLarge,
     UnknownFeature,
     UnsupportedCoding,
@@ -52,6 +56,7 @@ class Health(Struct):
     status: str
     stores: dict[str, str]
     tiers: dict[str, Any]
+    breakers: dict[str, str]
     workers: dict[str, list[Heartbeat]]
     strangers: list[str]
     warnings: list[str]
@@ -99,7 +104,16 @@ ASKING: Errors = (
     TooLarge,
     UnsupportedCoding,
     NotReady,
+    DeadlineMissed,
+    StoresUnavailable,
+    Overloaded,
 )
+DEADLINE = {
+    "name": "X-Deadline-Ms",
+    "in": "header",
+    "description": "Milliseconds for which an answer is of use; it is a 503 after that.",
+    "schema": {"type": "integer", "minimum": 1, "maximum": MOST_MS},
+}
 COMPACT = {
     "name": "compact",
     "in": "query",
@@ -145,6 +159,7 @@ OPERATIONS = (
         {JSON: (Answer,)},
         ASKING,
         OnlineRequest,
+        [DEADLINE],
     ),
     Operation(
         "Features",
@@ -154,7 +169,7 @@ OPERATIONS = (
         {JSON: (BatchAnswer, CompactAnswer), ARROW: ()},
         ASKING,
         BatchRequest,
-        [COMPACT],
+        [COMPACT, DEADLINE],
     ),
     Operation(
         "Features",
@@ -164,6 +179,7 @@ OPERATIONS = (
         {JSON: (FeastAnswer,)},
         ASKING,
         FeastRequest,
+        [DEADLINE],
     ),
     Operation(
         "Catalog",

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.routing import Route
+from starlette.testclient import TestClient
 
 from serving.api.openapi import document
 from serving.api.requests import BatchRequest, OnlineRequest, parse
@@ -56,6 +57,28 @@ def test_every_operation_is_named_once_and_identified() -> None:
         for answer in one["responses"].values():
             assert answer["description"]
             assert "X-Request-Id" in answer["headers"]
+
+
+def test_what_is_posted_may_have_a_deadline_and_be_too_much() -> None:
+    for of in DOCUMENT["paths"].values():
+        if "post" in of:
+            headers = {one.get("name") for one in of["post"]["parameters"]}
+            assert "X-Deadline-Ms" in headers
+            told = of["post"]["responses"]["503"]["description"]
+            assert set(told.split("; ")) == {
+                "Not ready",
+                "Not in time",
+                "No value could be read",
+                "Too many requests at once",
+            }
+
+
+def test_the_health_of_a_server_has_the_described_form() -> None:
+    url = "redis://127.0.0.1:1/0"
+    app = create_app(ServerOptions(url, url, "postgresql://u:p@127.0.0.1:1/none"))
+    health = TestClient(app).get("/health").json()
+    described = DOCUMENT["components"]["schemas"]["Health"]
+    assert set(health) == set(described["properties"]) == set(described["required"])
 
 
 def validator_of(name: str) -> Any:
