@@ -14,11 +14,10 @@ from typing import Any
 
 from starlette.types import Scope
 
+from serving.api.request_ids import REQUEST_ID
+
 KEY_NAME = "tickwell.key"
 """Where the scope of a request has the name of its API key."""
-
-REQUEST_ID = "tickwell.request_id"
-"""Where the scope of a request has its id, if it has one."""
 
 FIELDS = "fields"
 """The attribute of a record, or of an exception, with the fields that a log has beside the text."""

@@ -9,7 +9,8 @@ import pytest
 from starlette.requests import Request
 
 from serving.api import problems
-from serving.api.request_log import KEY_NAME, REQUEST_ID, BoundedLog, described
+from serving.api.request_ids import REQUEST_ID
+from serving.api.request_log import KEY_NAME, BoundedLog, described
 
 SCOPE = {
     "type": "http",
