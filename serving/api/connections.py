@@ -15,7 +15,6 @@ from typing import Any
 from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.flow_control import service_unavailable
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.api import problems, request_heads, request_ids
@@ -207,18 +206,15 @@ class Connection(HttpToolsProtocol):
         scope["path"] = unquote(path) if "%" in path else path
         scope["raw_path"] = target.path
         scope["query_string"] = target.query or b""
-        most, app = self.limit_concurrency, self.app
-        if most is not None and len(self.tasks) >= most:  # idle connections do not count
-            app = service_unavailable
         before, self.cycle = (
             self.cycle,
             self._cycle(version != "1.0" and parser.should_keep_alive()),
         )
         if before is None or before.response_complete:
-            self._start_asgi_task(self.cycle, app)
+            self._start_asgi_task(self.cycle, self.app)
         else:
             self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, app))
+            self.pipeline.appendleft((self.cycle, self.app))
 
     def _cycle(self, keep_alive: bool) -> Exchange:
         """The newest request, after which the connection stays or not."""
