@@ -59,7 +59,6 @@ class Problem(NamedTuple):
     status: int
     title: str
     headers: Mapping[str, str] = MappingProxyType({})
-    """More headers; a name in braces is one of the error's context."""
 
 
 def _challenge(error: str = "") -> Mapping[str, str]:
@@ -101,8 +100,7 @@ def document_of(error: ServingError | HTTPException, scope: Scope) -> Response:
     if isinstance(error, ServingError):
         status, title, headers = PROBLEMS[type(error)]
         response = _document(scope, status, title, error.detail, **error.context)
-        for name, value in headers.items():
-            response.headers[name] = value.format(**error.context)
+        response.headers.update(headers)
         return response
     title = HTTPStatus(error.status_code).phrase
     response = _document(scope, error.status_code, title, error.detail)
