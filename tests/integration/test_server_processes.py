@@ -141,6 +141,21 @@ def test_before_it_stops_it_says_that_it_is_not_ready(
         server.process.wait(60)
 
 
+def test_a_process_that_starts_before_the_stop_says_that_it_is_not_ready(
+    tmp_path: Path, stores: dict[str, str]
+) -> None:
+    with running_server(tmp_path, PROCESSES, stores, stop_pause_seconds=60) as server:
+        server.signal(signal.SIGTERM)
+        wait_for("it is not ready", lambda: server.status("/health/ready") == 503)
+        pid, child = next(iter(server.children().items()))
+        child.kill()
+        wait_for("it is gone", lambda: pid not in server.children())
+        wait_for("another one serves", lambda: len(server.connections()) == PROCESSES)
+        assert {server.status("/health/ready") for _ in range(20)} == {503}
+        server.signal(signal.SIGINT)
+        server.process.wait(60)
+
+
 def test_a_process_that_is_killed_is_replaced(server: RunningServer) -> None:
     """Its connections end; the others go on; what it had counted is kept."""
     clients = Clients(server.port)

@@ -140,6 +140,8 @@ class Supervisor:
         child = Child(self._settings, self._pages, page, self._started, self._wants_to_end)
         self._free.remove(page)
         self._children.append(child)
+        if self._stop.is_set():  # it takes the place of one that was told so
+            child.not_ready()
         return child
 
     def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
