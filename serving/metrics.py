@@ -29,6 +29,21 @@ Families = Callable[[], Iterator[Metric]]
 """Makes metrics of what was counted."""
 
 
+class Totals:
+    """What samples of one moment add up to."""
+
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._samples = [sample for metric in metrics for sample in metric.samples]
+
+    def __call__(self, name: str, **labels: str) -> float:
+        """The sum of the samples `name` that have all of these labels."""
+        return sum(
+            sample.value
+            for sample in self._samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+
 class Metrics:
     """The metrics of a server; the gauges of workers show what `heartbeats` returns.
 
@@ -79,12 +94,11 @@ class Metrics:
 
     def total(self, name: str, **labels: str) -> float:
         """What the samples `name` that have all of these labels add up to, over all processes."""
-        return sum(
-            sample.value
-            for metric in self._of_all()
-            for sample in metric.samples
-            if sample.name == name and labels.items() <= sample.labels.items()
-        )
+        return self.totals()(name, **labels)
+
+    def totals(self) -> Totals:
+        """The same of several names, of one moment."""
+        return Totals(self._of_all())
 
     def processes(self) -> int:
         """How many processes the server has."""

@@ -49,7 +49,10 @@ class Server:
         ]
 
     async def health(self, request: Request) -> Response:
-        """The state of stores and workers; 503 when no value can be served."""
+        """The state of stores and workers; 503 when no value can be served.
+
+        Of several processes rows and connections are those of all, breakers those of this one.
+        """
         stores = {**self.workers.stores, **self.catalog.stores}
         serving = self.catalog.ready and self._is_readable()
         workers = {
@@ -63,16 +66,17 @@ class Server:
         well = well and all(state == "ok" for state in stores.values()) and not strangers
         well = well and not any(breaker.is_open for breaker in self.breakers)
         status = "ok" if well else "degraded" if serving else Status.UNAVAILABLE
+        total = self.metrics.totals()
         found = {
             "status": status,
             "stores": stores,
-            "tiers": {} if self.hot is None else self.hot.told(),
+            "tiers": {} if self.hot is None else self.hot.told(total),
             "breakers": {breaker.store: breaker.told() for breaker in self.breakers},
             "workers": workers,
             "strangers": strangers,
             "warnings": warnings,
             "processes": self.metrics.processes(),
-            "connections": int(self.metrics.total("tickwell_connections")),
+            "connections": int(total("tickwell_connections")),
         }
         return _json(found, HTTPStatus.OK if serving else HTTPStatus.SERVICE_UNAVAILABLE)
 

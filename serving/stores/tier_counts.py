@@ -16,11 +16,3 @@ class TierCounts:
         self.found = [0] * len(Tier)
         """Rows that it answered: of hot those that were believed; a row that warm does not have is
         an answer of warm too."""
-
-    def hit_ratio(self, tier: Tier) -> float | None:
-        """Rows that a tier answered of those that it was asked for; None before the first."""
-        return self.found[tier] / self.asked[tier] if self.asked[tier] else None
-
-    def answered(self) -> float | None:
-        """Rows that any tier answered of those that were asked for; None before the first."""
-        return sum(self.found) / self.rows if self.rows else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -43,21 +43,21 @@ class HotTier:
         options = HotOptions(siblings=self._siblings, most_read=self._most_read)
         self.store = HotStore(url, behind, options, named)
 
-    def told(self) -> dict[str, Any]:
-        """How many rows each tier was asked for and had, since the server's start."""
-        counts = self.store.counts
-        tiers: dict[str, Any] = {
-            tier.name.lower(): {
-                "rows_asked": counts.asked[tier],
-                "rows_found": counts.found[tier],
-                "hit_ratio": counts.hit_ratio(tier),
-            }
-            for tier in (Tier.HOT, Tier.WARM, Tier.COLD)
-        }
+    def told(self, total: Callable[..., float]) -> dict[str, Any]:
+        """How many rows each tier was asked for and had, since the server's start.
+
+        `total` says what a metric (`hot_metrics`) adds up to over all processes of the server. That
+        hot is believed is said of this process.
+        """
+        tiers: dict[str, Any] = {}
+        for tier in (Tier.HOT, Tier.WARM, Tier.COLD):
+            name = tier.name.lower()
+            asked = int(total("tickwell_tier_rows_asked_total", tier=name))
+            tiers[name] = _rows(asked, int(total("tickwell_tier_rows_found_total", tier=name)))
+        found = sum(of["rows_found"] for of in tiers.values())
+        tiers["all"] = _rows(int(total("tickwell_rows_total")), found)
         tiers["hot"]["believed"] = self.store.trust.is_given
-        rows, found = counts.rows, sum(counts.found)
-        all_rows = {"rows_asked": rows, "rows_found": found, "hit_ratio": counts.answered()}
-        return {**tiers, "all": all_rows}
+        return tiers
 
     @asynccontextmanager
     async def kept_warm(
@@ -106,6 +106,14 @@ class HotTier:
         if rows:
             outcomes = await warm(self.store.promotion, rows, share=SHARE)
             logger.info("hot is filled: %s", dict(outcomes))
+
+
+def _rows(asked: int, found: int) -> dict[str, Any]:
+    return {
+        "rows_asked": asked,
+        "rows_found": found,
+        "hit_ratio": found / asked if asked else None,
+    }
 
 
 class Siblings:

@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
 
 from serving.app import ServerOptions, create_app
 from serving.metric_sums import Family, Sample, Siblings, bury, count_in_past
 from serving.metrics import Metrics
 from serving.process import ThisProcess
 from serving.shared_pages import SharedPages
+from serving.stores.row_store import Tier
 
 NOBODY = "redis://127.0.0.1:1/0"
 SEATS = 3
@@ -143,6 +145,30 @@ def test_all_metrics_of_an_application_are_shown_by_the_other_processes() -> Non
     assert other.total("tickwell_requests_in_hand", stage="answering", process="1") == 0.0
     bury(pages, 1, 1)
     assert other.processes() == 1
+    pages.close()
+
+
+def test_the_rows_of_tiers_are_those_of_all_processes() -> None:
+    pages = SharedPages.create(3)
+    options = ServerOptions(NOBODY, NOBODY, "postgresql://u:p@127.0.0.1:1/none")
+    apps = [
+        create_app(options, process=ThisProcess(siblings=Siblings(pages, page, page)))
+        for page in (1, 2)
+    ]
+    for app in apps:
+        counts = app.state.server.hot.store.counts
+        counts.rows = counts.asked[Tier.HOT] = 10
+        counts.found[Tier.HOT] = 4
+    apps[0].state.server.metrics.publish()
+    tiers = TestClient(apps[1]).get("/health").json()["tiers"]
+    assert tiers["hot"] == {
+        "rows_asked": 20,
+        "rows_found": 8,
+        "hit_ratio": 0.4,
+        "believed": True,
+    }
+    assert tiers["cold"] == {"rows_asked": 0, "rows_found": 0, "hit_ratio": None}
+    assert tiers["all"] == {"rows_asked": 20, "rows_found": 8, "hit_ratio": 0.4}
     pages.close()
 
 
