@@ -34,7 +34,8 @@ MAX_MEMBERS = 5_000
 
 
 REREADS = 3
-"""How often members and rows are read again, while positions are closed between the two."""
+"""How often members and rows are read again, while positions are closed between the two, or another
+store has to be asked."""
 
 
 class Answer(Struct):
@@ -61,6 +62,8 @@ class _Read(NamedTuple):
     plan: Plan
     rows: Mapping[RowId, Row | Unavailable | None]
     tiers: Mapping[RowId, Tier]
+    is_mixed: bool
+    """Whether members are from one store, and what is known of them from an older one."""
 
     def has_left(self) -> bool:
         """Whether a member has a row in which it is closed, and so is none any more."""
@@ -78,7 +81,8 @@ class Reader:
 
     In three steps: find the members of what is summed up, read every row once, compute the values.
     An entity that is closed between the first two has left its group, and others may have come in
-    the same moment: then both are made again.
+    the same moment: then both are made again. So they are where the store turned to another one
+    between them: members that warm knows, with rows of cold, may be a sum that never was.
     """
 
     def __init__(self, store: RowStore) -> None:
@@ -109,10 +113,10 @@ class Reader:
         selection, store = select(names, features, entities), self._store.pinned()
         read = await self._read(store, selection)
         for _ in range(REREADS):
-            if not read.has_left():
+            if not read.is_mixed and not read.has_left():
                 break
             before, read = read, await self._read(store, selection)
-            if read.members == before.members:  # they were closed already
+            if read.members == before.members and not before.is_mixed:  # they were closed already
                 break
         plan = read.plan
         now = moment()
@@ -124,13 +128,15 @@ class Reader:
     async def _read(self, store: RowStore, selection: Selection) -> _Read:
         sets, groups = selection.member_sets(), selection.groups()
         members = await store.members(sets, MAX_MEMBERS) if sets else []
+        pinned = store.pinned()
         closed = await store.last_closed(groups) if groups else []
         found = dict(zip(sets, members, strict=True))
         plan = selection.plan(found, dict(zip(groups, closed, strict=True)))
         read = await store.rows(plan.rows)
         rows = {row: _unpacked(one) for row, one in zip(plan.rows, read.rows, strict=True)}
         tiers = {row: read.tier_of(index) for index, row in enumerate(plan.rows)}
-        return _Read(found, plan, rows, tiers)
+        is_mixed = bool(sets) and store.pinned() is not pinned
+        return _Read(found, plan, rows, tiers, is_mixed)
 
 
 def answers_of(evaluated: Evaluated) -> list[Answer]:

@@ -30,7 +30,7 @@ two in a row does."""
 
 LONGEST_SECONDS = 5.5
 """Seconds that a read takes at most: cold may be asked before and after warm, for two seconds, and
-warm for one; hot, which may stand before both, for less than half a second."""
+warm for one, a cluster too; hot, which may stand before both, for less than half a second."""
 
 T = TypeVar("T")
 S = TypeVar("S", bound=RowStore)
@@ -62,11 +62,40 @@ class Fallback:
         self.named = None if warm.named is None else NamedFallback(warm, warm.named, cold)
 
     def pinned(self) -> RowStore:
-        """Cold for all reads of a request, if it has to be asked now.
+        return OneRequest(self._warm, self._cold, self._breaker.is_open)
 
-        Members of cold may lack what rows of warm would be expected to have.
-        """
-        return self._cold.pinned() if self._breaker.is_open else self
+    async def rows(self, wanted: Sequence[RowId]) -> TieredRows:
+        return await OneRequest(self._warm, self._cold).rows(wanted)
+
+    async def members(
+        self, wanted: Sequence[MemberSet], most: int
+    ) -> list[list[Key] | Unavailable]:
+        """As `RowStore.members`; raises `TooLarge`."""
+        return await OneRequest(self._warm, self._cold).members(wanted, most)
+
+    async def last_closed(self, wanted: Sequence[Group]) -> list[Key | Unavailable | None]:
+        return await OneRequest(self._warm, self._cold).last_closed(wanted)
+
+    async def close(self) -> None:
+        await self._warm.close()
+        await self._cold.close()
+
+
+class OneRequest:
+    """The `RowStore` of both for one request, and cold alone once cold has answered any of it.
+
+    Members of cold may lack what rows of warm would be expected to have, and a probe may close the
+    breaker between the two.
+    """
+
+    def __init__(self, warm: Warm, cold: Cold, is_cold: bool = False) -> None:
+        """With `is_cold` nothing is asked of warm from the beginning."""
+        self._warm, self._cold = warm, cold
+        self._breaker = warm.breaker
+        self._is_cold = is_cold
+
+    def pinned(self) -> RowStore:
+        return self._cold.pinned() if self._is_cold else self
 
     async def rows(self, wanted: Sequence[RowId]) -> TieredRows:
         return await self._ask(lambda store: store.rows(wanted), _has_rows)
@@ -81,19 +110,21 @@ class Fallback:
         return await self._ask(lambda store: store.last_closed(wanted), _has_any)
 
     async def close(self) -> None:
-        await self._warm.close()
-        await self._cold.close()
+        """Nothing: the connections are those of all requests."""
 
     async def _ask(
         self, ask: Callable[[RowStore], Awaitable[T]], is_answered: Callable[[T], bool]
     ) -> T:
         for attempt in range(ATTEMPTS):
-            is_cold = self._breaker.is_open
+            is_cold = self._is_cold or self._breaker.is_open
             if is_cold:
                 found = await ask(self._cold)
             else:
                 found = await waited_for(self._breaker.store, ask(self._warm))
-            if is_answered(found) or is_last(attempt, is_cold, self._breaker):
+            if is_answered(found):
+                self._is_cold = self._is_cold or is_cold
+                return found
+            if self._is_cold or is_last(attempt, is_cold, self._breaker):
                 return found
         raise AssertionError("the last attempt is answered, whatever it is")
 

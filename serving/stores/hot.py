@@ -30,6 +30,7 @@ from serving.stores.hot_trust import Trust
 from serving.stores.most_read import MostRead
 from serving.stores.named_reads import NamedById, read_by_name
 from serving.stores.newest_served import HOME, NewestServed
+from serving.stores.pinned_hot import PinnedHot
 from serving.stores.resp import bulk
 from serving.stores.row_batch import KEYS
 from serving.stores.row_store import (
@@ -100,9 +101,7 @@ class HotStore:
         self.counts = TierCounts()
 
     def pinned(self) -> RowStore:
-        """What is behind hot, if that has to answer all reads of a request by itself."""
-        behind = self._behind.pinned()
-        return self if behind is self._behind else behind
+        return PinnedHot(self.rows, self._behind.pinned())
 
     def name(self, row: RowId) -> bytes:
         return bulk(row_key(row.source, entity_id(row.entity)))
@@ -120,15 +119,21 @@ class HotStore:
         self.counts.found[Tier.HOT] += len(names)
         return _split(wanted, believed)
 
-    async def rows(self, wanted: Sequence[RowId]) -> TieredRows:
-        """The rows in the order of `wanted`, as above; of groups' entities from behind hot."""
+    async def rows(self, wanted: Sequence[RowId], behind: RowStore | None = None) -> TieredRows:
+        """The rows in the order of `wanted`, as above; of groups' entities from behind hot.
+
+        `behind` is what is behind hot for one request, where the rows belong to one.
+        """
         rows: list[Packed] = [UNAVAILABLE] * len(wanted)
         tiers = [Tier.NONE] * len(wanted)
         alone = [number for number, row in enumerate(wanted) if len(row.entity) == 1]
         grouped = [number for number, row in enumerate(wanted) if len(row.entity) > 1]
         reads = (
             (alone, read_by_name(self, [wanted[number] for number in alone])),
-            (grouped, self._grouped([wanted[number] for number in grouped])),
+            (
+                grouped,
+                self._grouped([wanted[number] for number in grouped], behind or self._behind),
+            ),
         )
         answers = await asyncio.gather(*(read for _, read in reads))
         for (numbers, _), answer in zip(reads, answers, strict=True):
@@ -215,10 +220,10 @@ class HotStore:
         each = iter(tiers)
         return [TieredRows(of.rows, list(islice(each, len(of.rows)))) for of in split]
 
-    async def _grouped(self, wanted: Sequence[RowId]) -> TieredRows:
+    async def _grouped(self, wanted: Sequence[RowId], behind: RowStore) -> TieredRows:
         """Rows of entities that belong to a group: all from behind hot."""
         self.counts.rows += len(wanted)
-        found = await self._behind.rows(wanted)
+        found = await behind.rows(wanted)
         for index, (row, packed) in enumerate(zip(wanted, found.rows, strict=True)):
             self._count(packed, found.tier_of(index))
             if isinstance(packed, bytes) and found.tier_of(index) is Tier.WARM:

@@ -105,7 +105,8 @@ class RowStore(Protocol):
         """A store for the reads of one request that belong together, as those of a sum.
 
         What one read tells must be known to the next: so none is from a store that may be older
-        than what the next one is from.
+        than what the next one is from. Asked of such a store, it is that one as long as its reads
+        may be of any, and another one once they are of that alone.
         """
         ...
 

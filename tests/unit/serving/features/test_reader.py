@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, count, product, repeat
 from pathlib import Path
 
 import msgspec
@@ -17,8 +18,22 @@ from registry.formats.status import Status
 from serving.features.lookup import Names
 from serving.features.reader import Reader
 from serving.features.values import Moment, Value
-from serving.stores.row_store import UNAVAILABLE, Group, Key, MemberSet, Packed, RowId, Unavailable
-from tests.support.row_stores import MemoryStore
+from serving.stores.breakers import Breaker
+from serving.stores.fallback import Fallback
+from serving.stores.row_store import (
+    UNAVAILABLE,
+    Group,
+    Key,
+    MemberSet,
+    NamedRows,
+    Packed,
+    RowId,
+    RowStore,
+    Tier,
+    TieredRows,
+    Unavailable,
+)
+from tests.support.row_stores import MemoryStore, NamedStore
 from tests.support.served import catalog_of
 from tests.support.shipped import changed
 
@@ -40,7 +55,7 @@ def row(source: str, *values: float, age: int = 0, status: bytes | None = None) 
 def value(
     feature: str,
     entity: Mapping[str, str],
-    store: MemoryStore,
+    store: RowStore,
     *lagging: str,
 ) -> Value:
     """What a feature of an entity is answered."""
@@ -131,6 +146,7 @@ def test_a_sum_is_of_all_members_or_of_none() -> None:
 
 CLOSED = bytes([ValueStatus.CLOSED]) * 2
 P1 = {"portfolio": "P1"}
+GONE = row("position", math.nan, math.nan, status=CLOSED)
 
 
 def portfolio(held: Mapping[str, Packed], prices: Mapping[str, Packed]) -> MemoryStore:
@@ -204,6 +220,62 @@ def test_a_position_that_is_closed_between_two_reads_has_left() -> None:
     found = value("portfolio_exposure", P1, store)
     assert (found.value, found.status) == (21.0, Status.OK)
     assert len(store.reads) == 2
+
+
+class Side(NamedStore):
+    """One of two stores of P1. After each read the breaker of warm is as `opens` says next."""
+
+    def __init__(self, tier: Tier, opens: Iterator[bool], held: Mapping[str, Packed]) -> None:
+        rows = {RowId("position", ("P1", symbol)): packed for symbol, packed in held.items()}
+        rows |= {RowId("price", (symbol,)): sma(1.0) for symbol in "ABC"}
+        now = [("P1", symbol) for symbol, packed in held.items() if packed != GONE]
+        gone = [("P1", symbol) for symbol, packed in held.items() if packed == GONE]
+        last = dict(zip([Group("position", ("P1",))], gone, strict=False))
+        super().__init__(rows, {MemberSet("position", "P1"): now}, last)
+        self.tier, self.opens = tier, opens
+        self.breaker = Breaker("warm", clock=count(0, 10).__next__)  # a probe is always due
+        self.named: NamedRows | None = None
+        self.after_read = lambda: None
+
+    def change(self) -> None:
+        """Open the breaker, or close it."""
+        if next(self.opens):
+            self.breaker.failed("down", decisive=True)
+        elif self.breaker.begin_probe():
+            self.breaker.end_probe(answered=True)
+
+    async def rows(self, wanted: Sequence[RowId]) -> TieredRows:
+        found = await super().rows(wanted)
+        self.after_read()
+        return TieredRows(found.rows, self.tier)
+
+    async def members(
+        self, wanted: Sequence[MemberSet], most: int
+    ) -> list[list[Key] | Unavailable]:
+        found = await super().members(wanted, most)
+        self.after_read()
+        return found
+
+    async def last_closed(self, wanted: Sequence[Group]) -> list[Key | Unavailable | None]:
+        found = await super().last_closed(wanted)
+        self.after_read()
+        return found
+
+
+def test_a_sum_is_of_one_store_whenever_the_breaker_opens_and_closes() -> None:
+    """Warm knows that A was closed, and that C was opened with what A was."""
+    new = {"A": GONE, "B": row("position", 5, 1), "C": row("position", 3, 1)}
+    old = {"A": row("position", 3, 1), "B": row("position", 4, 1)}
+    seen = set()
+    for opens in product((False, True), repeat=5):
+        told = chain(opens, repeat(False))
+        warm, cold = Side(Tier.WARM, told, new), Side(Tier.COLD, told, old)
+        warm.after_read = cold.after_read = warm.change
+        warm.change()
+        found = value("portfolio_exposure", P1, Fallback(warm, cold))
+        assert found.status == Status.OK
+        seen.add((found.value, found.tier))
+    assert seen == {(8.0, "warm"), (7.0, "cold")}
 
 
 def test_a_portfolio_that_was_never_seen_is_missing() -> None:

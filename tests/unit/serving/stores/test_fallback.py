@@ -11,12 +11,14 @@ import pytest
 from serving.errors import TooLarge
 from serving.stores.breakers import Breaker
 from serving.stores.fallback import ATTEMPTS, Fallback
+from serving.stores.pinned_hot import PinnedHot
 from serving.stores.row_store import (
     UNAVAILABLE,
     Group,
     Key,
     MemberSet,
     RowId,
+    RowStore,
     Tier,
     TieredRows,
     Unavailable,
@@ -102,6 +104,12 @@ async def named(store: Fallback, *rows: RowId) -> Any:
     return await store.named.named_rows([("price", [store.named.name(row) for row in rows])])
 
 
+async def comes_back(warm: Store) -> None:
+    while not warm.breaker.begin_probe():
+        await asyncio.sleep(0.01)
+    warm.breaker.end_probe(answered=True)
+
+
 async def everything(store: Fallback) -> list[Any]:
     """The tiers that each kind of read is from, None for what is unavailable."""
     rows, by_name = await store.rows([A]), await named(store, A, B)
@@ -175,13 +183,7 @@ async def test_warm_that_has_come_back_is_asked_where_cold_did_not_answer(
 ) -> None:
     store = Fallback(warm, cold)
     cold.is_there = False
-
-    async def comes_back() -> None:
-        while not warm.breaker.begin_probe():
-            await asyncio.sleep(0.01)
-        warm.breaker.end_probe(answered=True)
-
-    cold.before = comes_back
+    cold.before = lambda: comes_back(warm)
     for read in (store.rows([A]), store.members(SETS, 1), named(store, A)):
         warm.breaker.failed("down", decisive=True)
         assert "WARM" in repr(await read)
@@ -202,15 +204,55 @@ async def test_all_reads_of_a_sum_are_of_cold_if_the_first_one_was(
 ) -> None:
     """Members that cold knows, with rows of warm, would pass for a sum of now."""
     store = Fallback(warm, cold)
-    assert store.pinned() is store
     warm.breaker.failed("down", decisive=True)
     pinned = store.pinned()
-    while not warm.breaker.begin_probe():
-        await asyncio.sleep(0.01)
-    warm.breaker.end_probe(answered=True)
+    await comes_back(warm)
     assert await pinned.members(SETS, 1) == [[("COLD",)]]
     assert (await pinned.rows([A])).tier is Tier.COLD
     assert (await store.rows([A])).tier is Tier.WARM
+
+
+@in_a_loop
+@pytest.mark.parametrize("turned", range(4))
+@pytest.mark.parametrize("hot", [False, True])
+async def test_reads_of_a_request_stay_with_cold_once_it_has_answered_one(
+    turned: int, hot: bool, warm: Store, cold: Store
+) -> None:
+    """Warm is gone during the read with the number `turned` alone, and there again after it."""
+    fallback = Fallback(warm, cold)
+
+    async def from_hot(wanted: Sequence[RowId], behind: RowStore) -> TieredRows:
+        if wanted == [A]:
+            return TieredRows([b"HOT"], Tier.HOT)
+        return await behind.rows(wanted)
+
+    store = PinnedHot(from_hot, fallback.pinned()) if hot else fallback.pinned()
+    seen = []
+    for number in range(4):
+        if number == turned:
+            warm.breaker.failed("down", decisive=True)
+        (closed,) = (await store.last_closed(GROUPS)) if number % 2 else [None]
+        (members,) = [[closed]] if number % 2 else await store.members(SETS, 1)
+        assert not isinstance(members, Unavailable)
+        seen.append(members)
+        if number == turned:
+            await comes_back(warm)
+    assert seen == [[("WARM",)]] * turned + [[("COLD",)]] * (4 - turned)
+    assert (await store.rows([A, B])).rows == [b"COLD"] * 2
+    assert (await store.rows([A])).tier is Tier.COLD
+    assert (await fallback.rows([A])).tier is Tier.WARM
+    assert store.pinned() is cold
+
+
+@in_a_loop
+async def test_a_request_of_which_warm_answers_all_reads_hot_too(warm: Store, cold: Store) -> None:
+    async def from_hot(wanted: Sequence[RowId], behind: RowStore) -> TieredRows:
+        return TieredRows([b"HOT"], Tier.HOT)
+
+    store = PinnedHot(from_hot, Fallback(warm, cold).pinned())
+    assert await store.members(SETS, 1) == [[("WARM",)]]
+    assert (await store.rows([A])).rows == [b"HOT"]
+    assert store.pinned() is store
 
 
 @in_a_loop
