@@ -165,6 +165,7 @@ class ColdStore:
             entities=[entity for _, entity in names],
             since=since,
             until=until,
+            is_heavy=since == -END or len(names) > ROWS[1],
         )
         return (
             None if found is None else {names[number - 1]: _packed(row) for number, *row in found}
@@ -182,6 +183,7 @@ class ColdStore:
         """What is known of the groups that have any entity."""
         found = await self._query(
             GROUPS,
+            is_heavy=True,
             sources=[source for source, _ in names],
             firsts=[prefix + SEPARATOR for _, prefix in names],
             ends=[prefix + PAST_SEPARATOR for _, prefix in names],
@@ -204,8 +206,12 @@ class ColdStore:
 
     # ------------------------------------------------------------ both
 
-    async def _query(self, statement: str, **parameters: Any) -> list[Any] | None:
-        """The rows of a statement, None where it is not answered; the breaker is told that."""
+    async def _query(self, statement: str, is_heavy: bool, **parameters: Any) -> list[Any] | None:
+        """The rows of a statement, None where it is not answered; the breaker is told that.
+
+        A heavy one may take longer than its limit while Postgres answers all others: where it is
+        not answered it counts only if a probe is not answered either.
+        """
         breaker = self.breaker
         if breaker.is_open:
             return None
@@ -214,6 +220,9 @@ class ColdStore:
             rows = await self._reads.query(statement, parameters)
         except FAILURES as error:
             reason = _reason(error)
+            if is_heavy and await self.answers():
+                logger.warning("a large read of Postgres failed: %s", reason)
+                return None
             breaker.failed(reason, decisive=isinstance(error, TimeoutError), era=era)
             if not breaker.is_open:  # else it has said so
                 logger.warning("rows cannot be read from Postgres: %s", reason)
