@@ -26,6 +26,9 @@ MAX_ROWS = 5_000
 FAILURES = (RedisError, OSError)
 """What a client raises when a server does not answer, or not in time."""
 
+NO_CONNECTION = "No connection available."
+"""What redis-py's pool says where all its connections are in use for as long as a read may wait."""
+
 
 _under_way: set[asyncio.Task[list[Any]]] = set()
 """The event loop alone keeps no task from being collected."""
@@ -71,13 +74,19 @@ def is_of_key(reason: str) -> bool:
     return reason.startswith("WRONGTYPE")
 
 
+def is_of_client(reason: str) -> bool:
+    """Whether an error says that too many reads wait here, and nothing was asked of the server."""
+    return reason == NO_CONNECTION
+
+
 async def ask_all(
     reads: RedisReads, commands: Sequence[Command], breaker: Breaker | None = None
 ) -> list[Any]:
     """An answer to each command, `UNAVAILABLE` where its server gave none; that is logged.
 
-    The breaker of the store is told whether any was answered, also of a read that nobody waits for
-    any more: else a server that hangs would never be found out by those whose deadlines are short.
+    The breaker of the store is told whether any was answered, if the server was asked any; also of
+    a read that nobody waits for any more: else a server that hangs would never be found out by
+    those whose deadlines are short.
     """
     if not commands:
         return []
@@ -96,8 +105,8 @@ async def _ask_all(
     if breaker is not None:
         if len(failed) < len(answers) or any(is_of_key(str(error)) for error in failed):
             breaker.succeeded(era)
-        else:
-            breaker.failed(str(failed[0]), era=era)
+        elif of_server := [str(error) for error in failed if not is_of_client(str(error))]:
+            breaker.failed(of_server[0], era=era)
     if failed:
         what = commands[0][0]
         logger.warning("%d of %d %s failed: %s", len(failed), len(commands), what, failed[0])
