@@ -14,8 +14,13 @@ from itertools import islice
 
 from registry.formats.redis_keys import bucket, entity_id, rows_key
 from serving.stores.breakers import Breaker
+from serving.stores.cluster_reads import ANSWER_SECONDS
 from serving.stores.redis_reads import MAX_ROWS, RedisReads, ask_all
 from serving.stores.row_store import UNAVAILABLE, Packed, RowId, Unavailable
+
+WAIT_SECONDS = ANSWER_SECONDS
+"""Seconds that a request waits for its rows, whatever has to be read before: no longer than if they
+were read at once."""
 
 Waiting = dict[RowId, "asyncio.Future[Packed]"]
 
@@ -45,7 +50,9 @@ class ClusterRows:
                 if server not in self._reading:
                     self._reading[server] = asyncio.create_task(self._read(server, waiting))
             futures.append(future)
-        return [await asyncio.shield(future) for future in futures]
+        if futures:
+            await asyncio.wait(futures, timeout=WAIT_SECONDS)
+        return [future.result() if future.done() else UNAVAILABLE for future in futures]
 
     async def _read(self, server: str, waiting: Waiting) -> None:
         # In one turn of the loop all requests that have arrived add their rows.
