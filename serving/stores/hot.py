@@ -16,9 +16,9 @@ member and what it holds must be of one moment, or a position that has moved wou
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from registry.formats.hot import HOME as HOT_HOME
 from registry.formats.hot import TOKEN_BYTES, row_key
@@ -128,13 +128,12 @@ class HotStore:
         tiers = [Tier.NONE] * len(wanted)
         alone = [number for number, row in enumerate(wanted) if len(row.entity) == 1]
         grouped = [number for number, row in enumerate(wanted) if len(row.entity) > 1]
-        reads = (
-            (alone, read_by_name(self, [wanted[number] for number in alone])),
-            (
-                grouped,
-                self._grouped([wanted[number] for number in grouped], behind or self._behind),
-            ),
-        )
+        reads: list[tuple[list[int], Coroutine[Any, Any, TieredRows]]] = []
+        if alone:
+            reads.append((alone, read_by_name(self, [wanted[number] for number in alone])))
+        if grouped:
+            of_groups = [wanted[number] for number in grouped]
+            reads.append((grouped, self._grouped(of_groups, behind or self._behind)))
         answers = await asyncio.gather(*(read for _, read in reads))
         for (numbers, _), answer in zip(reads, answers, strict=True):
             for index, number in enumerate(numbers):

@@ -57,7 +57,9 @@ class MostRead:
         self._turn = 0
 
     def note(self, wanted: Sequence[tuple[str, Sequence[bytes]]]) -> None:
-        """Count a read of these sources' rows, one time in several."""
+        """Count a read of these sources' rows, if there are any, one time in several."""
+        if not wanted:
+            return
         self._wait -= 1
         if self._wait > 0:
             return

@@ -16,8 +16,10 @@ import pytest
 import redis
 
 from registry.formats.hot import LEASE_MS, lease_key, row_key
+from registry.formats.redis_keys import entity_id
 from serving.stores.hot import HotOptions, HotStore
 from serving.stores.hot_promotion import BATCH_ROWS, Outcome
+from serving.stores.most_read import MostRead
 from serving.stores.row_store import UNAVAILABLE, RowId, RowStore, Tier, TieredRows
 from serving.stores.warm import WarmStore
 from serving.stores.warming import warm
@@ -292,6 +294,19 @@ def test_a_topic_that_was_made_anew(stores: Stores) -> None:
         assert await until(store, Tier.HOT, A) == [first]
 
     using(stores, act)
+
+
+def test_reads_of_a_group_alone_or_of_nothing_are_counted_too(stores: Stores) -> None:
+    """What is read most is counted of the other half of a read, which is empty here."""
+    position = RowId("position", ("P1", "A"))
+    first = stores.worker().write([entity_id(position.entity)], "position")
+
+    async def act(store: HotStore) -> None:
+        for _ in range(3):
+            assert await read(store, position) == [(first, Tier.WARM)]
+            assert await read(store) == []
+
+    using(stores, act, ALWAYS._replace(most_read=MostRead(every=1)))
 
 
 @pytest.mark.parametrize("gone", ["row", "mark", "all"])

@@ -55,6 +55,14 @@ def test_what_nobody_reads_any_more_makes_room() -> None:
     assert sum(name.startswith(b"new") for name in counted.names()) >= 99
 
 
+def test_a_read_of_nothing_counts_nothing() -> None:
+    counted = MostRead(every=1, draw=random.Random(1))
+    for nothing in ([], [("price", [])]):
+        for _ in range(3):
+            counted.note(nothing)
+    assert counted.names() == []
+
+
 def test_a_read_of_many_rows_counts_as_many() -> None:
     """However large a batch is, one draw is made of it."""
     counted = MostRead(most=1_000, every=1, draw=random.Random(4))
