@@ -29,7 +29,7 @@ from serving.stores.hot_promotion import Promotion
 from serving.stores.hot_trust import Trust
 from serving.stores.most_read import MostRead
 from serving.stores.named_reads import NamedById, read_by_name
-from serving.stores.newest_served import HOME, NewestServed
+from serving.stores.newest_served import HOME, NewestServed, has_home
 from serving.stores.pinned_hot import PinnedHot
 from serving.stores.resp import bulk
 from serving.stores.row_batch import KEYS
@@ -225,7 +225,8 @@ class HotStore:
         found = await behind.rows(wanted)
         for index, (row, packed) in enumerate(zip(wanted, found.rows, strict=True)):
             self._count(packed, found.tier_of(index))
-            if isinstance(packed, bytes) and found.tier_of(index) is Tier.WARM:
+            is_warm = found.tier_of(index) is Tier.WARM
+            if is_warm and isinstance(packed, bytes) and has_home(packed):
                 self._newest.note(self.name(row), packed)
         return found
 
@@ -236,7 +237,7 @@ class HotStore:
         for index, (name, row) in enumerate(zip(names, found.rows, strict=True)):
             tier = found.tier_of(index)
             self._count(row, tier)
-            if not isinstance(row, bytes) or tier is not Tier.WARM:
+            if not isinstance(row, bytes) or tier is not Tier.WARM or not has_home(row):
                 continue
             self._newest.note(name, row)
             home = row[HOME]

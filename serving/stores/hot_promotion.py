@@ -24,6 +24,7 @@ from registry.formats.redis_keys import entity_id
 from registry.resources import lua
 from serving.stores.hot_marks import Marks
 from serving.stores.newest_served import HOME as ROW_HOME
+from serving.stores.newest_served import has_home
 from serving.stores.row_link import RowLink
 from serving.stores.row_store import Packed, RowId, RowStore, Tier, Unavailable
 
@@ -52,7 +53,7 @@ class Outcome(StrEnum):
     PRESENT = "present"
     """It is there already and believed, or another server is at it."""
     NO_ROW = "no_row"
-    """Warm has no such row."""
+    """Warm has no such row, or a damaged one, of which it is not known where it comes from."""
     NOT_FED = "not_fed"
     """No worker keeps hot up to date for the partition that it comes from."""
     LOST = "lost"
@@ -119,7 +120,7 @@ class Promotion:
             finally:
                 self._under_way.difference_update(batch)
 
-    async def _promote(self, rows: Sequence[RowId]) -> list[Outcome]:
+    async def _promote(self, rows: Sequence[RowId], is_again: bool = False) -> list[Outcome]:
         nonce = os.urandom(NONCE_BYTES)
         self._marks.ask(asyncio.get_running_loop().time())
         taken = await self._link.call(_take_leases(nonce, rows))
@@ -142,8 +143,8 @@ class Promotion:
         for number, put, is_put in zip(leased, puts, done, strict=True):
             outcomes[number] = Outcome.PUT if is_put == 1 else is_put or put.otherwise
         again = [number for number, outcome in enumerate(outcomes) if outcome is Outcome.LEARNT]
-        if again:  # of partitions that were not known
-            found_again = await self._promote([rows[number] for number in again])
+        if again and not is_again:  # of partitions that were not known
+            found_again = await self._promote([rows[number] for number in again], is_again=True)
             for number, outcome in zip(again, found_again, strict=True):
                 outcomes[number] = outcome
         return outcomes
@@ -157,7 +158,7 @@ class Promotion:
         known: Collection[bytes],
     ) -> _Put:
         """What is to be put in of a row that warm, or another tier, has answered."""
-        if row is None:
+        if row is None or (isinstance(row, bytes) and not has_home(row)):
             return _Put(id, b"", None, Outcome.NO_ROW)
         if isinstance(row, Unavailable) or tier is not Tier.WARM:
             return _Put(id, b"", None, Outcome.UNANSWERED)

@@ -27,6 +27,11 @@ MOST_ROWS = 20_000
 """Rows that are remembered in so many seconds; of others it is not known what was served."""
 
 
+def has_home(row: bytes) -> bool:
+    """Whether a row of warm says where it comes from; a damaged one may be too short for that."""
+    return len(row) >= HEADER.size
+
+
 class NewestServed:
     """The origins of rows that were served from warm, by name."""
 

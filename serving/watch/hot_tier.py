@@ -39,7 +39,8 @@ class HotTier:
         self._catalog = catalog
         self._siblings = Siblings(catalog)
         self._most_read = MostRead()
-        self._times_lost = 0
+        self._times_lost = -1
+        """How often hot was lost before it was filled last."""
         options = HotOptions(siblings=self._siblings, most_read=self._most_read)
         self.store = HotStore(url, behind, options, named)
 
@@ -79,13 +80,16 @@ class HotTier:
         try:
             if directory is not None:
                 await self._remember(await asyncio.to_thread(most_read, directory))
-            await self._fill()
             while True:
-                await asyncio.sleep(save_seconds)
-                if file is not None:
-                    await _save(file, self._most_read.reads())
-                if self._times_lost != self.store.trust.times_lost:  # it may have come back empty
-                    await self._fill()
+                try:
+                    if self._times_lost != self.store.trust.times_lost:  # it may be back empty
+                        await self._fill()
+                    await asyncio.sleep(save_seconds)
+                    if file is not None:
+                        await _save(file, self._most_read.reads())
+                except Exception:  # else nothing would be saved or filled until the next start
+                    logger.exception("hot was not filled, or what is read most was not kept")
+                    await asyncio.sleep(save_seconds)
         finally:
             if file is not None:
                 file.close()

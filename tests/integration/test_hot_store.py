@@ -17,6 +17,7 @@ import redis
 
 from registry.formats.hot import LEASE_MS, lease_key, row_key
 from registry.formats.redis_keys import entity_id
+from registry.formats.row import HEADER
 from serving.stores.hot import HotOptions, HotStore
 from serving.stores.hot_promotion import BATCH_ROWS, Outcome
 from serving.stores.most_read import MostRead
@@ -28,6 +29,7 @@ from tests.support.cluster import Cluster
 from tests.support.hot_worker import HotWorker, row
 from tests.support.row_stores import HeldStore, MemoryStore
 from tests.support.services import kill
+from tests.support.stored import store_row
 from tickwell.embedded.valkey import valkey
 from tickwell.up.process import Process
 
@@ -405,6 +407,24 @@ def test_a_row_that_is_brought_in_before_the_worker_feeds_is_fed(stores: Stores)
         second = worker.store(["A"])
         worker.feed()
         assert await read(store, A) == [(second, Tier.HOT)]
+
+    using(stores, act)
+
+
+@pytest.mark.parametrize("damaged", [b"", b"\1", bytes(HEADER.size - 1)])
+def test_a_damaged_row_does_not_come_in(stores: Stores, damaged: bytes) -> None:
+    """Nobody can say where it comes from; beside it others come in."""
+    worker = stores.worker()
+    whole = worker.write(["A"])
+    store_row(stores.warm, "price", "B", damaged)
+
+    async def act(store: HotStore) -> None:
+        assert await store.promotion.promote([A, B]) == [Outcome.PUT, Outcome.NO_ROW]
+        assert (await read(store, A, B))[1] == (damaged, Tier.WARM)
+        await settled(store)
+        assert await until(store, Tier.HOT, A) == [whole]
+        assert stores.hot.keys("th:row:*") == [b"th:row:price:A"]
+        assert stores.hot.keys("th:lease:*") == []
 
     using(stores, act)
 

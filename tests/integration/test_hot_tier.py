@@ -23,7 +23,7 @@ from serving.watch.hot_tier import HotTier
 from tests.support.hot_worker import HotWorker
 from tests.support.pipeline import wait_for
 from tests.support.served import beat, online, tick
-from tests.support.stored import stored_row
+from tests.support.stored import store_row, stored_row
 from tickwell.commands.warm import warm
 from tickwell.errors import TickwellError
 
@@ -170,10 +170,16 @@ def test_a_directory_that_cannot_be_written_to_stops_nothing(
 
 @pytest.mark.usefixtures("environment")
 def test_warm_brings_in_what_is_named(
-    worker: HotWorker, hot_redis: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    worker: HotWorker,
+    redis_database: str,
+    hot_redis: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     file = tmp_path / "symbols"
     file.write_text("S2\n\n S3\nnobody\n")
+    with redis.Redis.from_url(redis_database) as damaged:
+        store_row(damaged, "price", "nobody", b"\1")
     warm(["S1"], file=file)
     assert capsys.readouterr().out.endswith(
         "6 rows were put into hot, 0 were there already, 2 have no row\n"
