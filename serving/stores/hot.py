@@ -223,6 +223,7 @@ class HotStore:
         """Rows of entities that belong to a group: all from behind hot."""
         self.counts.rows += len(wanted)
         found = await behind.rows(wanted)
+        self._newest.forget(asyncio.get_running_loop().time())
         for index, (row, packed) in enumerate(zip(wanted, found.rows, strict=True)):
             self._count(packed, found.tier_of(index))
             is_warm = found.tier_of(index) is Tier.WARM
@@ -234,6 +235,7 @@ class HotStore:
         """Remember what is served from behind hot, and have it brought in."""
         wanted: list[RowId] = []
         marks, is_given = self._marks, self.trust.is_given
+        self._newest.forget(asyncio.get_running_loop().time())
         for index, (name, row) in enumerate(zip(names, found.rows, strict=True)):
             tier = found.tier_of(index)
             self._count(row, tier)

@@ -44,11 +44,16 @@ class NewestServed:
 
     def note(self, name: bytes, row: bytes) -> None:
         """Remember a row of warm that is served."""
-        if len(self._young) < self._most:
+        if len(self._young) < self._most or name in self._young:
             self._young[name] = row[ORIGIN]
+        elif name in self._old:  # for as long as it is remembered there
+            self._old[name] = row[ORIGIN]
 
     def forget(self, now: float) -> None:
-        """Forget what is long ago at `now`, in seconds of any clock; to be called at each read."""
+        """Forget what is long ago at `now`, in seconds of any clock.
+
+        To be called before each read and each `note`: what was noted before a pause was noted then.
+        """
         if now - self._turned_at >= self._seconds:
             is_long_ago = now - self._turned_at >= 2 * self._seconds
             self._old, self._young = {} if is_long_ago else self._young, {}

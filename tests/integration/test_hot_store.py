@@ -21,6 +21,7 @@ from registry.formats.row import HEADER
 from serving.stores.hot import HotOptions, HotStore
 from serving.stores.hot_promotion import BATCH_ROWS, Outcome
 from serving.stores.most_read import MostRead
+from serving.stores.newest_served import SECONDS
 from serving.stores.row_store import UNAVAILABLE, RowId, RowStore, Tier, TieredRows
 from serving.stores.warm import WarmStore
 from serving.stores.warming import warm
@@ -349,6 +350,25 @@ def test_values_do_not_step_back_behind_what_was_served_from_warm(stores: Stores
 
 
 # ---------------------------------------------------------------- promotion against the worker
+
+
+def test_values_do_not_step_back_after_a_pause_either(stores: Stores) -> None:
+    """What was served while hot was not believed counts, however long nothing was read in it."""
+    worker = stores.worker()
+    first = worker.write(["A", "B"])
+
+    async def act(store: HotStore) -> None:
+        await until(store, Tier.HOT, A)
+        await settled(store)
+        store.trust.is_given = False
+        await asyncio.sleep(2 * SECONDS + 0.1)
+        second = worker.store(["A"])  # confirmed, and not fed
+        assert await read(store, A) == [(second, Tier.WARM)]
+        store.trust.is_given = True
+        assert await read(store, A) == [(second, Tier.WARM)]
+        assert first != second
+
+    using(stores, act)
 
 
 def test_nothing_is_brought_in_over_what_happened_meanwhile(stores: Stores) -> None:

@@ -60,3 +60,13 @@ def test_it_is_bounded() -> None:
     for name in (b"a", b"b", b"c"):
         newest.note(name, packed(5))
     assert [newest.is_older(name, packed(4)) for name in (b"a", b"b", b"c")] == [True, True, False]
+
+
+def test_what_is_remembered_is_brought_up_to_date_when_there_is_no_room() -> None:
+    newest = NewestServed(seconds=1.5, most=1)
+    newest.note(b"old", packed(5))
+    newest.forget(2.0)
+    newest.note(b"young", packed(5))
+    for name in (b"old", b"young"):
+        newest.note(name, packed(7))
+        assert newest.is_older(name, packed(6))
