@@ -96,6 +96,11 @@ class Promotion:
         """Whether nothing waits and nothing is under way."""
         return not self._batches
 
+    @property
+    def has_source(self) -> bool:
+        """Whether warm would be read now, and not what stands in for it: that stays out of hot."""
+        return self._source.pinned() is self._source
+
     async def promote(self, rows: Sequence[RowId]) -> list[Outcome]:
         """Bring some rows in, at most `BATCH_ROWS`; says what became of each."""
         outcomes = await self._promote(rows)
@@ -121,6 +126,8 @@ class Promotion:
                 self._under_way.difference_update(batch)
 
     async def _promote(self, rows: Sequence[RowId], is_again: bool = False) -> list[Outcome]:
+        if not self.has_source:
+            return [Outcome.UNANSWERED] * len(rows)
         nonce = os.urandom(NONCE_BYTES)
         self._marks.ask(asyncio.get_running_loop().time())
         taken = await self._link.call(_take_leases(nonce, rows))

@@ -54,7 +54,7 @@ class RowLink:
 
     Raises ValueError for a URL that redis-py cannot read. `on_read` is told the number of fields of
     each command that is sent, and the breaker of the store, which is asked nothing here, whether
-    commands are answered.
+    commands are answered; without one nobody is.
     """
 
     def __init__(
@@ -67,8 +67,9 @@ class RowLink:
         self._options = link_options(url)
         self._on_read = on_read
         self._limits = limits
-        self._breaker: Told = breaker or Breaker("Redis")
-        self._handlers = Handlers(self._breaker.succeeded, self._refused, self._ended)
+        self._breaker = breaker
+        on_answer = _nobody_hears if breaker is None else breaker.succeeded
+        self._handlers = Handlers(on_answer, self._refused, self._ended)
         self._asked: list[Read] = []
         self._calls: list[Call] = []
         self._asked_at = 0.0
@@ -178,23 +179,31 @@ class RowLink:
             self._failed(reason)
             return
         # A lost connection alone may have been somebody between; silence is the server's.
-        self._breaker.failed(reason, decisive=reason == NO_ANSWER)
+        self._tell_failed(reason, decisive=reason == NO_ANSWER)
         self._warn(reason)
 
     def _refused(self, reason: str) -> None:
         """An answer is an error."""
         if not is_of_key(reason):
-            self._breaker.failed(reason)
+            self._tell_failed(reason)
         self._warn(reason)
 
     def _failed(self, reason: str) -> None:
         """A connection came to nothing: for a moment no other one is tried."""
         self._pause_until = asyncio.get_running_loop().time() + PAUSE_SECONDS
-        self._breaker.failed(reason, decisive=True)
+        self._tell_failed(reason, decisive=True)
         self._warn(reason)
+
+    def _tell_failed(self, reason: str, decisive: bool = False) -> None:
+        if self._breaker is not None:
+            self._breaker.failed(reason, decisive)
 
     def _warn(self, reason: str) -> None:
         now = asyncio.get_running_loop().time()
         if now >= self._quiet_until:
             self._quiet_until = now + QUIET_SECONDS
             logger.warning("rows cannot be read from %s: %s", self._options.address, reason)
+
+
+def _nobody_hears() -> None:
+    """A command was answered."""

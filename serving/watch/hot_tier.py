@@ -11,6 +11,7 @@ from typing import Any
 
 from serving.features.lookup import Names
 from serving.stores.hot import HotOptions, HotStore, row_id
+from serving.stores.hot_promotion import Outcome
 from serving.stores.most_read import MostRead, Read
 from serving.stores.most_read_files import MostReadFile, most_read
 from serving.stores.row_store import NamedRows, RowId, RowStore, Tier
@@ -23,7 +24,7 @@ SAVE_SECONDS = 60.0
 """Seconds between two times at which what is read most is saved."""
 
 CATALOG_SECONDS = 0.5
-"""Seconds between two looks whether there is a catalog, before hot is filled."""
+"""Seconds between two looks whether there is a catalog, and warm, before hot is filled."""
 
 AT_ONCE = 1_000
 """Entities that are worked on before requests are served again."""
@@ -40,7 +41,7 @@ class HotTier:
         self._siblings = Siblings(catalog)
         self._most_read = MostRead()
         self._times_lost = -1
-        """How often hot was lost before it was filled last."""
+        """How often hot was lost before it was filled last; -1 before it has been filled."""
         options = HotOptions(siblings=self._siblings, most_read=self._most_read)
         self.store = HotStore(url, behind, options, named)
 
@@ -103,13 +104,15 @@ class HotTier:
 
     async def _fill(self) -> None:
         """Bring in what is read most, and the rows of the same entities in other sources."""
-        while not self._catalog.ready:
+        while not (self._catalog.ready and self.store.promotion.has_source):
             await asyncio.sleep(CATALOG_SECONDS)
         self._times_lost = self.store.trust.times_lost
         rows = self._siblings.whole(self._most_read.names())
         if rows:
             outcomes = await warm(self.store.promotion, rows, share=SHARE)
             logger.info("hot is filled: %s", dict(outcomes))
+            if 2 * outcomes[Outcome.UNANSWERED] > len(rows):  # warm, or hot, was lost meanwhile
+                self._times_lost = -1
 
 
 def _rows(asked: int, found: int) -> dict[str, Any]:

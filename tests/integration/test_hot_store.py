@@ -229,6 +229,29 @@ async def test_rows_of_another_tier_do_not_come_in(stores: Stores) -> None:
     assert stores.hot.keys("th:row:*") == stores.hot.keys("th:lease:*") == []
 
 
+class Away(MemoryStore):
+    """A store in whose place another one answers while it is away."""
+
+    is_away = True
+
+    def pinned(self) -> MemoryStore:
+        return MemoryStore() if self.is_away else self
+
+
+@in_a_loop
+async def test_nothing_is_read_to_be_brought_in_while_warm_is_away(stores: Stores) -> None:
+    """It would be read from Postgres for nothing."""
+    worker = stores.worker()
+    behind = Away({A: worker.write(["A"])})
+    store = HotStore(stores.hot_url, behind, ALWAYS)
+    assert await store.promotion.promote([A]) == [Outcome.UNANSWERED]
+    assert behind.reads == []
+    assert stores.hot.keys("th:lease:*") == []
+    behind.is_away = False
+    assert await store.promotion.promote([A]) == [Outcome.PUT]
+    await store.close()
+
+
 # ---------------------------------------------------------------- what is believed
 
 
@@ -541,7 +564,7 @@ def test_a_hot_that_is_gone_delays_one_read_and_is_believed_again_once_it_is_bac
 
 
 @in_a_loop
-async def test_a_hot_that_never_was(stores: Stores) -> None:
+async def test_a_hot_that_never_was(stores: Stores, caplog: pytest.LogCaptureFixture) -> None:
     stored = stores.worker().write(["A"])
     warm = WarmStore(stores.warm_url)
     store = HotStore("redis://127.0.0.1:1/0", warm, ALWAYS, warm.named)
@@ -549,6 +572,8 @@ async def test_a_hot_that_never_was(stores: Stores) -> None:
         assert await read(store, A) == [(stored, Tier.WARM)]
     assert await store.promotion.promote([A]) == [Outcome.UNANSWERED]
     await store.close()
+    assert "rows cannot be read from" in caplog.text
+    assert "is not asked any more" not in caplog.text, "as if it were warm"
 
 
 @in_a_loop
