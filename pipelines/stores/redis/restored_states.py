@@ -69,9 +69,9 @@ class RestoredStates:
             homes[one.state.origin.topic_id, one.state.origin.partition][one.entity] = one
         refused: set[str] = set()
         for home, by_entity in homes.items():
-            with answers():  # before anything is written: a worker may be feeding hot
-                self._redis.connect().set(restoring_key(*home), b"", px=RESTORING_MS)
             for bucket, group in self._redis.groups(by_entity):
+                with answers():  # before anything is written: a worker may be feeding hot
+                    self._redis.connect().set(restoring_key(*home), b"", px=RESTORING_MS)
                 script, keys = scripts.RESTORE, [writer_key(*home), schema_key(source.name)]
                 schemas = [_schema_id(by_entity[entity].row) for entity in group]
                 arguments = [max(schemas)]
