@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from threading import Lock
 
 from faust.types import TP
 
@@ -33,6 +34,8 @@ class StorePositions:
         self._fill_marks = fill_marks
         self._patience = patience
         self._hot = hot
+        self._lock = Lock()
+        self._look_ups = 0
 
     def of(self, tps: Collection[TP]) -> Mapping[TP, int | None]:
         """The next offset that the store needs of each partition, None from its beginning. Blocks.
@@ -40,7 +43,10 @@ class StorePositions:
         Without `tps` the worker waits for no position, and the store is not called. Raises
         `StoreUnavailable`, and `RedisEmptied`.
         """
-        self._assign(())
+        with self._lock:
+            self._look_ups += 1
+            look_up = self._look_ups
+            self._assign(())
         if not tps:
             self._patience.give_up()
             return {}
@@ -54,7 +60,9 @@ class StorePositions:
             unknown = {tp.topic for tp, watermarks in stored.items() if not watermarks}
             if self._fill_marks is not None and unknown:
                 self._fill_marks.check([self._topics[topic] for topic in sorted(unknown)])
-        self._assign(tps)
+        with self._lock:
+            if look_up == self._look_ups:  # else another generation has begun meanwhile
+                self._assign(tps)
         return {tp: watermarks.get(tp.partition) for tp, watermarks in stored.items()}
 
     def check_filled(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from faust.types import TP
@@ -42,6 +42,34 @@ def test_a_look_up_that_fails_is_reported_until_one_succeeds() -> None:
     store.refuses = False
     assert positions.of([FIRST]) == {FIRST: 5}
     assert patience.reason is None
+
+
+class Hot:
+    """Keeps what it was told to be assigned last."""
+
+    last: Any = None
+
+    def assigned(self, partitions: Iterable[tuple[str, bytes, int]]) -> None:
+        self.last = list(partitions)
+
+
+def test_a_look_up_that_ends_after_a_later_one_has_begun_assigns_nothing() -> None:
+    """It may hang in its thread until the partitions are another worker's."""
+    hot: Any = Hot()
+    store = Store()
+    positions = StorePositions(
+        {TOPIC.name: TOPIC}, {TOPIC.name: cast(Any, store)}, None, Patience("the store"), hot
+    )
+    positions.of([FIRST])
+    assert hot.last == [(TOPIC.name, TOPIC.topic_id, 0)]
+
+    def late(topic_id: bytes, partitions: Iterable[int]) -> Mapping[int, int]:
+        positions.of(())
+        return dict.fromkeys(partitions, 5)
+
+    store.watermarks = late  # type: ignore[method-assign]
+    positions.of([FIRST])
+    assert hot.last == []
 
 
 def test_a_worker_that_lost_its_partitions_waits_no_longer_for_the_store(
