@@ -203,6 +203,17 @@ def test_a_worker_that_is_behind_feeds_nothing_until_it_has_caught_up(make: Any,
     assert late.feed.state == "fed"
 
 
+def test_a_run_is_as_old_as_its_newest_record(make: Any, hot: Any) -> None:
+    """Producers stamp records, so the last one may have the oldest time."""
+    late: FeedingWorker = make().take()
+    run = run_at(0)
+    late.now = float(run.timestamps[0]) / 1_000 + 1
+    run.timestamps[-1] -= int(1_000 * BEHIND_SECONDS) + 2_000
+    late.store(run)
+    late.feed.turn()
+    assert (hot.get(MARK) is not None, late.feed.state) == (True, "fed")
+
+
 def test_a_mark_lives_no_longer_than_a_second(fed: FeedingWorker, hot: Any) -> None:
     for _ in range(5):
         fed.feed.turn()
@@ -247,9 +258,29 @@ def test_the_mark_ends_when_the_watermark_moves_without_the_worker(
     warm.set(watermark_key(TOPIC_ID, 0), 5)
     fed.feed.turn()
     assert reader.hot.get(MARK) is None
-    fed.feed.turn()  # what warm says now is where it begins again
+    fed.feed.turn()
+    assert reader.hot.get(MARK) is None, "another worker seems to write it"
+    fed.take()
+    fed.feed.turn()
     assert reader.hot.get(MARK) not in (None, token)
     assert reader.believed("price", "A") is None
+
+
+def test_a_worker_that_another_one_has_replaced_leaves_its_mark_alone(
+    fed: FeedingWorker, make: Any, reader: Reader
+) -> None:
+    """It has not heard of it. Else the two would void each other's marks for ever."""
+    other: FeedingWorker = make().take()
+    other.store(run_at(10))
+    other.feed.turn()
+    token = reader.hot.get(MARK)
+    for first in (20, 30, 40):
+        fed.feed.turn()
+        other.store(run_at(first))
+        other.feed.turn()
+    fed.feed.turn()
+    assert reader.hot.get(MARK) == token
+    assert (fed.feed.state == "fed", other.feed.state) == (False, "fed")
 
 
 def test_no_mark_lives_while_warm_is_empty(fed: FeedingWorker, reader: Reader, warm: Any) -> None:

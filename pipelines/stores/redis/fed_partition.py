@@ -28,6 +28,12 @@ MOST_WAITING = 200_000
 NOTHING = "warm has nothing of it"
 """Why a partition has no token that was never stored: there is no row to be believed."""
 
+MOVED = "warm's watermark is not where this worker left it"
+ANOTHER_SINK = "another sink writes it"
+DISPLACED = MOVED, ANOTHER_SINK
+"""Why no token begins until this worker is known to write the partition: another one does. Two that
+begin tokens would void each other's for ever."""
+
 
 class Look(NamedTuple):
     """What warm says of a partition.
@@ -69,14 +75,19 @@ class FedPartition:
         """Tokens whose marks may still live."""
         self.waiting: deque[Waiting] = deque()
         self._entities = 0
-        self._under_way: tuple[int, float] | None = None
-        """Where the run that is being stored ends, and since when it is."""
+        self._under_way: tuple[int | None, float] | None = None
+        """Where the run that is being stored ends, None once that is not known to be what warm gets
+        next, and since when it is."""
         self._stored_to: int | None = None
         """Where the last run that warm confirmed ends; None where nothing is known."""
         self._expected: set[int] = set()
         """The watermarks that a look may find which is under way."""
         self._is_certain = True
         """Whether no run that failed may be stored yet, late, by a command that is on its way."""
+        self._displaced: str | None = None
+        """Why another worker seems to write the partition."""
+        self.era = 0
+        """How often what was known before has become void: a look of before says nothing then."""
         self._writer = b""
         """What warm says of who writes, when the token began, and then of the sink alone."""
 
@@ -92,6 +103,7 @@ class FedPartition:
         """Warm has confirmed the run that was under way."""
         since = self._under_way[1] if self._under_way else 0.0
         self._under_way, self._stored_to, self._is_certain = None, end, True
+        self._is_the_writer()
         if self.token is None or not len(rows.names):
             return
         self.waiting.append(Waiting(rows, since))
@@ -111,16 +123,31 @@ class FedPartition:
         """
         self._is_certain = False
         self.forget(why)
+        self._under_way = None
 
     def begun(self, why: str) -> None:
         """The sink has begun anew: what was sent before is refused from now on."""
         self._is_certain = True
+        self._is_the_writer()
         self.forget(why)
 
+    def assigned(self, why: str) -> None:
+        """The partition is this worker's, or another's, from now on."""
+        self._is_the_writer()
+        self.forget(why)
+
+    def _is_the_writer(self) -> None:
+        if self._displaced is not None:
+            self._displaced = None
+            self.era += 1
+
     def forget(self, why: str) -> None:
-        """Warm may have changed without this worker."""
-        self._under_way = self._stored_to = None
+        """Warm may have changed without this worker. A run that is being stored still is."""
+        self._stored_to = None
+        if self._under_way is not None:
+            self._under_way = None, self._under_way[1]
         self._expected.clear()
+        self.era += 1
         self.give_up(why)
 
     # -- what the feed does
@@ -140,8 +167,13 @@ class FedPartition:
         self._entities = 0
 
     def doubt(self, why: str) -> None:
-        """Warm is not as was expected, or too slow; a token begins at what it says next."""
+        """Warm is not as was expected, or too slow.
+
+        A token begins at what it says next, unless another worker seems to write the partition.
+        """
         self._stored_to = None
+        if why in DISPLACED:
+            self._displaced = why
         self.give_up(why)
 
     def begin_look(self) -> None:
@@ -158,11 +190,13 @@ class FedPartition:
         if look.watermark is None:
             return NOTHING
         if self._expected and look.watermark not in self._expected:
-            return "warm's watermark is not where this worker left it"
+            return MOVED
+        if self.token is None and self._displaced is not None:
+            return self._displaced
         if self.token is None:
             return None if self._is_certain else "a run may be stored late"
         writer = look.writer if b":" in self._writer else look.writer.partition(b":")[0]
-        return None if writer == self._writer else "another sink writes it"
+        return None if writer == self._writer else ANOTHER_SINK
 
     def begin(self, look: Look) -> bytes:
         """A new token, as of a look."""

@@ -7,7 +7,8 @@ of each partition (`registry.formats.hot` says what a mark means). The sink neve
 - A partition of which hot is too far behind, or too much waits, loses its token. Nothing is fed
   until a new token begins, after a pause.
 - So does one of which a run is stored that is older than `BEHIND_SECONDS`: a worker that catches up
-  needs its processor for that, and its rows are late in hot as in warm.
+  needs its processor for that, and its rows are late in hot as in warm. So a topic whose producers
+  stamp their records with old times (`CreateTime`) is never fed; servers read it in warm.
 - So do all partitions where feeding takes more than `MOST_SHARE` of a processor. Each such pause is
   twice as long as the one before.
 
@@ -41,8 +42,8 @@ SHARE_SECONDS = 1.0
 """Seconds over which that is taken."""
 
 BEHIND_SECONDS = 5.0
-"""The age of a run, by the timestamp of its last record, from which it is not fed, and the time for
-which nothing of its partition is then. Servers call rows as old as that lagging."""
+"""The age of a run, by the newest timestamp of its records, from which it is not fed, and the time
+for which nothing of its partition is then. Servers call rows as old as that lagging."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """Seconds without feeding after it took too much."""
@@ -103,7 +104,7 @@ class HotFeed:
         with self._lock:
             for one in self._partitions.values():
                 one.is_assigned = False
-                one.forget("its partitions are assigned again")
+                one.assigned("its partitions are assigned again")
             for topic, topic_id, number in partitions:
                 one = self._partition(topic, topic_id, number)
                 one.is_assigned = True
@@ -120,9 +121,10 @@ class HotFeed:
                 one.behind(now + BEHIND_SECONDS)
 
     def _is_old(self, run: Run) -> bool:
+        """By its newest record: in which order producers have stamped them is theirs to say."""
         if not len(run.timestamps):
             return False
-        return self._wall_clock() - float(run.timestamps[-1]) / 1_000 > BEHIND_SECONDS
+        return self._wall_clock() - float(run.timestamps.max()) / 1_000 > BEHIND_SECONDS
 
     def stored(self, run: Run, rows: Rows) -> None:
         """Warm has confirmed a run, whose entities now have these rows, whole."""
@@ -240,7 +242,7 @@ class HotFeed:
             partitions = [one for one in self._partitions.values() if one.is_assigned]
             for one in partitions:
                 one.begin_look()
-            tokens = [one.token for one in partitions]
+            before = [(one.token, one.era) for one in partitions]
         if not partitions:
             return
         looked_at = self._clock()
@@ -252,8 +254,8 @@ class HotFeed:
         with self._lock:
             marks = [
                 self._marked(one, look, looked_at)
-                for one, look, token in zip(partitions, looks, tokens, strict=True)
-                if one.token == token
+                for one, look, known in zip(partitions, looks, before, strict=True)
+                if (one.token, one.era) == known
             ]
         self._send([mark for mark in marks if mark is not None])
 

@@ -119,6 +119,45 @@ def test_a_sink_that_has_begun_anew_settles_it(fed: FedPartition) -> None:
     assert judged(fed, look()) is None
 
 
+@pytest.mark.parametrize("found", [look(15), look(writer=b"x:3")])
+@pytest.mark.parametrize("settled", ["stored", "begun", "assigned"])
+def test_where_another_one_writes_no_token_begins_until_this_one_does(
+    fed: FedPartition, found: Look, settled: str
+) -> None:
+    why = judged(fed, found)
+    assert why is not None
+    fed.doubt(why)
+    assert judged(fed, found) == judged(fed, look()) == why
+    era = fed.era
+    if settled == "stored":  # as after a run of its own that was stored late
+        fed.storing(15, 20, 97.0)
+        fed.stored(rows(), 20)
+    elif settled == "begun":
+        fed.begun("begun")
+    else:
+        fed.assigned("again")
+    assert judged(fed, look(20)) is None
+    assert fed.era > era, "a look of before says nothing"
+
+
+def test_after_a_slow_answer_a_token_begins_at_what_warm_says_next(fed: FedPartition) -> None:
+    fed.doubt("hot or warm is slow")
+    assert judged(fed, look(15)) is None
+
+
+def test_a_run_that_is_stored_while_partitions_are_assigned_counts(fed: FedPartition) -> None:
+    """Warm may have its first rows already, and the look-up after it is quicker than the run."""
+    fed.storing(10, 20, 97.0)
+    fed.assigned("again")
+    assert fed.as_of(100.0) == 97.0
+    assert judged(fed, look(10)) is None
+    fed.stored(rows(), 20)
+    assert fed.as_of(100.0) == 100.0
+    fed.storing(20, 30, 98.0)
+    fed.failed("refused")
+    assert fed.as_of(100.0) == 100.0
+
+
 def test_tokens_are_new(fed: FedPartition) -> None:
     tokens = {fed.token}
     for _ in range(100):
