@@ -19,7 +19,6 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from registry.redis_clients import ROWS, Limits, link_options
-from serving.stores.breakers import Breaker
 from serving.stores.link_call import Answer, Call
 from serving.stores.link_connection import NO_ANSWER, Handlers, LinkConnection, connect
 from serving.stores.redis_reads import is_of_key
