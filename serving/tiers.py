@@ -40,7 +40,10 @@ class Tiers:
         self._warm = WarmStore(redis, metrics.read, cluster, self.breakers[0])
         self._cold = ColdStore(postgres, self.breakers[1])
         behind = Fallback(self._warm, self._cold)
-        self.hot = HotTier(hot, behind, behind.named, catalog) if hot else None
+        warm = self.breakers[0]
+        self.hot = (
+            HotTier(hot, behind, behind.named, catalog, lambda: not warm.is_open) if hot else None
+        )
         self.store: RowStore = behind if self.hot is None else self.hot.store
         self.named: NamedRows | None = behind.named if self.hot is None else self.hot.store
         metrics.add(breaker_families(self.breakers))

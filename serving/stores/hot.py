@@ -71,6 +71,8 @@ class HotOptions(NamedTuple):
     siblings: Siblings = lambda source: ()
     most_read: MostRead | None = None
     """Is told of what is read."""
+    has_warm: Callable[[], bool] = lambda: True
+    """Whether what is behind hot reads warm now, and not what stands in for it."""
 
 
 class HotStore:
@@ -97,7 +99,7 @@ class HotStore:
         self._marks = Marks(self._link, options.marks_seconds)
         self._newest = NewestServed()
         self._names_behind: dict[bytes, bytes] = {}
-        self.promotion = Promotion(self._link, self._marks, self._behind)
+        self.promotion = Promotion(self._link, self._marks, behind, options.has_warm)
         self.counts = TierCounts()
 
     def pinned(self) -> RowStore:

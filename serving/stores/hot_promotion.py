@@ -14,7 +14,7 @@ import asyncio
 import logging
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
 from itertools import islice
 from typing import NamedTuple
@@ -67,9 +67,20 @@ class Outcome(StrEnum):
 
 
 class Promotion:
-    """Brings rows of the store `source` into hot, over a link to it."""
+    """Brings rows of the store `source` into hot, over a link to it.
 
-    def __init__(self, link: RowLink, marks: Marks, source: RowStore) -> None:
+    `has_source` says whether warm would be read there now, and not what stands in for it, which
+    stays out of hot.
+    """
+
+    def __init__(
+        self,
+        link: RowLink,
+        marks: Marks,
+        source: RowStore,
+        has_source: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.has_source = has_source
         self._link = link
         self._marks = marks
         self._source = source
@@ -96,11 +107,6 @@ class Promotion:
         """Whether nothing waits and nothing is under way."""
         return not self._batches
 
-    @property
-    def has_source(self) -> bool:
-        """Whether warm would be read now, and not what stands in for it: that stays out of hot."""
-        return self._source.pinned() is self._source
-
     async def promote(self, rows: Sequence[RowId]) -> list[Outcome]:
         """Bring some rows in, at most `BATCH_ROWS`; says what became of each."""
         outcomes = await self._promote(rows)
@@ -126,7 +132,7 @@ class Promotion:
                 self._under_way.difference_update(batch)
 
     async def _promote(self, rows: Sequence[RowId], is_again: bool = False) -> list[Outcome]:
-        if not self.has_source:
+        if not self.has_source():
             return [Outcome.UNANSWERED] * len(rows)
         nonce = os.urandom(NONCE_BYTES)
         self._marks.ask(asyncio.get_running_loop().time())

@@ -34,15 +34,23 @@ class HotTier:
     """Hot in front of a store; the catalog says which sources have rows of the same entities."""
 
     def __init__(
-        self, url: str, behind: RowStore, named: NamedRows | None, catalog: CatalogWatch
+        self,
+        url: str,
+        behind: RowStore,
+        named: NamedRows | None,
+        catalog: CatalogWatch,
+        has_warm: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`named` is how the store behind hot reads rows by names, where it does."""
+        """`named` is how the store behind hot reads rows by names, where it does.
+
+        `has_warm` says whether that store is warm now, and not what stands in for it.
+        """
         self._catalog = catalog
         self._siblings = Siblings(catalog)
         self._most_read = MostRead()
         self._times_lost = -1
         """How often hot was lost before it was filled last; -1 before it has been filled."""
-        options = HotOptions(siblings=self._siblings, most_read=self._most_read)
+        options = HotOptions(siblings=self._siblings, most_read=self._most_read, has_warm=has_warm)
         self.store = HotStore(url, behind, options, named)
 
     def told(self, total: Callable[..., float]) -> dict[str, Any]:
@@ -104,7 +112,7 @@ class HotTier:
 
     async def _fill(self) -> None:
         """Bring in what is read most, and the rows of the same entities in other sources."""
-        while not (self._catalog.ready and self.store.promotion.has_source):
+        while not (self._catalog.ready and self.store.promotion.has_source()):
             await asyncio.sleep(CATALOG_SECONDS)
         self._times_lost = self.store.trust.times_lost
         rows = self._siblings.whole(self._most_read.names())

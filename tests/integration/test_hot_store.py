@@ -229,25 +229,17 @@ async def test_rows_of_another_tier_do_not_come_in(stores: Stores) -> None:
     assert stores.hot.keys("th:row:*") == stores.hot.keys("th:lease:*") == []
 
 
-class Away(MemoryStore):
-    """A store in whose place another one answers while it is away."""
-
-    is_away = True
-
-    def pinned(self) -> MemoryStore:
-        return MemoryStore() if self.is_away else self
-
-
 @in_a_loop
 async def test_nothing_is_read_to_be_brought_in_while_warm_is_away(stores: Stores) -> None:
     """It would be read from Postgres for nothing."""
     worker = stores.worker()
-    behind = Away({A: worker.write(["A"])})
-    store = HotStore(stores.hot_url, behind, ALWAYS)
+    behind, is_there = MemoryStore({A: worker.write(["A"])}), [False]
+    options = ALWAYS._replace(has_warm=lambda: is_there[0])
+    store = HotStore(stores.hot_url, behind, options)
     assert await store.promotion.promote([A]) == [Outcome.UNANSWERED]
     assert behind.reads == []
     assert stores.hot.keys("th:lease:*") == []
-    behind.is_away = False
+    is_there[0] = True
     assert await store.promotion.promote([A]) == [Outcome.PUT]
     await store.close()
 
