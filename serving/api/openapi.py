@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from serving.api.content_codings import CODINGS
+from serving.api.deadlines import MOST_MS
 from serving.api.operations import (
     ACCESS,
     EVERYWHERE,
@@ -74,7 +75,8 @@ def document() -> Document:
                 "Every value has a status, a version and an event time. Errors are problem "
                 "documents (RFC 9457) that say what to do. What has `GET` has `HEAD`. A body may "
                 f"be compressed ({', '.join(CODINGS)}), and large answers are by `Accept-Encoding` "
-                "where the server is told to."
+                "where the server is told to. `X-Deadline-Ms` with a question says in how many "
+                f"milliseconds, 1 to {MOST_MS}, its answer is of use."
             ),
         },
         "paths": paths,

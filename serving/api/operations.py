@@ -14,7 +14,6 @@ from msgspec import Struct
 from registry.formats.heartbeat import Heartbeat
 from serving.api.arrow import MEDIA_TYPE as ARROW
 from serving.api.compact import CompactAnswer
-from serving.api.deadlines import MOST_MS
 from serving.api.feast import PATH as FEAST_PATH
 from serving.api.feast import FeastAnswer, FeastRequest
 from serving.api.requests import BatchRequest, OnlineRequest
@@ -108,12 +107,6 @@ ASKING: Errors = (
     StoresUnavailable,
     Overloaded,
 )
-DEADLINE = {
-    "name": "X-Deadline-Ms",
-    "in": "header",
-    "description": "Milliseconds for which an answer is of use; it is a 503 after that.",
-    "schema": {"type": "integer", "minimum": 1, "maximum": MOST_MS},
-}
 COMPACT = {
     "name": "compact",
     "in": "query",
@@ -159,7 +152,6 @@ OPERATIONS = (
         {JSON: (Answer,)},
         ASKING,
         OnlineRequest,
-        [DEADLINE],
     ),
     Operation(
         "Features",
@@ -169,7 +161,7 @@ OPERATIONS = (
         {JSON: (BatchAnswer, CompactAnswer), ARROW: ()},
         ASKING,
         BatchRequest,
-        [COMPACT, DEADLINE],
+        [COMPACT],
     ),
     Operation(
         "Features",
@@ -179,7 +171,6 @@ OPERATIONS = (
         {JSON: (FeastAnswer,)},
         ASKING,
         FeastRequest,
-        [DEADLINE],
     ),
     Operation(
         "Catalog",

@@ -58,6 +58,9 @@ class DrainingServer(uvicorn.Server):
     ) -> None:
         """`publish` shows what was counted to the other processes of the server."""
         super().__init__(config)
+        self.at_end: Callable[[], None] = lambda: None
+        """Is called once nothing is answered any more. What follows waits for threads, which wait
+        for stores that may hang."""
         self.patience = patience
         self.process = process
         process.open = self.server_state.connections
@@ -92,6 +95,7 @@ class DrainingServer(uvicorn.Server):
         if not await self._drained():
             await self._cut_off()
         self._publish()
+        self.at_end()
         if not self.force_exit:
             await self.lifespan.shutdown()
 

@@ -218,7 +218,7 @@ def test_files_and_directories(tmp_path: Path, ticks: str) -> None:
         (("get", "AAPL", "x", "--url", "http://[1"), "TICKWELL_URL=http://***"),
         (("get", "AAPL", "x", "--url", "http://a:b"), "host and port cannot be read"),
         (("get", "AAPL", "x", "--url", "ftp://a"), "TICKWELL_URL=ftp://a: must be a URL"),
-        (("bench", "--url", "http://127.0.0.1:1"), "name --feature and --entities"),
+        (("bench", "--url", "http://127.0.0.1:1"), "TICKWELL_REDIS does not answer"),
         (("bench", "--entities", "/none"), "does not exist"),
         (("get", "A/B", "x", "--kind", "symbol,b,c"), "--kind names 3"),
         (("status", "--nonsense"), "--nonsense"),

@@ -373,6 +373,12 @@ def test_without_postgres_nobody_notices(stack: Stack) -> None:
     seen.check(BEFORE, "lagging")
 
 
+def test_a_stop_is_not_held_up_by_a_store_that_hangs(stack: Stack) -> None:
+    """A thread waits for Postgres when the server is told to end, which it must do in time."""
+    stack.postgres.hold()
+    wait_for("it is told", lambda: stack.health()["stores"]["postgres"] != "ok")
+
+
 def test_without_both_at_the_start_it_says_so_and_answers_when_one_is_there(
     recorded: Catalog, redis_database: str, hot_redis: str, postgres_database: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import sys
 from contextlib import suppress
@@ -19,6 +20,9 @@ from serving.stores.most_read_files import directory_of
 from tickwell import server_settings
 from tickwell.server.listening import BACKLOG, listeners
 from tickwell.settings import Settings
+
+END_SECONDS = 10.0
+"""Seconds that a process has to end by itself once nothing is answered any more."""
 
 
 def application(settings: Settings, process: ThisProcess) -> Starlette:
@@ -69,8 +73,15 @@ def serve_alone(settings: Settings) -> None:
     run(DrainingServer(config, patience, process), sockets)
 
 
+def _end_for_sure() -> None:
+    """Have the system end this process if it has not ended by itself: a thread may never end."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, END_SECONDS)
+
+
 def run(server: DrainingServer, sockets: list[socket.socket]) -> None:
     """Run a server to its end; exits where it did not start."""
+    server.at_end = _end_for_sure
     with suppress(KeyboardInterrupt):  # the signal that stopped it, raised again
         server.run(sockets)
     if not server.started:
