@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from starlette.testclient import TestClient
 from registry.definitions import Catalog
 from registry.formats.redis_keys import members_key
 from serving.api.requests import MAX_BODY_BYTES, MAX_ENTITIES, MAX_FEATURES
+from serving.app import ServerOptions, create_app
 from serving.errors import TooLarge
 from serving.features.reader import MAX_MEMBERS
 from serving.stores.row_store import MemberSet, RowId
@@ -101,11 +103,15 @@ def test_no_body_is_a_mistake_of_the_server(client: TestClient, body: bytes, pat
 
 
 def test_reads_that_wait_together_are_one(
-    client: TestClient, recorded: Catalog, redis_database: str
+    recorded: Catalog, redis_database: str, postgres_database: str
 ) -> None:
+    """Without a hot tier, which reads warm again beside the request to bring rows in."""
     tick(redis_database, recorded, "price", [{"symbol": f"S{i}", "price": i} for i in range(50)])
     entities = [{"symbol": f"S{i}"} for i in range(50)]
-    with redis.Redis.from_url(redis_database) as store:
+    options = ServerOptions(redis_database, "", postgres_database)
+    with ExitStack() as stack:
+        store = stack.enter_context(redis.Redis.from_url(redis_database))
+        client = stack.enter_context(TestClient(create_app(options)))
 
         def reads() -> int:
             stats = store.info("commandstats").get("cmdstat_hmget", {"calls": 0})
@@ -115,12 +121,12 @@ def test_reads_that_wait_together_are_one(
         body = {"features": ["current_price", "price_sma_5", "volatility"], "entities": entities}
         answer = client.post("/features/batch", json=body).json()
         assert reads() - before == 1
-    values = [result["features"]["current_price"]["value"] for result in answer["results"]]
-    assert values == list(range(50))
-    with ThreadPoolExecutor(8) as pool:
-        ask = {"features": ["current_price"], "entity": {"symbol": "S7"}}
-        answers = list(pool.map(lambda _: client.post("/features/online", json=ask), range(40)))
-    assert {a.json()["features"]["current_price"]["value"] for a in answers} == {7}
+        values = [result["features"]["current_price"]["value"] for result in answer["results"]]
+        assert values == list(range(50))
+        with ThreadPoolExecutor(8) as pool:
+            ask = {"features": ["current_price"], "entity": {"symbol": "S7"}}
+            answers = list(pool.map(lambda _: client.post("/features/online", json=ask), range(40)))
+        assert {a.json()["features"]["current_price"]["value"] for a in answers} == {7}
 
 
 def test_as_many_sums_as_entities_in_a_request(
