@@ -129,6 +129,15 @@ def hot_redis(data: Path) -> Iterator[str]:
             yield stack.enter_context(_redis(data, "hot"))
 
 
+@pytest.fixture(autouse=True)
+def no_rows_in_hot(request: pytest.FixtureRequest) -> None:
+    """A test begins without rows and marks of the one before, which may be of another catalog."""
+    if "hot_redis" in request.fixturenames:
+        with redis.Redis.from_url(request.getfixturevalue("hot_redis")) as client:
+            for key in client.scan_iter("th:*"):
+                client.delete(key)
+
+
 @contextmanager
 def _redis(data: Path, tier: Literal["warm", "hot"]) -> Iterator[str]:
     if containers.engine_answers():

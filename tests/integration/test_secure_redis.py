@@ -32,6 +32,7 @@ CLIENTS = [
     redis_clients.feed,
     redis_clients.throttle,
     redis_clients.probe,
+    redis_clients.survey,
     redis_clients.rows,
     redis_clients.watch,
 ]
