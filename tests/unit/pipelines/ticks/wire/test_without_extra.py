@@ -26,6 +26,7 @@ import pipelines, registry, serving, tickwell
 
 WIRE = "pipelines.ticks.wire"
 EXTRA = {f"{WIRE}.avro_values", f"{WIRE}.protobuf_values", "__main__", "env"}
+EXTRA.add("tickwell.feast_registry")  # of the extra `feast`, which its command asks for
 for package in (pipelines, registry, serving, tickwell):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         if not {module.name, module.name.rpartition(".")[2]} & EXTRA:
