@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from serving.stores.breakers import Breaker, State
+from serving.stores.breakers import Breakers, State
 
 
-def breaker_families(breakers: Sequence[Breaker]) -> Callable[[], Iterator[Metric]]:
+def breaker_families(breakers: Breakers) -> Callable[[], Iterator[Metric]]:
     """Makes the metrics of the breakers of all stores."""
 
     def families() -> Iterator[Metric]:
@@ -21,7 +21,7 @@ def breaker_families(breakers: Sequence[Breaker]) -> Callable[[], Iterator[Metri
         opened = CounterMetricFamily(
             "tickwell_breaker_opened", "How often it has opened", labels=["store"]
         )
-        for breaker in breakers:
+        for breaker in breakers():
             opened.add_metric([breaker.store], breaker.times_opened)
             for state in State:
                 states.add_metric([breaker.store, state], float(breaker.state is state))

@@ -36,11 +36,10 @@ class Tiers:
         cluster: bool = False,
     ) -> None:
         """With `cluster` the Redis at `redis` is a Redis Cluster."""
-        self.breakers = Breaker("Redis"), Breaker("Postgres")
-        self._warm = WarmStore(redis, metrics.read, cluster, self.breakers[0])
-        self._cold = ColdStore(postgres, self.breakers[1])
+        self._warm = WarmStore(redis, metrics.read, cluster)
+        self._cold = ColdStore(postgres)
         behind = Fallback(self._warm, self._cold)
-        warm = self.breakers[0]
+        warm = self._warm.breaker
         self.hot = (
             HotTier(hot, behind, behind.named, catalog, lambda: not warm.is_open) if hot else None
         )
@@ -49,6 +48,10 @@ class Tiers:
         metrics.add(breaker_families(self.breakers))
         if self.hot is not None:
             metrics.add(hot_families(self.hot.store))
+
+    def breakers(self) -> list[Breaker]:
+        """Those of the stores, and of a cluster those of its nodes that were asked."""
+        return [*self._warm.breakers, self._cold.breaker]
 
     @asynccontextmanager
     async def kept(self, most_read: Path | None) -> AsyncIterator[None]:

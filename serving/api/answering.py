@@ -42,7 +42,7 @@ from serving.features.table import (
     several_kinds,
 )
 from serving.features.values import Moment
-from serving.stores.breakers import Breaker
+from serving.stores.breakers import Breakers
 from serving.stores.row_store import UNAVAILABLE, NamedRows, Tier, TieredRows, Unavailable
 from serving.watch.catalog import CatalogWatch
 from serving.watch.workers import Lag, Sink, WorkersWatch
@@ -93,7 +93,7 @@ class Answering:
         catalog: CatalogWatch,
         workers: WorkersWatch,
         served: Counter[str],
-        breakers: Sequence[Breaker] = (),
+        breakers: Breakers = tuple,
     ) -> None:
         self._reader = reader
         self._rows = rows
@@ -253,7 +253,7 @@ class Answering:
         raise self._unreadable()
 
     def _unreadable(self) -> StoresUnavailable:
-        stores = {breaker.store: breaker.told() for breaker in self._breakers}
+        stores = {breaker.store: breaker.told() for breaker in self._breakers()}
         said = "; ".join(f"{store}: {state}" for store, state in stores.items())
         return StoresUnavailable(
             f"no value of the answer could be read. The breakers of the stores are {said}. Ask "

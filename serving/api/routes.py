@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -16,7 +15,7 @@ from registry.formats.status import Status
 from serving.errors import NotReady
 from serving.metrics import Metrics
 from serving.process import ThisProcess
-from serving.stores.breakers import Breaker
+from serving.stores.breakers import Breakers
 from serving.watch.api_keys import ApiKeysWatch
 from serving.watch.catalog import CatalogWatch
 from serving.watch.hot_tier import HotTier
@@ -33,7 +32,7 @@ class Server:
     workers: WorkersWatch
     metrics: Metrics
     process: ThisProcess
-    breakers: Sequence[Breaker] = ()
+    breakers: Breakers = tuple
     keys: ApiKeysWatch | None = None
     """None where requests need no API key."""
     hot: HotTier | None = None
@@ -64,14 +63,14 @@ class Server:
         )
         strangers, warnings = self.workers.told("strangers"), self.workers.told("warnings")
         well = well and all(state == "ok" for state in stores.values()) and not strangers
-        well = well and not any(breaker.is_open for breaker in self.breakers)
+        well = well and not any(breaker.is_open for breaker in self.breakers())
         status = "ok" if well else "degraded" if serving else Status.UNAVAILABLE
         total = self.metrics.totals()
         found = {
             "status": status,
             "stores": stores,
             "tiers": {} if self.hot is None else self.hot.told(total),
-            "breakers": {breaker.store: breaker.told() for breaker in self.breakers},
+            "breakers": {breaker.store: breaker.told() for breaker in self.breakers()},
             "workers": workers,
             "strangers": strangers,
             "warnings": warnings,

@@ -21,7 +21,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 
 logger = logging.getLogger(__name__)
@@ -134,6 +134,10 @@ class Breaker:
         pause = min(FIRST_PAUSE_SECONDS * 2**self._probes, LONGEST_PAUSE_SECONDS)
         self._probes += 1
         self._probe_at = self._clock() + pause * (1 - self._jitter() / 2)
+
+
+Breakers = Callable[[], Sequence[Breaker]]
+"""Gives the breakers that there are now: nodes of a cluster come and go."""
 
 
 async def probing(

@@ -8,6 +8,10 @@ slots is asked of all known nodes at once, and the first answer counts: when the
 first, and again after a node did not answer or said that a slot has moved.
 
 Reads go to primaries: a replica may be behind.
+
+With a breaker of the whole cluster each node has one too (`serving.stores.node_breakers`): one that
+does not answer is not asked. The others are asked who has its slots, since a replica may take its
+place.
 """
 
 from __future__ import annotations
@@ -24,6 +28,8 @@ from redis.exceptions import AskError, ClusterDownError, MovedError
 
 from registry.formats.redis_keys import CLUSTER_BUCKETS, rows_key
 from registry.redis_clients import address_of, at_address
+from serving.stores.breakers import Breaker
+from serving.stores.node_breakers import NodeBreakers
 from serving.stores.redis_reads import FAILURES, Command, MakeClient, RedisReads, SingleReads, ask
 
 logger = logging.getLogger(__name__)
@@ -53,9 +59,12 @@ def reads_of(url: str, cluster: bool, make: MakeClient) -> RedisReads:
 class ClusterReads:
     """The `RedisReads` of a cluster; the name of a server is its address."""
 
-    def __init__(self, url: str, make: MakeClient) -> None:
+    def __init__(self, url: str, make: MakeClient, breaker: Breaker | None = None) -> None:
+        """`breaker` is the cluster's: it opens while no node answers."""
         self._url = url
         self._make = make
+        self.nodes = None if breaker is None else NodeBreakers(breaker, self._node_answers)
+        """The breakers of the nodes, if the cluster has one."""
         self._clients: dict[str, Any] = {}
         self._known = {address_of(url)}
         self._of_slot = [""] * REDIS_CLUSTER_HASH_SLOTS
@@ -66,6 +75,10 @@ class ClusterReads:
     def server_of(self, key: str) -> str:
         return self._of_slot[key_slot(key.encode())]
 
+    def is_down(self, key: str) -> bool:
+        """Whether the node that has a key is known not to answer."""
+        return self.nodes is not None and self.nodes.is_open(self.server_of(key))
+
     async def each(self, commands: Sequence[Command]) -> list[Any]:
         call = _Call(commands, [TimeoutError(f"no answer in {ANSWER_SECONDS:g} s")] * len(commands))
         with suppress(TimeoutError):
@@ -74,6 +87,8 @@ class ClusterReads:
                     await self._first_look()
                 groups = _grouped((self.server_of(c[1]), n) for n, c in enumerate(commands))
                 await asyncio.gather(*(self._on(a, call, group) for a, group in groups.items()))
+        if self.nodes is not None and commands and not any(self._of_slot):
+            self.nodes.nobody_is_known(str(call.answers[0]))
         return call.answers
 
     async def close(self) -> None:
@@ -81,6 +96,8 @@ class ClusterReads:
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
+        if self.nodes is not None:
+            await self.nodes.keep(())
         for client in self._clients.values():
             await client.aclose()
 
@@ -114,7 +131,12 @@ class ClusterReads:
         try:
             if not address:
                 raise ClusterDownError("no node is known for the slot")
-            answers = await ask(self._client(address), commands)
+            if self.nodes is None:
+                answers = await ask(self._client(address), commands)
+            else:
+                answers = await self.nodes.asked(
+                    address, lambda: ask(self._client(address), commands), ANSWER_SECONDS
+                )
             doubtful = any(isinstance(a, MovedError | ClusterDownError) for a in answers)
         except FAILURES as error:
             return [error] * len(commands)
@@ -123,6 +145,17 @@ class ClusterReads:
         finally:  # also when the time is over
             if doubtful:
                 self._look()
+
+    async def _node_answers(self, address: str) -> bool:
+        """Whether a node answers reads; one that sends us elsewhere does."""
+        self._look()
+        key = next((key for key in PROBES if self.server_of(key) == address), PROBES[0])
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                (answer,) = await ask(self._client(address), [("GET", key)])
+        except (*FAILURES, TimeoutError):
+            return False
+        return not isinstance(answer, Exception) or isinstance(answer, AskError)
 
     def _client(self, address: str) -> Any:
         client = self._clients.get(address)
@@ -181,6 +214,8 @@ class ClusterReads:
             of_slot[slots.first : slots.last + 1] = [slots.addresses[0]] * size
         self._of_slot = of_slot
         self._known = {address_of(self._url), *(a for slots in found for a in slots.addresses)}
+        if self.nodes is not None:
+            await self.nodes.keep(set(of_slot) - {""})
         for address in self._clients.keys() - self._known:
             await self._clients.pop(address).aclose()
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 from registry.formats.redis_keys import bucket, entity_id, rows_key
-from serving.stores.breakers import Breaker
 from serving.stores.cluster_reads import ANSWER_SECONDS
 from serving.stores.redis_reads import MAX_ROWS, RedisReads, ask_all
 from serving.stores.row_store import UNAVAILABLE, Packed, RowId, Unavailable
@@ -28,12 +27,9 @@ Waiting = dict[RowId, "asyncio.Future[Packed]"]
 class ClusterRows:
     """Reads of rows by their names; `on_read` is told the number of rows of each read."""
 
-    def __init__(
-        self, reads: RedisReads, on_read: Callable[[int], None], breaker: Breaker | None = None
-    ) -> None:
+    def __init__(self, reads: RedisReads, on_read: Callable[[int], None]) -> None:
         self._reads = reads
         self._on_read = on_read
-        self._breaker = breaker
         self._waiting: dict[str, Waiting] = {}
         self._reading: dict[str, asyncio.Task[None]] = {}
 
@@ -42,7 +38,7 @@ class ClusterRows:
         loop = asyncio.get_running_loop()
         futures = []
         for row in wanted:
-            server = self._reads.server_of(_hash_of(row))
+            server = self._reads.server_of(hash_of(row))
             waiting = self._waiting.setdefault(server, {})
             future = waiting.get(row)
             if future is None:
@@ -71,7 +67,7 @@ class ClusterRows:
         self._on_read(len(batch))
         by_hash: dict[str, list[RowId]] = {}
         for row in batch:
-            by_hash.setdefault(_hash_of(row), []).append(row)
+            by_hash.setdefault(hash_of(row), []).append(row)
         try:
             found = await ask_all(
                 self._reads,
@@ -79,7 +75,6 @@ class ClusterRows:
                     ("HMGET", key, *(entity_id(row.entity) for row in rows))
                     for key, rows in by_hash.items()
                 ],
-                self._breaker,
             )
             for rows, values in zip(by_hash.values(), found, strict=True):
                 if not isinstance(values, Unavailable):
@@ -89,7 +84,7 @@ class ClusterRows:
             _answer(batch.values())
 
 
-def _hash_of(row: RowId) -> str:
+def hash_of(row: RowId) -> str:
     """The key of the hash that a row is in."""
     return rows_key(row.source, bucket(row.entity[0], cluster=True))
 

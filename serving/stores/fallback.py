@@ -3,6 +3,9 @@
 A read that warm did not answer is asked of cold where that has opened the breaker, and else once
 more of warm: a connection that was lost is made anew, and nobody notices. So is one of warm that
 cold did not answer while warm has come back.
+
+Of a Redis Cluster a node may be down alone: then cold is asked for its rows, and for everything
+where the node has members of a sum.
 """
 
 from __future__ import annotations
@@ -44,6 +47,14 @@ class Warm(RowStore, Protocol):
     @property
     def named(self) -> NamedRows | None:
         """Reads of rows by name, where the store has them."""
+        ...
+
+    def is_down(self, row: RowId) -> bool:
+        """Whether a row is not answered while others may be."""
+        ...
+
+    def has_members_down(self, wanted: Sequence[MemberSet]) -> bool:
+        """Whether members of any set are not answered while others may be."""
         ...
 
 
@@ -93,18 +104,40 @@ class OneRequest:
         self._warm, self._cold = warm, cold
         self._breaker = warm.breaker
         self._is_cold = is_cold
+        self._has_members = False
 
     def pinned(self) -> RowStore:
         return self._cold.pinned() if self._is_cold else self
 
     async def rows(self, wanted: Sequence[RowId]) -> TieredRows:
-        return await self._ask(lambda store: store.rows(wanted), _has_rows)
+        found = await self._ask(lambda store: store.rows(wanted), _has_rows)
+        if self._is_cold or self._has_members:  # rows of cold may be older than members of warm
+            return found
+        lost = [
+            number
+            for number, row in enumerate(found.rows)
+            if isinstance(row, Unavailable) and self._warm.is_down(wanted[number])
+        ]
+        if not lost:
+            return found
+        colder = await self._cold.rows([wanted[number] for number in lost])
+        rows = list(found.rows)
+        tiers = [found.tier_of(number) for number in range(len(rows))]
+        for index, number in enumerate(lost):
+            rows[number], tiers[number] = colder.rows[index], colder.tier_of(index)
+        return TieredRows(rows, tiers)
 
     async def members(
         self, wanted: Sequence[MemberSet], most: int
     ) -> list[list[Key] | Unavailable]:
         """As `RowStore.members`; raises `TooLarge`."""
-        return await self._ask(lambda store: store.members(wanted, most), _has_any)
+        found = await self._ask(lambda store: store.members(wanted, most), _has_any)
+        if not self._is_cold and self._warm.has_members_down(wanted):
+            colder = await self._cold.members(wanted, most)
+            if _has_any(colder):
+                self._is_cold, found = True, colder
+        self._has_members = True
+        return found
 
     async def last_closed(self, wanted: Sequence[Group]) -> list[Key | Unavailable | None]:
         return await self._ask(lambda store: store.last_closed(wanted), _has_any)

@@ -103,14 +103,20 @@ async def _ask_all(
     answers = await reads.each(commands)
     failed = [answer for answer in answers if isinstance(answer, Exception)]
     if breaker is not None:
-        if len(failed) < len(answers) or any(is_of_key(str(error)) for error in failed):
-            breaker.succeeded(era)
-        elif of_server := [str(error) for error in failed if not is_of_client(str(error))]:
-            breaker.failed(of_server[0], era=era)
+        tell(breaker, era, answers)
     if failed:
         what = commands[0][0]
         logger.warning("%d of %d %s failed: %s", len(failed), len(commands), what, failed[0])
     return [UNAVAILABLE if isinstance(answer, Exception) else answer for answer in answers]
+
+
+def tell(breaker: Breaker, era: int, answers: Sequence[Any], decisive: bool = False) -> None:
+    """Tells a breaker whether its server answered any command of a call that began in `era`."""
+    failed = [str(answer) for answer in answers if isinstance(answer, Exception)]
+    if len(failed) < len(answers) or any(map(is_of_key, failed)):
+        breaker.succeeded(era)
+    elif of_server := [reason for reason in failed if not is_of_client(reason)]:
+        breaker.failed(of_server[0], decisive, era)
 
 
 async def ask(client: Any, commands: Sequence[Command]) -> list[Any]:

@@ -15,10 +15,10 @@ from registry import redis_clients
 from registry.formats.last_close import closed_member
 from registry.formats.redis_keys import closed_key, entity_id, key_values, members_key
 from serving.stores.breakers import Breaker
-from serving.stores.cluster_reads import PROBES, reads_of
-from serving.stores.cluster_rows import ClusterRows
+from serving.stores.cluster_reads import PROBES, ClusterReads
+from serving.stores.cluster_rows import ClusterRows, hash_of
 from serving.stores.member_limit import check_members
-from serving.stores.redis_reads import ask_all
+from serving.stores.redis_reads import SingleReads, ask_all
 from serving.stores.row_link import RowLink
 from serving.stores.row_store import (
     UNAVAILABLE,
@@ -47,12 +47,34 @@ class WarmStore:
         breaker: Breaker | None = None,
     ) -> None:
         self.breaker = breaker or Breaker("Redis")
-        """It is told of all reads here, and is asked nothing: whoever reads asks it."""
-        self._reads = reads_of(url, cluster, redis_clients.rows)
+        """It is told of all reads here, and is asked nothing: whoever reads asks it.
+
+        Of a cluster it is open while no node answers.
+        """
+        self._cluster = ClusterReads(url, redis_clients.rows, self.breaker) if cluster else None
+        self._reads = self._cluster or SingleReads(url, redis_clients.rows)
+        self._told = None if cluster else self.breaker  # nodes tell it themselves
         self._link = None if cluster else RowLink(url, on_read, breaker=self.breaker)
         self.named = None if self._link is None else SingleRows(self._link)
         """Reads rows of a single server by name; None on a cluster."""
-        self._rows = self.named or ClusterRows(self._reads, on_read, self.breaker)
+        self._rows = self.named or ClusterRows(self._reads, on_read)
+
+    @property
+    def breakers(self) -> list[Breaker]:
+        """The store's, and of a cluster those of the nodes."""
+        nodes = None if self._cluster is None else self._cluster.nodes
+        return [self.breaker, *(nodes or ())]
+
+    def is_down(self, row: RowId) -> bool:
+        """Whether the node of a cluster that has a row is known not to answer."""
+        return self._cluster is not None and self._cluster.is_down(hash_of(row))
+
+    def has_members_down(self, wanted: Sequence[MemberSet]) -> bool:
+        """Whether a node that has members of any set is known not to answer."""
+        reads = self._cluster
+        return reads is not None and any(
+            reads.is_down(members_key(one.source, one.message_key)) for one in wanted
+        )
 
     def pinned(self) -> WarmStore:
         return self
@@ -66,11 +88,11 @@ class WarmStore:
     ) -> list[list[Key] | Unavailable]:
         """The entities of each set. Raises `TooLarge` when there are more than `most`."""
         keys = [members_key(one.source, one.message_key) for one in wanted]
-        counts = await ask_all(self._reads, [("SCARD", key) for key in keys], self.breaker)
+        counts = await ask_all(self._reads, [("SCARD", key) for key in keys], self._told)
         check_members(counts, wanted, most)
         counted = [n for n, count in enumerate(counts) if not isinstance(count, Unavailable)]
         smembers = [("SMEMBERS", keys[n]) for n in counted]
-        sets = await ask_all(self._reads, smembers, self.breaker)
+        sets = await ask_all(self._reads, smembers, self._told)
         found: list[list[Key] | Unavailable] = [UNAVAILABLE] * len(wanted)
         for n, members in zip(counted, sets, strict=True):
             if not isinstance(members, Unavailable):
@@ -81,7 +103,7 @@ class WarmStore:
     async def last_closed(self, wanted: Sequence[Group]) -> list[Key | Unavailable | None]:
         """The entity of each group that was closed last."""
         keys = [closed_key(group.source, entity_id(group.key)) for group in wanted]
-        found = await ask_all(self._reads, [("GET", key) for key in keys], self.breaker)
+        found = await ask_all(self._reads, [("GET", key) for key in keys], self._told)
         return [
             (group.key[0], *key_values(closed_member(packed)))
             if isinstance(packed, bytes)
@@ -90,13 +112,13 @@ class WarmStore:
         ]
 
     async def answers(self) -> bool:
-        """Whether Redis answers: of a cluster all nodes that have rows."""
+        """Whether Redis answers: of a cluster any node that has rows."""
         if self._link is not None:
             return await self._rows.read([NOBODY]) == [None]
         probes = {self._reads.server_of(key): key for key in PROBES}
         commands = [("GET", key) for key in probes.values()]
         found = await self._reads.each(commands)
-        return not any(isinstance(answer, Exception) for answer in found)
+        return not all(isinstance(answer, Exception) for answer in found)
 
     async def close(self) -> None:
         if self._link is not None:

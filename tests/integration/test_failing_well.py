@@ -15,7 +15,7 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -228,13 +228,23 @@ async def load(port: int, seen: Seen, until: Callable[[], bool], **headers: str)
         await asyncio.gather(*(ask(client, number) for number in range(CLIENTS)))
 
 
-def under_load(port: int, act: Callable[[], None], **headers: str) -> Seen:
-    """What clients see while something is done."""
+def under_load(
+    port: int, act: Callable[[], None], last: Collection[str] = (), **headers: str
+) -> Seen:
+    """What clients see while something is done, and until each feature was of a tier of `last`."""
     seen, done = Seen(), Event()
-    thread = Thread(target=lambda: asyncio.run(load(port, seen, done.is_set, **headers)))
+    least = {(feature, tier) for feature in NEWEST for tier in last}
+
+    def is_over() -> bool:
+        return done.is_set() and {(feature, tier) for feature, tier, _, _ in seen.found} >= least
+
+    thread = Thread(target=lambda: asyncio.run(load(port, seen, is_over, **headers)))
     thread.start()
     try:
         act()
+    except BaseException:
+        least.clear()
+        raise
     finally:
         done.set()
         thread.join()
@@ -278,7 +288,7 @@ def test_whatever_happens_to_redis_no_answer_is_wrong_and_none_is_missing(stack:
             ends()  # noqa: B023
             wait_for("warm", lambda: stack.tiers() == {"warm"})
 
-        seen = under_load(stack.port, fault)
+        seen = under_load(stack.port, fault, last=["warm"])
         assert seen.statuses.keys() == {200}, (name, seen.problems[:3])
         assert seen.tiers() == {"warm", "cold"}, name
         seen.check(cold, status)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import redis
@@ -18,13 +17,15 @@ from registry.formats.redis_keys import CATALOG_KEY, WORKERS_KEY, bucket, rows_k
 from registry.formats.row import Row, pack
 from serving.app import ServerOptions, create_app
 from serving.watch.workers import WorkersWatch
+from tests.support.both_stores import log_of
 from tests.support.cluster import Cluster
 from tests.support.pipeline import wait_for
-from tests.support.served import beat, online
+from tests.support.served import beat, beating, online
 from tests.support.stored import store_row
 
 NOBODY = "postgresql://u:p@127.0.0.1:1/none"
 SYMBOLS = [f"S{number}" for number in range(30)]
+DOWN = 1
 
 
 @pytest.fixture
@@ -47,46 +48,83 @@ def filled(three: Cluster, recorded: Catalog) -> Iterator[Cluster]:
         client.flushall(target_nodes=redis.RedisCluster.PRIMARIES)
 
 
-def answers(client: TestClient) -> dict[str, tuple[Any, str]]:
+@pytest.fixture
+def lost(filled: Cluster) -> set[str]:
+    """The symbols whose rows are on the node with the number `DOWN`."""
+    found = {
+        symbol
+        for symbol in SYMBOLS
+        if filled.node_of(rows_key("price", bucket(symbol, cluster=True))) == DOWN
+    }
+    assert 0 < len(found) < len(SYMBOLS)
+    return found
+
+
+def answers(client: TestClient) -> dict[str, tuple[float | None, str | None]]:
+    """The value of each symbol, and its tier; both None where it is unavailable."""
     body = {"features": ["current_price"], "entities": [{"symbol": symbol} for symbol in SYMBOLS]}
     answer = client.post("/features/batch", json=body)
     assert answer.status_code == 200, answer.text
     found = [result["features"]["current_price"] for result in answer.json()["results"]]
-    return {s: (f["value"], f["status"]) for s, f in zip(SYMBOLS, found, strict=True)}
+    return {s: (f["value"], f["tier"]) for s, f in zip(SYMBOLS, found, strict=True)}
 
 
 @pytest.mark.timeout(180)
-def test_a_server_of_a_cluster(filled: Cluster, hot_redis: str, postgres_database: str) -> None:
-    down = 1
-    lost = {
-        symbol
-        for symbol in SYMBOLS
-        if filled.node_of(rows_key("price", bucket(symbol, cluster=True))) == down
-    }
+def test_a_server_of_a_cluster(filled: Cluster, hot_redis: str, lost: set[str]) -> None:
+    """There is no Postgres: what is on a node that hangs is unavailable."""
     beat(hot_redis)
-    options = ServerOptions(filled.url, hot_redis, postgres_database, cluster=True)
+    options = ServerOptions(filled.url, hot_redis, NOBODY, cluster=True)
     with TestClient(create_app(options)) as client:
         whole = answers(client)
         assert {value for value, _ in whole.values()} == set(range(len(SYMBOLS)))
-        wait_for("the server is well", lambda: client.get("/health").json()["status"] == "ok")
-        filled.pause(down)
+        wait_for(
+            "Redis is well", lambda: client.get("/health").json()["stores"].get("redis") == "ok"
+        )
+        filled.pause(DOWN)
         try:
             found = answers(client)
-            unavailable = {s for s, (_, status) in found.items() if status == "unavailable"}
-            assert unavailable == lost
-            assert {s: found[s][0] for s in found.keys() - lost} == {
-                s: whole[s][0] for s in whole.keys() - lost
-            }
+            assert found == {s: (None, None) if s in lost else whole[s] for s in SYMBOLS}
             health = wait_for(
                 "the server says so",
-                lambda: (answer := client.get("/health")).json()["status"] == "degraded" and answer,
+                lambda: (
+                    (answer := client.get("/health")).json()["stores"]["redis"] != "ok" and answer
+                ),
             )
             assert health.status_code == 200
-            assert health.json()["stores"]["redis"] != "ok"
+            assert health.json()["status"] == "degraded"
             assert health.json()["workers"]["online"], "those of the other tier are known"
         finally:
-            filled.resume(down)
-        wait_for("all are answered", lambda: answers(client).keys() and whole == answers(client))
+            filled.resume(DOWN)
+        wait_for("all are answered", lambda: whole == answers(client))
+
+
+@pytest.mark.timeout(180)
+def test_cold_answers_for_a_node_that_hangs(
+    filled: Cluster,
+    hot_redis: str,
+    postgres_database: str,
+    recorded: Catalog,
+    lost: set[str],
+) -> None:
+    """Postgres has another price of each symbol, so that it is known where a value is from."""
+    with log_of(recorded, postgres_database) as log:
+        log.add("price", *({"symbol": s, "price": 1_000 + n} for n, s in enumerate(SYMBOLS)))
+    of_warm = {s: (n, "warm") for n, s in enumerate(SYMBOLS)}
+    expected = {s: (1_000 + n, "cold") if s in lost else (n, "warm") for n, s in enumerate(SYMBOLS)}
+    down = "Redis " + filled.urls[DOWN].removeprefix("redis://").removesuffix("/0")
+    with beating(hot_redis), filled.reading():
+        options = ServerOptions(filled.url, hot_redis, postgres_database, cluster=True, hot=False)
+        with TestClient(create_app(options)) as client:
+            wait_for("all are of warm", lambda: answers(client) == of_warm)
+            filled.pause(DOWN)
+            try:
+                wait_for("what is lost is of cold", lambda: answers(client) == expected)
+                breakers = client.get("/health").json()["breakers"]
+                assert breakers.pop(down).startswith(("open", "half-open"))
+                assert set(breakers.values()) == {"closed"}
+            finally:
+                filled.resume(DOWN)
+            wait_for("all are of warm again", lambda: answers(client) == of_warm)
 
 
 def test_the_copy_of_the_catalog_is_read_from_a_cluster(filled: Cluster, hot_redis: str) -> None:

@@ -195,18 +195,8 @@ def without(three: Cluster, down: int) -> list[Any]:
 @pytest.fixture
 def reading(filled: Cluster) -> Iterator[Cluster]:
     """A cluster whose nodes answer reads also while it knows that one is down."""
-    setting = "cluster-allow-reads-when-down"
-    for url in filled.urls:
-        with redis.Redis.from_url(url) as client:
-            client.config_set(setting, "yes")
-    yield filled
-    for url in filled.urls:
-        with redis.Redis.from_url(url) as client:
-            wait_for(
-                "the cluster is whole",
-                lambda: client.execute_command("CLUSTER INFO")["cluster_state"] == "ok",
-            )
-            client.config_set(setting, "no")
+    with filled.reading():
+        yield filled
 
 
 @pytest.mark.timeout(180)

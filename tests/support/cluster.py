@@ -37,6 +37,20 @@ class Cluster:
         slot = key_slot(key.encode())
         return next(n for n in range(len(self.nodes)) if slot < _first_slot(n + 1))
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """While it lasts, nodes answer reads also while they know that one is down."""
+        setting = "cluster-allow-reads-when-down"
+        for url in self.urls:
+            with redis.Redis.from_url(url) as client:
+                client.config_set(setting, "yes")
+        yield
+        for url in self.urls:
+            with redis.Redis.from_url(url) as client:
+                while not _is_whole(client):
+                    time.sleep(0.05)
+                client.config_set(setting, "no")
+
     def pause(self, number: int) -> None:
         os.kill(self.nodes[number].pid or 0, signal.SIGSTOP)
 

@@ -237,6 +237,12 @@ class Side(NamedStore):
         self.named: NamedRows | None = None
         self.after_read = lambda: None
 
+    def is_down(self, row: RowId) -> bool:
+        return False
+
+    def has_members_down(self, wanted: Sequence[MemberSet]) -> bool:
+        return False
+
     def change(self) -> None:
         """Open the breaker, or close it."""
         if next(self.opens):

@@ -38,6 +38,8 @@ class Store:
         self.is_there = True
         self.before: Callable[[], Awaitable[None]] | None = None
         self.refused: set[str] = set()
+        self.down: set[str] = set()
+        self.has_no_members = False
 
     @property
     def named(self) -> Store:
@@ -59,7 +61,9 @@ class Store:
     async def rows(self, wanted: Sequence[RowId]) -> TieredRows:
         there = await self._read()
         rows = [
-            self.tier.name.encode() if there and row.entity[0] not in self.refused else UNAVAILABLE
+            self.tier.name.encode()
+            if there and row.entity[0] not in self.refused | self.down
+            else UNAVAILABLE
             for row in wanted
         ]
         return TieredRows(rows, self.tier)
@@ -78,12 +82,18 @@ class Store:
     ) -> list[list[Key] | Unavailable]:
         if most == 0:
             raise TooLarge("too many")
-        there = await self._read()
+        there = await self._read() and not self.has_no_members
         return [[(self.tier.name,)] if there else UNAVAILABLE for _ in wanted]
 
     async def last_closed(self, wanted: Sequence[Group]) -> list[Key | Unavailable | None]:
         there = await self._read()
         return [(self.tier.name,) if there else UNAVAILABLE for _ in wanted]
+
+    def is_down(self, row: RowId) -> bool:
+        return row.entity[0] in self.down
+
+    def has_members_down(self, wanted: Sequence[MemberSet]) -> bool:
+        return self.has_no_members
 
     async def close(self) -> None:
         pass
@@ -196,6 +206,44 @@ async def test_what_warm_has_answered_in_part_is_its_answer(warm: Store, cold: S
     assert (await store.rows([A, B])).rows == [UNAVAILABLE, b"WARM"]
     assert (warm.asked, cold.asked) == (1, 0)
     assert (await store.rows([])).rows == []
+
+
+@in_a_loop
+async def test_cold_is_asked_for_rows_of_a_node_that_is_down(warm: Store, cold: Store) -> None:
+    store = Fallback(warm, cold)
+    warm.down = {"A"}
+    for wanted, rows, tiers in (
+        ([A, B], [b"COLD", b"WARM"], [Tier.COLD, Tier.WARM]),
+        ([B, A], [b"WARM", b"COLD"], [Tier.WARM, Tier.COLD]),
+        ([A], [b"COLD"], [Tier.COLD]),
+    ):
+        found = await store.rows(wanted)
+        assert found.rows == rows
+        assert [found.tier_of(number) for number in range(len(rows))] == tiers
+    warm.refused = {"B"}
+    assert (await store.rows([A, B])).rows == [b"COLD", UNAVAILABLE]
+    cold.is_there = False
+    assert (await store.rows([A, B])).rows == [UNAVAILABLE] * 2
+
+
+@in_a_loop
+async def test_rows_of_cold_are_not_added_up_with_members_of_warm(warm: Store, cold: Store) -> None:
+    store = Fallback(warm, cold).pinned()
+    warm.down = {"A"}
+    assert await store.members(SETS, 1) == [[("WARM",)]]
+    assert (await store.rows([A, B])).rows == [UNAVAILABLE, b"WARM"]
+
+
+@in_a_loop
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_a_sum_is_of_cold_where_the_node_of_its_members_is_down(
+    warm: Store, cold: Store, is_there: bool
+) -> None:
+    store = Fallback(warm, cold).pinned()
+    warm.has_no_members, cold.is_there = True, is_there
+    assert await store.members(SETS, 1) == [[("COLD",)] if is_there else UNAVAILABLE]
+    assert (store.pinned() is cold) == is_there
+    assert (await store.rows([A])).rows == [b"COLD" if is_there else b"WARM"]
 
 
 @in_a_loop

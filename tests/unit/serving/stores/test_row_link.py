@@ -99,8 +99,13 @@ async def test_reads_of_a_turn_are_one_command_a_hash_that_names_a_field_once() 
 
 @in_a_loop
 async def test_nothing_waits_for_the_answers_to_what_was_sent_before() -> None:
+    seen = asyncio.Semaphore(0)
+
     async def act(client: Client) -> None:
-        commands = [await client.command() for _ in range(4)]  # before any is answered
+        commands = []
+        for _ in range(4):  # before any is answered
+            commands.append(await client.command())
+            seen.release()
         await client.say(*map(echoed, commands))
         await client.echo()
 
@@ -109,7 +114,7 @@ async def test_nothing_waits_for_the_answers_to_what_was_sent_before() -> None:
         reads = []
         for field in "abcd":
             reads.append(link.read(wanted(h=[field])))
-            await asyncio.sleep(0.01)
+            await seen.acquire()
         assert await asyncio.gather(*reads) == [[[b"a"]], [[b"b"]], [[b"c"]], [[b"d"]]]
         await link.close()
     assert server.connections == 1
@@ -254,10 +259,16 @@ async def later(act: Act) -> list[Any]:
 )
 @in_a_loop
 async def test_what_nobody_asked_for_is_given_to_nobody(said: list[bytes]) -> None:
-    async with scripted_redis(first(*said)) as server:
+    hung_up = asyncio.Event()
+
+    async def act(client: Client) -> None:
+        await first(*said)(client)
+        hung_up.set()
+
+    async with scripted_redis(act) as server:
         link = RowLink(server.url, limits=LONG)
         assert await link.read(A) == FOUND_A
-        await asyncio.sleep(0.01)
+        await hung_up.wait()
         assert await link.read(wanted(h=["b"])) == [[b"b"]]
         await link.close()
     assert server.connections == 2
@@ -325,17 +336,20 @@ async def test_the_limit_is_over_for_nobody_who_was_answered() -> None:
 async def test_a_connection_that_is_closed_between_two_answers() -> None:
     """What was answered counts; who waits is told at once, and the next read connects again."""
 
+    seen = asyncio.Event()
+
     async def act(client: Client) -> None:
         if client.number > 1:
             await client.echo()
         await client.command()
+        seen.set()
         await client.command()
         await client.say(values(b"a"))
 
     async with scripted_redis(act) as server:
         link = RowLink(server.url, limits=LONG)
         reads = [link.read(A)]
-        await asyncio.sleep(0.02)
+        await seen.wait()
         reads.append(link.read(A))
         assert await asyncio.gather(*reads) == [FOUND_A, UNAVAILABLE]
         assert await link.read(A) == FOUND_A
