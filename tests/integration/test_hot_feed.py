@@ -114,8 +114,32 @@ def test_a_promotion_is_refused_once_the_row_was_fed(
     fed.feed.turn()
     assert not reader.hot.exists(lease_key("price", "A"))
     assert not reader.finish(late)
-    assert reader.promote("price", "A")
     assert reader.believed("price", "A") == stored_row(warm, "price", "A")
+
+
+def test_what_a_reader_wants_is_brought_in_with_the_next_run(
+    fed: FeedingWorker, reader: Reader, warm: Any
+) -> None:
+    """However slow it is: of two runs the later one counts, and no other entity comes in."""
+    reader.begin("price", "A")
+    fed.store(run_at(10))
+    fed.store(run_at(20))
+    fed.feed.turn()
+    assert reader.believed("price", "A") == stored_row(warm, "price", "A")
+    assert sorted(reader.hot.keys("th:*")) == sorted([MARK.encode(), b"th:row:price:A"])
+
+
+def test_what_was_wanted_and_is_not_any_more_is_not_made(
+    fed: FeedingWorker, reader: Reader, hot: Any
+) -> None:
+    """Two rows are wanted; the lease of one ends."""
+    for symbol in "AB":
+        reader.begin("price", symbol)
+    hot.delete(lease_key("price", "A"))
+    fed.store(run_at(10))
+    fed.feed.turn()
+    assert reader.believed("price", "A") is None
+    assert reader.believed("price", "B") is not None
 
 
 def test_a_promotion_before_the_feed_is_overwritten(

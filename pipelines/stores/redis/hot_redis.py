@@ -88,29 +88,38 @@ class HotRedis:
         self._ask([(Arguments("EVALSHA", name, 1, key, token),) for key, token in marks])
 
     def feed(self, mark: str, token: bytes, fed: Sequence[Rows]) -> bool:
-        """Put rows, the later ones last, in the place of those that hot has, and delete the leases.
+        """Put rows, the later ones last, in the place of those that hot has, and of leases.
 
         Returns False where the mark is not there with this token any more. First it is asked which
-        rows hot has, because it has few of them: who takes a lease after that reads what warm has
-        now.
+        rows hot has, and of which there are leases, because these are few: who takes a lease after
+        that reads what warm has now.
         """
         self._connect()
         pieces = [piece for rows in fed for piece in self._pieces(rows)]
         asked: list[Command] = []
         for rows in pieces:
-            asked.append(
-                (_named("DEL", prefixed(lease_key(rows.source, "").encode(), rows.names)),)
-            )
+            asked.append((_named("EXISTS", _leases(rows)),))
             asked.append((_named("MGET", _keys(rows), mark),))
         answers = self._ask(asked)
+        found = answers[1::2]
+        if any(one[0] != token for one in found):
+            return False
+        leases = self._leases(pieces, answers[::2])
         commands = []
-        for rows, found in zip(pieces, answers[1::2], strict=True):
-            if found[0] != token:
-                return False
-            there = np.array([i for i, row in enumerate(found[1:]) if row is not None], np.int64)
-            if len(there):
-                commands.append(self._put(mark, token, rows, there))
+        for rows, (_, *there), leased in zip(pieces, found, leases, strict=True):
+            which = [i for i, row in enumerate(there) if row is not None or i in leased]
+            if which:
+                commands.append(self._put(mark, token, rows, np.array(which, np.int64)))
         return all(self._ask(commands))
+
+    def _leases(self, pieces: Sequence[Rows], counts: Sequence[int]) -> list[set[int]]:
+        """Which rows have leases; so many were counted."""
+        with_leases = [rows for rows, count in zip(pieces, counts, strict=True) if count]
+        answers = iter(self._ask([(_named("MGET", _leases(rows)),) for rows in with_leases]))
+        return [
+            {i for i, lease in enumerate(next(answers)) if lease is not None} if count else set()
+            for count in counts
+        ]
 
     def close(self) -> None:
         """Close the connection, if there is one."""
@@ -135,8 +144,9 @@ class HotRedis:
 
     def _put(self, mark: str, token: bytes, rows: Rows, which: Any) -> Command:
         """The call of `lua/feed.lua` for some of the rows."""
-        command = Arguments("EVALSHA", self._names[scripts.FEED], 1 + len(which), mark)
+        command = Arguments("EVALSHA", self._names[scripts.FEED], 1 + 2 * len(which), mark)
         command.texts(some(_keys(rows), which))
+        command.texts(some(_leases(rows), which))
         command.put(bulk(token), 1)
         command.texts(rows_of(rows.packed[which]))
         return (command,)
@@ -199,6 +209,10 @@ class HotRedis:
 
 def _keys(rows: Rows) -> Texts:
     return prefixed(row_key(rows.source, "").encode(), rows.names)
+
+
+def _leases(rows: Rows) -> Texts:
+    return prefixed(lease_key(rows.source, "").encode(), rows.names)
 
 
 def _named(command: str, names: Texts, *first: str) -> Arguments:

@@ -1,10 +1,11 @@
--- Put newer rows in the place of those that hot holds.
+-- Put newer rows in the place of those that hot holds, and in that of leases.
 --
--- KEYS: the partition's mark, then rows. ARGV: the token that the mark must hold, then for each key
--- the packed row. `ROW_…` and `HOT_…` are of the prelude (`scripts.py`).
+-- KEYS: the partition's mark, then rows, then the leases of these rows. ARGV: the token that the mark
+-- must hold, then the packed rows. `ROW_…` and `HOT_…` are of the prelude (`scripts.py`).
 --
--- Returns 1, or 0 with nothing written where the mark holds another token or has ended. A row that is
--- not there is not made. One under the same token that comes from a later tick is left: a reader has put
+-- Returns 1, or 0 with nothing written where the mark holds another token or has ended. Leases end. A
+-- row that is not there is made where it had a lease: a reader wants it, and may not put in what it has
+-- read. One under the same token that comes from a later tick is left: a reader has put
 -- it in. One of another home is removed, since which of the two is newer cannot be known here.
 
 local function later(one, other)
@@ -20,10 +21,15 @@ local token = ARGV[1]
 if redis.call('GET', KEYS[1]) ~= token then
   return 0
 end
-for i = 2, #KEYS do
+for i = 2, #ARGV do
   local key, row = KEYS[i], ARGV[i]
+  local is_wanted = redis.call('DEL', KEYS[#ARGV - 1 + i]) == 1
   local there = redis.call('GET', key)
-  if there then
+  if not there then
+    if is_wanted then
+      redis.call('SET', key, token .. row)
+    end
+  else
     local home = string.sub(row, ROW_TOPIC_ID, ROW_PARTITION_END)
     if #there < HOT_BYTES or string.sub(there, HOT_TOPIC_ID, HOT_PARTITION_END) ~= home then
       redis.call('DEL', key)
