@@ -57,7 +57,7 @@ class Outcome(StrEnum):
     NOT_FED = "not_fed"
     """No worker keeps hot up to date for the partition that it comes from."""
     LOST = "lost"
-    """Warm has another row by now, or the worker has begun anew."""
+    """Warm has another row by now, which the worker has put in, or the worker has begun anew."""
     LEARNT = "learnt"
     """The partition that it comes from was not known: it is tried once more."""
     UNANSWERED = "unanswered"

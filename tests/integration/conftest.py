@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import redis
 from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
@@ -17,6 +18,7 @@ from registry.definitions import Catalog
 from registry.features_file import read
 from registry.lifecycle.recording import record
 from serving.app import ServerOptions, create_app
+from tests.support.both_tiers import BothTiers
 from tests.support.pipeline import Pipeline, pipeline
 from tests.support.rebuilds import Stores
 from tests.support.served import beat
@@ -108,3 +110,10 @@ def stores(redis_database: str, postgres_database: str) -> Iterator[Stores]:
 def small_pieces(stores: Stores) -> None:
     """Rebuilds fetch two entities at once."""
     stores.limits = RebuildLimits(entities_a_piece=2)
+
+
+@pytest.fixture
+def tiers(redis_database: str, hot_redis: str) -> Iterator[BothTiers]:
+    with redis.Redis.from_url(redis_database) as warm, redis.Redis.from_url(hot_redis) as hot:
+        hot.flushall()
+        yield BothTiers(redis_database, hot_redis, warm, hot)

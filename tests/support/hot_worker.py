@@ -62,8 +62,8 @@ class HotWorker:
         for (source, entity), packed in self._unfed.items():
             if self._hot.get(self.key) != self.token:
                 continue
-            self._hot.delete(lease_key(source, entity))
-            self._hot.set(row_key(source, entity), self.token + packed, xx=True)
+            is_wanted = self._hot.delete(lease_key(source, entity)) == 1
+            self._hot.set(row_key(source, entity), self.token + packed, xx=not is_wanted)
         self._unfed.clear()
 
     def write(self, entities: Sequence[str], source: str = "price") -> bytes:
