@@ -90,11 +90,14 @@ class Heartbeats:
             hot=hot,
         )
         packed = msgspec.json.encode(heartbeat)
-        for store in self._stores:
+        # One that did not answer may take its whole time again: it comes last.
+        for store in sorted(self._stores, key=lambda store: store.has_failed):
             try:
                 store.write(f"{self._sink}:{self._instance}", packed, starting=lag is None)
             except StoreUnavailable:
-                continue  # the sink reports that a store is unavailable
+                store.has_failed = True  # the sink reports that a store is unavailable
+            else:
+                store.has_failed = False
         return heartbeat
 
     def others(self) -> list[Heartbeat] | None:
@@ -126,6 +129,8 @@ class _Store:
         self._url = url
         self._cluster = cluster
         self._client: Any = None
+        self.has_failed = False
+        """Whether the last heartbeat could not be written."""
 
     def write(self, worker: str, packed: bytes, starting: bool) -> None:
         with answers():

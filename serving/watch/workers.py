@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Literal
 
 import msgspec
@@ -54,11 +56,11 @@ class WorkersWatch:
     async def refresh(self) -> None:
         """Read the heartbeats; of one worker the newest counts, whichever tier has it."""
         newest: dict[tuple[str, str], Heartbeat] = {}
-        for tier, reads in self._tiers.items():
-            for beat in await self._read(tier, reads):
-                known = newest.get((beat.sink, beat.instance))
-                if known is None or known.at < beat.at:
-                    newest[beat.sink, beat.instance] = beat
+        found = await asyncio.gather(*(self._read(*tier) for tier in self._tiers.items()))
+        for beat in chain(*found):
+            known = newest.get((beat.sink, beat.instance))
+            if known is None or known.at < beat.at:
+                newest[beat.sink, beat.instance] = beat
         self._seen = {key: seen for key, seen in self._seen.items() if key in newest}
         self.heartbeats = [self._by_own_clock(newest[key]) for key in sorted(newest)]
 

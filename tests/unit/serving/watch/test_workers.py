@@ -109,3 +109,30 @@ def test_a_clock_that_is_ahead_makes_no_heartbeat_younger() -> None:
 
     first, again, newer = asyncio.run(refreshed())
     assert 0 <= first == again < newer < 5
+
+
+def test_a_redis_that_says_nothing_delays_no_other() -> None:
+    """The one answers only after the other was asked."""
+
+    class First(Reads):
+        async def each(self, commands: Sequence[Command]) -> list[Any]:
+            await Second.asked.wait()
+            return [TimeoutError("no answer")] * len(commands)
+
+    class Second(Reads):
+        asked = asyncio.Event()
+
+        async def each(self, commands: Sequence[Command]) -> list[Any]:
+            self.asked.set()
+            return await super().each(commands)
+
+    async def refreshed() -> WorkersWatch:
+        stores = iter((First(), Second(beat(0, 0))))
+        workers = WorkersWatch({"redis": "", "redis_hot": ""}, open_reads=lambda *_: next(stores))
+        async with asyncio.timeout(10):
+            await workers.refresh()
+        return workers
+
+    workers = asyncio.run(refreshed())
+    assert workers.stores == {"redis": "no answer", "redis_hot": "ok"}
+    assert [one.instance for one in workers.heartbeats] == ["one"]
