@@ -126,6 +126,19 @@ def test_what_the_server_reads_most_outlives_its_container(configured: dict[str,
     assert made in (COMPOSE / "Dockerfile").read_text()
 
 
+def test_what_is_mounted_from_here_is_there_and_only_read(configured: dict[str, Any]) -> None:
+    mounts = [
+        mount
+        for service in configured["services"].values()
+        for mount in service.get("volumes", ())
+        if mount["type"] == "bind"
+    ]
+    assert len(mounts) == 4
+    for mount in mounts:
+        assert Path(mount["source"]).exists(), mount
+        assert mount["read_only"], mount
+
+
 def test_the_dockerfile_is_sound() -> None:
     subprocess.run([BIN / "hadolint", COMPOSE / "Dockerfile"], check=True)
     assert "\nUSER 10001\n" in (COMPOSE / "Dockerfile").read_text()

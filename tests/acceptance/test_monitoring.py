@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.exposition import (
     MONITORING,
@@ -61,11 +64,28 @@ def metrics(port: int) -> str:
     return httpx.get(f"http://{HOST}:{port}/metrics").text
 
 
+def values(port: int, name: str) -> dict[str, float]:
+    """The values of a gauge by its only label."""
+    return {
+        label: sample.value
+        for family in text_string_to_metric_families(metrics(port))
+        for sample in family.samples
+        if sample.name == name
+        for label in sample.labels.values()
+    }
+
+
 @pytest.mark.timeout(240)
 def test_every_metric_that_is_named_exists(ports: list[int]) -> None:
     ask(ports[0])
     exposed = set().union(*(exposed_metrics(metrics(port)) for port in ports))
     assert named_metrics() - exposed == set()
+    for port in ports[1:]:
+        of = partial(values, port, "tickwell_worker_newest_tick_timestamp_seconds")
+        newest = wait_for("the next heartbeat has it", of)
+        assert newest.keys() == {"price"}
+        assert 0 <= time.time() - newest["price"] < 120
+        assert values(port, "tickwell_worker_rejected_ticks")["malformed"] == 1.0
 
 
 def test_promtool_accepts_the_rules_and_finds_each_alert_where_it_must() -> None:
