@@ -9,6 +9,7 @@ new() { [ -s "secrets/$1" ] || printf '%s' "$2" > "secrets/$1"; }
 random() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
 new redis_password "$(random)"
 new postgres_password "$(random)"
+new grafana_password "$(random)"
 redis=$(cat secrets/redis_password)
 postgres=$(cat secrets/postgres_password)
 new redis_url "redis://:$redis@redis-warm:6379/0"

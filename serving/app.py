@@ -23,8 +23,10 @@ from serving.api.documentation import Documentation
 from serving.api.feature_routes import ShortCut, feast_route, feature_routes
 from serving.api.routes import Server
 from serving.features.reader import Reader
+from serving.health_metrics import health_families
 from serving.metrics import Metrics
 from serving.process import ThisProcess
+from serving.process_metrics import process_families
 from serving.tiers import Tiers
 from serving.watch.api_keys import ApiKeysWatch
 from serving.watch.catalog import CatalogWatch
@@ -85,11 +87,13 @@ def create_app(
     answering = Answering(reader, stores.named, catalog, workers, served, stores.breakers)
     bounds = Admission(options.requests_in_flight), Deadlines(options.deadline_ms)
     metrics.add(admission_families(bounds[0]))
+    metrics.add(process_families)
     features = [
         *feature_routes(answering, metrics, bounds, options.compress),
         feast_route(answering, metrics, bounds, options.compress),
     ]
     server = Server(catalog, workers, metrics, process, stores.breakers, keys, stores.hot)
+    metrics.see(health_families(server))
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

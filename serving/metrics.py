@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from registry.formats.heartbeat import Heartbeat
+from registry.heartbeat_metrics import heartbeat_families
 from serving.metric_sums import Family, Sample, Siblings
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
@@ -69,8 +70,8 @@ class Metrics:
         self._rows = _Histogram(ROWS)
         self._more: list[Families] = []
         self._registry = CollectorRegistry()
-        self._registry.register(_Server(self._of_all))
-        self._registry.register(_Workers(heartbeats))
+        self.see(self._of_all)
+        self.see(lambda: heartbeat_families(heartbeats(), ("sink", "instance")))
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """Counts a request and its time, in seconds."""
@@ -87,6 +88,10 @@ class Metrics:
     def add(self, families: Families) -> None:
         """Shows what else is counted."""
         self._more.append(families)
+
+    def see(self, families: Families) -> None:
+        """Shows what this process sees, and the others of the server see for themselves."""
+        self._registry.register(_Families(families))
 
     def text(self) -> bytes:
         """All metrics in Prometheus' text format."""
@@ -177,46 +182,11 @@ class _Histogram:
         return list(zip(bounds, accumulate(self._counts), strict=True))
 
 
-class _Server(Collector):
-    """What `families` makes of the server's counts."""
+class _Families(Collector):
+    """What `families` makes, each time that it is asked."""
 
-    def __init__(self, families: Callable[[], Iterator[Metric]]) -> None:
+    def __init__(self, families: Families) -> None:
         self._families = families
 
     def collect(self) -> Iterator[Metric]:
         return self._families()
-
-
-class _Workers(Collector):
-    """The latest heartbeats, as gauges."""
-
-    def __init__(self, heartbeats: Heartbeats) -> None:
-        self._heartbeats = heartbeats
-
-    def collect(self) -> Iterator[Metric]:
-        def gauge(name: str, text: str, labels: list[str]) -> GaugeMetricFamily:
-            return GaugeMetricFamily(name, text, labels=labels)
-
-        worker = ["sink", "instance"]
-        lag = gauge("tickwell_worker_lag_messages", "Behind", [*worker, "topic", "partition"])
-        behind = gauge("tickwell_worker_behind_seconds", "Behind", [*worker, "topic", "partition"])
-        rows = gauge("tickwell_worker_rows", "Rows stored by the process", worker)
-        retrying = gauge("tickwell_worker_retrying", "1 while its store refuses", worker)
-        rejected = gauge(
-            "tickwell_worker_rejected_ticks", "Rejected by the process", [*worker, "reason"]
-        )
-        passed_over = gauge(
-            "tickwell_worker_passed_over", "Messages of other kinds that it passed over", worker
-        )
-        for beat in self._heartbeats():
-            name = [beat.sink, beat.instance]
-            rows.add_metric(name, beat.rows)
-            retrying.add_metric(name, beat.state == "retrying")
-            passed_over.add_metric(name, beat.passed_over)
-            for reason, count in beat.rejected.items():
-                rejected.add_metric([*name, reason], count)
-            for partition in beat.lag:
-                labels = [*name, partition.topic, str(partition.partition)]
-                lag.add_metric(labels, partition.lag)
-                behind.add_metric(labels, partition.behind_seconds)
-        yield from (lag, behind, rows, retrying, rejected, passed_over)

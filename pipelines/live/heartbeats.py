@@ -45,12 +45,16 @@ class Heartbeats:
         self._rows = 0
         self._rejected: Counter[str] = Counter()
         self._passed_over = 0
+        self._newest: dict[str, int] = {}
 
     def count(self, batch: Batch) -> None:
         """Count a batch that is stored."""
         self._rows += len(batch)
         self._rejected.update(rejected.reason for rejected in batch.rejected)
         self._passed_over += batch.passed_over
+        if len(batch):
+            source, newest = batch.source.name, int(batch.event_time.max())
+            self._newest[source] = max(newest, self._newest.get(source, newest))
 
     def beat(
         self,
@@ -88,6 +92,7 @@ class Heartbeats:
             strangers=broker.strangers,
             passed_over=self._passed_over,
             hot=hot,
+            newest=dict(self._newest),
         )
         packed = msgspec.json.encode(heartbeat)
         # One that did not answer may take its whole time again: it comes last.

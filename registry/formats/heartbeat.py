@@ -31,7 +31,8 @@ class Heartbeat(Struct, frozen=True):
     `partitions` the number of partitions of each topic. `member` is its id in its consumer group.
     `warnings` are about settings of the broker that lose ticks, `strangers` about partitions that a
     member of the group holds which is no worker. `hot` is `fed`, or why the hot Redis is not fed
-    with what the worker stores; "" where it has nothing to feed.
+    with what the worker stores; "" where it has nothing to feed. `newest` has for each source the
+    event time of the newest tick that this process has stored, in nanoseconds UTC.
     """
 
     sink: str
@@ -50,3 +51,4 @@ class Heartbeat(Struct, frozen=True):
     strangers: tuple[str, ...] = ()
     passed_over: int = 0
     hot: str = ""
+    newest: dict[str, int] = {}

@@ -37,6 +37,7 @@ COMPOSE = Path(__file__).parents[2] / "compose"
 BIN = Path(sys.executable).parent
 JOBS = {"migrate"}
 OURS = {"migrate", "worker-online", "worker-offline", "server", "demo"}
+WATCHING = {"prometheus", "grafana"}
 MIB = 1024 * 1024
 COMPILED = """
 from pipelines.runtime.machine_code import warm_up
@@ -61,8 +62,8 @@ def configured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     key.chmod(0o644)
     output = subprocess.run(
         [
-            *(BIN / "docker-compose", "-f", directory / "compose.yaml", "--profile", "demo"),
-            *("config", "--format", "json"),
+            *(BIN / "docker-compose", "-f", directory / "compose.yaml"),
+            *("--profile", "demo", "--profile", "monitoring", "config", "--format", "json"),
         ],
         check=True,
         capture_output=True,
@@ -76,7 +77,7 @@ def test_images_are_pinned(configured: dict[str, Any]) -> None:
     for name, service in configured["services"].items():
         image, _, tag = service["image"].partition(":")
         assert image
-        assert re.match(r"\d+\.\d+", tag), f"{name}: {service['image']}"
+        assert re.match(r"v?\d+\.\d+", tag), f"{name}: {service['image']}"
 
 
 def test_every_service_has_a_health_check_or_is_a_job(configured: dict[str, Any]) -> None:
@@ -84,20 +85,22 @@ def test_every_service_has_a_health_check_or_is_a_job(configured: dict[str, Any]
     assert without == JOBS
 
 
-def test_only_the_server_is_published_and_only_here(configured: dict[str, Any]) -> None:
+def test_the_server_and_what_watches_it_are_published_and_only_here(
+    configured: dict[str, Any],
+) -> None:
     published = {
         name: [port["host_ip"] for port in service["ports"]]
         for name, service in configured["services"].items()
         if service.get("ports")
     }
-    assert published == {"server": ["127.0.0.1"]}
+    assert published == {name: ["127.0.0.1"] for name in ("server", *WATCHING)}
 
 
 def test_no_secret_is_in_an_environment(configured: dict[str, Any]) -> None:
     secrets = {
         name: Path(secret["file"]).read_text() for name, secret in configured["secrets"].items()
     }
-    assert len(secrets) == 6
+    assert len(secrets) == 7
     services = json.dumps(configured["services"])
     for value in secrets.values():
         assert value not in services
@@ -107,7 +110,7 @@ def test_containers_are_held_back(configured: dict[str, Any]) -> None:
     for name, service in configured["services"].items():
         assert "no-new-privileges:true" in service["security_opt"], name
         assert "mem_limit" in service, name
-        if name in OURS:
+        if name in OURS | WATCHING:
             assert service["read_only"], name
             assert service["cap_drop"] == ["ALL"], name
 
@@ -121,6 +124,19 @@ def test_what_the_server_reads_most_outlives_its_container(configured: dict[str,
     assert volume["target"] == server["environment"]["TICKWELL_DATA"]
     made = f"install -d -o 10001 -m 0750 {volume['target']}\n"
     assert made in (COMPOSE / "Dockerfile").read_text()
+
+
+def test_what_is_mounted_from_here_is_there_and_only_read(configured: dict[str, Any]) -> None:
+    mounts = [
+        mount
+        for service in configured["services"].values()
+        for mount in service.get("volumes", ())
+        if mount["type"] == "bind"
+    ]
+    assert len(mounts) == 4
+    for mount in mounts:
+        assert Path(mount["source"]).exists(), mount
+        assert mount["read_only"], mount
 
 
 def test_the_dockerfile_is_sound() -> None:

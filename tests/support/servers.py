@@ -1,4 +1,4 @@
-"""Servers that Python cannot bring: Debian's Redis and PostgreSQL, which have TLS, and `pgbouncer`.
+"""Servers that Python cannot bring: Debian's Redis and PostgreSQL, which have TLS, and others.
 
 They listen on 127.0.0.1, with certificates that the test makes. `.ci/run` installs them where it
 can, and names in TICKWELL_TEST_SERVERS those that it installed: one of these that is missing fails

@@ -65,6 +65,8 @@ class Supervisor:
         self._settings = settings
         # As many may serve, be about to end, and have been started again in the meantime.
         self._pages = SharedPages.create(1 + 3 * settings.serve_workers + 1)
+        self._count("replaced", 0.0)  # a rate is seen only of a series that was there before
+        self._count("crashed", 0.0)
         self._free = set(range(1, self._pages.pages))
         self._children: list[Child] = []
         self._seats: list[_Seat] = []
@@ -251,9 +253,9 @@ class Supervisor:
                     logger.error("server process %d does not start", child.pid)
                     child.kill()
 
-    def _count(self, how: str) -> None:
+    def _count(self, how: str, many: float = 1.0) -> None:
         """Count a process that has ended, or is to."""
-        sample = Sample("tickwell_server_processes_ended_total", {"how": how}, 1.0)
+        sample = Sample("tickwell_server_processes_ended_total", {"how": how}, many)
         text = "Processes of the server that another one took the place of"
         family = Family("tickwell_server_processes_ended", text, "counter", [sample])
         count_in_past(self._pages, family)

@@ -19,6 +19,7 @@ from registry.features_file import read
 from registry.formats.status import Status
 from serving.api.scopes import scope_needed
 from serving.app import ServerOptions, create_app
+from tests.support.pages import anchors, section
 from tickwell.cli import app
 from tickwell.settings import PREFIX, Settings
 
@@ -88,12 +89,6 @@ def test_every_link_leads_somewhere(page: Path) -> None:
             assert anchor in anchors(target), link
 
 
-def anchors(page: Path) -> set[str]:
-    """The anchors that GitHub gives to headings."""
-    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
 @every_page
 def test_commands_and_their_options_exist(page: Path) -> None:
     makefile = (ROOT / "Makefile").read_text()
@@ -118,13 +113,6 @@ def shell_lines(text: str) -> Iterator[str]:
     """Lines of code that begin with `make` or `tickwell`."""
     for block in CODE.findall(text):
         yield from re.findall(r"^(?:make|tickwell) [^\n&]+", block, re.MULTILINE)
-
-
-def section(page: Path, heading: str) -> str:
-    """The text below a heading, to the next one of any level."""
-    _, _, after = page.read_text().partition(f"\n{heading}\n")
-    assert after, f"{page.name} has no {heading}"
-    return re.split(r"^#+ ", after, maxsplit=1, flags=re.MULTILINE)[0]
 
 
 def test_the_table_of_settings_has_every_setting() -> None:
