@@ -22,6 +22,7 @@ from serving.stores.row_store import (
     NamedRows,
     RowId,
     RowStore,
+    Tier,
     TieredRows,
     Unavailable,
 )
@@ -111,7 +112,8 @@ class OneRequest:
 
     async def rows(self, wanted: Sequence[RowId]) -> TieredRows:
         found = await self._ask(lambda store: store.rows(wanted), _has_rows)
-        if self._is_cold or self._has_members:  # rows of cold may be older than members of warm
+        # Cold was asked for all, or what it has may be older than members of warm.
+        if found.tier is Tier.COLD or self._has_members:
             return found
         lost = [
             number

@@ -227,6 +227,15 @@ async def test_cold_is_asked_for_rows_of_a_node_that_is_down(warm: Store, cold: 
 
 
 @in_a_loop
+async def test_cold_is_asked_once_where_all_nodes_are_down(warm: Store, cold: Store) -> None:
+    store = Fallback(warm, cold)
+    warm.breaker.failed("down", decisive=True)
+    warm.down, cold.is_there = {"A", "B"}, False
+    assert (await store.rows([A, B])).rows == [UNAVAILABLE] * 2
+    assert (warm.asked, cold.asked) == (0, 1)
+
+
+@in_a_loop
 async def test_rows_of_cold_are_not_added_up_with_members_of_warm(warm: Store, cold: Store) -> None:
     store = Fallback(warm, cold).pinned()
     warm.down = {"A"}
