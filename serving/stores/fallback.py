@@ -34,7 +34,8 @@ two in a row does."""
 
 LONGEST_SECONDS = 5.5
 """Seconds that a read takes at most: cold may be asked before and after warm, for two seconds, and
-warm for one, a cluster too; hot, which may stand before both, for less than half a second."""
+warm for one, a cluster for a little more; hot, which may stand before both, for less than half a
+second."""
 
 T = TypeVar("T")
 S = TypeVar("S", bound=RowStore)
