@@ -27,9 +27,7 @@ def connect(
     """
     given = {"connect_timeout": connect_timeout} if connect_timeout else {}
     parameters = dsn(url, **given)
-    engine = create_engine(
-        "postgresql+psycopg2://", creator=lambda: psycopg2.connect(parameters), **options
-    )
+    engine = create_engine("postgresql+psycopg2://", creator=lambda: opened(parameters), **options)
     if statement_timeout_ms:
         limit = {"milliseconds": str(statement_timeout_ms)}
 
@@ -38,6 +36,19 @@ def connect(
             connection.execute(STATEMENT_TIMEOUT, limit)
 
     return engine
+
+
+def opened(parameters: str) -> Any:
+    """A connection of psycopg2, given a URL or `dsn`. Raises `psycopg2.Error`.
+
+    Before it knows in which encoding a client reads, a server says in its own why it refuses one,
+    as while it starts up; psycopg2 takes that for UTF-8.
+    """
+    try:
+        return psycopg2.connect(parameters)
+    except UnicodeDecodeError as error:
+        said = bytes(error.object).decode("utf-8", "replace")
+        raise psycopg2.OperationalError(said) from None
 
 
 def dsn(url: str, **parameters: Any) -> str:

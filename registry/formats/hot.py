@@ -3,8 +3,8 @@
 Warm, the Redis that has every row, is authoritative. A row in hot is believed while the *mark* of
 the partition that it comes from is there and holds the token that stands before the row. The worker
 of the partition makes a mark and keeps it alive only while hot has all that warm has confirmed, so
-what is believed is at most `MARK_MS` older than what warm had. A token is made up once and never
-comes back: what is void stays void. The mark is read in the same command as the row, or after it.
+what is believed is at most `MARK_MS` older than what warm had, and by as much more as the mark was
+read before the row. A token is made up once and never comes back: what is void stays void.
 
 Servers bring rows in under *leases*: a lease is taken before warm is read, the worker deletes it
 once warm has confirmed another row of the entity, and the row is put in only if the lease is left.
@@ -44,12 +44,6 @@ def mark_key(topic_id: bytes, partition: int) -> str:
     return f"th:mark:{topic_id.hex()}:{partition}"
 
 
-def mark_key_of(row: bytes) -> str:
-    """The key of the mark that a row in hot (token and row) needs."""
-    topic_id, partition = HOME_LAYOUT.struct.unpack(row[HOME])
-    return mark_key(topic_id, partition)
-
-
 def row_key(source: str, entity: str) -> str:
     """The key of an entity's token and newest row."""
     return f"th:row:{source}:{entity}"
@@ -58,8 +52,3 @@ def row_key(source: str, entity: str) -> str:
 def lease_key(source: str, entity: str) -> str:
     """The key of the nonce of the reader that may put the entity's row in."""
     return f"th:lease:{source}:{entity}"
-
-
-def is_believed(row: bytes | None, mark: bytes | None) -> bool:
-    """Whether a row in hot may be served; `mark` is what stands under the row's `mark_key_of`."""
-    return row is not None and mark is not None and row[:TOKEN_BYTES] == mark

@@ -17,9 +17,9 @@ from serving.stores.cluster_reads import ANSWER_SECONDS
 from serving.stores.redis_reads import MAX_ROWS, RedisReads, ask_all
 from serving.stores.row_store import UNAVAILABLE, Packed, RowId, Unavailable
 
-WAIT_SECONDS = ANSWER_SECONDS
+WAIT_SECONDS = ANSWER_SECONDS + 0.05
 """Seconds that a request waits for its rows, whatever has to be read before: no longer than if they
-were read at once."""
+were read at once, and until the breaker of a node that does not answer knows that."""
 
 Waiting = dict[RowId, "asyncio.Future[Packed]"]
 

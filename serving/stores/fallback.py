@@ -22,6 +22,7 @@ from serving.stores.row_store import (
     NamedRows,
     RowId,
     RowStore,
+    Tier,
     TieredRows,
     Unavailable,
 )
@@ -33,7 +34,8 @@ two in a row does."""
 
 LONGEST_SECONDS = 5.5
 """Seconds that a read takes at most: cold may be asked before and after warm, for two seconds, and
-warm for one, a cluster too; hot, which may stand before both, for less than half a second."""
+warm for one, a cluster for a little more; hot, which may stand before both, for less than half a
+second."""
 
 T = TypeVar("T")
 S = TypeVar("S", bound=RowStore)
@@ -111,7 +113,8 @@ class OneRequest:
 
     async def rows(self, wanted: Sequence[RowId]) -> TieredRows:
         found = await self._ask(lambda store: store.rows(wanted), _has_rows)
-        if self._is_cold or self._has_members:  # rows of cold may be older than members of warm
+        # Cold was asked for all, or what it has may be older than members of warm.
+        if found.tier is Tier.COLD or self._has_members:
             return found
         lost = [
             number

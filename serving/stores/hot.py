@@ -16,7 +16,7 @@ member and what it holds must be of one moment, or a position that has moved wou
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -108,8 +108,13 @@ class HotStore:
     def name(self, row: RowId) -> bytes:
         return bulk(row_key(row.source, entity_id(row.entity)))
 
-    async def named_rows(self, wanted: Wanted) -> list[TieredRows] | Unavailable:
-        """The rows, from hot where they are believed; the others from behind it."""
+    async def named_rows(
+        self, wanted: Wanted, behind: NamedRows | None = None
+    ) -> list[TieredRows] | Unavailable:
+        """The rows, from hot where they are believed; the others from behind it.
+
+        `behind` is what reads them there for one request, where they belong to one.
+        """
         names = [name for _, of in wanted for name in of]
         self.counts.rows += len(names)
         self.counts.asked[Tier.HOT] += len(names)
@@ -117,7 +122,7 @@ class HotStore:
             self._most_read.note(wanted)
         believed = await self._believed(names) if self.trust.is_given else [None] * len(names)
         if not all(believed):
-            return await self._completed(wanted, names, believed)
+            return await self._completed(wanted, names, believed, behind)
         self.counts.found[Tier.HOT] += len(names)
         return _split(wanted, believed)
 
@@ -132,7 +137,8 @@ class HotStore:
         grouped = [number for number, row in enumerate(wanted) if len(row.entity) > 1]
         reads: list[tuple[list[int], Coroutine[Any, Any, TieredRows]]] = []
         if alone:
-            reads.append((alone, read_by_name(self, [wanted[number] for number in alone])))
+            of_all = self if behind is None else _OfRequest(self, NamedById(behind))
+            reads.append((alone, read_by_name(of_all, [wanted[number] for number in alone])))
         if grouped:
             of_groups = [wanted[number] for number in grouped]
             reads.append((grouped, self._grouped(of_groups, behind or self._behind)))
@@ -188,7 +194,11 @@ class HotStore:
         return believed
 
     async def _completed(
-        self, wanted: Wanted, names: Sequence[bytes], believed: Sequence[bytes | None]
+        self,
+        wanted: Wanted,
+        names: Sequence[bytes],
+        believed: Sequence[bytes | None],
+        behind: NamedRows | None,
     ) -> list[TieredRows] | Unavailable:
         """All rows, those that are not believed from behind hot."""
         missing: list[list[int]] = []
@@ -197,12 +207,15 @@ class HotStore:
             end = begin + len(of)
             missing.append([number for number in range(begin, end) if believed[number] is None])
             begin = end
+        named, name_of = self._named, self._name_behind
+        if behind is not None:
+            named, name_of = behind, lambda name: behind.name(row_id(name))
         asked = [
-            (source, [self._name_behind(names[number]) for number in numbers])
+            (source, [name_of(names[number]) for number in numbers])
             for (source, _), numbers in zip(wanted, missing, strict=True)
             if numbers
         ]
-        answer = await self._named.named_rows(asked)
+        answer = await named.named_rows(asked)
         rows: list[Packed] = list(believed)
         tiers = [Tier.HOT] * len(rows)
         if isinstance(answer, Unavailable):
@@ -267,6 +280,19 @@ class HotStore:
             known = self._named.name(row_id(name))
             self._names_behind[name] = known
         return known
+
+
+class _OfRequest(NamedTuple):
+    """The `NamedRows` of hot for one request, and of what is behind it for that."""
+
+    hot: HotStore
+    behind: NamedRows
+
+    def name(self, row: RowId) -> bytes:
+        return self.hot.name(row)
+
+    def named_rows(self, wanted: Wanted) -> Awaitable[list[TieredRows] | Unavailable]:
+        return self.hot.named_rows(wanted, self.behind)
 
 
 def row_id(name: bytes) -> RowId:

@@ -66,14 +66,17 @@ class Trust:
 
     async def _regain(self) -> None:
         loop = asyncio.get_running_loop()
-        answers = False
-        while not answers:
-            await asyncio.sleep(PROBE_SECONDS)
-            asked_at = loop.time()
-            found = await self.link.read(PROBE)
-            answers = not isinstance(found, Unavailable) and found[0] == [None]
-            if not answers:
-                self._lost_at = asked_at
-        await asyncio.sleep(max(0.0, self._lost_at + self._seconds - loop.time()))
+        lost_at = None
+        while lost_at != self._lost_at:  # else it was lost again since it answered
+            while not await self._answers():
+                self.lose()
+            lost_at = self._lost_at
+            await asyncio.sleep(max(0.0, self._lost_at + self._seconds - loop.time()))
         self._probing = None
         self.is_given = True
+
+    async def _answers(self) -> bool:
+        """Whether hot answers the next probe."""
+        await asyncio.sleep(PROBE_SECONDS)
+        found = await self.link.read(PROBE)
+        return not isinstance(found, Unavailable) and found[0] == [None]

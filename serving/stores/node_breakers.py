@@ -13,10 +13,9 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from redis.exceptions import AskError, TimeoutError
-from redis.exceptions import ConnectionError as NoAnswer
 
 from serving.stores.breakers import Breaker, probing
-from serving.stores.redis_reads import FAILURES, tell
+from serving.stores.redis_reads import FAILURES, NotAsked, tell
 
 
 class NodeBreakers:
@@ -41,12 +40,12 @@ class NodeBreakers:
     ) -> list[Any]:
         """What `ask` gives, which asks a node; its breaker is told how that ended.
 
-        Raises what `ask` raises, and `FAILURES` at once while the breaker is open. A call that is
+        Raises what `ask` raises, and `NotAsked` at once while the breaker is open. A call that is
         cancelled is one of a node that did not answer in `seconds`.
         """
         breaker = self._of(address)
         if breaker.is_open:
-            raise NoAnswer(breaker.told())
+            raise NotAsked(breaker.told())
         era = breaker.era
         try:
             answers = await ask()

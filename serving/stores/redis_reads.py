@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from redis.exceptions import ConnectionError as NoAnswer
 from redis.exceptions import RedisError, ResponseError
 
 from serving.stores.breakers import Breaker
@@ -28,6 +29,10 @@ FAILURES = (RedisError, OSError)
 
 NO_CONNECTION = "No connection available."
 """What redis-py's pool says where all its connections are in use for as long as a read may wait."""
+
+
+class NotAsked(NoAnswer):
+    """A server is known not to answer, and was not asked; that it is has been logged."""
 
 
 _under_way: set[asyncio.Task[list[Any]]] = set()
@@ -82,7 +87,8 @@ def is_of_client(reason: str) -> bool:
 async def ask_all(
     reads: RedisReads, commands: Sequence[Command], breaker: Breaker | None = None
 ) -> list[Any]:
-    """An answer to each command, `UNAVAILABLE` where its server gave none; that is logged.
+    """An answer to each command, `UNAVAILABLE` where its server gave none; that is logged, unless
+    the server was not asked.
 
     The breaker of the store is told whether any was answered, if the server was asked any; also of
     a read that nobody waits for any more: else a server that hangs would never be found out by
@@ -101,7 +107,7 @@ async def _ask_all(
 ) -> list[Any]:
     era = 0 if breaker is None else breaker.era
     answers = await reads.each(commands)
-    failed = [answer for answer in answers if isinstance(answer, Exception)]
+    failed = [a for a in answers if isinstance(a, Exception) and not isinstance(a, NotAsked)]
     if breaker is not None:
         tell(breaker, era, answers)
     if failed:

@@ -90,6 +90,9 @@ class ApiKeysWatch:
             reason = str(getattr(error, "orig", error)).strip().split("\n")[0]
             self._fail(reason if isinstance(error, RegistryError) else f"Postgres: {reason}")
             return
+        except Exception:  # a mistake, which is logged; else it would be raised for ever
+            self._loading = None
+            raise
         self._loading = None
         self._postgres_answers, self._problem = True, ""
         self._latest = keys

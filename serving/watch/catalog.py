@@ -76,6 +76,9 @@ class CatalogWatch:
             self.stores["postgres"] = str(getattr(error, "orig", error)).strip().split("\n")[0]
             await self._take_copy(is_empty=isinstance(error, RegistryEmpty))
             return
+        except Exception:  # a mistake, which is logged; else it would be raised for ever
+            self._loading = None
+            raise
         self._loading = None
         self.stores["postgres"] = "ok"
         if self._names is None or self._names.catalog != catalog:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from select import select
+from socket import create_connection
 
 import psutil
 import pytest
@@ -62,7 +66,9 @@ def asked_while(clients: Clients, *steps: Callable[[], object]) -> None:
     asyncio.run(main())
 
 
-def test_connections_are_shared_evenly(server: RunningServer) -> None:
+def shared(server: RunningServer) -> list[int]:
+    """How many connections each process gets of many that are opened."""
+
     async def main() -> list[int]:
         opened = [
             await asyncio.open_connection("127.0.0.1", server.port) for _ in range(CONNECTIONS)
@@ -76,9 +82,29 @@ def test_connections_are_shared_evenly(server: RunningServer) -> None:
             for _, writer in opened:
                 writer.close()
 
-    found = asyncio.run(main())
+    return asyncio.run(main())
+
+
+def test_connections_are_shared_evenly(server: RunningServer) -> None:
+    found = shared(server)
     assert len(found) == PROCESSES
     assert max(found) - min(found) <= 1, found
+
+
+def test_a_process_without_room_for_connections_says_so_and_gets_as_many_as_others_later(
+    server: RunningServer,
+) -> None:
+    full = next(iter(server.children()))
+    before = resource.prlimit(full, resource.RLIMIT_NOFILE)
+    files = psutil.Process(full).num_fds()
+    resource.prlimit(full, resource.RLIMIT_NOFILE, (files, before[1]))
+    with ExitStack() as opened:
+        address = "127.0.0.1", server.port
+        clients = [opened.enter_context(create_connection(address)) for _ in range(CONNECTIONS)]
+        wait_for("many are lost", lambda: len(select(clients, [], [], 0)[0]) > CONNECTIONS / 3)
+    assert "raise the limit of open files" in server.log.read_text()
+    resource.prlimit(full, resource.RLIMIT_NOFILE, before)
+    wait_for("they are shared evenly again", lambda: max(found := shared(server)) - min(found) <= 2)
 
 
 def test_replacing_processes_loses_no_request(server: RunningServer) -> None:

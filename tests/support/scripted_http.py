@@ -7,7 +7,7 @@ import ssl
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
 from typing import Any, NamedTuple
@@ -140,6 +140,17 @@ def answers_and_closes(handler: _Handler) -> None:
     """Answer, and close the connection without having said so."""
     answers()(handler)
     handler.close_connection = True
+
+
+@contextmanager
+def full() -> Iterator[int]:
+    """The port of a listener that answers nobody who connects, as too many wait to be accepted."""
+    with ExitStack() as opened:
+        listener = opened.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        with suppress(TimeoutError):
+            while True:
+                opened.enter_context(socket.create_connection(listener.getsockname(), timeout=0.2))
+        yield listener.getsockname()[1]
 
 
 @contextmanager

@@ -8,11 +8,13 @@ time until a moment, and each write and read gets what is left of it.
 from __future__ import annotations
 
 import io
+import socket
 import time
 from typing import TYPE_CHECKING, Any
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import NewConnectionError
 
 from tickwell.client.calls import Call
 
@@ -51,6 +53,9 @@ class _Timed(_Base):  # type: ignore[misc]
 
     _until: float | None = None
 
+    _dns_host: str
+    """The name or the address that urllib3 connects to."""
+
     @property
     def timeout(self) -> float | None:
         """Seconds that are left, None for no limit, as for a connection nobody has asked for."""
@@ -77,9 +82,27 @@ class _Timed(_Base):  # type: ignore[misc]
         super().send(data)
 
     def _new_conn(self) -> Any:
-        sock = super()._new_conn()
+        sock = self._connected()
         self.limit(sock)  # for TLS begins on it, and with an own clock
         return sock
+
+    def _connected(self) -> Any:
+        """A socket of the first address that answers; urllib3 allows each of them all the time."""
+        name = self._dns_host
+        try:
+            found = socket.getaddrinfo(name.strip("[]"), self.port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):  # which urllib3 puts into words
+            return super()._new_conn()
+        try:
+            while True:
+                self._dns_host = str(found.pop(0)[4][0])
+                try:
+                    return super()._new_conn()
+                except NewConnectionError:
+                    if not found:
+                        raise
+        finally:
+            self._dns_host = name
 
     def response_class(self, sock: Any, **options: Any) -> Any:
         """An answer that is read from a socket; `http.client` calls this."""

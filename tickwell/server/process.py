@@ -7,6 +7,7 @@ them out evenly, and none is lost when a process is replaced.
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
 import sys
@@ -29,6 +30,7 @@ from tickwell.server.orders import (
 from tickwell.settings import Settings
 
 with late_imports():
+    from serving.api.request_log import BoundedLog
     from serving.api.routes import Server
     from serving.api.server import DrainingServer, Patience
     from serving.errors import NotReady
@@ -37,8 +39,15 @@ with late_imports():
     from serving.shared_pages import SharedPages
     from tickwell.server.serving import application, config_of, run
 
+logger = logging.getLogger(__name__)
+
 AT_ONCE = 64
 """Orders that are read in one turn of the event loop; requests have their turn in between."""
+
+NO_ROOM = (
+    "a client's connection is lost, as this process has as many files open as it may: raise the "
+    "limit of open files, or let more processes serve"
+)
 
 ORPHAN_SECONDS = 10.0
 """Seconds beside the patience of a stop, after which a process without a supervisor is killed."""
@@ -58,6 +67,7 @@ class HandedServer(DrainingServer):
         self._ready = False
         self._taken = 0
         self._told_closed = 0
+        self._log = BoundedLog(logger)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=[])
@@ -107,6 +117,9 @@ class HandedServer(DrainingServer):
                 order, files = b"", []
             for file in files:
                 self.take(socket.socket(fileno=file))
+            if order == CONNECTION and not files:  # the system has closed it
+                self._taken += 1
+                self._log.warning(NO_ROOM, {})
             if order == NOT_READY:
                 self.process.stopping = True
             elif order != CONNECTION:

@@ -25,7 +25,7 @@ from pipelines.errors import (
     StoreUnavailable,
     TopicRecreated,
 )
-from registry.database.engine import dsn
+from registry.database.engine import dsn, opened
 from registry.resources import sql
 
 BEGIN = sql(__package__, "begin")
@@ -93,7 +93,7 @@ class Database:
         """
         try:
             if self._connection is None or self._connection.closed:
-                self._connection = psycopg2.connect(dsn(self._url, **self._parameters))
+                self._connection = opened(dsn(self._url, **self._parameters))
                 self._connection.autocommit = True  # `BEGIN` is ours
             with self._connection.cursor() as cursor, _begun(cursor, self._limits):
                 yield cursor

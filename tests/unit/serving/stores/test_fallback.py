@@ -11,6 +11,7 @@ import pytest
 from serving.errors import TooLarge
 from serving.stores.breakers import Breaker
 from serving.stores.fallback import ATTEMPTS, Fallback
+from serving.stores.hot import HotStore
 from serving.stores.pinned_hot import PinnedHot
 from serving.stores.row_store import (
     UNAVAILABLE,
@@ -227,11 +228,44 @@ async def test_cold_is_asked_for_rows_of_a_node_that_is_down(warm: Store, cold: 
 
 
 @in_a_loop
-async def test_rows_of_cold_are_not_added_up_with_members_of_warm(warm: Store, cold: Store) -> None:
-    store = Fallback(warm, cold).pinned()
+async def test_cold_is_asked_once_where_all_nodes_are_down(warm: Store, cold: Store) -> None:
+    store = Fallback(warm, cold)
+    warm.breaker.failed("down", decisive=True)
+    warm.down, cold.is_there = {"A", "B"}, False
+    assert (await store.rows([A, B])).rows == [UNAVAILABLE] * 2
+    assert (warm.asked, cold.asked) == (0, 1)
+
+
+@in_a_loop
+@pytest.mark.parametrize("hot", [False, True])
+async def test_rows_of_cold_are_not_added_up_with_members_of_warm(
+    hot: bool, warm: Store, cold: Store
+) -> None:
+    """Also where hot, which answers nothing here, stands before both."""
+    fallback = Fallback(warm, cold)
+    before = HotStore("redis://127.0.0.1:1/0", fallback) if hot else fallback
+    store = before.pinned()
     warm.down = {"A"}
     assert await store.members(SETS, 1) == [[("WARM",)]]
     assert (await store.rows([A, B])).rows == [UNAVAILABLE, b"WARM"]
+    assert (await before.rows([A, B])).rows == [b"COLD", b"WARM"]
+    await before.close()
+
+
+@in_a_loop
+async def test_what_hot_does_not_have_is_of_cold_for_all_of_a_request(
+    warm: Store, cold: Store
+) -> None:
+    """Warm is gone between the members of a sum and its rows."""
+    fallback = Fallback(warm, cold)
+    hot = HotStore("redis://127.0.0.1:1/0", fallback, named=fallback.named)
+    store = hot.pinned()
+    assert await store.members(SETS, 1) == [[("WARM",)]]
+    before = store.pinned()
+    warm.breaker.failed("down", decisive=True)
+    assert (await store.rows([A])).rows == [b"COLD"]
+    assert store.pinned() is not before
+    await hot.close()
 
 
 @in_a_loop

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
+import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -21,6 +23,7 @@ from tests.support.scripted_http import (
     answers_and_closes,
     drips,
     drips_the_head,
+    full,
     hangs,
     listening,
     problem,
@@ -43,7 +46,7 @@ from tickwell.errors import SettingError, TickwellError
 
 KEY = "tw_SECRET"
 BRIEF = 0.3
-"""Seconds of a deadline that is to pass; what is said of time is said without a clock."""
+"""Seconds of a deadline that is to pass."""
 
 AT_ONCE = Chances(uniform=lambda low, high: 0.0)
 FULL = problem(503, "Too busy", headers={"Retry_After": "0", "X_Request_Id": "r-1"})
@@ -189,6 +192,39 @@ def test_a_call_ends_with_its_deadline(
         one(asker, client, deadline_seconds=BRIEF)
     assert one(asker, client)["f"].value == 1.5
     assert script.connections == 2
+
+
+def with_addresses(*addresses: str) -> Callable[..., list[Any]]:
+    """A look-up of names that finds these for some.example."""
+
+    def look_up(host: Any, port: Any, *_: Any, **__: Any) -> list[Any]:
+        found = addresses if host == "some.example" else [host]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, int(port))) for one in found]
+
+    return look_up
+
+
+def test_a_call_ends_with_its_deadline_however_many_addresses_there_are(
+    asker: Asker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And none of them answers a client that connects."""
+    addresses = 10
+    monkeypatch.setattr(socket, "getaddrinfo", with_addresses(*["127.0.0.1"] * addresses))
+    with full() as port:
+        client = asker.open(f"http://some.example:{port}")
+        began = time.monotonic()
+        with pytest.raises(DeadlineExceeded):
+            one(asker, client, deadline_seconds=BRIEF)
+        assert time.monotonic() - began < BRIEF * addresses / 2
+
+
+def test_an_address_where_nothing_listens_is_passed_over(
+    asker: Asker, serve: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = serve(Script(answers()))
+    monkeypatch.setattr(socket, "getaddrinfo", with_addresses("127.0.0.2", "127.0.0.1"))
+    client = asker.open(url.replace("127.0.0.1", "some.example"))
+    assert one(asker, client)["f"].value == 1.5
 
 
 def test_a_server_asks_for_more_time_than_there_is(asker: Asker, serve: Callable[..., str]) -> None:
