@@ -50,7 +50,8 @@ class Page(msgspec.Struct, array_like=True, frozen=True):
 class Past(msgspec.Struct, array_like=True, frozen=True):
     """What the processes that have ended have counted.
 
-    `ended` has of each page the number of the last process whose counts are among `families`.
+    `ended` has of each page the number of the last process whose counts are among `families`, if
+    there was room for them.
     """
 
     ended: dict[int, int]
@@ -123,14 +124,18 @@ def _page_of(pages: SharedPages, number: int) -> Page | None:
 def bury(pages: SharedPages, page: int, process: int) -> None:
     """Add what a process that has ended had in its page to the past; for the supervisor alone.
 
-    Of a page that cannot be read nothing is added: the process must be replaced all the same.
+    Of a page that cannot be read, or whose samples the past has no room for, nothing is added: the
+    process must be replaced all the same.
     """
     past, last = past_of(pages), _page_of(pages, page)
-    families = past.families
+    ended, families = {**past.ended, page: process}, past.families
     if last is not None and last.process == process:
         families = _summed([families, last.families])
-    past = Past({**past.ended, page: process}, families)
-    pages.write(PAST_PAGE, msgspec.msgpack.encode(past))
+    try:
+        pages.write(PAST_PAGE, msgspec.msgpack.encode(Past(ended, families)))
+    except ValueError as error:
+        logger.error("what process %d has counted is lost: %s", process, error)
+        pages.write(PAST_PAGE, msgspec.msgpack.encode(Past(ended, past.families)))
 
 
 def count_in_past(pages: SharedPages, family: Family) -> None:

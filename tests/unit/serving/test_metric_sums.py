@@ -202,3 +202,19 @@ def test_a_server_of_one_process_names_none() -> None:
     metrics = Metrics(list, connections=lambda: 7)
     assert "tickwell_connections 7.0" in metrics.text().decode()
     assert (metrics.processes(), metrics.total("tickwell_connections")) == (1, 7.0)
+
+
+def test_a_process_whose_counts_find_no_room_is_forgotten() -> None:
+    """It is replaced, and what others have counted is still there."""
+    pages = SharedPages.create(1 + SEATS)
+    for seat, name in ((1, "few"), (2, "many")):
+        samples = [
+            Sample("tickwell_values_total", {"status": f"{name} {number:060}"}, 1.0)
+            for number in range(800)
+        ]
+        family = Family("tickwell_values", "Values", "counter", samples)
+        Siblings(pages, seat, seat).publish([family])
+        bury(pages, seat, seat)
+    (kept,) = Siblings(pages, 3, 3).families()
+    assert {sample.labels["status"].split()[0] for sample in kept.samples} == {"few"}
+    assert Siblings(pages, 3, 3).alive() == 0
