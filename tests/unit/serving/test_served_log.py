@@ -6,6 +6,7 @@ import logging
 import os
 import random
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -141,8 +142,10 @@ def test_a_disk_that_hangs_holds_up_nobody(tmp_path: Path) -> None:
     """A pipe that nobody reads is never open."""
     os.mkfifo(tmp_path / "1.jsonl")
     log = ServedLog(tmp_path, 1)
+    began = time.monotonic()
     for moment in range(2 * WAITING):
         log.note(lambda moment=moment: served(moment))  # type: ignore[misc]
+    assert time.monotonic() - began < 0.5
     assert WAITING - 1 <= log.dropped <= WAITING
     with (tmp_path / "1.jsonl").open("rb"):  # lets the thread end
         log.close()
