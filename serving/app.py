@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ from serving.health_metrics import health_families
 from serving.metrics import Metrics
 from serving.process import ThisProcess
 from serving.process_metrics import process_families
+from serving.served_log import ServedLog
+from serving.served_log_metrics import served_log_families
 from serving.tiers import Tiers
 from serving.watch.api_keys import ApiKeysWatch
 from serving.watch.catalog import CatalogWatch
@@ -58,6 +61,10 @@ class ServerOptions:
     """A directory in which servers keep what is read most, to fill the hot tier at their start."""
     deadline_ms: int = 6_000
     requests_in_flight: int = 2_000
+    served_log: Path | None = None
+    """A directory in which servers log what they serve; without one nothing is logged."""
+    served_log_every: int = 1_000
+    """Requests of which about one is logged; of 0 none."""
 
 
 def create_app(
@@ -84,7 +91,9 @@ def create_app(
     hot = options.redis_hot if options.hot else ""
     stores = Tiers(options.redis, options.postgres, hot, catalog, metrics, options.cluster)
     reader, served = Reader(stores.store), metrics.served
-    answering = Answering(reader, stores.named, catalog, workers, served, stores.breakers)
+    log = ServedLog(options.served_log, options.served_log_every)
+    metrics.add(served_log_families(log))
+    answering = Answering(reader, stores.named, catalog, workers, served, stores.breakers, log)
     bounds = Admission(options.requests_in_flight), Deadlines(options.deadline_ms)
     metrics.add(admission_families(bounds[0]))
     metrics.add(process_families)
@@ -108,6 +117,7 @@ def create_app(
             await workers.close()
             await catalog.close()
             await stores.close()
+            await asyncio.to_thread(log.close)
 
     app = Starlette(
         routes=[

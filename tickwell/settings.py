@@ -62,6 +62,8 @@ class Settings(msgspec.Struct, frozen=True):
     drain_seconds: float = 5.0
     deadline_ms: int = 6_000
     requests_in_flight: int = 2_000
+    served_log: str = ""
+    served_log_every: int = 1_000
     data: str = "data"
     features: str = ""
     group: str = "tickwell"
@@ -140,6 +142,11 @@ class Settings(msgspec.Struct, frozen=True):
     def registry_connection(self) -> RegistryConnection | None:
         """How the schema registry is reached, None where none is named."""
         return registry_settings.connection_of(self)
+
+    @property
+    def served_log_path(self) -> Path:
+        """The directory of the log of served values."""
+        return Path(self.served_log) if self.served_log else Path(self.data) / "served"
 
     @property
     def instance_name(self) -> str:
@@ -226,6 +233,7 @@ def _check(settings: Settings) -> None:
     must(0 < settings.drain_seconds <= 600, "drain_seconds", "must be up to 600 seconds, not 0")
     must(0 < settings.deadline_ms <= 60_000, "deadline_ms", "must be 1 to 60000 milliseconds")
     must(settings.requests_in_flight > 0, "requests_in_flight", "must be at least 1 request")
+    must(settings.served_log_every >= 0, "served_log_every", "must be at least 1, or 0 for none")
     must(0 <= settings.metrics_port < 65536, "metrics_port", "must be a port, or 0 for none")
     must(0 < settings.partitions <= 1024, "partitions", "must be 1 to 1024")
     must(64 <= settings.history <= 65_536, "history", "must be 64 to 65536 ticks")

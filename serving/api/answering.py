@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
 from functools import partial
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -21,17 +20,20 @@ import numpy as np
 from registry.definitions import Source
 from registry.formats.status import RANK, Status
 from serving.api.arrow import arrow
-from serving.api.asked import Asked, AskedBefore, AskedEntity, Question, Questions
+from serving.api.asked import Asked, AskedBefore, AskedEntity, Question
 from serving.api.compact import compact
 from serving.api.deadlines import NO_DEADLINE, Deadline
 from serving.api.memo import TimeTexts
+from serving.api.noting import Noting
 from serving.api.objects import RESULTS, RESULTS_END
+from serving.api.parts import Part, parts_of, with_rows
 from serving.errors import StoresUnavailable
 from serving.features.columns import AnswerColumns, answer_columns
 from serving.features.lookup import Names
 from serving.features.plan import Entity
 from serving.features.prepared import PreparedQuestion, Uncommon
 from serving.features.reader import Evaluated, Reader, answers_of
+from serving.features.served_values import told_columns, told_many, told_one
 from serving.features.table import (
     AnswerTable,
     ListedColumn,
@@ -42,6 +44,7 @@ from serving.features.table import (
     several_kinds,
 )
 from serving.features.values import Moment
+from serving.served_log import ServedLog
 from serving.stores.breakers import Breakers
 from serving.stores.row_store import UNAVAILABLE, NamedRows, Tier, TieredRows, Unavailable
 from serving.watch.catalog import CatalogWatch
@@ -62,28 +65,13 @@ class Form(Enum):
     ARROW = "arrow"
 
 
-class Part(NamedTuple):
-    """The entities of a request that are of one kind, and the question that is asked of them."""
-
-    question: Question
-    entities: Sequence[AskedEntity]
-    which: Sequence[int]
-    """Which of the entities of the request they are."""
-    rows: Sequence[TieredRows] = ()
-    """Their rows in each source of the question."""
-
-    def wanted(self) -> list[tuple[str, Sequence[bytes]]]:
-        """Each source of the question, and the names of the rows in it."""
-        names = zip(*[entity.names for entity in self.entities], strict=True)
-        return [(s.name, of) for s, of in zip(self.question.sources, names, strict=True)]
-
-
 class Answering:
     """Answers requests from rows and, what is not prepared, from the reader.
 
     Without `rows` nothing is prepared. `served` counts values by status, `breakers` are those of
-    the stores. Methods raise what the reader raises, `InvalidRequest`, `NotReady`, `DeadlineMissed`
-    and, where all values of an answer are unavailable, `StoresUnavailable`.
+    the stores, and `log` notes what is served to one request in many. Methods raise what the reader
+    raises, `InvalidRequest`, `NotReady`, `DeadlineMissed` and, where all values of an answer are
+    unavailable, `StoresUnavailable`.
     """
 
     def __init__(
@@ -94,6 +82,7 @@ class Answering:
         workers: WorkersWatch,
         served: Counter[str],
         breakers: Breakers = tuple,
+        log: ServedLog | None = None,
     ) -> None:
         self._reader = reader
         self._rows = rows
@@ -101,10 +90,13 @@ class Answering:
         self._workers = workers
         self._served = served
         self._breakers = breakers
+        self._noting = Noting(log or ServedLog())
         self._times = TimeTexts()
         self._asked = AskedBefore(rows, self._times)
 
-    async def one(self, body: bytes, deadline: Deadline = NO_DEADLINE) -> bytes:
+    async def one(
+        self, body: bytes, deadline: Deadline = NO_DEADLINE, request_id: str | None = None
+    ) -> bytes:
         """The answer to an `OnlineRequest`."""
         asked = self._asked.one(self._catalog.names, body)
         questions, entity = asked.questions, asked.entities[0]
@@ -120,27 +112,46 @@ class Answering:
             else:
                 self._count(statuses)
                 self._check_readable(statuses)
+                if self._noting.is_due():
+                    told, parts = told_one(answer), [Part(question, [entity], [0], rows)]
+                    self._noting.prepared(told, asked, parts, moment, request_id)
                 return answer
-        (found,) = answers_of(await self._evaluate(asked, deadline))
-        return msgspec.json.encode(found)
+        evaluated = await self._evaluate(asked, deadline)
+        (found,) = answers_of(evaluated)
+        answer = msgspec.json.encode(found)
+        if self._noting.is_due():
+            self._noting.evaluated(told_one(answer), asked, evaluated, request_id)
+        return answer
 
     async def many(
-        self, body: bytes, form: Form = Form.OBJECTS, deadline: Deadline = NO_DEADLINE
+        self,
+        body: bytes,
+        form: Form = Form.OBJECTS,
+        deadline: Deadline = NO_DEADLINE,
+        request_id: str | None = None,
     ) -> bytes:
         """The answer to a `BatchRequest`."""
         asked = self._asked.batch(self._catalog.names, body)
         if asked.questions is not None:
-            parts, lag = _parts(asked.questions, asked.entities), self._workers.lag
+            parts, lag = parts_of(asked.questions, asked.entities), self._workers.lag
             rows = await self._read([one for part in parts for one in part.wanted()])
-            try:
+            parts = with_rows(parts, rows)
+            with suppress(Uncommon):
                 moment = _now(lag, asked.names.catalog.sources)
-                return self._many(asked, _with_rows(parts, rows), moment, form)
-            except Uncommon:
-                pass
+                answer, table = self._many(asked, parts, moment, form)
+                if self._noting.is_due():
+                    told = told_many(answer, table)
+                    self._noting.prepared(told, asked, parts, moment, request_id)
+                return answer
         evaluated = await self._evaluate(asked, deadline)
-        if form is not Form.OBJECTS:
-            return self._written(asked.entities, evaluated_table(evaluated, asked.features), form)
-        return _objects(map(msgspec.json.encode, answers_of(evaluated)))
+        if form is Form.OBJECTS:
+            answer, table = _objects(map(msgspec.json.encode, answers_of(evaluated))), None
+        else:
+            table = evaluated_table(evaluated, asked.features)
+            answer = self._written(asked.entities, table, form)
+        if self._noting.is_due():
+            self._noting.evaluated(told_many(answer, table), asked, evaluated, request_id)
+        return answer
 
     @property
     def names(self) -> Names:
@@ -153,6 +164,7 @@ class Answering:
         features: Sequence[str],
         entities: Sequence[Entity],
         deadline: Deadline = NO_DEADLINE,
+        request_id: str | None = None,
     ) -> dict[str, ListedColumn]:
         """What is known of entities, all of one kind, by the names that were requested."""
         asked = self._asked.parsed(names, features, entities)
@@ -165,9 +177,15 @@ class Answering:
                 moment = _now(lag, names.catalog.sources)
                 listed = _listed(question.prepared, rows, moment)
                 self._served.update(STATUSES[r] for column in listed.values() for r in column.ranks)
+                if self._noting.is_due():
+                    parts = [Part(question, asked.entities, range(len(asked.entities)), rows)]
+                    self._noting.prepared(told_columns(listed), asked, parts, moment, request_id)
                 return listed
         evaluated = await self._evaluate(asked, deadline)
-        return listed_table(evaluated_table(evaluated, asked.features))
+        listed = listed_table(evaluated_table(evaluated, asked.features))
+        if self._noting.is_due():
+            self._noting.evaluated(told_columns(listed), asked, evaluated, request_id)
+        return listed
 
     async def _read(self, wanted: Sequence[tuple[str, Sequence[bytes]]]) -> list[TieredRows]:
         assert self._rows is not None, "what is not read by names is not prepared"
@@ -176,7 +194,10 @@ class Answering:
             return [TieredRows([UNAVAILABLE] * len(names), Tier.NONE) for _, names in wanted]
         return rows
 
-    def _many(self, asked: Asked, parts: Sequence[Part], moment: Moment, form: Form) -> bytes:
+    def _many(
+        self, asked: Asked, parts: Sequence[Part], moment: Moment, form: Form
+    ) -> tuple[bytes, AnswerTable | None]:
+        """The answer, and the table that it is written of where it has columns."""
         n = len(asked.entities)
         answers = [b""] * n
         if n <= FEW and form is Form.OBJECTS:
@@ -190,7 +211,7 @@ class Answering:
                     counted += statuses
             self._count(counted)
             self._check_readable(counted)
-            return _objects(answers)
+            return _objects(answers), None
         columns = [answer_columns(part.question.prepared, part.rows, moment) for part in parts]
         self._count_columns(parts, columns)
         if form is not Form.OBJECTS:
@@ -199,14 +220,15 @@ class Answering:
                 for part, of_part in zip(parts, columns, strict=True)
             ]
             table = tables[0][1] if len(tables) == 1 else several_kinds(tables, asked.features)
-            return self._written(asked.entities, table, form)
+            return self._written(asked.entities, table, form), table
         if len(parts) == 1:
-            return parts[0].question.form.many([e.text for e in asked.entities], columns[0])
+            form_of = parts[0].question.form
+            return form_of.many([e.text for e in asked.entities], columns[0]), None
         for part, of_part in zip(parts, columns, strict=True):
             each = part.question.form.each([e.text for e in part.entities], of_part)
             for which, answer in zip(part.which, each, strict=True):
                 answers[which] = answer
-        return _objects(answers)
+        return _objects(answers), None
 
     def _written(self, entities: Sequence[AskedEntity], table: AnswerTable, form: Form) -> bytes:
         if form is Form.COMPACT:
@@ -260,27 +282,6 @@ class Answering:
             "again; /health and the log of the server say more",
             stores=stores,
         )
-
-
-def _parts(questions: Questions, entities: Sequence[AskedEntity]) -> list[Part]:
-    """The parts of a request, one for each kind of entity."""
-    if len(questions.each) == 1:
-        return [Part(questions.each[0], entities, range(len(entities)))]
-    parts: list[Part] = []
-    for kind, question in enumerate(questions.each):
-        which = [index for index, entity in enumerate(entities) if entity.kind == kind]
-        parts.append(Part(question, [entities[index] for index in which], which))
-    return parts
-
-
-def _with_rows(parts: Sequence[Part], rows: Sequence[TieredRows]) -> list[Part]:
-    """The parts with their rows, which are those of the sources of one after the other."""
-    found, begin = [], 0
-    for part in parts:
-        end = begin + len(part.question.sources)
-        found.append(part._replace(rows=rows[begin:end]))
-        begin = end
-    return found
 
 
 def _objects(answers: Iterable[bytes]) -> bytes:

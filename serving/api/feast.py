@@ -128,7 +128,9 @@ class FeastRoute:
         self._views: Views | None = None
         self._known: Memo[tuple[str | None, tuple[str, ...], bool], list[WantedColumn]]
 
-    async def answer(self, body: bytes, deadline: Deadline = NO_DEADLINE) -> bytes:
+    async def answer(
+        self, body: bytes, deadline: Deadline = NO_DEADLINE, request_id: str | None = None
+    ) -> bytes:
         """The answer to a `FeastRequest`.
 
         Raises `InvalidRequest`, `UnknownFeature`, `WrongEntity` and, where a value could not be
@@ -144,7 +146,7 @@ class FeastRoute:
             rows = zip(*[keys[field] for field in fields], strict=True)
             entities = [dict(zip(fields, row, strict=True)) for row in rows]
             features = list(dict.fromkeys(c.name for c in wanted if c.fields == fields))
-            reads.append(self._columns(names, features, entities, deadline))
+            reads.append(self._columns(names, features, entities, deadline, request_id))
         # Several kinds are read together: one after the other they would take as long as each does.
         each = [await reads[0]] if len(reads) == 1 else await asyncio.gather(*reads)
         found = dict(zip(kinds, each, strict=True))
@@ -163,10 +165,11 @@ class FeastRoute:
         features: Sequence[str],
         entities: Sequence[dict[str, str]],
         deadline: Deadline,
+        request_id: str | None,
     ) -> Columns:
         if not entities:
             return {name: ListedColumn([], [], []) for name in features}
-        return await self._answering.columns(names, features, entities, deadline)
+        return await self._answering.columns(names, features, entities, deadline, request_id)
 
     def _wanted(self, names: Names, request: FeastRequest) -> list[WantedColumn]:
         """The columns that a request asks for, each once."""

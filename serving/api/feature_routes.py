@@ -25,6 +25,7 @@ from serving.api.exchanges import EXCHANGE, Exchange
 from serving.api.feast import PATH as FEAST_PATH
 from serving.api.feast import FeastRoute
 from serving.api.problems import document_of
+from serving.api.request_ids import REQUEST_ID
 from serving.api.requests import MAX_BODY_BYTES
 from serving.errors import InvalidRequest, NotReady, ServingError, TooLarge
 from serving.metrics import Metrics
@@ -160,11 +161,12 @@ def feature_routes(
     async def online(scope: Scope, body: bytes, deadline: Deadline) -> Content:
         if scope["query_string"]:
             raise InvalidRequest("this route takes nothing behind a question mark")
-        return await answering.one(body, deadline), JSON
+        return await answering.one(body, deadline, scope.get(REQUEST_ID)), JSON
 
     async def batch(scope: Scope, body: bytes, deadline: Deadline) -> Content:
         form = _form(scope)
-        return await answering.many(body, form, deadline), ARROW if form is Form.ARROW else JSON
+        content = await answering.many(body, form, deadline, scope.get(REQUEST_ID))
+        return content, ARROW if form is Form.ARROW else JSON
 
     return [
         FeatureRoute("/features/online", online, metrics, bounds, compress=compress),
@@ -179,7 +181,7 @@ def feast_route(
     feast = FeastRoute(answering)
 
     async def answer(scope: Scope, body: bytes, deadline: Deadline) -> Content:
-        return await feast.answer(body, deadline), JSON
+        return await feast.answer(body, deadline, scope.get(REQUEST_ID)), JSON
 
     return FeatureRoute(FEAST_PATH, answer, metrics, bounds, compress=compress)
 

@@ -46,13 +46,20 @@ class Answer(Struct):
 
 
 class Evaluated(NamedTuple):
-    """What is known of entities, by what was requested."""
+    """What is known of entities, by what was requested, and the rows that it was made of."""
 
-    now_ns: int
+    moment: Moment
     answers: Sequence[PlannedAnswer]
     recipes: Mapping[Identity, Recipe]
     parts: Mapping[Identity, Part]
     tiers: Mapping[Identity, Tier]
+    rows: Mapping[RowId, Row | Unavailable | None]
+    row_tiers: Mapping[RowId, Tier]
+
+    @property
+    def now_ns(self) -> int:
+        """When they are judged, Unix nanoseconds."""
+        return self.moment.now_ns
 
 
 class _Read(NamedTuple):
@@ -123,7 +130,7 @@ class Reader:
         evaluation = Evaluation(names, read.rows, read.tiers, now)
         parts = {identity: evaluation.part(recipe) for identity, recipe in plan.recipes.items()}
         tiers = {identity: evaluation.tier(recipe) for identity, recipe in plan.recipes.items()}
-        return Evaluated(now.now_ns, plan.answers, plan.recipes, parts, tiers)
+        return Evaluated(now, plan.answers, plan.recipes, parts, tiers, read.rows, read.tiers)
 
     async def _read(self, store: RowStore, selection: Selection) -> _Read:
         sets, groups = selection.member_sets(), selection.groups()

@@ -7,16 +7,13 @@ takes it up again. A file is a line of JSON for each entity, and replaced as a w
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
-import os
 from collections.abc import Sequence
-from itertools import count
 from pathlib import Path
-from typing import IO
 
 import msgspec
 
+from serving.own_files import first_free
 from serving.stores.most_read import MOST_ENTITIES
 from serving.stores.row_store import RowId
 
@@ -39,7 +36,8 @@ class MostReadFile:
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self._lock, self._path = _first_free(directory)
+        self._lock, number = first_free(directory)
+        self._path = directory / f"{number}.jsonl"
 
     async def save(self, reads: Sequence[tuple[RowId, float]]) -> None:
         """Replace what the file holds. Raises OSError."""
@@ -88,17 +86,3 @@ def most_read(directory: Path) -> list[tuple[RowId, float]]:
         for row, reads in file:
             counts[row] = counts.get(row, 0.0) + reads / len(files)
     return sorted(counts.items(), key=lambda one: -one[1])[:MOST_ENTITIES]
-
-
-def _first_free(directory: Path) -> tuple[IO[bytes], Path]:
-    """The lock of the first file that nobody uses, and the file."""
-    for number in count(1):
-        lock = (directory / f"{number}.lock").open("ab")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            continue
-        os.set_inheritable(lock.fileno(), False)
-        return lock, directory / f"{number}.jsonl"
-    raise AssertionError("numbers do not end")

@@ -80,7 +80,8 @@ def starting_server(
 ) -> Iterator[RunningServer]:
     """A server that was just started; whatever is left of it at the end is killed."""
     port, log = keep_port(place / "port"), place / "serve.log"
-    given = {f"TICKWELL_{name.upper()}": str(value) for name, value in settings.items()}
+    given = {"TICKWELL_DATA": str(place)}
+    given |= {f"TICKWELL_{name.upper()}": str(value) for name, value in settings.items()}
     command = ("serve", "--port", str(port), "--workers", str(processes))
     with log.open("ab") as output:
         process = subprocess.Popen(

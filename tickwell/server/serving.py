@@ -36,6 +36,8 @@ def application(settings: Settings, process: ThisProcess) -> Starlette:
         deadline_ms=settings.deadline_ms,
         requests_in_flight=settings.requests_in_flight,
         most_read=directory_of(Path(settings.data)),
+        served_log=settings.served_log_path,
+        served_log_every=settings.served_log_every,
         compress=settings.compresses,
         needs_keys=server_settings.needs_keys(settings),
         cors_origins=server_settings.cors_origins(settings),

@@ -123,7 +123,8 @@ def test_the_table_of_settings_has_every_setting() -> None:
     for name, shown in rows:
         default = fields[name.removeprefix(PREFIX).lower()]
         if default == "":  # the table says in words what stands for it
-            assert shown in ("none", "the shipped file", "host and data directory"), name
+            words = "none", "the shipped file", "host and data directory", "in the data directory"
+            assert shown in words, name
         else:
             assert shown == f"`{_spelled(default)}`", name
 

@@ -77,10 +77,12 @@ def test_a_body_in_parts_and_one_in_one() -> None:
 class Answers:
     """Says what it is asked for."""
 
-    async def one(self, body: bytes, deadline: Deadline) -> bytes:
+    async def one(self, body: bytes, deadline: Deadline, request_id: str | None) -> bytes:
         return b"one"
 
-    async def many(self, body: bytes, form: Form, deadline: Deadline) -> bytes:
+    async def many(
+        self, body: bytes, form: Form, deadline: Deadline, request_id: str | None
+    ) -> bytes:
         return form.value.encode()
 
 
