@@ -57,7 +57,7 @@ def serving(services: Services, load: Load) -> Run:
         before, since = _processor(workers), time.monotonic()
         run = asked(services, server, port, load, key=key)
         after, seconds = _processor(workers), time.monotonic() - since
-        found = statuses(port, range(ENTITIES), key)
+        found = statuses(port, range(0, ENTITIES, 2), key)
         if found != {"ok"}:  # as lagging, where the workers do not keep up
             raise Failed(f"of the values some are {sorted(found)} in the end")
         if prices.popen.poll() is not None:
