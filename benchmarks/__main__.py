@@ -3,18 +3,20 @@
     python -m benchmarks [online offline latency memory serving growth takeover files
         all | builds]
         [--ticks 3000000] [--rounds 5] [--prices rounded] [--out benchmarks/results] [--quick]
-        [--before CHECKOUT]
+        [--before CHECKOUT] [--serving-seconds 5] [--only REGEX]
 
 One broker and one set of stores are started for it. What is compared is measured in turn, round by
 round, on one backlog, each in a database, a Redis and a consumer group of its own. Every run goes
 to `results.json` at once, the tables to `results.md` in the end. `--quick` tries everything with
 sizes that are too small for figures. `builds` compares the processor time and the memory of this
-checkout with those of another one, `--before`, in pairs. `growth` takes that one too, if named.
+checkout with those of another one, `--before`, in pairs. `growth` and `serving` take that one too,
+if named. Of `serving` `--only` selects loads: `--only "^one, 32"`.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import signal
 import sys
 import tempfile
@@ -26,6 +28,7 @@ from typing import Any
 from benchmarks import builds, files, growth, latency, memory, offline, online, serving, takeover
 from benchmarks.backlog import Backlog, Prices, produce
 from benchmarks.machine import describe
+from benchmarks.peers.environment import FEAST, PEERS
 from benchmarks.processes import THIS
 from benchmarks.results import Recorder, Report
 from benchmarks.services import Services, services
@@ -47,7 +50,7 @@ from benchmarks.table import (
 )
 
 MEASURES = ("online", "offline", "latency", "memory", "serving", "growth", "takeover", "files")
-WITH_PEERS = {"online", "offline", "growth"}
+WITH_PEERS = {"online": PEERS, "offline": PEERS, "growth": PEERS, "serving": FEAST}
 """Measures in which other libraries take part; they are installed for it."""
 
 NESTED = "nested fields and numbers as text"
@@ -72,11 +75,10 @@ def main() -> None:
             options = {
                 name: value
                 for name, value in vars(wanted).items()
-                if name not in ("out", "plot", "before")
+                if name not in ("out", "plot", "before", "only")
             }
-            report = Report(
-                machine=describe(running, bool(WITH_PEERS & set(measures))), options=options
-            )
+            peers = dict.fromkeys(WITH_PEERS[one] for one in measures if one in WITH_PEERS)
+            report = Report(machine=describe(running, list(peers)), options=options)
             recorder = Recorder(report, wanted.out / "results.json")
             bench = _Bench(running, recorder, wanted)
             bench.warm_up()
@@ -147,21 +149,13 @@ class _Bench:
         self._do("memory", 1, clients, memory.of_server, few, self._wanted.load_seconds)
 
     def serving(self) -> None:
-        builds_of = {"this build": THIS}
-        if self._wanted.before:
-            builds_of["before"] = builds.checkout(self._wanted.before)
-        seconds = self._wanted.load_seconds / 4
+        before = builds.checkout(self._wanted.before) if self._wanted.before else None
+        wanted = self._wanted
+        cases = serving.cases(wanted.serving_seconds, before, max(wanted.entities))
         for number in self._rounds():
-            do = partial(self._do, "serving", number)
-            for question, connections in serving.QUESTIONS:
-                asked = f"{question}, {connections} connections"
-                for protocol in ("stock", "ours"):
-                    subject = f"{asked}: empty route, {protocol}"
-                    do(subject, serving.empty_route, protocol, question, connections, seconds)
-                for name, build in builds_of.items():
-                    if name != "before" or question in ("one", "batch"):
-                        subject = f"{asked}: {name}"
-                        do(subject, serving.serving, question, connections, seconds, build)
+            for subject, run in cases:
+                if wanted.only is None or wanted.only.search(subject):
+                    self._do("serving", number, subject, run)
 
     def builds(self) -> None:
         backlog = self._main()
@@ -267,6 +261,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--memory-ticks", type=int, default=10_000_000)
     parser.add_argument("--file-rows", type=int, default=10_000_000)
     parser.add_argument("--load-seconds", type=float, default=20.0)
+    parser.add_argument("--serving-seconds", type=float, default=5.0, help="of each load")
+    parser.add_argument(
+        "--only", type=re.compile, metavar="REGEX", help="of `serving`, subjects in which it is"
+    )
     parser.add_argument("--entities", type=int, nargs="+", default=growth.ENTITIES)
     parser.add_argument("--sinks", nargs="+", default=SINKS, choices=SINKS, help="of `growth`")
     parser.add_argument(
@@ -282,6 +280,7 @@ def _arguments() -> argparse.Namespace:
         wanted.ticks, wanted.rounds, wanted.memory_ticks = 200_000, 1, 200_000
         wanted.peer_seconds, wanted.latency_seconds, wanted.load_seconds = 3.0, 5.0, 3.0
         wanted.entities, wanted.file_rows = [100, 10_000], 200_000
+        wanted.serving_seconds = 1.0
     return wanted
 
 

@@ -12,7 +12,7 @@ import msgspec
 from benchmarks.backlog import Backlog
 from benchmarks.memory import of_worker
 from benchmarks.online import peer
-from benchmarks.peers.environment import peer_python
+from benchmarks.peers.environment import PEERS
 from benchmarks.processes import ROOT, THIS, Build
 from benchmarks.results import Run
 from benchmarks.services import Services, execute
@@ -58,7 +58,7 @@ def plot(runs: list[Run], picture: Path) -> None:
         print("no growth to draw", file=sys.stderr)
         return
     subprocess.run(
-        [str(peer_python()), "-m", "benchmarks.plot", str(picture)],
+        [str(PEERS.python()), "-m", "benchmarks.plot", str(picture)],
         cwd=ROOT,
         input=json.dumps(points),
         text=True,

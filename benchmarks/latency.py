@@ -11,19 +11,21 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 
 from benchmarks.backlog import new_topics
+from benchmarks.load import await_port
 from benchmarks.prober import Heard, probe
 from benchmarks.processes import THIS, Build, Child, processor_seconds, resident_mb, running, start
 from benchmarks.results import Failed, Run
 from benchmarks.services import Services, environment
 from benchmarks.workers import await_shares, start_worker
 from pipelines.kafka.topics import Topic
-from tickwell.embedded.ports import HOST, connect, keep_port
+from tickwell.embedded.ports import keep_port
 from tickwell.settings import Settings
 
 RATE = 5_000
@@ -33,7 +35,6 @@ PAUSE_SECONDS = 0.005
 LEAD_SECONDS = 10.0
 """Ticks that are sent before any counts: the broker compiles its way of taking them meanwhile."""
 
-READY_SECONDS = 60.0
 DRAIN_SECONDS = 5.0
 PERCENTILES = (50.0, 99.0, 99.9, 100.0)
 
@@ -133,21 +134,18 @@ def paced(
     return running("paced", command, {}, services.place)
 
 
-def start_server(services: Services, settings: Settings, port: int, build: Build = THIS) -> Child:
-    """Start a server; it may not listen yet."""
-    command = ["-m", "tickwell", "serve", "--port", str(port)]
+def start_server(
+    services: Services,
+    settings: Settings,
+    port: int,
+    build: Build = THIS,
+    flags: Sequence[str] = (),
+) -> Child:
+    """Start a server, and wait until it listens."""
+    command = ["-m", "tickwell", "serve", "--port", str(port), *flags]
     child = start("server", command, environment(settings), services.place, build)
-    deadline = time.monotonic() + READY_SECONDS
-    while True:
-        try:
-            connect(HOST, port)
-        except OSError:
-            child.check()
-            if time.monotonic() > deadline:
-                raise Failed("the server does not listen") from None
-            time.sleep(0.05)
-        else:
-            return child
+    await_port(child, port)
+    return child
 
 
 def _shown(milliseconds: Any) -> dict[str, float]:

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +17,7 @@ import psycopg2
 import redis
 
 import tickwell.embedded
-from benchmarks.peers.environment import peer_versions
+from benchmarks.peers.environment import Environment
 from benchmarks.processes import ROOT
 from benchmarks.services import Services
 from tickwell.embedded.allocator import allocator_of
@@ -27,7 +28,7 @@ LIBRARIES = (
 )
 
 
-def describe(services: Services, with_peers: bool) -> dict[str, Any]:
+def describe(services: Services, peers: Sequence[Environment]) -> dict[str, Any]:
     """Processor, memory, system, and the version of everything that takes part."""
     with redis.Redis.from_url(services.settings.redis) as store:
         valkey = store.info("server").get("valkey_version", "")
@@ -48,7 +49,7 @@ def describe(services: Services, with_peers: bool) -> dict[str, Any]:
         "valkey": f"{valkey}, {allocator_of(services.pids['redis-warm'])}",
         "postgres": server,
         "libraries": {name: version(name) for name in LIBRARIES},
-        "peers": peer_versions() if with_peers else {},
+        "peers": {name: of for peer in peers for name, of in peer.versions().items()},
     }
 
 

@@ -21,7 +21,7 @@ import msgspec
 import redis
 
 from benchmarks.backlog import Backlog
-from benchmarks.peers.environment import peer_python
+from benchmarks.peers.environment import PEERS
 from benchmarks.processes import Build, Child, peak_mb, processor_seconds, resident_mb, running
 from benchmarks.results import Failed, Run
 from benchmarks.services import Services, environment
@@ -77,7 +77,7 @@ def peer(services: Services, backlog: Backlog, name: str, seconds: float) -> Run
             command = [*command, "--datadir", state, "worker", "--without-web"]
             start = running("peer", command, told, services.place)
         else:
-            start = running("peer", command, told, services.place, Build(str(peer_python())))
+            start = running("peer", command, told, services.place, Build(str(PEERS.python())))
         child = stack.enter_context(start)
         found = span(
             counted(child.log),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -13,6 +13,9 @@ import psycopg2
 import redis
 
 from benchmarks.processes import THIS, Build, processor_seconds, run_to_end
+from registry.api_keys import Scope
+from registry.database.engine import connect
+from registry.lifecycle import api_keys
 from tickwell.embedded.broker import broker, choose
 from tickwell.embedded.postgres import postgres
 from tickwell.embedded.valkey import valkey
@@ -31,6 +34,15 @@ class Services:
     pids: dict[str, int] = field(default_factory=dict)
     postgres: str = ""
     """The newest of the databases that `fresh` made."""
+    begin: Callable[[tuple[Spec, str]], str] | None = None
+    """Starts one more, which is stopped with the others, and returns its URL."""
+
+    def another_redis(self, name: str) -> str:
+        """The URL of one more Redis, as that of all rows is."""
+        assert self.begin is not None
+        spec, url = valkey(self.place / name, "warm")
+        log = spec.log.with_name(f"redis-{name}.log")
+        return self.begin((replace(spec, name=f"redis-{name}", log=log), url))
 
     def processor_seconds(self) -> dict[str, float]:
         """Processor time of each service so far."""
@@ -83,13 +95,24 @@ def services(place: Path) -> Iterator[Services]:
             redis_hot=begin(valkey(place / "hot", "hot")),
             postgres=begin(postgres(place / "postgres")),
         )
-        yield Services(settings, place, kind, pids)
+        yield Services(settings, place, kind, pids, begin=begin)
 
 
 def environment(settings: Settings) -> dict[str, str]:
     """The settings as the environment of a process."""
     names = ("kafka", "redis", "redis_hot", "postgres", "features", "group", "rejected_topic")
     return {f"TICKWELL_{name.upper()}": str(getattr(settings, name)) for name in names}
+
+
+def api_key(settings: Settings) -> str:
+    """A new API key with which features may be read, made as `tickwell keys create` makes it."""
+    engine = connect(settings.postgres)
+    try:
+        made = api_keys.create(engine, "bench", {Scope.READ}, "bench")
+        api_keys.publish(engine, lambda: redis.Redis.from_url(settings.redis))
+        return made.text
+    finally:
+        engine.dispose()
 
 
 def execute(url: str, statement: str) -> int:

@@ -1,200 +1,161 @@
-"""What a request costs the server, in processor time, beside routes that answer nothing.
+"""Requests to the server, beside routes that answer nothing and beside Feast's server.
 
-The store is filled directly, with rows of 1,000 symbols in each source, and heartbeats say that
-nothing is behind. So no worker takes part, and every value is `ok`. All rows are written anew every
-second, as those of an active market are.
+What is measured is requests a second, processor time a request, and percentiles of the time to an
+answer; the ratios that count are those of one round (`serving_table`). `market` says what the
+server's stores have.
 """
 
 from __future__ import annotations
 
-import json
-import tempfile
+import http.client
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from threading import Event, Thread
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from typing import Any
 
 import msgspec
-import redis
+from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks import beside_workers, feast_server
 from benchmarks.asking import ENTITIES
 from benchmarks.latency import start_server
-from benchmarks.processes import (
-    THIS,
-    Build,
-    Child,
-    processor_seconds,
-    resident_mb,
-    running,
-)
+from benchmarks.load import Load, asked, asked_once, await_ok, await_port
+from benchmarks.market import market
+from benchmarks.processes import THIS, Build, running
 from benchmarks.results import Failed, Run
-from benchmarks.services import Services
-from registry import catalog
-from registry.database.engine import connect
-from registry.definitions import Catalog
-from registry.features_file import read
-from registry.formats.heartbeat import Heartbeat, PartitionLag
-from registry.formats.origin import Origin
-from registry.formats.redis_keys import CATALOG_KEY, WORKERS_KEY, rows_key, worker_key
-from registry.formats.row import Row, pack
-from registry.lifecycle.recording import record
+from benchmarks.services import Services, api_key
+from benchmarks.serving_table import (
+    BEFORE,
+    CHECKED,
+    EMPTY_OURS,
+    EMPTY_STOCK,
+    FEAST,
+    HOT,
+    PRECOMPUTED,
+    THIS_BUILD,
+    WORKERS,
+)
 from tickwell.embedded.ports import HOST, keep_port
-from tickwell.embedded.ports import connect as connected
-from tickwell.settings import Settings
 
-DERIVED = {
-    "momentum": "price_sma_5 / price_sma_20 - 1",
-    "turnover": "current_price * current_volume",
-}
-QUESTIONS = (("one", 32), ("one", 256), ("batch", 32), ("compact", 32), ("arrow", 1))
-"""What is asked (`asking`), and by how many connections at once."""
+CONNECTIONS, MORE_CONNECTIONS = 32, (256, 1_000)
+FEW, MANY = 500, 1_000_000
+"""Entities over which the time to an answer must not grow."""
 
-AHEAD_SECONDS = 3_600.0
-"""How far ahead the event times of rows are: nothing gets old while it is measured."""
+HOT_RATIO = 0.99
+"""The part of the rows that must come from hot, or it was not hot that was measured."""
 
-BEAT_SECONDS = 1.0
+HOT_SECONDS = 30.0
+AT_ONCE = 250
 
-SHIPPED = Path(read.__code__.co_filename).with_name("features.toml")
-READY_SECONDS = CLIENT_SECONDS = 30.0
-LAST_WORDS = 1_500
+Case = tuple[str, Callable[[Services], Run]]
+"""A subject, and the run that it takes."""
+
+
+def cases(seconds: float, before: Build | None = None, entities: int = MANY) -> list[Case]:
+    """What one round measures, in turn."""
+    found: list[Case] = []
+
+    def add(load: Load, *subjects: tuple[str, Callable[..., Run]]) -> None:
+        of = f"{load.question}, {load.connections} connections"
+        if load.entities != ENTITIES:
+            of += f", {load.entities:,} entities"
+        found.extend((f"{of}: {name}", partial(run, load=load)) for name, run in subjects)
+
+    stock = EMPTY_STOCK, partial(empty_route, protocol="stock")
+    ours = EMPTY_OURS, partial(empty_route, protocol="ours")
+    this = THIS_BUILD, serving
+    checked = CHECKED, partial(serving, is_checked=True)
+    hot = HOT, partial(serving, is_checked=True, is_hot=True)
+    workers = WORKERS, beside_workers.serving
+    feasts = [(FEAST, feast_server.plain), (PRECOMPUTED, feast_server.precomputed)]
+    earlier = [] if before is None else [(BEFORE, partial(serving, build=before))]
+    add(Load("one", CONNECTIONS, seconds), stock, ours, *earlier, this, checked, hot)
+    add(Load("one", CONNECTIONS, seconds), workers, *feasts)
+    for connections in MORE_CONNECTIONS:
+        add(Load("one", connections, seconds), stock, ours, checked)
+    add(Load("batch", CONNECTIONS, seconds), stock, ours, *earlier, this, *feasts)
+    add(Load("compact", CONNECTIONS, seconds), this)
+    add(Load("arrow", 1, seconds), this)
+    for number in (FEW, entities):
+        add(Load("one", CONNECTIONS, seconds, number), this)
+    return found
 
 
 def serving(
-    services: Services, question: str, connections: int, seconds: float, build: Build = THIS
+    services: Services,
+    load: Load,
+    build: Build = THIS,
+    is_checked: bool = False,
+    is_hot: bool = False,
 ) -> Run:
-    """Microseconds of the server's processor time a request."""
+    """Load on the server; with `is_hot` it reads a hot tier that has what is asked for."""
     settings = services.fresh(services.settings, build)
+    if not is_hot:
+        settings = msgspec.structs.replace(settings, redis_hot="")
+    key = api_key(settings) if is_checked else ""
     port = keep_port(services.place / "server-port")
-    with _beating(settings, fill(settings)):
-        server = start_server(services, settings, port, build)
+    with market(settings, load.entities):
+        server = start_server(services, settings, port, build, ["--keys"] if is_checked else [])
         try:
-            time.sleep(2.0)  # the catalog and the heartbeats are read
-            return _asked(services, server, port, question, connections, seconds)
+            await_ok(server, port, key)
+            if not is_hot:
+                return asked(services, server, port, load, key=key)
+            _await_hot(port, key)
+            before = _rows_of_hot(port)
+            run = asked(services, server, port, load, key=key)
+            after = _rows_of_hot(port)
+            ratio = (after[1] - before[1]) / (after[0] - before[0])
+            if ratio < HOT_RATIO:
+                raise Failed(f"{ratio:.3f} of the rows came from hot")
+            return msgspec.structs.replace(run, detail={**run.detail, "hot_ratio": ratio})
         finally:
             server.stop()
 
 
-def empty_route(
-    services: Services, protocol: str, question: str, connections: int, seconds: float
-) -> Run:
+def empty_route(services: Services, load: Load, protocol: str) -> Run:
     """The same of a route that answers nothing, by `stock` uvicorn or by `ours`."""
     port = keep_port(services.place / "server-port")
     command = ["-m", "benchmarks.peers.empty_route", str(port), protocol]
     with running("empty", command, {}, services.place) as server:
-        deadline = time.monotonic() + READY_SECONDS
-        while True:
-            try:
-                connected(HOST, port)
-                break
-            except OSError:
-                server.check()
-                if time.monotonic() > deadline:
-                    raise Failed("the empty route does not listen") from None
-                time.sleep(0.05)
-        return _asked(services, server, port, question, connections, seconds)
+        await_port(server, port)
+        return asked(services, server, port, load)
 
 
-def _asked(
-    services: Services, server: Child, port: int, question: str, connections: int, seconds: float
-) -> Run:
-    words = [str(port), str(connections), str(seconds), question]
-    before, began = processor_seconds(server.pid), time.monotonic()
-    with running("clients", ["-m", "benchmarks.asking", *words], {}, services.place) as clients:
-        clients.popen.wait(seconds + CLIENT_SECONDS)
-        if clients.popen.returncode:
-            raise Failed(clients.log.read_text(errors="replace")[-LAST_WORDS:])
-    after, took = processor_seconds(server.pid), time.monotonic() - began
-    told = json.loads(clients.log.read_text().splitlines()[-1])
-    if told["refused"]:
-        raise Failed(f"{told['refused']} requests were refused")
-    return Run(
-        value=(after - before) / told["with_the_first_second"] * 1e6,
-        unit="µs a request",
-        ticks=told["with_the_first_second"],
-        seconds=took,
-        cpu={"server": round(after - before, 3)},
-        memory_mb=resident_mb(server.pid),
-        detail={"a_second": told["a_second"], "ms": told["ms"]},
-    )
+def _await_hot(port: int, key: str) -> None:
+    """Ask for every row until all are read from hot, which has brought them in."""
+    deadline = time.monotonic() + HOT_SECONDS
+    before = _rows_of_hot(port)
+    while True:
+        for begin in range(0, ENTITIES, AT_ONCE):
+            asked_once(port, range(begin, begin + AT_ONCE), key)
+        after = _rows_of_hot(port)
+        asked_for, found = (b - a for a, b in zip(before, after, strict=True))
+        if asked_for == found > 0:
+            return
+        if time.monotonic() > deadline:
+            raise Failed(f"hot has {found:,.0f} of {asked_for:,.0f} rows")
+        before = after
+        time.sleep(0.25)
 
 
-def fill(settings: Settings) -> Catalog:
-    """Record the features that are asked for, and store a row of each symbol and source."""
-    engine = connect(settings.postgres)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "features.toml"
-            file.write_text(_features())
-            recorded = record(engine, read(file), "bench")
-    finally:
-        engine.dispose()
-    with redis.Redis.from_url(settings.redis) as store:
-        store.set(CATALOG_KEY, catalog.encode(recorded))
-        _put_rows(store, recorded)
-    return recorded
+def _rows_of_hot(port: int) -> tuple[float, float]:
+    """How many rows hot was asked for and had, as the server's metrics say."""
+    with closing(http.client.HTTPConnection(HOST, port, timeout=30)) as connection:
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+    return rows_of_hot(text)
 
 
-@contextmanager
-def _beating(settings: Settings, recorded: Catalog) -> Iterator[None]:
-    """Heartbeats of a worker of each sink, every second."""
-    topics = [source.topic for source in recorded.sources.values()]
-    stop = Event()
-
-    def beat() -> None:
-        with redis.Redis.from_url(settings.redis) as store:
-            while True:
-                _put_rows(store, recorded)
-                for sink in ("online", "offline"):
-                    packed = msgspec.json.encode(_heartbeat(sink, topics))
-                    store.set(worker_key(sink, "one"), packed)
-                    store.sadd(WORKERS_KEY, f"{sink}:one")
-                if stop.wait(BEAT_SECONDS):
-                    return
-
-    thread = Thread(target=beat)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
-def _features() -> str:
-    """The shipped features, and two derived ones."""
-    parts = [SHIPPED.read_text()]
-    for name, expression in DERIVED.items():
-        parts.append(
-            f'[[feature]]\nname = "{name}"\nversion = "1.0.0"\nentity = ["symbol"]\n'
-            f'expression = "{expression}"\n'
-        )
-    return "\n".join(parts)
-
-
-def _put_rows(store: Any, recorded: Catalog) -> None:
-    for source in ("price", "volume"):
-        store.hset(rows_key(source, 0), mapping=_rows(recorded, source))
-
-
-def _rows(recorded: Catalog, source: str) -> dict[str, bytes]:
-    """A packed row of each symbol."""
-    schema = recorded.writing[source]
-    features = len(recorded.schemas[schema].features)
-    ahead = time.time_ns() + int(AHEAD_SECONDS * 1e9)
-    rows = {}
-    for number in range(ENTITIES):
-        values = tuple(100 + number / 7 + index / 3 for index in range(features))
-        origin = Origin(bytes(16), 0, number, 0)
-        row = Row(schema, ahead - number * 1_000, 0, ahead, origin, bytes(features), values)
-        rows[f"S{number}"] = pack(row)
-    return rows
-
-
-def _heartbeat(sink: str, topics: list[str]) -> Heartbeat:
-    now = time.time()
-    lag = tuple(PartitionLag(topic, 0, 1, 1, 0, 0.0, 0.0) for topic in topics)
-    return Heartbeat(
-        *(sink, "one", 1, now, "running", now), lag=lag, partitions=dict.fromkeys(topics, 1)
+def rows_of_hot(metrics: str) -> tuple[float, float]:
+    """The same of Prometheus' text."""
+    counts: dict[str, Any] = {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(metrics)
+        for sample in family.samples
+        if sample.labels.get("tier") == "hot"
+    }
+    return (
+        counts.get("tickwell_tier_rows_asked_total", 0.0),
+        counts.get("tickwell_tier_rows_found_total", 0.0),
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import builds
+from benchmarks import builds, serving_table
 from benchmarks.growth import BEFORE
 from benchmarks.results import Report, Run
 
@@ -33,7 +33,7 @@ def tables(report: Report) -> str:
         "offline": lambda runs: _rates(runs, "offline worker / it", (OFFLINE,)),
         "latency": _latency,
         "memory": _memory,
-        "serving": _serving,
+        "serving": serving_table.table,
         "growth": _growth,
         "takeover": _takeover,
         "files": lambda runs: _rates(runs, "tickwell produce / it", (PRODUCE,)),
@@ -126,27 +126,6 @@ def _memory(runs: Sequence[Run]) -> list[str]:
                 f"| {subject} | {d['first_mb']:,.0f} | {d['last_mb']:,.0f} | {d['peak_mb']:,.0f} "
                 f"| {more} |"
             )
-    return lines
-
-
-def _serving(runs: Sequence[Run]) -> list[str]:
-    """Of each question the processor time of a request, beside the routes that answer nothing."""
-    lines = ["| subject | µs a request | ratio to stock empty | requests/s | p50, p99 ms |"]
-    lines.append("|---|---|---|---|---|")
-    for subject, found in _by_subject(runs):
-        stock = f"{subject.split(':')[0]}: empty route, stock"
-        beside = {run.round: run.value for run in runs if run.subject == stock and run.value}
-        ratios = [
-            run.value / beside[run.round] for run in found if run.value and run.round in beside
-        ]
-        rates = _median(run.detail["a_second"] for run in found if run.value)
-        p50, p99 = (
-            _median(run.detail["ms"][p] for run in found if run.value) for p in ("p50", "p99")
-        )
-        value = _median(run.value for run in found)
-        lines.append(
-            f"| {subject} | {value:,.1f} | {_ratio(ratios)} | {rates:,.0f} | {p50:.2f}, {p99:.2f} |"
-        )
     return lines
 
 

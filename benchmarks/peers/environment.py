@@ -1,39 +1,57 @@
-"""The peers' own Python, made at the first time and kept in `benchmarks/.venv`."""
+"""Environments of the peers' own, made at the first time and kept: they pin older libraries."""
 
 from __future__ import annotations
 
 import hashlib
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
-REQUIREMENTS = Path(__file__).with_name("requirements.txt")
-PLACE = Path(__file__).parents[1] / ".venv"
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 
 
-def peer_python() -> Path:
-    """Its interpreter. Raises `CalledProcessError` when it cannot be made."""
-    stamp = PLACE / "installed"
-    digest = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
-    python = PLACE / "bin/python"
-    if stamp.exists() and stamp.read_text() == digest:
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What is installed, and where."""
+
+    requirements: Path
+    place: Path
+
+    def python(self) -> Path:
+        """Its interpreter. Raises `CalledProcessError` when it cannot be made."""
+        stamp = self.place / "installed"
+        digest = hashlib.sha256(self.requirements.read_bytes()).hexdigest()
+        python = self.place / "bin/python"
+        if stamp.exists() and stamp.read_text() == digest:
+            return python
+        print(f"installing {self.requirements.name} ...", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(self.place)], check=True)
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "-r", str(self.requirements)], check=True)
+        stamp.write_text(digest)
         return python
-    print("installing the peers ...", file=sys.stderr)
-    subprocess.run([sys.executable, "-m", "venv", "--clear", str(PLACE)], check=True)
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "-r", str(REQUIREMENTS)], check=True)
-    stamp.write_text(digest)
-    return python
+
+    def versions(self) -> dict[str, str]:
+        """What is pinned there, by name."""
+        told = subprocess.run(
+            [str(self.python()), "-m", "pip", "list", "--format", "freeze"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        pinned = {
+            line.split("==")[0].partition("[")[0]
+            for line in self.requirements.read_text().splitlines()
+            if "==" in line
+        }
+        pairs = (line.partition("==") for line in told.splitlines())
+        return {name: version for name, _, version in pairs if name in pinned}
 
 
-def peer_versions() -> dict[str, str]:
-    """What is installed there, by name."""
-    told = subprocess.run(
-        [str(peer_python()), "-m", "pip", "list", "--format", "freeze"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    pinned = {line.split("==")[0] for line in REQUIREMENTS.read_text().splitlines() if "==" in line}
-    pairs = (line.partition("==") for line in told.splitlines())
-    return {name: version for name, _, version in pairs if name in pinned}
+PEERS = Environment(HERE / "requirements.txt", HERE.parent / ".venv")
+"""What is measured beside the workers, and what draws."""
+
+FEAST = Environment(HERE / "requirements-feast.txt", ROOT / "build/feast-server")
+"""Feast's server."""
