@@ -15,6 +15,7 @@ from pipelines.compute.entity_state import EntityState
 from pipelines.kafka.run import Run
 from pipelines.stores.redis.connection import WarmRedis
 from pipelines.stores.redis.hot_feed import BEHIND_SECONDS
+from pipelines.stores.redis.hot_redis import FEW_ENTITIES, Fed
 from pipelines.stores.redis.restored_states import Restored, RestoredStates
 from registry.formats.hot import MARK_MS, TOKEN_BYTES, lease_key, mark_key, row_key
 from registry.formats.redis_keys import incarnations_key, watermark_key
@@ -54,12 +55,14 @@ def hot(hot_redis: str) -> Iterator[Any]:
         yield client
 
 
-@pytest.fixture
-def make(opened: Opened, redis_database: str, hot_redis: str, hot: Any) -> Any:
+@pytest.fixture(params=[0, FEW_ENTITIES], ids=["as of many rows", "as of few rows"])
+def make(
+    request: pytest.FixtureRequest, opened: Opened, redis_database: str, hot_redis: str, hot: Any
+) -> Any:
     """Makes workers."""
 
     def one(clock: Callable[[], float] = monotonic) -> FeedingWorker:
-        return FeedingWorker(opened, redis_database, hot_redis, clock=clock)
+        return FeedingWorker(opened, redis_database, hot_redis, clock=clock, few=request.param)
 
     return one
 
@@ -162,7 +165,7 @@ def test_an_older_row_does_not_replace_a_newer_one(
     fed.store(run_at(20))
     fed.feed.turn()
     assert reader.promote("price", "B")
-    assert fed.hot.feed(MARK, reader.hot.get(MARK), [late])
+    assert fed.hot.feed([Fed(MARK, reader.hot.get(MARK), [late])]) == [True]
     assert reader.believed("price", "B") == stored_row(warm, "price", "B")
 
 

@@ -32,7 +32,7 @@ class Noting(HotFeed):
 class FeedingWorker:
     """A worker of partitions of one topic, on the Redis servers at these URLs.
 
-    Every turn of its feed renews the marks.
+    Every turn of its feed renews the marks. Of more than `few` rows it is asked which hot has.
     """
 
     def __init__(
@@ -42,10 +42,11 @@ class FeedingWorker:
         hot: str,
         cluster: bool = False,
         clock: Callable[[], float] = monotonic,
+        few: int = 4,
     ) -> None:
         self.now = 0.0
         """The time of day, in Unix seconds: before every run, so that none is old."""
-        self.hot = opened(HotRedis(hot, clock, entities_a_command=2))
+        self.hot = opened(HotRedis(hot, clock, entities_a_command=2, few_entities=few))
         self.feed = Noting(
             self.hot,
             opened(WarmLook(warm, cluster)),

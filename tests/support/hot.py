@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from registry.formats.hot import (
+    HOME,
+    HOME_LAYOUT,
     LEASE_MS,
     TOKEN_BYTES,
-    is_believed,
     lease_key,
     mark_key,
-    mark_key_of,
     row_key,
 )
 from tests.support.stored import stored_row
@@ -55,10 +55,10 @@ class Reader:
         rows = [row_key(source, entity) for entity in entities]
         *found, mark = self.hot.mget([*rows, self.mark])
         marks = {self.mark: mark}
-        for key in {mark_key_of(row) for row in found if row} - {self.mark}:
+        for key in {_mark_of(row) for row in found if row} - {self.mark}:
             marks[key] = self.hot.get(key)
         return [
-            row[TOKEN_BYTES:] if row and is_believed(row, marks[mark_key_of(row)]) else None
+            row[TOKEN_BYTES:] if row and row[:TOKEN_BYTES] == marks[_mark_of(row)] else None
             for row in found
         ]
 
@@ -77,7 +77,7 @@ class Reader:
 
     def finish(self, promotion: Promotion | None) -> bool:
         """Put the row into hot if that is still allowed; returns whether it was."""
-        if promotion is None or mark_key_of(promotion.token + promotion.row) != promotion.mark:
+        if promotion is None or _mark_of(promotion.token + promotion.row) != promotion.mark:
             return False
         keys = [
             promotion.mark,
@@ -90,3 +90,8 @@ class Reader:
     def promote(self, source: str, entity: str) -> bool:
         """Both, one after the other."""
         return self.finish(self.begin(source, entity))
+
+
+def _mark_of(row: bytes) -> str:
+    """The key of the mark that a row in hot (token and row) needs."""
+    return mark_key(*HOME_LAYOUT.struct.unpack(row[HOME]))

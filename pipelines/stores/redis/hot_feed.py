@@ -28,7 +28,7 @@ from threading import Event, Lock
 from pipelines.errors import StoreUnavailable
 from pipelines.kafka.run import Run
 from pipelines.stores.redis.fed_partition import LATE_SECONDS, NOTHING, FedPartition, Look
-from pipelines.stores.redis.hot_redis import HotRedis, Mark, Rows
+from pipelines.stores.redis.hot_redis import Fed, HotRedis, Mark, Rows
 from pipelines.stores.redis.warm_look import WarmLook
 from registry.formats.hot import RENEW_SECONDS
 
@@ -205,18 +205,21 @@ class HotFeed:
     def _feed(self) -> None:
         with self._lock:
             waiting = [
-                (one, one.token, [each.rows for each in one.waiting])
+                (one, Fed(one.mark, one.token, [each.rows for each in one.waiting]))
                 for one in self._partitions.values()
                 if one.token is not None and one.waiting
             ]
+        if not waiting:
+            self._judge_share(0.0)
+            return
         began = time.thread_time()
-        for one, token, rows in waiting:
-            lives = self._hot.feed(one.mark, token, rows)
-            with self._lock:
-                if one.token != token:
+        alive = self._hot.feed([fed for _, fed in waiting])
+        with self._lock:
+            for (one, fed), lives in zip(waiting, alive, strict=True):
+                if one.token != fed.token:
                     continue
                 if lives:
-                    one.fed(len(rows))
+                    one.fed(len(fed.rows))
                 else:
                     one.give_up("hot has lost its mark")
         self._judge_share(time.thread_time() - began)

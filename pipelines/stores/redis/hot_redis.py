@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from pipelines.errors import StoreUnavailable
 from pipelines.runtime.array_types import Bytes
 from pipelines.stores.redis import scripts
 from pipelines.stores.redis.key_texts import prefixed, rows_of, some
-from pipelines.stores.redis.resp import Arguments, Command, Texts, bulk, packed
+from pipelines.stores.redis.resp import COPIED_BYTES, Arguments, Command, Texts, bulk, packed
 from registry import redis_clients
 from registry.formats.hot import MARK_MS, lease_key, row_key
 
@@ -27,6 +28,10 @@ logger = logging.getLogger(__name__)
 
 ENTITIES_A_COMMAND = 512
 """Entities that one command names: hot does nothing else meanwhile."""
+
+FEW_ENTITIES = 128
+"""So many rows are sent whether hot has them or not. To ask first would be a second exchange, and
+the thread that feeds may wait milliseconds for its turn after each."""
 
 SCRIPTS = (scripts.FEED, scripts.MARK, scripts.END_MARK)
 
@@ -37,6 +42,14 @@ class Rows(NamedTuple):
     source: str
     names: Texts
     packed: Bytes
+
+
+class Fed(NamedTuple):
+    """Rows of a partition that go into hot under the token of its mark, the later ones last."""
+
+    mark: str
+    token: bytes
+    rows: Sequence[Rows]
 
 
 class Mark(NamedTuple):
@@ -61,10 +74,11 @@ class HotRedis:
         url: str,
         clock: Callable[[], float] = time.monotonic,
         entities_a_command: int = ENTITIES_A_COMMAND,
+        few_entities: int = FEW_ENTITIES,
     ) -> None:
         self._url = url
         self._clock = clock
-        self._most = entities_a_command
+        self._most, self._few = entities_a_command, few_entities
         self._client: Any = None
         self._connection: Any = None
         self._names: dict[str, str] = {}
@@ -87,14 +101,30 @@ class HotRedis:
         name = self._names[scripts.END_MARK]
         self._ask([(Arguments("EVALSHA", name, 1, key, token),) for key, token in marks])
 
-    def feed(self, mark: str, token: bytes, fed: Sequence[Rows]) -> bool:
-        """Put rows, the later ones last, in the place of those that hot has, and of leases.
+    def feed(self, fed: Sequence[Fed]) -> list[bool]:
+        """Put rows in the place of those that hot has, and of leases.
 
-        Returns False where the mark is not there with this token any more. First it is asked which
-        rows hot has, and of which there are leases, because these are few: who takes a lease after
-        that reads what warm has now.
+        Returns False for a partition whose mark is not there with this token any more. Of few rows
+        all are sent, in one exchange.
         """
         self._connect()
+        if sum(len(rows.names) for one in fed for rows in one.rows) > self._few:
+            return [self._feed_what_is_there(*one) for one in fed]
+        commands = [
+            self._put(one.mark, one.token, rows, np.arange(len(rows.names)))
+            for one in fed
+            for rows in one.rows
+        ]
+        done = self._ask(commands)
+        ends = accumulate(len(one.rows) for one in fed)
+        return [all(done[end - len(one.rows) : end]) for one, end in zip(fed, ends, strict=True)]
+
+    def _feed_what_is_there(self, mark: str, token: bytes, fed: Sequence[Rows]) -> bool:
+        """The same of many rows of a partition.
+
+        First it is asked which of them hot has, and of which there are leases, because these are
+        few: who takes a lease after that reads what warm has now.
+        """
         pieces = [piece for rows in fed for piece in self._pieces(rows)]
         asked: list[Command] = []
         for rows in pieces:
@@ -160,8 +190,10 @@ class HotRedis:
             return []
         try:
             connection = self._connect()
-            for command in commands:
-                connection.send_packed_command(packed(command), check_health=False)
+            pieces = [piece for command in commands for piece in packed(command)]
+            if sum(map(len, pieces)) <= COPIED_BYTES:
+                pieces = [b"".join(pieces)]
+            connection.send_packed_command(pieces, check_health=False)
             answers = [connection.read_response() for _ in commands]
         except BaseException as error:
             self._disconnect()
