@@ -435,6 +435,7 @@ def test_a_rebuild_that_writes_ends_the_mark(
     for _ in range(3):
         fed.feed.turn()
         assert reader.hot.get(MARK) is None
+        assert fed.feed.state == "a rebuild writes its entities"
     assert reader.believed("price", "A") is None
 
 
