@@ -28,7 +28,7 @@ from serving.api.noting import Noting
 from serving.api.objects import RESULTS, RESULTS_END
 from serving.api.parts import Part, parts_of, with_rows
 from serving.errors import StoresUnavailable
-from serving.features.columns import AnswerColumns, answer_columns
+from serving.features.columns import OK, AnswerColumns, answer_columns
 from serving.features.lookup import Names
 from serving.features.plan import Entity
 from serving.features.prepared import PreparedQuestion, Uncommon
@@ -247,7 +247,10 @@ class Answering:
         counts = np.zeros(len(STATUSES), np.int64)
         for part, found in zip(parts, columns, strict=True):
             slots = [slot.value for slot in part.question.prepared.slots.values()]
-            counts += np.bincount(found.ranks[:, slots].ravel(), minlength=len(STATUSES))
+            if found.are_ok:
+                counts[OK] += len(part.entities) * len(slots)
+            else:
+                counts += np.bincount(found.ranks[:, slots].ravel(), minlength=len(STATUSES))
         by_status = zip(STATUSES, counts.tolist(), strict=True)
         self._served.update({status: n for status, n in by_status if n})
         if counts[RANK[Status.UNAVAILABLE]] == counts.sum():

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from registry.formats.status import Status
 from serving.api.memo import TimeTexts
-from serving.features.columns import NO_TIME
+from serving.features.columns import are_alike
 from serving.features.table import NOT_OF_KIND, AnswerTable
 from serving.features.values import TIER_NAMES
 
@@ -62,9 +62,7 @@ class CompactAnswer(Struct):
 def compact(entities: Sequence[bytes], table: AnswerTable, times: TimeTexts) -> bytes:
     """The answer; `entities` are their texts."""
     event_times = {
-        name: msgspec.Raw(
-            b"[%b]" % b",".join([b"null" if t == NO_TIME else times(t) for t in column.tolist()])
-        )
+        name: msgspec.Raw(b"[%b]" % b",".join(times.each(column.tolist())))
         for name, column in table.times.items()
     }
     features = {}
@@ -88,6 +86,6 @@ def compact(entities: Sequence[bytes], table: AnswerTable, times: TimeTexts) -> 
 
 def _texts(numbers: NDArray[np.uint8], names: Sequence[str | None]) -> Any:
     """The names of all numbers, one where they are the same."""
-    if (numbers == numbers[0]).all():
+    if are_alike(numbers):
         return names[int(numbers[0])]
     return [names[number] for number in numbers.tolist()]

@@ -80,7 +80,7 @@ def answer_columns(
         begin = which.stop
     for number, derived in enumerate(question.derived):
         slot = Slot(question.stored + number, len(rows) + number)
-        is_plain = all([are_ok[part.time] for part in derived.parts.values()])
+        is_plain = all(are_ok[part.time] for part in derived.parts.values())
         are_ok.append(is_plain and _put_plain(found, slot, derived))
         if not are_ok[-1]:
             _put_derived(found, slot, derived)

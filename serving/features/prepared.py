@@ -212,7 +212,7 @@ class PreparedQuestion:
 
 
 def _stored_columns(features: int, indexes: Sequence[int | None]) -> StoredColumns:
-    """The same, of rows with so many features, where `indexes` has the wanted ones, None of none."""
+    """Of rows with so many features; `indexes` are those of wanted ones, None of one they lack."""
     had = [column for column, index in enumerate(indexes) if index is not None]
     stored = [index for index in indexes if index is not None]
     adjacent = slice(stored[0], stored[0] + len(stored)) if stored else slice(0)

@@ -72,7 +72,8 @@ def prepared_table(question: PreparedQuestion, found: AnswerColumns) -> AnswerTa
         label, own = labels[name], found.times[:, time]
         if found.absent is not None:
             own = np.where(found.absent[:, value], NO_TIME, own)
-        times[label] = np.minimum(times.get(label, NO_TIME), own)
+            own = np.minimum(times.get(label, NO_TIME), own)
+        times[label] = own
         tiers[label] = found.tiers[:, time]
         version = question.versions[name].version
         values, ranks = found.values[:, value], found.ranks[:, value]
