@@ -28,7 +28,7 @@ from serving.api.noting import Noting
 from serving.api.objects import RESULTS, RESULTS_END
 from serving.api.parts import Part, parts_of, with_rows
 from serving.errors import StoresUnavailable
-from serving.features.columns import OK, AnswerColumns, answer_columns
+from serving.features.columns import AnswerColumns, answer_columns
 from serving.features.lookup import Names
 from serving.features.plan import Entity
 from serving.features.prepared import PreparedQuestion, Uncommon
@@ -148,7 +148,7 @@ class Answering:
             answer, table = _objects(map(msgspec.json.encode, answers_of(evaluated))), None
         else:
             table = evaluated_table(evaluated, asked.features)
-            answer = self._written(asked.entities, table, form)
+            answer = self._written(asked, table, form)
         if self._noting.is_due():
             self._noting.evaluated(told_many(answer, table), asked, evaluated, request_id)
         return answer
@@ -220,20 +220,20 @@ class Answering:
                 for part, of_part in zip(parts, columns, strict=True)
             ]
             table = tables[0][1] if len(tables) == 1 else several_kinds(tables, asked.features)
-            return self._written(asked.entities, table, form), table
+            return self._written(asked, table, form), table
         if len(parts) == 1:
             form_of = parts[0].question.form
-            return form_of.many([e.text for e in asked.entities], columns[0]), None
+            return form_of.many(asked.texts(), columns[0]), None
         for part, of_part in zip(parts, columns, strict=True):
             each = part.question.form.each([e.text for e in part.entities], of_part)
             for which, answer in zip(part.which, each, strict=True):
                 answers[which] = answer
         return _objects(answers), None
 
-    def _written(self, entities: Sequence[AskedEntity], table: AnswerTable, form: Form) -> bytes:
+    def _written(self, asked: Asked, table: AnswerTable, form: Form) -> bytes:
         if form is Form.COMPACT:
-            return compact([entity.text for entity in entities], table, self._times)
-        return arrow([msgspec.json.decode(entity.text) for entity in entities], table)
+            return compact(asked.texts(), table, self._times)
+        return arrow(asked.plain_entities(), table)
 
     def _count(self, statuses: Sequence[Status]) -> None:
         """Count served values: once all of an answer is known."""
@@ -244,13 +244,14 @@ class Answering:
 
     def _count_columns(self, parts: Sequence[Part], columns: Sequence[AnswerColumns]) -> None:
         """The same by columns, of all parts of a request. Raises `StoresUnavailable`."""
+        if all(found.are_ok for found in columns):
+            each = [len(part.entities) * len(part.question.prepared.slots) for part in parts]
+            self._served[Status.OK] += sum(each)
+            return
         counts = np.zeros(len(STATUSES), np.int64)
         for part, found in zip(parts, columns, strict=True):
             slots = [slot.value for slot in part.question.prepared.slots.values()]
-            if found.are_ok:
-                counts[OK] += len(part.entities) * len(slots)
-            else:
-                counts += np.bincount(found.ranks[:, slots].ravel(), minlength=len(STATUSES))
+            counts += np.bincount(found.ranks[:, slots].ravel(), minlength=len(STATUSES))
         by_status = zip(STATUSES, counts.tolist(), strict=True)
         self._served.update({status: n for status, n in by_status if n})
         if counts[RANK[Status.UNAVAILABLE]] == counts.sum():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from operator import attrgetter
 from typing import NamedTuple
 
 import msgspec
@@ -29,6 +30,8 @@ LONGEST_KEPT = 1_024
 
 BYTES_BESIDE_TEXT = 600
 """What is kept by a text takes so much beside it, about."""
+
+TEXT = attrgetter("text")
 
 QUESTION_BYTES, QUESTION_FEATURE_BYTES = 4_096, 1_024
 """What a question takes, and each feature in it, about: texts of each status are kept of it."""
@@ -64,7 +67,7 @@ class Questions:
         self.requested = list(requested)
         self.versions = {name: names.feature(name) for name in requested}
         self.entities: dict[bytes, AskedEntity] = {}
-        """By the texts that named them in batches."""
+        """By the texts that named them in batches, without their braces."""
         self._rows = rows
         of_kinds: dict[Kind, list[str]] = {}
         for name, feature in self.versions.items():
@@ -96,9 +99,13 @@ class Asked(NamedTuple):
     questions: Questions | None
     entities: Sequence[AskedEntity]
 
+    def texts(self) -> list[bytes]:
+        """The entities as an answer names them."""
+        return list(map(TEXT, self.entities))
+
     def plain_entities(self) -> list[Entity]:
         """The entities as the request named them."""
-        return [msgspec.json.decode(entity.text) for entity in self.entities]
+        return list(map(msgspec.json.decode, self.texts()))
 
 
 class _RawBatch(msgspec.Struct, forbid_unknown_fields=True):
@@ -143,7 +150,11 @@ class AskedBefore:
     def batch(self, names: Names, body: bytes) -> Asked:
         """What the body of a `BatchRequest` asks. Raises as `one`."""
         self._of_catalog(names)
-        return self._known_batch(names, body) or self._new_batch(names, body)
+        return (
+            self._regular_batch(names, body)
+            or self._known_batch(names, body)
+            or self._new_batch(names, body)
+        )
 
     def parsed(self, names: Names, features: Sequence[str], entities: Sequence[Entity]) -> Asked:
         """What is asked by features and entities that are parsed already, all of one kind.
@@ -160,12 +171,29 @@ class AskedBefore:
 
     def _entity(self, questions: Questions, entity: Entity) -> AskedEntity:
         text = msgspec.json.encode(entity)
-        known = questions.entities.get(text)
+        known = questions.entities.get(text[1:-1])
         if known is None:
             known = questions.asked_of(entity)
             if self._has_room(text):
-                questions.entities[text] = known
+                questions.entities[text[1:-1]] = known
         return known
+
+    def _regular_batch(self, names: Names, body: bytes) -> Asked | None:
+        """The same where the body is a known beginning, and known entities one after the other.
+
+        Then there is no need to parse it: what these are parts of is known.
+        """
+        begin, pieces = _pieces(body)
+        questions = self._begins.get(begin)
+        if questions is None or not 0 < len(pieces) <= MAX_ENTITIES:
+            return None
+        try:
+            entities = list(map(questions.entities.__getitem__, pieces))
+        except KeyError:
+            return None
+        if not questions.are_of(entities):
+            return None
+        return Asked(names, questions.requested, questions, entities)
 
     def _known_batch(self, names: Names, body: bytes) -> Asked | None:
         """The same where all texts of the body are known."""
@@ -181,7 +209,7 @@ class AskedBefore:
             return None
         known = questions.entities
         try:
-            entities = [known[bytes(entity)] for entity in raw.entities]
+            entities = [known[bytes(entity)[1:-1]] for entity in raw.entities]
         except KeyError:
             return None
         if not questions.are_of(entities):
@@ -204,8 +232,11 @@ class AskedBefore:
             return  # no batch with these features would be found
         self._of_batches[features] = questions
         for text, entity in zip(map(bytes, raw.entities), entities, strict=True):
-            if text not in questions.entities and self._has_room(text):
-                questions.entities[text] = entity
+            if text[1:-1] not in questions.entities and self._has_room(text):
+                questions.entities[text[1:-1]] = entity
+        begin, _ = _pieces(body)
+        if begin not in self._begins and _is_begin(begin) and self._has_room(begin):
+            self._begins[begin] = questions
 
     def _asked(self, names: Names, features: Sequence[str], entities: Sequence[Entity]) -> Asked:
         questions = self._questions_of(names, features)
@@ -241,6 +272,8 @@ class AskedBefore:
         self._questions: dict[tuple[str, ...], Questions | None] = {}
         self._of_batches: dict[bytes, Questions] = {}
         """By the text of the features in a batch."""
+        self._begins: dict[bytes, Questions] = {}
+        """By what stands before the entities of a batch, where these come last."""
         self._bytes = 0
 
     def _has_room(self, text: bytes) -> bool:
@@ -255,3 +288,24 @@ class AskedBefore:
         if self._bytes > self._most_bytes:
             self._forget()
             self._bytes = size
+
+
+def _pieces(body: bytes) -> tuple[bytes, list[bytes]]:
+    """What stands before the entities of a batch, and these as texts without their braces.
+
+    None where the body does not end with them. It is not parsed: this is so only if the first is
+    the beginning of a batch (`_is_begin`), and each text in braces is an object.
+    """
+    begin, _, rest = body.partition(b"[{")
+    if not rest.endswith(b"}]}"):
+        return begin, []
+    between = b"}, {" if b"}, {" in rest else b"},{"
+    return begin, rest[:-3].split(between)
+
+
+def _is_begin(text: bytes) -> bool:
+    """Whether a batch that begins so goes on with the list of its entities, and then ends."""
+    try:
+        return not _decode_raw(text + b"[]}").entities
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False

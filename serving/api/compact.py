@@ -61,10 +61,6 @@ class CompactAnswer(Struct):
 
 def compact(entities: Sequence[bytes], table: AnswerTable, times: TimeTexts) -> bytes:
     """The answer; `entities` are their texts."""
-    event_times = {
-        name: msgspec.Raw(b"[%b]" % b",".join(times.each(column.tolist())))
-        for name, column in table.times.items()
-    }
     features = {}
     for name, feature in table.features.items():
         features[name] = {
@@ -77,11 +73,21 @@ def compact(entities: Sequence[bytes], table: AnswerTable, times: TimeTexts) -> 
         {
             "answered_at": msgspec.Raw(times(table.now_ns)),
             "entities": msgspec.Raw(b"[%b]" % b",".join(entities)),
-            "event_time": event_times,
+            "event_time": _event_times(table, times),
             "tier": {name: _texts(column, TIER_NAMES) for name, column in table.tiers.items()},
             "features": features,
         }
     )
+
+
+def _event_times(table: AnswerTable, times: TimeTexts) -> dict[str, msgspec.Raw]:
+    """The lists of event times; a derived feature often has those of its parts."""
+    columns: list[list[int]] = [column.tolist() for column in table.times.values()]
+    first = [columns.index(own) for own in columns]
+    made = {
+        index: msgspec.Raw(b"[%b]" % b",".join(times.each(columns[index]))) for index in set(first)
+    }
+    return {name: made[index] for name, index in zip(table.times, first, strict=True)}
 
 
 def _texts(numbers: NDArray[np.uint8], names: Sequence[str | None]) -> Any:
