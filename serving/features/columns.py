@@ -7,7 +7,7 @@ each.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,18 +70,22 @@ def answer_columns(
         np.zeros((n, values), np.bool_),
         False,
     )
-    begin, are_ok = 0, list[bool]()
+    begin, are_ok, oldest = 0, list[bool](), list[int]()
     for index, (wanted, read) in enumerate(zip(question.rows, rows, strict=True)):
         which = slice(begin, begin + len(wanted.features))
         found.tiers[:, index] = read.tier
         are_stored_ok = _put_rows(found, index, which, wanted, read.rows)
-        are_judged_ok = _judge(found, index, which, wanted, moment, read.tier)
+        oldest.append(int(found.times[:, index].min()))
+        are_judged_ok = _judge(found, index, which, wanted, moment, (read.tier, oldest[index]))
         are_ok.append(are_stored_ok and are_judged_ok)
         begin = which.stop
     for number, derived in enumerate(question.derived):
         slot = Slot(question.stored + number, len(rows) + number)
-        is_plain = all(are_ok[part.time] for part in derived.parts.values())
-        are_ok.append(is_plain and _put_plain(found, slot, derived))
+        parts = {part.time for part in derived.parts.values()}
+        oldest_part = min([oldest[part] for part in parts])
+        is_young = found.now_ns - oldest_part <= derived.max_age_ns
+        is_plain = is_young and all(are_ok[part] for part in parts)
+        are_ok.append(is_plain and _put_plain(found, slot, derived, parts))
         if not are_ok[-1]:
             _put_derived(found, slot, derived)
     if all(are_ok):
@@ -182,12 +186,14 @@ def _judge(
     which: slice,
     wanted: WantedRows,
     moment: Moment,
-    tier: Tier | Sequence[Tier],
+    of_rows: tuple[Tier | Sequence[Tier], int],
 ) -> bool:
-    """Make statuses worse by age, and by the lag of the pipeline; `tier` is that of the rows.
+    """Make statuses worse by age, and by the lag of the pipeline.
 
-    Returns whether all are left as they are.
+    `of_rows` are their tier, and the oldest of their event times. Returns whether all are left as
+    they are.
     """
+    tier, oldest = of_rows
     ranks, absent, times = found.ranks[:, which], found.absent, found.times[:, time]
     assert absent is not None
     tiers = (tier,) if isinstance(tier, Tier) else Tier
@@ -196,7 +202,7 @@ def _judge(
         # of what is missing or unavailable nothing gets worse
         least = np.where(np.isin(found.tiers[:, time], late), LAGGING, OK).astype(np.uint8)
         np.maximum(ranks, least[:, None], out=ranks)
-    is_young = found.now_ns - int(times.min()) <= wanted.least_max_age
+    is_young = found.now_ns - oldest <= wanted.least_max_age
     if not is_young:
         age = found.now_ns - times  # below 0 where there is no time
         old = age[:, None] > np.array(wanted.max_ages, np.int64)
@@ -204,23 +210,26 @@ def _judge(
     return is_young and not late
 
 
-def _put_plain(found: AnswerColumns, slot: Slot, derived: WantedDerived) -> bool:
+def _put_plain(
+    found: AnswerColumns, slot: Slot, derived: WantedDerived, times_of: Collection[int]
+) -> bool:
     """Compute a derived feature of parts that are all `ok`: what `_put_derived` does, in less time.
 
-    Returns whether it is `ok` of all entities; else the columns are not all as they must be.
+    `times_of` are the columns with the event times of its parts, none of which is too old. Returns
+    False where nothing was put, since it is undefined of an entity.
     """
     parts = {name: found.values[:, part.value] for name, part in derived.parts.items()}
     result = derived.arithmetic.column(parts)
     if not np.isfinite(result).all():
         return False
-    first, *more = {part.time for part in derived.parts.values()}
+    first, *more = times_of
     times, tiers = found.times[:, first], found.tiers[:, first]
     for other in more:
         times = np.minimum(times, found.times[:, other])
         tiers = np.maximum(tiers, found.tiers[:, other])
     found.values[:, slot.value] = result
     found.times[:, slot.time], found.tiers[:, slot.time] = times, tiers
-    return found.now_ns - int(times.min()) <= derived.max_age_ns
+    return True
 
 
 def _put_derived(found: AnswerColumns, slot: Slot, derived: WantedDerived) -> None:
