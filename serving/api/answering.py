@@ -223,7 +223,7 @@ class Answering:
             return self._written(asked, table, form), table
         if len(parts) == 1:
             form_of = parts[0].question.form
-            return form_of.many(asked.texts(), columns[0]), None
+            return form_of.many(asked.texts, columns[0]), None
         for part, of_part in zip(parts, columns, strict=True):
             each = part.question.form.each([e.text for e in part.entities], of_part)
             for which, answer in zip(part.which, each, strict=True):
@@ -232,7 +232,7 @@ class Answering:
 
     def _written(self, asked: Asked, table: AnswerTable, form: Form) -> bytes:
         if form is Form.COMPACT:
-            return compact(asked.texts(), table, self._times)
+            return compact(asked.texts, table, self._times)
         return arrow(asked.plain_entities(), table)
 
     def _count(self, statuses: Sequence[Status]) -> None:

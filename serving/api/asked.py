@@ -1,20 +1,23 @@
 """What requests ask, kept by their texts: most questions are asked again.
 
 A question that is asked again is prepared, and found by the bytes that ask it: of a request about
-one entity by the whole body, of a batch by the text of its features and of each entity. Whatever is
-kept was parsed strictly when it came first. It belongs to one catalog, and is bounded in bytes.
+one entity by the whole body, of a batch by that too, or by the text of its features and of each
+entity. Whatever is kept was parsed strictly when it came first. It belongs to one catalog, and is
+bounded in bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
 from operator import attrgetter
 from typing import NamedTuple
 
 import msgspec
 
-from serving.api.memo import TimeTexts
+from serving.api.memo import Memo, TimeTexts
 from serving.api.objects import ObjectsForm
 from serving.api.requests import MAX_ENTITIES, BatchRequest, OnlineRequest, parse
 from serving.features.lookup import Kind, Names, check_entities
@@ -32,6 +35,15 @@ BYTES_BESIDE_TEXT = 600
 """What is kept by a text takes so much beside it, about."""
 
 TEXT = attrgetter("text")
+
+BATCHES_PART = 8
+"""Of what is kept, an eighth more may be taken by whole batches, which are then forgotten alone."""
+
+LONGEST_BATCH_KEPT = 16_384
+"""Bytes of the body of a batch that is kept as a whole."""
+
+BATCH_ENTITY_BYTES = 16
+"""What a kept batch takes for each of its entities, beside its body."""
 
 QUESTION_BYTES, QUESTION_FEATURE_BYTES = 4_096, 1_024
 """What a question takes, and each feature in it, about: texts of each status are kept of it."""
@@ -91,7 +103,8 @@ class Questions:
         return count == 1 or len({entity.kind for entity in entities}) == count
 
 
-class Asked(NamedTuple):
+@dataclass(eq=False)
+class Asked:
     """What a request asks; `questions` is None where it cannot be prepared."""
 
     names: Names
@@ -99,13 +112,14 @@ class Asked(NamedTuple):
     questions: Questions | None
     entities: Sequence[AskedEntity]
 
+    @cached_property
     def texts(self) -> list[bytes]:
         """The entities as an answer names them."""
         return list(map(TEXT, self.entities))
 
     def plain_entities(self) -> list[Entity]:
         """The entities as the request named them."""
-        return list(map(msgspec.json.decode, self.texts()))
+        return list(map(msgspec.json.decode, self.texts))
 
 
 class _RawBatch(msgspec.Struct, forbid_unknown_fields=True):
@@ -150,11 +164,15 @@ class AskedBefore:
     def batch(self, names: Names, body: bytes) -> Asked:
         """What the body of a `BatchRequest` asks. Raises as `one`."""
         self._of_catalog(names)
-        return (
-            self._regular_batch(names, body)
-            or self._known_batch(names, body)
-            or self._new_batch(names, body)
-        )
+        asked = self._batches.get(body)
+        if asked is None:
+            asked = self._regular_batch(names, body) or self._known_batch(names, body)
+            if asked is None:
+                return self._new_batch(names, body)
+            if len(body) <= LONGEST_BATCH_KEPT:
+                size = len(body) + BATCH_ENTITY_BYTES * len(asked.entities)
+                self._batches.keep(body, asked, size)
+        return asked
 
     def parsed(self, names: Names, features: Sequence[str], entities: Sequence[Entity]) -> Asked:
         """What is asked by features and entities that are parsed already, all of one kind.
@@ -272,6 +290,8 @@ class AskedBefore:
         self._questions: dict[tuple[str, ...], Questions | None] = {}
         self._of_batches: dict[bytes, Questions] = {}
         """By the text of the features in a batch."""
+        self._batches = Memo[bytes, Asked](self._most_bytes // BATCHES_PART)
+        """Batches of known entities by the whole body: some are asked again and again."""
         self._begins: dict[bytes, Questions] = {}
         """By what stands before the entities of a batch, where these come last."""
         self._bytes = 0
