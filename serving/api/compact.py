@@ -66,7 +66,7 @@ def compact(entities: Sequence[bytes], table: AnswerTable, times: TimeTexts) -> 
         features[name] = {
             "version": feature.version,
             "event_time": feature.times,
-            "status": _texts(feature.ranks, STATUSES),
+            "status": Status.OK if table.are_ok else _texts(feature.ranks, STATUSES),
             "value": feature.values.tolist(),
         }
     return msgspec.json.encode(

@@ -96,7 +96,7 @@ class ObjectsForm:
         The first piece of each ends the entity before, and begins its own.
         """
         tier = found.tiers[0, 0]
-        one_tier = are_alike(found.tiers.ravel())
+        one_tier = are_alike(found.tiers.ravel(order="K"))
         end = _tier(int(tier)) if one_tier else b""
         values, tails = self._numbers(found)
         of_each = self._of_each(end)

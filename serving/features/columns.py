@@ -63,11 +63,11 @@ def answer_columns(
     values, times = question.stored + len(question.derived), len(rows) + len(question.derived)
     found = AnswerColumns(
         moment.now_ns,
-        np.empty((n, values)),
-        np.zeros((n, values), np.uint8),
-        np.empty((n, times), np.int64),
-        np.empty((n, times), np.uint8),
-        np.zeros((n, values), np.bool_),
+        np.empty((n, values), order="F"),
+        np.zeros((n, values), np.uint8, order="F"),
+        np.empty((n, times), np.int64, order="F"),
+        np.empty((n, times), np.uint8, order="F"),
+        np.zeros((n, values), np.bool_, order="F"),
         False,
     )
     begin, are_ok, oldest = 0, list[bool](), list[int]()

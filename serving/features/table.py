@@ -49,6 +49,8 @@ class AnswerTable(NamedTuple):
     times: Mapping[str, NDArray[np.int64]]
     tiers: Mapping[str, NDArray[np.uint8]]
     """The `Tier` of what has these event times."""
+    are_ok: bool = False
+    """Whether all statuses are known to be `ok`."""
 
 
 class ListedColumn(NamedTuple):
@@ -80,7 +82,7 @@ def prepared_table(question: PreparedQuestion, found: AnswerColumns) -> AnswerTa
         version = question.versions[name].version
         values, ranks = found.values[:, value], found.ranks[:, value]
         features[name] = FeatureColumn(version, label, values, ranks)
-    return AnswerTable(found.now_ns, features, times, tiers)
+    return AnswerTable(found.now_ns, features, times, tiers, found.are_ok)
 
 
 def several_kinds(
