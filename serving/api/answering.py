@@ -26,7 +26,7 @@ from serving.api.deadlines import NO_DEADLINE, Deadline
 from serving.api.memo import TimeTexts
 from serving.api.noting import Noting
 from serving.api.objects import RESULTS, RESULTS_END
-from serving.api.parts import Part, parts_of, with_rows
+from serving.api.parts import Part, with_rows
 from serving.errors import StoresUnavailable
 from serving.features.columns import AnswerColumns, answer_columns
 from serving.features.lookup import Names
@@ -133,9 +133,8 @@ class Answering:
         """The answer to a `BatchRequest`."""
         asked = self._asked.batch(self._catalog.names, body)
         if asked.questions is not None:
-            parts, lag = parts_of(asked.questions, asked.entities), self._workers.lag
-            rows = await self._read([one for part in parts for one in part.wanted()])
-            parts = with_rows(parts, rows)
+            lag = self._workers.lag
+            parts = with_rows(asked.parts, await self._read(asked.wanted))
             with suppress(Uncommon):
                 moment = _now(lag, asked.names.catalog.sources)
                 answer, table = self._many(asked, parts, moment, form)

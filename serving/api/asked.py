@@ -19,6 +19,7 @@ import msgspec
 
 from serving.api.memo import Memo, TimeTexts
 from serving.api.objects import ObjectsForm
+from serving.api.parts import Part, parts_of
 from serving.api.requests import MAX_ENTITIES, BatchRequest, OnlineRequest, parse
 from serving.features.lookup import Kind, Names, check_entities
 from serving.features.plan import Entity
@@ -42,7 +43,7 @@ BATCHES_PART = 8
 LONGEST_BATCH_KEPT = 16_384
 """Bytes of the body of a batch that is kept as a whole."""
 
-BATCH_ENTITY_BYTES = 16
+BATCH_ENTITY_BYTES = 40
 """What a kept batch takes for each of its entities, beside its body."""
 
 QUESTION_BYTES, QUESTION_FEATURE_BYTES = 4_096, 1_024
@@ -116,6 +117,17 @@ class Asked:
     def texts(self) -> list[bytes]:
         """The entities as an answer names them."""
         return list(map(TEXT, self.entities))
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        """The parts of what is prepared, one for each kind of entity."""
+        assert self.questions is not None
+        return parts_of(self.questions, self.entities)
+
+    @cached_property
+    def wanted(self) -> list[tuple[str, Sequence[bytes]]]:
+        """The rows that are wanted of each source, of one part after the other."""
+        return [wanted for part in self.parts for wanted in part.wanted()]
 
     def plain_entities(self) -> list[Entity]:
         """The entities as the request named them."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from serving.api.asked import AskedEntity, Question, Questions
 from serving.stores.row_store import TieredRows
+
+if TYPE_CHECKING:  # it imports this
+    from serving.api.asked import AskedEntity, Question, Questions
 
 NAMES = attrgetter("names")
 
