@@ -26,7 +26,7 @@ from serving.api.deadlines import NO_DEADLINE, Deadline
 from serving.api.memo import TimeTexts
 from serving.api.noting import Noting
 from serving.api.objects import RESULTS, RESULTS_END
-from serving.api.parts import Part, parts_of, with_rows
+from serving.api.parts import Part, with_rows
 from serving.errors import StoresUnavailable
 from serving.features.columns import AnswerColumns, answer_columns
 from serving.features.lookup import Names
@@ -133,9 +133,8 @@ class Answering:
         """The answer to a `BatchRequest`."""
         asked = self._asked.batch(self._catalog.names, body)
         if asked.questions is not None:
-            parts, lag = parts_of(asked.questions, asked.entities), self._workers.lag
-            rows = await self._read([one for part in parts for one in part.wanted()])
-            parts = with_rows(parts, rows)
+            lag = self._workers.lag
+            parts = with_rows(asked.parts, await self._read(asked.wanted))
             with suppress(Uncommon):
                 moment = _now(lag, asked.names.catalog.sources)
                 answer, table = self._many(asked, parts, moment, form)
@@ -148,7 +147,7 @@ class Answering:
             answer, table = _objects(map(msgspec.json.encode, answers_of(evaluated))), None
         else:
             table = evaluated_table(evaluated, asked.features)
-            answer = self._written(asked.entities, table, form)
+            answer = self._written(asked, table, form)
         if self._noting.is_due():
             self._noting.evaluated(told_many(answer, table), asked, evaluated, request_id)
         return answer
@@ -220,20 +219,20 @@ class Answering:
                 for part, of_part in zip(parts, columns, strict=True)
             ]
             table = tables[0][1] if len(tables) == 1 else several_kinds(tables, asked.features)
-            return self._written(asked.entities, table, form), table
+            return self._written(asked, table, form), table
         if len(parts) == 1:
             form_of = parts[0].question.form
-            return form_of.many([e.text for e in asked.entities], columns[0]), None
+            return form_of.many(asked.texts, columns[0]), None
         for part, of_part in zip(parts, columns, strict=True):
             each = part.question.form.each([e.text for e in part.entities], of_part)
             for which, answer in zip(part.which, each, strict=True):
                 answers[which] = answer
         return _objects(answers), None
 
-    def _written(self, entities: Sequence[AskedEntity], table: AnswerTable, form: Form) -> bytes:
+    def _written(self, asked: Asked, table: AnswerTable, form: Form) -> bytes:
         if form is Form.COMPACT:
-            return compact([entity.text for entity in entities], table, self._times)
-        return arrow([msgspec.json.decode(entity.text) for entity in entities], table)
+            return compact(asked.texts, table, self._times)
+        return arrow(asked.plain_entities(), table)
 
     def _count(self, statuses: Sequence[Status]) -> None:
         """Count served values: once all of an answer is known."""
@@ -244,6 +243,10 @@ class Answering:
 
     def _count_columns(self, parts: Sequence[Part], columns: Sequence[AnswerColumns]) -> None:
         """The same by columns, of all parts of a request. Raises `StoresUnavailable`."""
+        if all(found.are_ok for found in columns):
+            each = [len(part.entities) * len(part.question.prepared.slots) for part in parts]
+            self._served[Status.OK] += sum(each)
+            return
         counts = np.zeros(len(STATUSES), np.int64)
         for part, found in zip(parts, columns, strict=True):
             slots = [slot.value for slot in part.question.prepared.slots.values()]

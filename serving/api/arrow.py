@@ -18,8 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from registry.formats.status import RANK, Status, has_value
 from serving.features.columns import NO_TIME
@@ -38,7 +40,7 @@ def arrow(entities: Sequence[Mapping[str, str]], table: AnswerTable) -> bytes:
     """The answer."""
     import pyarrow as pa  # takes tens of megabytes, which a server that is not asked for it saves
 
-    statuses, tiers = pa.array(STATUSES), pa.array(TIERS)
+    statuses, tiers = _texts(STATUSES), _texts(TIERS)
     fields: list[pa.Field] = []
     arrays: list[pa.Array] = []
 
@@ -47,26 +49,58 @@ def arrow(entities: Sequence[Mapping[str, str]], table: AnswerTable) -> bytes:
         arrays.append(array)
 
     for name in dict.fromkeys(chain.from_iterable(entities)):
-        add(name, pa.array([entity.get(name) for entity in entities], pa.string()))
+        add(name, _texts([entity.get(name) for entity in entities]))
     for name, feature in table.features.items():
         values = np.where(feature.ranks > LAST_WITH_VALUE, np.nan, feature.values)
         time = f"{feature.times}.event_time"
-        add(name, pa.array(values, mask=np.isnan(values)), version=feature.version, event_time=time)
+        column = _numbers(values, np.isnan(values))
+        add(name, column, version=feature.version, event_time=time)
         of_other = feature.ranks == NOT_OF_KIND
         ranks = np.where(of_other, RANK[Status.MISSING], feature.ranks).astype(np.int8)
-        indices = pa.array(ranks, mask=of_other)
+        indices = _numbers(ranks, of_other)
         add(f"{name}.status", pa.DictionaryArray.from_arrays(indices, statuses))
-    for name, column in table.times.items():
-        unknown = column == NO_TIME
-        integers = pa.array(np.where(unknown, 0, column), mask=unknown)
-        add(f"{name}.event_time", integers.cast(pa.timestamp("ns", "UTC")))
-        add(f"{name}.event_time_ns", integers)
+    for name, times in table.times.items():
+        unknown = times == NO_TIME
+        known = np.where(unknown, 0, times)
+        add(f"{name}.event_time", _numbers(known, unknown, pa.timestamp("ns", "UTC")))
+        add(f"{name}.event_time_ns", _numbers(known, unknown))
         of_tier = table.tiers[name]
-        indices = pa.array(of_tier.astype(np.int8) - Tier.HOT, mask=of_tier == Tier.NONE)
+        indices = _numbers(of_tier.astype(np.int8) - Tier.HOT, of_tier == Tier.NONE)
         add(f"{name}.tier", pa.DictionaryArray.from_arrays(indices, tiers))
     schema = pa.schema(fields, {"answered_at": to_rfc_3339(table.now_ns)})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, schema) as stream:
-        stream.write_batch(pa.record_batch(arrays, schema=schema))
+        stream.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
     written: bytes = sink.getvalue().to_pybytes()
     return written
+
+
+# Of whatever else arrays are made, pyarrow looks whether it is pandas', and imports pandas where it
+# is installed: that takes 60 MB.
+
+
+def _numbers(numbers: NDArray[Any], nulls: NDArray[np.bool_], kind: Any = None) -> Any:
+    """An array of numbers; `kind` is its type, of the same size, where that is not theirs."""
+    import pyarrow as pa
+
+    kind = kind or pa.from_numpy_dtype(numbers.dtype)
+    data = pa.py_buffer(np.ascontiguousarray(numbers))
+    return pa.Array.from_buffers(kind, len(numbers), [_known(nulls), data])
+
+
+def _texts(texts: Sequence[str | None]) -> Any:
+    """An array of texts."""
+    import pyarrow as pa
+
+    encoded = [b"" if text is None else text.encode() for text in texts]
+    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
+    nulls = np.array([text is None for text in texts])
+    buffers = [_known(nulls), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))]
+    return pa.Array.from_buffers(pa.string(), len(encoded), buffers)
+
+
+def _known(nulls: NDArray[np.bool_]) -> Any:
+    """The bits that say what is no null; None where there is none."""
+    import pyarrow as pa
+
+    return pa.py_buffer(np.packbits(~nulls, bitorder="little")) if nulls.any() else None

@@ -1,20 +1,25 @@
 """What requests ask, kept by their texts: most questions are asked again.
 
 A question that is asked again is prepared, and found by the bytes that ask it: of a request about
-one entity by the whole body, of a batch by the text of its features and of each entity. Whatever is
-kept was parsed strictly when it came first. It belongs to one catalog, and is bounded in bytes.
+one entity by the whole body, of a batch by that too, or by the text of its features and of each
+entity. Whatever is kept was parsed strictly when it came first. It belongs to one catalog, and is
+bounded in bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from operator import attrgetter
 from typing import NamedTuple
 
 import msgspec
 
-from serving.api.memo import TimeTexts
+from serving.api.memo import Memo, TimeTexts
 from serving.api.objects import ObjectsForm
+from serving.api.parts import Part, parts_of
 from serving.api.requests import MAX_ENTITIES, BatchRequest, OnlineRequest, parse
 from serving.features.lookup import Kind, Names, check_entities
 from serving.features.plan import Entity
@@ -29,6 +34,17 @@ LONGEST_KEPT = 1_024
 
 BYTES_BESIDE_TEXT = 600
 """What is kept by a text takes so much beside it, about."""
+
+TEXT = attrgetter("text")
+
+BATCHES_PART = 8
+"""Of what is kept, an eighth more may be taken by whole batches, which are then forgotten alone."""
+
+LONGEST_BATCH_KEPT = 16_384
+"""Bytes of the body of a batch that is kept as a whole."""
+
+BATCH_ENTITY_BYTES = 40
+"""What a kept batch takes for each of its entities, beside its body."""
 
 QUESTION_BYTES, QUESTION_FEATURE_BYTES = 4_096, 1_024
 """What a question takes, and each feature in it, about: texts of each status are kept of it."""
@@ -64,7 +80,7 @@ class Questions:
         self.requested = list(requested)
         self.versions = {name: names.feature(name) for name in requested}
         self.entities: dict[bytes, AskedEntity] = {}
-        """By the texts that named them in batches."""
+        """By the texts that named them in batches, without their braces."""
         self._rows = rows
         of_kinds: dict[Kind, list[str]] = {}
         for name, feature in self.versions.items():
@@ -88,7 +104,8 @@ class Questions:
         return count == 1 or len({entity.kind for entity in entities}) == count
 
 
-class Asked(NamedTuple):
+@dataclass(eq=False)
+class Asked:
     """What a request asks; `questions` is None where it cannot be prepared."""
 
     names: Names
@@ -96,9 +113,25 @@ class Asked(NamedTuple):
     questions: Questions | None
     entities: Sequence[AskedEntity]
 
+    @cached_property
+    def texts(self) -> list[bytes]:
+        """The entities as an answer names them."""
+        return list(map(TEXT, self.entities))
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        """The parts of what is prepared, one for each kind of entity."""
+        assert self.questions is not None
+        return parts_of(self.questions, self.entities)
+
+    @cached_property
+    def wanted(self) -> list[tuple[str, Sequence[bytes]]]:
+        """The rows that are wanted of each source, of one part after the other."""
+        return [wanted for part in self.parts for wanted in part.wanted()]
+
     def plain_entities(self) -> list[Entity]:
         """The entities as the request named them."""
-        return [msgspec.json.decode(entity.text) for entity in self.entities]
+        return list(map(msgspec.json.decode, self.texts))
 
 
 class _RawBatch(msgspec.Struct, forbid_unknown_fields=True):
@@ -143,7 +176,15 @@ class AskedBefore:
     def batch(self, names: Names, body: bytes) -> Asked:
         """What the body of a `BatchRequest` asks. Raises as `one`."""
         self._of_catalog(names)
-        return self._known_batch(names, body) or self._new_batch(names, body)
+        asked = self._batches.get(body)
+        if asked is None:
+            asked = self._regular_batch(names, body) or self._known_batch(names, body)
+            if asked is None:
+                return self._new_batch(names, body)
+            if len(body) <= LONGEST_BATCH_KEPT:
+                size = len(body) + BATCH_ENTITY_BYTES * len(asked.entities)
+                self._batches.keep(body, asked, size)
+        return asked
 
     def parsed(self, names: Names, features: Sequence[str], entities: Sequence[Entity]) -> Asked:
         """What is asked by features and entities that are parsed already, all of one kind.
@@ -160,12 +201,29 @@ class AskedBefore:
 
     def _entity(self, questions: Questions, entity: Entity) -> AskedEntity:
         text = msgspec.json.encode(entity)
-        known = questions.entities.get(text)
+        known = questions.entities.get(text[1:-1])
         if known is None:
             known = questions.asked_of(entity)
             if self._has_room(text):
-                questions.entities[text] = known
+                questions.entities[text[1:-1]] = known
         return known
+
+    def _regular_batch(self, names: Names, body: bytes) -> Asked | None:
+        """The same where the body is a known beginning, and known entities one after the other.
+
+        Then there is no need to parse it: what these are parts of is known.
+        """
+        begin, pieces = _pieces(body)
+        questions = self._begins.get(begin)
+        if questions is None or not 0 < len(pieces) <= MAX_ENTITIES:
+            return None
+        try:
+            entities = list(map(questions.entities.__getitem__, pieces))
+        except KeyError:
+            return None
+        if not questions.are_of(entities):
+            return None
+        return Asked(names, questions.requested, questions, entities)
 
     def _known_batch(self, names: Names, body: bytes) -> Asked | None:
         """The same where all texts of the body are known."""
@@ -181,7 +239,7 @@ class AskedBefore:
             return None
         known = questions.entities
         try:
-            entities = [known[bytes(entity)] for entity in raw.entities]
+            entities = [known[bytes(entity)[1:-1]] for entity in raw.entities]
         except KeyError:
             return None
         if not questions.are_of(entities):
@@ -204,8 +262,11 @@ class AskedBefore:
             return  # no batch with these features would be found
         self._of_batches[features] = questions
         for text, entity in zip(map(bytes, raw.entities), entities, strict=True):
-            if text not in questions.entities and self._has_room(text):
-                questions.entities[text] = entity
+            if text[1:-1] not in questions.entities and self._has_room(text):
+                questions.entities[text[1:-1]] = entity
+        begin, _ = _pieces(body)
+        if begin not in self._begins and _is_begin(begin) and self._has_room(begin):
+            self._begins[begin] = questions
 
     def _asked(self, names: Names, features: Sequence[str], entities: Sequence[Entity]) -> Asked:
         questions = self._questions_of(names, features)
@@ -241,6 +302,10 @@ class AskedBefore:
         self._questions: dict[tuple[str, ...], Questions | None] = {}
         self._of_batches: dict[bytes, Questions] = {}
         """By the text of the features in a batch."""
+        self._batches = Memo[bytes, Asked](self._most_bytes // BATCHES_PART)
+        """Batches of known entities by the whole body: some are asked again and again."""
+        self._begins: dict[bytes, Questions] = {}
+        """By what stands before the entities of a batch, where these come last."""
         self._bytes = 0
 
     def _has_room(self, text: bytes) -> bool:
@@ -255,3 +320,24 @@ class AskedBefore:
         if self._bytes > self._most_bytes:
             self._forget()
             self._bytes = size
+
+
+def _pieces(body: bytes) -> tuple[bytes, list[bytes]]:
+    """What stands before the entities of a batch, and these as texts without their braces.
+
+    None where the body does not end with them. It is not parsed: this is so only if the first is
+    the beginning of a batch (`_is_begin`), and each text in braces is an object.
+    """
+    begin, _, rest = body.partition(b"[{")
+    if not rest.endswith(b"}]}"):
+        return begin, []
+    between = b"}, {" if b"}, {" in rest else b"},{"
+    return begin, rest[:-3].split(between)
+
+
+def _is_begin(text: bytes) -> bool:
+    """Whether a batch that begins so goes on with the list of its entities, and then ends."""
+    try:
+        return not _decode_raw(text + b"[]}").entities
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from registry.formats.status import Status
 from serving.api.memo import TimeTexts
-from serving.features.columns import NO_TIME
+from serving.features.columns import are_alike
 from serving.features.table import NOT_OF_KIND, AnswerTable
 from serving.features.values import TIER_NAMES
 
@@ -61,33 +61,37 @@ class CompactAnswer(Struct):
 
 def compact(entities: Sequence[bytes], table: AnswerTable, times: TimeTexts) -> bytes:
     """The answer; `entities` are their texts."""
-    event_times = {
-        name: msgspec.Raw(
-            b"[%b]" % b",".join([b"null" if t == NO_TIME else times(t) for t in column.tolist()])
-        )
-        for name, column in table.times.items()
-    }
     features = {}
     for name, feature in table.features.items():
         features[name] = {
             "version": feature.version,
             "event_time": feature.times,
-            "status": _texts(feature.ranks, STATUSES),
+            "status": Status.OK if table.are_ok else _texts(feature.ranks, STATUSES),
             "value": feature.values.tolist(),
         }
     return msgspec.json.encode(
         {
             "answered_at": msgspec.Raw(times(table.now_ns)),
             "entities": msgspec.Raw(b"[%b]" % b",".join(entities)),
-            "event_time": event_times,
+            "event_time": _event_times(table, times),
             "tier": {name: _texts(column, TIER_NAMES) for name, column in table.tiers.items()},
             "features": features,
         }
     )
 
 
+def _event_times(table: AnswerTable, times: TimeTexts) -> dict[str, msgspec.Raw]:
+    """The lists of event times; a derived feature often has those of its parts."""
+    columns: list[list[int]] = [column.tolist() for column in table.times.values()]
+    first = [columns.index(own) for own in columns]
+    made = {
+        index: msgspec.Raw(b"[%b]" % b",".join(times.each(columns[index]))) for index in set(first)
+    }
+    return {name: made[index] for name, index in zip(table.times, first, strict=True)}
+
+
 def _texts(numbers: NDArray[np.uint8], names: Sequence[str | None]) -> Any:
     """The names of all numbers, one where they are the same."""
-    if (numbers == numbers[0]).all():
+    if are_alike(numbers):
         return names[int(numbers[0])]
     return [names[number] for number in numbers.tolist()]

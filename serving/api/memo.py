@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TypeVar
 
+from serving.features.columns import NO_TIME
 from serving.features.times import to_rfc_3339
 
 K = TypeVar("K")
@@ -36,7 +37,7 @@ class Memo(dict[K, V]):
 
 
 class TimeTexts:
-    """Event times as JSON texts."""
+    """Event times as JSON texts; `NO_TIME` is null."""
 
     def __init__(self) -> None:
         self._texts: Memo[int, bytes] = Memo(8_000_000)
@@ -45,11 +46,15 @@ class TimeTexts:
         """The text of a time."""
         return self._texts.get(nanoseconds) or self._make(nanoseconds)
 
-    def each(self, times: Iterable[int]) -> list[bytes]:
+    def each(self, times: Sequence[int]) -> list[bytes]:
         """The texts of times."""
-        known, make = self._texts.get, self._make
-        return [known(time) or make(time) for time in times]
+        texts: list[bytes] | list[bytes | None] = list(map(self._texts.get, times))
+        if None in texts:
+            return [text or self._make(time) for text, time in zip(texts, times, strict=True)]
+        return texts  # type: ignore[return-value]
 
     def _make(self, nanoseconds: int) -> bytes:
+        if nanoseconds == NO_TIME:
+            return b"null"
         text = f'"{to_rfc_3339(nanoseconds)}"'.encode()
         return self._texts.keep(nanoseconds, text, len(text))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from registry.formats.status import Status
 from serving.api.memo import TimeTexts
-from serving.features.columns import NO_TIME, AnswerColumns
+from serving.features.columns import NO_TIME, AnswerColumns, are_alike
 from serving.features.prepared import EntityValues, PreparedQuestion
 from serving.features.values import TIER_NAMES
 
@@ -26,6 +26,9 @@ RESULTS, RESULTS_END = b'{"results":[', b"]}"
 """What is around the answers about many entities."""
 
 ENTITY = b'{"entity":'
+
+AGE = b',"age_seconds":'
+"""What is between an event time and an age."""
 
 PIECES = 4
 """Of a feature of one of many: what is before its value, its value, its status and version, and
@@ -92,35 +95,21 @@ class ObjectsForm:
 
         The first piece of each ends the entity before, and begins its own.
         """
-        across = found.values.shape[1] + found.times.shape[1]
-        known = found.times != NO_TIME
-        ages = np.where(known, (found.now_ns - found.times) / 1e9, np.nan)
-        together = np.concatenate([found.values, ages], axis=1)
-        numbers = msgspec.json.encode(together.ravel().tolist())[1:-1].split(b",")
         tier = found.tiers[0, 0]
-        one_tier = bool((found.tiers == tier).all())
+        one_tier = are_alike(found.tiers.ravel(order="K"))
         end = _tier(int(tier)) if one_tier else b""
-        tails: list[list[bytes]] = []
-        for time in range(found.times.shape[1]):
-            own = found.times[:, time]
-            same = [t for t in range(time) if (found.times[:, t] == own).all()]
-            if same:  # a derived feature has the times of its parts
-                tails.append(tails[same[0]])
-                continue
-            of_ages = numbers[found.values.shape[1] + time :: across]
-            pairs = zip(self._texts_of(own, known[:, time]), of_ages, strict=True)
-            tails.append([b'%b,"age_seconds":%b' % pair for pair in pairs])
+        values, tails = self._numbers(found)
         of_each = self._of_each(end)
         step = len(of_each)
         pieces = of_each * len(entities)
         pieces[1::step] = entities
         for n, (value, time) in enumerate(self._slots):
             begin = 2 + PIECES * n
-            pieces[begin + 1 :: step] = numbers[value::across]
-            ranks = found.ranks[:, value]
-            if ranks.any():
+            pieces[begin + 1 :: step] = values[value]
+            if not found.are_ok:
                 middles = self._middles[n]
-                pieces[begin + 2 :: step] = [middles[rank] for rank in ranks.tolist()]
+                ranks = found.ranks[:, value].tolist()
+                pieces[begin + 2 :: step] = [middles[rank] for rank in ranks]
             tail = _without(tails[time], found.absent, value)
             if not one_tier:
                 own_tiers = map(_tier, found.tiers[:, time].tolist())
@@ -138,11 +127,24 @@ class ObjectsForm:
             self._of_many[end] = pieces
         return self._of_many[end]
 
-    def _texts_of(self, times: NDArray[np.int64], known: NDArray[np.bool_]) -> list[bytes]:
-        if known.all():
-            return self._times.each(times.tolist())
-        texts = iter(self._times.each(times[known].tolist()))
-        return [next(texts) if one else NULL for one in known.tolist()]
+    def _numbers(self, found: AnswerColumns) -> tuple[list[list[bytes]], list[list[bytes]]]:
+        """The texts of each column of values, and of each column of event times and ages."""
+        times: list[list[int]] = found.times.T.tolist()
+        first = [times.index(own) for own in times]  # a derived feature has the times of its parts
+        once = sorted(set(first))
+        ages = (found.now_ns - found.times.T[once]) / 1e9
+        if not found.are_ok:
+            ages[found.times.T[once] == NO_TIME] = np.nan
+        together = np.concatenate([found.values.T, ages])
+        numbers = msgspec.json.encode(together.ravel().tolist())[1:-1].split(b",")
+        n = len(found.values)
+        columns = [numbers[begin : begin + n] for begin in range(0, len(numbers), n)]
+        of_ages = columns[found.values.shape[1] :]
+        tails = {
+            time: list(map(AGE.join, zip(self._times.each(times[time]), texts, strict=True)))
+            for time, texts in zip(once, of_ages, strict=True)
+        }
+        return columns, [tails[time] for time in first]
 
 
 def _tier(tier: int) -> bytes:

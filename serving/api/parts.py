@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from operator import attrgetter
+from typing import TYPE_CHECKING, NamedTuple
 
-from serving.api.asked import AskedEntity, Question, Questions
 from serving.stores.row_store import TieredRows
+
+if TYPE_CHECKING:  # it imports this
+    from serving.api.asked import AskedEntity, Question, Questions
+
+NAMES = attrgetter("names")
 
 
 class Part(NamedTuple):
@@ -21,7 +26,7 @@ class Part(NamedTuple):
 
     def wanted(self) -> list[tuple[str, Sequence[bytes]]]:
         """Each source of the question, and the names of the rows in it."""
-        names = zip(*[entity.names for entity in self.entities], strict=True)
+        names = zip(*map(NAMES, self.entities), strict=True)
         return [(s.name, of) for s, of in zip(self.question.sources, names, strict=True)]
 
 

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from registry.definitions import FeatureVersion
-from registry.formats.row import LAYOUT_VERSION, SCHEMA_END, some_features
+from registry.formats.layout import Layout
+from registry.formats.row import LAYOUT_VERSION, SCHEMA_END, row_layout, some_features
 from registry.formats.status import Status, worst
 from registry.language.arithmetic import Arithmetic
 from registry.language.derived import Derived
@@ -52,6 +53,16 @@ class EntityValues(NamedTuple):
     tiers: list[Tier]
 
 
+class StoredColumns(NamedTuple):
+    """Where rows of one row schema have the wanted features."""
+
+    layout: Layout
+    stored: slice | list[int]
+    """The indexes of those that the rows have, in the order of the wanted ones."""
+    had: list[int] | None
+    """Which of the wanted ones they are; None where these are all."""
+
+
 class WantedRows:
     """The features that are wanted of one source's rows, in the order of today's row schema."""
 
@@ -63,6 +74,7 @@ class WantedRows:
         self.least_max_age = min(self.max_ages)
         self._names = names
         self._unpacks: dict[bytes, Unpack] = {}
+        self._columns: dict[bytes, StoredColumns] = {}
         self._no_values = [math.nan] * len(self.features)
         self._all = {status: [status] * len(self.features) for status in Status}
 
@@ -106,6 +118,13 @@ class WantedRows:
             raise Uncommon
         indexes = [self._names.index(known.id, feature.ref) for feature in self.features]
         return len(known.features), indexes
+
+    def columns(self, schema: bytes) -> StoredColumns:
+        """Where many rows that begin so have the wanted features. Raises as `indexes`."""
+        known = self._columns.get(schema)
+        if known is None:
+            known = self._columns[schema] = _stored_columns(*self.indexes(schema))
+        return known
 
     def _unpack(self, schema: bytes) -> Unpack:
         features, indexes = self.indexes(schema)
@@ -190,6 +209,19 @@ class PreparedQuestion:
             times.append(part.event_time)
             found.tiers.append(max([tiers[slot.time] for slot in of_parts.parts.values()]))
         return found
+
+
+def _stored_columns(features: int, indexes: Sequence[int | None]) -> StoredColumns:
+    """Of rows with so many features; `indexes` are those of wanted ones, None of one they lack."""
+    had = [column for column, index in enumerate(indexes) if index is not None]
+    stored = [index for index in indexes if index is not None]
+    adjacent = slice(stored[0], stored[0] + len(stored)) if stored else slice(0)
+    in_a_row = stored == list(range(features))[adjacent]
+    return StoredColumns(
+        row_layout(features),
+        adjacent if in_a_row else stored,  # numpy takes a slice without a copy
+        None if len(had) == len(indexes) else had,
+    )
 
 
 def _wanted_derived(

@@ -49,6 +49,8 @@ class AnswerTable(NamedTuple):
     times: Mapping[str, NDArray[np.int64]]
     tiers: Mapping[str, NDArray[np.uint8]]
     """The `Tier` of what has these event times."""
+    are_ok: bool = False
+    """Whether all statuses are known to be `ok`."""
 
 
 class ListedColumn(NamedTuple):
@@ -69,15 +71,18 @@ def prepared_table(question: PreparedQuestion, found: AnswerColumns) -> AnswerTa
     tiers: dict[str, NDArray[np.uint8]] = {}
     labels = _labels(question.versions)
     for name, (value, time) in question.slots.items():
-        label, own = labels[name], found.times[:, time]
+        label = labels[name]
         if found.absent is not None:
-            own = np.where(found.absent[:, value], NO_TIME, own)
-        times[label] = np.minimum(times.get(label, NO_TIME), own)
-        tiers[label] = found.tiers[:, time]
+            own = np.where(found.absent[:, value], NO_TIME, found.times[:, time])
+            times[label] = np.minimum(times.get(label, NO_TIME), own)
+        elif label == name:
+            times[label] = found.times[:, time]
+        if label == name:
+            tiers[label] = found.tiers[:, time]
         version = question.versions[name].version
         values, ranks = found.values[:, value], found.ranks[:, value]
         features[name] = FeatureColumn(version, label, values, ranks)
-    return AnswerTable(found.now_ns, features, times, tiers)
+    return AnswerTable(found.now_ns, features, times, tiers, found.are_ok)
 
 
 def several_kinds(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 
 
 def to_rfc_3339(nanoseconds: int) -> str:
@@ -12,5 +13,10 @@ def to_rfc_3339(nanoseconds: int) -> str:
     digits they read the right time or none.
     """
     seconds, rest = divmod(nanoseconds, 10**9)
-    text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{text}.{rest:09d}Z"
+    return f"{_second(seconds)}.{rest:09d}Z"
+
+
+@lru_cache(4_096)
+def _second(seconds: int) -> str:
+    """The text of a second, of which there are many times."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")

@@ -98,6 +98,43 @@ def test_what_is_known_does_not_let_other_things_pass(
         asked.batch(NAMES, f'{{"features": {features}, "entities": {entities}{end}'.encode())
 
 
+@pytest.mark.parametrize("separators", [(", ", ": "), (",", ":"), (" , ", " : ")])
+@pytest.mark.parametrize("is_reversed", [False, True])
+@pytest.mark.parametrize("symbols", [["A"], ["A", "B", "A"], ["}, {", "[{", "}]}", "A"]])
+def test_a_batch_is_the_same_however_it_is_written(
+    separators: tuple[str, str], is_reversed: bool, symbols: Sequence[str]
+) -> None:
+    asked = before()
+    entities = [{"symbol": symbol} for symbol in symbols]
+    fields = {"features": ["current_price"], "entities": entities}.items()
+    body = json.dumps(dict(reversed(fields) if is_reversed else fields), separators=separators)
+    first = asked.batch(NAMES, body.encode())
+    for found in (first, asked.batch(NAMES, body.encode()), asked.batch(NAMES, body.encode())):
+        assert found.plain_entities() == entities
+        assert found.entities[0].names == (f"price/{symbols[0]}".encode(),)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"features": ["current_price"], "entities": ',
+        b'{"features": ["current_price"], "entities": [{}]}',
+        b'{"features": ["current_price"], "entities": [{"symbol": "A"}] }]}',
+        b'{"features": ["current_price"], "entities": [{"symbol": "A"}]}]}',
+        b'{"features": ["current_price"], "entities": [{"symbol": "A"}, {}]}',
+        b'{"features": ["current_price"], "entities": [{{"symbol": "A"}}]}',
+        b'{"features": ["current_price"], "entities": [["symbol": "A"]]}',
+        b'{"entities": [{"symbol": "A"}]}',
+    ],
+)
+def test_a_known_beginning_does_not_let_other_things_pass(body: bytes) -> None:
+    asked = before()
+    asked.batch(NAMES, b'{"entities": [{"symbol": "A"}], "features": ["current_price"]}')
+    asked.batch(NAMES, batch(["current_price"], ["A", "B"]))
+    with pytest.raises(InvalidRequest):
+        asked.batch(NAMES, body)
+
+
 def test_kinds_and_names_are_checked_however_often() -> None:
     asked = before()
     for _ in range(2):
