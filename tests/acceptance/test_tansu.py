@@ -31,7 +31,9 @@ def on_tansu(
 
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize(
-    "membership", [{}, JOINS_TANSU], ids=["static members", "as `up` lets them join"]
+    "membership",
+    [pytest.param({}, marks=pytest.mark.long), JOINS_TANSU],
+    ids=["static members", "as `up` lets them join"],
 )
 def test_ticks_reach_both_stores_and_survive_a_kill(
     membership: dict[str, Any], on_tansu: Pipeline, monkeypatch: pytest.MonkeyPatch

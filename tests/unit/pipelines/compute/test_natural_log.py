@@ -119,6 +119,7 @@ def hashed(given: bytes, **environment: str) -> str:
     return done.stdout.decode().strip()
 
 
+@pytest.mark.long
 def test_the_same_bits_without_fused_multiply_add(tmp_path: Path) -> None:
     given = numbers_and_ticks()
     with_fma = hashed(given)
