@@ -11,10 +11,14 @@ from pipelines.stores.redis.hot_feed import HotFeed
 from pipelines.stores.redis.hot_redis import HotRedis, Rows
 from pipelines.stores.redis.online_sink import OnlineSink
 from pipelines.stores.redis.warm_look import WarmLook
-from tests.support.logs import TOPIC_ID
-from tests.support.sinks import GO_ON, Opened, worker
+from registry.formats.hot import mark_key
+from tests.support.logs import TOPIC_ID, runs
+from tests.support.sinks import GO_ON, Opened, ticks, worker
 
 TOPIC = "ticks.price"
+SYMBOLS = ["A", "B", "C", "D", "E"]
+MARK = mark_key(TOPIC_ID, 0)
+OTHER_TOPIC = bytes(range(16, 32))
 
 
 class Noting(HotFeed):
@@ -72,3 +76,19 @@ class FeedingWorker:
     def store(self, run: Run) -> None:
         """Store a run in warm. It waits to be fed."""
         self.work.materialize(run, GO_ON)
+
+
+def run_at(first: int, n: int = 10) -> Run:
+    """Ticks of all symbols at the offsets from `first` on."""
+    (run,) = runs(ticks(SYMBOLS, n, first), (), first)
+    return run
+
+
+class Ahead:
+    """A clock that is ahead by some seconds."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return monotonic() + self.seconds
