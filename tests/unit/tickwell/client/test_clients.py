@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import ssl
-import time
-from base64 import b64decode
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 import pytest
-import trustme
 
+from tests.support.askers import BRIEF, KEY, Asker, one
 from tests.support.scripted_http import (
     VALUE,
     Script,
@@ -23,77 +17,24 @@ from tests.support.scripted_http import (
     answers_and_closes,
     drips,
     drips_the_head,
-    full,
     hangs,
-    listening,
     problem,
     resets,
 )
-from tickwell import AsyncClient, Client
-from tickwell.client.calls import Chances, Retries
+from tickwell import AsyncClient
+from tickwell.client.calls import Retries
 from tickwell.client.errors import (
-    CertificateRefused,
     ClientError,
     ConnectionFailed,
     DeadlineExceeded,
     KeyRefused,
     NoTickwellServer,
     NotReady,
-    ProxyRefused,
     UnknownFeature,
 )
-from tickwell.errors import SettingError, TickwellError
+from tickwell.errors import SettingError
 
-KEY = "tw_SECRET"
-BRIEF = 0.3
-"""Seconds of a deadline that is to pass."""
-
-AT_ONCE = Chances(uniform=lambda low, high: 0.0)
 FULL = problem(503, "Too busy", headers={"Retry_After": "0", "X_Request_Id": "r-1"})
-
-
-class Asker:
-    """A client of either kind, called as one without an event loop is."""
-
-    def __init__(self, kind: type[Client | AsyncClient], loop: asyncio.Runner) -> None:
-        self.kind, self._loop = kind, loop
-        self.opened: list[Client | AsyncClient] = []
-
-    def open(self, url: str, **options: Any) -> Client | AsyncClient:
-        client = self.kind(url, **{"chances": AT_ONCE, "deadline_seconds": 30.0, **options})
-        self.opened.append(client)
-        return client
-
-    def call(self, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        found = method(*arguments, **named)
-        return self._run(found) if asyncio.iscoroutine(found) else found
-
-    def _run(self, coroutine: Any) -> Any:
-        return self._loop.run(coroutine)
-
-    def close(self) -> None:
-        for client in self.opened:
-            self.call(client.close)
-
-
-@pytest.fixture(params=[Client, AsyncClient])
-def asker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Asker]:
-    for name in ("TICKWELL_URL", "TICKWELL_API_KEY", "TICKWELL_URL_CA"):
-        monkeypatch.delenv(name, raising=False)
-    with asyncio.Runner() as loop:
-        made = Asker(request.param, loop)
-        yield made
-        made.close()
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., str]]:
-    with ExitStack() as stack:
-        yield lambda *arguments: stack.enter_context(listening(*arguments))
-
-
-def one(asker: Asker, client: Client | AsyncClient, **options: Any) -> Any:
-    return asker.call(client.get_online_features, ["f"], "symbol", "A", **options)
 
 
 def test_a_request_says_who_asks_what_and_until_when(
@@ -194,39 +135,6 @@ def test_a_call_ends_with_its_deadline(
     assert script.connections == 2
 
 
-def with_addresses(*addresses: str) -> Callable[..., list[Any]]:
-    """A look-up of names that finds these for some.example."""
-
-    def look_up(host: Any, port: Any, *_: Any, **__: Any) -> list[Any]:
-        found = addresses if host == "some.example" else [host]
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, int(port))) for one in found]
-
-    return look_up
-
-
-def test_a_call_ends_with_its_deadline_however_many_addresses_there_are(
-    asker: Asker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And none of them answers a client that connects."""
-    addresses = 10
-    monkeypatch.setattr(socket, "getaddrinfo", with_addresses(*["127.0.0.1"] * addresses))
-    with full() as port:
-        client = asker.open(f"http://some.example:{port}")
-        began = time.monotonic()
-        with pytest.raises(DeadlineExceeded):
-            one(asker, client, deadline_seconds=BRIEF)
-        assert time.monotonic() - began < BRIEF * addresses / 2
-
-
-def test_an_address_where_nothing_listens_is_passed_over(
-    asker: Asker, serve: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    url = serve(Script(answers()))
-    monkeypatch.setattr(socket, "getaddrinfo", with_addresses("127.0.0.2", "127.0.0.1"))
-    client = asker.open(url.replace("127.0.0.1", "some.example"))
-    assert one(asker, client)["f"].value == 1.5
-
-
 def test_a_server_asks_for_more_time_than_there_is(asker: Asker, serve: Callable[..., str]) -> None:
     """Then the call does not wait for what it will not see."""
     script = Script(problem(503, "Too busy", headers={"Retry_After": "3600"}))
@@ -305,20 +213,6 @@ def test_a_key_is_shown_nowhere(asker: Asker, serve: Callable[..., str]) -> None
     assert not [text for text in told if "SECRET" in text]
 
 
-@pytest.mark.parametrize(
-    ("url", "what"),
-    [
-        ("http://h:0x1", "host and port"),
-        ("http://", "must have a host"),
-        ("http://h/?a=b", "question mark"),
-        ("ftp://h", "http://"),
-    ],
-)
-def test_a_url_that_names_no_server(asker: Asker, url: str, what: str) -> None:
-    with pytest.raises(SettingError, match=what):
-        asker.open(url)
-
-
 @pytest.mark.parametrize("features", ["f", "price_sma_5"])
 def test_a_text_is_no_list_of_names(asker: Asker, features: str) -> None:
     client = asker.open("http://127.0.0.1:1")
@@ -339,111 +233,6 @@ def test_an_entity_is_named_in_one_way(asker: Asker, named: dict[str, Any]) -> N
     client = asker.open("http://127.0.0.1:1")
     with pytest.raises(ValueError, match="entity_type='symbol'"):
         asker.call(client.get_online_features, ["f"], **named)
-
-
-UNUSABLE = ["socks5://127.0.0.1:1", "nonsense://127.0.0.1:1"]
-
-
-@pytest.mark.parametrize("proxy", UNUSABLE)
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "[::1]", "localhost"])
-def test_no_proxy_stands_before_this_machine(
-    asker: Asker, host: str, proxy: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ALL_PROXY", proxy)
-    with pytest.raises(ConnectionFailed):
-        asker.call(asker.open(f"http://{host}:1").health)
-
-
-@pytest.mark.parametrize("proxy", UNUSABLE)
-def test_a_proxy_that_cannot_be_used_is_said(
-    asker: Asker, proxy: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ALL_PROXY", proxy)
-    with pytest.raises(TickwellError, match=r"^http://h:1 cannot .* ALL_PROXY.* NO_PROXY"):
-        asker.open("http://h:1")
-
-
-def test_a_proxy_is_asked(
-    asker: Asker, serve: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    script = Script(answers())
-    monkeypatch.setenv("HTTP_PROXY", serve(script).replace("://", "://u%40:p%3Aw@"))
-    for name in ("http_proxy", "no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    assert one(asker, asker.open("http://elsewhere.invalid:8001"))["f"].value == 1.5
-    assert script.requests[0].path == "http://elsewhere.invalid:8001/features/online"
-    assert script.requests[0].headers["proxy-authorization"] == "Basic dUA6cDp3"
-
-
-def test_a_proxy_that_refuses_is_asked_once_and_its_password_is_told_to_nobody(
-    asker: Asker, serve: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    script = Script(answers(b"", 407))
-    monkeypatch.setenv("HTTPS_PROXY", serve(script).replace("://", "://user:SECRET@"))
-    for name in ("https_proxy", "no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(ProxyRefused, match="the proxy answered with 407") as raised:
-        one(asker, asker.open("https://elsewhere.invalid"))
-    assert "SECRET" not in str(raised.value)
-    assert [(sent.method, sent.path) for sent in script.requests] == [
-        ("CONNECT", "elsewhere.invalid:443")
-    ]
-    user = script.requests[0].headers["proxy-authorization"]
-    assert b64decode(user.removeprefix("Basic ")) == b"user:SECRET"
-
-
-def test_a_user_in_the_url_is_the_proxys_and_the_key_goes_beside(
-    asker: Asker, serve: Callable[..., str]
-) -> None:
-    script = Script(answers())
-    url = serve(script).replace("://", "://u%40:p%3Aw@")
-    one(asker, asker.open(url, api_key=KEY))
-    assert script.requests[0].headers["authorization"] == "Basic dUA6cDp3"
-    assert script.requests[0].headers["x-api-key"] == KEY
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture
-def https(authority: trustme.CA, serve: Callable[..., str]) -> tuple[str, Script]:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    script = Script(answers())
-    return serve(script, context), script
-
-
-def test_tls(
-    asker: Asker, authority: trustme.CA, https: tuple[str, Script], tmp_path: Path
-) -> None:
-    url, _ = https
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    assert one(asker, asker.open(url, tls=str(tmp_path / "ca.pem")))["f"].value == 1.5
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    assert one(asker, asker.open(url, tls=context))["f"].value == 1.5
-
-
-def test_a_server_that_is_not_trusted_learns_nothing(
-    asker: Asker, https: tuple[str, Script]
-) -> None:
-    url, script = https
-    with pytest.raises(CertificateRefused, match="TICKWELL_URL_CA"):
-        one(asker, asker.open(url, api_key=KEY))
-    assert script.requests == []
-
-
-@pytest.mark.parametrize(("text", "what"), [(None, "cannot be read"), ("no PEM", "in PEM")])
-def test_an_authority_that_cannot_be_used(
-    asker: Asker, tmp_path: Path, text: str | None, what: str
-) -> None:
-    file = tmp_path / "ca.pem"
-    if text is not None:
-        file.write_text(text)
-    with pytest.raises(SettingError, match=what):
-        asker.open("https://127.0.0.1:1", tls=str(file))
 
 
 def numbers_asked_for(handler: Any) -> None:
