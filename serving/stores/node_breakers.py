@@ -17,6 +17,9 @@ from redis.exceptions import AskError, TimeoutError
 from serving.stores.breakers import Breaker, probing
 from serving.stores.redis_reads import FAILURES, NotAsked, tell
 
+DECISIVE_PART = 0.9
+"""The part of the time of a call in which a node that is well would have answered."""
+
 
 class NodeBreakers:
     """The breakers of the nodes that were asked, by address."""
@@ -40,17 +43,21 @@ class NodeBreakers:
     ) -> list[Any]:
         """What `ask` gives, which asks a node; its breaker is told how that ended.
 
-        Raises what `ask` raises, and `NotAsked` at once while the breaker is open. A call that is
-        cancelled is one of a node that did not answer in `seconds`.
+        Raises what `ask` raises, and `NotAsked` at once while the breaker is open. A call is
+        cancelled at the end of its `seconds`, of which others may have taken a part before: only
+        one that had nearly all of them opens the breaker alone.
         """
         breaker = self._of(address)
         if breaker.is_open:
             raise NotAsked(breaker.told())
-        era = breaker.era
+        era, loop = breaker.era, asyncio.get_running_loop()
+        began = loop.time()
         try:
             answers = await ask()
         except CancelledError:
-            breaker.failed(f"no answer in {seconds:g} s", decisive=True, era=era)
+            waited = loop.time() - began
+            is_decisive = waited >= DECISIVE_PART * seconds
+            breaker.failed(f"no answer in {waited:.1f} s", is_decisive, era)
             raise
         except FAILURES as error:
             tell(breaker, era, [error], decisive=isinstance(error, TimeoutError))

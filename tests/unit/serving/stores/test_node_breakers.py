@@ -30,7 +30,9 @@ class Nodes:
         self.probed.append(address)
         return address not in self.down
 
-    async def ask(self, address: str, answer: list[Any] | Exception | None = None) -> Any:
+    async def ask(
+        self, address: str, answer: list[Any] | Exception | None = None, seconds: float = 1.0
+    ) -> Any:
         """Of None nothing is ever answered."""
 
         async def call() -> list[Any]:
@@ -42,7 +44,7 @@ class Nodes:
             assert isinstance(answer, list)
             return answer
 
-        return await self.breakers.asked(address, call, 1.0)
+        return await self.breakers.asked(address, call, seconds)
 
     async def fails(self, address: str, answer: Exception) -> None:
         with pytest.raises(type(answer)):
@@ -89,13 +91,24 @@ async def test_the_cluster_is_down_once_all_nodes_with_slots_are(nodes: Nodes) -
 
 
 @of_nodes
-async def test_a_call_that_is_cancelled_is_one_without_an_answer(nodes: Nodes) -> None:
+async def test_a_call_that_is_cancelled_in_the_end_opens_the_breaker(nodes: Nodes) -> None:
     nodes.down = {"a"}
-    task = asyncio.create_task(nodes.ask("a"))
-    await asyncio.sleep(0)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    assert [breaker.told() for breaker in nodes.breakers] == ["open: no answer in 1 s"]
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await nodes.ask("a", seconds=0.1)
+    assert [breaker.told() for breaker in nodes.breakers] == ["open: no answer in 0.1 s"]
+
+
+@of_nodes
+async def test_a_call_that_was_begun_late_does_not_do_so_alone(nodes: Nodes) -> None:
+    """Which slots there are was looked for before, or another node was asked."""
+    nodes.down = {"a"}
+    for _ in range(FAILURES):
+        assert not nodes.breakers.is_open("a")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await nodes.ask("a", seconds=60.0)
+    assert nodes.breakers.is_open("a")
 
 
 @of_nodes
