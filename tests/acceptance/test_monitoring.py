@@ -39,9 +39,9 @@ WINDOW = "10s"
 def ports(running: Pipeline, tmp_path: Path) -> list[int]:
     """A server of two processes and both workers, which have taken ticks and rejected one."""
     ports = [keep_port(tmp_path / f"{number}.port") for number in range(3)]
-    for sink, port in zip(("online", "offline"), ports[1:], strict=True):
-        running.start_worker(sink, "one", "--metrics-port", str(port))
-    running.start("server", "serve", "--port", str(ports[0]), "--workers", "2")
+    server, *workers = map(str, ports)
+    running.start_both(*(("--metrics-port", port) for port in workers))
+    running.start("server", "serve", "--port", server, "--workers", "2")
     running.produce("price", [*burst(0), (b"S0", b"no tick")])
     running.wait_drained("online", "offline")
     wait_for("the server is ready", lambda: answers(ports[0], "/health/ready"))

@@ -111,13 +111,13 @@ class Pipeline:
         who = ("--sink", sink, "--instance", instance)
         return self.start(f"{sink}-{instance}", "worker", *who, *arguments)
 
-    def start_both(self) -> None:
-        """Start a worker of each sink, and wait until both read.
+    def start_both(self, online: Sequence[str] = (), offline: Sequence[str] = ()) -> None:
+        """Start a worker of each sink with these arguments, and wait until both read.
 
         What Postgres has already when an online worker starts, it rebuilds and does not read.
         """
-        self.start_worker("online")
-        self.start_worker("offline")
+        self.start_worker("online", "one", *online)
+        self.start_worker("offline", "one", *offline)
         states = {"online": "running", "offline": "running"}
         wait_for("both read", lambda: {b.sink: b.state for b in self.heartbeats()} == states)
 
