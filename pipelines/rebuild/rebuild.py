@@ -221,6 +221,7 @@ class Rebuild:
             done.elsewhere += len(elsewhere)
             done.one_elsewhere = done.one_elsewhere or next(iter(elsewhere), None)
             done.compared += len(piece)
+            done.entities = max(done.entities, done.compared)  # some came since they were counted
             progress(done)
 
     def _snapshot(self, source: Source, topic: Topic) -> AbstractContextManager[Snapshot]:
