@@ -15,6 +15,7 @@ from tests.support.listening import listening_server
 from tests.support.served import beat, tick
 
 ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "tests/support/schemathesis.toml"
 CHECKS = [
     "not_a_server_error",
     "status_code_conformance",
@@ -47,7 +48,8 @@ def test_no_answer_is_outside_the_description(
     with listening_server(create_app(options)) as url:
         ran = subprocess.run(
             [
-                *(sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json"),
+                *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG)),
+                *("run", f"{url}/openapi.json"),
                 *("--checks", ",".join(CHECKS), "--phases", "examples,coverage,fuzzing"),
                 *("--max-examples", str(examples), "--continue-on-failure", "--no-color"),
                 *("--suppress-health-check", "all", "--request-timeout", "20"),
