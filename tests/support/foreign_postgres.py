@@ -36,8 +36,8 @@ class ForeignPostgres:
             client.sendall(b"N")
         fields = [b"SFATAL", b"C57P03", b"M" + SAID.encode("latin-1"), b"", b""]
         body = b"\0".join(fields)
-        client.sendall(b"E%b%b" % (struct.pack("!i", 4 + len(body)), body))
         self.refused += 1
+        client.sendall(b"E%b%b" % (struct.pack("!i", 4 + len(body)), body))
 
 
 @contextmanager
