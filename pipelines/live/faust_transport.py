@@ -174,7 +174,22 @@ class Consumer(driver.Consumer):
                 if self._is_over(generation):
                     return
                 message = self._to_message(TP(run.topic, run.partition), piece)
-                await self.wait_first(self.callback(message), self.suspend_flow.wait())
+                await self._hand_over(message)
+
+    async def _hand_over(self, message: ConsumerMessage) -> None:
+        """Put a message into its stream's buffer, unless the flow is suspended before it has room.
+
+        As a rule it has, and `wait_first` would make a task for each of four that it waits for.
+        """
+        delivery = asyncio.ensure_future(self.callback(message))
+        try:
+            await asyncio.sleep(0)
+            if delivery.done():
+                delivery.result()
+            else:
+                await self.wait_first(delivery, self.suspend_flow.wait())
+        finally:
+            delivery.cancel()
 
     async def _confirm(self, generation: int) -> None:
         """Wait until the topics are known to be those that the runs are taken for.

@@ -53,8 +53,7 @@ class BatchWrites:
         if not len(which):
             return NO_TEXTS
         names = self._batch.names
-        chosen = [names.data[names.ends[i] : names.ends[i + 1]] for i in which.tolist()]
-        return Texts.of(b"".join(chosen), np.cumsum([0, *map(len, chosen)], dtype=np.int64))
+        return Texts.of(names.data, names.ends).only(which)
 
     def identities(self, which: Int64s) -> Texts:
         """By what the states are recognised that some entities must have; "" for no state.

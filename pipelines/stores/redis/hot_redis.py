@@ -17,9 +17,8 @@ import numpy as np
 from redis.exceptions import RedisError, ResponseError
 
 from pipelines.errors import StoreUnavailable
-from pipelines.runtime.array_types import Bytes
+from pipelines.runtime.array_types import Bytes, Int64s
 from pipelines.stores.redis import scripts
-from pipelines.stores.redis.key_texts import prefixed, rows_of, some
 from pipelines.stores.redis.resp import COPIED_BYTES, Arguments, Command, Texts, bulk, packed
 from registry import redis_clients
 from registry.formats.hot import MARK_MS, lease_key, row_key
@@ -42,6 +41,14 @@ class Rows(NamedTuple):
     source: str
     names: Texts
     packed: Bytes
+
+    def part(self, which: slice) -> Rows:
+        """Some that follow each other."""
+        return Rows(self.source, self.names.part(which), self.packed[which])
+
+    def only(self, which: Int64s) -> Rows:
+        """Those that have these indexes."""
+        return Rows(self.source, self.names.only(which), self.packed[which])
 
 
 class Fed(NamedTuple):
@@ -110,11 +117,7 @@ class HotRedis:
         self._connect()
         if sum(len(rows.names) for one in fed for rows in one.rows) > self._few:
             return [self._feed_what_is_there(*one) for one in fed]
-        commands = [
-            self._put(one.mark, one.token, rows, np.arange(len(rows.names)))
-            for one in fed
-            for rows in one.rows
-        ]
+        commands = [self._put(one.mark, one.token, rows) for one in fed for rows in one.rows]
         done = self._ask(commands)
         ends = accumulate(len(one.rows) for one in fed)
         return [all(done[end - len(one.rows) : end]) for one, end in zip(fed, ends, strict=True)]
@@ -128,8 +131,8 @@ class HotRedis:
         pieces = [piece for rows in fed for piece in self._pieces(rows)]
         asked: list[Command] = []
         for rows in pieces:
-            asked.append((_named("EXISTS", _leases(rows)),))
-            asked.append((_named("MGET", _keys(rows), mark),))
+            asked.append((_of_each(lease_key, rows, "EXISTS"),))
+            asked.append((_of_each(row_key, rows, "MGET", mark),))
         answers = self._ask(asked)
         found = answers[1::2]
         if any(one[0] != token for one in found):
@@ -139,13 +142,14 @@ class HotRedis:
         for rows, (_, *there), leased in zip(pieces, found, leases, strict=True):
             which = [i for i, row in enumerate(there) if row is not None or i in leased]
             if which:
-                commands.append(self._put(mark, token, rows, np.array(which, np.int64)))
+                commands.append(self._put(mark, token, rows.only(np.array(which, np.int64))))
         return all(self._ask(commands))
 
     def _leases(self, pieces: Sequence[Rows], counts: Sequence[int]) -> list[set[int]]:
         """Which rows have leases; so many were counted."""
         with_leases = [rows for rows, count in zip(pieces, counts, strict=True) if count]
-        answers = iter(self._ask([(_named("MGET", _leases(rows)),) for rows in with_leases]))
+        asked = [(_of_each(lease_key, rows, "MGET"),) for rows in with_leases]
+        answers = iter(self._ask(asked))
         return [
             {i for i, lease in enumerate(next(answers)) if lease is not None} if count else set()
             for count in counts
@@ -170,15 +174,15 @@ class HotRedis:
         if len(rows.names) <= self._most:
             return [rows]
         cuts = [slice(at, at + self._most) for at in range(0, len(rows.names), self._most)]
-        return [Rows(rows.source, rows.names.part(cut), rows.packed[cut]) for cut in cuts]
+        return [rows.part(cut) for cut in cuts]
 
-    def _put(self, mark: str, token: bytes, rows: Rows, which: Any) -> Command:
-        """The call of `lua/feed.lua` for some of the rows."""
-        command = Arguments("EVALSHA", self._names[scripts.FEED], 1 + 2 * len(which), mark)
-        command.texts(some(_keys(rows), which))
-        command.texts(some(_leases(rows), which))
+    def _put(self, mark: str, token: bytes, rows: Rows) -> Command:
+        """The call of `lua/feed.lua`."""
+        first = ("EVALSHA", self._names[scripts.FEED], 1 + 2 * len(rows.names), mark)
+        command = _of_each(row_key, rows, *first)
+        command.texts(rows.names, lease_key(rows.source, "").encode())
         command.put(bulk(token), 1)
-        command.texts(rows_of(rows.packed[which]))
+        command.rows(rows.packed)
         return (command,)
 
     def _ask(self, commands: Sequence[Command]) -> list[Any]:
@@ -239,15 +243,8 @@ class HotRedis:
             self._client.connection_pool.release(connection)
 
 
-def _keys(rows: Rows) -> Texts:
-    return prefixed(row_key(rows.source, "").encode(), rows.names)
-
-
-def _leases(rows: Rows) -> Texts:
-    return prefixed(lease_key(rows.source, "").encode(), rows.names)
-
-
-def _named(command: str, names: Texts, *first: str) -> Arguments:
-    arguments = Arguments(command, *first)
-    arguments.texts(names)
+def _of_each(key: Callable[[str, str], str], rows: Rows, *first: str | int) -> Arguments:
+    """A command that begins so, with a key of each of the rows behind it."""
+    arguments = Arguments(*first)
+    arguments.texts(rows.names, key(rows.source, "").encode())
     return arguments

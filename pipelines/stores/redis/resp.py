@@ -46,6 +46,14 @@ class Texts(NamedTuple):
         ends = self.ends[which.start : which.stop + 1]
         return Texts(self.data[ends[0] : ends[-1]], ends - ends[0])
 
+    def only(self, which: Int64s) -> Texts:
+        """Those that have these indexes."""
+        ends = np.zeros(len(which) + 1, np.int64)
+        np.cumsum(self.ends[which + 1] - self.ends[which], out=ends[1:])
+        data = np.empty(int(ends[-1]), np.uint8)
+        _gather(self, which, data)
+        return Texts.of(data, ends)
+
     @classmethod
     def of(cls, data: bytes | Bytes, ends: Int64s) -> Texts:
         """The same of bytes, or of an array that may be written: compiled code takes one kind."""
@@ -75,13 +83,20 @@ class Arguments:
         self._end = end
         self.count += count
 
-    def texts(self, texts: Texts) -> None:
-        """Append each of the texts."""
+    def texts(self, texts: Texts, prefix: bytes = b"") -> None:
+        """Append each of the texts, with `prefix` before it."""
         if not len(texts):
             return
         self.count += len(texts)
-        size = len(texts.data) + HEAD_BYTES * len(texts)
-        self._end = _put_texts(self._room(size), self._end, texts)
+        size = len(texts.data) + (HEAD_BYTES + len(prefix)) * len(texts)
+        before = np.frombuffer(prefix, np.uint8)
+        self._end = _put_texts(self._room(size), self._end, before, texts)
+
+    def rows(self, rows: Bytes) -> None:
+        """Append each row of a matrix (n, bytes of one)."""
+        self.count += len(rows)
+        room = self._room(rows.size + HEAD_BYTES * len(rows))
+        self._end = _put_rows(room, self._end, rows)
 
     def pairs(self, names: Texts, heads: Bytes, tails: Texts) -> None:
         """Append each name, and after it its value: `heads[i]` and `tails[i]` joined."""
@@ -159,6 +174,7 @@ def _names_size(names: Texts, of: Int64s) -> int:
 DOLLAR, CR, LF, ZERO, HASH = (np.uint8(ord(c)) for c in "$\r\n0#")
 SEPARATOR_BYTE = np.uint8(ord(SEPARATOR))
 BYTES, INT64S = numba.uint8[::1], numba.int64[::1]
+READ_ONLY = numba.types.Array(numba.uint8, 1, "C", readonly=True)
 TEXTS = numba_type(NO_TEXTS)
 
 
@@ -200,14 +216,36 @@ def _put_bytes(out, end, data, first, last):  # type: ignore[no-untyped-def]
     return end + last - first
 
 
-@compiled(numba.int64(BYTES, numba.int64, TEXTS))
-def _put_texts(out, end, texts):  # type: ignore[no-untyped-def]
-    """Append texts as arguments; returns where they end."""
+@compiled(numba.int64(BYTES, numba.int64, READ_ONLY, TEXTS))
+def _put_texts(out, end, prefix, texts):  # type: ignore[no-untyped-def]
+    """Append texts as arguments, the prefix before each; returns where they end."""
+    before = prefix.shape[0]
     for i in range(texts.ends.shape[0] - 1):
         first, last = texts.ends[i], texts.ends[i + 1]
-        end = _put_head(out, end, last - first)
+        end = _put_head(out, end, before + last - first)
+        end = _put_bytes(out, end, prefix, 0, before)
         end = _put_line(out, _put_bytes(out, end, texts.data, first, last))
     return end
+
+
+@compiled(numba.int64(BYTES, numba.int64, numba.uint8[:, ::1]))
+def _put_rows(out, end, rows):  # type: ignore[no-untyped-def]
+    """Append the rows of a matrix as arguments."""
+    size = rows.shape[1]
+    for i in range(rows.shape[0]):
+        end = _put_head(out, end, size)
+        for position in range(size):
+            out[end + position] = rows[i, position]
+        end = _put_line(out, end + size)
+    return end
+
+
+@compiled(numba.void(TEXTS, INT64S, BYTES))
+def _gather(texts, which, out):  # type: ignore[no-untyped-def]
+    """Fill `out` with the texts of these indexes."""
+    end = 0
+    for k in range(which.shape[0]):
+        end = _put_bytes(out, end, texts.data, texts.ends[which[k]], texts.ends[which[k] + 1])
 
 
 @compiled(numba.int64(BYTES, numba.int64, TEXTS, numba.uint8[:, ::1], TEXTS))

@@ -32,6 +32,32 @@ def test_texts_and_numbers(values: list[bytes], number: int) -> None:
     assert b"".join(packed((command,))) == as_redis_py_writes("HMGET", "tw:3:ключ", number, *values)
 
 
+@given(st.binary(max_size=30), texts)
+def test_texts_with_a_prefix(prefix: bytes, values: list[bytes]) -> None:
+    command = Arguments("MGET")
+    command.texts(joined(values), prefix)
+    expected = [prefix + value for value in values]
+    assert b"".join(packed((command,))) == as_redis_py_writes("MGET", *expected)
+
+
+@given(texts.filter(bool), st.data())
+def test_some_of_texts(values: list[bytes], data: st.DataObject) -> None:
+    which = data.draw(st.lists(st.integers(0, len(values) - 1), max_size=12))
+    command = Arguments("MGET")
+    command.texts(joined(values).only(np.array(which, np.int64)))
+    expected = [values[i] for i in which]
+    assert b"".join(packed((command,))) == as_redis_py_writes("MGET", *expected)
+
+
+@given(st.lists(st.binary(min_size=5, max_size=5), max_size=12), st.data())
+def test_rows_of_a_matrix(values: list[bytes], data: st.DataObject) -> None:
+    begin = data.draw(st.integers(0, len(values)))
+    matrix = np.frombuffer(b"".join(values), np.uint8).reshape(len(values), 5).copy()
+    command = Arguments("EVALSHA")
+    command.rows(matrix[begin:])
+    assert b"".join(packed((command,))) == as_redis_py_writes("EVALSHA", *values[begin:])
+
+
 @given(st.lists(st.tuples(st.binary(max_size=9), st.binary(max_size=150)), max_size=12), st.data())
 def test_pairs(pairs: list[tuple[bytes, bytes]], data: st.DataObject) -> None:
     size = data.draw(st.integers(0, 100))
