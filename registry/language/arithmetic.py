@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from registry.language.syntax import parse
 
 Floats = NDArray[np.float64]
-Evaluate = Callable[[Mapping[str, Any]], Any]
+Evaluate = Callable[[Sequence[Any]], Any]
 
 
 class _Operations(NamedTuple):
@@ -55,7 +55,7 @@ OF_ARRAYS = _Operations(
 
 
 class Arithmetic(NamedTuple):
-    """An expression that `compile_derived` takes, without `sum`, compiled.
+    """An expression that `compile_derived` takes, without `sum`, compiled for values in an order.
 
     What is not finite is no value, as a division by zero, which makes NaN whatever follows.
     """
@@ -63,42 +63,45 @@ class Arithmetic(NamedTuple):
     of_floats: Evaluate
     of_arrays: Evaluate
 
-    def value(self, parts: Mapping[str, float]) -> float:
-        """The value of one entity, from those of its parts by name."""
+    def value(self, values: Sequence[float]) -> float:
+        """The value of one entity, from its values."""
         try:
-            found: float = self.of_floats(parts)
+            found: float = self.of_floats(values)
         except ZeroDivisionError:
             return math.nan
         return found
 
-    def column(self, parts: Mapping[str, Floats]) -> Floats:
-        """The values of n entities, (n,), from those of their parts by name, (n,) each."""
+    def column(self, values: Floats) -> Floats:
+        """The values of n entities, (n,), from theirs, (values, n)."""
         with np.errstate(all="ignore"):
-            found: Floats = self.of_arrays(parts)
+            found: Floats = self.of_arrays(values)  # type: ignore[arg-type]
         return found
 
 
-def compile_arithmetic(expression: str, where: str) -> Arithmetic:
-    """The arithmetic of an expression. Raises `DefinitionError` for what is none."""
+def compile_arithmetic(expression: str, where: str, places: Mapping[str, int]) -> Arithmetic:
+    """The arithmetic of an expression, whose names have these places among the values.
+
+    Raises `DefinitionError` for what is none.
+    """
     body = parse(expression, where)
-    return Arithmetic(_compile(body, OF_FLOATS), _compile(body, OF_ARRAYS))
+    return Arithmetic(_compile(body, OF_FLOATS, places), _compile(body, OF_ARRAYS, places))
 
 
-def _compile(node: ast.expr, operations: _Operations) -> Evaluate:
+def _compile(node: ast.expr, operations: _Operations, places: Mapping[str, int]) -> Evaluate:
     match node:
         case ast.Name(name):
-            return operator.itemgetter(name)
+            return operator.itemgetter(places[name])
         case ast.Constant(float() | int() as number):
             value = operations.constant(number)
-            return lambda parts: value
+            return lambda values: value
         case ast.UnaryOp(op=ast.USub(), operand=operand):
-            negative, negated = operations.negative, _compile(operand, operations)
-            return lambda parts: negative(negated(parts))
+            negative, negated = operations.negative, _compile(operand, operations, places)
+            return lambda values: negative(negated(values))
         case ast.Call(func=ast.Name("abs"), args=[argument]):
-            absolute, inner = operations.absolute, _compile(argument, operations)
-            return lambda parts: absolute(inner(parts))
+            absolute, inner = operations.absolute, _compile(argument, operations, places)
+            return lambda values: absolute(inner(values))
         case ast.BinOp(left=left, op=op, right=right):
-            one, other = _compile(left, operations), _compile(right, operations)
+            one, other = _compile(left, operations, places), _compile(right, operations, places)
             binary = operations.binary[type(op)]
-            return lambda parts: binary(one(parts), other(parts))
+            return lambda values: binary(one(values), other(values))
     raise AssertionError(f"`compile_derived` takes no {ast.unparse(node)}")

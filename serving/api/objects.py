@@ -22,6 +22,8 @@ from serving.features.values import TIER_NAMES
 NULL = b"null"
 STATUS_TEXT = {status: msgspec.json.encode(status) for status in Status}
 TIER_TEXTS = [msgspec.json.encode(name) for name in TIER_NAMES]
+TIER_ENDS = [b',"tier":' + text for text in TIER_TEXTS]
+"""How a value ends, by its tier."""
 RESULTS, RESULTS_END = b'{"results":[', b"]}"
 """What is around the answers about many entities."""
 
@@ -97,7 +99,7 @@ class ObjectsForm:
         """
         tier = found.tiers[0, 0]
         one_tier = are_alike(found.tiers.ravel(order="K"))
-        end = _tier(int(tier)) if one_tier else b""
+        end = TIER_ENDS[int(tier)] if one_tier else b""
         values, tails = self._numbers(found)
         of_each = self._of_each(end)
         step = len(of_each)
@@ -112,7 +114,7 @@ class ObjectsForm:
                 pieces[begin + 2 :: step] = [middles[rank] for rank in ranks]
             tail = _without(tails[time], found.absent, value)
             if not one_tier:
-                own_tiers = map(_tier, found.tiers[:, time].tolist())
+                own_tiers = map(TIER_ENDS.__getitem__, found.tiers[:, time].tolist())
                 tail = [text + tier for text, tier in zip(tail, own_tiers, strict=True)]
             pieces[begin + 3 :: step] = tail
         return pieces, step, end + b"}}}"
@@ -145,11 +147,6 @@ class ObjectsForm:
             for time, texts in zip(once, of_ages, strict=True)
         }
         return columns, [tails[time] for time in first]
-
-
-def _tier(tier: int) -> bytes:
-    """How a value ends that is from a tier."""
-    return b',"tier":' + TIER_TEXTS[tier]
 
 
 def _middle(status: bytes, version: bytes) -> bytes:

@@ -7,7 +7,7 @@ each.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,11 +81,10 @@ def answer_columns(
         begin = which.stop
     for number, derived in enumerate(question.derived):
         slot = Slot(question.stored + number, len(rows) + number)
-        parts = {part.time for part in derived.parts.values()}
-        oldest_part = min([oldest[part] for part in parts])
+        oldest_part = min([oldest[part] for part in derived.times])
         is_young = found.now_ns - oldest_part <= derived.max_age_ns
-        is_plain = is_young and all(are_ok[part] for part in parts)
-        are_ok.append(is_plain and _put_plain(found, slot, derived, parts))
+        is_plain = is_young and all(are_ok[part] for part in derived.times)
+        are_ok.append(is_plain and _put_plain(found, slot, derived))
         if not are_ok[-1]:
             _put_derived(found, slot, derived)
     if all(are_ok):
@@ -210,19 +209,16 @@ def _judge(
     return is_young and not late
 
 
-def _put_plain(
-    found: AnswerColumns, slot: Slot, derived: WantedDerived, times_of: Collection[int]
-) -> bool:
-    """Compute a derived feature of parts that are all `ok`: what `_put_derived` does, in less time.
+def _put_plain(found: AnswerColumns, slot: Slot, derived: WantedDerived) -> bool:
+    """Compute a derived feature of parts that are all `ok`, and none of which is too old.
 
-    `times_of` are the columns with the event times of its parts, none of which is too old. Returns
-    False where nothing was put, since it is undefined of an entity.
+    It is what `_put_derived` does, in less time. Returns False where nothing was put, since it is
+    undefined of an entity.
     """
-    parts = {name: found.values[:, part.value] for name, part in derived.parts.items()}
-    result = derived.arithmetic.column(parts)
+    result = derived.arithmetic.column(found.values.T)
     if not np.isfinite(result).all():
         return False
-    first, *more = times_of
+    first, *more = derived.times
     times, tiers = found.times[:, first], found.tiers[:, first]
     for other in more:
         times = np.minimum(times, found.times[:, other])
@@ -243,8 +239,7 @@ def _put_derived(found: AnswerColumns, slot: Slot, derived: WantedDerived) -> No
             for part in of_parts
         ]
     )
-    parts = {name: found.values[:, part.value] for name, part in derived.parts.items()}
-    result = np.where(ranks <= LAGGING, derived.arithmetic.column(parts), np.nan)
+    result = np.where(ranks <= LAGGING, derived.arithmetic.column(found.values.T), np.nan)
     has_none = (ranks <= LAGGING) & ~np.isfinite(result)
     found.values[:, slot.value] = np.where(has_none, np.nan, result)
     ranks = np.where(has_none, UNDEFINED, ranks)

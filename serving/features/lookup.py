@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from registry.definitions import Catalog, FeatureVersion
-from registry.language.arithmetic import Arithmetic, compile_arithmetic
 from registry.language.derived import Derived, compile_derived
 from serving.errors import UnknownFeature, WrongEntity
 
@@ -17,14 +16,10 @@ Kind = frozenset[str]
 
 @dataclass(frozen=True, slots=True)
 class DerivedFeature:
-    """A derived feature, compiled, with the versions of its parts.
-
-    `arithmetic` computes it where all parts have values; a sum over entities has none.
-    """
+    """A derived feature, compiled, with the versions of its parts."""
 
     derived: Derived
     parts: Mapping[str, FeatureVersion]
-    arithmetic: Arithmetic | None
 
 
 class Names:
@@ -65,11 +60,8 @@ class Names:
         return self._indexes.get((schema_id, ref))
 
     def _compile(self, feature: FeatureVersion) -> DerivedFeature:
-        expression, where = feature.expression, feature.ref
-        derived = compile_derived(expression, where)
-        arithmetic = None if derived.sums else compile_arithmetic(expression, where)
-        parts = {name: self.feature(name) for name in derived.names}
-        return DerivedFeature(derived, parts, arithmetic)
+        derived = compile_derived(feature.expression, feature.ref)
+        return DerivedFeature(derived, {name: self.feature(name) for name in derived.names})
 
 
 def check_entities(

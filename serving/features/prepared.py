@@ -17,7 +17,7 @@ from registry.definitions import FeatureVersion
 from registry.formats.layout import Layout
 from registry.formats.row import LAYOUT_VERSION, SCHEMA_END, row_layout, some_features
 from registry.formats.status import Status, worst
-from registry.language.arithmetic import Arithmetic
+from registry.language.arithmetic import Arithmetic, compile_arithmetic
 from registry.language.derived import Derived
 from registry.language.terms import Part
 from serving.features.lookup import DerivedFeature, Names, check_entities
@@ -139,7 +139,10 @@ class WantedDerived(NamedTuple):
 
     derived: Derived
     arithmetic: Arithmetic
+    """Of the values of an entity."""
     parts: dict[str, Slot]
+    times: list[int]
+    """The indexes of the event times, and of the tiers, of the parts: each once."""
     max_age_ns: int
 
 
@@ -200,14 +203,14 @@ class PreparedQuestion:
             times.append(time)
             values += read
             statuses += judged
-        plain = statuses.count(Status.OK) == len(statuses)
+        derive = _plain if statuses.count(Status.OK) == len(statuses) else _derived
         for of_parts in self.derived:
-            part = _plain(of_parts, found) if plain else _derived(of_parts, found)
-            old = part.event_time is not None and now - part.event_time > of_parts.max_age_ns
-            values.append(part.value)
-            statuses.append(worst((part.status, Status.STALE)) if old else part.status)
-            times.append(part.event_time)
-            found.tiers.append(max([tiers[slot.time] for slot in of_parts.parts.values()]))
+            value, status, time = derive(of_parts, found)
+            old = time is not None and now - time > of_parts.max_age_ns
+            values.append(value)
+            statuses.append(worst((status, Status.STALE)) if old else status)
+            times.append(time)
+            found.tiers.append(max([tiers[index] for index in of_parts.times]))
         return found
 
 
@@ -227,34 +230,36 @@ def _stored_columns(features: int, indexes: Sequence[int | None]) -> StoredColum
 def _wanted_derived(
     feature: FeatureVersion, formula: DerivedFeature, stored: Mapping[str, Slot]
 ) -> WantedDerived:
-    assert formula.arithmetic is not None, "a sum over entities is not prepared"
     parts = {name: stored[part.ref] for name, part in formula.parts.items()}
+    places = {name: slot.value for name, slot in parts.items()}
+    times = sorted({slot.time for slot in parts.values()})
     most = NEVER if feature.max_age_ns is None else feature.max_age_ns
-    return WantedDerived(formula.derived, formula.arithmetic, parts, most)
+    arithmetic = compile_arithmetic(feature.expression, feature.ref, places)
+    return WantedDerived(formula.derived, arithmetic, parts, times, most)
 
 
-def _plain(wanted: WantedDerived, found: EntityValues) -> Part:
+Judged = tuple[float, Status, int | None]
+"""A value, its status and its event time."""
+
+
+def _plain(wanted: WantedDerived, found: EntityValues) -> Judged:
     """A derived feature of parts that are all `ok`: what `_derived` says of them, in less time."""
-    values, times = found.values, found.times
-    parts = wanted.parts
-    value = wanted.arithmetic.value({name: values[slot.value] for name, slot in parts.items()})
-    oldest = min([times[slot.time] for slot in parts.values()])  # type: ignore[type-var]
+    value, times = wanted.arithmetic.value(found.values), found.times
+    oldest = min([times[index] for index in wanted.times])  # type: ignore[type-var]
     if math.isfinite(value):
-        return Part(value, Status.OK, oldest)
-    return Part(math.nan, Status.UNDEFINED, oldest)
+        return value, Status.OK, oldest
+    return math.nan, Status.UNDEFINED, oldest
 
 
-def _derived(wanted: WantedDerived, found: EntityValues) -> Part:
+def _derived(wanted: WantedDerived, found: EntityValues) -> Judged:
     """A derived feature."""
     values, statuses, times, _ = found
-    return wanted.derived.evaluate(
-        [
-            {
-                name: Part(values[slot.value], statuses[slot.value], times[slot.time])
-                for name, slot in wanted.parts.items()
-            }
-        ]
-    )
+    parts = {
+        name: Part(values[slot.value], statuses[slot.value], times[slot.time])
+        for name, slot in wanted.parts.items()
+    }
+    part = wanted.derived.evaluate([parts])
+    return part.value, part.status, part.event_time
 
 
 def _judged(stored: int, old: bool, lagging: bool) -> Status:
