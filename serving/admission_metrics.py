@@ -20,10 +20,12 @@ def admission_families(admission: Admission) -> Callable[[], Iterator[Metric]]:
         )
         in_hand.add_metric(["answering"], float(admission.answering))
         in_hand.add_metric(["receiving"], float(admission.receiving))
+        held = GaugeMetricFamily("tickwell_bodies_in_hand_bytes", "Bytes of their bodies")
+        held.add_metric([], float(admission.held_bytes))
         overloaded = CounterMetricFamily(
             "tickwell_requests_overloaded", "Requests that were refused as too many at once"
         )
         overloaded.add_metric([], float(admission.refused))
-        yield from (in_hand, overloaded)
+        yield from (in_hand, held, overloaded)
 
     return families

@@ -104,27 +104,33 @@ class FeatureRoute:
     async def _content(self, scope: Scope, receive: Receive, exchange: Exchange | None) -> Coded:
         """The answer within its deadline; a timer is only made where stores could take longer."""
         admission = self._admission
-        if admission.answering >= admission.most:
+        if admission.is_full:
             raise admission.refuse()
         ms = self._deadlines.ms_of(scope["headers"])
         began = asyncio.get_running_loop().time()
         deadline = Deadline(began + ms / 1_000, ms)
         if exchange is not None:
             body, left = _within_limits(exchange.whole_body()), ms / 1_000
+            admission.held_bytes += len(body)
         else:
             body = await self._body(receive, min(self._body_seconds, ms / 1_000))
             left = began + ms / 1_000 - asyncio.get_running_loop().time()
-            if admission.answering >= admission.most:  # others have come while it was awaited
-                raise admission.refuse()
+        held = len(body)
+        is_full = exchange is None and admission.is_full  # by what has come while it was awaited
         admission.answering += 1
         try:
-            body = decoded(scope["headers"], body, MAX_BODY_BYTES)
+            if is_full:
+                raise admission.refuse()
+            content = decoded(scope["headers"], body, MAX_BODY_BYTES)
+            admission.held_bytes += len(content) - held
+            held = len(content)
             if left >= LONGEST_SECONDS:
-                return await self._coded(scope, body, deadline)
-            answer = self._coded(scope, body, deadline)
+                return await self._coded(scope, content, deadline)
+            answer = self._coded(scope, content, deadline)
             return await self._deadlines.timers.within(deadline, answer)
         finally:
             admission.answering -= 1
+            admission.held_bytes -= held
 
     async def _coded(self, scope: Scope, body: bytes, deadline: Deadline) -> Coded:
         """The answer as it is sent: what compressing it takes is a part of answering, too."""
@@ -146,11 +152,29 @@ class FeatureRoute:
         admission.receiving += 1
         try:
             async with asyncio.timeout(seconds):
-                return await _rest(await receive(), receive)
+                return await self._all(receive)
         except TimeoutError:
             raise NotReady(f"the body did not come within {seconds:g} s: send it faster") from None
         finally:
             admission.receiving -= 1
+
+    async def _all(self, receive: Receive) -> bytes:
+        """The whole body, which is held from then on; nothing of it where that ends in an error."""
+        admission, body = self._admission, bytearray()
+        try:
+            while True:
+                message = await receive()
+                piece = _piece(message)
+                body += piece
+                admission.held_bytes += len(piece)
+                _within_limits(body)
+                if not message.get("more_body"):
+                    return bytes(body)
+                if admission.held_bytes >= admission.most_bytes:
+                    raise admission.refuse()
+        except BaseException:
+            admission.held_bytes -= len(body)
+            raise
 
 
 def feature_routes(
@@ -221,20 +245,12 @@ class ShortCut:
         await self._app(scope, receive, send)
 
 
-async def _rest(message: Message, receive: Receive) -> bytes:
-    body = bytearray(_checked(message))
-    while message.get("more_body"):
-        message = await receive()
-        body += _checked(message)
-        _within_limits(body)
-    return bytes(body)
-
-
-def _checked(message: Message) -> bytes:
+def _piece(message: Message) -> bytes:
+    """The piece of a body that a message has. Raises `HTTPException` where the client is gone."""
     if message["type"] == "http.disconnect":
         raise HTTPException(HTTPStatus.BAD_REQUEST, "the client went away")
-    body: bytes = message.get("body", b"")
-    return _within_limits(body)
+    piece: bytes = message.get("body", b"")
+    return piece
 
 
 def _within_limits(body: Body) -> Body:

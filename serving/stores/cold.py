@@ -144,8 +144,8 @@ class ColdStore:
             return [UNAVAILABLE] * len(names)
         return await waited_for(self.breaker.store, self._rows.find(names))
 
-    async def _newest(self, names: list[Name]) -> dict[Name, bytes] | None:
-        """The packed rows of those entities that have one.
+    async def _newest(self, names: list[Name]) -> dict[Name, Packed] | None:
+        """The packed rows of those entities that have one, `UNAVAILABLE` for one that is damaged.
 
         Old months are looked at only for what has no row in the new ones.
         """
@@ -157,7 +157,7 @@ class ColdStore:
 
     async def _newest_between(
         self, since: int, until: int, names: Sequence[Name]
-    ) -> dict[Name, bytes] | None:
+    ) -> dict[Name, Packed] | None:
         """The same, of rows with event times from one moment and before another."""
         found = await self._query(
             NEWEST_ROWS,
@@ -167,9 +167,17 @@ class ColdStore:
             until=until,
             is_heavy=since == -END or len(names) > ROWS[1],
         )
-        return (
-            None if found is None else {names[number - 1]: _packed(row) for number, *row in found}
-        )
+        if found is None:
+            return None
+        rows: dict[Name, Packed] = {}
+        for number, *row in found:
+            name = names[number - 1]
+            try:
+                rows[name] = _packed(row)
+            except (struct.error, OverflowError, TypeError, ValueError) as error:
+                logger.error("the newest row of %s %r in Postgres is damaged: %s", *name, error)
+                rows[name] = UNAVAILABLE
+        return rows
 
     # ------------------------------------------------------------ groups
 

@@ -123,6 +123,33 @@ async def test_of_several_row_schemas_the_newest_tick_and_then_the_newest_schema
 
 
 @in_a_loop
+async def test_a_damaged_row_is_unavailable_alone(
+    log: Log, postgres_database: str, engine: Engine
+) -> None:
+    """Also where an older row of the same entity could be read: that is not the newest."""
+    now = time.time_ns() // 10**6
+    log.add("price", {"symbol": "SHORT", "price": 3, "ts": now - 400 * DAY_MS})
+    log.add("price", *({"symbol": s, "price": 1, "ts": now} for s in ("WELL", "SHORT", "NULL")))
+    damages = {"SHORT": "features[1:2]", "NULL": "array_replace(features, features[1], NULL)"}
+    for symbol, features in damages.items():
+        change(
+            engine,
+            f"UPDATE tickwell.feature_rows SET features = {features} WHERE entity = '{symbol}'"
+            f" AND event_time = {now * 10**6} RETURNING 1",
+        )
+    store = ColdStore(postgres_database, reads=PostgresReads(postgres_database, seconds=20))
+    try:
+        wanted = [RowId("price", (s,)) for s in ("SHORT", "WELL", "NULL", "NOBODY")]
+        short, well, null, nobody = (await store.rows(wanted)).rows
+    finally:
+        await store.close()
+    assert (short, null, nobody) == (UNAVAILABLE, UNAVAILABLE, None)
+    assert isinstance(well, bytes)
+    assert unpack(well).values[0] == 1.0
+    assert not store.breaker.is_open
+
+
+@in_a_loop
 async def test_members_and_last_closes_are_those_of_redis(
     log: Log, redis_database: str, postgres_database: str
 ) -> None:

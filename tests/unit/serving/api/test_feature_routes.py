@@ -312,6 +312,49 @@ def test_bodies_that_come_at_once_are_no_more_than_the_bound() -> None:
     asyncio.run(ask())
 
 
+@pytest.mark.timeout(60)
+def test_bodies_in_hand_are_bounded_in_bytes() -> None:
+    """Those that are still to come, those that are there, and as they are once decoded."""
+
+    async def ask() -> None:
+        admission, gate = Admission(100, most_bytes=10_000), asyncio.Event()
+
+        async def wait(scope: Any, body: bytes, deadline: Deadline) -> tuple[bytes, bytes]:
+            await gate.wait()
+            return b"%d" % len(body), b"text/plain"
+
+        route = FeatureRoute("/a", wait, Metrics(list), (admission, Deadlines(60_000)))
+        piece = {"type": "http.request", "body": b"x" * 4_000, "more_body": True}
+        slow = [asyncio.create_task(call(route, piece)) for _ in range(2)]
+        await settled()
+        assert admission.held_bytes == 8_000
+        packed = {**BODY, "body": gzip.compress(b"x" * 100_000)}
+        gzipped = [(b"content-encoding", b"gzip")]
+        large = asyncio.create_task(call(route, packed, headers=gzipped))
+        await settled()
+        assert admission.held_bytes == 108_000
+        for refused in (call(route), call(route, BODY), call(route, extensions=WHOLE)):
+            status, body = await refused
+            assert (status, json.loads(body)["title"]) == (503, "Too many requests at once")
+        gate.set()
+        assert await large == (200, b"100000")
+        assert (await call(route, piece, piece, BODY))[0] == 503
+        assert admission.held_bytes == 8_000
+        for task in slow:
+            task.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
+        assert admission.held_bytes == 0
+        assert (await call(route, piece, BODY))[0] == 200
+        assert (await call(route, extensions=WHOLE))[0] == 200
+        assert admission.held_bytes == 0
+
+    async def settled() -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    asyncio.run(ask())
+
+
 def test_an_answer_that_is_compressed_is_one_that_is_in_hand() -> None:
     """A large one goes to a thread, in which many would wait, with nobody counting them."""
 
