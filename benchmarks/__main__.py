@@ -1,6 +1,6 @@
 """`make bench`: every figure of the project, beside what it is compared with, in one run.
 
-    python -m benchmarks [online offline latency memory serving growth takeover files
+    python -m benchmarks [online offline latency memory serving hits growth takeover files
         all | builds]
         [--ticks 3000000] [--rounds 5] [--prices rounded] [--out benchmarks/results] [--quick]
         [--before CHECKOUT] [--serving-seconds 5] [--only REGEX]
@@ -25,7 +25,18 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks import builds, files, growth, latency, memory, offline, online, serving, takeover
+from benchmarks import (
+    builds,
+    files,
+    growth,
+    hits,
+    latency,
+    memory,
+    offline,
+    online,
+    serving,
+    takeover,
+)
 from benchmarks.backlog import Backlog, Prices, produce
 from benchmarks.machine import describe
 from benchmarks.peers.environment import FEAST, PEERS
@@ -49,7 +60,10 @@ from benchmarks.table import (
     tables,
 )
 
-MEASURES = ("online", "offline", "latency", "memory", "serving", "growth", "takeover", "files")
+MEASURES = (
+    *("online", "offline", "latency", "memory", "serving", "hits"),
+    *("growth", "takeover", "files"),
+)
 WITH_PEERS = {"online": PEERS, "offline": PEERS, "growth": PEERS, "serving": FEAST}
 """Measures in which other libraries take part; they are installed for it."""
 
@@ -156,6 +170,12 @@ class _Bench:
             for subject, run in cases:
                 if wanted.only is None or wanted.only.search(subject):
                     self._do("serving", number, subject, run)
+
+    def hits(self) -> None:
+        entities = max(self._wanted.entities)
+        for skew, prefetch in product(hits.SKEWS, (True, False)):
+            subject = f"s = {skew}" + ("" if prefetch else ", without the other sources")
+            self._do("hits", 1, subject, hits.hits, entities, skew, prefetch)
 
     def builds(self) -> None:
         backlog = self._main()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import builds, serving_table
+from benchmarks import builds, hits, serving_table
 from benchmarks.growth import BEFORE
 from benchmarks.results import Report, Run
 
@@ -34,6 +34,7 @@ def tables(report: Report) -> str:
         "latency": _latency,
         "memory": _memory,
         "serving": serving_table.table,
+        "hits": hits.table,
         "growth": _growth,
         "takeover": _takeover,
         "files": lambda runs: _rates(runs, "tickwell produce / it", (PRODUCE,)),
