@@ -94,7 +94,8 @@ class Load:
     async def run(self, begin: float, told: Callable[[int], None]) -> None:
         """Ask from the moment `begin` (monotonic clock) on; `told` is called a few times a second.
 
-        What was asked in the measured time is waited for, up to the limit for an answer.
+        What was asked in the measured time is waited for, up to the limit for an answer. Then all
+        connections end.
         """
         plan = self._plan
         await asyncio.sleep(begin - time.monotonic())
@@ -124,6 +125,8 @@ class Load:
                 self.tally.failed("no connection was free")
         for task in self._opening:
             task.cancel()
+        for connection in self._open:
+            connection.abort("the load is over")
 
     def _is_waited_for(self) -> bool:
         return bool(self._due) or any(c.is_asking and self._counts(c.began) for c in self._open)
