@@ -14,36 +14,7 @@ HELD_BYTES = 65_536
 """Bytes that are held at most before they are passed on. It is the high-water mark of asyncio's
 transports, so that an answer in many parts is paused as early as without the holding."""
 
-MOST_UNREAD_BYTES = 128_000_000
-"""Bytes of answers that clients of a process have not read; an answer may have some megabytes."""
-
 Buffer = bytes | bytearray | memoryview
-
-
-class Unread:
-    """What the clients of a process have not read, which is at most `most_bytes`."""
-
-    def __init__(self, most_bytes: int = MOST_UNREAD_BYTES) -> None:
-        self._most_bytes = most_bytes
-        self._transports: set[GatheringTransport] = set()
-
-    def note(self, transport: GatheringTransport) -> None:
-        """Something may wait for a client. Hang up on those for which most does, if it is too much.
-
-        A transport for which nothing waits any more is forgotten.
-        """
-        self._transports.add(transport)
-        sizes = ((one, one.get_write_buffer_size()) for one in self._transports)
-        waiting = {one: size for one, size in sizes if size}
-        total = sum(waiting.values())
-        while total > self._most_bytes:
-            largest = max(waiting, key=waiting.__getitem__)
-            total -= waiting.pop(largest)
-            largest.abort()
-        self._transports = set(waiting)
-
-
-OF_PROCESS = Unread()
 
 
 class GatheringTransport(asyncio.Transport):
@@ -53,7 +24,7 @@ class GatheringTransport(asyncio.Transport):
     which waits until it is read. Every `stall_seconds` it must have read something, as far as the
     system tells: that has a buffer of its own, and tells of about a megabyte at once. So one that
     reads nothing is hung up on after one or two of these periods, and one that reads very slowly
-    may be too. What all together have not read is bounded by `unread`.
+    may be too.
     """
 
     def __init__(
@@ -61,10 +32,8 @@ class GatheringTransport(asyncio.Transport):
         transport: asyncio.Transport,
         loop: asyncio.AbstractEventLoop,
         stall_seconds: float = 60.0,
-        unread: Unread = OF_PROCESS,
     ) -> None:
         super().__init__()
-        self._unread = unread
         self._transport = transport
         self._loop = loop
         self._stall_seconds = stall_seconds
@@ -107,8 +76,6 @@ class GatheringTransport(asyncio.Transport):
             self._transport.write(data)
             if self._watch is None:
                 self._look_again(-1)
-            if self._watch is not None:
-                self._unread.note(self)
 
     def _look_again(self, read_before: int) -> None:
         """Hang up where the peer has read no more than before; look later where it has not all."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import pytest
 import uvloop
 
 from serving.api.connections import Connection
-from serving.api.write_gathering import HELD_BYTES, GatheringTransport, Unread
+from serving.api.write_gathering import HELD_BYTES, GatheringTransport
 from tests.support.raw_http import Address, answers, exchange, listening, run
 
 GET = b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -200,48 +199,6 @@ def test_a_transport_that_is_aborted_sends_nothing_more(loop: Any) -> None:
 
     assert run(aborted(), loop) == b""
     assert held == [len(b"held"), 0]
-
-
-@LOOPS
-def test_what_clients_do_not_read_is_bounded_together(loop: Any) -> None:
-    """The one for which most waits is hung up on; the others get all that was answered."""
-    unread = Unread(most_bytes=60_000_000)
-    written: list[int] = []
-
-    class Bounded(Connection):
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            gathering = GatheringTransport(transport, asyncio.get_running_loop(), unread=unread)
-            super().connection_made(gathering)
-
-        def on_response_complete(self) -> None:
-            written.append(self.transport.get_write_buffer_size())
-            super().on_response_complete()
-
-    async def read_late() -> list[bytes]:
-        async with listening(sized, Bounded) as address:
-            clients = [await slow_client(address) for _ in range(3)]
-            for asked, size in enumerate((20_000_000, 30_000_000, 25_000_000)):
-                clients[asked][1].write(LAST % size)
-                while len(written) == asked:
-                    await asyncio.sleep(0.001)
-            received = [await _read(reader) for reader, _ in clients]
-            for _, writer in clients:
-                writer.close()
-        return received
-
-    first, second, third = run(read_late(), loop)
-    assert answers(first)[0].body == b"x" * 20_000_000
-    assert len(second) < 30_000_000
-    assert answers(third)[0].body == b"x" * 25_000_000
-
-
-async def _read(reader: asyncio.StreamReader) -> bytes:
-    """All that comes until the connection ends."""
-    received = b""
-    with suppress(ConnectionError):
-        while data := await reader.read(1_000_000):
-            received += data
-    return received
 
 
 def test_a_peer_that_has_gone_is_no_mistake() -> None:
