@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import shutil
 import tempfile
 import uuid
@@ -42,6 +43,11 @@ settings.register_profile(
     database=None,
 )
 settings.load_profile("tickwell")
+
+# Tests have many connections at once, each with both of its ends here: more than the 1,024 files that
+# an ordinary user's processes begin with.
+_, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
 
 LOG_LINES = 30
 """Lines of a process's log that are shown where its test fails."""

@@ -35,7 +35,8 @@ def small_disk(data: Path) -> Iterator[Path]:
     directory.mkdir(exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", directory]
     mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if mounted.returncode != 0 and os.environ.get("CI") != "true":
+    is_expected = os.geteuid() == 0 and os.environ.get("CI") == "true"
+    if mounted.returncode != 0 and not is_expected:
         pytest.skip(f"nothing can be mounted here: {mounted.stderr.strip()}")
     assert mounted.returncode == 0, mounted.stderr
     try:

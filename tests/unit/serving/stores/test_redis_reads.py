@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,8 +43,8 @@ async def test_reads_that_wait_here_for_a_connection_say_nothing_of_redis() -> N
 
     async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         serving.append(writer)
-        while await reader.read(4096):
-            writer.write(b"+OK\r\n")
+        while received := await reader.read(4096):
+            writer.write(b"+OK\r\n" * len(re.findall(rb"^\*", received, re.MULTILINE)))
         writer.close()
         serving.remove(writer)
 
