@@ -70,7 +70,7 @@ async def _measured(
         for _ in range(WARM_UP * room // READS_AT_ONCE):
             await _read(store, draws.turn())
         asked, found = store.counts.rows, store.counts.found[Tier.HOT]
-        for _ in range(COUNTED * room // READS_AT_ONCE):
+        for _ in range(max(1, COUNTED * room // READS_AT_ONCE)):
             await _read(store, draws.turn())
         asked, found = store.counts.rows - asked, store.counts.found[Tier.HOT] - found
     finally:

@@ -20,12 +20,17 @@ def admission_families(admission: Admission) -> Callable[[], Iterator[Metric]]:
         )
         in_hand.add_metric(["answering"], float(admission.answering))
         in_hand.add_metric(["receiving"], float(admission.receiving))
-        held = GaugeMetricFamily("tickwell_bodies_in_hand_bytes", "Bytes of their bodies")
-        held.add_metric([], float(admission.held_bytes))
+        bodies = GaugeMetricFamily(
+            "tickwell_bodies_in_hand_bytes",
+            "Bytes of the bodies of requests in hand",
+            labels=["stage"],
+        )
+        bodies.add_metric(["answering"], float(admission.answering_bytes))
+        bodies.add_metric(["receiving"], float(admission.receiving_bytes))
         overloaded = CounterMetricFamily(
             "tickwell_requests_overloaded", "Requests that were refused as too many at once"
         )
         overloaded.add_metric([], float(admission.refused))
-        yield from (in_hand, held, overloaded)
+        yield from (in_hand, bodies, overloaded)
 
     return families

@@ -44,8 +44,8 @@ settings.register_profile(
 )
 settings.load_profile("tickwell")
 
-# Tests have many connections at once, each with both of its ends here: more than the 1,024 files that
-# an ordinary user's processes begin with.
+# Tests have many connections at once, each with both of its ends here: more than the 1,024 files
+# that an ordinary user's processes begin with.
 _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
 

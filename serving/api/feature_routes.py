@@ -52,7 +52,7 @@ Coded = tuple[bytes, bytes, Sequence[tuple[bytes, bytes]]]
 """The same as it is sent, and the headers that say how it is coded."""
 
 Bounds = tuple[Admission, Deadlines]
-"""How many requests are answered at once, of all routes, and how long each may take."""
+"""How much is in hand at once, of all routes, and how long each request may take."""
 
 
 class FeatureRoute:
@@ -111,26 +111,23 @@ class FeatureRoute:
         deadline = Deadline(began + ms / 1_000, ms)
         if exchange is not None:
             body, left = _within_limits(exchange.whole_body()), ms / 1_000
-            admission.held_bytes += len(body)
         else:
             body = await self._body(receive, min(self._body_seconds, ms / 1_000))
             left = began + ms / 1_000 - asyncio.get_running_loop().time()
-        held = len(body)
-        is_full = exchange is None and admission.is_full  # by what has come while it was awaited
-        admission.answering += 1
-        try:
-            if is_full:
+            if admission.is_full:  # others have come while it was awaited
                 raise admission.refuse()
-            content = decoded(scope["headers"], body, MAX_BODY_BYTES)
-            admission.held_bytes += len(content) - held
-            held = len(content)
+        body = decoded(scope["headers"], body, MAX_BODY_BYTES)
+        size = len(body)
+        admission.answering += 1
+        admission.answering_bytes += size
+        try:
             if left >= LONGEST_SECONDS:
-                return await self._coded(scope, content, deadline)
-            answer = self._coded(scope, content, deadline)
+                return await self._coded(scope, body, deadline)
+            answer = self._coded(scope, body, deadline)
             return await self._deadlines.timers.within(deadline, answer)
         finally:
             admission.answering -= 1
-            admission.held_bytes -= held
+            admission.answering_bytes -= size
 
     async def _coded(self, scope: Scope, body: bytes, deadline: Deadline) -> Coded:
         """The answer as it is sent: what compressing it takes is a part of answering, too."""
@@ -143,38 +140,31 @@ class FeatureRoute:
     async def _body(self, receive: Receive, seconds: float) -> bytes:
         """The body, read no further than its limit: a client may lie about its length.
 
-        Raises `TooLarge`, `NotReady` for a slow client, `Overloaded` where too many are slow, and
-        `HTTPException` for one that is gone.
+        Raises `TooLarge`, `NotReady` for a slow client, `Overloaded` where too many are slow, or
+        have sent too much, and `HTTPException` for one that is gone.
         """
         admission = self._admission
-        if admission.receiving >= admission.most:
+        if admission.is_full_of_awaited:
             raise admission.refuse()
         admission.receiving += 1
+        body = bytearray()
         try:
             async with asyncio.timeout(seconds):
-                return await self._all(receive)
+                while True:
+                    message = await receive()
+                    piece = _piece(message)
+                    body += piece
+                    admission.receiving_bytes += len(piece)
+                    _within_limits(body)
+                    if not message.get("more_body"):
+                        return bytes(body)
+                    if admission.receiving_bytes >= admission.most_bytes:
+                        raise admission.refuse()
         except TimeoutError:
             raise NotReady(f"the body did not come within {seconds:g} s: send it faster") from None
         finally:
             admission.receiving -= 1
-
-    async def _all(self, receive: Receive) -> bytes:
-        """The whole body, which is held from then on; nothing of it where that ends in an error."""
-        admission, body = self._admission, bytearray()
-        try:
-            while True:
-                message = await receive()
-                piece = _piece(message)
-                body += piece
-                admission.held_bytes += len(piece)
-                _within_limits(body)
-                if not message.get("more_body"):
-                    return bytes(body)
-                if admission.held_bytes >= admission.most_bytes:
-                    raise admission.refuse()
-        except BaseException:
-            admission.held_bytes -= len(body)
-            raise
+            admission.receiving_bytes -= len(body)
 
 
 def feature_routes(

@@ -170,13 +170,18 @@ class ColdStore:
         if found is None:
             return None
         rows: dict[Name, Packed] = {}
+        damaged: list[tuple[Name, Exception]] = []
         for number, *row in found:
             name = names[number - 1]
             try:
                 rows[name] = _packed(row)
             except (struct.error, OverflowError, TypeError, ValueError) as error:
-                logger.error("the newest row of %s %r in Postgres is damaged: %s", *name, error)
                 rows[name] = UNAVAILABLE
+                damaged.append((name, error))
+        if damaged:
+            name, why = damaged[0]
+            told = "%d of the newest rows in Postgres are damaged, as that of %s %r: %s"
+            logger.error(told, len(damaged), *name, why)
         return rows
 
     # ------------------------------------------------------------ groups

@@ -93,10 +93,12 @@ class Arguments:
         self._end = _put_texts(self._room(size), self._end, before, texts)
 
     def rows(self, rows: Bytes) -> None:
-        """Append each row of a matrix (n, bytes of one)."""
+        """Append each row of a matrix (n, bytes of one), contiguous."""
         self.count += len(rows)
         room = self._room(rows.size + HEAD_BYTES * len(rows))
-        self._end = _put_rows(room, self._end, rows)
+        read_only = rows.view()
+        read_only.flags.writeable = False
+        self._end = _put_rows(room, self._end, read_only)
 
     def pairs(self, names: Texts, heads: Bytes, tails: Texts) -> None:
         """Append each name, and after it its value: `heads[i]` and `tails[i]` joined."""
@@ -175,6 +177,7 @@ DOLLAR, CR, LF, ZERO, HASH = (np.uint8(ord(c)) for c in "$\r\n0#")
 SEPARATOR_BYTE = np.uint8(ord(SEPARATOR))
 BYTES, INT64S = numba.uint8[::1], numba.int64[::1]
 READ_ONLY = numba.types.Array(numba.uint8, 1, "C", readonly=True)
+READ_ONLY_ROWS = numba.types.Array(numba.uint8, 2, "C", readonly=True)
 TEXTS = numba_type(NO_TEXTS)
 
 
@@ -228,7 +231,7 @@ def _put_texts(out, end, prefix, texts):  # type: ignore[no-untyped-def]
     return end
 
 
-@compiled(numba.int64(BYTES, numba.int64, numba.uint8[:, ::1]))
+@compiled(numba.int64(BYTES, numba.int64, READ_ONLY_ROWS))
 def _put_rows(out, end, rows):  # type: ignore[no-untyped-def]
     """Append the rows of a matrix as arguments."""
     size = rows.shape[1]

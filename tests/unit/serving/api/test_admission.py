@@ -12,17 +12,17 @@ def test_a_refusal_keeps_nothing_of_the_one_before() -> None:
     first, second = admission.refuse(), admission.refuse()
     assert first is not second
     assert (str(first), admission.refused) == (str(second), 2)
-    assert "3 requests" in first.detail
-    admission.held_bytes = admission.most_bytes
-    assert "64 MB of requests" in admission.refuse().detail
+    assert "3 requests in hand, or 64,000,000 bytes" in first.detail
 
 
 def test_what_is_in_hand_and_what_was_refused_are_metrics() -> None:
     metrics, admission = Metrics(list), Admission(3)
     metrics.add(admission_families(admission))
-    admission.answering, admission.receiving, admission.held_bytes = 3, 1, 700
+    admission.answering, admission.receiving = 3, 1
+    admission.answering_bytes, admission.receiving_bytes = 700, 30
     admission.refuse()
-    assert metrics.total("tickwell_bodies_in_hand_bytes") == 700.0
+    assert metrics.total("tickwell_bodies_in_hand_bytes", stage="answering") == 700.0
+    assert metrics.total("tickwell_bodies_in_hand_bytes", stage="receiving") == 30.0
     assert metrics.total("tickwell_requests_in_hand", stage="answering") == 3.0
     assert metrics.total("tickwell_requests_in_hand", stage="receiving") == 1.0
     assert metrics.total("tickwell_requests_overloaded_total") == 1.0

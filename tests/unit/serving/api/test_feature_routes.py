@@ -314,7 +314,7 @@ def test_bodies_that_come_at_once_are_no_more_than_the_bound() -> None:
 
 @pytest.mark.timeout(60)
 def test_bodies_in_hand_are_bounded_in_bytes() -> None:
-    """Those that are still to come, those that are there, and as they are once decoded."""
+    """Those that are answered as they were decoded; those that are still to come by themselves."""
 
     async def ask() -> None:
         admission, gate = Admission(100, most_bytes=10_000), asyncio.Event()
@@ -323,34 +323,37 @@ def test_bodies_in_hand_are_bounded_in_bytes() -> None:
             await gate.wait()
             return b"%d" % len(body), b"text/plain"
 
+        async def refused(*calls: Any) -> None:
+            for call in calls:
+                status, body = await call
+                assert (status, json.loads(body)["title"]) == (503, "Too many requests at once")
+
+        async def in_hand() -> tuple[int, int]:
+            for _ in range(5):
+                await asyncio.sleep(0)
+            return admission.answering_bytes, admission.receiving_bytes
+
         route = FeatureRoute("/a", wait, Metrics(list), (admission, Deadlines(60_000)))
         piece = {"type": "http.request", "body": b"x" * 4_000, "more_body": True}
         slow = [asyncio.create_task(call(route, piece)) for _ in range(2)]
-        await settled()
-        assert admission.held_bytes == 8_000
+        assert await in_hand() == (0, 8_000)
+        await refused(call(route, piece, BODY))  # nobody else's body is awaited to its end
+        assert await in_hand() == (0, 8_000)
         packed = {**BODY, "body": gzip.compress(b"x" * 100_000)}
         gzipped = [(b"content-encoding", b"gzip")]
         large = asyncio.create_task(call(route, packed, headers=gzipped))
-        await settled()
-        assert admission.held_bytes == 108_000
-        for refused in (call(route), call(route, BODY), call(route, extensions=WHOLE)):
-            status, body = await refused
-            assert (status, json.loads(body)["title"]) == (503, "Too many requests at once")
+        assert await in_hand() == (100_000, 8_000)
+        await refused(call(route), call(route, BODY), call(route, extensions=WHOLE))
         gate.set()
         assert await large == (200, b"100000")
-        assert (await call(route, piece, piece, BODY))[0] == 503
-        assert admission.held_bytes == 8_000
+        assert (await call(route, extensions=WHOLE))[0] == 200  # however slow the others are
         for task in slow:
             task.cancel()
         await asyncio.gather(*slow, return_exceptions=True)
-        assert admission.held_bytes == 0
+        assert await in_hand() == (0, 0)
         assert (await call(route, piece, BODY))[0] == 200
-        assert (await call(route, extensions=WHOLE))[0] == 200
-        assert admission.held_bytes == 0
-
-    async def settled() -> None:
-        for _ in range(5):
-            await asyncio.sleep(0)
+        assert (await call(route, packed))[0] == 200
+        assert await in_hand() == (0, 0)
 
     asyncio.run(ask())
 
