@@ -22,6 +22,7 @@ from registry import catalog
 from registry.definitions import Catalog
 from registry.formats.redis_keys import CATALOG_KEY
 from serving.app import ServerOptions, create_app
+from tests.support.pipeline import wait_for
 from tests.support.running_server import running
 from tests.support.served import beating, tick
 from tickwell import AsyncClient, Client
@@ -126,7 +127,7 @@ def test_one_entity(url: str) -> None:
         with pytest.raises(WrongEntity) as wrong:
             client.get_online_features(["current_price"], "portfolio", "P1")
         assert wrong.value.context["entity"] == ["symbol"]
-        assert client.health()["status"] == "ok"
+        wait_for("the server is well", lambda: client.health()["status"] == "ok")
 
 
 def told(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
