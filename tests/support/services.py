@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import psutil
+
 from tickwell.up.process import Process, Spec
 
 
@@ -28,8 +30,14 @@ def embedded(make: Callable[[], tuple[Spec, str]]) -> Iterator[str]:
 
 
 def kill(process: Process) -> None:
-    """SIGKILL; returns once the process has ended and may be started again."""
+    """SIGKILL; returns once the process has ended and may be started again.
+
+    PostgreSQL may not while any process of it has the old one's shared memory.
+    """
     assert process.pid is not None
+    children = psutil.Process(process.pid).children(recursive=True)
     os.kill(process.pid, signal.SIGKILL)
     while process.exit_code() is None:
         time.sleep(0.01)
+    _, left = psutil.wait_procs(children, timeout=30)
+    assert not left

@@ -98,7 +98,8 @@ class Load:
         connections end.
         """
         plan = self._plan
-        await asyncio.sleep(begin - time.monotonic())
+        while (left := begin - time.monotonic()) > 0:  # a loop may wake up a little too early
+            await asyncio.sleep(left)
         offset = time.perf_counter() - time.monotonic()
         self._counted_from = begin + offset + plan.warm_up_seconds
         self._until = self._counted_from + plan.seconds
