@@ -13,20 +13,16 @@ def admission_families(admission: Admission) -> Callable[[], Iterator[Metric]]:
     """Makes the metrics of a process's bound of requests."""
 
     def families() -> Iterator[Metric]:
-        in_hand = GaugeMetricFamily(
+        in_hand = _by_stage(
             "tickwell_requests_in_hand",
             "Requests of features that are answered, or whose bodies are awaited",
-            labels=["stage"],
+            *(admission.answering, admission.receiving),
         )
-        in_hand.add_metric(["answering"], float(admission.answering))
-        in_hand.add_metric(["receiving"], float(admission.receiving))
-        bodies = GaugeMetricFamily(
+        bodies = _by_stage(
             "tickwell_bodies_in_hand_bytes",
             "Bytes of the bodies of requests in hand",
-            labels=["stage"],
+            *(admission.answering_bytes, admission.receiving_bytes),
         )
-        bodies.add_metric(["answering"], float(admission.answering_bytes))
-        bodies.add_metric(["receiving"], float(admission.receiving_bytes))
         overloaded = CounterMetricFamily(
             "tickwell_requests_overloaded", "Requests that were refused as too many at once"
         )
@@ -34,3 +30,10 @@ def admission_families(admission: Admission) -> Callable[[], Iterator[Metric]]:
         yield from (in_hand, bodies, overloaded)
 
     return families
+
+
+def _by_stage(name: str, text: str, answering: int, receiving: int) -> GaugeMetricFamily:
+    gauge = GaugeMetricFamily(name, text, labels=["stage"])
+    gauge.add_metric(["answering"], float(answering))
+    gauge.add_metric(["receiving"], float(receiving))
+    return gauge

@@ -78,30 +78,30 @@ class Arithmetic(NamedTuple):
         return found
 
 
-def compile_arithmetic(expression: str, where: str, places: Mapping[str, int]) -> Arithmetic:
-    """The arithmetic of an expression, whose names have these places among the values.
+def compile_arithmetic(expression: str, where: str, indexes: Mapping[str, int]) -> Arithmetic:
+    """The arithmetic of an expression, whose names have these indexes among the values.
 
     Raises `DefinitionError` for what is none.
     """
     body = parse(expression, where)
-    return Arithmetic(_compile(body, OF_FLOATS, places), _compile(body, OF_ARRAYS, places))
+    return Arithmetic(_compile(body, OF_FLOATS, indexes), _compile(body, OF_ARRAYS, indexes))
 
 
-def _compile(node: ast.expr, operations: _Operations, places: Mapping[str, int]) -> Evaluate:
+def _compile(node: ast.expr, operations: _Operations, indexes: Mapping[str, int]) -> Evaluate:
     match node:
         case ast.Name(name):
-            return operator.itemgetter(places[name])
+            return operator.itemgetter(indexes[name])
         case ast.Constant(float() | int() as number):
             value = operations.constant(number)
             return lambda values: value
         case ast.UnaryOp(op=ast.USub(), operand=operand):
-            negative, negated = operations.negative, _compile(operand, operations, places)
+            negative, negated = operations.negative, _compile(operand, operations, indexes)
             return lambda values: negative(negated(values))
         case ast.Call(func=ast.Name("abs"), args=[argument]):
-            absolute, inner = operations.absolute, _compile(argument, operations, places)
+            absolute, inner = operations.absolute, _compile(argument, operations, indexes)
             return lambda values: absolute(inner(values))
         case ast.BinOp(left=left, op=op, right=right):
-            one, other = _compile(left, operations, places), _compile(right, operations, places)
+            one, other = _compile(left, operations, indexes), _compile(right, operations, indexes)
             binary = operations.binary[type(op)]
             return lambda values: binary(one(values), other(values))
     raise AssertionError(f"`compile_derived` takes no {ast.unparse(node)}")

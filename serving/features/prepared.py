@@ -231,10 +231,10 @@ def _wanted_derived(
     feature: FeatureVersion, formula: DerivedFeature, stored: Mapping[str, Slot]
 ) -> WantedDerived:
     parts = {name: stored[part.ref] for name, part in formula.parts.items()}
-    places = {name: slot.value for name, slot in parts.items()}
+    indexes = {name: slot.value for name, slot in parts.items()}
     times = sorted({slot.time for slot in parts.values()})
     most = NEVER if feature.max_age_ns is None else feature.max_age_ns
-    arithmetic = compile_arithmetic(feature.expression, feature.ref, places)
+    arithmetic = compile_arithmetic(feature.expression, feature.ref, indexes)
     return WantedDerived(formula.derived, arithmetic, parts, times, most)
 
 
