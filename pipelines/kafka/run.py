@@ -3,12 +3,13 @@
     Kafka record batches ──► Run ──► Ticks ──► Batch ──► store
                           transport  decode   windows    online, offline
 
-The transport delivers one run as one Faust event; a sink stores its batch at once.
+The transport delivers small runs of a topic together, as one Faust event, and a larger one alone; a
+sink stores the batch of each at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -16,6 +17,10 @@ import numpy as np
 
 from pipelines.kafka.record_headers import read_headers
 from pipelines.runtime.array_types import Bytes, Int64s
+
+SMALL_RUN = 1_000
+"""Records from which a run is a large one. To pass a smaller one from one thread to another costs
+more than a second thread saves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,3 +112,17 @@ class Run:
             values=self.values[which],
             headers=None if self.headers is None else self.headers[which],
         )
+
+
+def together(runs: Iterable[Run], most: int = SMALL_RUN) -> Iterator[tuple[Run, ...]]:
+    """Runs in the same order in groups of fewer than `most` records; a larger one is alone."""
+    group: list[Run] = []
+    records = 0
+    for run in runs:
+        if group and records + len(run) >= most:
+            yield tuple(group)
+            group, records = [], 0
+        group.append(run)
+        records += len(run)
+    if group:
+        yield tuple(group)

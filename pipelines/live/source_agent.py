@@ -1,7 +1,7 @@
 """The agent of one source: takes its runs from Faust, and acknowledges what is stored.
 
-A large run is computed while the one before it is stored, a small one is not: to pass it from one
-thread to another costs more than it saves.
+A large run is computed while the one before it is stored. Small ones are not: a thread brings all
+those of an event into the store, one after the other.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from asyncio import Task
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from threading import Event
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from pipelines.compute.batch import Batch
 from pipelines.errors import ConsumerEnded, Stopped
-from pipelines.kafka.run import Run
+from pipelines.kafka.run import SMALL_RUN, Run
 from pipelines.live.materializer import ComputedRun, Materializer
 from pipelines.live.run_app import RunApp
 from pipelines.runtime.daemon_threads import DaemonExecutor
@@ -26,14 +26,12 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-SMALL_RUN = 1_000
-
 
 class SourceAgent:
     """Brings the runs of one source into the store, in threads, so that heartbeats continue.
 
-    `stored` is called with the batch of each run once it is stored. A run of fewer records than
-    `small_run` is stored before the next one is computed.
+    `stored` is called with the batch of each run once it is stored. Runs of an event that have
+    fewer than `small_run` records together are stored before the next event is looked at.
     """
 
     def __init__(
@@ -90,27 +88,42 @@ class SourceAgent:
         await _call(self._computing, self._materializer.forget)
 
     async def _take(self, event: Any) -> None:
-        """Store a run; or compute it, and begin to store it once the run before is stored."""
-        run: Run = event.value
-        work = self._materializer
+        """Bring the runs of an event into the store; acknowledge it with the last one."""
+        runs: Sequence[Run] = event.value
         if self._before is not None and self._before.done():
             await self._settle()
+        if self._before is None and sum(map(len, runs)) < self._small_run:
+            for batch in await _call(self._computing, self._materialize, runs):
+                self._report(batch)
+            event.ack()
+            return
+        for run in runs[:-1]:
+            await self._overlap(run, _nothing)
+        await self._overlap(runs[-1], event.ack)
+
+    def _materialize(self, runs: Sequence[Run]) -> Sequence[Batch | None]:
+        batches = []
+        for run in runs:
+            with self._reporting(run):
+                batches.append(self._materializer.materialize(run, self._stop))
+        return batches
+
+    async def _overlap(self, run: Run, acknowledge: Callable[[], None]) -> None:
+        """Compute a run, and begin to store it once the run before is stored."""
+        work = self._materializer
         with self._reporting(run):
-            if self._before is None and len(run) < self._small_run:
-                batch = await _call(self._computing, work.materialize, run, self._stop)
-                self._acknowledge(event, batch)
-                return
             computed = await _call(self._computing, work.compute_ahead, run)
         await self._settle()
         if computed is None or not work.is_current(computed):
             # before the next one is computed, which would have to be computed again then, and so on
-            await self._store(event, None)
+            await self._store(run, acknowledge, None)
             return
-        self._before = asyncio.create_task(self._store(event, computed))
+        self._before = asyncio.create_task(self._store(run, acknowledge, computed))
         self._before.add_done_callback(_retrieve)
 
-    async def _store(self, event: Any, computed: ComputedRun | None) -> None:
-        run: Run = event.value
+    async def _store(
+        self, run: Run, acknowledge: Callable[[], None], computed: ComputedRun | None
+    ) -> None:
         work, batch = self._materializer, None
         with self._reporting(run):
             if computed is not None:
@@ -118,7 +131,8 @@ class SourceAgent:
                 computed = None  # it may be large, and the store may not be there for long
             if batch is None:
                 batch = await _call(self._computing, work.materialize_again, run, self._stop)
-            self._acknowledge(event, batch)
+            self._report(batch)
+            acknowledge()
 
     async def _settle(self) -> None:
         """Wait until the run that was taken last is stored."""
@@ -126,10 +140,9 @@ class SourceAgent:
             await self._before
             self._before = None
 
-    def _acknowledge(self, event: Any, batch: Batch | None) -> None:
+    def _report(self, batch: Batch | None) -> None:
         if batch is not None:
             self._stored(batch)
-        event.ack()
 
     @contextmanager
     def _reporting(self, run: Run) -> Iterator[None]:
@@ -153,7 +166,7 @@ async def _call(thread: Executor, work: Callable[..., T], *arguments: Any) -> T:
 
 
 def _nothing() -> None:
-    """What a thread does once it has done what it was asked before."""
+    """What is done where only its turn matters."""
 
 
 def _retrieve(task: Task[None]) -> None:

@@ -125,7 +125,7 @@ def test_a_new_generation_forgets_what_postgres_does_not_compare(
     async def events() -> AsyncIterator[Any]:
         for generation, run in ((1, log[0]), (2, log[2])):
             message = SimpleNamespace(generation_id=generation)
-            yield SimpleNamespace(message=message, value=run, ack=lambda: None)
+            yield SimpleNamespace(message=message, value=(run,), ack=lambda: None)
             if generation == 1:
                 while not batches:
                     await asyncio.sleep(0.01)

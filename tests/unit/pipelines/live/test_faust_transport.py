@@ -21,7 +21,7 @@ from pipelines.errors import (
     TopicRecreated,
 )
 from pipelines.kafka.connection import KafkaConnection
-from pipelines.kafka.run import Run
+from pipelines.kafka.run import SMALL_RUN, Run
 from pipelines.kafka.topic_identity import Incarnations
 from pipelines.kafka.topics import Topic
 from pipelines.live.faust_app import SinkApp
@@ -84,7 +84,7 @@ class Reader(Consumer):
 
     @property
     def delivered(self) -> list[Run]:
-        return [message.value for message in self.messages]
+        return [run for message in self.messages for run in message.value]
 
     async def drain(self) -> None:
         with contextlib.suppress(asyncio.CancelledError):
@@ -137,7 +137,6 @@ async def test_a_run_is_delivered_in_pieces_of_one_set_of_rules() -> None:
     reader = Reader(an_app(rules=of_two_rules(3)), run(0, 5), run(5, 6))
     await reader.drain()
     assert bounds(reader.delivered) == [(0, 3), (3, 5), (5, 6)]
-    assert [message.offset for message in reader.messages] == [2, 4, 5]
     reader = Reader(an_app(rules=of_two_rules(3)), run(0, 2), run(4, 6))
     await reader.drain()
     assert bounds(reader.delivered) == [(0, 2), (2, 3), (3, 6)]
@@ -145,8 +144,8 @@ async def test_a_run_is_delivered_in_pieces_of_one_set_of_rules() -> None:
 
 @in_a_loop
 async def test_the_rest_of_a_run_is_dropped_with_its_generation() -> None:
-    app = an_app(rules=of_two_rules(3))
-    reader = Reader(app, run(0, 5), run(5, 9))
+    app = an_app(rules=of_two_rules(SMALL_RUN))
+    reader = Reader(app, run(0, SMALL_RUN + 5), run(SMALL_RUN + 5, SMALL_RUN + 9))
     deliver = reader.callback
 
     async def rebalanced(message: Any) -> None:
@@ -155,7 +154,23 @@ async def test_the_rest_of_a_run_is_dropped_with_its_generation() -> None:
 
     reader.callback = rebalanced
     await reader.drain()
-    assert bounds(reader.delivered) == [(0, 3), (5, 9)]
+    assert bounds(reader.delivered) == [(0, SMALL_RUN), (SMALL_RUN + 5, SMALL_RUN + 9)]
+
+
+@in_a_loop
+async def test_small_runs_of_one_fetch_are_one_event_and_one_ack() -> None:
+    others = [TP(TOPIC.name, partition) for partition in (1, 2)]
+    fetched = [run(0, 5), *(replace(run(3, 8), partition=tp.partition) for tp in others)]
+    large = run(5, 5 + SMALL_RUN)
+    reader = Reader(an_app(), fetched, [large, replace(run(8, 9), partition=1)])
+    await reader.drain()
+    first, alone, last = reader.messages
+    assert [(each.partition, each.next_offset) for each in first.value] == [(0, 5), (1, 8), (2, 8)]
+    assert (bounds(alone.value), bounds(last.value)) == ([(5, 5 + SMALL_RUN)], [(8, 9)])
+    assert reader.ack(first)
+    assert [reader.progress.to_commit(tp) for tp in (HERE, *others)] == [5, 8, 8]
+    assert reader.ack(last)
+    assert [reader.progress.to_commit(tp) for tp in (HERE, *others)] == [5, 9, 8]
 
 
 def bounds(runs: Sequence[Run]) -> list[tuple[int, int]]:
@@ -375,8 +390,9 @@ async def test_a_source_that_waits_for_its_schemas_does_not_hold_up_others(
         def assignment(self) -> set[TP]:
             return {HERE, THERE}
 
-    first = [of_other(0, 5), of_other(5, 9), run(0, 5)]
-    reader = Blocked(app, first, run(5, 9), answers, *[None] * 9, of_other(9, 11))
+    n = SMALL_RUN
+    first = [of_other(0, n), of_other(n, n + 4), run(0, 5)]
+    reader = Blocked(app, first, run(5, 9), answers, *[None] * 9, of_other(n + 4, n + 6))
     await reader.drain()
     asked = reader.thread.asked
     assert asked[0] == asked[-1] == {HERE, THERE}
@@ -384,4 +400,5 @@ async def test_a_source_that_waits_for_its_schemas_does_not_hold_up_others(
     assert bounds(reader.delivered)[:2] == [(0, 5), (5, 9)]
     assert {run.topic for run in reader.delivered[:2]} == {TOPIC.name}
     of_there = bounds([each for each in reader.delivered if each.topic == OTHER.name])
-    assert of_there == ([(0, 5), (9, 11)] if is_rebalanced else [(0, 5), (5, 9), (9, 11)])
+    rest = [] if is_rebalanced else [(n, n + 4)]
+    assert of_there == [(0, n), *rest, (n + 4, n + 6)]

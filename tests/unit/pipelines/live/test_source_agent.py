@@ -71,15 +71,15 @@ class Store:
         self.happened.append(f"{what} {offset}")
         return what
 
-    def stream(self, *events: tuple[int, int]) -> Any:
-        """What an agent reads: runs of one record, by generation and offset; notes the acks."""
+    def stream(self, *events: tuple[int, ...]) -> Any:
+        """What an agent reads: by generation and offsets, runs of one record; notes the acks."""
 
         async def events_of() -> AsyncIterator[Any]:
-            for generation, base in events:
+            for generation, *bases in events:
                 yield SimpleNamespace(
                     message=SimpleNamespace(generation_id=generation),
-                    value=run(base, base + 1),
-                    ack=functools.partial(self.happened.append, f"ack {base}"),
+                    value=tuple(run(base, base + 1) for base in bases),
+                    ack=functools.partial(self.happened.append, f"ack {bases[-1]}"),
                 )
 
         return SimpleNamespace(noack=lambda: SimpleNamespace(events=events_of))
@@ -89,7 +89,7 @@ async def consume(
     app: SinkApp,
     store: Any,
     small_run: int,
-    *events: tuple[int, int],
+    *events: tuple[int, ...],
     stored: Callable[[Any], None] = lambda batch: None,
 ) -> None:
     agent = SourceAgent(app, store, Event(), stored, small_run)
@@ -116,6 +116,26 @@ async def test_a_small_run_is_stored_before_the_next_one_is_looked_at() -> None:
     store = Store()
     await consume(an_app(), store, ALONE, (1, 0), (1, 1))
     assert store.happened == ["forget", "store 0", "ack 0", "store 1", "ack 1"]
+
+
+@both
+@in_a_loop
+async def test_runs_of_one_event_are_stored_in_their_order_before_its_ack(small_run: int) -> None:
+    store, stored = Store(), list[str]()
+    await consume(an_app(), store, small_run, (1, 0, 5, 7), (1, 8), stored=stored.append)
+    done = [what for what in store.happened if not what.startswith("compute")]
+    assert done == ["forget", "store 0", "store 5", "store 7", "ack 7", "store 8", "ack 8"]
+    assert len(stored) == 4
+
+
+@both
+@in_a_loop
+async def test_no_run_is_acked_with_one_of_its_event_that_was_not_stored(small_run: int) -> None:
+    error, app = ParityViolation("A", 1, 0), an_app()
+    store = Store(error, fails_at=5)
+    await consume(app, store, small_run, (1, 0, 5, 7), (1, 8))
+    assert await failure(app) is error
+    assert [what for what in store.happened if what.startswith(("store", "ack"))] == ["store 0"]
 
 
 @in_a_loop
@@ -173,7 +193,7 @@ async def test_an_error_of_a_store_ends_the_worker_though_no_other_run_comes() -
 
     async def events_of() -> AsyncIterator[Any]:
         message = SimpleNamespace(generation_id=1)
-        yield SimpleNamespace(message=message, value=run(0, 1), ack=lambda: None)
+        yield SimpleNamespace(message=message, value=(run(0, 1),), ack=lambda: None)
         assert await failure(app) is error
 
     error, app = ParityViolation("A", 1, 0), an_app()
