@@ -1,4 +1,4 @@
-"""How many requests are in hand, and how many were too many, as metrics."""
+"""What is in hand, of requests and of answers, and what was too much, as metrics."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from serving.api.admission import Admission
+from serving.api.unread import Unread
 
 
-def admission_families(admission: Admission) -> Callable[[], Iterator[Metric]]:
-    """Makes the metrics of a process's bound of requests."""
+def admission_families(admission: Admission, unread: Unread) -> Callable[[], Iterator[Metric]]:
+    """Makes the metrics of a process's bounds of requests and answers."""
 
     def families() -> Iterator[Metric]:
         in_hand = _by_stage(
@@ -27,7 +28,15 @@ def admission_families(admission: Admission) -> Callable[[], Iterator[Metric]]:
             "tickwell_requests_overloaded", "Requests that were refused as too many at once"
         )
         overloaded.add_metric([], float(admission.refused))
-        yield from (in_hand, bodies, overloaded)
+        waiting = GaugeMetricFamily(
+            "tickwell_unread_answers_bytes", "Bytes of answers that clients have not read"
+        )
+        waiting.add_metric([], float(unread.bytes))
+        hung_up = CounterMetricFamily(
+            "tickwell_unread_hung_up", "Connections that were closed as too much was not read"
+        )
+        hung_up.add_metric([], float(unread.hung_up))
+        yield from (in_hand, bodies, overloaded, waiting, hung_up)
 
     return families
 

@@ -19,6 +19,7 @@ from serving.api.admission import Admission
 from serving.api.answering import Answering
 from serving.api.catalog_routes import CatalogRoutes
 from serving.api.compressing import Compressing
+from serving.api.connections import Connection
 from serving.api.deadlines import Deadlines
 from serving.api.documentation import Documentation
 from serving.api.feature_routes import ShortCut, feast_route, feature_routes
@@ -95,7 +96,7 @@ def create_app(
     metrics.add(served_log_families(log))
     answering = Answering(reader, stores.named, catalog, workers, served, stores.breakers, log)
     bounds = Admission(options.requests_in_flight), Deadlines(options.deadline_ms)
-    metrics.add(admission_families(bounds[0]))
+    metrics.add(admission_families(bounds[0], Connection.unread))
     metrics.add(process_families)
     features = [
         *feature_routes(answering, metrics, bounds, options.compress),

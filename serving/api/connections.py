@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import unquote
 
 import httptools
@@ -22,6 +22,7 @@ from serving.api.exchanges import EXCHANGE, Exchange
 from serving.api.refusals import Refusal
 from serving.api.request_heads import MAX_HEAD_BYTES, MAX_HEADERS
 from serving.api.request_ids import REQUEST_ID
+from serving.api.unread import Unread
 from serving.api.write_gathering import GatheringTransport
 from serving.errors import MalformedRequest, ServingError
 
@@ -36,9 +37,13 @@ class Connection(HttpToolsProtocol):
     Websockets and other protocols are not spoken: a request to upgrade is answered as any other.
     """
 
+    transport: GatheringTransport
+
+    unread: ClassVar[Unread] = Unread()
+    """What waits for the clients of all connections of the process."""
+
     unread_seconds: float = 60.0
-    """As `stall_seconds` of `GatheringTransport`. With the buffers that Linux has, it is enough for
-    a client that reads 25 KB a second."""
+    """As `stall_seconds` of `GatheringTransport`."""
 
     _unfed: bytes = b""
     """What has come and waits until the requests before it have been answered."""
@@ -61,12 +66,19 @@ class Connection(HttpToolsProtocol):
     its start or its last answer. Single bytes do not postpone it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(GatheringTransport(transport, self.loop, self.unread_seconds))
+        gathering = GatheringTransport(transport, self.loop, self.unread, self.unread_seconds)
+        super().connection_made(gathering)
+        gathering.begin()
         self._begin_idling()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self.transport.lost()
         self._unset_keepalive_if_required()
+
+    def resume_writing(self) -> None:
+        if self.transport.sent():
+            super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         if not self._refused:

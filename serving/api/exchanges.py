@@ -36,6 +36,9 @@ class Exchange(RequestResponseCycle):
             if self.waiting_for_100_continue and self.more_body:
                 # The client may send the body or the next request: nobody could tell them apart.
                 self.keep_alive = False
+        if self.flow.write_paused and not self.disconnected:
+            with self.transport.awaited(_size(message)):
+                await self.flow.drain()
         await super().send(message)
 
     def whole_body(self) -> bytes:
@@ -64,6 +67,14 @@ class Exchange(RequestResponseCycle):
             self.transport.close()
         self.on_response()
         return True
+
+
+def _size(message: Any) -> int:
+    """Bytes that wait with a message: of content, which whoever sends its head has as a rule."""
+    for name, value in message.get("headers", ()):
+        if name == b"content-length":
+            return int(value)
+    return len(message.get("body", b""))
 
 
 _lines: tuple[Any, bytes] = ((), b"")

@@ -2,17 +2,30 @@
 
 Uvicorn writes an answer's head and body separately, and the transports of asyncio and of uvloop
 send every write at once or as a buffer of its own.
+
+A transport of TLS encrypts what it is given at once, and then knows nothing of it any more, whether
+it was sent or not. So it gets a piece when the piece before was sent, and the rest stays here.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import fcntl
+import struct
+import sys
+import termios
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from serving.api.unread import Unread
 
 HELD_BYTES = 65_536
 """Bytes that are held at most before they are passed on. It is the high-water mark of asyncio's
 transports, so that an answer in many parts is paused as early as without the holding."""
+
+PIECE_BYTES = 65_536
+"""Bytes that a transport of TLS is given at a time."""
 
 Buffer = bytes | bytearray | memoryview
 
@@ -20,29 +33,44 @@ Buffer = bytes | bytearray | memoryview
 class GatheringTransport(asyncio.Transport):
     """Passes everything on to `transport`, the writes of one turn as one.
 
-    A peer that does not read what is there is hung up on: it takes memory, also after `close`,
-    which waits until it is read. Every `stall_seconds` it must have read something, as far as the
-    system tells: that has a buffer of its own, and tells of about a megabyte at once. So one that
-    reads nothing is hung up on after one or two of these periods, and one that reads very slowly
-    may be too.
+    What the peer has not read is counted in `unread`. A peer that reads nothing for `stall_seconds`
+    is hung up on, after one or two of these periods: it takes memory, also after `close`, which
+    waits until all is read.
     """
 
     def __init__(
         self,
         transport: asyncio.Transport,
         loop: asyncio.AbstractEventLoop,
+        unread: Unread | None = None,
         stall_seconds: float = 60.0,
     ) -> None:
         super().__init__()
         self._transport = transport
         self._loop = loop
         self._stall_seconds = stall_seconds
+        self._unread = unread or Unread()
         self._held: list[bytes] = []
         self._held_bytes = 0
-        self._passed_on = 0
-        """Bytes that were ever passed on."""
+        self._kept = bytearray()
+        """What a transport of TLS is to be given in pieces."""
+        self._is_tls = transport.get_extra_info("sslcontext") is not None
+        self._closes = False
+        """Whether the transport is to be closed once nothing is kept."""
+        self._is_lost = False
+        self._awaited = 0
+        """Bytes that their senders hold until they can be written."""
+        self._counted = False
+        """Whether some bytes are counted as unread."""
+        self._accepted = 0
+        """Bytes that were ever flushed."""
         self._watch: asyncio.TimerHandle | None = None
-        """What looks again whether the peer reads, while something waits for it."""
+        """What looks whether the peer reads, since something was flushed."""
+
+    def begin(self) -> None:
+        """Have the transport say when it has sent what it was given. Its protocol must be ready."""
+        if self._is_tls:
+            self._transport.set_write_buffer_limits(1, 0)
 
     def write(self, data: Buffer) -> None:
         if not data:
@@ -71,23 +99,68 @@ class GatheringTransport(asyncio.Transport):
             self._pass_on(b"".join(held))
 
     def _pass_on(self, data: bytes) -> None:
-        if not self._transport.is_closing():
-            self._passed_on += len(data)
+        if self.is_closing():
+            return
+        if self._watch is None:
+            self._watch_from(self._accepted)
+        self._accepted += len(data)
+        if self._is_tls:
+            self._kept += data
+            self._pass_pieces_on()
+        else:
             self._transport.write(data)
-            if self._watch is None:
-                self._look_again(-1)
+        if self._counted or self.get_write_buffer_size():
+            self._count()
 
-    def _look_again(self, read_before: int) -> None:
+    def _pass_pieces_on(self) -> None:
+        while self._kept and not self._transport.get_write_buffer_size():
+            piece = bytes(memoryview(self._kept)[:PIECE_BYTES])
+            del self._kept[:PIECE_BYTES]
+            self._transport.write(piece)
+        if self._closes and not self._kept:
+            self._transport.close()
+
+    def sent(self) -> bool:
+        """The transport has sent what it was given; whether it may be given more now."""
+        self._pass_pieces_on()
+        self._count()
+        return not self._kept
+
+    @contextmanager
+    def awaited(self, size: int) -> Iterator[None]:
+        """While bytes wait to be written, for the peer to read others."""
+        self._awaited += size
+        self._count()
+        try:
+            yield
+        finally:
+            self._awaited -= size
+            self._count()
+
+    def unread_bytes(self) -> int:
+        """How much the peer has not read that is in this process, as far as it is known."""
+        return 0 if self._is_lost else self._awaited + self.get_write_buffer_size()
+
+    def _count(self) -> None:
+        waiting = self.unread_bytes()
+        self._counted = bool(waiting)
+        self._unread.count(self, waiting)
+
+    def _watch_from(self, read: int) -> None:
+        self._watch = self._loop.call_later(self._stall_seconds, self._look, read)
+
+    def _look(self, read_before: int) -> None:
         """Hang up where the peer has read no more than before; look later where it has not all."""
         self._watch = None
-        waits = self._transport.get_write_buffer_size()
+        waits = self.get_write_buffer_size() + _in_the_system(self._transport)
+        if self._counted:
+            self._count()
         if not waits:
             return
-        if self._passed_on - waits <= read_before:
+        if self._accepted - waits <= read_before:
             self.abort()
         else:
-            read = self._passed_on - waits
-            self._watch = self._loop.call_later(self._stall_seconds, self._look_again, read)
+            self._watch_from(self._accepted - waits)
 
     def write_eof(self) -> None:
         self.flush()
@@ -95,17 +168,26 @@ class GatheringTransport(asyncio.Transport):
 
     def close(self) -> None:
         self.flush()
-        self._transport.close()
+        self._closes = True
+        if not self._kept:
+            self._transport.close()
 
     def abort(self) -> None:
+        self._transport.abort()
+        self.lost()
+
+    def lost(self) -> None:
+        """The connection has ended: nothing of it waits any more."""
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
         self._held, self._held_bytes = [], 0
-        self._transport.abort()
+        self._kept.clear()
+        self._is_lost = True
+        self._count()
 
     def get_write_buffer_size(self) -> int:
-        return self._held_bytes + self._transport.get_write_buffer_size()
+        return self._held_bytes + len(self._kept) + self._transport.get_write_buffer_size()
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
         return self._transport.get_write_buffer_limits()
@@ -117,7 +199,7 @@ class GatheringTransport(asyncio.Transport):
         return self._transport.can_write_eof()
 
     def is_closing(self) -> bool:
-        return self._transport.is_closing()
+        return self._closes or self._transport.is_closing()
 
     def is_reading(self) -> bool:
         return self._transport.is_reading()
@@ -136,3 +218,15 @@ class GatheringTransport(asyncio.Transport):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return self._transport.get_extra_info(name, default)
+
+
+def _in_the_system(transport: asyncio.Transport) -> int:
+    """Bytes that the peer's system has not acknowledged, 0 where that cannot be known."""
+    if sys.platform != "linux" or transport.is_closing():
+        return 0
+    try:
+        found = fcntl.ioctl(transport.get_extra_info("socket"), termios.TIOCOUTQ, bytes(4))
+    except OSError:
+        return 0
+    (size,) = struct.unpack("i", found)
+    return int(size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import io
+import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, TypeVar
@@ -65,12 +66,13 @@ def answers(received: bytes, methods: Sequence[str] = ()) -> list[Answer]:
 async def listening(
     app: Any,
     protocol: Callable[..., Connection | H11Protocol] = Connection,
+    tls: ssl.SSLContext | None = None,
     **config: Any,
 ) -> AsyncIterator[Address]:
     """The address at which a protocol serves `app`; what is left at the end is closed."""
     settings, state = Config(app, **{"ws": "none", **config}), ServerState()
     server = await asyncio.get_running_loop().create_server(
-        lambda: protocol(settings, state, {}), "127.0.0.1", 0
+        lambda: protocol(settings, state, {}), "127.0.0.1", 0, ssl=tls
     )
     try:
         yield server.sockets[0].getsockname()
