@@ -42,8 +42,10 @@ class Tls(NamedTuple):
 
 @pytest.fixture(params=[False, True], ids=["plain", "tls"])
 def tls(request: pytest.FixtureRequest) -> Tls:
-    if not request.param:
-        return Tls()
+    return with_tls() if request.param else Tls()
+
+
+def with_tls() -> Tls:
     authority = trustme.CA()
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(server)
@@ -124,6 +126,35 @@ def test_a_client_that_reads_nothing_is_hung_up_on(asked: bytes, loop: Any, tls:
             return len(await read_all(reader))
 
     assert run(unread(), loop) < LARGE
+
+
+@LOOPS
+def test_what_a_transport_of_tls_does_not_tell_of_is_not_kept_either(loop: Any) -> None:
+    """It is in a buffer below it; only the system says that nothing of it is read."""
+    tls, lost = with_tls(), asyncio.Event()
+
+    class Seen(counted(Unread())):  # type: ignore[misc]
+        unread_seconds = 0.3
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            lost.set()
+
+    def ask(address: Address) -> ssl.SSLSocket:
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+        client.connect(address)
+        assert tls.client is not None
+        encrypted = tls.client.wrap_socket(client, server_hostname="127.0.0.1")
+        encrypted.sendall(GET % 100_000)
+        return encrypted
+
+    async def unread() -> None:
+        async with listening(sized, Seen, tls.server) as address:
+            with await asyncio.to_thread(ask, address):
+                await asyncio.wait_for(lost.wait(), 10)
+
+    run(unread(), loop)
 
 
 @LOOPS
