@@ -7,6 +7,7 @@ moment. The general reader, which defines the answers, takes what is not prepare
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -50,8 +51,14 @@ from serving.stores.row_store import UNAVAILABLE, NamedRows, Tier, TieredRows, U
 from serving.watch.catalog import CatalogWatch
 from serving.watch.workers import Lag, Sink, WorkersWatch
 
+logger = logging.getLogger(__name__)
+
 FEW = 12
 """Up to so many entities are answered one by one: columns have a cost of their own."""
+
+RENEWALS = 3
+"""How often a request is evaluated whose rows are in row schemas that are not known yet: the first
+reading of the catalog that it waits for may have begun before they were recorded."""
 
 STATUSES = list(Status)
 """By their ranks."""
@@ -120,7 +127,7 @@ class Answering:
         (found,) = answers_of(evaluated)
         answer = msgspec.json.encode(found)
         if self._noting.is_due():
-            self._noting.evaluated(told_one(answer), asked, evaluated, request_id)
+            self._noting.evaluated(told_one(answer), evaluated, request_id)
         return answer
 
     async def many(
@@ -149,7 +156,7 @@ class Answering:
             table = evaluated_table(evaluated, asked.features)
             answer = self._written(asked, table, form)
         if self._noting.is_due():
-            self._noting.evaluated(told_many(answer, table), asked, evaluated, request_id)
+            self._noting.evaluated(told_many(answer, table), evaluated, request_id)
         return answer
 
     @property
@@ -183,7 +190,7 @@ class Answering:
         evaluated = await self._evaluate(asked, deadline)
         listed = listed_table(evaluated_table(evaluated, asked.features))
         if self._noting.is_due():
-            self._noting.evaluated(told_columns(listed), asked, evaluated, request_id)
+            self._noting.evaluated(told_columns(listed), evaluated, request_id)
         return listed
 
     async def _read(self, wanted: Sequence[tuple[str, Sequence[bytes]]]) -> list[TieredRows]:
@@ -259,10 +266,20 @@ class Answering:
     async def _evaluate(self, asked: Asked, deadline: Deadline) -> Evaluated:
         """What the reader says. It reads several times, and so may take longer than any store."""
         names, features, entities = asked.names, asked.features, asked.plain_entities()
-        moment = partial(_now, self._workers.lag, names.catalog.sources)
         try:
             async with asyncio.timeout_at(deadline.at):
-                evaluated = await self._reader.evaluate(names, features, entities, moment)
+                for _ in range(RENEWALS):
+                    moment = partial(_now, self._workers.lag, names.catalog.sources)
+                    evaluated = await self._reader.evaluate(names, features, entities, moment)
+                    if not evaluated.is_ahead:
+                        break
+                    await self._catalog.renew()
+                    names = self._catalog.names
+                else:
+                    logger.error(
+                        "rows are in a row schema that the registry does not have: if it was "
+                        "restored from an older copy, run `tickwell migrate`"
+                    )
         except TimeoutError as error:
             raise deadline.missed(error.__cause__) from None
         for _, values in evaluated.answers:

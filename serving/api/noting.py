@@ -47,12 +47,9 @@ class Noting:
         )
         self._note(told, read, moment, request_id)
 
-    def evaluated(
-        self, told: Iterator[Told], asked: Asked, evaluated: Evaluated, request_id: str | None
-    ) -> None:
+    def evaluated(self, told: Iterator[Told], evaluated: Evaluated, request_id: str | None) -> None:
         """Note what was told of what the reader has evaluated."""
-        read = ReadByReader(asked.names, evaluated)
-        self._note(told, read, evaluated.moment, request_id)
+        self._note(told, ReadByReader(evaluated), evaluated.moment, request_id)
 
     def _note(
         self, told: Iterator[Told], read: Read, moment: Moment, request_id: str | None

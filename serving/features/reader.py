@@ -48,6 +48,7 @@ class Answer(Struct):
 class Evaluated(NamedTuple):
     """What is known of entities, by what was requested, and the rows that it was made of."""
 
+    names: Names
     moment: Moment
     answers: Sequence[PlannedAnswer]
     recipes: Mapping[Identity, Recipe]
@@ -60,6 +61,13 @@ class Evaluated(NamedTuple):
     def now_ns(self) -> int:
         """When they are judged, Unix nanoseconds."""
         return self.moment.now_ns
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether a row is in a row schema that the catalog does not have."""
+        known = self.names.catalog.schemas
+        rows = self.rows.values()
+        return any(isinstance(row, Row) and row.schema_id not in known for row in rows)
 
 
 class _Read(NamedTuple):
@@ -130,7 +138,8 @@ class Reader:
         evaluation = Evaluation(names, read.rows, read.tiers, now)
         parts = {identity: evaluation.part(recipe) for identity, recipe in plan.recipes.items()}
         tiers = {identity: evaluation.tier(recipe) for identity, recipe in plan.recipes.items()}
-        return Evaluated(now, plan.answers, plan.recipes, parts, tiers, read.rows, read.tiers)
+        found = plan.answers, plan.recipes, parts, tiers, read.rows, read.tiers
+        return Evaluated(names, now, *found)
 
     async def _read(self, store: RowStore, selection: Selection) -> _Read:
         sets, groups = selection.member_sets(), selection.groups()

@@ -169,8 +169,7 @@ class ReadByNames:
 class ReadByReader:
     """What the general reader has read."""
 
-    def __init__(self, names: Names, evaluated: Evaluated) -> None:
-        self._names = names
+    def __init__(self, evaluated: Evaluated) -> None:
         self._evaluated = evaluated
 
     def feature(self, index: int, name: str) -> FeatureVersion:
@@ -190,7 +189,7 @@ class ReadByReader:
         if isinstance(recipe, StoredRecipe):
             yield recipe.row
             return
-        sources = _sources(self._names, recipe.feature)
+        sources = _sources(self._evaluated.names, recipe.feature)
         for rows in recipe.entities or ():
             for source, row in rows.items():
                 if source in sources:

@@ -144,11 +144,12 @@ class Evaluation:
         if isinstance(row, Unavailable):
             return NOT_ANSWERED
         schema = self.names.catalog.schemas.get(row.schema_id)
-        if schema is None or len(schema.features) != len(row.values):
+        if schema is None:
+            return NOT_ANSWERED  # `Evaluated.is_ahead`
+        if len(schema.features) != len(row.values):
             logger.error(
-                "a row has the row schema %d, which is not in the catalog that was read last; the "
-                "catalog is read again every second",
-                row.schema_id,
+                "a row of the row schema %d has %d values, and should have %d",
+                *(row.schema_id, len(row.values), len(schema.features)),
             )
             return NOT_ANSWERED
         index = self.names.index(row.schema_id, feature.ref)

@@ -25,6 +25,9 @@ NOTHING_RECORDED = "no features are recorded yet: run `tickwell migrate`, then a
 ANSWER_SECONDS = 3.0
 """Time that Postgres has to answer, in seconds; the catalog is a few rows."""
 
+RENEW_SECONDS = 0.1
+"""Time from a reading for `renew` to the next one, in seconds."""
+
 
 class CatalogWatch:
     """The names of the latest catalog that was read."""
@@ -43,6 +46,8 @@ class CatalogWatch:
             statement_timeout_ms=3_000,
         )
         self._loading: asyncio.Task[Catalog] | None = None
+        self._renewing: asyncio.Task[None] | None = None
+        self._renewed_at = 0.0
         self.stores: dict[str, str] = {}
         """The state of Postgres: "ok", or why it did not answer."""
 
@@ -83,6 +88,23 @@ class CatalogWatch:
         self.stores["postgres"] = "ok"
         if self._names is None or self._names.catalog != catalog:
             self._names = Names(catalog)
+
+    async def renew(self) -> None:
+        """Read the catalog now, for a row in a row schema that it does not have.
+
+        A schema is recorded before any row is in it. One reading is for all who ask meanwhile.
+        """
+        if self._renewing is None:
+            self._renewing = asyncio.create_task(self._renew())
+        await asyncio.shield(self._renewing)
+
+    async def _renew(self) -> None:
+        clock = asyncio.get_running_loop().time
+        try:
+            await asyncio.sleep(self._renewed_at + RENEW_SECONDS - clock())
+            await self.refresh()
+        finally:
+            self._renewing, self._renewed_at = None, clock()
 
     async def close(self) -> None:
         await self._redis.close()
