@@ -297,14 +297,22 @@ class WatermarkContended(PipelineError):
 
 
 class SchemaBehind(PipelineError):
-    """The store has rows in a newer row schema than this worker writes."""
+    """The store takes rows in a newer row schema than this worker writes."""
 
     def __init__(self, source: str, schema: int) -> None:
         super().__init__(
-            f"Redis has rows of {source} in a newer row schema than {schema}: features were "
-            "recorded since this worker started. The worker ends; once restarted, it writes the "
-            "newest schema. If the registry was restored from an older copy, run `tickwell "
-            "migrate` first"
+            f"rows of {source} are written in a newer row schema than {schema}: features were "
+            "recorded since this worker read the registry"
+        )
+
+
+class NewerSchemaUnknown(StoreUnavailable):
+    """The store has rows in a row schema that the registry does not have."""
+
+    def __init__(self, behind: str) -> None:
+        super().__init__(
+            f"{behind}, and the registry does not know it. It is asked again; if it was restored "
+            "from an older copy, run `tickwell migrate`"
         )
 
 

@@ -59,6 +59,7 @@ class RunComputation:
         registry: SchemaRegistry | None = None,
     ) -> None:
         self.source = rules.source
+        self.schema = schema
         self.registry = registry
         self._decoder = RulesDecoder(rules, partitions, registry)
         self._windows = WindowTable(self.source, schema, program, capacity)

@@ -32,6 +32,9 @@ MAINTENANCE_SECONDS = 3_600.0
 TOPICS_CHECK_SECONDS = 2.0
 """Seconds between checks that the topics are the ones that the worker started with."""
 
+FOLLOW_SECONDS = 0.5
+"""Seconds between looks at the registry."""
+
 FILLED_CHECK_SECONDS = 1.0
 """Seconds between checks that Redis was not emptied."""
 
@@ -90,6 +93,22 @@ async def watch_broker(look: Callable[[], None]) -> None:
         except Exception:  # what it sees is for people: no tick depends on it
             logger.exception("the group could not be looked at; the next look is in a moment")
         await asyncio.sleep(LOOK_SECONDS)
+
+
+async def follow_registry(look: Callable[[], None], fail: Fail) -> None:
+    """Take over what is recorded in the registry. `look` is that of `Following`.
+
+    Runs until it is cancelled or the worker ends.
+    """
+    thread = DaemonExecutor("registry")
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(FOLLOW_SECONDS)
+        try:
+            await loop.run_in_executor(thread, look)
+        except Exception as error:
+            fail(error)
+            return
 
 
 async def watch_filled(check: Callable[[], None], fail: Fail) -> None:

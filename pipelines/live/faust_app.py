@@ -75,6 +75,9 @@ class Pipeline:
     check_filled: Callable[[], None] = lambda: None
     """Raises `RedisEmptied` when Redis was emptied."""
 
+    follow: Callable[[], None] = lambda: None
+    """Takes over what was recorded in the registry since it was called last."""
+
     stop: Event = field(default_factory=Event)
     pace: float = 0.0
     """Seconds from the beginning of one fetch to the next; `FetchPacing` has the exceptions."""

@@ -14,12 +14,13 @@ that was computed since is forgotten.
 Before anything of a run is loaded the sink makes sure that it is the one that writes its partition
 (`stores.sink.Sink.begin`). Where another one may have written meanwhile, what is cached is
 forgotten. The run is not computed ahead then: entities of the run before it would be loaded as they
-were before that.
+were before that. The same holds where features were recorded meanwhile: runs are computed in the
+newest row schema from then on, and what is cached is of windows of the one before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from threading import Event
 from typing import NamedTuple
@@ -29,6 +30,8 @@ from pipelines.compute.entity_names import EntityNames
 from pipelines.compute.entity_state import LoadedStates
 from pipelines.compute.run_computation import DecodedRun, RunComputation
 from pipelines.errors import (
+    NewerSchemaUnknown,
+    SchemaBehind,
     SchemaRegistryUnavailable,
     StateConflict,
     StoreUnavailable,
@@ -39,7 +42,7 @@ from pipelines.errors import (
 from pipelines.kafka.run import Run
 from pipelines.runtime.patience import STALL_SECONDS, Patience
 from pipelines.stores.sink import Sink, Store
-from registry.definitions import Source
+from registry.definitions import RowSchema, Source
 from registry.formats.origin import Origin
 
 CONFLICTS = 20
@@ -58,14 +61,21 @@ class ComputedRun(NamedTuple):
 class Materializer:
     """Brings the runs of one source into one store.
 
-    A call of the store that takes longer than `stall_seconds` is reported as a refusal. A schema
-    registry that the computation asks is waited for as the store is.
+    `newer` gives the computation in the newest row schema of the source, None where it is no newer
+    than the given id; without it a worker that the store calls behind ends. A call of the store
+    that takes longer than `stall_seconds` is reported as a refusal. A schema registry that the
+    computation asks is waited for as the store is.
     """
 
     def __init__(
-        self, computation: RunComputation, sink: Sink, stall_seconds: float = STALL_SECONDS
+        self,
+        computation: RunComputation,
+        sink: Sink,
+        stall_seconds: float = STALL_SECONDS,
+        newer: Callable[[int], RunComputation | None] | None = None,
     ) -> None:
-        self._computation = computation
+        self._computation = self._wanted = computation
+        self._newer = newer
         self._sink = sink
         self._patience = Patience(f"the {sink.name} store", stall_seconds=stall_seconds)
         self._loading = Patience(f"the {sink.name} store", stall_seconds=stall_seconds)
@@ -93,6 +103,18 @@ class Materializer:
     def source(self) -> str:
         """The name of the source."""
         return self._computation.source.name
+
+    @property
+    def schema(self) -> RowSchema:
+        """The row schema in which the next run is computed."""
+        return self._wanted.schema
+
+    def adopt(self, computation: RunComputation) -> None:
+        """Compute by another computation of the source from the next run on. Any thread may call.
+
+        What was computed ahead and is not stored yet is computed again by it.
+        """
+        self._wanted = computation
 
     def forget(self) -> None:
         """Forget every state; the next run loads them from the store. For a new generation."""
@@ -134,7 +156,7 @@ class Materializer:
         try:
             with self._patience.call():
                 conflicts = computed.store()
-        except (StoreUnavailable, WatermarkMoved):
+        except (StoreUnavailable, WatermarkMoved, SchemaBehind):
             return None
         return None if conflicts else computed.batch
 
@@ -162,6 +184,10 @@ class Materializer:
                 batch = self._computation.compute(decoded, self._sink.history)
                 with self._patience.call():
                     conflicts = self._sink.store(batch)
+            except SchemaBehind as behind:
+                self.forget()
+                self._catch_up(behind)
+                continue
             except WatermarkMoved as moved:
                 self.forget()
                 rest = self._rest(run, moved.watermark)
@@ -184,9 +210,22 @@ class Materializer:
         """Have the sink write the run's partition; returns whether everything was forgotten."""
         with self._loading.call():
             is_new = self._sink.begin(run.topic_id, run.partition)
-        if is_new:
-            self.forget()
-        return is_new
+        wanted = self._wanted  # which another thread may change
+        if not is_new and wanted is self._computation:
+            return False
+        self._computation = wanted
+        self.forget()
+        return True
+
+    def _catch_up(self, behind: SchemaBehind) -> None:
+        """Take the newest row schema. Raises `behind` where nobody knows of a newer one."""
+        if self._newer is None:
+            raise behind
+        with self._loading.call():
+            newer = self._newer(self._computation.schema.id)
+        if newer is None:
+            raise NewerSchemaUnknown(str(behind)) from behind
+        self.adopt(newer)
 
     def _decode(self, run: Run, stop: Event) -> DecodedRun:
         decode, registry = partial(self._computation.decode, run), self._computation.registry

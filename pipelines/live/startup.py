@@ -19,6 +19,7 @@ from pipelines.errors import HistoryTooShort, PartitionsChanged, StoreUnavailabl
 from pipelines.kafka.topic_identity import Incarnations
 from pipelines.kafka.topics import Topic, find_topics
 from pipelines.live.faust_app import Pipeline
+from pipelines.live.following import Following
 from pipelines.live.health import Health
 from pipelines.live.materializer import Materializer
 from pipelines.live.store_positions import StorePositions
@@ -43,6 +44,7 @@ from registry.errors import RegistryError
 from registry.formats.redis_keys import CATALOG_KEY
 from registry.language.program import compile_program
 from registry.lifecycle.api_keys import FAILURES, publish
+from registry.lifecycle.audit import serial
 from registry.source_rules import SourceRules, check_known, check_sources
 
 logger = logging.getLogger(__name__)
@@ -87,13 +89,20 @@ class Startup:
         self._health.partitions = {topic.name: topic.partitions for topic in topics.values()}
         sinks = {topic: self._sink(source.name) for topic, source in sources.items()}
         rules = {source.name: SourceRules.of(catalog, source.name) for source in sources.values()}
+
+        def compute(catalog: Catalog, name: str) -> RunComputation:
+            of_source = rules[name]
+            return self._computation(catalog, of_source, topics[of_source.source.topic].partitions)
+
+        following = Following(partial(serial, self._engine), self._load_catalog, compute)
         materializers: dict[str, Materializer] = {}
         for topic, source in sources.items():
             self._check_partitions(sinks[topic], topics[topic])
-            materializers[source.name] = self._materializer(
-                catalog, rules[source.name], sinks[topic], topics[topic].partitions
-            )
+            newer = partial(following.newer, source.name)
+            computation = compute(catalog, source.name)
+            materializers[source.name] = Materializer(computation, sinks[topic], newer=newer)
         self._health.materializers = materializers.values()
+        following.materializers = materializers
         fill_marks, looked_up = None, sinks
         if options.sink == "online":
             fill_marks = self._fill(catalog, {sources[name].name: topics[name] for name in topics})
@@ -108,6 +117,7 @@ class Startup:
             incarnations=Incarnations(options.kafka, topics),
             watermarks=positions.of,
             check_filled=positions.check_filled,
+            follow=following.look,
             stop=self._stop,
             pace=min(sink.pace for sink in looked_up.values()),
             hot=self._hot,
@@ -162,17 +172,14 @@ class Startup:
         except (*FAILURES, DBAPIError, RegistryError) as error:
             logger.warning("the API keys were not copied to Redis: %s", error)
 
-    def _materializer(
-        self, catalog: Catalog, rules: SourceRules, sink: Sink, partitions: int
-    ) -> Materializer:
+    def _computation(self, catalog: Catalog, rules: SourceRules, partitions: int) -> RunComputation:
         options = self._options
         schema = catalog.schemas[catalog.writing[rules.source.name]]
         program = compile_program(catalog, schema)
         if depth_of(program) > options.history:
             raise HistoryTooShort(options.history, depth_of(program))
         registry = registry_of(rules.sources, options.schema_registry)
-        computation = RunComputation(rules, schema, program, options.capacity, partitions, registry)
-        return Materializer(computation, sink)
+        return RunComputation(rules, schema, program, options.capacity, partitions, registry)
 
     def _sink(self, name: str) -> Sink:
         options = self._options

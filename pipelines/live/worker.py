@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import PipelineError
 from pipelines.live.background import (
+    follow_registry,
     start_hot_feed,
     start_offline_threads,
     watch_broker,
@@ -131,6 +132,7 @@ class _Worker:
                 watch_topics(pipeline.incarnations.confirm, self._health, app.fail)
             ),
             asyncio.create_task(watch_filled(pipeline.check_filled, app.fail)),
+            asyncio.create_task(follow_registry(pipeline.follow, app.fail)),
             asyncio.create_task(self._start(app)),
             asyncio.create_task(watch_broker(self._watch.look)),
         ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from registry.database.tables import audit as table
@@ -13,3 +13,12 @@ def audit(connection: Connection, actor: str, action: str, subject: str, detail:
     connection.execute(
         insert(table).values(actor=actor, action=action, subject=subject, detail=detail)
     )
+
+
+def serial(engine: Engine) -> int:
+    """A number that every change of the registry moves, as each leaves a line in the audit."""
+    with engine.connect() as connection:
+        newest: int = connection.execute(
+            select(func.coalesce(func.max(table.c.id), 0))
+        ).scalar_one()
+        return newest

@@ -22,6 +22,7 @@ from pipelines.errors import (
     PartitionHeld,
     PipelineError,
     RowsAlreadyStored,
+    SchemaBehind,
     StoreUnavailable,
     TopicRecreated,
 )
@@ -31,7 +32,7 @@ from registry.resources import sql
 BEGIN = sql(__package__, "begin")
 IN_TRANSACTION = (TRANSACTION_STATUS_INTRANS, TRANSACTION_STATUS_INERROR)
 
-OTHER_BITS, TOPIC_RECREATED, OTHER_RULES = "TW001", "TW003", "TW004"
+OTHER_BITS, TOPIC_RECREATED, OTHER_RULES, SCHEMA_BEHIND = "TW001", "TW003", "TW004", "TW005"
 """SQLSTATEs that the functions of the schema `tickwell` raise."""
 
 TRANSIENT = frozenset({"08", "25", "40", "53", "55", "57", "58"})
@@ -131,6 +132,8 @@ def _translated(error: psycopg2.Error) -> PipelineError:
         return TopicRecreated(error.diag.message_detail or "the topic")
     if code == OTHER_RULES:
         return OtherRules(error.diag.message_detail or "the source")
+    if code == SCHEMA_BEHIND:
+        return SchemaBehind(*json.loads(error.diag.message_detail or "[]"))
     # of several hosts each has its line
     message = " ".join(str(error).split()) if not code else str(error).strip().split("\n")[0]
     if code == errorcodes.LOCK_NOT_AVAILABLE:

@@ -49,6 +49,7 @@ logger = logging.getLogger(__name__)
 
 
 WATERMARK, CHECK_RULES = sql(__package__, "watermark"), sql(__package__, "check_rules")
+CHECK_RUN = sql(__package__, "check_run")
 BEGIN_RUN, FINISH_RUN = sql(__package__, "begin_run"), sql(__package__, "finish_run")
 LOCK = "SELECT tickwell.lock_partition(%(topic_id)s::uuid, %(partition)s, %(patience)s)"
 FENCE = "SELECT tickwell.fence_partition(%(topic_id)s::uuid, %(partition)s)"
@@ -146,8 +147,8 @@ class OfflineSink:
     def store(self, batch: Batch) -> Sequence[str]:
         """Store a batch; returns entities that have their home in another partition.
 
-        Raises `WatermarkMoved`, `TopicRecreated`, `OtherRules`, `ParityViolation` and
-        `StoreUnavailable`.
+        Raises `WatermarkMoved`, `TopicRecreated`, `OtherRules`, `SchemaBehind`, `ParityViolation`
+        and `StoreUnavailable`.
         """
         return self.prepare(batch)()
 
@@ -170,6 +171,7 @@ class OfflineSink:
             "base": batch.run.base_offset,
             "following": batch.run.next_offset,
             "rules": batch.rules,
+            "schema": batch.schema.id,
             "unsettled": unsettled(batch),
             "patience": PATIENCE_MS,
         }
@@ -181,7 +183,7 @@ class OfflineSink:
             if conflicts:
                 cursor.execute("ROLLBACK")
                 return list(conflicts)
-            cursor.execute(CHECK_RULES, run)
+            cursor.execute(CHECK_RUN, run)
             if self._meets_rows:
                 stage_rows(cursor, rows)
                 cursor.execute(INSERT_STAGED)
