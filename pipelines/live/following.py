@@ -21,6 +21,7 @@ from pipelines.errors import StoreUnavailable
 from pipelines.live.materializer import Materializer
 from registry.definitions import Catalog
 from registry.errors import RegistryError
+from registry.lifecycle.audit import Serial
 
 logger = logging.getLogger(__name__)
 
@@ -31,18 +32,18 @@ Compute = Callable[[Catalog, str], RunComputation]
 class Following:
     """Has `materializers`, by source, compute in the newest row schemas.
 
-    `serial` gives a number that every change of the registry moves, and `load` its catalog. They
+    `serial` gives the serial of the registry, and `load` its catalog. They
     raise `DBAPIError` and `StoreUnavailable` while it does not answer, and `RegistryError` where it
     cannot be read; then everything is computed as before.
     """
 
     def __init__(
-        self, serial: Callable[[], int], load: Callable[[], Catalog], compute: Compute
+        self, serial: Callable[[], Serial | None], load: Callable[[], Catalog], compute: Compute
     ) -> None:
         self._serial = serial
         self._load = load
         self._compute = compute
-        self._seen: int | None = None
+        self._seen: Serial | None = None
         self._unread: Set[str] = frozenset()
         self._refusal: str | None = None
         self.materializers: Mapping[str, Materializer] = {}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, Engine, func, select
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import Connection, Engine, select
 from sqlalchemy.dialects.postgresql import insert
 
 from registry.database.tables import audit as table
@@ -15,10 +18,19 @@ def audit(connection: Connection, actor: str, action: str, subject: str, detail:
     )
 
 
-def serial(engine: Engine) -> int:
-    """A number that every change of the registry moves, as each leaves a line in the audit."""
+class Serial(NamedTuple):
+    """What every change of the registry moves: the number of the newest line of its audit.
+
+    Also its time: a registry that was restored from a copy comes to the same numbers again.
+    """
+
+    id: int
+    at: datetime
+
+
+def serial(engine: Engine) -> Serial | None:
+    """The serial of the registry, None of one in which nothing was recorded."""
+    newest = select(table.c.id, table.c.at).order_by(table.c.id.desc()).limit(1)
     with engine.connect() as connection:
-        newest: int = connection.execute(
-            select(func.coalesce(func.max(table.c.id), 0))
-        ).scalar_one()
-        return newest
+        found = connection.execute(newest).first()
+    return None if found is None else Serial(found.id, found.at)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from registry import catalog as recorded
@@ -14,6 +14,7 @@ from registry.database.engine import connect
 from registry.definitions import Catalog
 from registry.errors import RegistryEmpty, RegistryError
 from registry.formats.redis_keys import CATALOG_KEY
+from registry.lifecycle.audit import Serial, serial
 from serving.errors import NotReady
 from serving.features.lookup import Names
 from serving.stores.cluster_reads import reads_of
@@ -48,6 +49,8 @@ class CatalogWatch:
         self._loading: asyncio.Task[Catalog] | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._renewed_at = 0.0
+        self._serial: Serial | None = None
+        """That of the catalog that was read last; None where it is not known."""
         self.stores: dict[str, str] = {}
         """The state of Postgres: "ok", or why it did not answer."""
 
@@ -111,9 +114,15 @@ class CatalogWatch:
         self._engine.dispose()
 
     def _load(self) -> Catalog:
-        with self._engine.connect() as connection:
-            connection.execute(text("SELECT 1"))
-        return recorded.load(self._engine)
+        """What is recorded; it is read where anything has changed."""
+        if self._names is None:  # there may be no tables
+            return recorded.load(self._engine)
+        found = serial(self._engine)
+        if found != self._serial:
+            catalog = recorded.load(self._engine)
+            self._serial = found  # from before, so that nothing is missed
+            return catalog
+        return self._names.catalog
 
     async def _take_copy(self, is_empty: bool) -> None:
         """Take the copy in Redis; Postgres has no catalog (`is_empty`), or does not answer."""
@@ -137,4 +146,4 @@ class CatalogWatch:
             return
         # Never back to an older catalog: schemas are only ever added.
         if self._names is None or len(catalog.schemas) > len(self._names.catalog.schemas):
-            self._names = Names(catalog)
+            self._names, self._serial = Names(catalog), None
