@@ -20,6 +20,7 @@ newest row schema from then on, and what is cached is of windows of the one befo
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from threading import Event
@@ -44,6 +45,8 @@ from pipelines.runtime.patience import STALL_SECONDS, Patience
 from pipelines.stores.sink import Sink, Store
 from registry.definitions import RowSchema, Source
 from registry.formats.origin import Origin
+
+logger = logging.getLogger(__name__)
 
 CONFLICTS = 20
 """A conflict is settled by reloading once, and so is a watermark that another worker moved. This
@@ -79,13 +82,14 @@ class Materializer:
         self._sink = sink
         self._patience = Patience(f"the {sink.name} store", stall_seconds=stall_seconds)
         self._loading = Patience(f"the {sink.name} store", stall_seconds=stall_seconds)
+        self._asking = Patience("the registry", stall_seconds=stall_seconds)
         self._forgotten = 0
 
     @property
     def retrying(self) -> str | None:
         """Why the store, or the schema registry, is waited for; any thread may read it."""
         registry = self._computation.registry
-        reason = self._patience.reason or self._loading.reason
+        reason = self._patience.reason or self._loading.reason or self._asking.reason
         return reason or (None if registry is None else registry.patience.reason)
 
     @property
@@ -114,6 +118,11 @@ class Materializer:
 
         What was computed ahead and is not stored yet is computed again by it.
         """
+        if computation.schema.id > self._wanted.schema.id:
+            logger.info(
+                "%s is computed in row schema %d from now on",
+                *(computation.source.name, computation.schema.id),
+            )
         self._wanted = computation
 
     def forget(self) -> None:
@@ -221,7 +230,7 @@ class Materializer:
         """Take the newest row schema. Raises `behind` where nobody knows of a newer one."""
         if self._newer is None:
             raise behind
-        with self._loading.call():
+        with self._asking.call():
             newer = self._newer(self._computation.schema.id)
         if newer is None:
             raise NewerSchemaUnknown(str(behind)) from behind

@@ -37,6 +37,7 @@ from pipelines.stores.redis.server_checks import check_server
 from pipelines.stores.redis.warm_look import WarmLook
 from pipelines.stores.sink import Sink
 from pipelines.ticks.wire.formats import check_format, registry_of
+from pipelines.ticks.wire.schema_registry import SchemaRegistry
 from registry import catalog as recorded
 from registry.consistency import check_rejected_topic
 from registry.definitions import Catalog
@@ -44,7 +45,7 @@ from registry.errors import RegistryError
 from registry.formats.redis_keys import CATALOG_KEY
 from registry.language.program import compile_program
 from registry.lifecycle.api_keys import FAILURES, publish
-from registry.lifecycle.audit import serial
+from registry.serial import serial
 from registry.source_rules import SourceRules, check_known, check_sources
 
 logger = logging.getLogger(__name__)
@@ -90,11 +91,19 @@ class Startup:
         sinks = {topic: self._sink(source.name) for topic, source in sources.items()}
         rules = {source.name: SourceRules.of(catalog, source.name) for source in sources.values()}
 
+        registries = {
+            name: registry_of(of_source.sources, options.schema_registry)
+            for name, of_source in rules.items()
+        }
+
         def compute(catalog: Catalog, name: str) -> RunComputation:
             of_source = rules[name]
-            return self._computation(catalog, of_source, topics[of_source.source.topic].partitions)
+            partitions = topics[of_source.source.topic].partitions
+            return self._computation(catalog, of_source, partitions, registries[name])
 
-        following = Following(partial(serial, self._engine), self._load_catalog, compute)
+        following = Following(
+            partial(serial, self._engine), self._read_catalog, compute, self._copied_catalog
+        )
         materializers: dict[str, Materializer] = {}
         for topic, source in sources.items():
             self._check_partitions(sinks[topic], topics[topic])
@@ -139,20 +148,28 @@ class Startup:
 
     def _load_catalog(self) -> Catalog:
         """From Postgres; the online worker has a copy in Redis and can start without Postgres."""
-        options = self._options
         try:
-            catalog = recorded.load(self._engine)
+            return self._read_catalog()
         except DBAPIError as error:
-            if options.sink == "offline":
+            if self._options.sink == "offline":
                 raise StoreUnavailable(f"Postgres: {error.orig}") from error
-        else:
-            try:
-                with closing(open_warm(options.redis, options.cluster)) as store, answers():
-                    store.set(CATALOG_KEY, recorded.encode(catalog))
-            except StoreUnavailable as error:
-                logger.warning("the catalog was not copied to Redis: %s", error)
-            self._copy_api_keys()
-            return catalog
+        return self._copied_catalog()
+
+    def _read_catalog(self) -> Catalog:
+        """From Postgres; it is copied to Redis, with the API keys."""
+        options = self._options
+        catalog = recorded.load(self._engine)
+        try:
+            with closing(open_warm(options.redis, options.cluster)) as store, answers():
+                store.set(CATALOG_KEY, recorded.encode(catalog))
+        except StoreUnavailable as error:
+            logger.warning("the catalog was not copied to Redis: %s", error)
+        self._copy_api_keys()
+        return catalog
+
+    def _copied_catalog(self) -> Catalog:
+        """From Redis. Raises `StoreUnavailable`."""
+        options = self._options
         with closing(open_warm(options.redis, options.cluster)) as store, answers():
             copy = store.get(CATALOG_KEY)
         if copy is None:
@@ -172,13 +189,18 @@ class Startup:
         except (*FAILURES, DBAPIError, RegistryError) as error:
             logger.warning("the API keys were not copied to Redis: %s", error)
 
-    def _computation(self, catalog: Catalog, rules: SourceRules, partitions: int) -> RunComputation:
+    def _computation(
+        self,
+        catalog: Catalog,
+        rules: SourceRules,
+        partitions: int,
+        registry: SchemaRegistry | None,
+    ) -> RunComputation:
         options = self._options
         schema = catalog.schemas[catalog.writing[rules.source.name]]
         program = compile_program(catalog, schema)
         if depth_of(program) > options.history:
             raise HistoryTooShort(options.history, depth_of(program))
-        registry = registry_of(rules.sources, options.schema_registry)
         return RunComputation(rules, schema, program, options.capacity, partitions, registry)
 
     def _sink(self, name: str) -> Sink:

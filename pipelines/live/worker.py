@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+REGISTRY_MS = 3_000
+"""Milliseconds that the registry may take to answer: an online worker has a copy of it in Redis."""
+
 SHUTDOWN_SECONDS = 5.0
 """Seconds that Faust and asyncio may take to stop. Ending the process without them loses nothing:
 what is stored is stored."""
@@ -106,7 +109,14 @@ class _Worker:
 
     def _prepare(self) -> Pipeline:
         engine = connect(self._options.postgres, pool_pre_ping=True)
-        pipeline = Startup(self._options, engine, self._health, self._stop).prepare()
+        registry = connect(
+            self._options.postgres,
+            connect_timeout=3,
+            statement_timeout_ms=REGISTRY_MS,
+            silence_ms=REGISTRY_MS,
+            pool_pre_ping=True,
+        )
+        pipeline = Startup(self._options, registry, self._health, self._stop).prepare()
         if self._options.sink == "offline":
             start_offline_threads(self._options, engine, self._stop)
         if pipeline.hot is not None:

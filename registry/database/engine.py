@@ -14,18 +14,28 @@ import psycopg2
 from psycopg2.extensions import make_dsn, parse_dsn
 from sqlalchemy import Connection, Engine, create_engine, event, text
 
+KEEPALIVES = {"keepalives_idle": 2, "keepalives_interval": 2, "keepalives_count": 2}
+"""In seconds, but the count: so that a silent server is noticed while a question waits for it."""
+
 STATEMENT_TIMEOUT = text("SELECT set_config('statement_timeout', :milliseconds, true)")
 
 
 def connect(
-    url: str, connect_timeout: int = 0, statement_timeout_ms: int = 0, **options: Any
+    url: str,
+    connect_timeout: int = 0,
+    statement_timeout_ms: int = 0,
+    silence_ms: int = 0,
+    **options: Any,
 ) -> Engine:
     """An engine for a URL of libpq, `postgresql://` or `postgres://`; connects at the first use.
 
     `connect_timeout` is in seconds, for each host; 0 for the one of the URL, or of the environment.
-    A statement may take `statement_timeout_ms`; 0 for as long as the server allows.
+    A statement may take `statement_timeout_ms`; 0 for as long as the server allows. A server whose
+    system acknowledges nothing for `silence_ms` counts as gone; 0 for what this system says.
     """
     given = {"connect_timeout": connect_timeout} if connect_timeout else {}
+    if silence_ms:
+        given |= {"tcp_user_timeout": silence_ms, **KEEPALIVES}
     parameters = dsn(url, **given)
     engine = create_engine("postgresql+psycopg2://", creator=lambda: opened(parameters), **options)
     if statement_timeout_ms:

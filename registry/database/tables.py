@@ -9,6 +9,7 @@
     tickwell.source_rules      each definition that a source has had
     tickwell.rules_starts      the offset of each partition from which a changed one holds
     tickwell.api_keys          the SHA-256 of each API key, what it allows, who made and revoked it
+    tickwell.serial            one number, which every change of the catalog moves
     tickwell.sources, feature_versions, row_schemas, active_versions, audit
 
 Times of ticks are bigint nanoseconds UTC, times of Tickwell's own work are timestamptz.
@@ -199,6 +200,14 @@ api_keys = Table(
     Column("revoked_at", DateTime(timezone=True)),
     Column("revoked_by", Text),
     Index("api_keys_name", "name", unique=True, postgresql_where=text("revoked_at IS NULL")),
+)
+
+serial = Table(
+    "serial",
+    metadata,
+    Column("id", Boolean, primary_key=True, server_default=text("true")),
+    Column("number", BigInteger, nullable=False),
+    Column("moved_at", DateTime(timezone=True), nullable=False, server_default=NOW),
 )
 
 audit = Table(

@@ -60,6 +60,12 @@ def compile_program(catalog: Catalog, schema: RowSchema) -> Program:
     )
 
 
+def lookback(expression: str, source: Source, where: str) -> int:
+    """How many ticks an expression needs. Raises as `compile_expression`."""
+    function, _, n = compile_expression(expression, source, where)
+    return _depth(function, n)
+
+
 def compile_expression(expression: str, source: Source, where: str) -> tuple[int, int, int]:
     """`(function, field index, n)` of an expression.
 

@@ -20,6 +20,7 @@ from registry.definitions import Catalog, Definitions, FeatureVersion
 from registry.errors import DefinitionError
 from registry.lifecycle.audit import audit
 from registry.lifecycle.source_recording import Begin, change_rules, declare_source
+from registry.serial import move
 from registry.source_rules import check_sources
 
 LOCK = 7_242_019_003
@@ -93,7 +94,10 @@ def record(
         create_views(connection, read(connection), limits.view_patience)
         if begin is not None:  # last, as it changes more than what is undone with the transaction
             change_rules(connection, definitions.sources, known, actor, begin)
-        return read(connection)
+        recorded = read(connection)
+        if recorded != known:
+            move(connection)
+        return recorded
 
 
 def remarks(catalog: Catalog, definitions: Definitions) -> list[str]:

@@ -7,7 +7,6 @@ moment. The general reader, which defines the answers, takes what is not prepare
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -51,14 +50,8 @@ from serving.stores.row_store import UNAVAILABLE, NamedRows, Tier, TieredRows, U
 from serving.watch.catalog import CatalogWatch
 from serving.watch.workers import Lag, Sink, WorkersWatch
 
-logger = logging.getLogger(__name__)
-
 FEW = 12
 """Up to so many entities are answered one by one: columns have a cost of their own."""
-
-RENEWALS = 3
-"""How often a request is evaluated whose rows are in row schemas that are not known yet: the first
-reading of the catalog that it waits for may have begun before they were recorded."""
 
 STATUSES = list(Status)
 """By their ranks."""
@@ -268,18 +261,13 @@ class Answering:
         names, features, entities = asked.names, asked.features, asked.plain_entities()
         try:
             async with asyncio.timeout_at(deadline.at):
-                for _ in range(RENEWALS):
+                while True:
                     moment = partial(_now, self._workers.lag, names.catalog.sources)
                     evaluated = await self._reader.evaluate(names, features, entities, moment)
-                    if not evaluated.is_ahead:
+                    unknown = evaluated.unknown_schemas
+                    if not unknown or not await self._catalog.has(unknown):
                         break
-                    await self._catalog.renew()
                     names = self._catalog.names
-                else:
-                    logger.error(
-                        "rows are in a row schema that the registry does not have: if it was "
-                        "restored from an older copy, run `tickwell migrate`"
-                    )
         except TimeoutError as error:
             raise deadline.missed(error.__cause__) from None
         for _, values in evaluated.answers:

@@ -81,9 +81,13 @@ class Connection(HttpToolsProtocol):
             super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
-        if not self._refused:
+        if not (self._refused or self.transport.is_closing()):
             self._unfed += data
             self._feed()
+
+    def eof_received(self) -> None:
+        self.transport.finish()  # under TLS nothing can be sent any more
+        super().eof_received()
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1

@@ -29,7 +29,11 @@ class Waiting(Protocol):
 
 
 class Unread:
-    """Counts what waits; where it is more than `most` bytes, the slowest readers are hung up on."""
+    """Counts what waits; where it is more than `most` bytes, connections are closed.
+
+    First those that have had something unread for longest. A client that reads a little of it now
+    and then is one of them, and one that reads its answers whole is not.
+    """
 
     def __init__(self, most: int = MOST_BYTES) -> None:
         self.most = most
@@ -37,7 +41,7 @@ class Unread:
         self.hung_up = 0
         """Connections that were hung up on for this bound, since the start."""
         self._of: dict[Waiting, int] = {}
-        """Bytes of each connection; the one whose client took something last is last."""
+        """Bytes of each connection; the one that has had some for longest is first."""
 
     def count(self, connection: Waiting, waiting: int) -> None:
         """So many bytes of a connection wait now."""
@@ -47,14 +51,14 @@ class Unread:
 
     def _set(self, connection: Waiting, waiting: int) -> None:
         before = self._of.get(connection, 0)
-        if waiting < before:
-            del self._of[connection]
         if waiting:
             self._of[connection] = waiting
+        elif before:
+            del self._of[connection]
         self.bytes += waiting - before
 
     def _make_room(self) -> None:
-        """Count again, as some may have been read since; then hang up on who read last of all."""
+        """Count again, as some may have been read since; then hang up."""
         for connection in list(self._of):
             self._set(connection, connection.unread_bytes())
         if self.bytes <= self.most:

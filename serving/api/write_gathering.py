@@ -27,6 +27,10 @@ transports, so that an answer in many parts is paused as early as without the ho
 PIECE_BYTES = 65_536
 """Bytes that a transport of TLS is given at a time."""
 
+BELOW_TLS = 2 * PIECE_BYTES
+"""Bytes that may wait below a transport of TLS, which says nothing of them: a piece, and as much as
+the transport below takes before it says stop."""
+
 Buffer = bytes | bytearray | memoryview
 
 
@@ -57,13 +61,15 @@ class GatheringTransport(asyncio.Transport):
         self._is_tls = transport.get_extra_info("sslcontext") is not None
         self._closes = False
         """Whether the transport is to be closed once nothing is kept."""
-        self._is_lost = False
+        self._is_closed = self._is_lost = False
         self._awaited = 0
         """Bytes that their senders hold until they can be written."""
         self._counted = False
         """Whether some bytes are counted as unread."""
         self._accepted = 0
         """Bytes that were ever flushed."""
+        self._below = 0
+        """Bytes that TLS was given since all of them were known to be read, up to `BELOW_TLS`."""
         self._watch: asyncio.TimerHandle | None = None
         """What looks whether the peer reads, since something was flushed."""
 
@@ -101,6 +107,8 @@ class GatheringTransport(asyncio.Transport):
     def _pass_on(self, data: bytes) -> None:
         if self.is_closing():
             return
+        if self._counted:
+            self._count()  # what was read whole meanwhile does not make this one old
         if self._watch is None:
             self._watch_from(self._accepted)
         self._accepted += len(data)
@@ -109,16 +117,19 @@ class GatheringTransport(asyncio.Transport):
             self._pass_pieces_on()
         else:
             self._transport.write(data)
-        if self._counted or self.get_write_buffer_size():
+        if self._counted or self._is_tls or self.get_write_buffer_size():
             self._count()
 
     def _pass_pieces_on(self) -> None:
+        if self._below and not _in_the_system(self._transport):
+            self._below = 0
         while self._kept and not self._transport.get_write_buffer_size():
             piece = bytes(memoryview(self._kept)[:PIECE_BYTES])
             del self._kept[:PIECE_BYTES]
+            self._below = min(self._below + len(piece), BELOW_TLS)
             self._transport.write(piece)
-        if self._closes and not self._kept:
-            self._transport.close()
+        if self._closes:
+            self._close_if_empty()
 
     def sent(self) -> bool:
         """The transport has sent what it was given; whether it may be given more now."""
@@ -138,8 +149,12 @@ class GatheringTransport(asyncio.Transport):
             self._count()
 
     def unread_bytes(self) -> int:
-        """How much the peer has not read that is in this process, as far as it is known."""
-        return 0 if self._is_lost else self._awaited + self.get_write_buffer_size()
+        """How much the peer has not read that is in this process; under TLS it may be less."""
+        if self._is_lost:
+            return 0
+        if self._below and not _in_the_system(self._transport):
+            self._below = 0
+        return self._awaited + self.get_write_buffer_size() + self._below
 
     def _count(self) -> None:
         waiting = self.unread_bytes()
@@ -152,7 +167,9 @@ class GatheringTransport(asyncio.Transport):
     def _look(self, read_before: int) -> None:
         """Hang up where the peer has read no more than before; look later where it has not all."""
         self._watch = None
-        waits = self.get_write_buffer_size() + _in_the_system(self._transport)
+        sent = _in_the_system(self._transport)
+        # Under TLS these are more bytes than were written: half of them are that many at least.
+        waits = self.get_write_buffer_size() + ((sent + 1) // 2 if self._is_tls else sent)
         if self._counted:
             self._count()
         if not waits:
@@ -168,9 +185,22 @@ class GatheringTransport(asyncio.Transport):
 
     def close(self) -> None:
         self.flush()
-        self._closes = True
-        if not self._kept:
+        if not (self._closes or self._is_lost):
+            self._closes = True
+            self._close_if_empty()
+
+    def _close_if_empty(self) -> None:
+        """Once: asyncio's transport of TLS is of no use after it was closed twice."""
+        if not (self._kept or self._is_closed):
+            self._is_closed = True
             self._transport.close()
+
+    def finish(self) -> None:
+        """Give the transport all that is kept, since it ends once it has sent what it was given."""
+        self.flush()
+        if self._kept:
+            self._transport.write(bytes(self._kept))
+            self._kept.clear()
 
     def abort(self) -> None:
         self._transport.abort()
@@ -187,6 +217,8 @@ class GatheringTransport(asyncio.Transport):
         self._count()
 
     def get_write_buffer_size(self) -> int:
+        if self._is_lost:
+            return 0
         return self._held_bytes + len(self._kept) + self._transport.get_write_buffer_size()
 
     def get_write_buffer_limits(self) -> tuple[int, int]:

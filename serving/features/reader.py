@@ -63,11 +63,11 @@ class Evaluated(NamedTuple):
         return self.moment.now_ns
 
     @property
-    def is_ahead(self) -> bool:
-        """Whether a row is in a row schema that the catalog does not have."""
+    def unknown_schemas(self) -> set[int]:
+        """The row schemas that rows are in, and that the catalog does not have."""
         known = self.names.catalog.schemas
-        rows = self.rows.values()
-        return any(isinstance(row, Row) and row.schema_id not in known for row in rows)
+        rows = (row for row in self.rows.values() if isinstance(row, Row))
+        return {row.schema_id for row in rows if row.schema_id not in known}
 
 
 class _Read(NamedTuple):

@@ -145,7 +145,7 @@ class Evaluation:
             return NOT_ANSWERED
         schema = self.names.catalog.schemas.get(row.schema_id)
         if schema is None:
-            return NOT_ANSWERED  # `Evaluated.is_ahead`
+            return NOT_ANSWERED  # `Evaluated.unknown_schemas`
         if len(schema.features) != len(row.values):
             logger.error(
                 "a row of the row schema %d has %d values, and should have %d",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Set
+from contextlib import suppress
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
@@ -14,7 +16,7 @@ from registry.database.engine import connect
 from registry.definitions import Catalog
 from registry.errors import RegistryEmpty, RegistryError
 from registry.formats.redis_keys import CATALOG_KEY
-from registry.lifecycle.audit import Serial, serial
+from registry.serial import Serial, serial
 from serving.errors import NotReady
 from serving.features.lookup import Names
 from serving.stores.cluster_reads import reads_of
@@ -26,8 +28,8 @@ NOTHING_RECORDED = "no features are recorded yet: run `tickwell migrate`, then a
 ANSWER_SECONDS = 3.0
 """Time that Postgres has to answer, in seconds; the catalog is a few rows."""
 
-RENEW_SECONDS = 0.1
-"""Time from a reading for `renew` to the next one, in seconds."""
+RENEW_SECONDS = 0.5
+"""Time that a request waits for a reading of the catalog, in seconds."""
 
 
 class CatalogWatch:
@@ -48,7 +50,8 @@ class CatalogWatch:
         )
         self._loading: asyncio.Task[Catalog] | None = None
         self._renewing: asyncio.Task[None] | None = None
-        self._renewed_at = 0.0
+        self._lacking: Set[int] = frozenset()
+        """Row schemas that rows are in, and that the catalog was read for in vain."""
         self._serial: Serial | None = None
         """That of the catalog that was read last; None where it is not known."""
         self.stores: dict[str, str] = {}
@@ -90,24 +93,44 @@ class CatalogWatch:
         self._loading = None
         self.stores["postgres"] = "ok"
         if self._names is None or self._names.catalog != catalog:
-            self._names = Names(catalog)
+            self._names, self._lacking = Names(catalog), frozenset()
 
-    async def renew(self) -> None:
-        """Read the catalog now, for a row in a row schema that it does not have.
+    async def has(self, schemas: Set[int]) -> bool:
+        """Whether these row schemas, which rows are in, are known; reads the catalog to know.
 
-        A schema is recorded before any row is in it. One reading is for all who ask meanwhile.
+        A schema is recorded before any row is in it. One that the registry does not have, as where
+        it was restored from an older copy, is not asked for again until anything is recorded.
         """
-        if self._renewing is None:
-            self._renewing = asyncio.create_task(self._renew())
-        await asyncio.shield(self._renewing)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RENEW_SECONDS):
+                # the first reading may have begun before they were recorded
+                for _ in range(2):
+                    if schemas <= self.names.catalog.schemas.keys() or schemas & self._lacking:
+                        break
+                    await self._renewed()
+                else:
+                    self._miss(schemas - self.names.catalog.schemas.keys())
+        return schemas <= self.names.catalog.schemas.keys()
 
-    async def _renew(self) -> None:
-        clock = asyncio.get_running_loop().time
+    async def _renewed(self) -> None:
+        """Read the catalog; one reading is for all who wait."""
+        if self._renewing is None:
+            self._renewing = asyncio.create_task(self.refresh())
+        reading = self._renewing
         try:
-            await asyncio.sleep(self._renewed_at + RENEW_SECONDS - clock())
-            await self.refresh()
+            await asyncio.shield(reading)
         finally:
-            self._renewing, self._renewed_at = None, clock()
+            if reading.done() and self._renewing is reading:
+                self._renewing = None
+
+    def _miss(self, schemas: Set[int]) -> None:
+        if schemas and self.stores.get("postgres") == "ok":
+            self._lacking |= schemas
+            logger.error(
+                "rows are in the row schemas %s, which the registry does not have: if it was "
+                "restored from an older copy, run `tickwell migrate`",
+                ", ".join(map(str, sorted(schemas))),
+            )
 
     async def close(self) -> None:
         await self._redis.close()
@@ -118,7 +141,7 @@ class CatalogWatch:
         if self._names is None:  # there may be no tables
             return recorded.load(self._engine)
         found = serial(self._engine)
-        if found != self._serial:
+        if found is None or found != self._serial:
             catalog = recorded.load(self._engine)
             self._serial = found  # from before, so that nothing is missed
             return catalog

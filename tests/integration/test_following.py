@@ -18,20 +18,22 @@ from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
 from pipelines.compute.run_computation import RunComputation
-from pipelines.errors import NewerSchemaUnknown, SchemaBehind, Stopped, StoreUnavailable
+from pipelines.errors import SchemaBehind, Stopped
 from pipelines.kafka.run import Run
 from pipelines.live.following import Following
 from pipelines.live.materializer import Materializer
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from pipelines.stores.sink import Sink
 from registry import catalog as recorded
+from registry.api_keys import Scope
 from registry.database.engine import connect
 from registry.definitions import Catalog, FeatureVersion
 from registry.features_file import read
 from registry.formats.row import unpack
 from registry.language.program import compile_program
-from registry.lifecycle.audit import serial
+from registry.lifecycle import api_keys
 from registry.lifecycle.recording import record
+from registry.serial import serial
 from tests.support.logs import runs
 from tests.support.pipeline import wait_for
 from tests.support.rebuilds import Stores
@@ -248,9 +250,40 @@ def test_a_registry_of_before_is_waited_for(stores: Stores, engine: Engine) -> N
         follower.work.materialize(second, stop)
     assert "newer row schema than 1" in str(follower.work.retrying)
     assert "restored from an older copy" in str(follower.work.retrying)
-    with pytest.raises(StoreUnavailable) as refused:
-        raise NewerSchemaUnknown("x")
-    assert "tickwell migrate" in str(refused.value)
+    with_means(engine, 7)
+    assert follower.work.materialize(second, GO_ON) is not None
+    assert follower.work.retrying is None
+
+
+def test_a_change_that_commits_after_a_later_one_is_seen(stores: Stores, engine: Engine) -> None:
+    """A key is made, and a worker looks, while a recording has not committed yet."""
+    follower = Follower(engine, stores.sink())
+    follower.following.look()
+    looked: list[int] = []
+
+    def meanwhile(*_: object) -> list[Any]:
+        api_keys.create(engine, "service", {Scope.READ}, "test")
+        follower.following.look()
+        looked.append(follower.work.schema.id)
+        return []
+
+    definitions = read()
+    more = msgspec.structs.replace(definitions, features=(*definitions.features, mean_of(7)))
+    catalog = record(engine, more, "test", begin=meanwhile)
+    follower.following.look()
+    assert (looked, follower.work.schema.id) == ([1], catalog.writing["price"])
+
+
+def test_what_changes_nothing_moves_no_serial(engine: Engine) -> None:
+    before = serial(engine)
+    with_means(engine)
+    assert serial(engine) == before
+    with_means(engine, 7)
+    after = serial(engine)
+    assert before is not None
+    assert after is not None
+    assert after.number == before.number + 1
+    assert after.moved_at > before.moved_at
 
 
 def test_a_registry_that_does_not_answer_stops_nobody(stores: Stores, engine: Engine) -> None:

@@ -134,6 +134,11 @@ def _translated(error: psycopg2.Error) -> PipelineError:
         return OtherRules(error.diag.message_detail or "the source")
     if code == SCHEMA_BEHIND:
         return SchemaBehind(*json.loads(error.diag.message_detail or "[]"))
+    if code == errorcodes.UNDEFINED_FUNCTION:
+        return PipelineError(
+            "the tables are those of an earlier Tickwell: run `tickwell migrate`, then start the "
+            "workers"
+        )
     # of several hosts each has its line
     message = " ".join(str(error).split()) if not code else str(error).strip().split("\n")[0]
     if code == errorcodes.LOCK_NOT_AVAILABLE:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
@@ -96,6 +97,18 @@ async def connected(
         writer.transport.abort()
 
 
+def ask(address: Address, tls: Tls, request: bytes) -> socket.socket:
+    """A blocking client that has asked, for which the system keeps little."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+    client.settimeout(10)
+    client.connect(address)
+    if tls.client is not None:
+        client = tls.client.wrap_socket(client, server_hostname="127.0.0.1")
+    client.sendall(request)
+    return client
+
+
 async def read_all(reader: asyncio.StreamReader) -> bytes:
     """What comes until the connection ends, in whatever way."""
     received = bytearray()
@@ -131,35 +144,75 @@ def test_a_client_that_reads_nothing_is_hung_up_on(asked: bytes, loop: Any, tls:
 @LOOPS
 def test_what_a_transport_of_tls_does_not_tell_of_is_not_kept_either(loop: Any) -> None:
     """It is in a buffer below it; only the system says that nothing of it is read."""
-    tls, lost = with_tls(), asyncio.Event()
+    tls, lost, unread, most = with_tls(), asyncio.Event(), Unread(), list[int]()
 
-    class Seen(counted(Unread())):  # type: ignore[misc]
+    class Seen(counted(unread)):  # type: ignore[misc]
         unread_seconds = 0.3
 
         def connection_lost(self, exc: Exception | None) -> None:
             super().connection_lost(exc)
             lost.set()
 
-    def ask(address: Address) -> ssl.SSLSocket:
-        client = socket.socket()
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
-        client.connect(address)
-        assert tls.client is not None
-        encrypted = tls.client.wrap_socket(client, server_hostname="127.0.0.1")
-        encrypted.sendall(GET % 100_000)
-        return encrypted
-
-    async def unread() -> None:
+    async def asked() -> None:
         async with listening(sized, Seen, tls.server) as address:
-            with await asyncio.to_thread(ask, address):
+            with await asyncio.to_thread(ask, address, tls, GET % 100_000):
+                await until(lambda: bool(unread.bytes))
+                most.append(unread.bytes)
                 await asyncio.wait_for(lost.wait(), 10)
 
-    run(unread(), loop)
+    run(asked(), loop)
+    assert most[0] > 60_000
+    assert unread.bytes == 0
 
 
 @LOOPS
-def test_a_client_that_reads_slowly_gets_everything(loop: Any, tls: Tls) -> None:
-    """It takes many times as long as one that reads nothing is waited for."""
+def test_a_client_that_sends_no_more_gets_its_answer_whole(loop: Any, tls: Tls) -> None:
+    """It has ended its side of the connection while most of the answer was still to come."""
+
+    def ask_and_end(address: Address) -> int:
+        with ask(address, tls, LAST % 3_000_000) as client:
+            time.sleep(0.1)
+            socket.socket.shutdown(client, socket.SHUT_WR)
+            return sum(map(len, iter(lambda: client.recv(100_000), b"")))
+
+    async def asked() -> int:
+        async with listening(sized, Connection, tls.server) as address:
+            return await asyncio.to_thread(ask_and_end, address)
+
+    assert run(asked(), loop) > 3_000_000
+
+
+@LOOPS
+def test_nothing_is_begun_on_a_connection_that_ends(loop: Any, tls: Tls) -> None:
+    """Its client would never hear of it. It ends as the time without a request is over."""
+    asked: list[str] = []
+
+    async def noted(scope: Any, receive: Any, send: Any) -> None:
+        asked.append(scope["path"])
+        await sized(scope, receive, send)
+
+    def ask_late(address: Address) -> None:
+        with ask(address, tls, GET % 3_000_000) as client:
+            time.sleep(0.6)
+            client.sendall(GET % 1)
+            with contextlib.suppress(OSError):
+                while client.recv(100_000):
+                    pass
+
+    async def late() -> None:
+        config = {"timeout_keep_alive": 0.2}
+        async with listening(noted, counted(Unread()), tls.server, **config) as address:
+            await asyncio.to_thread(ask_late, address)
+
+    run(late(), loop)
+    assert asked == ["/3000000"]
+
+
+@LOOPS
+def test_a_client_that_reads_slowly_gets_everything(
+    loop: Any, tls: Tls, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It takes many times as long as one that reads nothing is waited for. Nothing is logged."""
 
     async def slow() -> int:
         async with (
@@ -174,6 +227,7 @@ def test_a_client_that_reads_slowly_gets_everything(loop: Any, tls: Tls) -> None
             return received
 
     assert run(slow(), loop) > 6_000_000
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 Asking = Callable[[Address], Awaitable[None]]
@@ -253,14 +307,26 @@ class Client:
         self.count()
 
 
-def test_who_has_read_nothing_for_longest_is_hung_up_on_first() -> None:
+def test_who_has_had_something_unread_for_longest_is_hung_up_on_first() -> None:
+    """To read a little of it now and then makes nobody younger, and a newcomer is the youngest."""
     unread = Unread(1_000)
     first, second, third = (Client(unread, 300) for _ in range(3))
-    first.waiting = 250
-    first.count()
+    for one in (first, second, third):
+        one.waiting -= 1
     fourth = Client(unread, 300)
-    assert [one.is_hung_up for one in (first, second, third, fourth)] == [False, True, True, False]
-    assert (unread.bytes, unread.hung_up) == (550, 2)
+    assert [one.is_hung_up for one in (first, second, third, fourth)] == [True, True, False, False]
+    assert (unread.bytes, unread.hung_up) == (599, 2)
+
+
+def test_who_has_read_everything_in_between_is_young() -> None:
+    unread = Unread(1_000)
+    first, second = Client(unread, 400), Client(unread, 400)
+    first.waiting = 0
+    first.count()
+    first.waiting = 400
+    first.count()
+    Client(unread, 300)
+    assert (first.is_hung_up, second.is_hung_up) == (False, True)
 
 
 def test_what_was_read_meanwhile_makes_nobody_hung_up_on() -> None:
@@ -270,6 +336,3 @@ def test_what_was_read_meanwhile_makes_nobody_hung_up_on() -> None:
     one.waiting = 10
     two = Client(unread, 600)
     assert (unread.bytes, one.is_hung_up, two.is_hung_up) == (610, False, False)
-    one.waiting = 600
-    one.count()
-    assert (unread.bytes, one.is_hung_up, two.is_hung_up, unread.hung_up) == (600, False, True, 1)
