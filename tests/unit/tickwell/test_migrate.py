@@ -1,4 +1,4 @@
-"""What `migrate` refuses before it asks any service: nothing that is recorded is ever taken back."""
+"""What `migrate` refuses before it asks any service: what is recorded is never taken back."""
 
 from __future__ import annotations
 
