@@ -15,6 +15,9 @@ from sqlalchemy.exc import ProgrammingError
 
 from registry.database.tables import serial as table
 
+UNKNOWN = (errorcodes.UNDEFINED_TABLE, errorcodes.INSUFFICIENT_PRIVILEGE)
+"""Nobody has migrated the tables to this version yet, or the account may not read this one."""
+
 
 class Serial(NamedTuple):
     """How often the catalog has changed, and when it did last.
@@ -32,9 +35,9 @@ def serial(engine: Engine) -> Serial | None:
         with engine.connect() as connection:
             found = connection.execute(select(table.c.number, table.c.moved_at)).first()
     except ProgrammingError as error:
-        if getattr(error.orig, "pgcode", None) != errorcodes.UNDEFINED_TABLE:
+        if getattr(error.orig, "pgcode", None) not in UNKNOWN:
             raise
-        return None  # nobody has migrated it to this version yet
+        return None
     return None if found is None else Serial(found.number, found.moved_at)
 
 

@@ -17,10 +17,9 @@ from pipelines.ticks.wire.formats import check_format
 from registry.database import migrations
 from registry.database.engine import connect
 from registry.database.month_partitions import attach_ahead
-from registry.definitions import Catalog, Definitions
+from registry.definitions import Catalog
 from registry.features_file import read
-from registry.language.program import lookback
-from registry.lifecycle.recording import record
+from registry.lifecycle.recording import Limits, record
 from tickwell.current_user import current_user
 from tickwell.errors import TickwellError, one_line
 from tickwell.settings import Settings
@@ -51,7 +50,6 @@ def migrate(
     definitions = read(settings.features_path)
     for source in definitions.sources:
         check_format(source, settings.registry_connection)
-    _check_history(definitions, settings.history)
     engine = connect(settings.postgres, connect_timeout=10)
     try:
         migrations.upgrade(engine)
@@ -61,6 +59,7 @@ def migrate(
             definitions,
             actor=current_user(),
             rejected_topic=settings.rejected_topic,
+            limits=Limits(history=settings.history),
             begin=begin,
         )
         if begin is not None:
@@ -74,18 +73,3 @@ def migrate(
     ensure_topics(settings.kafka_connection, names, settings.partitions, stopped)
     warm_up()
     return recorded
-
-
-def _check_history(definitions: Definitions, history: int) -> None:
-    """Refuse what no worker could compute: a recorded version is never taken back."""
-    sources = {source.name: source for source in definitions.sources}
-    for feature in definitions.features:
-        if feature.source is None:
-            continue
-        needed = lookback(feature.expression, sources[feature.source], feature.ref)
-        if needed > history:
-            raise TickwellError(
-                f"{definitions.file}: {feature.ref} needs {needed} ticks, and of each entity "
-                f"{history} are kept: set TICKWELL_HISTORY to at least {needed} here and for the "
-                "workers, restart those, then run `tickwell migrate` again"
-            )

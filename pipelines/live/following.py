@@ -19,15 +19,22 @@ from sqlalchemy.exc import SQLAlchemyError
 from pipelines.compute.run_computation import RunComputation
 from pipelines.errors import HistoryTooShort, StoreUnavailable
 from pipelines.live.materializer import Materializer
+from pipelines.runtime.daemon_threads import DaemonExecutor
 from registry.definitions import Catalog
 from registry.errors import RegistryError
 from registry.serial import Serial
 
 logger = logging.getLogger(__name__)
 
-REFUSALS = (SQLAlchemyError, StoreUnavailable, RegistryError, HistoryTooShort)
-"""Why what is recorded may not be taken over now: nobody answers, this build does not know it, or
-it is of more ticks than are kept."""
+ANSWER_SECONDS = 5.0
+"""Seconds that the registry may take to answer; a server that hangs says nothing for ever."""
+
+NO_ANSWER = (SQLAlchemyError, TimeoutError)
+"""What is raised while the registry does not answer."""
+
+NOT_HERE = (RegistryError, HistoryTooShort)
+"""Why what is recorded cannot be computed here: this build does not know it, or it is of more ticks
+than are kept. It stays so until something else is recorded, or the worker is restarted."""
 
 Compute = Callable[[Catalog, str], RunComputation]
 """Makes the computation of a source, by its name, in its newest row schema."""
@@ -36,9 +43,9 @@ Compute = Callable[[Catalog, str], RunComputation]
 class Following:
     """Has `materializers`, by source, compute in the newest row schemas.
 
-    `serial` gives the serial of the registry, and `load` its catalog. Whatever of `REFUSALS` they
-    or `compute` raise, everything is computed as before. `copy` gives a copy of the catalog, which
-    is asked while the registry does not answer and the store is ahead of what is known.
+    `serial` gives the serial of the registry, `load` its catalog. `share` gives others a copy of
+    the catalog, and `copy`, if there is one, reads that, while the registry does not answer and
+    the store is ahead of what is known. Where any of this fails everything is computed as before.
     """
 
     def __init__(
@@ -46,31 +53,71 @@ class Following:
         serial: Callable[[], Serial | None],
         load: Callable[[], Catalog],
         compute: Compute,
+        share: Callable[[Catalog], None] = lambda _: None,
         copy: Callable[[], Catalog] | None = None,
+        answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
         self._serial = serial
         self._load = load
         self._compute = compute
-        self._copy = copy or load
+        self._share = share
+        self._copy = copy
+        self._answer_seconds = answer_seconds
+        self._asking = DaemonExecutor("registry")
         self._seen: Serial | None = None
+        self._unshared: Catalog | None = None
         self._unread: Set[str] = frozenset()
-        self._refusal: str | None = None
+        self._said: dict[str, str] = {}
+        """What is said of each subject that something is wrong with."""
         self.materializers: Mapping[str, Materializer] = {}
 
     def look(self) -> None:
         """Take over what was recorded since the last look; what cannot be, is said once."""
         try:
-            serial = self._serial()
-            if serial is not None and serial == self._seen:
-                return
-            catalog = self._load()
-            for source, materializer in self.materializers.items():
+            serial = self._asking.submit(self._serial).result(self._answer_seconds)
+            if serial is None or serial != self._seen:
+                catalog = self._asking.submit(self._load).result(self._answer_seconds)
+                self._unshared = catalog
+                self._hand_on()
+                self._take_over(catalog)
+                self._seen = serial
+        except (*NO_ANSWER, RegistryError) as error:
+            self._say("the registry", _text(error))
+            return
+        self._say("the registry", None)
+        self._hand_on()
+
+    def newer(self, source: str, than: int) -> RunComputation | None:
+        """The computation in the newest row schema, None where that has no higher id than `than`.
+
+        Raises `StoreUnavailable` while it cannot be known, or not be computed here.
+        """
+        copied_for = ""
+        try:
+            try:
+                catalog = self._asking.submit(self._load).result(self._answer_seconds)
+            except NO_ANSWER as error:
+                copied_for = _text(error)
+                if self._copy is None:
+                    raise
+                catalog = self._copy()
+            if catalog.writing.get(source, 0) > than:
+                return self._compute(catalog, source)
+        except (*NO_ANSWER, *NOT_HERE, StoreUnavailable) as error:
+            said = dict.fromkeys(filter(None, (copied_for, _text(error))))
+            raise StoreUnavailable(f"the registry: {'; '.join(said)}") from error
+        if copied_for:
+            raise StoreUnavailable(f"the registry: {copied_for}; the copy in Redis is older")
+        return None
+
+    def _take_over(self, catalog: Catalog) -> None:
+        for source, materializer in self.materializers.items():
+            try:
                 if catalog.writing.get(source, 0) > materializer.schema.id:
                     materializer.adopt(self._compute(catalog, source))
-        except REFUSALS as error:
-            self._say(_said(error))
-            return
-        self._say(None)
+                self._say(source, None)
+            except NOT_HERE as error:
+                self._say(source, _text(error))
         unread = catalog.writing.keys() - self.materializers.keys()
         for source in unread - self._unread:
             logger.warning(
@@ -78,30 +125,31 @@ class Following:
                 "source's topic as well",
                 source,
             )
-        self._seen, self._unread = serial, unread
+        self._unread = unread
 
-    def newer(self, source: str, than: int) -> RunComputation | None:
-        """The computation in the newest row schema, None where that has no higher id than `than`.
-
-        Raises `StoreUnavailable` while it cannot be known, or not be computed here.
-        """
+    def _hand_on(self) -> None:
+        """Share the catalog; it is tried again with each look."""
+        if self._unshared is None:
+            return
         try:
-            try:
-                catalog = self._load()
-            except SQLAlchemyError:
-                catalog = self._copy()
-            is_newer = catalog.writing.get(source, 0) > than
-            return self._compute(catalog, source) if is_newer else None
-        except REFUSALS as error:
-            raise StoreUnavailable(f"the registry: {_said(error)}") from error
+            self._share(self._unshared)
+        except StoreUnavailable as error:
+            self._say("the copy of the catalog in Redis", _text(error))
+        else:
+            self._unshared = None
+            self._say("the copy of the catalog in Redis", None)
 
-    def _say(self, refusal: str | None) -> None:
-        if refusal is not None and self._refusal is None:
-            logger.warning("what is recorded is not taken over now: %s", refusal)
-        elif refusal is None and self._refusal is not None:
-            logger.info("what is recorded is taken over again")
-        self._refusal = refusal
+    def _say(self, subject: str, refusal: str | None) -> None:
+        if refusal == self._said.get(subject):
+            return
+        if refusal is None:
+            del self._said[subject]
+            logger.info("%s is followed again", subject)
+            return
+        self._said[subject] = refusal
+        logger.warning("%s stays as it was before the newest change: %s", subject, refusal)
 
 
-def _said(error: Exception) -> str:
-    return str(getattr(error, "orig", error)).strip().split("\n")[0]
+def _text(error: Exception) -> str:
+    text = str(getattr(error, "orig", error)).strip().split("\n")[0]
+    return text or "no answer"

@@ -102,7 +102,11 @@ class Startup:
             return self._computation(catalog, of_source, partitions, registries[name])
 
         following = Following(
-            partial(serial, self._engine), self._read_catalog, compute, self._copied_catalog
+            partial(serial, self._engine),
+            partial(recorded.load, self._engine),
+            compute,
+            self._share,
+            self._copied_catalog if options.sink == "online" else None,
         )
         materializers: dict[str, Materializer] = {}
         for topic, source in sources.items():
@@ -157,15 +161,19 @@ class Startup:
 
     def _read_catalog(self) -> Catalog:
         """From Postgres; it is copied to Redis, with the API keys."""
-        options = self._options
         catalog = recorded.load(self._engine)
         try:
-            with closing(open_warm(options.redis, options.cluster)) as store, answers():
-                store.set(CATALOG_KEY, recorded.encode(catalog))
+            self._share(catalog)
         except StoreUnavailable as error:
             logger.warning("the catalog was not copied to Redis: %s", error)
         self._copy_api_keys()
         return catalog
+
+    def _share(self, catalog: Catalog) -> None:
+        """Copy the catalog to Redis, for who cannot reach Postgres. Raises `StoreUnavailable`."""
+        options = self._options
+        with closing(open_warm(options.redis, options.cluster)) as store, answers():
+            store.set(CATALOG_KEY, recorded.encode(catalog))
 
     def _copied_catalog(self) -> Catalog:
         """From Redis. Raises `StoreUnavailable`."""
@@ -186,7 +194,7 @@ class Startup:
         options = self._options
         try:
             publish(self._engine, lambda: open_warm(options.redis, options.cluster))
-        except (*FAILURES, DBAPIError, RegistryError) as error:
+        except (*FAILURES, StoreUnavailable, DBAPIError, RegistryError) as error:
             logger.warning("the API keys were not copied to Redis: %s", error)
 
     def _computation(

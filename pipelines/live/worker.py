@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-REGISTRY_MS = 3_000
-"""Milliseconds that the registry may take to answer: an online worker has a copy of it in Redis."""
+SILENCE_MS = 15_000
+"""Milliseconds after which the registry's server counts as gone whose system says nothing."""
 
 SHUTDOWN_SECONDS = 5.0
 """Seconds that Faust and asyncio may take to stop. Ending the process without them loses nothing:
@@ -108,15 +108,8 @@ class _Worker:
             preparing.cancel()
 
     def _prepare(self) -> Pipeline:
-        engine = connect(self._options.postgres, pool_pre_ping=True)
-        registry = connect(
-            self._options.postgres,
-            connect_timeout=3,
-            statement_timeout_ms=REGISTRY_MS,
-            silence_ms=REGISTRY_MS,
-            pool_pre_ping=True,
-        )
-        pipeline = Startup(self._options, registry, self._health, self._stop).prepare()
+        engine = connect(self._options.postgres, silence_ms=SILENCE_MS, pool_pre_ping=True)
+        pipeline = Startup(self._options, engine, self._health, self._stop).prepare()
         if self._options.sink == "offline":
             start_offline_threads(self._options, engine, self._stop)
         if pipeline.hot is not None:

@@ -14,8 +14,8 @@ import psycopg2
 from psycopg2.extensions import make_dsn, parse_dsn
 from sqlalchemy import Connection, Engine, create_engine, event, text
 
-KEEPALIVES = {"keepalives_idle": 2, "keepalives_interval": 2, "keepalives_count": 2}
-"""In seconds, but the count: so that a silent server is noticed while a question waits for it."""
+KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 2}
+"""In seconds, but the count: so that it is noticed while an answer is waited for."""
 
 STATEMENT_TIMEOUT = text("SELECT set_config('statement_timeout', :milliseconds, true)")
 

@@ -18,6 +18,7 @@ from registry.database.tables import (
 from registry.database.views import PATIENCE, create_views
 from registry.definitions import Catalog, Definitions, FeatureVersion
 from registry.errors import DefinitionError
+from registry.language.program import lookback
 from registry.lifecycle.audit import audit
 from registry.lifecycle.source_recording import Begin, change_rules, declare_source
 from registry.serial import move
@@ -34,6 +35,9 @@ class Limits:
     features_in_row: int = 1_000
     """Number of feature versions in a row: its view has a column for each name, and Postgres allows
     1,664."""
+
+    history: int | None = None
+    """Ticks of an entity that are kept, which a new version may need; None where nobody knows."""
 
     view_patience: str = PATIENCE
     """Time that a change of a view may wait for its readers, as Postgres writes it."""
@@ -73,6 +77,8 @@ def record(
         for source in definitions.sources:
             declare_source(connection, source, known, actor)
         for feature in definitions.features:
+            if feature.ref not in known.features:
+                _check_history(feature, definitions, limits.history)
             _record_version(connection, feature, known, actor)
         for name, version in {f.name: f.version for f in definitions.features}.items():
             if name not in known.active:
@@ -119,6 +125,20 @@ def remarks(catalog: Catalog, definitions: Definitions) -> list[str]:
         if remark:
             lines.append(f"{name}: {version} is active{remark}")
     return lines
+
+
+def _check_history(feature: FeatureVersion, definitions: Definitions, history: int | None) -> None:
+    """Refuse what no worker could compute: a recorded version is never taken back."""
+    if feature.source is None or history is None:
+        return
+    (source,) = (each for each in definitions.sources if each.name == feature.source)
+    needed = lookback(feature.expression, source, feature.ref)
+    if needed > history:
+        raise DefinitionError(
+            f"{definitions.file}: feature {feature.name}",
+            f"needs {needed} ticks, and of each entity {history} are kept: set TICKWELL_HISTORY to "
+            f"at least {needed}, here and for the workers, and restart those first",
+        )
 
 
 def _record_version(

@@ -86,7 +86,7 @@ class Connection(HttpToolsProtocol):
             self._feed()
 
     def eof_received(self) -> None:
-        self.transport.finish()  # under TLS nothing can be sent any more
+        self.transport.finish()
         super().eof_received()
 
     def on_response_complete(self) -> None:

@@ -61,7 +61,7 @@ class GatheringTransport(asyncio.Transport):
         self._is_tls = transport.get_extra_info("sslcontext") is not None
         self._closes = False
         """Whether the transport is to be closed once nothing is kept."""
-        self._is_closed = self._is_lost = False
+        self._is_lost = False
         self._awaited = 0
         """Bytes that their senders hold until they can be written."""
         self._counted = False
@@ -191,14 +191,17 @@ class GatheringTransport(asyncio.Transport):
 
     def _close_if_empty(self) -> None:
         """Once: asyncio's transport of TLS is of no use after it was closed twice."""
-        if not (self._kept or self._is_closed):
-            self._is_closed = True
+        if not (self._kept or self._transport.is_closing()):
             self._transport.close()
 
     def finish(self) -> None:
-        """Give the transport all that is kept, since it ends once it has sent what it was given."""
+        """The peer sends no more: give the transport all that is kept.
+
+        One of TLS ends soon after its peer, and what the system does not take at once may be lost.
+        """
         self.flush()
         if self._kept:
+            self._below += len(self._kept)
             self._transport.write(bytes(self._kept))
             self._kept.clear()
 
@@ -254,11 +257,11 @@ class GatheringTransport(asyncio.Transport):
 
 def _in_the_system(transport: asyncio.Transport) -> int:
     """Bytes that the peer's system has not acknowledged, 0 where that cannot be known."""
-    if sys.platform != "linux" or transport.is_closing():
+    if sys.platform != "linux":
         return 0
     try:
         found = fcntl.ioctl(transport.get_extra_info("socket"), termios.TIOCOUTQ, bytes(4))
-    except OSError:
+    except (OSError, ValueError):  # it is closed
         return 0
     (size,) = struct.unpack("i", found)
     return int(size)

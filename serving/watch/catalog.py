@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Set
-from contextlib import suppress
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
@@ -31,6 +30,9 @@ ANSWER_SECONDS = 3.0
 RENEW_SECONDS = 0.5
 """Time that a request waits for a reading of the catalog, in seconds."""
 
+PAUSE_SECONDS = 3.0
+"""Time for which no request waits for one, after one that took too long, in seconds."""
+
 
 class CatalogWatch:
     """The names of the latest catalog that was read."""
@@ -50,6 +52,7 @@ class CatalogWatch:
         )
         self._loading: asyncio.Task[Catalog] | None = None
         self._renewing: asyncio.Task[None] | None = None
+        self._renew_from = 0.0
         self._lacking: Set[int] = frozenset()
         """Row schemas that rows are in, and that the catalog was read for in vain."""
         self._serial: Serial | None = None
@@ -101,27 +104,34 @@ class CatalogWatch:
         A schema is recorded before any row is in it. One that the registry does not have, as where
         it was restored from an older copy, is not asked for again until anything is recorded.
         """
-        with suppress(TimeoutError):
+        clock = asyncio.get_running_loop().time
+        try:
             async with asyncio.timeout(RENEW_SECONDS):
                 # the first reading may have begun before they were recorded
                 for _ in range(2):
-                    if schemas <= self.names.catalog.schemas.keys() or schemas & self._lacking:
+                    if self._unknown(schemas) <= self._lacking or clock() < self._renew_from:
                         break
                     await self._renewed()
                 else:
-                    self._miss(schemas - self.names.catalog.schemas.keys())
-        return schemas <= self.names.catalog.schemas.keys()
+                    self._miss(self._unknown(schemas))
+        except TimeoutError:
+            self._renew_from = clock() + PAUSE_SECONDS  # nobody else waits for it meanwhile
+        return not self._unknown(schemas)
+
+    def _unknown(self, schemas: Set[int]) -> Set[int]:
+        return schemas - self.names.catalog.schemas.keys()
 
     async def _renewed(self) -> None:
         """Read the catalog; one reading is for all who wait."""
         if self._renewing is None:
             self._renewing = asyncio.create_task(self.refresh())
-        reading = self._renewing
-        try:
-            await asyncio.shield(reading)
-        finally:
-            if reading.done() and self._renewing is reading:
-                self._renewing = None
+            self._renewing.add_done_callback(self._renewal_ended)
+        await asyncio.shield(self._renewing)
+
+    def _renewal_ended(self, reading: asyncio.Task[None]) -> None:
+        self._renewing = None
+        if not reading.cancelled() and reading.exception() is not None:
+            logger.error("the catalog could not be read", exc_info=reading.exception())
 
     def _miss(self, schemas: Set[int]) -> None:
         if schemas and self.stores.get("postgres") == "ok":

@@ -136,8 +136,8 @@ def _translated(error: psycopg2.Error) -> PipelineError:
         return SchemaBehind(*json.loads(error.diag.message_detail or "[]"))
     if code == errorcodes.UNDEFINED_FUNCTION:
         return PipelineError(
-            "the tables are those of an earlier Tickwell: run `tickwell migrate`, then start the "
-            "workers"
+            f"Postgres: {str(error).strip().splitlines()[0]}: the tables may be those of an "
+            "earlier Tickwell: run `tickwell migrate`, then start the workers"
         )
     # of several hosts each has its line
     message = " ".join(str(error).split()) if not code else str(error).strip().split("\n")[0]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import socket
+from datetime import UTC, datetime
 from functools import partial
+from threading import Event
 from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from pipelines.compute.run_computation import RunComputation
 from pipelines.errors import HistoryTooShort, StoreUnavailable
@@ -17,13 +20,14 @@ from registry import catalog
 from registry.database.engine import connect
 from registry.definitions import Catalog, RowSchema
 from registry.errors import DefinitionError, NewerRegistry
-from registry.serial import serial
+from registry.serial import Serial, serial
 from tests.support.shipped import CATALOG, PROGRAM, RULES, SCHEMA
 
 NEWER = msgspec.structs.replace(
     CATALOG, schemas={1: SCHEMA, 2: RowSchema(2, "price", SCHEMA.features)}, writing={"price": 2}
 )
-REFUSED = [HistoryTooShort(64, 100), DefinitionError("mean_7", "no"), NewerRegistry("x")]
+SERIAL = Serial(1, datetime(2026, 11, 30, tzinfo=UTC))
+REFUSED = [HistoryTooShort(64, 100), DefinitionError("mean_7", "no")]
 
 
 class Kept:
@@ -32,69 +36,164 @@ class Kept:
     name, pace, history = "kept", 0.0, None
 
 
-def following(recorded: Catalog, error: Exception | None = None) -> tuple[Following, Materializer]:
-    """What follows a registry with this catalog; to compute its schema raises `error`."""
-
-    def compute(catalog: Catalog, source: str) -> RunComputation:
-        if error is not None:
-            raise error
-        schema = catalog.schemas[catalog.writing[source]]
-        return RunComputation(RULES, schema, PROGRAM, 1000)
-
+def a_worker() -> Materializer:
     sink: Any = Kept()
-    made = Following(lambda: None, lambda: recorded, compute)
-    work = Materializer(RunComputation(RULES, SCHEMA, PROGRAM, 1000), sink)
-    made.materializers = {"price": work}
-    return made, work
+    return Materializer(RunComputation(RULES, SCHEMA, PROGRAM, 1000), sink)
+
+
+def compute(recorded: Catalog, source: str) -> RunComputation:
+    return RunComputation(RULES, recorded.schemas[recorded.writing[source]], PROGRAM, 1000)
+
+
+def following(recorded: Catalog, compute: Any = compute, **options: Any) -> Following:
+    """What follows a registry with this catalog, for a worker of the price source."""
+    given = {"serial": lambda: SERIAL, "load": lambda: recorded, "compute": compute, **options}
+    made = Following(**given)
+    made.materializers = {"price": a_worker()}
+    return made
+
+
+def schema_of(follows: Following, source: str = "price") -> int:
+    return follows.materializers[source].schema.id
+
+
+def no_answer() -> Any:
+    raise OperationalError("", None, OSError("refused"))
 
 
 def test_what_is_newer_is_taken_over() -> None:
-    follows, work = following(NEWER)
+    follows = following(NEWER)
     newer = follows.newer("price", 1)
     assert newer is not None
     assert newer.schema.id == 2
     assert follows.newer("price", 2) is None
     follows.look()
-    assert work.schema.id == 2
+    assert schema_of(follows) == 2
 
 
 @pytest.mark.parametrize("error", REFUSED)
 def test_what_cannot_be_computed_here_is_said_once(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    follows, work = following(NEWER, error)
+    def refuse(recorded: Catalog, source: str) -> RunComputation:
+        raise error
+
+    follows = following(NEWER, refuse)
     for _ in range(3):
         follows.look()
-    assert work.schema.id == 1
+    assert schema_of(follows) == 1
     assert [record.message.endswith(str(error)) for record in caplog.records] == [True]
     with pytest.raises(StoreUnavailable, match="the registry: ") as refused:
         follows.newer("price", 1)
     assert str(error) in str(refused.value)
 
 
+def test_a_source_that_cannot_be_computed_here_keeps_no_other_back() -> None:
+    def only_others(recorded: Catalog, source: str) -> RunComputation:
+        if source == "price":
+            raise REFUSED[0]
+        return compute(recorded, source)
+
+    follows = following(
+        msgspec.structs.replace(NEWER, writing={"price": 2, "other": 2}), only_others
+    )
+    follows.materializers = {**follows.materializers, "other": a_worker()}
+    follows.look()
+    assert (schema_of(follows), schema_of(follows, "other")) == (1, 2)
+
+
+def test_each_refusal_is_said_when_it_is_another_one(caplog: pytest.LogCaptureFixture) -> None:
+    errors = [
+        OperationalError("", None, OSError("refused")),
+        NewerRegistry("x"),
+        NewerRegistry("x"),
+    ]
+
+    def serial_of() -> Serial:
+        if errors:
+            raise errors.pop(0)
+        return SERIAL
+
+    follows = following(CATALOG, serial=serial_of)
+    with caplog.at_level("INFO"):
+        for _ in range(4):
+            follows.look()
+    first, second, third = [record.message for record in caplog.records]
+    assert first.endswith("refused")
+    assert "of a newer Tickwell" in second
+    assert third == "the registry is followed again"
+
+
 def test_a_registry_without_the_source_is_an_older_one() -> None:
     """It was restored from a copy of before the source was declared."""
-    follows, work = following(msgspec.structs.replace(CATALOG, schemas={}, writing={}))
+    follows = following(msgspec.structs.replace(CATALOG, schemas={}, writing={}))
     follows.look()
-    assert work.schema.id == 1
+    assert schema_of(follows) == 1
     assert follows.newer("price", 1) is None
 
 
 def test_a_new_source_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
-    follows, _ = following(msgspec.structs.replace(NEWER, writing={"price": 2, "other": 3}))
+    follows = following(msgspec.structs.replace(NEWER, writing={"price": 2, "other": 3}))
     with caplog.at_level("WARNING"):
         for _ in range(3):
             follows.look()
     assert [record.message.split()[1] for record in caplog.records] == ["other"]
 
 
+def test_a_copy_that_could_not_be_shared_is_shared_later() -> None:
+    """Without it nobody who cannot reach Postgres would know what is in the newest rows."""
+    shared: list[Catalog] = []
+    loads: list[Catalog] = []
+    refusals = [StoreUnavailable("Redis"), StoreUnavailable("Redis")]
+
+    def share(recorded: Catalog) -> None:
+        if refusals:
+            raise refusals.pop()
+        shared.append(recorded)
+
+    def load() -> Catalog:
+        loads.append(NEWER)
+        return NEWER
+
+    follows = following(NEWER, load=load, share=share)
+    follows.look()
+    assert (schema_of(follows), shared) == (2, [])
+    for _ in range(3):
+        follows.look()
+    assert (len(shared), len(loads)) == (1, 1)
+
+
+def test_a_copy_is_asked_while_the_registry_does_not_answer() -> None:
+    follows = following(NEWER, load=no_answer, copy=lambda: NEWER)
+    newer = follows.newer("price", 1)
+    assert newer is not None
+    assert newer.schema.id == 2
+    with pytest.raises(StoreUnavailable, match="refused; the copy in Redis is older"):
+        follows.newer("price", 2)
+    with pytest.raises(StoreUnavailable, match="the registry: refused"):
+        following(NEWER, load=no_answer).newer("price", 1)
+
+
+def test_a_registry_that_hangs_is_not_waited_for_long() -> None:
+    """On a connection that was open already, no limit of a connection helps."""
+    over = Event()
+    follows = following(NEWER, load=lambda: over.wait(30), answer_seconds=0.2)
+    try:
+        follows.look()
+        assert schema_of(follows) == 1
+        with pytest.raises(StoreUnavailable, match="the registry: no answer"):
+            follows.newer("price", 1)
+    finally:
+        over.set()
+
+
 def test_a_registry_that_accepts_and_is_silent_is_not_waited_for_long() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"postgresql://a@127.0.0.1:{silent.getsockname()[1]}/b"
         engine = connect(url, connect_timeout=2, statement_timeout_ms=500, silence_ms=500)
-        follows = Following(
-            partial(serial, engine), partial(catalog.load, engine), lambda *_: REFUSED[0]
-        )
+        asked = {"serial": partial(serial, engine), "load": partial(catalog.load, engine)}
+        follows = following(NEWER, **asked)
         follows.look()
+        assert schema_of(follows) == 1
         with pytest.raises(StoreUnavailable, match="the registry: "):
             follows.newer("price", 1)

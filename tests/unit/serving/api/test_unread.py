@@ -183,6 +183,40 @@ def test_a_client_that_sends_no_more_gets_its_answer_whole(loop: Any, tls: Tls) 
 
 
 @LOOPS
+@pytest.mark.parametrize("asked", [GET % 3_000_000, LAST % 3_000_000], ids=["kept alive", "closed"])
+def test_a_client_that_ends_tls_and_reads_nothing_is_hung_up_on(
+    asked: bytes, loop: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All of the answer is given to its transport then, which ends only if it is aborted."""
+    tls, lost, unread = with_tls(), asyncio.Event(), Unread()
+
+    class Seen(counted(unread)):  # type: ignore[misc]
+        unread_seconds = 0.3
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            lost.set()
+
+    def ask_and_end(address: Address) -> socket.socket:
+        client = ask(address, tls, asked)
+        time.sleep(0.1)
+        client.settimeout(0.2)
+        with contextlib.suppress(OSError):
+            assert isinstance(client, ssl.SSLSocket)
+            client.unwrap()
+        return client
+
+    async def ended() -> None:
+        async with listening(sized, Seen, tls.server) as address:
+            with await asyncio.to_thread(ask_and_end, address):
+                await asyncio.wait_for(lost.wait(), 20)
+
+    run(ended(), loop)
+    assert unread.bytes == 0
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@LOOPS
 def test_nothing_is_begun_on_a_connection_that_ends(loop: Any, tls: Tls) -> None:
     """Its client would never hear of it. It ends as the time without a request is over."""
     asked: list[str] = []
