@@ -85,10 +85,6 @@ class Connection(HttpToolsProtocol):
             self._unfed += data
             self._feed()
 
-    def eof_received(self) -> None:
-        self.transport.finish()
-        super().eof_received()
-
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
         if self.transport.is_closing():

@@ -194,17 +194,6 @@ class GatheringTransport(asyncio.Transport):
         if not (self._kept or self._transport.is_closing()):
             self._transport.close()
 
-    def finish(self) -> None:
-        """The peer sends no more: give the transport all that is kept.
-
-        One of TLS ends soon after its peer, and what the system does not take at once may be lost.
-        """
-        self.flush()
-        if self._kept:
-            self._below += len(self._kept)
-            self._transport.write(bytes(self._kept))
-            self._kept.clear()
-
     def abort(self) -> None:
         self._transport.abort()
         self.lost()
