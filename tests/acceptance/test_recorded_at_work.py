@@ -90,7 +90,9 @@ def test_nobody_restarts_and_nothing_is_missing(running: Pipeline, hot_redis: st
                 wait_for("its values are there", are_there(client, declare(running, window)))
             before = counted.total()
             wait_for("more is asked", lambda: counted.total() > before + 10 * n)
-        assert counted.keys() == {"ok"}
+        # where others use the machine the pipeline may be late, and then says so
+        assert counted.keys() <= {"ok", "lagging"}
+        assert counted["ok"]
     assert all(process.poll() is None for process in running.processes.values())
     running.wait_drained(*BOTH)
     assert_no_difference(running)
