@@ -36,7 +36,7 @@ FOLLOW_SECONDS = 0.5
 """Seconds between looks at the registry."""
 
 FILLED_CHECK_SECONDS = 1.0
-"""Seconds between checks that Redis was not emptied."""
+"""Seconds between checks that Redis was not emptied, which nothing else notices without a tick."""
 
 
 def start_offline_threads(options: WorkerOptions, engine: Engine, stop: Event) -> None:
@@ -95,35 +95,19 @@ async def watch_broker(look: Callable[[], None]) -> None:
         await asyncio.sleep(LOOK_SECONDS)
 
 
-async def follow_registry(look: Callable[[], None], fail: Fail) -> None:
-    """Take over what is recorded in the registry. `look` is that of `Following`.
+async def watch(name: str, seconds: float, look: Callable[[], None], fail: Fail) -> None:
+    """Call `look` every so many seconds, in a thread of this name; an error of it ends the worker.
 
-    Runs until it is cancelled or the worker ends.
+    But `StoreUnavailable`, which the sink reports. Runs until it is cancelled or the worker ends.
     """
-    thread = DaemonExecutor("registry")
+    thread = DaemonExecutor(name)
     loop = asyncio.get_running_loop()
     while True:
-        await asyncio.sleep(FOLLOW_SECONDS)
+        await asyncio.sleep(seconds)
         try:
             await loop.run_in_executor(thread, look)
-        except Exception as error:
-            fail(error)
-            return
-
-
-async def watch_filled(check: Callable[[], None], fail: Fail) -> None:
-    """End the worker when Redis was emptied: without a tick nothing else would notice it.
-
-    `check` is `StorePositions.check_filled`. Runs until it is cancelled or the worker ends.
-    """
-    thread = DaemonExecutor("filled")
-    loop = asyncio.get_running_loop()
-    while True:
-        await asyncio.sleep(FILLED_CHECK_SECONDS)
-        try:
-            await loop.run_in_executor(thread, check)
         except StoreUnavailable:
-            continue  # the sink reports it
+            continue
         except Exception as error:
             fail(error)
             return

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import PipelineError
 from pipelines.live.background import (
-    follow_registry,
+    FILLED_CHECK_SECONDS,
+    FOLLOW_SECONDS,
     start_hot_feed,
     start_offline_threads,
+    watch,
     watch_broker,
-    watch_filled,
     watch_topics,
 )
 from pipelines.live.broker_watch import Broker, BrokerView, BrokerWatch
@@ -134,8 +135,10 @@ class _Worker:
             asyncio.create_task(
                 watch_topics(pipeline.incarnations.confirm, self._health, app.fail)
             ),
-            asyncio.create_task(watch_filled(pipeline.check_filled, app.fail)),
-            asyncio.create_task(follow_registry(pipeline.follow, app.fail)),
+            asyncio.create_task(
+                watch("filled", FILLED_CHECK_SECONDS, pipeline.check_filled, app.fail)
+            ),
+            asyncio.create_task(watch("following", FOLLOW_SECONDS, pipeline.follow, app.fail)),
             asyncio.create_task(self._start(app)),
             asyncio.create_task(watch_broker(self._watch.look)),
         ]

@@ -62,6 +62,14 @@ def answers(received: bytes, methods: Sequence[str] = ()) -> list[Answer]:
     return found
 
 
+async def sized(scope: Any, receive: Any, send: Any) -> None:
+    """Answers with as many bytes as the path says."""
+    size = int(scope["path"][1:])
+    headers = [(b"content-length", b"%d" % size)]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"x" * size})
+
+
 @asynccontextmanager
 async def listening(
     app: Any,

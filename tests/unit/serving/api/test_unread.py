@@ -18,7 +18,7 @@ import uvloop
 from serving.api.connections import Connection
 from serving.api.unread import Unread
 from tests.support.certificates import trusting
-from tests.support.raw_http import Address, answers, listening, run
+from tests.support.raw_http import Address, answers, listening, run, sized
 
 GET = b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n"
 LAST = b"GET /%d HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
@@ -70,14 +70,6 @@ def counted(unread: Unread) -> type[Connection]:
 
     Counted.unread = unread
     return Counted
-
-
-async def sized(scope: Any, receive: Any, send: Any) -> None:
-    """Answers with as many bytes as the path says."""
-    size = int(scope["path"][1:])
-    headers = [(b"content-length", b"%d" % size)]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": b"x" * size})
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ import uvloop
 
 from serving.api.connections import Connection
 from serving.api.write_gathering import HELD_BYTES, GatheringTransport
-from tests.support.raw_http import Address, answers, exchange, listening, run
+from tests.support.raw_http import Address, answers, exchange, listening, run, sized
 
 GET = b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n"
 LAST = b"GET /%d HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
@@ -42,14 +42,6 @@ def recording(writes: list[bytes]) -> Callable[..., Connection]:
             super().connection_made(Recording(transport, writes))
 
     return Recorded
-
-
-async def sized(scope: Any, receive: Any, send: Any) -> None:
-    """Answers with as many bytes as the path says."""
-    size = int(scope["path"][1:])
-    headers = [(b"content-length", b"%d" % size)]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": b"x" * size})
 
 
 @LOOPS
