@@ -33,7 +33,7 @@ from serving.served_log import ServedLog
 from serving.served_log_metrics import served_log_families
 from serving.tiers import Tiers
 from serving.watch.api_keys import ApiKeysWatch
-from serving.watch.catalog import CatalogWatch
+from serving.watch.catalog import LOOK_SECONDS, CatalogWatch
 from serving.watch.refreshing import refreshing
 from serving.watch.workers import WorkersWatch
 
@@ -109,7 +109,8 @@ def create_app(
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         try:
             async with (
-                refreshing(catalog.refresh, workers.refresh),
+                refreshing(catalog.refresh, pause=LOOK_SECONDS),
+                refreshing(workers.refresh),
                 nullcontext() if keys is None else keys.watching(),
                 stores.kept(options.most_read),
             ):

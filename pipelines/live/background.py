@@ -32,7 +32,7 @@ MAINTENANCE_SECONDS = 3_600.0
 TOPICS_CHECK_SECONDS = 2.0
 """Seconds between checks that the topics are the ones that the worker started with."""
 
-FOLLOW_SECONDS = 0.5
+FOLLOW_SECONDS = 0.25
 """Seconds between looks at the registry."""
 
 FILLED_CHECK_SECONDS = 1.0

@@ -1,8 +1,8 @@
 """Features that are recorded while a worker works: it takes them over between two runs.
 
-Twice a second the registry is asked whether anything has changed. Where a source is written in a
-newer row schema than before, its next run is computed in that one: windows are loaded from what the
-store keeps of each entity, so that a new feature has its value at the first tick.
+Four times a second the registry is asked whether anything has changed. Where a source is written in
+a newer row schema than before, its next run is computed in that one: windows are loaded from what
+the store keeps of each entity, so that a new feature has its value at the first tick.
 
 Workers see a change at different moments, and a partition may move from one that has seen it to one
 that has not. So the store refuses a run in an older row schema than is recorded (Postgres), or than

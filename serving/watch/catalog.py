@@ -27,6 +27,9 @@ NOTHING_RECORDED = "no features are recorded yet: run `tickwell migrate`, then a
 ANSWER_SECONDS = 3.0
 """Time that Postgres has to answer, in seconds; the catalog is a few rows."""
 
+LOOK_SECONDS = 0.25
+"""Pause between two looks at the registry, in seconds: each asks for its serial alone."""
+
 RENEW_SECONDS = 0.5
 """Time that a request waits for a reading of the catalog, in seconds."""
 
