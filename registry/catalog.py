@@ -7,11 +7,12 @@ from typing import Any, TypeVar
 
 import msgspec
 from psycopg2 import errorcodes
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine, Table, select
 from sqlalchemy.exc import ProgrammingError
 
 from registry.database.tables import (
     active_versions,
+    feature_sets,
     feature_versions,
     row_schemas,
     rules_starts,
@@ -20,15 +21,18 @@ from registry.database.tables import (
 )
 from registry.definitions import (
     Catalog,
+    FeatureSet,
     FeatureVersion,
     RecordedRules,
     RowSchema,
     RulesStart,
     Source,
+    Withdrawal,
 )
 from registry.errors import NewerRegistry, RegistryEmpty
 
-Definition = TypeVar("Definition", Source, FeatureVersion)
+Definition = TypeVar("Definition", Source, FeatureVersion, FeatureSet)
+Versioned = TypeVar("Versioned", FeatureVersion, FeatureSet)
 
 ALWAYS_RECORDED = ("partitioner", "earliest_ns")
 """What definitions say of a source since its rules decide every tick: builds before that kept the
@@ -61,14 +65,8 @@ def read(connection: Connection) -> Catalog:
         row.name: _converted(row.definition, Source)
         for row in connection.execute(select(sources).order_by(sources.c.name))
     }
-    versions = [
-        _converted(row.definition, FeatureVersion)
-        for row in connection.execute(
-            select(feature_versions.c.definition).order_by(
-                feature_versions.c.name, feature_versions.c.created_at
-            )
-        )
-    ]
+    versions, withdrawn = _versions(connection, feature_versions, FeatureVersion)
+    sets, withdrawn_sets = _versions(connection, feature_sets, FeatureSet)
     active = connection.execute(select(active_versions).order_by(active_versions.c.name))
     schemas = [
         RowSchema(row.id, row.source, tuple(row.features))
@@ -76,12 +74,29 @@ def read(connection: Connection) -> Catalog:
     ]
     return Catalog(
         sources=known_sources,
-        features={version.ref: version for version in versions},
+        features=versions,
         active={row.name: row.version for row in active},
         schemas={schema.id: schema for schema in schemas},
         writing={schema.source: schema.id for schema in schemas},
         rules=_rules(connection),
+        sets=sets,
+        withdrawn=withdrawn | withdrawn_sets,
     )
+
+
+def _versions(
+    connection: Connection, table: Table, kind: type[Versioned]
+) -> tuple[dict[str, Versioned], dict[str, Withdrawal]]:
+    """Versions of features or sets, and those that are withdrawn, by how requests name them."""
+    wanted = (table.c.definition, table.c.deprecated_at, table.c.retired_at, table.c.replacement)
+    found, withdrawn = {}, {}
+    in_order = select(*wanted).order_by(table.c.name, table.c.created_at)
+    for row in connection.execute(in_order):
+        version = _converted(row.definition, kind)
+        found[version.ref] = version
+        if row.deprecated_at is not None:
+            withdrawn[version.ref] = Withdrawal(row.deprecated_at, row.retired_at, row.replacement)
+    return found, withdrawn
 
 
 def _rules(connection: Connection) -> dict[str, tuple[RecordedRules, ...]]:

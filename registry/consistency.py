@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from registry.definitions import Catalog, Definitions, FeatureVersion, Source
+from registry.definitions import Catalog, Definitions, FeatureSet, FeatureVersion, Source
 from registry.errors import DefinitionError, VersionChanged
+from registry.language.canonical import digest
 from registry.language.derived import compile_derived
+from registry.naming import folded
 from registry.wording import differences
 
-MEANING = ("entity", "expression", "source", "over", "max_age_ns")
+MEANING = ("entity", "expression", "source", "over", "parts", "max_age_ns")
 """Fields of a version that decide its values and statuses; the others may be reworded."""
 
 
@@ -27,20 +29,36 @@ def check(sources: Mapping[str, Source], features: Collection[FeatureVersion], f
 def check_against(known: Catalog, definitions: Definitions, rejected_topic: str | None) -> None:
     """Check a file's definitions together with what is recorded; not the rules of its sources.
 
+    Derived features and sets have all their pins.
+
     Raises `VersionChanged` for a recorded version with another meaning, and `DefinitionError` for
     anything else that contradicts; both name the file and the feature or source.
     """
     file = definitions.file
     for feature in definitions.features:
         recorded = known.features.get(feature.ref)
-        changed = "" if recorded is None else differences(recorded, feature, MEANING)
-        if changed:
+        if recorded is not None and digest(recorded) != digest(feature):
+            changed = differences(recorded, feature, MEANING)
             raise VersionChanged(f"{file}: feature {feature.name}", feature.ref, changed)
     every_source = known.sources | {source.name: source for source in definitions.sources}
     features = known.features | {feature.ref: feature for feature in definitions.features}
     check(every_source, features.values(), file)
+    check_sets(features, definitions.sets, file)
     if rejected_topic is not None:
         check_rejected_topic(every_source.values(), rejected_topic, file)
+
+
+def check_sets(features: Collection[str], sets: Iterable[FeatureSet], file: str) -> None:
+    """Check sets, all pinned, against the versions that there are, as `name@version`.
+
+    Raises `DefinitionError`.
+    """
+    for one in sets:
+        for ref in one.features:
+            if ref not in features:
+                raise DefinitionError(
+                    f"{file}: {one.ref}", f"there is no {ref}: name a version that is declared"
+                )
 
 
 def check_rejected_topic(sources: Iterable[Source], rejected_topic: str, file: str) -> None:
@@ -70,7 +88,7 @@ def _check_sources(sources: Iterable[Source], file: str) -> None:
 def _check_names(
     sources: Mapping[str, Source], features: Iterable[FeatureVersion], file: str
 ) -> None:
-    owners: dict[str, str] = {}
+    owners: dict[str, FeatureVersion] = {}
     for feature in features:
         where = f"{file}: feature {feature.name}"
         taken = set(feature.entity)
@@ -83,12 +101,13 @@ def _check_names(
                     f"{name} is a field of its ticks, and one view has columns of both; name the "
                     f"feature otherwise, such as current_{name}",
                 )
-            owner = owners.setdefault(name, feature.name)
+            owner = owners.setdefault(folded(name), feature).name
             if owner != feature.name:
                 raise DefinitionError(
                     where,
-                    f"{name} names both {owner} and {feature.name}; names and aliases that are "
-                    "recorded stay taken, so choose another one",
+                    f"{name} names both {owner} and {feature.name} (names that differ only in `_` "
+                    "are taken for one); names and aliases that are recorded stay taken, so choose "
+                    "another one",
                 )
 
 
@@ -114,6 +133,7 @@ def _check_derived(
     sources: Mapping[str, Source], features: Iterable[FeatureVersion], file: str
 ) -> None:
     by_name = {feature.name: feature for feature in features}
+    refs = {feature.ref for feature in features}
     for feature in features:
         if not feature.derived:
             continue
@@ -124,6 +144,10 @@ def _check_derived(
         key = feature.entity if feature.over is None else sources[feature.over].key
         if feature.over is not None and key[: len(feature.entity)] != feature.entity:
             raise DefinitionError(where, f"the entity must begin {feature.over}'s key {list(key)}")
+        for name, ref in feature.pins.items():
+            if name not in derived.names or ref not in refs:
+                why = "the expression does not read it" if ref in refs else "it is not there"
+                raise DefinitionError(where, f"has {ref} among its `parts`, and {why}")
         for name in derived.names:
             part = by_name.get(name)
             if part is None:

@@ -7,6 +7,7 @@ A definition with a field that is unknown here is refused: it may mean other val
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal
 
 from msgspec import Struct
@@ -17,6 +18,9 @@ TimeUnit = Literal["s", "ms", "us", "ns"]
 Partitioner = Literal["murmur2", "crc32", "fnv1a", "any"]
 MessageKey = Literal["first", "any"]
 Format = Literal["json", "avro", "protobuf", "json-schema"]
+SET_PREFIX = "set:"
+"""What stands before the name of a set where features are named."""
+
 EARLIEST_NS = 31_536_000 * 10**9
 """The year 1971, nanoseconds UTC: integers of another unit, and dates like 20200102, are read as
 times of 1970."""
@@ -162,7 +166,11 @@ class FeatureVersion(Struct, frozen=True, forbid_unknown_fields=True):
     A *materialized* feature has a `source` and is computed by the kernel as ticks arrive. A
     *derived* one has none: it is an arithmetic expression over other features, computed on read for
     an entity of kind `entity`; with `over` it sums over the entities of that source which share the
-    entity's key fields (the positions of a portfolio).
+    entity's key fields (the positions of a portfolio). `parts` are the versions that it is computed
+    of, as `name@version`; a file may leave out some, which are pinned when it is recorded.
+
+    `parent` is the version that this one was made from; `unit` is that of its values. Both say
+    nothing about the values themselves.
     """
 
     name: str
@@ -176,6 +184,9 @@ class FeatureVersion(Struct, frozen=True, forbid_unknown_fields=True):
     owner: str = ""
     tags: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
+    unit: str = ""
+    parent: str | None = None
+    parts: tuple[str, ...] = ()
 
     @property
     def ref(self) -> str:
@@ -186,6 +197,41 @@ class FeatureVersion(Struct, frozen=True, forbid_unknown_fields=True):
     def derived(self) -> bool:
         return self.source is None
 
+    @property
+    def pins(self) -> dict[str, str]:
+        """The pinned version of each part, as `name@version`, by its name."""
+        return {ref.partition("@")[0]: ref for ref in self.parts}
+
+
+class FeatureSet(Struct, frozen=True, forbid_unknown_fields=True):
+    """One immutable version of a set of features that a model reads, each as `name@version`.
+
+    No two are versions of one feature, so a set has one value under each name.
+    """
+
+    name: str
+    version: str
+    features: tuple[str, ...]
+    description: str = ""
+    owner: str = ""
+
+    @property
+    def ref(self) -> str:
+        """The name that requests give it, `set:momentum@1`."""
+        return f"{SET_PREFIX}{self.name}@{self.version}"
+
+
+class Withdrawal(Struct, frozen=True):
+    """A version that is given up: deprecated since `since`, and retired since `retired_at`.
+
+    A deprecated version is still computed. A retired one is in no new row; nobody can ask for it.
+    `replacement` is the version, as `name@version`, that its readers should take.
+    """
+
+    since: datetime
+    retired_at: datetime | None = None
+    replacement: str | None = None
+
 
 class Definitions(Struct, frozen=True):
     """What a features file declares, in its order; `file` names it in errors."""
@@ -193,6 +239,7 @@ class Definitions(Struct, frozen=True):
     sources: tuple[Source, ...]
     features: tuple[FeatureVersion, ...]
     file: str
+    sets: tuple[FeatureSet, ...] = ()
 
 
 class RowSchema(Struct, frozen=True):
@@ -209,7 +256,8 @@ class Catalog(Struct, frozen=True):
     `features` is keyed by `name@version`; `active` maps each feature's name to its active version;
     `schemas` is keyed by row schema id and keeps old schemas, so that old rows stay readable;
     `writing` maps each source to the id of the schema that is written today. `rules` has what each
-    source was declared to be, the oldest first; the last one is the source in `sources`.
+    source was declared to be, the oldest first; the last one is the source in `sources`. `sets` is
+    keyed as requests name them, `withdrawn` by `name@version`.
     """
 
     sources: dict[str, Source]
@@ -218,3 +266,10 @@ class Catalog(Struct, frozen=True):
     schemas: dict[int, RowSchema]
     writing: dict[str, int]
     rules: dict[str, tuple[RecordedRules, ...]] = {}
+    sets: dict[str, FeatureSet] = {}
+    withdrawn: dict[str, Withdrawal] = {}
+
+    def is_retired(self, ref: str) -> bool:
+        """Whether a version, `name@version`, is in no new row."""
+        withdrawal = self.withdrawn.get(ref)
+        return withdrawal is not None and withdrawal.retired_at is not None

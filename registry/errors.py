@@ -56,6 +56,31 @@ class RulesOfEarlierBuild(RegistryError):
         )
 
 
+class StalePlan(RegistryError):
+    """The registry has changed since a plan was made."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the registry has changed since the plan was made, so it may say something that is not "
+            "true any more: nothing was changed; make the plan again and look at it"
+        )
+
+
+class InvalidPlan(RegistryError):
+    """A file is no plan that this version can read."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"not a plan of this version ({why}): make it again")
+
+
+class UnknownVersion(RegistryError):
+    """No feature has that name, or none of its versions that number."""
+
+
+class NotAllowed(RegistryError):
+    """A version is in a state in which this cannot be done."""
+
+
 class RegistryEmpty(RegistryError):
     """Nothing is recorded yet."""
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 import tomllib
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, time
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -16,8 +15,8 @@ from msgspec import Struct
 
 from registry.consistency import check
 from registry.definitions import (
+    Catalog,
     Definitions,
-    FeatureVersion,
     Field,
     Format,
     MessageKey,
@@ -25,10 +24,10 @@ from registry.definitions import (
     Source,
     TimeUnit,
 )
-from registry.durations import max_age_ns, skew_ns
+from registry.durations import skew_ns
 from registry.errors import DefinitionError
-from registry.language.program import compile_expression
-from registry.naming import check_name, check_readable, check_topic, check_unique, check_version
+from registry.feature_tables import Versions, converted, feature_of, set_of
+from registry.naming import check_name, check_readable, check_topic, check_unique
 from registry.source_mapping import (
     GivenPlace,
     Shape,
@@ -44,9 +43,11 @@ MOST_KEYS = 8
 
 MOST_FIELDS = 100
 MOST_SCHEMA_IDS = 10_000
+MOST_BYTES = 16_000_000
+"""Bytes of a file: what a parser takes for it is many times as much."""
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 YEAR_2201 = datetime(2201, 1, 1, tzinfo=UTC)
-T = TypeVar("T")
 
 
 class _Source(Struct, forbid_unknown_fields=True):
@@ -68,81 +69,84 @@ class _Source(Struct, forbid_unknown_fields=True):
     reject_schema_ids: list[int | str] = []
 
 
-class _Feature(Struct, forbid_unknown_fields=True):
-    name: str
-    version: str
-    expression: str
-    source: str | None = None
-    over: str | None = None
-    entity: list[str] = []
-    max_age: str | None = None
-    description: str = ""
-    owner: str = ""
-    tags: list[str] = []
-    aliases: list[str] = []
-
-
 class _File(Struct, forbid_unknown_fields=True):
-    source: list[dict[str, Any]]
-    feature: list[dict[str, Any]]
+    source: list[dict[str, Any]] = []
+    feature: list[dict[str, Any]] = []
+    sets: list[dict[str, Any]] = msgspec.field(name="set", default_factory=list)
 
 
-def read(path: Path | None = None) -> Definitions:
+def read(path: Path | None = None, known: Catalog | None = None) -> Definitions:
     """The definitions of a file, or those that ship with Tickwell.
 
-    Raises `DefinitionError`, which names the file and the definition, for any mistake.
+    A version may leave out what its parent says, and be of a source, that the file declares or that
+    is `known`. Raises `DefinitionError`, which names the file and the definition, for any mistake.
     """
+    return read_text(text_of(path), known)
+
+
+class Text(NamedTuple):
+    """The text of a features file, and the name that errors give it."""
+
+    name: str
+    text: str
+
+
+def read_text(given: Text, known: Catalog | None = None) -> Definitions:
+    """The definitions of the text of a file. Raises as `read`."""
+    tables, name = _tables(given), given.name
+    declared = _sources(tables, name)
+    sources = declared if known is None else known.sources | declared
+    recorded = {} if known is None else known.features
+    versions = Versions(tables.feature, recorded, name)
+    features = tuple(feature_of(versions.whole(table), sources, name) for table in tables.feature)
+    if not features:
+        raise DefinitionError(name, "declares no [[feature]]; without one there is nothing to do")
+    check_unique([feature.ref for feature in features], f"{name}: feature")
+    sets = tuple(set_of(table, name) for table in tables.sets)
+    check_unique([one.ref for one in sets], name)
+    check(sources, (recorded | {feature.ref: feature for feature in features}).values(), name)
+    return Definitions(tuple(declared.values()), features, name, sets)
+
+
+def read_sources(path: Path | None = None) -> Definitions:
+    """The sources of a file alone. Raises `DefinitionError`."""
+    given = text_of(path)
+    name, sources = given.name, _sources(_tables(given), given.name)
+    check(sources, (), name)
+    return Definitions(tuple(sources.values()), (), name)
+
+
+def text_of(path: Path | None) -> Text:
+    """The text of a file, or of the one that ships. Raises `DefinitionError`."""
     name = "registry/features.toml" if path is None else str(path)
     shipped = files("registry").joinpath("features.toml")
     try:
-        text = (shipped if path is None else path).read_text("utf-8-sig")
-        tables = msgspec.convert(tomllib.loads(text), _File)
+        raw = (shipped if path is None else path).read_bytes()
+        if len(raw) > MOST_BYTES:
+            raise DefinitionError(
+                name, f"has {len(raw)} bytes: at most {MOST_BYTES} are read; split it"
+            )
+        return Text(name, raw.decode("utf-8-sig"))
     except OSError as error:
         raise DefinitionError(name, f"cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise DefinitionError(name, f"is not text in UTF-8: {error}") from None
+
+
+def _tables(given: Text) -> _File:
+    name = given.name
+    try:
+        return msgspec.convert(tomllib.loads(given.text), _File)
     except RecursionError:
         raise DefinitionError(name, "is nested too deeply to be read") from None
     except (ValueError, msgspec.ValidationError) as error:  # tomllib's errors are ValueErrors
         raise DefinitionError(name, str(error)) from None
-    given = [_converted(table, _Source, f"{name}: source") for table in tables.source]
-    check_unique([source.name for source in given], f"{name}: source")
-    sources = {source.name: _source(source, name) for source in given}
-    features = tuple(
-        _feature(_converted(table, _Feature, f"{name}: feature"), sources, name)
-        for table in tables.feature
-    )
-    if not features:
-        raise DefinitionError(name, "declares no [[feature]]; without one there is nothing to do")
-    check_unique([feature.ref for feature in features], f"{name}: feature")
-    check(sources, features, name)
-    return Definitions(tuple(sources.values()), features, name)
 
 
-def _converted(table: dict[str, Any], kind: type[T], where: str) -> T:
-    where = f"{where} {table.get('name', 'without a name')}"
-    for text in _texts(table):
-        if "\0" in text:
-            raise DefinitionError(
-                where, f"{text!r} holds the character NUL, which no text in Postgres can hold"
-            )
-    try:
-        return msgspec.convert(table, kind)
-    except (msgspec.ValidationError, OverflowError) as error:
-        raise DefinitionError(where, str(error)) from None
-
-
-def _texts(value: Any) -> Iterator[str]:
-    match value:
-        case str():
-            yield value
-        case list():
-            for item in value:
-                yield from _texts(item)
-        case dict():
-            yield from value
-            for item in value.values():
-                yield from _texts(item)
+def _sources(tables: _File, file: str) -> dict[str, Source]:
+    given = [converted(table, _Source, f"{file}: source") for table in tables.source]
+    check_unique([source.name for source in given], f"{file}: source")
+    return {source.name: _source(source, file) for source in given}
 
 
 def _source(given: _Source, file: str) -> Source:
@@ -255,42 +259,3 @@ def _check_default(field: Field, positive: bool, where: str) -> None:
             f"field {field.name} has the default {default}, which must be {kind} number; for a "
             "field without a value say `optional = true` and no default",
         )
-
-
-def _feature(given: _Feature, sources: dict[str, Source], file: str) -> FeatureVersion:
-    where = f"{file}: feature {given.name}"
-    for name in (given.name, *given.aliases):
-        check_name(name, where)
-    check_readable([given.name], where)
-    check_version(given.version, where)
-    for reference in (given.source, given.over):
-        if reference is not None and reference not in sources:
-            raise DefinitionError(
-                where, f"there is no source {reference}; there are {', '.join(sources)}"
-            )
-    if given.source is not None and given.over is not None:
-        raise DefinitionError(
-            where, "has both `source` and `over`; a derived feature has no source"
-        )
-    entity = tuple(given.entity)
-    check_unique(given.entity, f"{where}: entity")
-    if given.source is not None:
-        entity = sources[given.source].key
-        if given.entity and tuple(given.entity) != entity:
-            raise DefinitionError(where, f"the entity of source {given.source} is {list(entity)}")
-        compile_expression(given.expression, sources[given.source], where)
-    elif not entity:
-        raise DefinitionError(where, "needs a `source`, or as a derived feature its `entity`")
-    return FeatureVersion(
-        name=given.name,
-        version=given.version,
-        entity=entity,
-        expression=given.expression,
-        source=given.source,
-        over=given.over,
-        max_age_ns=max_age_ns(given.max_age, where),
-        description=given.description,
-        owner=given.owner,
-        tags=tuple(given.tags),
-        aliases=tuple(given.aliases),
-    )

@@ -25,6 +25,37 @@ COLUMNS = frozenset(
 )
 """Names that every tick or every view has beside the source's own."""
 
+FUNCTIONS = frozenset("abs last log_return mean stddev sum".split())  # noqa: SIM905
+"""What expressions call; a feature of that name would read as one."""
+
+SET_VERSION = re.compile(r"[1-9][0-9]{0,5}")
+
+
+def folded(name: str) -> str:
+    """A name as it is compared with others: two that differ in `_` alone are taken for a typo."""
+    return name.replace("_", "").lower()
+
+
+def check_not_function(name: str, where: str) -> None:
+    """Raises `DefinitionError`, naming `where`, for the name of a function."""
+    if name in FUNCTIONS:
+        raise DefinitionError(
+            where, f"{name!r} is a function of expressions; name the feature otherwise"
+        )
+
+
+def check_pin(text: str, where: str) -> None:
+    """Raises `DefinitionError`, naming `where`, for what is not of the form name@1.0.0."""
+    name, _, version = text.partition("@")
+    if not NAME.fullmatch(name) or not VERSION.fullmatch(version):
+        raise DefinitionError(where, f"{text!r} is not of the form price_sma_5@1.0.0")
+
+
+def check_set_version(version: str, where: str) -> None:
+    """Raises `DefinitionError`, naming `where`, for what is not the version of a set."""
+    if not SET_VERSION.fullmatch(version):
+        raise DefinitionError(where, f"version {version!r} of a set is not a number such as 1")
+
 
 def check_name(name: str, where: str) -> None:
     """Raises `DefinitionError`, naming `where`, for what cannot name anything."""

@@ -33,11 +33,16 @@ def serial(engine: Engine) -> Serial | None:
     """The serial of the registry, None where it is not known: then the catalog must be read."""
     try:
         with engine.connect() as connection:
-            found = connection.execute(select(table.c.number, table.c.moved_at)).first()
+            return serial_in(connection)
     except ProgrammingError as error:
         if getattr(error.orig, "pgcode", None) not in UNKNOWN:
             raise
         return None
+
+
+def serial_in(connection: Connection) -> Serial | None:
+    """The serial that a transaction sees."""
+    found = connection.execute(select(table.c.number, table.c.moved_at)).first()
     return None if found is None else Serial(found.number, found.moved_at)
 
 

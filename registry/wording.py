@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from registry.definitions import Condition, Field, Place, Source
 from registry.durations import duration
@@ -21,13 +21,29 @@ def differences(
 
     Two that a file can write in other words or in another order do not differ.
     """
+    return " and ".join(
+        f"{setting} `{was}` {verb} `{now}`"
+        for setting, was, now in differing(recorded, declared, names)
+    )
+
+
+class Differing(NamedTuple):
+    """A setting that two definitions have otherwise, in the words of a features file."""
+
+    setting: str
+    was: str
+    now: str
+
+
+def differing(recorded: Any, declared: Any, names: Iterable[str]) -> list[Differing]:
+    """The settings in which two definitions of a kind differ, of the attributes `names`."""
     names = tuple(names)
     was, now = dict(_settings(recorded, names)), dict(_settings(declared, names))
-    return " and ".join(
-        f"{setting} `{was[setting]}` {verb} `{now[setting]}`"
+    return [
+        Differing(setting, was[setting], now[setting])
         for setting in was
         if setting in now and was[setting] != now[setting]
-    )
+    ]
 
 
 def _settings(definition: Any, names: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -40,6 +40,10 @@ class UnknownFeature(ServingError):
     """No feature has that name or version."""
 
 
+class RetiredFeature(ServingError):
+    """The version, or the set, is not read any more; the context names its `replacement`."""
+
+
 class WrongEntity(ServingError):
     """The feature belongs to another kind of entity."""
 

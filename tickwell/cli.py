@@ -13,6 +13,7 @@ from tickwell.commands.demo import demo
 from tickwell.commands.down import down
 from tickwell.commands.env import env
 from tickwell.commands.feast import feast
+from tickwell.commands.feature_changes import features
 from tickwell.commands.get import get
 from tickwell.commands.keys import keys
 from tickwell.commands.migrate import migrate
@@ -57,6 +58,7 @@ for command in COMMANDS:
     app.command()(command)
 app.add_typer(feast, name="feast")
 app.add_typer(keys)
+app.add_typer(features)
 
 
 def main() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from threading import Event
 
+from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from pipelines.kafka.topics import NEVER, ensure_topics
@@ -17,9 +18,13 @@ from pipelines.ticks.wire.formats import check_format
 from registry.database import migrations
 from registry.database.engine import connect
 from registry.database.month_partitions import attach_ahead
-from registry.definitions import Catalog
-from registry.features_file import read
-from registry.lifecycle.recording import Limits, record
+from registry.definitions import Catalog, Source
+from registry.features_file import Text, read_sources, read_text, text_of
+from registry.lifecycle.audit import By
+from registry.lifecycle.recording import Limits
+from registry.lifecycle.registry import Registry
+from registry.serial import Serial
+from registry.source_rules import check_sources
 from tickwell.current_user import current_user
 from tickwell.errors import TickwellError, one_line
 from tickwell.settings import Settings
@@ -36,40 +41,76 @@ def rules_beginning(settings: Settings) -> Iterator[RulesBeginning]:
         redis.close()
 
 
+def registry_of(settings: Settings, engine: Engine) -> Registry:
+    """The registry that settings name, changed in the name of who runs this process."""
+    return Registry(
+        engine,
+        By(current_user()),
+        rejected_topic=settings.rejected_topic,
+        limits=Limits(history=settings.history),
+    )
+
+
 def migrate(
-    settings: Settings, stopped: Event = NEVER, begin: RulesBeginning | None = None
+    settings: Settings,
+    stopped: Event = NEVER,
+    begin: RulesBeginning | None = None,
+    apply: bool = False,
 ) -> Catalog:
     """Bring everything up to date; what is up to date already is left as it is.
 
-    The rules of a recorded source change only with `begin`.
+    The features file is recorded where nothing is recorded yet, and with `apply` or `begin` also
+    later; else it is only compared with what is recorded. The rules of a recorded source change
+    only with `begin`.
 
     Raises `TickwellError`, `RegistryError` and `PipelineError`, each of which says what to do. Once
     `stopped` is set, topics that the broker does not know yet are no longer waited for.
     """
     settings.need("postgres", "kafka")
-    definitions = read(settings.features_path)
-    for source in definitions.sources:
-        check_format(source, settings.registry_connection)
+    _check_formats(settings, read_sources(settings.features_path).sources)
+    file = text_of(settings.features_path)
     engine = connect(settings.postgres, connect_timeout=10)
     try:
         migrations.upgrade(engine)
         attach_ahead(engine, datetime.now(UTC))
-        recorded = record(
-            engine,
-            definitions,
-            actor=current_user(),
-            rejected_topic=settings.rejected_topic,
-            limits=Limits(history=settings.history),
-            begin=begin,
-        )
+        registry = registry_of(settings, engine)
+        known = registry.known()
+        if apply or begin is not None or not known.writing:
+            known = registry.apply(file, begin=begin)
+        else:
+            check_sources(known, read_text(file, known))
+            registry.plan(file)  # raises where the file contradicts what is recorded
         if begin is not None:
-            begin.publish(recorded)
+            begin.publish(known)
     except DBAPIError as error:
         raise TickwellError(f"TICKWELL_POSTGRES: {one_line(error.orig)}") from None
     finally:
         engine.dispose()
-    topics = [source.topic for source in recorded.sources.values()]
+    _ensure_topics(settings, known, stopped)
+    warm_up()
+    return known
+
+
+def apply(
+    settings: Settings, registry: Registry, file: Text, expected: Serial | None, note: str = ""
+) -> Catalog:
+    """Record a features file in a registry that has one already, and make topics that are new.
+
+    Raises as `registry.lifecycle.recording.record`, and `PipelineError`.
+    """
+    declared = read_text(file, registry.known())
+    _check_formats(settings, declared.sources)
+    known = registry.apply(file, expected, note=note)
+    _ensure_topics(settings, known)
+    return known
+
+
+def _check_formats(settings: Settings, sources: Iterable[Source]) -> None:
+    for source in sources:
+        check_format(source, settings.registry_connection)
+
+
+def _ensure_topics(settings: Settings, known: Catalog, stopped: Event = NEVER) -> None:
+    topics = [source.topic for source in known.sources.values()]
     names = [*topics, settings.rejected_topic]
     ensure_topics(settings.kafka_connection, names, settings.partitions, stopped)
-    warm_up()
-    return recorded

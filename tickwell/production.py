@@ -72,10 +72,10 @@ class Production:
         from pipelines.kafka.topics import describe
         from pipelines.produce.checking import TickFiles
         from pipelines.produce.file_names import expand
-        from registry.features_file import read
+        from registry.features_file import read_sources
 
         self._settings = Settings.of_stack()
-        declared = read(self._settings.features_path)
+        declared = read_sources(self._settings.features_path)
         sources = {known.name: known for known in declared.sources}
         if source not in sources:
             raise TickwellError(

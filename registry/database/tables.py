@@ -10,7 +10,13 @@
     tickwell.rules_starts      the offset of each partition from which a changed one holds
     tickwell.api_keys          the SHA-256 of each API key, what it allows, who made and revoked it
     tickwell.serial            one number, which every change of the catalog moves
-    tickwell.sources, feature_versions, row_schemas, active_versions, audit
+    tickwell.feature_versions  each version of a feature, and whether it was given up
+    tickwell.active_versions   what the name of a feature means now
+    tickwell.activations       each move of a name from one version to another one
+    tickwell.feature_sets      sets of pinned versions
+    tickwell.set_models        the models that read a set
+    tickwell.audit             who changed what, when, from what to what
+    tickwell.sources, row_schemas
 
 Times of ticks are bigint nanoseconds UTC, times of Tickwell's own work are timestamptz.
 """
@@ -24,6 +30,7 @@ from sqlalchemy import (
     DateTime,
     Double,
     ForeignKey,
+    ForeignKeyConstraint,
     Identity,
     Index,
     Integer,
@@ -169,6 +176,12 @@ feature_versions = Table(
     Column("definition", JSONB, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=NOW),
     Column("created_by", Text, nullable=False),
+    Column("digest", LargeBinary),
+    Column("identity", JSONB),
+    Column("note", Text, nullable=False, server_default=text("''")),
+    Column("deprecated_at", DateTime(timezone=True)),
+    Column("retired_at", DateTime(timezone=True)),
+    Column("replacement", Text),
 )
 
 row_schemas = Table(
@@ -185,6 +198,46 @@ active_versions = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("version", Text, nullable=False),
+)
+
+activations = Table(
+    "activations",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("previous", Text),
+    Column("action", Text, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=NOW),
+    Column("actor", Text, nullable=False),
+    Column("note", Text, nullable=False, server_default=text("''")),
+    Index("activations_of_name", "name", "id"),
+)
+
+feature_sets = Table(
+    "feature_sets",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("version", Text, primary_key=True),
+    Column("definition", JSONB, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=NOW),
+    Column("created_by", Text, nullable=False),
+    Column("deprecated_at", DateTime(timezone=True)),
+    Column("retired_at", DateTime(timezone=True)),
+    Column("replacement", Text),
+)
+
+set_models = Table(
+    "set_models",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("version", Text, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("since", DateTime(timezone=True), nullable=False, server_default=NOW),
+    Column("recorded_by", Text, nullable=False),
+    ForeignKeyConstraint(
+        ["name", "version"], ["tickwell.feature_sets.name", "tickwell.feature_sets.version"]
+    ),
 )
 
 api_keys = Table(
@@ -218,5 +271,9 @@ audit = Table(
     Column("actor", Text, nullable=False),
     Column("action", Text, nullable=False),
     Column("subject", Text, nullable=False),
-    Column("detail", JSONB, nullable=False),
+    Column("after", JSONB),
+    Column("before", JSONB),
+    Column("request_id", Text),
+    Column("note", Text, nullable=False, server_default=text("''")),
+    Index("audit_of_subject", "subject", "id"),
 )

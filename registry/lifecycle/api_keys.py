@@ -35,7 +35,7 @@ from registry.errors import (
 )
 from registry.formats import api_key
 from registry.formats.redis_keys import API_KEYS_KEY, REVOKED_KEY
-from registry.lifecycle.audit import audit
+from registry.lifecycle.audit import By, audit
 
 LOCK = 7_242_019_004
 """Advisory lock: of two that change keys at once, the later one copies what both have changed."""
@@ -107,7 +107,7 @@ def create(
         row = connection.execute(insert(table).values(**values).returning(table)).one()
         recorded = _recorded(row)
         detail = {"id": recorded.id, "scopes": values["scopes"], "expires_at": _text(recorded)}
-        audit(connection, actor, "create key", name, detail)
+        audit(connection, By(actor), "create key", name, detail)
     return Made(made, recorded)
 
 
@@ -174,7 +174,7 @@ def _revoke_recorded(engine: Engine, which: str, actor: str) -> tuple[Recorded, 
                 .values(revoked_at=func.now(), revoked_by=actor)
                 .returning(table)
             ).one()
-            audit(connection, actor, "revoke key", found.name, {"id": found.id})
+            audit(connection, By(actor), "revoke key", found.name, {"id": found.id})
         return _recorded(found), bytes(found.sha256)
 
 

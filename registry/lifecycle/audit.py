@@ -1,15 +1,64 @@
-"""The audit: who changed what in the registry."""
+"""The audit: who changed what in the registry, when, and from what to what."""
 
 from __future__ import annotations
 
-from sqlalchemy import Connection
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
 from registry.database.tables import audit as table
 
 
-def audit(connection: Connection, actor: str, action: str, subject: str, detail: object) -> None:
-    """Record an action in the transaction of `connection`; `detail` is JSON."""
+class By(NamedTuple):
+    """Who changes something: the person or API key, the request it came with, and why."""
+
+    actor: str
+    request_id: str | None = None
+    note: str = ""
+
+
+class Entry(NamedTuple):
+    """A line of the audit; `before` and `after` are JSON, None for nothing."""
+
+    id: int
+    at: datetime
+    actor: str
+    action: str
+    subject: str
+    before: Any
+    after: Any
+    request_id: str | None
+    note: str
+
+
+def audit(
+    connection: Connection, by: By, action: str, subject: str, after: Any, before: Any = None
+) -> None:
+    """Record an action in the transaction of `connection`; `before` and `after` are JSON."""
     connection.execute(
-        insert(table).values(actor=actor, action=action, subject=subject, detail=detail)
+        insert(table).values(
+            actor=by.actor,
+            action=action,
+            subject=subject,
+            before=before,
+            after=after,
+            request_id=by.request_id,
+            note=by.note,
+        )
     )
+
+
+def entries(
+    connection: Connection, subjects: Iterable[str], limit: int, below: int | None = None
+) -> list[Entry]:
+    """The newest entries about some subjects, the newest first; with `below` those of lower ids."""
+    wanted = select(*(table.c[name] for name in Entry._fields)).where(
+        table.c.subject.in_(list(subjects))
+    )
+    if below is not None:
+        wanted = wanted.where(table.c.id < below)
+    found = connection.execute(wanted.order_by(table.c.id.desc()).limit(limit))
+    return [Entry(*row) for row in found]

@@ -1,31 +1,31 @@
-"""Recording a features file: new versions, what is active, and the row schemas to write."""
+"""Recording a features file: new versions, what is active, sets, and the row schemas to write."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import msgspec
-from sqlalchemy import Connection, Engine, func, text
+from sqlalchemy import Engine, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from registry.catalog import read
-from registry.consistency import check_against
 from registry.database.tables import (
-    active_versions,
+    feature_sets,
     feature_versions,
     row_schemas,
 )
-from registry.database.views import PATIENCE, create_views
-from registry.definitions import Catalog, Definitions, FeatureVersion
+from registry.database.views import PATIENCE
+from registry.definitions import Catalog, Definitions, FeatureSet, FeatureVersion
 from registry.errors import DefinitionError
+from registry.language.canonical import digest, identity
 from registry.language.program import lookback
-from registry.lifecycle.audit import audit
+from registry.lifecycle.activation import move_name
+from registry.lifecycle.audit import By, audit
+from registry.lifecycle.changes import Changes, changes_of
+from registry.lifecycle.changing import Change, changing
 from registry.lifecycle.source_recording import Begin, change_rules, declare_source
-from registry.serial import move
+from registry.serial import Serial
 from registry.source_rules import check_sources
-
-LOCK = 7_242_019_003
-"""Advisory lock: of two recordings at once, the second sees what the first has recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,61 +49,72 @@ LIMITS = Limits()
 def record(
     engine: Engine,
     definitions: Definitions,
-    actor: str,
+    actor: str | By,
     rejected_topic: str | None = None,
     limits: Limits = LIMITS,
     begin: Begin | None = None,
+    expected: Serial | None = None,
 ) -> Catalog:
-    """Record a features file: new versions, what is active, and the row schemas to write.
+    """Record a features file: new versions, what is active, sets, and the row schemas to write.
 
     One transaction, one at a time; recording the same file again, in whatever order it is written,
     changes nothing. The version that a file lists last for a name becomes the active one, if the
-    name has none yet. What is written stays in the row schema that is written, declared or not, and
-    new versions are added to it: no version that is served stops because a file forgets it.
+    name has none yet; a later version stands by. What is written stays in the row schema that is
+    written, declared or not, and new versions are added to it: no version that is served stops
+    because a file forgets it.
 
     The rules of a recorded source change only with `begin`, which says where the new ones begin,
-    and is called also where none have changed.
+    and is called also where none have changed. With `expected` nothing is recorded unless the
+    registry still has that serial.
 
-    Raises `VersionChanged` when the file defines a recorded version otherwise, `RulesChanged` when
-    it changes rules, `RulesOfEarlierBuild` where this build does not have them, `DefinitionError`
-    when it contradicts what is recorded, or a source reads `rejected_topic`, and `NotOurView` and
-    `ViewBusy` when a view cannot be changed.
+    Raises `StalePlan`, `VersionChanged` when the file defines a recorded version otherwise,
+    `RulesChanged` when it changes rules, `RulesOfEarlierBuild` where this build does not have them,
+    `DefinitionError` when it contradicts what is recorded, or a source reads `rejected_topic`, and
+    `NotOurView` and `ViewBusy` when a view cannot be changed.
     """
-    with engine.begin() as connection:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
-        known = read(connection)
-        check_sources(known, definitions, may_change=begin is not None)
-        check_against(known, definitions, rejected_topic)
-        for source in definitions.sources:
-            declare_source(connection, source, known, actor)
-        for feature in definitions.features:
-            if feature.ref not in known.features:
-                _check_history(feature, definitions, limits.history)
-            _record_version(connection, feature, known, actor)
-        for name, version in {f.name: f.version for f in definitions.features}.items():
-            if name not in known.active:
-                connection.execute(insert(active_versions).values(name=name, version=version))
-                audit(connection, actor, "activate", name, {"version": version})
-        declared = read(connection)
-        # New sources follow in the file's order, which decides the ids of their row schemas.
-        for name in dict.fromkeys([*known.sources, *(s.name for s in definitions.sources)]):
-            features = _row(name, definitions, declared)
-            if len(features) == len(_written(name, declared)):
-                continue
-            if len(features) > limits.features_in_row:
-                raise DefinitionError(
-                    f"{definitions.file}: source {name}",
-                    f"would have {len(features)} feature versions in each row, and may have "
-                    f"{limits.features_in_row}: declare fewer new ones",
-                )
-            _record_schema(connection, name, features, actor)
-        create_views(connection, read(connection), limits.view_patience)
+    by = actor if isinstance(actor, By) else By(actor)
+    with changing(engine, by, expected, limits.view_patience) as change:
+        check_sources(change.known, definitions, may_change=begin is not None)
+        record_definitions(change, definitions, rejected_topic, limits)
         if begin is not None:  # last, as it changes more than what is undone with the transaction
-            change_rules(connection, definitions.sources, known, actor, begin)
-        recorded = read(connection)
-        if recorded != known:
-            move(connection)
-        return recorded
+            change_rules(change.connection, definitions.sources, change.known, by, begin)
+        return read(change.connection)
+
+
+def record_definitions(
+    change: Change, definitions: Definitions, rejected_topic: str | None, limits: Limits
+) -> None:
+    """Record definitions, of which the rules of sources apart. Raises as `record`."""
+    changes = changes_of(change.known, definitions, rejected_topic)
+    check_limits(change.known, changes, definitions, limits)
+    for source in changes.sources:
+        declare_source(change.connection, source, change.known, change.by)
+    for feature in (*changes.versions, *changes.reworded):
+        _record_version(change, feature)
+    for feature_name, version in changes.activated.items():
+        move_name(change, feature_name, version, "activate")
+    for one in changes.sets:
+        _record_set(change, one)
+    for name, features in changes.rows.items():
+        record_schema(change, name, features)
+    _complete(change)
+
+
+def check_limits(
+    known: Catalog, changes: Changes, definitions: Definitions, limits: Limits
+) -> None:
+    """Refuse what no worker could compute, and no view show. Raises `DefinitionError`."""
+    file = definitions.file
+    for feature in changes.versions:
+        if feature.source is not None and limits.history is not None:
+            _check_history(feature, known, definitions, limits.history)
+    for source, features in changes.rows.items():
+        if len(features) > limits.features_in_row:
+            raise DefinitionError(
+                f"{file}: source {source}",
+                f"would have {len(features)} feature versions in each row, and may have "
+                f"{limits.features_in_row}: declare fewer new ones, or retire some",
+            )
 
 
 def remarks(catalog: Catalog, definitions: Definitions) -> list[str]:
@@ -127,12 +138,22 @@ def remarks(catalog: Catalog, definitions: Definitions) -> list[str]:
     return lines
 
 
-def _check_history(feature: FeatureVersion, definitions: Definitions, history: int | None) -> None:
+def record_schema(change: Change, source: str, features: tuple[str, ...]) -> None:
+    """Record the row schema in which a source is written from now on."""
+    values = {"source": source, "features": list(features)}
+    created = change.connection.execute(
+        insert(row_schemas).values(**values).returning(row_schemas.c.id)
+    ).scalar_one()
+    audit(change.connection, change.by, "new row schema", str(created), values)
+
+
+def _check_history(
+    feature: FeatureVersion, known: Catalog, definitions: Definitions, history: int
+) -> None:
     """Refuse what no worker could compute: a recorded version is never taken back."""
-    if feature.source is None or history is None:
-        return
-    (source,) = (each for each in definitions.sources if each.name == feature.source)
-    needed = lookback(feature.expression, source, feature.ref)
+    assert feature.source is not None
+    sources = known.sources | {source.name: source for source in definitions.sources}
+    needed = lookback(feature.expression, sources[feature.source], feature.ref)
     if needed > history:
         raise DefinitionError(
             f"{definitions.file}: feature {feature.name}",
@@ -141,46 +162,63 @@ def _check_history(feature: FeatureVersion, definitions: Definitions, history: i
         )
 
 
-def _record_version(
-    connection: Connection, feature: FeatureVersion, known: Catalog, actor: str
-) -> None:
+def _record_version(change: Change, feature: FeatureVersion) -> None:
+    connection, known, by = change
     recorded = known.features.get(feature.ref)
-    if recorded == feature:
-        return
     definition = msgspec.to_builtins(feature)
     statement = insert(feature_versions).values(
         name=feature.name,
         version=feature.version,
         definition=definition,
-        created_by=actor,
+        created_by=by.actor,
         created_at=func.clock_timestamp(),
+        digest=digest(feature),
+        identity=identity(feature),
+        note=by.note,
     )
     connection.execute(
         statement.on_conflict_do_update(
             index_elements=[feature_versions.c.name, feature_versions.c.version],
-            set_={"definition": statement.excluded.definition},
+            set_={name: statement.excluded[name] for name in ("definition", "digest", "identity")},
         )
     )
     action = "record version" if recorded is None else "reword version"
-    audit(connection, actor, action, feature.ref, definition)
+    before = None if recorded is None else msgspec.to_builtins(recorded)
+    audit(connection, by, action, feature.ref, definition, before)
 
 
-def _record_schema(connection: Connection, source: str, features: list[str], actor: str) -> None:
-    values = {"source": source, "features": features}
-    created = connection.execute(
-        insert(row_schemas).values(**values).returning(row_schemas.c.id)
-    ).scalar_one()
-    audit(connection, actor, "new row schema", str(created), values)
+def _complete(change: Change) -> None:
+    """Note what the versions are that a build without digests recorded."""
+    lacking = select(feature_versions.c.definition).where(feature_versions.c.digest.is_(None))
+    for row in change.connection.execute(lacking).all():
+        feature = msgspec.convert(row.definition, FeatureVersion)
+        change.connection.execute(
+            update(feature_versions)
+            .where(
+                feature_versions.c.name == feature.name,
+                feature_versions.c.version == feature.version,
+            )
+            .values(digest=digest(feature), identity=identity(feature))
+        )
 
 
-def _row(source: str, definitions: Definitions, recorded: Catalog) -> list[str]:
-    """The feature versions that rows of a source should hold: what they hold, then what is new."""
-    active = [recorded.features[f"{name}@{version}"] for name, version in recorded.active.items()]
-    wanted = [f.ref for f in (*definitions.features, *active) if f.source == source]
-    return list(dict.fromkeys([*_written(source, recorded), *wanted]))
-
-
-def _written(source: str, recorded: Catalog) -> tuple[str, ...]:
-    """The feature versions that rows of a source hold today."""
-    writing = recorded.writing.get(source)
-    return () if writing is None else recorded.schemas[writing].features
+def _record_set(change: Change, one: FeatureSet) -> None:
+    connection, known, by = change
+    recorded = known.sets.get(one.ref)
+    definition = msgspec.to_builtins(one)
+    statement = insert(feature_sets).values(
+        name=one.name,
+        version=one.version,
+        definition=definition,
+        created_by=by.actor,
+        created_at=func.clock_timestamp(),
+    )
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=[feature_sets.c.name, feature_sets.c.version],
+            set_={"definition": statement.excluded.definition},
+        )
+    )
+    action = "record set" if recorded is None else "reword set"
+    before = None if recorded is None else msgspec.to_builtins(recorded)
+    audit(connection, by, action, one.ref, definition, before)

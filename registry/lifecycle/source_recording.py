@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from registry.database.tables import rules_starts, source_rules, sources
 from registry.definitions import Catalog, RulesStart, Source
-from registry.lifecycle.audit import audit
+from registry.lifecycle.audit import By, audit
 from registry.source_rules import SourceRules
 
 
@@ -40,18 +40,18 @@ class Begin(Protocol):
         ...
 
 
-def declare_source(connection: Connection, source: Source, known: Catalog, actor: str) -> None:
+def declare_source(connection: Connection, source: Source, known: Catalog, by: By) -> None:
     """Record a source that is new."""
     if source.name in known.sources:
         return
     definition = msgspec.to_builtins(source)
     connection.execute(insert(sources).values(name=source.name, definition=definition))
-    _record_rules(connection, source, actor)
-    audit(connection, actor, "declare source", source.name, definition)
+    _record_rules(connection, source, by)
+    audit(connection, by, "declare source", source.name, definition)
 
 
 def change_rules(
-    connection: Connection, declared: Sequence[Source], known: Catalog, actor: str, begin: Begin
+    connection: Connection, declared: Sequence[Source], known: Catalog, by: By, begin: Begin
 ) -> None:
     """Record other rules of known sources, where they are others. Raises what `begin` raises."""
     changed = []
@@ -61,7 +61,7 @@ def change_rules(
         rules = SourceRules.of(known, source.name)
         if rules.source == source and not rules.newest.of_earlier_build:
             continue
-        changed.append(ChangedRules(rules, source, _record_rules(connection, source, actor)))
+        changed.append(ChangedRules(rules, source, _record_rules(connection, source, by)))
         # before `begin`, so that a replay that is storing a run is waited for, its progress seen
         connection.execute(
             update(sources)
@@ -81,15 +81,15 @@ def change_rules(
                     from_offset=start.offset,
                 )
             )
-        definition = msgspec.to_builtins(one.declared)
-        audit(connection, actor, "change rules", one.declared.name, definition)
+        before, after = map(msgspec.to_builtins, (one.rules.source, one.declared))
+        audit(connection, by, "change rules", one.declared.name, after, before)
 
 
-def _record_rules(connection: Connection, source: Source, actor: str) -> int:
+def _record_rules(connection: Connection, source: Source, by: By) -> int:
     values = {
         "source": source.name,
         "definition": msgspec.to_builtins(source),
-        "recorded_by": actor,
+        "recorded_by": by.actor,
     }
     inserted = insert(source_rules).values(**values).returning(source_rules.c.id)
     rules_id: int = connection.execute(inserted).scalar_one()

@@ -146,7 +146,7 @@ class Answering:
         if form is Form.OBJECTS:
             answer, table = _objects(map(msgspec.json.encode, answers_of(evaluated))), None
         else:
-            table = evaluated_table(evaluated, asked.features)
+            table = evaluated_table(evaluated, asked.answered)
             answer = self._written(asked, table, form)
         if self._noting.is_due():
             self._noting.evaluated(told_many(answer, table), evaluated, request_id)
@@ -181,7 +181,7 @@ class Answering:
                     self._noting.prepared(told_columns(listed), asked, parts, moment, request_id)
                 return listed
         evaluated = await self._evaluate(asked, deadline)
-        listed = listed_table(evaluated_table(evaluated, asked.features))
+        listed = listed_table(evaluated_table(evaluated, asked.answered))
         if self._noting.is_due():
             self._noting.evaluated(told_columns(listed), evaluated, request_id)
         return listed
@@ -218,7 +218,7 @@ class Answering:
                 (part.which, prepared_table(part.question.prepared, of_part))
                 for part, of_part in zip(parts, columns, strict=True)
             ]
-            table = tables[0][1] if len(tables) == 1 else several_kinds(tables, asked.features)
+            table = tables[0][1] if len(tables) == 1 else several_kinds(tables, asked.answered)
             return self._written(asked, table, form), table
         if len(parts) == 1:
             form_of = parts[0].question.form

@@ -54,7 +54,8 @@ def arrow(entities: Sequence[Mapping[str, str]], table: AnswerTable) -> bytes:
         values = np.where(feature.ranks > LAST_WITH_VALUE, np.nan, feature.values)
         time = f"{feature.times}.event_time"
         column = _numbers(values, np.isnan(values))
-        add(name, column, version=feature.version, event_time=time)
+        said = {} if feature.deprecated is None else {"deprecated": feature.deprecated}
+        add(name, column, version=feature.version, event_time=time, **said)
         of_other = feature.ranks == NOT_OF_KIND
         ranks = np.where(of_other, RANK[Status.MISSING], feature.ranks).astype(np.int8)
         indices = _numbers(ranks, of_other)

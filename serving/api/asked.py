@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from registry.definitions import FeatureVersion
 from serving.api.memo import Memo, TimeTexts
 from serving.api.objects import ObjectsForm
 from serving.api.parts import Part, parts_of
@@ -71,20 +72,20 @@ class AskedEntity(NamedTuple):
 class Questions:
     """What a list of features asks, in one question of each kind of entity that they are of.
 
-    Raises `UnknownFeature` and `Uncommon`.
+    Raises as `Names.versions`, and `Uncommon`.
     """
 
     def __init__(
         self, names: Names, requested: Sequence[str], rows: NamedRows, times: TimeTexts
     ) -> None:
         self.requested = list(requested)
-        self.versions = {name: names.feature(name) for name in requested}
+        self.versions = names.versions(requested)
         self.entities: dict[bytes, AskedEntity] = {}
         """By the texts that named them in batches, without their braces."""
         self._rows = rows
-        of_kinds: dict[Kind, list[str]] = {}
+        of_kinds: dict[Kind, dict[str, FeatureVersion]] = {}
         for name, feature in self.versions.items():
-            of_kinds.setdefault(frozenset(feature.entity), []).append(name)
+            of_kinds.setdefault(frozenset(feature.entity), {})[name] = feature
         self.each = [
             Question(PreparedQuestion(names, of_kind, sorted(kind)), times)
             for kind, of_kind in of_kinds.items()
@@ -112,6 +113,11 @@ class Asked:
     features: Sequence[str]
     questions: Questions | None
     entities: Sequence[AskedEntity]
+
+    @cached_property
+    def answered(self) -> list[str]:
+        """The names under which features are answered, in the order of the request."""
+        return list(self.names.versions(self.features))
 
     @cached_property
     def texts(self) -> list[bytes]:

@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from numpy.typing import NDArray
 
 from registry.formats.status import Status
@@ -47,6 +47,7 @@ class CompactFeature(Struct):
     event_time: str
     status: Status | list[Status | None]
     value: list[float | None]
+    deprecated: str | UnsetType = UNSET
 
 
 class CompactAnswer(Struct):
@@ -63,8 +64,10 @@ def compact(entities: Sequence[bytes], table: AnswerTable, times: TimeTexts) -> 
     """The answer; `entities` are their texts."""
     features = {}
     for name, feature in table.features.items():
+        deprecated = {} if feature.deprecated is None else {"deprecated": feature.deprecated}
         features[name] = {
             "version": feature.version,
+            **deprecated,
             "event_time": feature.times,
             "status": Status.OK if table.are_ok else _texts(feature.ranks, STATUSES),
             "value": feature.values.tolist(),

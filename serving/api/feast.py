@@ -25,14 +25,15 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta, Struct
 
+from registry.definitions import FeatureVersion
 from registry.formats.status import RANK, Status
 from serving.api.answering import Answering
 from serving.api.deadlines import NO_DEADLINE, Deadline
 from serving.api.memo import Memo
-from serving.api.requests import MAX_ENTITIES, MAX_FEATURES, Text, parse
+from serving.api.requests import MAX_ENTITIES, Text, parse
 from serving.errors import InvalidRequest, NotReady, WrongEntity
 from serving.features.columns import NO_TIME
-from serving.features.lookup import Names
+from serving.features.lookup import MAX_FEATURES, Names
 from serving.features.table import ListedColumn
 from serving.features.times import to_rfc_3339
 from serving.features.views import Views
@@ -184,21 +185,27 @@ class FeastRoute:
         request: FeastRequest,
         question: tuple[str | None, tuple[str, ...], bool],
     ) -> list[WantedColumn]:
+        full = request.full_feature_names
         if request.feature_service:
             service = views.service(request.feature_service)
-            features = [(views.view_of(one), one.name, one) for one in service]
+            wanted = [_of_service(views, one, full) for one in service]
         elif request.features:
-            features = [views.feature(reference) for reference in request.features]
+            named = [views.feature(reference) for reference in request.features]
+            wanted = [
+                WantedColumn(f"{view}__{name}" if full else name, name, feature.entity)
+                for view, name, feature in named
+            ]
         else:
             raise InvalidRequest('name "features", each as view:feature, or a "feature_service"')
-        full = request.full_feature_names
-        wanted = [
-            WantedColumn(f"{view}__{name}" if full else name, name, feature.entity)
-            for view, name, feature in features
-        ]
         wanted = list(dict.fromkeys(wanted))
         size = sum(map(len, request.features)) + COLUMN_BYTES * len(wanted)
         return self._known.keep(question, wanted, size)
+
+
+def _of_service(views: Views, feature: FeatureVersion, full: bool) -> WantedColumn:
+    """A feature of a service: under its name, whichever version it is."""
+    shown = f"{views.view_of(feature)}__{feature.name}" if full else feature.name
+    return WantedColumn(shown, feature.ref, feature.entity)
 
 
 def _keys(

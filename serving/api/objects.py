@@ -7,12 +7,13 @@ in one call, their texts are put between those that do not change, and all is jo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from registry.definitions import FeatureVersion
 from registry.formats.status import Status
 from serving.api.memo import TimeTexts
 from serving.features.columns import NO_TIME, AnswerColumns, are_alike
@@ -45,7 +46,7 @@ class ObjectsForm:
         self._times = times
         features = question.versions.items()
         self._names = [msgspec.json.encode(name) + b':{"value":' for name, _ in features]
-        versions = [msgspec.json.encode(feature.version) for _, feature in features]
+        versions = [_version(feature, question.deprecated) for _, feature in features]
         self._middles = [
             [_middle(STATUS_TEXT[status], version) for status in Status] for version in versions
         ]
@@ -147,6 +148,13 @@ class ObjectsForm:
             for time, texts in zip(once, of_ages, strict=True)
         }
         return columns, [tails[time] for time in first]
+
+
+def _version(feature: FeatureVersion, deprecated: Mapping[str, str]) -> bytes:
+    """The text of a version, and of the time since when it is deprecated, where it is."""
+    since = deprecated.get(feature.ref)
+    text = msgspec.json.encode(feature.version)
+    return text if since is None else text + b',"deprecated":' + msgspec.json.encode(since)
 
 
 def _middle(status: bytes, version: bytes) -> bytes:

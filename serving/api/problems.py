@@ -26,6 +26,7 @@ from serving.errors import (
     MalformedRequest,
     NotReady,
     Overloaded,
+    RetiredFeature,
     ScopeMissing,
     ServingError,
     StoresUnavailable,
@@ -73,6 +74,7 @@ PROBLEMS: Mapping[type[ServingError], Problem] = {
     HeadTooLarge: Problem(431, "The head of the request is too large"),
     MalformedRequest: Problem(400, "Not a request of HTTP/1.1"),
     UnknownFeature: Problem(404, "Unknown feature"),
+    RetiredFeature: Problem(410, "Retired"),
     WrongEntity: Problem(422, "Wrong kind of entity"),
     UnsupportedCoding: Problem(
         415, "The content coding is not supported", {"Accept-Encoding": ", ".join(CODINGS)}

@@ -8,11 +8,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from serving.errors import InvalidRequest
+from serving.features.lookup import MAX_FEATURES
 
 MAX_BODY_BYTES = 262_144
-MAX_FEATURES = 100
-"""Number of names of features in a request."""
-
 MAX_ENTITIES = 500
 """Number of entities in a request."""
 

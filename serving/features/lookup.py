@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC
 from difflib import get_close_matches
 
-from registry.definitions import Catalog, FeatureVersion
+from registry.definitions import SET_PREFIX, Catalog, FeatureVersion
 from registry.language.derived import Derived, compile_derived
-from serving.errors import UnknownFeature, WrongEntity
+from registry.lifecycle.states import retired_text
+from serving.errors import InvalidRequest, RetiredFeature, TooLarge, UnknownFeature, WrongEntity
+
+MAX_FEATURES = 100
+"""Number of features that a request may ask for, those of its sets among them."""
 
 Kind = frozenset[str]
 """A kind of entity: the names of its key fields."""
@@ -28,13 +33,20 @@ class Names:
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
         self._by_name: dict[str, FeatureVersion] = dict(catalog.features)
+        of_name: dict[str, list[FeatureVersion]] = {}
+        for version in catalog.features.values():
+            of_name.setdefault(version.name, []).append(version)
         active = {name: catalog.features[f"{name}@{v}"] for name, v in catalog.active.items()}
         for name, feature in active.items():
             for alias in (name, *feature.aliases):
                 self._by_name[alias] = feature
-                for version in catalog.features.values():
-                    if version.name == name:
-                        self._by_name[f"{alias}@{version.version}"] = version
+                for version in of_name[name]:
+                    self._by_name[f"{alias}@{version.version}"] = version
+        self.deprecated = {
+            ref: f"{withdrawal.since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+            for ref, withdrawal in catalog.withdrawn.items()
+        }
+        """Since when a version is deprecated, RFC 3339, by `name@version`."""
         self.derived = {
             feature.ref: self._compile(feature)
             for feature in catalog.features.values()
@@ -47,13 +59,60 @@ class Names:
         }
 
     def feature(self, name: str) -> FeatureVersion:
-        """The version that a name, `name@version` or alias means. Raises `UnknownFeature`."""
+        """The version that a name, `name@version` or alias means.
+
+        Raises `UnknownFeature` and `RetiredFeature`.
+        """
         feature = self._by_name.get(name)
         if feature is None:
             near = get_close_matches(name, self._by_name, n=3)
             hint = f"; near it are {', '.join(near)}" if near else ""
             raise UnknownFeature(f"there is no feature {name!r}{hint}", feature=name)
+        self._check_not_retired(feature.ref)
         return feature
+
+    def versions(self, requested: Iterable[str]) -> dict[str, FeatureVersion]:
+        """The versions that a request asks for, by the names under which they are answered.
+
+        The features of a set, `set:momentum@1`, are answered under their names. Raises
+        `UnknownFeature`, `RetiredFeature`, `TooLarge`, and `InvalidRequest` where two versions
+        would have one name.
+        """
+        found: dict[str, FeatureVersion] = {}
+        has_sets = False
+        for name in requested:
+            if name.startswith(SET_PREFIX):
+                named, has_sets = self.of_set(name), True
+            else:
+                named = {name: self.feature(name)}
+            for answered, feature in named.items():
+                other = found.setdefault(answered, feature)
+                if other is not feature:
+                    raise InvalidRequest(
+                        f"{answered} would be {other.ref} and {feature.ref}: ask for one of them, "
+                        "or pin the one that is not in the set",
+                        feature=answered,
+                    )
+        if has_sets and len(found) > MAX_FEATURES:
+            raise TooLarge(
+                f"the sets have {len(found)} features; at most {MAX_FEATURES} are answered at once"
+            )
+        return found
+
+    def of_set(self, ref: str) -> dict[str, FeatureVersion]:
+        """The versions in a set by their names. Raises `UnknownFeature` and `RetiredFeature`."""
+        one = self.catalog.sets.get(ref)
+        if one is None:
+            sets = ", ".join(self.catalog.sets) or "none is recorded"
+            raise UnknownFeature(f"there is no set {ref!r}: {sets}", feature=ref)
+        self._check_not_retired(ref)
+        return {pin.partition("@")[0]: self.feature(pin) for pin in one.features}
+
+    def _check_not_retired(self, ref: str) -> None:
+        if self.catalog.is_retired(ref):
+            replacement = self.catalog.withdrawn[ref].replacement
+            text = f"{retired_text(self.catalog, ref)}. What was stored of it stays in Postgres"
+            raise RetiredFeature(text, feature=ref, replacement=replacement)
 
     def index(self, schema_id: int, ref: str) -> int | None:
         """The index of a feature in rows of a schema, None when they do not hold it."""
@@ -61,7 +120,10 @@ class Names:
 
     def _compile(self, feature: FeatureVersion) -> DerivedFeature:
         derived = compile_derived(feature.expression, feature.ref)
-        return DerivedFeature(derived, {name: self.feature(name) for name in derived.names})
+        pins = feature.pins  # an earlier build has recorded none, and meant what is active
+        return DerivedFeature(
+            derived, {name: self._by_name[pins.get(name, name)] for name in derived.names}
+        )
 
 
 def check_entities(

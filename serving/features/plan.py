@@ -216,8 +216,8 @@ class _Planner:
 
 
 def select(names: Names, features: Iterable[str], entities: Sequence[Entity]) -> Selection:
-    """The features of the entities. Raises `UnknownFeature` and `WrongEntity`."""
-    versions = {name: names.feature(name) for name in features}
+    """The features of the entities. Raises as `Names.versions`, and `WrongEntity`."""
+    versions = names.versions(features)
     check_entities(names, versions, entities)
     return Selection(names, versions, entities)
 

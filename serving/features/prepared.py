@@ -150,16 +150,17 @@ class PreparedQuestion:
     """Features, by the names that are requested, of entities of one kind.
 
     `rows` are the sources that are read, `slots` says where the values of each name are. Raises
-    `UnknownFeature`, `WrongEntity` and, for a sum over entities, `Uncommon`.
+    `WrongEntity` and, for a sum over entities, `Uncommon`.
     """
 
-    def __init__(self, names: Names, requested: Sequence[str], fields: Sequence[str]) -> None:
-        versions = {name: names.feature(name) for name in requested}
+    def __init__(
+        self, names: Names, versions: Mapping[str, FeatureVersion], fields: Sequence[str]
+    ) -> None:
         check_entities(names, versions, [fields])
         if any(feature.over is not None for feature in versions.values()):
             raise Uncommon
-        self.requested = list(requested)
         self.versions = versions
+        self.deprecated = names.deprecated
         wanted: dict[str, dict[str, FeatureVersion]] = {}
         for feature in versions.values():
             parts = names.derived[feature.ref].parts.values() if feature.derived else [feature]

@@ -24,7 +24,7 @@ from serving.features.plan import (
     select,
 )
 from serving.features.times import to_rfc_3339
-from serving.features.values import Evaluation, Moment, Value, served
+from serving.features.values import Evaluation, Moment, ServedVersion, Value, served
 from serving.stores.row_store import UNAVAILABLE, Packed, RowId, RowStore, Tier, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -158,13 +158,12 @@ class Reader:
 def answers_of(evaluated: Evaluated) -> list[Answer]:
     """What is served of entities."""
     text = cache(to_rfc_3339)  # the features of a row have one event time
-    now, recipes = evaluated.now_ns, evaluated.recipes
-    values = {
-        identity: served(
-            part, evaluated.tiers[identity], recipes[identity].feature.version, now, text
-        )
-        for identity, part in evaluated.parts.items()
-    }
+    now, recipes, deprecated = evaluated.now_ns, evaluated.recipes, evaluated.names.deprecated
+    values = {}
+    for identity, part in evaluated.parts.items():
+        feature = recipes[identity].feature
+        version = ServedVersion(feature.version, deprecated.get(feature.ref))
+        values[identity] = served(part, evaluated.tiers[identity], version, now, text)
     return [
         Answer(entity, {name: values[identity] for name, identity in wanted.items()})
         for entity, wanted in evaluated.answers

@@ -30,6 +30,8 @@ class FeatureColumn(NamedTuple):
     """(n,) NaN where there is none."""
     ranks: NDArray[np.uint8]
     """(n,) The rank of each status (`registry.formats.status.RANK`), or `NOT_OF_KIND`."""
+    deprecated: str | None = None
+    """Since when the version is deprecated, RFC 3339; None of one that is not."""
 
 
 class AnswerTable(NamedTuple):
@@ -79,9 +81,10 @@ def prepared_table(question: PreparedQuestion, found: AnswerColumns) -> AnswerTa
             times[label] = found.times[:, time]
         if label == name:
             tiers[label] = found.tiers[:, time]
-        version = question.versions[name].version
+        version = question.versions[name]
         values, ranks = found.values[:, value], found.ranks[:, value]
-        features[name] = FeatureColumn(version, label, values, ranks)
+        deprecated = question.deprecated.get(version.ref)
+        features[name] = FeatureColumn(version.version, label, values, ranks, deprecated)
     return AnswerTable(found.now_ns, features, times, tiers, found.are_ok)
 
 
@@ -96,12 +99,13 @@ def several_kinds(
     tiers: dict[str, NDArray[np.uint8]] = {}
     for name in dict.fromkeys(requested):
         indexes, table = of_name[name]
-        version, label, values, ranks = table.features[name]
+        version, label, values, ranks, deprecated = table.features[name]
         features[name] = FeatureColumn(
             version,
             label,
             _spread(values, np.nan, indexes, n),
             _spread(ranks, NOT_OF_KIND, indexes, n),
+            deprecated,
         )
         if label not in times:
             times[label] = _spread(table.times[label], NO_TIME, indexes, n)
@@ -147,6 +151,7 @@ def evaluated_table(evaluated: Evaluated, requested: Sequence[str]) -> AnswerTab
             label,
             _spread(values, np.nan, of_kind, n),
             _spread(ranks, NOT_OF_KIND, of_kind, n),
+            evaluated.names.deprecated.get(feature.ref),
         )
     return AnswerTable(evaluated.now_ns, features, times, tiers)
 

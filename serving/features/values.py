@@ -11,8 +11,9 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from registry.definitions import FeatureVersion
 from registry.formats.row import Row, ValueStatus, is_closed
@@ -34,12 +35,16 @@ MISSING = Part(math.nan, Status.MISSING, None)
 NOT_ANSWERED = Part(math.nan, Status.UNAVAILABLE, None)
 
 
-class Value(Struct):
-    """A served value; `value` is null where the status says that it has none."""
+class Value(Struct, kw_only=True):
+    """A served value; `value` is null where the status says that it has none.
+
+    `deprecated` is there only of a version that is to be given up: since when it is known to be.
+    """
 
     value: float | None
     status: Status
     version: str
+    deprecated: str | UnsetType = UNSET
     event_time: str | None
     age_seconds: float | None
     tier: str | None
@@ -49,13 +54,23 @@ TIER_NAMES = [None if tier is Tier.NONE else tier.name.lower() for tier in Tier]
 """The tiers as answers name them."""
 
 
-def served(part: Part, tier: Tier, version: str, now_ns: int, text: Callable[[int], str]) -> Value:
+class ServedVersion(NamedTuple):
+    """A version as its values name it."""
+
+    version: str
+    deprecated: str | None
+
+
+def served(
+    part: Part, tier: Tier, version: ServedVersion, now_ns: int, text: Callable[[int], str]
+) -> Value:
     """A part as it is served; `text` writes an event time."""
     time = part.event_time
     return Value(
         value=None if math.isnan(part.value) else part.value,
         status=part.status,
-        version=version,
+        version=version.version,
+        deprecated=version.deprecated or UNSET,
         event_time=None if time is None else text(time),
         age_seconds=None if time is None else (now_ns - time) / 1e9,
         tier=TIER_NAMES[tier],

@@ -7,8 +7,8 @@ names all active features of one kind of entity.
 
 from __future__ import annotations
 
-from registry.definitions import FeatureVersion
-from serving.errors import InvalidRequest, UnknownFeature
+from registry.definitions import SET_PREFIX, FeatureVersion
+from serving.errors import InvalidRequest, RetiredFeature, UnknownFeature
 from serving.features.lookup import Names
 
 BETWEEN_FIELDS = "-"
@@ -71,7 +71,9 @@ class Views:
         return view, name, feature
 
     def service(self, name: str) -> list[FeatureVersion]:
-        """The features of a service. Raises `UnknownFeature`."""
+        """The features of a service, or of a set. Raises `UnknownFeature` and `RetiredFeature`."""
+        if name.startswith(SET_PREFIX):
+            return list(self.names.of_set(name).values())
         features = self.services.get(name)
         if features is None:
             services = ", ".join(self.services)
@@ -86,5 +88,5 @@ class Views:
         """What to ask for in place of a name that stood without its view, or in another one."""
         try:
             return f": ask for {self.view_of(self.names.feature(name))}:{name}"
-        except UnknownFeature:
+        except (UnknownFeature, RetiredFeature):
             return ": name features as view:feature"

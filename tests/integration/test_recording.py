@@ -217,14 +217,14 @@ def test_several_files_are_recorded_at_once(engine: Engine, tmp_path: Path) -> N
 def test_an_older_tickwell_leaves_a_newer_registry_alone(engine: Engine) -> None:
     recorded = record(engine, read(), "ann")
     newer = (
-        'UPDATE tickwell.feature_versions SET definition = definition || \'{"unit": "USD"}\''
+        'UPDATE tickwell.feature_versions SET definition = definition || \'{"currency": "USD"}\''
         " WHERE name = 'price_sma_5'"
     )
     with engine.begin() as connection:
         connection.execute(text(newer.replace(":", r"\:")))
-    with pytest.raises(NewerRegistry, match=r"price_sma_5.*unit"):
+    with pytest.raises(NewerRegistry, match=r"price_sma_5.*currency"):
         catalog.load(engine)
-    with pytest.raises(NewerRegistry, match=r"price_sma_5.*unit"):
+    with pytest.raises(NewerRegistry, match=r"price_sma_5.*currency"):
         record(engine, read(), "ann")
     with pytest.raises(NewerRegistry):
         catalog.decode(catalog.encode(recorded).replace(b'"expression"', b'"formula"'))

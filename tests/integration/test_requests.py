@@ -17,9 +17,10 @@ from starlette.testclient import TestClient
 
 from registry.definitions import Catalog
 from registry.formats.redis_keys import members_key
-from serving.api.requests import MAX_BODY_BYTES, MAX_ENTITIES, MAX_FEATURES
+from serving.api.requests import MAX_BODY_BYTES, MAX_ENTITIES
 from serving.app import ServerOptions, create_app
 from serving.errors import TooLarge
+from serving.features.lookup import MAX_FEATURES
 from serving.features.reader import MAX_MEMBERS
 from serving.stores.row_store import MemberSet, RowId
 from serving.stores.warm import WarmStore

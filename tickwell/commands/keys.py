@@ -14,6 +14,7 @@ import typer
 from tickwell.current_user import current_user
 from tickwell.errors import TickwellError, one_line
 from tickwell.settings import Settings
+from tickwell.tables import show
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -145,26 +146,21 @@ def _said(key: Recorded) -> str:
 
 
 def _show(found: Sequence[Recorded]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    if not console.is_terminal:  # a program reads it, or a file holds it
-        console.width = 1000
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    for column in ("number", "name", "scopes", "state", "made", "by", "SHA-256"):
-        table.add_column(column)
-    for key in found:
-        table.add_row(
-            str(key.id),
-            key.name,
-            " ".join(key.scopes),
-            _state(key),
-            f"{key.created_at:%Y-%m-%d}",
-            key.created_by,
-            f"{key.fingerprint}...",
-        )
-    console.print(table)
+    show(
+        ("number", "name", "scopes", "state", "made", "by", "SHA-256"),
+        (
+            (
+                str(key.id),
+                key.name,
+                " ".join(key.scopes),
+                _state(key),
+                f"{key.created_at:%Y-%m-%d}",
+                key.created_by,
+                f"{key.fingerprint}...",
+            )
+            for key in found
+        ),
+    )
 
 
 def _state(key: Recorded) -> str:

@@ -27,7 +27,11 @@ def migrate(
         ),
     ] = False,
 ) -> None:
-    """Bring tables, definitions, partitions and topics to what this version needs."""
+    """Bring tables, partitions and topics to what this version needs.
+
+    The features file is recorded where nothing is recorded yet. Later changes of it are seen by
+    `tickwell features plan` and recorded by `tickwell features apply`.
+    """
     settings = Settings.of_stack(features=features, partitions=partitions)
     with late_imports():
         from pipelines.kafka.topic_settings import topic_remarks

@@ -34,7 +34,7 @@ def worker(
     with late_imports():
         from pipelines.live.worker import run_worker
         from pipelines.live.worker_options import WorkerOptions
-        from registry.features_file import read
+        from registry.features_file import read_sources
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
     )
@@ -51,7 +51,7 @@ def worker(
         static_member=settings.static_member,
         session=settings.session,
         rejected_topic=settings.rejected_topic,
-        declared=read(settings.features_path) if settings.features else None,
+        declared=read_sources(settings.features_path) if settings.features else None,
         history=settings.history,
         capacity=settings.capacity,
         cluster=settings.cluster,

@@ -120,7 +120,7 @@ class Supervisor:
 
     def _migrate(self, stopped: Event) -> None:
         if not self.from_now:
-            migrate(self.settings, stopped)
+            migrate(self.settings, stopped, apply=True)
             return
         with rules_beginning(self.settings) as begin:
             migrate(self.settings, stopped, begin)

@@ -96,7 +96,7 @@ def test_mistakes_are_reported_with_their_location(
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("", "missing required field"),
+        ("", r"declares no \[\[feature\]\]"),
         ("source = []\nfeature = []", r"declares no \[\[feature\]\]"),
         ("source = 1\nfeature = []", "Expected `array`, got `int`"),
         ("source = [1]\nfeature = []", "Expected `object`, got `int`"),

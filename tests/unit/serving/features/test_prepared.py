@@ -166,7 +166,7 @@ def compared(situation: Situation) -> Compared:
     features, rows, symbols, tiers, lagging = situation
     entities = [{"symbol": symbol} for symbol in symbols]
     moment = Moment(NOW, lambda source, tier: (source, tier == Tier.COLD) in lagging)
-    question = PreparedQuestion(NAMES, features, ["symbol"])
+    question = PreparedQuestion(NAMES, NAMES.versions(features), ["symbol"])
     store = MemoryStore(rows, tiers=tiers)
     expected = by_the_reader(features, entities, store, moment)
     return Compared(question, entities, store, moment, expected)
@@ -302,7 +302,7 @@ def test_tables_say_the_same(situation: Situation) -> None:
     ids=["empty", "no row", "an unknown row schema", "smaller", "larger", "an unknown status"],
 )
 def test_what_is_damaged_is_left_to_the_reader(row: bytes) -> None:
-    question = PreparedQuestion(NAMES, ["current_price"], ["symbol"])
+    question = PreparedQuestion(NAMES, NAMES.versions(["current_price"]), ["symbol"])
     moment = Moment(NOW, lambda source, tier: False)
     good = pack(Row(1, NOW, 0, NOW, Origin(bytes(16), 0, 0, 0), bytes(4), (1.0,) * 4))
     with pytest.raises(Uncommon):
@@ -321,7 +321,7 @@ def test_a_feature_that_a_row_lacks_has_no_event_time() -> None:
     }
     features, entities = ["current_price", "price_volatility"], [{"symbol": "A"}, {"symbol": "B"}]
     moment = Moment(NOW, lambda source, tier: False)
-    question = PreparedQuestion(NAMES, features, ["symbol"])
+    question = PreparedQuestion(NAMES, NAMES.versions(features), ["symbol"])
     found = answer_columns(question, [TieredRows(list(rows.values()), Tier.WARM)], moment)
     texts = [msgspec.json.encode(entity) for entity in entities]
     expected = by_the_reader(features, entities, MemoryStore(rows), moment)
@@ -341,7 +341,7 @@ def test_entities_with_two_key_fields() -> None:
     moment = Moment(NOW, lambda source, tier: False)
     features = ["held", "position_size"]
     expected = by_the_reader(features, entities, MemoryStore(rows), moment)
-    question = PreparedQuestion(NAMES, features, ["symbol", "portfolio"])
+    question = PreparedQuestion(NAMES, NAMES.versions(features), ["symbol", "portfolio"])
     form = ObjectsForm(question, TimeTexts())
     for entity, answer in zip(entities, expected, strict=True):
         packed = [rows[one] for one in question.row_ids(entity)]
@@ -351,8 +351,8 @@ def test_entities_with_two_key_fields() -> None:
 
 def test_what_cannot_be_asked() -> None:
     with pytest.raises(UnknownFeature):
-        PreparedQuestion(NAMES, ["price_sma_7"], ["symbol"])
+        PreparedQuestion(NAMES, NAMES.versions(["price_sma_7"]), ["symbol"])
     with pytest.raises(WrongEntity):
-        PreparedQuestion(NAMES, ["current_price", "position_size"], ["symbol"])
+        PreparedQuestion(NAMES, NAMES.versions(["current_price", "position_size"]), ["symbol"])
     with pytest.raises(Uncommon):
-        PreparedQuestion(NAMES, ["portfolio_exposure"], ["portfolio"])
+        PreparedQuestion(NAMES, NAMES.versions(["portfolio_exposure"]), ["portfolio"])

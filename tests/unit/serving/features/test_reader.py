@@ -113,7 +113,14 @@ def test_the_status_of_a_stored_feature(
 def test_a_value_has_the_version_and_time_of_its_row() -> None:
     store = MemoryStore({PRICE: row("price", 1.5, 2, 3, 4, age=2)})
     found = value("current_price", {"symbol": "A"}, store)
-    assert found == Value(1.5, Status.OK, "1.0.0", "2023-11-14T22:13:18.000000000Z", 2.0, "warm")
+    assert found == Value(
+        value=1.5,
+        status=Status.OK,
+        version="1.0.0",
+        event_time="2023-11-14T22:13:18.000000000Z",
+        age_seconds=2.0,
+        tier="warm",
+    )
     missing = value("current_price", {"symbol": "B"}, store)
     assert msgspec.to_builtins(missing) == {
         "value": None,
@@ -164,7 +171,12 @@ def test_a_closed_position_is_missing_since_its_close() -> None:
     store = portfolio({"A": closed(3)}, {})
     found = value("position_size", {"portfolio": "P1", "symbol": "A"}, store)
     assert found == Value(
-        None, Status.MISSING, "1.0.0", "2023-11-14T22:13:17.000000000Z", 3.0, "warm"
+        value=None,
+        status=Status.MISSING,
+        version="1.0.0",
+        event_time="2023-11-14T22:13:17.000000000Z",
+        age_seconds=3.0,
+        tier="warm",
     )
 
 
@@ -179,7 +191,14 @@ def test_a_closed_position_is_not_in_its_portfolio() -> None:
 def test_a_portfolio_that_is_closed_is_nothing_since_its_last_close() -> None:
     store = portfolio({"A": closed(9), "B": closed(4), "C": closed(7)}, {})
     found = value("portfolio_exposure", P1, store)
-    assert found == Value(0.0, Status.OK, "1.0.0", "2023-11-14T22:13:16.000000000Z", 4.0, "warm")
+    assert found == Value(
+        value=0.0,
+        status=Status.OK,
+        version="1.0.0",
+        event_time="2023-11-14T22:13:16.000000000Z",
+        age_seconds=4.0,
+        tier="warm",
+    )
     behind = value("portfolio_exposure", P1, store, "position")
     assert (behind.value, behind.status) == (0.0, Status.LAGGING)
     assert value("portfolio_exposure", P1, store, "price").status == Status.OK
@@ -191,7 +210,14 @@ def test_what_was_closed_last_says_since_when_a_portfolio_is_nothing() -> None:
     last = {Group("position", ("P1",)): ("P1", "A")}
     nobody = {MemberSet("position", "P1"): list[tuple[str, ...]]()}
     found = value("portfolio_exposure", P1, MemoryStore(rows, nobody, last))
-    assert found == Value(0.0, Status.OK, "1.0.0", "2023-11-14T22:13:16.000000000Z", 4.0, "warm")
+    assert found == Value(
+        value=0.0,
+        status=Status.OK,
+        version="1.0.0",
+        event_time="2023-11-14T22:13:16.000000000Z",
+        age_seconds=4.0,
+        tier="warm",
+    )
 
     rows |= {RowId("position", ("P1", "B")): row("position", -2, 5, age=1)}
     rows |= {RowId("price", ("B",)): sma(7.0)}

@@ -1,0 +1,134 @@
+"""What the name of a feature means: moved to another version, and back.
+
+Online reads, views and training sets follow one pointer. Requests that pin a version do not move.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal, NamedTuple
+
+from sqlalchemy import Connection, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from registry.database.tables import activations, active_versions, feature_versions
+from registry.definitions import Catalog
+from registry.errors import NotAllowed
+from registry.lifecycle.audit import audit
+from registry.lifecycle.changing import Change
+from registry.lifecycle.states import check_not_retired, name_of, version_of
+
+Action = Literal["activate", "roll back"]
+
+
+class Activation(NamedTuple):
+    """A move of a feature's name from the version `previous` to `version`."""
+
+    at: datetime
+    name: str
+    version: str
+    previous: str | None
+    action: str
+    actor: str
+    note: str
+
+
+def activate(change: Change, ref: str) -> None:
+    """Make a name mean one of its versions; one that was deprecated is so no longer.
+
+    Where it means that already nothing is changed. Raises `UnknownVersion`, and `NotAllowed` for a
+    version that is retired.
+    """
+    feature = version_of(change.known, ref)
+    check_not_retired(change.known, ref)
+    if change.known.active.get(feature.name) != feature.version:
+        _take_back(change, ref)
+        move_name(change, feature.name, feature.version, "activate")
+
+
+def roll_back(change: Change, text: str) -> str:
+    """Make a name mean what it did before its version was activated; returns that version.
+
+    So a second roll-back goes one further back, and never forth. Raises `UnknownVersion`, and
+    `NotAllowed` where there is nothing to go back to.
+    """
+    name = name_of(change.known, text)
+    now = change.known.active.get(name)
+    if now is None:
+        raise NotAllowed(f"no version of {name} is active: activate one")
+    before = _before(change.connection, name, now)
+    if before is None:
+        raise NotAllowed(
+            f"{name} had no other version before {now}: `tickwell features history {name}` shows "
+            "what it had; activate the one that you want"
+        )
+    ref = f"{name}@{before}"
+    check_not_retired(change.known, ref)
+    _take_back(change, ref)
+    move_name(change, name, before, "roll back")
+    return before
+
+
+def move_name(change: Change, name: str, version: str, action: Action) -> None:
+    """Make a name mean a version, and put that on record."""
+    previous = change.known.active.get(name)
+    moved = insert(active_versions).values(name=name, version=version)
+    change.connection.execute(
+        moved.on_conflict_do_update(
+            index_elements=[active_versions.c.name], set_={"version": version}
+        )
+    )
+    change.connection.execute(
+        insert(activations).values(
+            name=name,
+            version=version,
+            previous=previous,
+            action=action,
+            actor=change.by.actor,
+            note=change.by.note,
+        )
+    )
+    before = None if previous is None else {"version": previous}
+    audit(change.connection, change.by, action, name, {"version": version}, before)
+
+
+def history(connection: Connection, catalog: Catalog, text: str, limit: int) -> list[Activation]:
+    """The newest moves of a feature's name, the newest first. Raises `UnknownVersion`."""
+    name = name_of(catalog, text)
+    found = connection.execute(
+        select(*(activations.c[column] for column in Activation._fields))
+        .where(activations.c.name == name)
+        .order_by(activations.c.id.desc())
+        .limit(limit)
+    )
+    return [Activation(*row) for row in found]
+
+
+def _before(connection: Connection, name: str, version: str) -> str | None:
+    """What a name meant before this version was activated last."""
+    previous: str | None = connection.execute(
+        select(activations.c.previous)
+        .where(
+            activations.c.name == name,
+            activations.c.version == version,
+            activations.c.action == "activate",
+        )
+        .order_by(activations.c.id.desc())
+        .limit(1)
+    ).scalar_one_or_none()
+    return previous
+
+
+def _take_back(change: Change, ref: str) -> None:
+    """Let a version be deprecated no longer."""
+    withdrawal = change.known.withdrawn.get(ref)
+    if withdrawal is None:
+        return
+    name, _, version = ref.partition("@")
+    change.connection.execute(
+        update(feature_versions)
+        .where(feature_versions.c.name == name, feature_versions.c.version == version)
+        .values(deprecated_at=None, replacement=None)
+    )
+    before = {"since": withdrawal.since.isoformat(), "replacement": withdrawal.replacement}
+    audit(change.connection, change.by, "take back deprecation", ref, None, before)

@@ -1,0 +1,285 @@
+"""The registry as an object: everything that a person or a program does with features.
+
+    registry = Registry(engine, By("ann"))
+    registry.create_feature_version(
+        feature_name="price_momentum",
+        version="2.0.0",
+        schema={"max_age": "10s"},
+        parent_version="1.0.0",
+    )
+    registry.activate("price_momentum@2.0.0")
+    registry.roll_back("price_momentum")
+
+Commands and HTTP routes call this and nothing else. Each change is one transaction with a line in
+the audit; of two at once the second sees what the first has done. Workers and servers follow within
+a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Engine, select
+
+from registry.catalog import load, read
+from registry.consistency import check
+from registry.database.tables import feature_versions
+from registry.definitions import Catalog, Definitions, FeatureVersion
+from registry.errors import NotAllowed, StalePlan
+from registry.feature_tables import Versions, feature_of
+from registry.features_export import exported
+from registry.features_file import Text, read_text
+from registry.lifecycle import activation, audit, sets, withdrawal
+from registry.lifecycle.activation import Activation
+from registry.lifecycle.audit import By, Entry
+from registry.lifecycle.changes import changes_of
+from registry.lifecycle.changing import Change, changing
+from registry.lifecycle.lineage import Lineage, lineage_of
+from registry.lifecycle.plan import COMPARED, Plan, made_now, page_of
+from registry.lifecycle.recording import (
+    LIMITS,
+    Limits,
+    check_limits,
+    record,
+    record_definitions,
+)
+from registry.lifecycle.source_recording import Begin
+from registry.lifecycle.states import (
+    State,
+    name_of,
+    state_of,
+    users_of,
+    version_of,
+    versions_of,
+)
+from registry.serial import Serial, serial_in
+from registry.source_rules import check_sources
+from registry.wording import Differing, differing
+
+MOST_ENTRIES = 1_000
+"""Number of lines of a history or of the audit that are read at once."""
+
+
+class Details(NamedTuple):
+    """Everything about a version; `digest` identifies what it means, as hexadecimal text."""
+
+    feature: FeatureVersion
+    state: State
+    digest: str
+    created_at: str
+    created_by: str
+    note: str
+    users: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """What is recorded at `engine`, read and changed in the name of `by`.
+
+    `rejected_topic` is the topic to which workers publish rejected ticks, and that no source may
+    read. Methods that change something take a `note`, which says why in the audit.
+    """
+
+    engine: Engine
+    by: By
+    rejected_topic: str | None = None
+    limits: Limits = LIMITS
+
+    def catalog(self) -> Catalog:
+        """What is recorded. Raises `RegistryEmpty`."""
+        return load(self.engine)
+
+    def known(self) -> Catalog:
+        """What is recorded, which may be nothing."""
+        with self._reading() as (_, known):
+            return known
+
+    def plan(self, file: Text) -> Plan:
+        """What applying the text of a features file would do; nothing is changed.
+
+        Raises `DefinitionError` and `VersionChanged`, as applying it would.
+        """
+        with self._reading() as (connection, known):
+            serial = serial_in(connection)
+            if serial is None:
+                raise StalePlan
+            definitions = read_text(file, known)
+            check_sources(known, definitions, may_change=True)
+            changes = changes_of(known, definitions, self.rejected_topic)
+            check_limits(known, changes, definitions, self.limits)
+            page = page_of(connection, known, definitions, changes)
+        return Plan(file.name, file.text, serial.number, serial.moved_at, made_now(), page)
+
+    def apply(
+        self, file: Text, expected: Serial | None = None, begin: Begin | None = None, note: str = ""
+    ) -> Catalog:
+        """Record the text of a features file; with `expected` only as long as the plan holds.
+
+        Raises as `registry.lifecycle.recording.record`.
+        """
+        definitions = read_text(file, self.known())
+        by = self.by._replace(note=note)
+        return record(
+            self.engine, definitions, by, self.rejected_topic, self.limits, begin, expected
+        )
+
+    def create_feature_version(
+        self,
+        feature_name: str,
+        version: str,
+        schema: Mapping[str, Any],
+        parent_version: str | None = None,
+        note: str = "",
+    ) -> FeatureVersion:
+        """Record one version, as a features file would declare it.
+
+        `schema` has the settings of a `[[feature]]` table but its name and version: `expression`,
+        `source` or `over`, `unit`, `max_age` and so on. What it leaves out comes from the version
+        `parent_version`. The first version of a feature is activated, a later one stands by.
+
+        Raises `DefinitionError` for what cannot be, and `VersionChanged` where that version is
+        recorded and is another one; recording the same again changes nothing.
+        """
+        table = {**schema, "name": feature_name, "version": version}
+        if parent_version is not None:
+            table["parent"] = parent_version
+        file = f"{feature_name}@{version}"
+        with self._changing(note) as change:
+            known = change.known
+            whole = Versions([], known.features, file).whole(table)
+            feature = feature_of(whole, known.sources, file)
+            check(known.sources, (known.features | {feature.ref: feature}).values(), file)
+            definitions = Definitions((), (feature,), file)
+            record_definitions(change, definitions, self.rejected_topic, self.limits)
+            return read(change.connection).features[feature.ref]
+
+    def activate(self, ref: str, note: str = "") -> Catalog:
+        """Make a feature's name mean a version, `name@version`.
+
+        Raises `UnknownVersion` and `NotAllowed`.
+        """
+        return self._change(note, lambda change: activation.activate(change, ref))
+
+    def roll_back(self, name: str, note: str = "") -> Catalog:
+        """Make a feature's name mean the version that it meant before the one that it means now.
+
+        Raises `UnknownVersion` and `NotAllowed`.
+        """
+        return self._change(note, lambda change: activation.roll_back(change, name))
+
+    def deprecate(self, ref: str, replacement: str | None = None, note: str = "") -> Catalog:
+        """Say that a version, or a set, is to be given up.
+
+        Raises `UnknownVersion` and `NotAllowed`.
+        """
+        return self._change(note, lambda change: withdrawal.deprecate(change, ref, replacement))
+
+    def retire(self, ref: str, note: str = "") -> Catalog:
+        """Give up a version, or a set, that is deprecated.
+
+        Raises `UnknownVersion` and `NotAllowed`.
+        """
+        return self._change(note, lambda change: withdrawal.retire(change, ref))
+
+    def use(self, ref: str, model: str, note: str = "") -> Catalog:
+        """Put on record that a model reads a set. Raises `UnknownVersion`, `DefinitionError`."""
+        return self._change(note, lambda change: sets.use(change, ref, model))
+
+    def stop_using(self, ref: str, model: str, note: str = "") -> Catalog:
+        """Put on record that a model reads a set no more. Raises `UnknownVersion`."""
+        return self._change(note, lambda change: sets.stop_using(change, ref, model))
+
+    def details(self, ref: str) -> Details:
+        """Everything about a version. Raises `UnknownVersion`."""
+        with self._reading() as (connection, known):
+            feature = version_of(known, ref)
+            row = connection.execute(
+                select(feature_versions).where(
+                    feature_versions.c.name == feature.name,
+                    feature_versions.c.version == feature.version,
+                )
+            ).one()
+            return Details(
+                feature=feature,
+                state=state_of(known, ref),
+                digest="" if row.digest is None else bytes(row.digest).hex(),
+                created_at=row.created_at.isoformat(),
+                created_by=row.created_by,
+                note=row.note,
+                users=users_of(known, ref),
+            )
+
+    def history(self, name: str, limit: int = 100) -> list[Activation]:
+        """What a feature's name has meant, the newest first. Raises `UnknownVersion`."""
+        with self._reading() as (connection, known):
+            return activation.history(connection, known, name, min(limit, MOST_ENTRIES))
+
+    def audit(self, name: str, limit: int = 100, below: int | None = None) -> list[Entry]:
+        """Who changed what about a feature and its versions, the newest first.
+
+        `below` is the id of the last line of the page before. Raises `UnknownVersion`.
+        """
+        with self._reading() as (connection, known):
+            found = name_of(known, name)
+            subjects = [found, *(feature.ref for feature in versions_of(known, found))]
+            return audit.entries(connection, subjects, min(limit, MOST_ENTRIES), below)
+
+    def lineage(self, text: str) -> Lineage:
+        """What a feature, a version or a set comes from and what depends on it.
+
+        Raises `UnknownVersion`.
+        """
+        with self._reading() as (connection, known):
+            return lineage_of(known, sets.models(connection), text)
+
+    def models(self) -> dict[str, list[str]]:
+        """The models that read each set."""
+        with self._reading() as (connection, _):
+            return sets.models(connection)
+
+    def diff(self, ref: str, other: str) -> list[Differing]:
+        """In what two versions differ, in the words of a file. Raises `UnknownVersion`."""
+        known = self.catalog()
+        return differing(version_of(known, ref), version_of(known, other), COMPARED)
+
+    def export(self, names: Sequence[str] = ()) -> str:
+        """The text of a features file with all that is recorded and not retired.
+
+        With `names` it has these features and their sources alone. Raises `UnknownVersion`.
+        """
+        known = self.catalog()
+        wanted = {name_of(known, name) for name in names}
+        features = [
+            feature
+            for feature in known.features.values()
+            if not known.is_retired(feature.ref) and (not wanted or feature.name in wanted)
+        ]
+        of_these = {f.source for f in features} | {f.over for f in features}
+        chosen = [s for s in known.sources.values() if not wanted or s.name in of_these]
+        whole = [] if wanted else [s for s in known.sets.values() if not known.is_retired(s.ref)]
+        return exported(Definitions(tuple(chosen), tuple(features), "", tuple(whole)))
+
+    def _change(self, note: str, make: Callable[[Change], object]) -> Catalog:
+        with self._changing(note) as change:
+            make(change)
+            return read(change.connection)
+
+    @contextmanager
+    def _changing(self, note: str) -> Iterator[Change]:
+        by = self.by._replace(note=note)
+        with changing(self.engine, by, view_patience=self.limits.view_patience) as change:
+            if not change.known.writing:
+                raise NotAllowed(
+                    "the registry is empty: run `tickwell migrate`, which records a first file"
+                )
+            yield change
+
+    @contextmanager
+    def _reading(self) -> Iterator[tuple[Connection, Catalog]]:
+        """A transaction that sees one state of the registry, and the catalog of that state."""
+        isolated = self.engine.connect().execution_options(isolation_level="REPEATABLE READ")
+        with isolated as connection:
+            yield connection, read(connection)

@@ -1,0 +1,241 @@
+"""`tickwell features plan`, `apply` and what else changes the registry."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tickwell.commands.features import (
+    Json,
+    Name,
+    Note,
+    Ref,
+    RefOrSet,
+    opened,
+    print_json,
+)
+from tickwell.commands.features import (
+    features as features,
+)
+from tickwell.errors import TickwellError
+from tickwell.settings import Settings
+
+if TYPE_CHECKING:
+    from registry.definitions import Catalog
+    from registry.lifecycle.plan import Page, Plan, PlannedVersion
+    from registry.lifecycle.registry import Registry
+
+File = Annotated[
+    Path | None, typer.Option("--features", help="The features file; TICKWELL_FEATURES unless set.")
+]
+WITHIN = "workers and servers follow within a second"
+
+
+@features.command()
+def plan(
+    file: File = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Save the plan here, for `tickwell features apply FILE`.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what applying the features file would change, cost and break; change nothing."""
+    with opened() as (settings, registry):
+        from registry.lifecycle import plan as plans
+
+        made = _planned(settings, registry, file)
+        if out is not None:
+            out.write_bytes(plans.encode(made))
+    if as_json:
+        print_json(made.page)
+    else:
+        _show(made)
+    if out is not None:
+        typer.echo(f"saved: `tickwell features apply {out}` applies it", err=True)
+
+
+@features.command()
+def apply(
+    saved: Annotated[
+        Path | None, typer.Argument(help="A plan that was saved; one is made unless given.")
+    ] = None,
+    file: File = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    note: Note = "",
+    as_json: Json = False,
+) -> None:
+    """Record what the features file declares: new features go live, new versions stand by."""
+    with opened() as (settings, registry):
+        from registry.features_file import Text
+        from tickwell.migrate import apply as apply_file
+
+        if saved is not None:
+            if file is not None:
+                raise TickwellError("name a saved plan or --features, not both")
+            made = _read_plan(saved)
+        else:
+            made = _planned(settings, registry, file)
+        if not as_json:
+            _show(made)
+        if made.changes_nothing:
+            if as_json:
+                print_json(made.page)
+            return
+        if not yes and saved is None:
+            _confirm()
+        settings.need("kafka")
+        apply_file(settings, registry, Text(made.file, made.text), made.expected, note)
+    if as_json:
+        print_json(made.page)
+    else:
+        typer.echo(f"applied; {WITHIN}")
+
+
+@features.command()
+def activate(ref: Ref, note: Note = "", as_json: Json = False) -> None:
+    """Let a feature's name mean a version."""
+    _moved(lambda registry: registry.activate(ref, note), ref, as_json)
+
+
+@features.command()
+def rollback(name: Name, note: Note = "", as_json: Json = False) -> None:
+    """Let a feature's name mean what it did before its version was activated."""
+    _moved(lambda registry: registry.roll_back(name, note), name, as_json)
+
+
+@features.command()
+def deprecate(
+    ref: RefOrSet,
+    replacement: Annotated[
+        str | None, typer.Option(help="The version that its readers should take.")
+    ] = None,
+    note: Note = "",
+    as_json: Json = False,
+) -> None:
+    """Say that a version, or a set, is to be given up; it is computed on, and answers say so."""
+    _withdrawn(lambda registry: registry.deprecate(ref, replacement, note), ref, as_json)
+
+
+@features.command()
+def retire(ref: RefOrSet, note: Note = "", as_json: Json = False) -> None:
+    """Give up a version, or a set, that is deprecated and that nothing uses."""
+    _withdrawn(lambda registry: registry.retire(ref, note), ref, as_json)
+
+
+@features.command()
+def use(
+    ref: Annotated[str, typer.Argument(help="A set, as set:momentum@1.")],
+    model: Annotated[str, typer.Option(help="The model's name.")],
+    end: Annotated[bool, typer.Option("--end", help="It reads the set no more.")] = False,
+    note: Note = "",
+) -> None:
+    """Put on record that a model reads a set, for the lineage."""
+    with opened() as (_, registry):
+        if end:
+            registry.stop_using(ref, model, note)
+        else:
+            registry.use(ref, model, note)
+    typer.echo(f"{model} reads {ref}{' no more' if end else ''}")
+
+
+def _planned(settings: Settings, registry: Registry, file: Path | None) -> Plan:
+    from registry.features_file import text_of
+
+    return registry.plan(text_of(settings.features_path if file is None else file))
+
+
+def _read_plan(saved: Path) -> Plan:
+    from registry.lifecycle import plan as plans
+
+    size = saved.stat().st_size
+    if size > plans.LONGEST_FILE:
+        raise TickwellError(f"{saved} has {size} bytes, which no plan has: make it again")
+    return plans.decode(saved.read_bytes())
+
+
+def _confirm() -> None:
+    if not sys.stdin.isatty():
+        raise TickwellError(
+            "nothing was changed: nobody can be asked here, so give a saved plan or --yes"
+        )
+    typer.confirm("Apply this?", abort=True)
+
+
+def _moved(change: Callable[[Registry], Catalog], text: str, as_json: bool) -> None:
+    with opened() as (_, registry):
+        from registry.lifecycle.states import name_of
+
+        known = change(registry)
+        name = name_of(known, text)
+        version = known.active[name]
+    if as_json:
+        print_json({"name": name, "version": version})
+    else:
+        typer.echo(f"{name} means {version} now; {WITHIN}")
+
+
+def _withdrawn(change: Callable[[Registry], Catalog], ref: str, as_json: bool) -> None:
+    with opened() as (_, registry):
+        from registry.lifecycle.states import state_of
+
+        known = change(registry)
+        state, withdrawal = state_of(known, ref), known.withdrawn[ref]
+    if as_json:
+        print_json({"ref": ref, "state": state, "replacement": withdrawal.replacement})
+    else:
+        instead = "" if withdrawal.replacement is None else f"; take {withdrawal.replacement}"
+        typer.echo(f"{ref} is {state} since {withdrawal.since:%Y-%m-%d}{instead}")
+
+
+def _show(plan: Plan) -> None:
+    for line in _lines(plan):
+        typer.echo(line)
+
+
+def _lines(plan: Plan) -> Iterator[str]:
+    """The page of a plan as text."""
+    page = plan.page
+    yield f"{plan.file}, beside the registry at {plan.serial}"
+    yield from (f"  + source {name}" for name in page.new_sources)
+    for version in page.new:
+        yield from _version_lines(version)
+    for one in page.reworded:
+        differs = ", ".join(f"{d.setting} `{d.was}` -> `{d.now}`" for d in one.differs)
+        yield f"  ~ {one.ref}: {differs or 'its parts are pinned as its names mean now'}"
+    yield from (f"  + {ref}" for ref in page.sets)
+    if plan.changes_nothing:
+        yield f"  nothing is new, {page.unchanged} versions are recorded as the file declares them"
+    else:
+        yield f"  = {page.unchanged} versions as they are"
+    yield from _costs(page)
+    yield from (f"  breaks: {text}" for text in page.breaks)
+    yield from (f"  stays: {text}" for text in page.stays)
+    for text in page.changed_rules:
+        yield f"  refused: {text}: rules change by `tickwell migrate --from-now`"
+
+
+def _version_lines(version: PlannedVersion) -> Iterator[str]:
+    yield f"  + {version.ref} ({version.becomes}) {version.expression}, of {version.of}"
+    for one in version.differs:
+        yield f"      {one.setting}: `{one.was}` in {version.compared_with}, here `{one.now}`"
+    if version.parts:
+        yield f"      of {', '.join(version.parts)}"
+    if version.ticks is not None:
+        yield (
+            f"      has its first value after {version.ticks} ticks of an entity, of those that "
+            f"are kept too; {version.records or 0:,} earlier messages (at most) stay without it"
+        )
+
+
+def _costs(page: Page) -> Iterator[str]:
+    for row in page.rows:
+        before, after = row.online_bytes
+        yield (
+            f"  rows of {row.source}: {row.versions[0]} -> {row.versions[1]} versions, {before} -> "
+            f"{after} bytes of Redis for each of {row.entities:,} entities, "
+            f"{row.offline_bytes:+} bytes of Postgres a tick"
+        )
