@@ -23,6 +23,7 @@ from serving.api.connections import Connection
 from serving.api.deadlines import Deadlines
 from serving.api.documentation import Documentation
 from serving.api.feature_routes import ShortCut, feast_route, feature_routes
+from serving.api.lifecycle_routes import LifecycleRoutes
 from serving.api.routes import Server
 from serving.features.reader import Reader
 from serving.health_metrics import health_families
@@ -31,6 +32,7 @@ from serving.process import ThisProcess
 from serving.process_metrics import process_families
 from serving.served_log import ServedLog
 from serving.served_log_metrics import served_log_families
+from serving.stores.registry_calls import RegistryCalls
 from serving.tiers import Tiers
 from serving.watch.api_keys import ApiKeysWatch
 from serving.watch.catalog import LOOK_SECONDS, CatalogWatch
@@ -66,6 +68,10 @@ class ServerOptions:
     """A directory in which servers log what they serve; without one nothing is logged."""
     served_log_every: int = 1_000
     """Requests of which about one is logged; of 0 none."""
+    rejected_topic: str | None = None
+    """The topic of rejected ticks, which no source may read."""
+    history: int | None = None
+    """Ticks of an entity that workers keep, which a new version may need."""
 
 
 def create_app(
@@ -102,6 +108,8 @@ def create_app(
         *feature_routes(answering, metrics, bounds, options.compress),
         feast_route(answering, metrics, bounds, options.compress),
     ]
+    registry = RegistryCalls(options.postgres, options.rejected_topic, options.history)
+    lifecycle = LifecycleRoutes(catalog, registry, takes_changes=options.needs_keys)
     server = Server(catalog, workers, metrics, process, stores.breakers, keys, stores.hot)
     metrics.see(health_families(server))
 
@@ -119,12 +127,14 @@ def create_app(
             await workers.close()
             await catalog.close()
             await stores.close()
+            await registry.close()
             await asyncio.to_thread(log.close)
 
     app = Starlette(
         routes=[
             *(Route(feature.path, feature, methods=["POST"]) for feature in features),
             *CatalogRoutes(catalog).routes(),
+            *lifecycle.routes(metrics, bounds),
             *Documentation().routes(),
             *server.routes(),
         ],

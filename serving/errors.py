@@ -44,6 +44,14 @@ class RetiredFeature(ServingError):
     """The version, or the set, is not read any more; the context names its `replacement`."""
 
 
+class StateConflict(ServingError):
+    """What is recorded is in a state in which this cannot be done."""
+
+
+class ChangesNotAllowed(ServingError):
+    """The server takes no changes of what is recorded."""
+
+
 class WrongEntity(ServingError):
     """The feature belongs to another kind of entity."""
 

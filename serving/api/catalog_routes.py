@@ -22,6 +22,7 @@ from serving.features.lookup import Names
 from serving.watch.catalog import CatalogWatch
 
 FILTERS = ("entity", "tag")
+FEATURE = "/features/{name:feature}"
 
 
 class FeatureName(Convertor[str]):
@@ -50,8 +51,8 @@ class CatalogRoutes:
         """The routes."""
         return [
             Route("/features", self.features),
-            Route("/features/{name:feature}", self.feature),
-            Route("/features/{name:feature}/versions", self.versions),
+            Route(FEATURE, self.feature),
+            Route(f"{FEATURE}/versions", self.versions),
         ]
 
     async def features(self, request: Request) -> Response:

@@ -12,12 +12,21 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 
 from registry.formats.heartbeat import Heartbeat
+from registry.lifecycle.lineage import Lineage
 from serving.api.arrow import MEDIA_TYPE as ARROW
 from serving.api.compact import CompactAnswer
 from serving.api.feast import PATH as FEAST_PATH
 from serving.api.feast import FeastAnswer, FeastRequest
+from serving.api.lifecycle_routes import (
+    ActivateRequest,
+    AuditAnswer,
+    Moved,
+    NewVersion,
+    RollBackRequest,
+)
 from serving.api.requests import BatchRequest, OnlineRequest
 from serving.errors import (
+    ChangesNotAllowed,
     DeadlineMissed,
     HeadTooLarge,
     InvalidRequest,
@@ -29,6 +38,7 @@ from serving.errors import (
     RetiredFeature,
     ScopeMissing,
     ServingError,
+    StateConflict,
     StoresUnavailable,
     TooLarge,
     UnknownFeature,
@@ -109,6 +119,17 @@ ASKING: Errors = (
     StoresUnavailable,
     Overloaded,
 )
+CHANGING: Errors = (
+    InvalidRequest,
+    UnknownFeature,
+    StateConflict,
+    ChangesNotAllowed,
+    TooLarge,
+    UnsupportedCoding,
+    NotReady,
+    DeadlineMissed,
+    Overloaded,
+)
 COMPACT = {
     "name": "compact",
     "in": "query",
@@ -123,6 +144,13 @@ NAME = {
     "description": "A feature's name, an alias, or either with a version: `price_sma_5@1.0.0`.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 128},
     "example": "price_sma_5",
+}
+FEATURE_NAME = NAME | {"description": "A feature's name: `price_sma_5`."}
+BELOW = {
+    "name": "below",
+    "in": "query",
+    "description": "The number that an answer gave: the lines before it.",
+    "schema": {"type": "integer", "minimum": 0, "maximum": 10**18 - 1},
 }
 ENTITY = {
     "name": "entity",
@@ -205,6 +233,54 @@ OPERATIONS = (
         is_cached=True,
     ),
     Operation(
+        "Life of a feature",
+        "post",
+        "/features/{name}/versions",
+        "Record a version",
+        {JSON: (FeatureDefinition,)},
+        CHANGING,
+        NewVersion,
+        [FEATURE_NAME],
+    ),
+    Operation(
+        "Life of a feature",
+        "post",
+        "/features/{name}/activate",
+        "Let a feature's name mean a version",
+        {JSON: (Moved,)},
+        CHANGING,
+        ActivateRequest,
+        [FEATURE_NAME],
+    ),
+    Operation(
+        "Life of a feature",
+        "post",
+        "/features/{name}/rollback",
+        "Let a feature's name mean what it did before",
+        {JSON: (Moved,)},
+        CHANGING,
+        RollBackRequest,
+        [FEATURE_NAME],
+    ),
+    Operation(
+        "Life of a feature",
+        "get",
+        "/features/{name}/lineage",
+        "What a feature comes from, and what depends on it",
+        {JSON: (Lineage,)},
+        (InvalidRequest, UnknownFeature, NotReady, Overloaded),
+        parameters=[NAME],
+    ),
+    Operation(
+        "Life of a feature",
+        "get",
+        "/features/{name}/audit",
+        "Who changed what about a feature",
+        {JSON: (AuditAnswer,)},
+        (InvalidRequest, UnknownFeature, NotReady, Overloaded),
+        parameters=[NAME, BELOW],
+    ),
+    Operation(
         "Server",
         "get",
         "/health",
@@ -231,4 +307,12 @@ EXAMPLES: Mapping[type, Document] = {
         "features": ["current_price", "position_size"],
         "entities": [{"symbol": "AAPL"}, {"portfolio": "P1", "symbol": "AAPL"}],
     },
+    NewVersion: {
+        "version": "1.1.0",
+        "parent_version": "1.0.0",
+        "schema": {"max_age": "10s"},
+        "note": "the model wants it fresher",
+    },
+    ActivateRequest: {"version": "1.1.0"},
+    RollBackRequest: {"note": "the backtest disagrees"},
 }

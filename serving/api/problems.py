@@ -18,6 +18,7 @@ from serving.api.content_codings import CODINGS
 from serving.api.request_ids import REQUEST_ID
 from serving.api.request_log import describe
 from serving.errors import (
+    ChangesNotAllowed,
     DeadlineMissed,
     HeadTooLarge,
     InvalidRequest,
@@ -29,6 +30,7 @@ from serving.errors import (
     RetiredFeature,
     ScopeMissing,
     ServingError,
+    StateConflict,
     StoresUnavailable,
     TooLarge,
     UnknownFeature,
@@ -75,6 +77,8 @@ PROBLEMS: Mapping[type[ServingError], Problem] = {
     MalformedRequest: Problem(400, "Not a request of HTTP/1.1"),
     UnknownFeature: Problem(404, "Unknown feature"),
     RetiredFeature: Problem(410, "Retired"),
+    StateConflict: Problem(409, "Not in this state"),
+    ChangesNotAllowed: Problem(403, "No changes are taken"),
     WrongEntity: Problem(422, "Wrong kind of entity"),
     UnsupportedCoding: Problem(
         415, "The content coding is not supported", {"Accept-Encoding": ", ".join(CODINGS)}

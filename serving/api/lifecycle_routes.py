@@ -1,0 +1,232 @@
+"""The routes that change what is recorded of features, and those that say what was changed.
+
+A change needs an API key that allows writing. A server that asks for no keys takes none: whoever
+reaches it, also a page in somebody's browser, could else change what models are served.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Scope
+
+from registry.lifecycle.audit import By
+from registry.lifecycle.lineage import Lineage
+from registry.lifecycle.registry import Registry
+from serving.api.catalog_routes import FEATURE
+from serving.api.deadlines import Deadline
+from serving.api.feature_routes import Bounds, FeatureRoute
+from serving.api.request_ids import REQUEST_ID
+from serving.api.request_log import KEY_NAME
+from serving.errors import ChangesNotAllowed, InvalidRequest
+from serving.features.descriptions import FeatureDefinition, definition_of
+from serving.features.lookup import Names
+from serving.metrics import Metrics
+from serving.stores.registry_calls import RegistryCalls
+from serving.watch.catalog import CatalogWatch
+
+JSON = b"application/json"
+MOST_ENTRIES = 200
+"""Number of lines of the audit in an answer."""
+
+NUMBER = re.compile(r"[0-9]{1,18}")
+Note = Annotated[str, Meta(max_length=1_000)]
+Version = Annotated[str, Meta(min_length=1, max_length=32)]
+
+
+class NewVersion(Struct, forbid_unknown_fields=True):
+    """A version to record: `schema` has the settings of a `[[feature]]` table in a features file.
+
+    What it leaves out comes from the version `parent_version`. `note` says why, for the audit.
+    """
+
+    version: Version
+    schema: dict[str, Any] = {}
+    parent_version: Version | None = None
+    note: Note = ""
+
+
+class ActivateRequest(Struct, forbid_unknown_fields=True):
+    """The version that the feature's name is to mean."""
+
+    version: Version
+    note: Note = ""
+
+
+class RollBackRequest(Struct, forbid_unknown_fields=True):
+    """Why the feature's name is to mean what it did before."""
+
+    note: Note = ""
+
+
+class Moved(Struct):
+    """What a feature's name means now, and what it meant before the last move."""
+
+    name: str
+    version: str
+    previous: str | None
+
+
+class AuditEntry(Struct):
+    """A line of the audit: who changed what, when, and from what to what."""
+
+    id: int
+    at: str
+    actor: str
+    action: str
+    subject: str
+    before: Any
+    after: Any
+    request_id: str | None
+    note: str
+
+
+class AuditAnswer(Struct):
+    """Lines of the audit, the newest first; `below` asks for the ones before them."""
+
+    entries: list[AuditEntry]
+    below: int | None
+
+
+Body = TypeVar("Body", bound=Struct)
+
+
+class LifecycleRoutes:
+    """Answers from the registry. Without `takes_changes` it only says what was changed."""
+
+    def __init__(self, catalog: CatalogWatch, registry: RegistryCalls, takes_changes: bool) -> None:
+        self._catalog = catalog
+        self._registry = registry
+        self._takes_changes = takes_changes
+
+    def routes(self, metrics: Metrics, bounds: Bounds) -> list[Route]:
+        """The routes; bodies are read within `bounds`."""
+        changes: dict[str, Callable[[Scope, bytes, Deadline], Any]] = {
+            "versions": self.create,
+            "activate": self.activate,
+            "rollback": self.roll_back,
+        }
+        posted = [
+            Route(
+                f"{FEATURE}/{last}",
+                FeatureRoute(f"/features/{{name}}/{last}", answer, metrics, bounds),
+                methods=["POST"],
+            )
+            for last, answer in changes.items()
+        ]
+        return [
+            *posted,
+            Route(f"{FEATURE}/lineage", self.lineage),
+            Route(f"{FEATURE}/audit", self.audit),
+        ]
+
+    async def create(self, scope: Scope, body: bytes, deadline: Deadline) -> tuple[bytes, bytes]:
+        """Record a version. Raises as `RegistryCalls.call`."""
+        given, name = self._given(scope, body, NewVersion)
+
+        def work(registry: Registry) -> FeatureDefinition:
+            made = registry.create_feature_version(
+                name, given.version, given.schema, given.parent_version, given.note
+            )
+            return definition_of(Names(registry.catalog()), made.ref)
+
+        return await self._changed(scope, work)
+
+    async def activate(self, scope: Scope, body: bytes, deadline: Deadline) -> tuple[bytes, bytes]:
+        """Make a name mean a version. Raises as `RegistryCalls.call`."""
+        given, name = self._given(scope, body, ActivateRequest)
+
+        def work(registry: Registry) -> Moved:
+            registry.activate(f"{name}@{given.version}", given.note)
+            return _moved(registry, name)
+
+        return await self._changed(scope, work)
+
+    async def roll_back(self, scope: Scope, body: bytes, deadline: Deadline) -> tuple[bytes, bytes]:
+        """Make a name mean what it did before. Raises as `RegistryCalls.call`."""
+        given, name = self._given(scope, body or b"{}", RollBackRequest)
+
+        def work(registry: Registry) -> Moved:
+            registry.roll_back(name, given.note)
+            return _moved(registry, name)
+
+        return await self._changed(scope, work)
+
+    async def lineage(self, request: Request) -> Response:
+        """Where a feature comes from and what depends on it. Raises as `RegistryCalls.call`."""
+        name = request.path_params["name"]
+        _no_query(request)
+        found: Lineage = await self._registry.call(_by(request.scope), lambda r: r.lineage(name))
+        return Response(msgspec.json.encode(found), HTTPStatus.OK, media_type="application/json")
+
+    async def audit(self, request: Request) -> Response:
+        """Who changed a feature. Raises as `RegistryCalls.call`, and `InvalidRequest`."""
+        name, below = request.path_params["name"], _below(request.query_params.multi_items())
+        found = await self._registry.call(
+            _by(request.scope), lambda registry: registry.audit(name, MOST_ENTRIES, below)
+        )
+        entries = [AuditEntry(**(one._asdict() | {"at": one.at.isoformat()})) for one in found]
+        more = entries[-1].id if len(entries) == MOST_ENTRIES else None
+        answer = msgspec.json.encode(AuditAnswer(entries, more))
+        return Response(answer, HTTPStatus.OK, media_type="application/json")
+
+    def _given(self, scope: Scope, body: bytes, kind: type[Body]) -> tuple[Body, str]:
+        """What a client sends, and the name in the path.
+
+        Raises `InvalidRequest`, and `ChangesNotAllowed`.
+        """
+        if not self._takes_changes:
+            raise ChangesNotAllowed(
+                "this server asks for no API keys, so it takes no changes over HTTP: set "
+                "TICKWELL_KEYS=required and send a key with the scope write, or use `tickwell "
+                "features`"
+            )
+        if scope["query_string"]:
+            raise InvalidRequest("this route takes nothing behind a question mark")
+        name = scope["path_params"]["name"]
+        try:
+            return msgspec.json.decode(body, type=kind), name
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise InvalidRequest(str(error)) from None
+
+    async def _changed(
+        self, scope: Scope, work: Callable[[Registry], Struct]
+    ) -> tuple[bytes, bytes]:
+        """The answer to a change; whoever asks this server next sees it."""
+        answer = await self._registry.call(_by(scope), work)
+        await self._catalog.refresh()
+        return msgspec.json.encode(answer), JSON
+
+
+def _moved(registry: Registry, name: str) -> Moved:
+    newest = registry.history(name, 1)[0]
+    return Moved(newest.name, newest.version, newest.previous)
+
+
+def _by(scope: Scope) -> By:
+    """Who asks: the name of the API key, which is not secret."""
+    key = scope.get(KEY_NAME)
+    return By("HTTP" if key is None else f"key {key}", scope.get(REQUEST_ID))
+
+
+def _no_query(request: Request) -> None:
+    if request.url.query:
+        raise InvalidRequest("this route takes nothing behind a question mark")
+
+
+def _below(given: list[tuple[str, str]]) -> int | None:
+    """The id below which lines are asked for. Raises `InvalidRequest`."""
+    if not given:
+        return None
+    names, values = zip(*given, strict=True)
+    if names == ("below",) and NUMBER.fullmatch(values[0]):
+        return int(values[0])
+    raise InvalidRequest("this route takes ?below=, the number that an answer gave, and no more")
