@@ -121,10 +121,17 @@ def remarks(catalog: Catalog, definitions: Definitions) -> list[str]:
     """What a person should know after recording a file, one line a feature.
 
     A line says which version is active where there are several, and what is still computed although
-    the file does not declare it.
+    the file does not declare it; one says what of the file is not recorded.
     """
     declared = {feature.ref for feature in definitions.features}
     lines = []
+    new = [*(ref for ref in declared if ref not in catalog.features)]
+    new += [one.ref for one in definitions.sets if one.ref not in catalog.sets]
+    if new:
+        lines.append(
+            f"not recorded: {', '.join(sorted(new))}; see what they would change by `tickwell "
+            "features plan`, and record them by `tickwell features apply`"
+        )
     for name, version in catalog.active.items():
         others = [f.version for f in catalog.features.values() if f.name == name]
         others.remove(version)

@@ -53,7 +53,7 @@ def migrate(
     topics = [source.topic for source in recorded.sources.values()]
     found = describe(settings.kafka_connection, topics)
     for remark in (
-        *remarks(recorded, read(settings.features_path)),
+        *remarks(recorded, read(settings.features_path, recorded)),
         *topic_remarks(settings.kafka_connection, topics),
         *chain.from_iterable(
             home_remarks(source, found[source.topic].partitions)
