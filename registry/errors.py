@@ -102,19 +102,21 @@ class NotOurView(RegistryError):
 
     def __init__(self, view: str, what: str) -> None:
         super().__init__(
-            f"{view} {what}: it is not the view that Tickwell makes of the source; rename it or "
-            "move it to another schema, then run `tickwell migrate` again"
+            f"{view} {what}: it is not the view that Tickwell makes of the source. The definitions "
+            "are recorded, and only the view is missing: rename what has its name, or move it to "
+            "another schema, then run `tickwell migrate` again"
         )
 
 
 class ViewBusy(RegistryError):
-    """A view could not be changed, because a transaction reads it for too long."""
+    """A view could not be extended, because a transaction reads it for too long."""
 
     def __init__(self, view: str, patience: str) -> None:
         super().__init__(
             f"{view} was being read for longer than {patience}, and every later query would have "
-            "had to wait: nothing was changed; let that transaction end (pg_stat_activity shows "
-            "it), then run `tickwell migrate` again"
+            "had to wait. The definitions are recorded, and only new columns of the view are "
+            "missing: let that transaction end (pg_stat_activity shows it), then run `tickwell "
+            "migrate` again"
         )
 
 

@@ -18,6 +18,7 @@ from pipelines.ticks.wire.formats import check_format
 from registry.database import migrations
 from registry.database.engine import connect
 from registry.database.month_partitions import attach_ahead
+from registry.database.views import create_views
 from registry.definitions import Catalog, Source
 from registry.features_file import Text, read_sources, read_text, text_of
 from registry.lifecycle.audit import By
@@ -80,6 +81,7 @@ def migrate(
         else:
             check_sources(known, read_text(file, known))
             registry.plan(file)  # raises where the file contradicts what is recorded
+            create_views(engine)
         if begin is not None:
             begin.publish(known)
     except DBAPIError as error:

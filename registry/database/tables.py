@@ -16,6 +16,7 @@
     tickwell.feature_sets      sets of pinned versions
     tickwell.set_models        the models that read a set
     tickwell.audit             who changed what, when, from what to what
+    tickwell.active_columns    where rows have the active version of a feature, for the SQL views
     tickwell.sources, row_schemas
 
 Times of ticks are bigint nanoseconds UTC, times of Tickwell's own work are timestamptz.
@@ -238,6 +239,14 @@ set_models = Table(
     ForeignKeyConstraint(
         ["name", "version"], ["tickwell.feature_sets.name", "tickwell.feature_sets.version"]
     ),
+)
+
+active_columns = Table(
+    "active_columns",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("indexes", ARRAY(Integer), nullable=False),
 )
 
 api_keys = Table(

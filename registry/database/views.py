@@ -6,20 +6,24 @@ the source's features by name in the order in which rows first had them (the act
 without a value). A column never moves and is never removed: people's own views and grants depend on
 it. New columns come last, which is all that Postgres can do to a view in use.
 
+Which version is active, and which row schemas there are, a view looks up
+(`registry.database.active_columns`): it is replaced for a new column alone, which waits for its
+readers, and which may fail while all else goes on.
+
 `entity`, and the only key field of a source, are the column of the table, so a query by them uses
 its primary key. Of two key fields each is a substring of that column, which no index covers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from psycopg2 import errorcodes
 from sqlalchemy import (
     Connection,
-    Double,
+    Engine,
     Row,
     Select,
     case,
@@ -27,23 +31,27 @@ from sqlalchemy import (
     exists,
     func,
     literal_column,
-    null,
     select,
     text,
+    true,
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.sql.elements import ColumnElement
 
-from registry.database.tables import feature_rows
-from registry.definitions import Catalog, RowSchema, Source
+from registry.catalog import read
+from registry.database.active_columns import DIALECT, names_of, schemas_of
+from registry.database.tables import active_columns, feature_rows, row_schemas, sources
+from registry.definitions import Catalog, Source
 from registry.errors import NotOurView, ViewBusy
 from registry.formats.redis_keys import SEPARATOR
 from registry.resources import sql
 
 VIEW_COLUMNS = sql(__package__, "view_columns")
-DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 PROBE = "pg_temp.tickwell_view"
+LOCK = 7_242_019_006
+"""Advisory lock: of two processes that change views at once, the second finds nothing to do."""
+
 PATIENCE = "5s"
 """Time that a change of a view may wait for its readers, and delay the queries behind it."""
 
@@ -60,38 +68,51 @@ class _Names:
     shown: str
 
 
-def create_views(connection: Connection, catalog: Catalog, patience: str = PATIENCE) -> None:
-    """Create and extend the view of each source, in the caller's transaction.
+def create_views(engine: Engine, patience: str = PATIENCE) -> None:
+    """Create and extend the view of each recorded source, each in a transaction of its own.
 
-    A view that is right already is not touched. Raises `NotOurView`, and `ViewBusy` when a reader
-    holds a view for longer than `patience`, a duration as Postgres writes it.
+    A view that is right already is not touched, and one that cannot be changed keeps no other from
+    it. Raises then `NotOurView`, and `ViewBusy` when a reader holds a view for longer than
+    `patience`, a duration as Postgres writes it. What is missing is made by calling it again.
     """
-    connection.execute(text(f"SET LOCAL lock_timeout = '{patience}'"))
-    for source in catalog.sources.values():
-        quoted = DIALECT.identifier_preparer.quote(source.name)
-        names = _Names(f"features.{quoted}", f"features.{source.name}")
-        _create_view(connection, names, catalog, source, patience)
+    with engine.connect() as connection:
+        names = connection.execute(select(sources.c.name).order_by(sources.c.name)).scalars().all()
+    failed: list[NotOurView | ViewBusy] = []
+    for name in names:
+        try:
+            with engine.begin() as connection:
+                connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+                connection.execute(text(f"SET LOCAL lock_timeout = '{patience}'"))
+                # Read under the lock: who is late would take the columns of others for strange.
+                catalog = read(connection)
+                _create_view(connection, catalog, catalog.sources[name], patience)
+        except (NotOurView, ViewBusy) as error:
+            failed.append(error)
+    if failed:
+        raise failed[0]
 
 
-def _create_view(
-    connection: Connection, names: _Names, catalog: Catalog, source: Source, patience: str
-) -> None:
-    columns, schemas = _columns(catalog, source), _schemas(catalog, source)
+def _create_view(connection: Connection, catalog: Catalog, source: Source, patience: str) -> None:
+    quoted = DIALECT.identifier_preparer.quote(source.name)
+    names = _Names(f"features.{quoted}", f"features.{source.name}")
+    columns = _columns(catalog, source)
     present = connection.execute(text(VIEW_COLUMNS), {"view": names.quoted}).one_or_none()
     order = [] if present is None else _order(present, columns, names)
     order += [name for name in columns if name not in order]
-    wanted = select(*(columns[name].label(name) for name in order)).where(
-        rows.schema_id.in_([schema.id for schema in schemas])
+    query = _sql(
+        select(*(columns[name].label(name) for name in order)).where(
+            func.tickwell.is_row_schema(source.name, rows.schema_id),
+            ~_is_in_newer(source),
+            _is_planned_for(source),
+        )
     )
-    if len(schemas) > 1:
-        wanted = wanted.where(~_is_in_newer(schemas))
-    query = _sql(wanted)
     if present is None:
         connection.exec_driver_sql(f"CREATE VIEW {names.quoted} AS {query}")
         return
     if _has_query(connection, names, query):
         return
-    options = f" WITH ({', '.join(present.options)})" if present.options else ""
+    kept = [option for option in present.options or () if not option.startswith("check_option=")]
+    options = f" WITH ({', '.join(kept)})" if kept else ""
     try:
         connection.exec_driver_sql(f"CREATE OR REPLACE VIEW {names.quoted}{options} AS {query}")
     except (OperationalError, ProgrammingError) as error:
@@ -132,10 +153,6 @@ def _sql(query: Select[Any]) -> str:
     return str(compiled).replace("%%", "%")
 
 
-def _schemas(catalog: Catalog, source: Source) -> list[RowSchema]:
-    return [schema for schema in catalog.schemas.values() if schema.source == source.name]
-
-
 def _columns(catalog: Catalog, source: Source) -> dict[str, ColumnElement[Any]]:
     """The columns of a new view, in their order."""
     keys: dict[str, ColumnElement[Any]] = {
@@ -155,42 +172,41 @@ def _columns(catalog: Catalog, source: Source) -> dict[str, ColumnElement[Any]]:
         "sequence": rows.sequence,
         **fields,
         "known_at": _timestamp(rows.known_at),
-        **_features(catalog, _schemas(catalog, source)),
+        **{name: _feature(source, name) for name in names_of(schemas_of(catalog, source.name))},
     }
 
 
-def _features(catalog: Catalog, schemas: Sequence[RowSchema]) -> dict[str, ColumnElement[Any]]:
-    """A column for each feature that rows ever had: its active version's value."""
-    ever = [catalog.features[ref].name for schema in schemas for ref in schema.features]
-    return {
-        name: _feature(schemas, f"{name}@{catalog.active.get(name)}")
-        for name in dict.fromkeys(ever)
-    }
+def _feature(source: Source, name: str) -> ColumnElement[Any]:
+    """The active version's value. What is asked for once is looked up once, before all rows."""
+    of = active_columns.c
+    # A value that is kept compressed would be unpacked for each row; one that was computed is not.
+    unpacked = of.indexes.op("||")(literal_column("'{}'::integer[]")).label("indexes")
+    indexes = select(unpacked).where(of.source == source.name, of.name == name)
+    return _absent(rows.features[indexes.scalar_subquery()[rows.schema_id]])
 
 
-def _feature(schemas: Sequence[RowSchema], ref: str) -> ColumnElement[Any]:
-    values = {
-        schema.id: rows.features[schema.features.index(ref) + 1]
-        for schema in schemas
-        if ref in schema.features
-    }
-    return _absent(case(values, value=rows.schema_id)) if values else cast(null(), Double)
-
-
-def _is_in_newer(schemas: Sequence[RowSchema]) -> ColumnElement[bool]:
-    """Whether the tick of a row also has a row in a newer row schema, which has all its features.
+def _is_in_newer(source: Source) -> ColumnElement[bool]:
+    """Whether the tick of a row also has a row in a newer row schema.
 
     A replay stores a tick again in the schema that is written now; it is still one tick.
     """
     newer = feature_rows.alias("newer")
     return exists().where(
+        func.tickwell.is_later_row_schema(source.name, newer.c.schema_id),
         newer.c.entity == rows.entity,
-        newer.c.schema_id.in_([schema.id for schema in schemas]),
         newer.c.schema_id > rows.schema_id,
         newer.c.event_time == rows.event_time,
         newer.c.sequence == rows.sequence,
         newer.c.revision == rows.revision,
     )
+
+
+def _is_planned_for(source: Source) -> ColumnElement[bool]:
+    """Raises, in Postgres, where the plan of a query lacks a row schema that the query sees."""
+    newest = select(func.max(row_schemas.c.id)).where(row_schemas.c.source == source.name)
+    planned = func.tickwell.newest_row_schema(source.name)
+    refuse = func.tickwell.refuse_old_plan(source.name)
+    return case((newest.scalar_subquery() > planned, refuse), else_=true())
 
 
 def _absent(value: ColumnElement[Any]) -> ColumnElement[Any]:

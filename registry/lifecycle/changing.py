@@ -9,7 +9,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, Engine, text
 
 from registry.catalog import read
-from registry.database.views import PATIENCE, create_views
+from registry.database.active_columns import update_active_columns
 from registry.definitions import Catalog
 from registry.errors import StalePlan
 from registry.lifecycle.audit import By
@@ -28,13 +28,12 @@ class Change(NamedTuple):
 
 
 @contextmanager
-def changing(
-    engine: Engine, by: By, expected: Serial | None = None, view_patience: str = PATIENCE
-) -> Iterator[Change]:
+def changing(engine: Engine, by: By, expected: Serial | None = None) -> Iterator[Change]:
     """Change what is recorded; nothing is, where the block raises.
 
     With `expected` the change was decided on when the registry had that serial. Raises `StalePlan`
-    where it has another one by now, and what `create_views` raises.
+    where it has another one by now. What views look up changes with it; new columns of views are a
+    step of their own (`registry.database.views.create_views`).
     """
     with engine.begin() as connection:
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
@@ -43,6 +42,6 @@ def changing(
         known = read(connection)
         yield Change(connection, known, by)
         changed = read(connection)
-        create_views(connection, changed, view_patience)
+        update_active_columns(connection, changed)
         if changed != known:
             move(connection)

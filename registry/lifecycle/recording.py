@@ -14,7 +14,7 @@ from registry.database.tables import (
     feature_versions,
     row_schemas,
 )
-from registry.database.views import PATIENCE
+from registry.database.views import PATIENCE, create_views
 from registry.definitions import Catalog, Definitions, FeatureSet, FeatureVersion
 from registry.errors import DefinitionError
 from registry.language.canonical import digest, identity
@@ -69,16 +69,19 @@ def record(
 
     Raises `StalePlan`, `VersionChanged` when the file defines a recorded version otherwise,
     `RulesChanged` when it changes rules, `RulesOfEarlierBuild` where this build does not have them,
-    `DefinitionError` when it contradicts what is recorded, or a source reads `rejected_topic`, and
-    `NotOurView` and `ViewBusy` when a view cannot be changed.
+    and `DefinitionError` when it contradicts what is recorded, or a source reads `rejected_topic`.
+    What is recorded stays so where a view cannot be extended, which raises `NotOurView` or
+    `ViewBusy`.
     """
     by = actor if isinstance(actor, By) else By(actor)
-    with changing(engine, by, expected, limits.view_patience) as change:
+    with changing(engine, by, expected) as change:
         check_sources(change.known, definitions, may_change=begin is not None)
         record_definitions(change, definitions, rejected_topic, limits)
         if begin is not None:  # last, as it changes more than what is undone with the transaction
             change_rules(change.connection, definitions.sources, change.known, by, begin)
-        return read(change.connection)
+        recorded = read(change.connection)
+    create_views(engine, limits.view_patience)
+    return recorded
 
 
 def record_definitions(

@@ -27,6 +27,7 @@ from sqlalchemy import Connection, Engine, select
 from registry.catalog import load, read
 from registry.consistency import check
 from registry.database.tables import feature_versions
+from registry.database.views import create_views
 from registry.definitions import Catalog, Definitions, FeatureVersion
 from registry.errors import NotAllowed, StalePlan
 from registry.feature_tables import Versions, feature_of
@@ -141,7 +142,8 @@ class Registry:
         `parent_version`. The first version of a feature is activated, a later one stands by.
 
         Raises `DefinitionError` for what cannot be, and `VersionChanged` where that version is
-        recorded and is another one; recording the same again changes nothing.
+        recorded and is another one; recording the same again changes nothing. It stays recorded
+        where its view cannot be extended, which raises `NotOurView` or `ViewBusy`.
         """
         table = {**schema, "name": feature_name, "version": version}
         if parent_version is not None:
@@ -154,7 +156,9 @@ class Registry:
             check(known.sources, (known.features | {feature.ref: feature}).values(), file)
             definitions = Definitions((), (feature,), file)
             record_definitions(change, definitions, self.rejected_topic, self.limits)
-            return read(change.connection).features[feature.ref]
+            made = read(change.connection).features[feature.ref]
+        create_views(self.engine, self.limits.view_patience)
+        return made
 
     def activate(self, ref: str, note: str = "") -> Catalog:
         """Make a feature's name mean a version, `name@version`.
@@ -270,7 +274,7 @@ class Registry:
     @contextmanager
     def _changing(self, note: str) -> Iterator[Change]:
         by = self.by._replace(note=note)
-        with changing(self.engine, by, view_patience=self.limits.view_patience) as change:
+        with changing(self.engine, by) as change:
             if not change.known.writing:
                 raise NotAllowed(
                     "the registry is empty: run `tickwell migrate`, which records a first file"
