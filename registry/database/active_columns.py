@@ -22,6 +22,7 @@ from sqlalchemy import (
     case,
     delete,
     false,
+    literal,
     literal_column,
     select,
     text,
@@ -86,13 +87,13 @@ def update_active_columns(connection: Connection, catalog: Catalog) -> None:
         connection.execute(
             delete(active_columns).where(tuple_(table.source, table.name).in_(list(gone)))
         )
-    schemas = {name: schemas_of(catalog, name) for name in catalog.sources}
-    ids = {name: [schema.id for schema in found] for name, found in schemas.items() if found}
-    _replace(connection, IS_ROW_SCHEMA, _by_source(ids, _is_in))
+    ids = {name: [each.id for each in schemas_of(catalog, name)] for name in catalog.sources}
+    if not ids:
+        return
     later = {name: found[1:] for name, found in ids.items()}
+    _replace(connection, IS_ROW_SCHEMA, _by_source(ids, _is_in))
     _replace(connection, IS_LATER_ROW_SCHEMA, _by_source(later, _is_in))
-    newest = _by_source(ids, lambda found: literal_column(str(found[-1])))
-    _replace(connection, NEWEST_ROW_SCHEMA, newest)
+    _replace(connection, NEWEST_ROW_SCHEMA, _by_source(ids, _newest))
 
 
 def schemas_of(catalog: Catalog, source: str) -> list[RowSchema]:
@@ -128,11 +129,13 @@ def _is_in(ids: Sequence[int]) -> ColumnElement[Any]:
     return SCHEMA_ID.in_(ids) if ids else false()
 
 
+def _newest(ids: Sequence[int]) -> ColumnElement[Any]:
+    return literal(max(ids, default=0))
+
+
 def _by_source(
     ids: dict[str, list[int]], expression: Callable[[Sequence[int]], ColumnElement[Any]]
 ) -> ColumnElement[Any]:
-    if not ids:
-        return literal_column("NULL")
     return case({name: expression(found) for name, found in sorted(ids.items())}, value=SOURCE)
 
 
