@@ -16,15 +16,17 @@ from serving.admission_metrics import admission_families
 from serving.api import problems
 from serving.api.access import access
 from serving.api.admission import Admission
-from serving.api.answering import Answering
+from serving.api.answering import Answering, Records
 from serving.api.catalog_routes import CatalogRoutes
 from serving.api.compressing import Compressing
 from serving.api.connections import Connection
+from serving.api.consumers import by_header, by_key
 from serving.api.deadlines import Deadlines
 from serving.api.documentation import Documentation
 from serving.api.feature_routes import ShortCut, feast_route, feature_routes
 from serving.api.lifecycle_routes import LifecycleRoutes
 from serving.api.routes import Server
+from serving.api.usage_routes import UsageRoutes
 from serving.features.reader import Reader
 from serving.health_metrics import health_families
 from serving.metrics import Metrics
@@ -34,9 +36,12 @@ from serving.served_log import ServedLog
 from serving.served_log_metrics import served_log_families
 from serving.stores.registry_calls import RegistryCalls
 from serving.tiers import Tiers
+from serving.usage import Usage
+from serving.usage_metrics import usage_families
 from serving.watch.api_keys import ApiKeysWatch
 from serving.watch.catalog import LOOK_SECONDS, CatalogWatch
 from serving.watch.refreshing import refreshing
+from serving.watch.usage_store import UsageStore
 from serving.watch.workers import WorkersWatch
 
 
@@ -98,16 +103,18 @@ def create_app(
     hot = options.redis_hot if options.hot else ""
     stores = Tiers(options.redis, options.postgres, hot, catalog, metrics, options.cluster)
     reader, served = Reader(stores.store), metrics.served
-    log = ServedLog(options.served_log, options.served_log_every)
+    log, usage = ServedLog(options.served_log, options.served_log_every), Usage()
     metrics.add(served_log_families(log))
-    answering = Answering(reader, stores.named, catalog, workers, served, stores.breakers, log)
+    metrics.add(usage_families(usage))
+    usage_store = UsageStore(usage, options.postgres)
+    records = Records(log, usage)
+    answering = Answering(reader, stores.named, catalog, workers, served, stores.breakers, records)
     bounds = Admission(options.requests_in_flight), Deadlines(options.deadline_ms)
     metrics.add(admission_families(bounds[0], Connection.unread))
     metrics.add(process_families)
-    features = [
-        *feature_routes(answering, metrics, bounds, options.compress),
-        feast_route(answering, metrics, bounds, options.compress),
-    ]
+    consumer_of = (by_key if options.needs_keys else by_header)(usage.consumers)
+    how = metrics, bounds, options.compress, consumer_of
+    features = [*feature_routes(answering, *how), feast_route(answering, *how)]
     registry = RegistryCalls(options.postgres, options.rejected_topic, options.history)
     lifecycle = LifecycleRoutes(catalog, registry, takes_changes=options.needs_keys)
     server = Server(catalog, workers, metrics, process, stores.breakers, keys, stores.hot)
@@ -121,6 +128,7 @@ def create_app(
                 refreshing(workers.refresh),
                 nullcontext() if keys is None else keys.watching(),
                 stores.kept(options.most_read),
+                usage_store.storing(),
             ):
                 yield
         finally:
@@ -135,6 +143,7 @@ def create_app(
             *(Route(feature.path, feature, methods=["POST"]) for feature in features),
             *CatalogRoutes(catalog).routes(),
             *lifecycle.routes(metrics, bounds),
+            *UsageRoutes(catalog, usage_store).routes(),
             *Documentation().routes(),
             *server.routes(),
         ],

@@ -17,6 +17,8 @@
     tickwell.set_models        the models that read a set
     tickwell.audit             who changed what, when, from what to what
     tickwell.active_columns    where rows have the active version of a feature, for the SQL views
+    tickwell.usage             how many values of a version a consumer has read on a day
+    tickwell.usage_batches     the last batch of such counts that each server process has added
     tickwell.sources, row_schemas
 
 Times of ticks are bigint nanoseconds UTC, times of Tickwell's own work are timestamptz.
@@ -28,6 +30,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Date,
     DateTime,
     Double,
     ForeignKey,
@@ -270,6 +273,26 @@ serial = Table(
     Column("id", Boolean, primary_key=True, server_default=text("true")),
     Column("number", BigInteger, nullable=False),
     Column("moved_at", DateTime(timezone=True), nullable=False, server_default=NOW),
+)
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("version", Text, primary_key=True),
+    Column("consumer", Text, primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("reads", BigInteger, nullable=False),
+    Column("last_read", DateTime(timezone=True), nullable=False),
+    Index("usage_day", "day"),
+)
+
+usage_batches = Table(
+    "usage_batches",
+    metadata,
+    Column("process", Uuid, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("stored_at", DateTime(timezone=True), nullable=False),
 )
 
 audit = Table(

@@ -17,7 +17,7 @@ from serving.watch.api_keys import ApiKeysWatch
 METHODS = ("GET", "HEAD", "POST")
 REQUEST_HEADERS = (
     *("authorization", "x-api-key", "content-type", "content-encoding", "if-none-match"),
-    *("x-request-id", "x-deadline-ms"),
+    *("x-request-id", "x-deadline-ms", "x-consumer"),
 )
 ANSWER_HEADERS = ("etag", "retry-after", "www-authenticate", "x-request-id")
 

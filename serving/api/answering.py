@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
 from functools import partial
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -47,6 +48,7 @@ from serving.features.values import Moment
 from serving.served_log import ServedLog
 from serving.stores.breakers import Breakers
 from serving.stores.row_store import UNAVAILABLE, NamedRows, Tier, TieredRows, Unavailable
+from serving.usage import Read, Usage
 from serving.watch.catalog import CatalogWatch
 from serving.watch.workers import Lag, Sink, WorkersWatch
 
@@ -65,13 +67,27 @@ class Form(Enum):
     ARROW = "arrow"
 
 
+class Answered(NamedTuple):
+    """An answer, and what it counts for once it is given."""
+
+    content: bytes
+    reads: Sequence[Read]
+
+
+class Records(NamedTuple):
+    """Where it is noted what is served, and to whom."""
+
+    log: ServedLog
+    usage: Usage
+
+
 class Answering:
     """Answers requests from rows and, what is not prepared, from the reader.
 
     Without `rows` nothing is prepared. `served` counts values by status, `breakers` are those of
-    the stores, and `log` notes what is served to one request in many. Methods raise what the reader
-    raises, `InvalidRequest`, `NotReady`, `DeadlineMissed` and, where all values of an answer are
-    unavailable, `StoresUnavailable`.
+    the stores, and of `records` the log notes what is served to one request in many. Methods raise
+    what the reader raises, `InvalidRequest`, `NotReady`, `DeadlineMissed` and, where all values of
+    an answer are unavailable, `StoresUnavailable`.
     """
 
     def __init__(
@@ -82,21 +98,22 @@ class Answering:
         workers: WorkersWatch,
         served: Counter[str],
         breakers: Breakers = tuple,
-        log: ServedLog | None = None,
+        records: Records | None = None,
     ) -> None:
+        log, self._usage = records or Records(ServedLog(), Usage())
         self._reader = reader
         self._rows = rows
         self._catalog = catalog
         self._workers = workers
         self._served = served
         self._breakers = breakers
-        self._noting = Noting(log or ServedLog())
+        self._noting = Noting(log)
         self._times = TimeTexts()
-        self._asked = AskedBefore(rows, self._times)
+        self._asked = AskedBefore(rows, self._times, usage=self._usage)
 
     async def one(
         self, body: bytes, deadline: Deadline = NO_DEADLINE, request_id: str | None = None
-    ) -> bytes:
+    ) -> Answered:
         """The answer to an `OnlineRequest`."""
         asked = self._asked.one(self._catalog.names, body)
         questions, entity = asked.questions, asked.entities[0]
@@ -115,13 +132,13 @@ class Answering:
                 if self._noting.is_due():
                     told, parts = told_one(answer), [Part(question, [entity], [0], rows)]
                     self._noting.prepared(told, asked, parts, moment, request_id)
-                return answer
+                return Answered(answer, asked.reads)
         evaluated = await self._evaluate(asked, deadline)
         (found,) = answers_of(evaluated)
         answer = msgspec.json.encode(found)
         if self._noting.is_due():
             self._noting.evaluated(told_one(answer), evaluated, request_id)
-        return answer
+        return Answered(answer, self._reads_of(evaluated))
 
     async def many(
         self,
@@ -129,7 +146,7 @@ class Answering:
         form: Form = Form.OBJECTS,
         deadline: Deadline = NO_DEADLINE,
         request_id: str | None = None,
-    ) -> bytes:
+    ) -> Answered:
         """The answer to a `BatchRequest`."""
         asked = self._asked.batch(self._catalog.names, body)
         if asked.questions is not None:
@@ -141,7 +158,7 @@ class Answering:
                 if self._noting.is_due():
                     told = told_many(answer, table)
                     self._noting.prepared(told, asked, parts, moment, request_id)
-                return answer
+                return Answered(answer, asked.reads)
         evaluated = await self._evaluate(asked, deadline)
         if form is Form.OBJECTS:
             answer, table = _objects(map(msgspec.json.encode, answers_of(evaluated))), None
@@ -150,7 +167,7 @@ class Answering:
             answer = self._written(asked, table, form)
         if self._noting.is_due():
             self._noting.evaluated(told_many(answer, table), evaluated, request_id)
-        return answer
+        return Answered(answer, self._reads_of(evaluated))
 
     @property
     def names(self) -> Names:
@@ -164,8 +181,11 @@ class Answering:
         entities: Sequence[Entity],
         deadline: Deadline = NO_DEADLINE,
         request_id: str | None = None,
-    ) -> dict[str, ListedColumn]:
-        """What is known of entities, all of one kind, by the names that were requested."""
+    ) -> tuple[dict[str, ListedColumn], Sequence[Read]]:
+        """What is known of entities, all of one kind, by the names that were requested.
+
+        Beside it is what that counts for.
+        """
         asked = self._asked.parsed(names, features, entities)
         if asked.questions is not None:
             question, lag = asked.questions.each[0], self._workers.lag
@@ -179,12 +199,12 @@ class Answering:
                 if self._noting.is_due():
                     parts = [Part(question, asked.entities, range(len(asked.entities)), rows)]
                     self._noting.prepared(told_columns(listed), asked, parts, moment, request_id)
-                return listed
+                return listed, asked.reads
         evaluated = await self._evaluate(asked, deadline)
         listed = listed_table(evaluated_table(evaluated, asked.answered))
         if self._noting.is_due():
             self._noting.evaluated(told_columns(listed), evaluated, request_id)
-        return listed
+        return listed, self._reads_of(evaluated)
 
     async def _read(self, wanted: Sequence[tuple[str, Sequence[bytes]]]) -> list[TieredRows]:
         assert self._rows is not None, "what is not read by names is not prepared"
@@ -274,6 +294,11 @@ class Answering:
             self._count([evaluated.parts[one].status for one in values.values()])
         self._check_readable(part.status for part in evaluated.parts.values())
         return evaluated
+
+    def _reads_of(self, evaluated: Evaluated) -> Sequence[Read]:
+        """What an answer of the reader counts for."""
+        values = Counter(ref for _, of in evaluated.answers for ref, _ in of.values())
+        return (Read(self._usage.reads_of(values), 1),)
 
     def _check_readable(self, statuses: Iterable[Status]) -> None:
         """Raises `StoresUnavailable` where no value could be read."""

@@ -26,6 +26,7 @@ from serving.features.lookup import Kind, Names, check_entities
 from serving.features.plan import Entity
 from serving.features.prepared import PreparedQuestion, Uncommon
 from serving.stores.row_store import NamedRows
+from serving.usage import Read, Reads, Usage
 
 KEPT_BYTES = 32_000_000
 """Bytes of all that is kept, about."""
@@ -52,10 +53,11 @@ QUESTION_BYTES, QUESTION_FEATURE_BYTES = 4_096, 1_024
 
 
 class Question:
-    """A prepared question, and how its answers are written."""
+    """A prepared question, how its answers are written, and to whom they were given."""
 
-    def __init__(self, prepared: PreparedQuestion, times: TimeTexts) -> None:
+    def __init__(self, prepared: PreparedQuestion, times: TimeTexts, reads: Reads) -> None:
         self.prepared = prepared
+        self.reads = reads
         self.form = ObjectsForm(prepared, times)
         self.sources = [wanted.source for wanted in prepared.rows]
 
@@ -76,7 +78,12 @@ class Questions:
     """
 
     def __init__(
-        self, names: Names, requested: Sequence[str], rows: NamedRows, times: TimeTexts
+        self,
+        names: Names,
+        requested: Sequence[str],
+        rows: NamedRows,
+        times: TimeTexts,
+        usage: Usage,
     ) -> None:
         self.requested = list(requested)
         self.versions = names.versions(requested)
@@ -86,9 +93,10 @@ class Questions:
         of_kinds: dict[Kind, dict[str, FeatureVersion]] = {}
         for name, feature in self.versions.items():
             of_kinds.setdefault(frozenset(feature.entity), {})[name] = feature
+        prepared = [PreparedQuestion(names, of, sorted(kind)) for kind, of in of_kinds.items()]
         self.each = [
-            Question(PreparedQuestion(names, of_kind, sorted(kind)), times)
-            for kind, of_kind in of_kinds.items()
+            Question(one, times, usage.reads([version.ref for version in one.versions.values()]))
+            for one in prepared
         ]
         self._numbers = {kind: number for number, kind in enumerate(of_kinds)}
 
@@ -131,6 +139,15 @@ class Asked:
         return parts_of(self.questions, self.entities)
 
     @cached_property
+    def reads(self) -> Sequence[Read]:
+        """What the answer counts for; of what is prepared."""
+        assert self.questions is not None
+        each = self.questions.each
+        if len(each) == 1:
+            return (Read(each[0].reads, len(self.entities)),)
+        return tuple([Read(part.question.reads, len(part.entities)) for part in self.parts])
+
+    @cached_property
     def wanted(self) -> list[tuple[str, Sequence[bytes]]]:
         """The rows that are wanted of each source, of one part after the other."""
         return [wanted for part in self.parts for wanted in part.wanted()]
@@ -157,9 +174,14 @@ class AskedBefore:
     """
 
     def __init__(
-        self, rows: NamedRows | None, times: TimeTexts, most_bytes: int = KEPT_BYTES
+        self,
+        rows: NamedRows | None,
+        times: TimeTexts,
+        most_bytes: int = KEPT_BYTES,
+        usage: Usage | None = None,
     ) -> None:
         self._rows = rows
+        self._usage = usage or Usage()
         self._times = times
         self._most_bytes = most_bytes
         self._names: Names | None = None
@@ -293,7 +315,7 @@ class AskedBefore:
             return self._questions[key]
         questions: Questions | None = None
         with suppress(Uncommon):
-            questions = Questions(names, features, self._rows, self._times)
+            questions = Questions(names, features, self._rows, self._times, self._usage)
         self._take(QUESTION_BYTES + QUESTION_FEATURE_BYTES * len(features))
         self._questions[key] = questions
         return questions

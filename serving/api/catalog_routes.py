@@ -39,6 +39,9 @@ class FeatureName(Convertor[str]):
 
 register_url_convertor("feature", FeatureName())
 
+FEATURE = "/features/{name:feature}"
+"""The path of a feature, below which more of it has paths."""
+
 
 class CatalogRoutes:
     """Answers from the catalog that was read last."""

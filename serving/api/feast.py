@@ -27,7 +27,7 @@ from msgspec import Meta, Struct
 
 from registry.definitions import FeatureVersion
 from registry.formats.status import RANK, Status
-from serving.api.answering import Answering
+from serving.api.answering import Answered, Answering
 from serving.api.deadlines import NO_DEADLINE, Deadline
 from serving.api.memo import Memo
 from serving.api.requests import MAX_ENTITIES, Text, parse
@@ -37,6 +37,7 @@ from serving.features.lookup import MAX_FEATURES, Names
 from serving.features.table import ListedColumn
 from serving.features.times import to_rfc_3339
 from serving.features.views import Views
+from serving.usage import Read
 
 PATH = "/get-online-features"
 
@@ -131,7 +132,7 @@ class FeastRoute:
 
     async def answer(
         self, body: bytes, deadline: Deadline = NO_DEADLINE, request_id: str | None = None
-    ) -> bytes:
+    ) -> Answered:
         """The answer to a `FeastRequest`.
 
         Raises `InvalidRequest`, `UnknownFeature`, `WrongEntity` and, where a value could not be
@@ -142,15 +143,15 @@ class FeastRoute:
         wanted = self._wanted(names, request)
         keys = _keys(request.entities, wanted)
         kinds = list(dict.fromkeys(column.fields for column in wanted))
-        reads: list[Coroutine[None, None, Columns]] = []
+        asking: list[Coroutine[None, None, tuple[Columns, Sequence[Read]]]] = []
         for fields in kinds:
             rows = zip(*[keys[field] for field in fields], strict=True)
             entities = [dict(zip(fields, row, strict=True)) for row in rows]
             features = list(dict.fromkeys(c.name for c in wanted if c.fields == fields))
-            reads.append(self._columns(names, features, entities, deadline, request_id))
+            asking.append(self._columns(names, features, entities, deadline, request_id))
         # Several kinds are read together: one after the other they would take as long as each does.
-        each = [await reads[0]] if len(reads) == 1 else await asyncio.gather(*reads)
-        found = dict(zip(kinds, each, strict=True))
+        each = [await asking[0]] if len(asking) == 1 else await asyncio.gather(*asking)
+        found = {fields: columns for fields, (columns, _) in zip(kinds, each, strict=True)}
         lost = [c.shown for c in wanted if UNAVAILABLE in found[c.fields][c.name].ranks]
         if lost:
             raise NotReady(f"{', '.join(lost)}: the store did not answer; ask again", features=lost)
@@ -158,7 +159,7 @@ class FeastRoute:
         for column in wanted:
             answer.add(column.shown, found[column.fields][column.name])
         written = FeastAnswer(FeastMetadata(answer.names), answer.results)
-        return msgspec.json.encode(written)
+        return Answered(msgspec.json.encode(written), [one for _, reads in each for one in reads])
 
     async def _columns(
         self,
@@ -167,9 +168,9 @@ class FeastRoute:
         entities: Sequence[dict[str, str]],
         deadline: Deadline,
         request_id: str | None,
-    ) -> Columns:
+    ) -> tuple[Columns, Sequence[Read]]:
         if not entities:
-            return {name: ListedColumn([], [], []) for name in features}
+            return {name: ListedColumn([], [], []) for name in features}, ()
         return await self._answering.columns(names, features, entities, deadline, request_id)
 
     def _wanted(self, names: Names, request: FeastRequest) -> list[WantedColumn]:

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving.api.admission import Admission
 from serving.api.answering import Answering, Form
 from serving.api.arrow import MEDIA_TYPE
+from serving.api.consumers import ConsumerOf, nobody
 from serving.api.content_codings import LEAST_BYTES, coded, decoded
 from serving.api.deadlines import Deadline, Deadlines
 from serving.api.exchanges import EXCHANGE, Exchange
@@ -30,6 +31,7 @@ from serving.api.requests import MAX_BODY_BYTES
 from serving.errors import InvalidRequest, NotReady, ServingError, TooLarge
 from serving.metrics import Metrics
 from serving.stores.fallback import LONGEST_SECONDS
+from serving.usage import Read
 
 BODY_SECONDS = 5.0
 """Seconds in which the body of a request must come."""
@@ -45,11 +47,11 @@ NONE: dict[str, Exchange] = {}
 
 Body = TypeVar("Body", bytes, bytearray)
 
-Content = tuple[bytes, bytes]
-"""An answer, and its media type."""
+Content = tuple[bytes, bytes, Sequence[Read]]
+"""An answer, its media type, and what it counts for."""
 
-Coded = tuple[bytes, bytes, Sequence[tuple[bytes, bytes]]]
-"""The same as it is sent, and the headers that say how it is coded."""
+Coded = tuple[bytes, bytes, Sequence[tuple[bytes, bytes]], Sequence[Read]]
+"""The same as it is sent, with the headers that say how it is coded."""
 
 Bounds = tuple[Admission, Deadlines]
 """How much is in hand at once, of all routes, and how long each request may take."""
@@ -58,8 +60,9 @@ Bounds = tuple[Admission, Deadlines]
 class FeatureRoute:
     """An ASGI application: a body that was posted to `path` is answered with 200 or a problem.
 
-    It is counted and timed under its own path. The URL of a request is no label: it is made of what
-    the client sends, its Host too.
+    What is answered with 200 counts as read by whom `consumer_of` says. A request is counted and
+    timed under the path of its route. Its URL is no label: it is made of what the client sends, its
+    Host too.
     """
 
     def __init__(
@@ -70,8 +73,10 @@ class FeatureRoute:
         bounds: Bounds,
         body_seconds: float = BODY_SECONDS,
         compress: bool = False,
+        consumer_of: ConsumerOf = nobody,
     ) -> None:
         self.path = path
+        self._consumer_of = consumer_of
         self._answer = answer
         self._metrics = metrics
         self._admission, self._deadlines = bounds
@@ -82,7 +87,8 @@ class FeatureRoute:
         began, status = time.perf_counter(), INTERNAL_SERVER_ERROR
         exchange: Exchange | None = (scope.get("extensions") or NONE).get(EXCHANGE)
         try:
-            content, kind, added = await self._content(scope, receive, exchange)
+            consumer = self._consumer_of(scope)
+            content, kind, added, reads = await self._content(scope, receive, exchange)
             status = OK
         except (ServingError, HTTPException) as error:
             response = document_of(error, scope)
@@ -92,6 +98,8 @@ class FeatureRoute:
         if status != OK:
             await response(scope, receive, send)
             return
+        for counted, entities in reads:
+            counted[consumer] += entities
         head = b"content-length: %d\r\ncontent-type: %b\r\n" % (len(content), kind)
         if added:
             head += b"".join([b"%b: %b\r\n" % header for header in added])
@@ -131,11 +139,11 @@ class FeatureRoute:
 
     async def _coded(self, scope: Scope, body: bytes, deadline: Deadline) -> Coded:
         """The answer as it is sent: what compressing it takes is a part of answering, too."""
-        content, kind = await self._answer(scope, body, deadline)
+        content, kind, reads = await self._answer(scope, body, deadline)
         if self._compress and len(content) > LEAST_BYTES:
             content, added = await coded(scope["headers"], content)
-            return content, kind, added
-        return content, kind, ()
+            return content, kind, added, reads
+        return content, kind, (), reads
 
     async def _body(self, receive: Receive, seconds: float) -> bytes:
         """The body, read no further than its limit: a client may lie about its length.
@@ -168,36 +176,49 @@ class FeatureRoute:
 
 
 def feature_routes(
-    answering: Answering, metrics: Metrics, bounds: Bounds, compress: bool = False
+    answering: Answering,
+    metrics: Metrics,
+    bounds: Bounds,
+    compress: bool = False,
+    consumer_of: ConsumerOf = nobody,
 ) -> list[FeatureRoute]:
     """The routes of one entity and of many. With `compress` large answers are compressed."""
 
     async def online(scope: Scope, body: bytes, deadline: Deadline) -> Content:
         if scope["query_string"]:
             raise InvalidRequest("this route takes nothing behind a question mark")
-        return await answering.one(body, deadline, scope.get(REQUEST_ID)), JSON
+        content, reads = await answering.one(body, deadline, scope.get(REQUEST_ID))
+        return content, JSON, reads
 
     async def batch(scope: Scope, body: bytes, deadline: Deadline) -> Content:
         form = _form(scope)
-        content = await answering.many(body, form, deadline, scope.get(REQUEST_ID))
-        return content, ARROW if form is Form.ARROW else JSON
+        content, reads = await answering.many(body, form, deadline, scope.get(REQUEST_ID))
+        return content, ARROW if form is Form.ARROW else JSON, reads
 
+    routes = {"/features/online": online, "/features/batch": batch}
     return [
-        FeatureRoute("/features/online", online, metrics, bounds, compress=compress),
-        FeatureRoute("/features/batch", batch, metrics, bounds, compress=compress),
+        FeatureRoute(path, answer, metrics, bounds, compress=compress, consumer_of=consumer_of)
+        for path, answer in routes.items()
     ]
 
 
 def feast_route(
-    answering: Answering, metrics: Metrics, bounds: Bounds, compress: bool = False
+    answering: Answering,
+    metrics: Metrics,
+    bounds: Bounds,
+    compress: bool = False,
+    consumer_of: ConsumerOf = nobody,
 ) -> FeatureRoute:
     """The route of Feast's clients. With `compress` large answers are compressed."""
     feast = FeastRoute(answering)
 
     async def answer(scope: Scope, body: bytes, deadline: Deadline) -> Content:
-        return await feast.answer(body, deadline, scope.get(REQUEST_ID)), JSON
+        content, reads = await feast.answer(body, deadline, scope.get(REQUEST_ID))
+        return content, JSON, reads
 
-    return FeatureRoute(FEAST_PATH, answer, metrics, bounds, compress=compress)
+    return FeatureRoute(
+        FEAST_PATH, answer, metrics, bounds, compress=compress, consumer_of=consumer_of
+    )
 
 
 def _form(scope: Scope) -> Form:

@@ -7,7 +7,7 @@ reaches it, also a page in somebody's browser, could else change what models are
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
 
@@ -23,7 +23,7 @@ from registry.lifecycle.lineage import Lineage
 from registry.lifecycle.registry import Registry
 from serving.api.catalog_routes import FEATURE
 from serving.api.deadlines import Deadline
-from serving.api.feature_routes import Bounds, FeatureRoute
+from serving.api.feature_routes import JSON, Bounds, Content, FeatureRoute
 from serving.api.request_ids import REQUEST_ID
 from serving.api.request_log import KEY_NAME
 from serving.errors import ChangesNotAllowed, InvalidRequest
@@ -33,7 +33,6 @@ from serving.metrics import Metrics
 from serving.stores.registry_calls import RegistryCalls
 from serving.watch.catalog import CatalogWatch
 
-JSON = b"application/json"
 MOST_ENTRIES = 200
 """Number of lines of the audit in an answer."""
 
@@ -109,7 +108,7 @@ class LifecycleRoutes:
 
     def routes(self, metrics: Metrics, bounds: Bounds) -> list[Route]:
         """The routes; bodies are read within `bounds`."""
-        changes: dict[str, Callable[[Scope, bytes, Deadline], Any]] = {
+        changes: dict[str, Callable[[Scope, bytes, Deadline], Awaitable[Content]]] = {
             "versions": self.create,
             "activate": self.activate,
             "rollback": self.roll_back,
@@ -128,7 +127,7 @@ class LifecycleRoutes:
             Route(f"{FEATURE}/audit", self.audit),
         ]
 
-    async def create(self, scope: Scope, body: bytes, deadline: Deadline) -> tuple[bytes, bytes]:
+    async def create(self, scope: Scope, body: bytes, deadline: Deadline) -> Content:
         """Record a version. Raises as `RegistryCalls.call`."""
         given, name = self._given(scope, body, NewVersion)
 
@@ -140,7 +139,7 @@ class LifecycleRoutes:
 
         return await self._changed(scope, work)
 
-    async def activate(self, scope: Scope, body: bytes, deadline: Deadline) -> tuple[bytes, bytes]:
+    async def activate(self, scope: Scope, body: bytes, deadline: Deadline) -> Content:
         """Make a name mean a version. Raises as `RegistryCalls.call`."""
         given, name = self._given(scope, body, ActivateRequest)
 
@@ -150,7 +149,7 @@ class LifecycleRoutes:
 
         return await self._changed(scope, work)
 
-    async def roll_back(self, scope: Scope, body: bytes, deadline: Deadline) -> tuple[bytes, bytes]:
+    async def roll_back(self, scope: Scope, body: bytes, deadline: Deadline) -> Content:
         """Make a name mean what it did before. Raises as `RegistryCalls.call`."""
         given, name = self._given(scope, body or b"{}", RollBackRequest)
 
@@ -197,13 +196,11 @@ class LifecycleRoutes:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidRequest(str(error)) from None
 
-    async def _changed(
-        self, scope: Scope, work: Callable[[Registry], Struct]
-    ) -> tuple[bytes, bytes]:
+    async def _changed(self, scope: Scope, work: Callable[[Registry], Struct]) -> Content:
         """The answer to a change; whoever asks this server next sees it."""
         answer = await self._registry.call(_by(scope), work)
         await self._catalog.refresh()
-        return msgspec.json.encode(answer), JSON
+        return msgspec.json.encode(answer), JSON, ()
 
 
 def _moved(registry: Registry, name: str) -> Moved:

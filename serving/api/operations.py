@@ -11,8 +11,11 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
+from registry.formats import consumer
 from registry.formats.heartbeat import Heartbeat
 from registry.lifecycle.lineage import Lineage
+from registry.lifecycle.usage import FeatureUsage
+from registry.lifecycle.usage_recording import RETENTION_DAYS
 from serving.api.arrow import MEDIA_TYPE as ARROW
 from serving.api.compact import CompactAnswer
 from serving.api.feast import PATH as FEAST_PATH
@@ -166,6 +169,22 @@ TAG = {
     "description": "A tag that a feature must have; given again, one more.",
     "schema": {"type": "array", "items": {"type": "string", "minLength": 1}},
 }
+CONSUMER = {
+    "name": consumer.HEADER,
+    "in": "header",
+    "description": (
+        f"Who asks, for the counts of reads: {consumer.FORM}. Where the server needs API keys, the "
+        "key's name counts instead."
+    ),
+    "schema": {"type": "string", "pattern": f"^{consumer.NAME.pattern}$"},
+    "example": "pricing-model",
+}
+DAYS = {
+    "name": "days",
+    "in": "query",
+    "description": "How many days, up to today (UTC).",
+    "schema": {"type": "integer", "minimum": 1, "maximum": RETENTION_DAYS, "default": 30},
+}
 KNOWN_TAG = {
     "name": "If-None-Match",
     "in": "header",
@@ -182,6 +201,7 @@ OPERATIONS = (
         {JSON: (Answer,)},
         ASKING,
         OnlineRequest,
+        [CONSUMER],
     ),
     Operation(
         "Features",
@@ -191,7 +211,7 @@ OPERATIONS = (
         {JSON: (BatchAnswer, CompactAnswer), ARROW: ()},
         ASKING,
         BatchRequest,
-        [COMPACT],
+        [COMPACT, CONSUMER],
     ),
     Operation(
         "Features",
@@ -201,6 +221,7 @@ OPERATIONS = (
         {JSON: (FeastAnswer,)},
         ASKING,
         FeastRequest,
+        [CONSUMER],
     ),
     Operation(
         "Catalog",
@@ -279,6 +300,15 @@ OPERATIONS = (
         {JSON: (AuditAnswer,)},
         (InvalidRequest, UnknownFeature, NotReady, Overloaded),
         parameters=[NAME, BELOW],
+    ),
+    Operation(
+        "Catalog",
+        "get",
+        "/features/{name}/usage",
+        "How often each version of a feature was read, by consumer and day",
+        {JSON: (FeatureUsage,)},
+        (InvalidRequest, UnknownFeature, NotReady, Overloaded),
+        parameters=[NAME, DAYS],
     ),
     Operation(
         "Server",

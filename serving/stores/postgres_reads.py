@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from registry.database.engine import connect
@@ -33,9 +34,14 @@ CONNECT_SECONDS = 2
 KEPT_SECONDS = 300
 """Seconds for which a connection is used: something on the way may have forgotten it by then."""
 
+T = TypeVar("T")
+
 
 class PostgresReads:
-    """Statements that only read, in the database at `url`; it connects at the first one."""
+    """Statements in the database at `url`, which only read; it connects at the first one.
+
+    One that writes is safe here if it may be sent twice, and commits by itself.
+    """
 
     def __init__(
         self, url: str, connections: int = CONNECTIONS, seconds: float = ANSWER_SECONDS
@@ -54,17 +60,26 @@ class PostgresReads:
         self._is_closed = False
 
     async def query(self, statement: str, parameters: Mapping[str, Any]) -> list[Any]:
-        """The rows of a statement, as psycopg2 gives them.
+        """The rows of a statement, as psycopg2 gives them. Raises as `run`."""
 
-        Raises TimeoutError, and SQLAlchemy's `DBAPIError` where Postgres refuses or is not there.
+        def rows(connection: Connection) -> list[Any]:
+            return list(connection.exec_driver_sql(statement, dict(parameters)).fetchall())
+
+        return await self.run(rows)
+
+    async def run(self, work: Callable[[Connection], T]) -> T:
+        """What a function returns that is called with a connection, in a thread, once or twice.
+
+        Raises TimeoutError, SQLAlchemy's `DBAPIError` where Postgres refuses or is not there, and
+        what the function raises.
         """
         call = _Call()
         async with asyncio.timeout(self.seconds), self._free:
             if self._is_closed:
                 raise TimeoutError("closed")
-            work = self._threads.submit(self._run, call, statement, parameters)
+            running = self._threads.submit(self._run, call, work)
             try:
-                return await asyncio.wrap_future(work)
+                return await asyncio.wrap_future(running)
             except asyncio.CancelledError:
                 call.abort()
                 raise
@@ -75,27 +90,27 @@ class PostgresReads:
         self._threads.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self._engine.dispose)
 
-    def _run(self, call: _Call, statement: str, parameters: Mapping[str, Any]) -> list[Any]:
+    def _run(self, call: _Call, work: Callable[[Connection], T]) -> T:
         try:
-            return self._once(call, statement, parameters)
+            return self._once(call, work)
         except DBAPIError as error:
             if not error.connection_invalidated or call.is_over:
                 raise
         # A connection from before Postgres was started again; its pool is emptied by that.
-        return self._once(call, statement, parameters)
+        return self._once(call, work)
 
-    def _once(self, call: _Call, statement: str, parameters: Mapping[str, Any]) -> list[Any]:
+    def _once(self, call: _Call, work: Callable[[Connection], T]) -> T:
         with self._engine.connect() as connection:
             raw: Any = connection.connection.driver_connection
             call.begins(raw)
             try:
-                return list(connection.exec_driver_sql(statement, dict(parameters)).fetchall())
+                return work(connection)
             finally:
                 call.ends()
 
 
 class _Call:
-    """One statement, and the connection that a thread waits on for it."""
+    """One call, and the connection that a thread waits on for it."""
 
     def __init__(self) -> None:
         self._lock = Lock()

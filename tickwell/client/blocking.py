@@ -48,6 +48,8 @@ class Client:
     Without arguments it takes what the commands take: `TICKWELL_URL`, `TICKWELL_API_KEY` and
     `TICKWELL_URL_CA`, or else the stack that `tickwell up` runs on the data directory. `tls` is an
     SSL context, or the path of the certificate (PEM) of the authority that signed the server's.
+    What is read is counted as read by `consumer`, a name such as "pricing-model"; where the server
+    needs API keys, by the name of the key.
 
     A call takes at most `deadline_seconds`, all its requests and retries together; the server is
     told how much is left. Methods raise `tickwell.client.errors.ClientError`, and what is wrong
@@ -63,8 +65,9 @@ class Client:
         deadline_seconds: float = DEADLINE_SECONDS,
         retries: Retries | None = None,
         chances: Chances | None = None,
+        consumer: str | None = None,
     ) -> None:
-        self._endpoint = endpoint(url, api_key, tls, f"tickwell-python/{__version__}")
+        self._endpoint = endpoint(url, api_key, tls, f"tickwell-python/{__version__}", consumer)
         self._calls = Calls(self._endpoint.shown, retries or Retries(), chances)
         self._deadline_seconds = deadline_seconds
         self._send = _sender(self._endpoint)

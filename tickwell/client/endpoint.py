@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from registry.formats import consumer
 from tickwell import masking
 from tickwell.client.errors import ClientError
 from tickwell.errors import SettingError, one_line
@@ -57,13 +58,21 @@ class Endpoint:
 
 
 def endpoint(
-    url: str | None, api_key: str | None, tls: ssl.SSLContext | str | None, agent: str
+    url: str | None,
+    api_key: str | None,
+    tls: ssl.SSLContext | str | None,
+    agent: str,
+    reader: str | None = None,
 ) -> Endpoint:
     """The server that arguments, the environment or the stack on the data directory name.
 
     `tls` is a context, or the path of an authority's certificate. `agent` is the client's name for
-    itself. Raises `SettingError` and `TickwellError`.
+    itself, `reader` the name under which it is counted what is read. Raises `SettingError`,
+    `TickwellError` and, for what can be no such name, ValueError.
     """
+    if reader is not None and not consumer.NAME.fullmatch(reader):
+        raise ValueError(f"consumer={reader!r}: a name has {consumer.FORM}")
+    named = {} if reader is None else {consumer.HEADER: reader}
     settings = Settings.of_stack(url=url, api_key=api_key)
     shown = masking.shown("url", settings.url)
     try:
@@ -79,7 +88,12 @@ def endpoint(
     return Endpoint(
         url=f"{parts.scheme}://{where}{parts.path.rstrip('/')}",
         shown=shown,
-        headers={"User-Agent": agent, "Accept-Encoding": "identity", **_credentials(settings)},
+        headers={
+            "User-Agent": agent,
+            "Accept-Encoding": "identity",
+            **named,
+            **_credentials(settings),
+        },
         tls=_context(tls or settings.url_ca) if parts.scheme == "https" else None,
         proxy=None if is_loopback(host) else _proxy(parts.scheme, host, shown),
     )

@@ -17,7 +17,7 @@ from registry.formats import api_key
 from serving.api.access import access
 from serving.api.admission import Admission
 from serving.api.deadlines import Deadlines
-from serving.api.feature_routes import FeatureRoute, ShortCut
+from serving.api.feature_routes import Content, FeatureRoute, ShortCut
 from serving.metrics import Metrics
 from tests.support.raw_http import exchange, listening
 
@@ -89,8 +89,8 @@ def test_all_pages() -> None:
 def test_an_answer_that_is_written_whole_has_the_headers_too() -> None:
     """On the server's own protocol, where a feature's answer goes out past what wraps `send`."""
 
-    async def answer(scope: Any, body: bytes, deadline: Any) -> tuple[bytes, bytes]:
-        return body, b"application/json"
+    async def answer(scope: Any, body: bytes, deadline: Any) -> Content:
+        return body, b"application/json", ()
 
     route = FeatureRoute(
         "/features/online", answer, Metrics(list), (Admission(10), Deadlines(60_000))

@@ -12,10 +12,10 @@ import pytest
 from backports import zstd
 
 from serving.api.admission import Admission
-from serving.api.answering import Form
+from serving.api.answering import Answered, Form
 from serving.api.deadlines import Deadline, Deadlines
 from serving.api.exchanges import EXCHANGE
-from serving.api.feature_routes import Bounds, FeatureRoute, feature_routes
+from serving.api.feature_routes import Bounds, Content, FeatureRoute, feature_routes
 from serving.metrics import Metrics
 from serving.stores.fallback import LONGEST_SECONDS
 from serving.stores.waiting import waited_for
@@ -48,8 +48,8 @@ async def call(app: FeatureRoute, *messages: dict[str, Any], **scope: Any) -> tu
     return sent[0]["status"], sent[1]["body"]
 
 
-async def echo(scope: Any, body: bytes, deadline: Deadline) -> tuple[bytes, bytes]:
-    return body, b"text/plain"
+async def echo(scope: Any, body: bytes, deadline: Deadline) -> Content:
+    return body, b"text/plain", ()
 
 
 @pytest.mark.parametrize(
@@ -77,13 +77,13 @@ def test_a_body_in_parts_and_one_in_one() -> None:
 class Answers:
     """Says what it is asked for."""
 
-    async def one(self, body: bytes, deadline: Deadline, request_id: str | None) -> bytes:
-        return b"one"
+    async def one(self, body: bytes, deadline: Deadline, request_id: str | None) -> Answered:
+        return Answered(b"one", ())
 
     async def many(
         self, body: bytes, form: Form, deadline: Deadline, request_id: str | None
-    ) -> bytes:
-        return form.value.encode()
+    ) -> Answered:
+        return Answered(form.value.encode(), ())
 
 
 ARROW = b"application/vnd.apache.arrow.stream"
@@ -122,8 +122,8 @@ LARGE = b"[" + b"1," * 10_000 + b"1]"
 
 @pytest.mark.parametrize("compress", [True, False])
 def test_a_body_and_a_large_answer_may_be_compressed(compress: bool) -> None:
-    async def answer(scope: Any, body: bytes, deadline: Deadline) -> tuple[bytes, bytes]:
-        return body, b"application/json"
+    async def answer(scope: Any, body: bytes, deadline: Deadline) -> Content:
+        return body, b"application/json", ()
 
     route = FeatureRoute("/a", answer, Metrics(list), bounds(), compress=compress)
 
@@ -176,12 +176,12 @@ class Whole:
 WHOLE = {EXCHANGE: Whole()}
 
 
-async def for_ever(scope: Any, body: bytes, deadline: Deadline) -> tuple[bytes, bytes]:
+async def for_ever(scope: Any, body: bytes, deadline: Deadline) -> Content:
     await asyncio.get_running_loop().create_future()
     raise AssertionError
 
 
-async def for_a_store(scope: Any, body: bytes, deadline: Deadline) -> tuple[bytes, bytes]:
+async def for_a_store(scope: Any, body: bytes, deadline: Deadline) -> Content:
     return await waited_for("Redis", for_ever(scope, body, deadline))
 
 
@@ -216,10 +216,10 @@ def test_a_deadline_that_is_none_is_refused(value: bytes) -> None:
 
 
 def test_no_timer_is_made_where_the_stores_answer_before() -> None:
-    async def timers(scope: Any, body: bytes, deadline: Deadline) -> tuple[bytes, bytes]:
+    async def timers(scope: Any, body: bytes, deadline: Deadline) -> Content:
         loop: Any = asyncio.get_running_loop()
         made.append(sum(not one.cancelled() for one in vars(loop)["_scheduled"]))
-        return body, b"text/plain"
+        return body, b"text/plain", ()
 
     made: list[int] = []
     long, short = (str(int(LONGEST_SECONDS * 1_000) + more).encode() for more in (0, -1))
@@ -236,9 +236,9 @@ def test_more_requests_than_the_bound_are_refused_and_leave_no_trace() -> None:
     async def ask() -> None:
         admission, gate = Admission(3), asyncio.Event()
 
-        async def wait(scope: Any, body: bytes, deadline: Deadline) -> tuple[bytes, bytes]:
+        async def wait(scope: Any, body: bytes, deadline: Deadline) -> Content:
             await gate.wait()
-            return body, b"text/plain"
+            return body, b"text/plain", ()
 
         route = FeatureRoute("/a", wait, Metrics(list), (admission, Deadlines(60_000)))
         slow = [asyncio.create_task(call(route)) for _ in range(3)]
@@ -271,11 +271,11 @@ def test_bodies_that_come_at_once_are_no_more_than_the_bound() -> None:
         admission, gate = Admission(2), asyncio.Event()
         most = 0
 
-        async def wait(scope: Any, body: bytes, deadline: Deadline) -> tuple[bytes, bytes]:
+        async def wait(scope: Any, body: bytes, deadline: Deadline) -> Content:
             nonlocal most
             most = max(most, admission.answering)
             await gate.wait()
-            return body, b"text/plain"
+            return body, b"text/plain", ()
 
         route = FeatureRoute("/a", wait, Metrics(list), (admission, Deadlines(60_000)))
 
@@ -319,9 +319,9 @@ def test_bodies_in_hand_are_bounded_in_bytes() -> None:
     async def ask() -> None:
         admission, gate = Admission(100, most_bytes=10_000), asyncio.Event()
 
-        async def wait(scope: Any, body: bytes, deadline: Deadline) -> tuple[bytes, bytes]:
+        async def wait(scope: Any, body: bytes, deadline: Deadline) -> Content:
             await gate.wait()
-            return b"%d" % len(body), b"text/plain"
+            return b"%d" % len(body), b"text/plain", ()
 
         async def refused(*calls: Any) -> None:
             for call in calls:
@@ -364,8 +364,8 @@ def test_an_answer_that_is_compressed_is_one_that_is_in_hand() -> None:
     async def ask() -> list[int]:
         admission, found = Admission(1), []
 
-        async def large(scope: Any, body: bytes, deadline: Deadline) -> tuple[bytes, bytes]:
-            return os.urandom(4_000_000), b"text/plain"
+        async def large(scope: Any, body: bytes, deadline: Deadline) -> Content:
+            return os.urandom(4_000_000), b"text/plain", ()
 
         bounds_of_one = admission, Deadlines(60_000)
         route = FeatureRoute("/a", large, Metrics(list), bounds_of_one, compress=True)

@@ -23,13 +23,14 @@ from registry.formats.origin import Origin
 from registry.formats.row import Row, pack
 from registry.formats.served_log import Served, bits_of, read_served
 from registry.formats.status import Status
-from serving.api.answering import FEW, Answering, Form
+from serving.api.answering import FEW, Answering, Form, Records
 from serving.errors import StoresUnavailable
 from serving.features.reader import Reader
 from serving.features.served_values import MOST_ROWS, MOST_VALUES
 from serving.features.table import ListedColumn
 from serving.served_log import ServedLog
 from serving.stores.row_store import UNAVAILABLE, Group, MemberSet, Packed, RowId, Tier
+from serving.usage import Usage
 from tests.support.examples import examples
 from tests.support.row_stores import NamedStore
 from tests.support.served import catalog_of
@@ -141,7 +142,7 @@ def logged(situation: Situation, ask: Any, prepares: bool = True, every: int = 1
         log = ServedLog(Path(folder) / "served", every)
         answers = Answering(
             *(Reader(store), store if prepares else None, CATALOGS, workers, Counter()),  # type: ignore[arg-type]
-            log=log,
+            records=Records(log, Usage()),
         )
         try:
             answer = asyncio.run(ask(answers))
@@ -237,7 +238,7 @@ def test_a_batch(situation: Situation, form: Form, prepares: bool) -> None:
     body = json.dumps({"features": situation.features, "entities": situation.entities}).encode()
 
     async def ask(answers: Answering) -> bytes:
-        return await answers.many(body, form, request_id="the id")
+        return (await answers.many(body, form, request_id="the id")).content
 
     answer, records, _ = logged(situation, ask, prepares)
     if answer is None:
@@ -261,7 +262,9 @@ def test_one_entity(situation: Situation, prepares: bool) -> None:
     body = json.dumps({"features": of_kind, "entity": entity}).encode()
 
     async def ask(answers: Answering) -> list[bytes]:
-        return [await answers.one(body) for _ in range(2)]  # the second is asked for again
+        return [
+            (await answers.one(body)).content for _ in range(2)
+        ]  # the second is asked for again
 
     answer, records, _ = logged(situation, ask, prepares)
     if answer is None:
@@ -275,7 +278,8 @@ def test_one_entity(situation: Situation, prepares: bool) -> None:
 @given(situations(kinds=1), st.booleans())
 def test_columns_for_clients_of_feast(situation: Situation, prepares: bool) -> None:
     async def ask(answers: Answering) -> dict[str, ListedColumn]:
-        return await answers.columns(answers.names, situation.features, situation.entities)
+        found, _ = await answers.columns(answers.names, situation.features, situation.entities)
+        return found
 
     answer, records, _ = logged(situation, ask, prepares)
     if answer is None:
@@ -329,7 +333,7 @@ def test_a_sum_of_more_rows_than_there_is_room_for_is_left_out() -> None:
             return store
 
     answer, (served,), _ = logged(Held(*situation), lambda answers: answers.one(body))
-    assert json.loads(answer)["features"]["portfolio_exposure"]["value"] == members
+    assert json.loads(answer.content)["features"]["portfolio_exposure"]["value"] == members
     assert (served.values, served.rows, served.left_out) == ((), (), 1)
 
 
