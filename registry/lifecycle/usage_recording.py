@@ -6,7 +6,7 @@ number that is recorded with the counts, in the same transaction, says whether t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
@@ -68,7 +68,7 @@ def add(connection: Connection, batch: Batch) -> None:
         "reads": [counted.reads for counted in batch.counts],
         "last_reads": [counted.last_read for counted in batch.counts],
     }
-    _alone(connection).exec_driver_sql(ADD, parameters)
+    _execute(connection, ADD, parameters)
 
 
 def prune(connection: Connection, today: date, most: int = PRUNED_ROWS) -> bool:
@@ -78,9 +78,12 @@ def prune(connection: Connection, today: date, most: int = PRUNED_ROWS) -> bool:
     """
     before = today - timedelta(days=RETENTION_DAYS)
     parameters = {"milliseconds": STATEMENT_MS, "before": before, "most": most}
-    return _alone(connection).exec_driver_sql(PRUNE, parameters).rowcount < most
+    return _execute(connection, PRUNE, parameters) < most
 
 
-def _alone(connection: Connection) -> Connection:
-    """The connection, which has each call be a transaction that the server ends by itself."""
-    return connection.execution_options(isolation_level="AUTOCOMMIT")
+def _execute(connection: Connection, statement: str, parameters: Mapping[str, object]) -> int:
+    """The rows that a statement has changed, which the server commits with it."""
+    connection.execution_options(isolation_level="AUTOCOMMIT")
+    changed = connection.exec_driver_sql(statement, dict(parameters)).rowcount
+    connection.commit()  # else SQLAlchemy believes that a transaction goes on
+    return changed

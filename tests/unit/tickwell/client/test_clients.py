@@ -54,6 +54,16 @@ def test_a_request_says_who_asks_what_and_until_when(
     assert script.requests[1].headers["x-deadline-ms"] == "60000"
 
 
+def test_a_request_says_in_whose_name_it_reads(asker: Asker, serve: Callable[..., str]) -> None:
+    script = Script(answers(), answers())
+    one(asker, asker.open(serve(script), consumer="pricing-model"))
+    one(asker, asker.open(serve(script)))
+    assert [sent.headers.get("x-consumer") for sent in script.requests] == ["pricing-model", None]
+    for name in ("", "a model", "a" * 65, "a\nb"):
+        with pytest.raises(ValueError, match="consumer="):
+            asker.open("http://127.0.0.1:1", consumer=name)
+
+
 def test_connections_are_kept(asker: Asker, serve: Callable[..., str]) -> None:
     script = Script(answers(), problem(404, "Unknown feature"), answers())
     client = asker.open(serve(script))
