@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, select
@@ -33,7 +34,7 @@ from registry.errors import NotAllowed, StalePlan
 from registry.feature_tables import Versions, feature_of
 from registry.features_export import exported
 from registry.features_file import Text, read_text
-from registry.lifecycle import activation, audit, sets, withdrawal
+from registry.lifecycle import activation, audit, sets, usage, withdrawal
 from registry.lifecycle.activation import Activation
 from registry.lifecycle.audit import By, Entry
 from registry.lifecycle.changes import changes_of
@@ -56,9 +57,13 @@ from registry.lifecycle.states import (
     version_of,
     versions_of,
 )
+from registry.lifecycle.usage import FeatureUsage
 from registry.serial import Serial, serial_in
 from registry.source_rules import check_sources
 from registry.wording import Differing, differing
+
+RECENT = timedelta(days=7)
+"""Time for which a version that was read cannot be retired."""
 
 MOST_ENTRIES = 1_000
 """Number of lines of a history or of the audit that are read at once."""
@@ -182,11 +187,17 @@ class Registry:
         return self._change(note, lambda change: withdrawal.deprecate(change, ref, replacement))
 
     def retire(self, ref: str, note: str = "") -> Catalog:
-        """Give up a version, or a set, that is deprecated.
+        """Give up a version, or a set, that is deprecated and that nothing uses.
 
         Raises `UnknownVersion` and `NotAllowed`.
         """
-        return self._change(note, lambda change: withdrawal.retire(change, ref))
+
+        def make(change: Change) -> None:
+            since = datetime.now(UTC) - RECENT
+            readers = usage.recent_readers(change.connection, ref, since)
+            withdrawal.retire(change, ref, readers)
+
+        return self._change(note, make)
 
     def use(self, ref: str, model: str, note: str = "") -> Catalog:
         """Put on record that a model reads a set. Raises `UnknownVersion`, `DefinitionError`."""
@@ -215,6 +226,14 @@ class Registry:
                 note=row.note,
                 users=users_of(known, ref),
             )
+
+    def usage(self, name: str, days: int) -> FeatureUsage:
+        """Who has read which version of a feature, on each of the last `days` days.
+
+        Raises `UnknownVersion`, and ValueError for a number of days for which nothing is kept.
+        """
+        with self._reading() as (connection, known):
+            return usage.usage(connection, name_of(known, name), days)
 
     def history(self, name: str, limit: int = 100) -> list[Activation]:
         """What a feature's name has meant, the newest first. Raises `UnknownVersion`."""

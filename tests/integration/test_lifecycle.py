@@ -189,6 +189,24 @@ def test_a_version_that_is_used_cannot_be_retired(registry: Registry) -> None:
     assert state_of(registry.catalog(), OLD) == "retired"
 
 
+def test_a_version_that_somebody_reads_cannot_be_retired(registry: Registry) -> None:
+    with_new_version(registry)
+    registry.deprecate(NEW)
+    read_by = (
+        "INSERT INTO tickwell.usage (name, version, consumer, day, reads, last_read)"
+        " VALUES ('price_sma_5', '2.0.0', '{}', '2026-01-01', 5, now() - interval '{}')"
+    )
+    with registry.engine.begin() as connection:
+        connection.execute(text(read_by.format("momentum-net", "6 days")))
+        connection.execute(text(read_by.format("old-net", "8 days")))
+    with pytest.raises(NotAllowed, match=r"is read by momentum-net \(in the last seven days\)"):
+        registry.retire(NEW)
+    with registry.engine.begin() as connection:
+        connection.execute(text("DELETE FROM tickwell.usage WHERE consumer = 'momentum-net'"))
+    registry.retire(NEW)
+    assert state_of(registry.catalog(), NEW) == "retired"
+
+
 def test_a_derived_version_pins_its_parts(registry: Registry) -> None:
     """What is activated later does not change what it means."""
     exposure = registry.catalog().features["portfolio_exposure@1.0.0"]

@@ -201,6 +201,38 @@ def lineage(
 
 
 @features.command()
+def usage(
+    name: Name,
+    days: Annotated[int, typer.Option(min=1, max=400, help="Days to look back, with today.")] = 30,
+    as_json: Json = False,
+) -> None:
+    """Show who reads which version of a feature, how often, and when last."""
+    with opened() as (_, registry):
+        from registry.lifecycle.usage import sparkline
+
+        found = registry.usage(name, days)
+    if as_json:
+        print_json(found)
+        return
+    if not found.usage:
+        typer.echo(f"nobody has read {found.name} in {days} days")
+        return
+    show(
+        ("version", "consumer", "values read", f"{days} days", "last read"),
+        (
+            (
+                one.version,
+                one.consumer,
+                f"{one.total:,}",
+                sparkline(one.reads),
+                f"{one.last_read:%Y-%m-%d %H:%M:%S}",
+            )
+            for one in found.usage
+        ),
+    )
+
+
+@features.command()
 def diff(ref: Ref, other: Ref, as_json: Json = False) -> None:
     """Show in what two versions differ."""
     with opened() as (_, registry):
