@@ -12,6 +12,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from registry.database.tables import (
     active_versions,
+    experiments,
     feature_sets,
     feature_versions,
     row_schemas,
@@ -21,6 +22,7 @@ from registry.database.tables import (
 )
 from registry.definitions import (
     Catalog,
+    Experiment,
     FeatureSet,
     FeatureVersion,
     RecordedRules,
@@ -31,7 +33,7 @@ from registry.definitions import (
 )
 from registry.errors import NewerRegistry, RegistryEmpty
 
-Definition = TypeVar("Definition", Source, FeatureVersion, FeatureSet)
+Definition = TypeVar("Definition", Source, FeatureVersion, FeatureSet, Experiment)
 Versioned = TypeVar("Versioned", FeatureVersion, FeatureSet)
 
 ALWAYS_RECORDED = ("partitioner", "earliest_ns")
@@ -81,6 +83,7 @@ def read(connection: Connection) -> Catalog:
         rules=_rules(connection),
         sets=sets,
         withdrawn=withdrawn | withdrawn_sets,
+        experiments=_experiments(connection),
     )
 
 
@@ -97,6 +100,16 @@ def _versions(
         if row.deprecated_at is not None:
             withdrawn[version.ref] = Withdrawal(row.deprecated_at, row.retired_at, row.replacement)
     return found, withdrawn
+
+
+def _experiments(connection: Connection) -> dict[str, Experiment]:
+    """The experiments that run, by their features."""
+    running = select(experiments.c.definition).where(experiments.c.stopped_at.is_(None))
+    found = [
+        _converted(row.definition, Experiment)
+        for row in connection.execute(running.order_by(experiments.c.name))
+    ]
+    return {one.feature: one for one in found}
 
 
 def _rules(connection: Connection) -> dict[str, tuple[RecordedRules, ...]]:

@@ -221,6 +221,23 @@ class FeatureSet(Struct, frozen=True, forbid_unknown_fields=True):
         return f"{SET_PREFIX}{self.name}@{self.version}"
 
 
+class Arm(Struct, frozen=True):
+    """What an experiment calls a `variant`: a version of the feature, and its share by weight."""
+
+    variant: str
+    version: str
+    weight: int
+
+
+class Experiment(Struct, frozen=True):
+    """A feature's name means the versions of `arms`, by the entity that is asked for or by whom."""
+
+    name: str
+    feature: str
+    arms: tuple[Arm, ...]
+    by: Literal["entity", "consumer"] = "entity"
+
+
 class Withdrawal(Struct, frozen=True):
     """A version that is given up: deprecated since `since`, and retired since `retired_at`.
 
@@ -257,7 +274,8 @@ class Catalog(Struct, frozen=True):
     `schemas` is keyed by row schema id and keeps old schemas, so that old rows stay readable;
     `writing` maps each source to the id of the schema that is written today. `rules` has what each
     source was declared to be, the oldest first; the last one is the source in `sources`. `sets` is
-    keyed as requests name them, `withdrawn` by `name@version`.
+    keyed as requests name them, `withdrawn` by `name@version`. `experiments` has those that run, by
+    the name of their feature.
     """
 
     sources: dict[str, Source]
@@ -268,6 +286,7 @@ class Catalog(Struct, frozen=True):
     rules: dict[str, tuple[RecordedRules, ...]] = {}
     sets: dict[str, FeatureSet] = {}
     withdrawn: dict[str, Withdrawal] = {}
+    experiments: dict[str, Experiment] = {}
 
     def is_retired(self, ref: str) -> bool:
         """Whether a version, `name@version`, is in no new row."""

@@ -12,6 +12,7 @@ from tickwell.commands.bench import bench
 from tickwell.commands.demo import demo
 from tickwell.commands.down import down
 from tickwell.commands.env import env
+from tickwell.commands.experiment import experiment
 from tickwell.commands.feast import feast
 from tickwell.commands.feature_changes import features
 from tickwell.commands.get import get
@@ -59,6 +60,7 @@ for command in COMMANDS:
 app.add_typer(feast, name="feast")
 app.add_typer(keys)
 app.add_typer(features)
+app.add_typer(experiment)
 
 
 def main() -> None:

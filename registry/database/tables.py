@@ -15,6 +15,7 @@
     tickwell.activations       each move of a name from one version to another one
     tickwell.feature_sets      sets of pinned versions
     tickwell.set_models        the models that read a set
+    tickwell.experiments       which versions a name means for whom, and when
     tickwell.audit             who changed what, when, from what to what
     tickwell.active_columns    where rows have the active version of a feature, for the SQL views
     tickwell.usage             how many values of a version a consumer has read on a day
@@ -250,6 +251,24 @@ active_columns = Table(
     Column("source", Text, primary_key=True),
     Column("name", Text, primary_key=True),
     Column("indexes", ARRAY(Integer), nullable=False),
+)
+
+experiments = Table(
+    "experiments",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("definition", JSONB, nullable=False),
+    Column("started_at", DateTime(timezone=True), nullable=False, server_default=NOW),
+    Column("started_by", Text, nullable=False),
+    Column("stopped_at", DateTime(timezone=True)),
+    Column("stopped_by", Text),
+    Column("winner", Text),
+    Index(
+        "experiments_running",
+        text("(definition ->> 'feature')"),
+        unique=True,
+        postgresql_where=text("stopped_at IS NULL"),
+    ),
 )
 
 api_keys = Table(

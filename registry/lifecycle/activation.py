@@ -16,7 +16,12 @@ from registry.definitions import Catalog
 from registry.errors import NotAllowed
 from registry.lifecycle.audit import audit
 from registry.lifecycle.changing import Change
-from registry.lifecycle.states import check_not_retired, name_of, version_of
+from registry.lifecycle.states import (
+    check_no_experiment,
+    check_not_retired,
+    name_of,
+    version_of,
+)
 
 Action = Literal["activate", "roll back"]
 
@@ -41,6 +46,7 @@ def activate(change: Change, ref: str) -> None:
     """
     feature = version_of(change.known, ref)
     check_not_retired(change.known, ref)
+    check_no_experiment(change.known, feature.name)
     if change.known.active.get(feature.name) != feature.version:
         _take_back(change, ref)
         move_name(change, feature.name, feature.version, "activate")
@@ -53,6 +59,7 @@ def roll_back(change: Change, text: str) -> str:
     `NotAllowed` where there is nothing to go back to.
     """
     name = name_of(change.known, text)
+    check_no_experiment(change.known, name)
     now = change.known.active.get(name)
     if now is None:
         raise NotAllowed(f"no version of {name} is active: activate one")

@@ -29,16 +29,17 @@ from registry.catalog import load, read
 from registry.consistency import check
 from registry.database.tables import feature_versions
 from registry.database.views import create_views
-from registry.definitions import Catalog, Definitions, FeatureVersion
+from registry.definitions import Catalog, Definitions, Experiment, FeatureVersion
 from registry.errors import NotAllowed, StalePlan
 from registry.feature_tables import Versions, feature_of
 from registry.features_export import exported
 from registry.features_file import Text, read_text
-from registry.lifecycle import activation, audit, sets, usage, withdrawal
+from registry.lifecycle import activation, audit, experiments, sets, usage, withdrawal
 from registry.lifecycle.activation import Activation
 from registry.lifecycle.audit import By, Entry
 from registry.lifecycle.changes import changes_of
 from registry.lifecycle.changing import Change, changing
+from registry.lifecycle.experiments import RecordedExperiment
 from registry.lifecycle.lineage import Lineage, lineage_of
 from registry.lifecycle.plan import COMPARED, Plan, made_now, page_of
 from registry.lifecycle.recording import (
@@ -206,6 +207,25 @@ class Registry:
     def stop_using(self, ref: str, model: str, note: str = "") -> Catalog:
         """Put on record that a model reads a set no more. Raises `UnknownVersion`."""
         return self._change(note, lambda change: sets.stop_using(change, ref, model))
+
+    def start_experiment(self, experiment: Experiment, note: str = "") -> Catalog:
+        """Let a feature's name mean several versions, or give its arms other weights.
+
+        Raises `DefinitionError`, `UnknownVersion` and `NotAllowed`.
+        """
+        return self._change(note, lambda change: experiments.start(change, experiment))
+
+    def stop_experiment(self, name: str, winner: str | None = None, note: str = "") -> Catalog:
+        """Let a feature's name mean one version again, that of the variant `winner` if given.
+
+        Raises `UnknownVersion` and `NotAllowed`.
+        """
+        return self._change(note, lambda change: experiments.stop(change, name, winner))
+
+    def experiments(self) -> list[RecordedExperiment]:
+        """All experiments, the newest first."""
+        with self._reading() as (connection, _):
+            return experiments.listed(connection)
 
     def details(self, ref: str) -> Details:
         """Everything about a version. Raises `UnknownVersion`."""

@@ -81,10 +81,25 @@ def numbers(version: str) -> list[int]:
 
 
 def users_of(catalog: Catalog, ref: str) -> list[str]:
-    """The sets and the derived versions that read a version and are not retired."""
+    """The sets, derived versions and experiments that read a version and are not over."""
     sets = [one.ref for one in catalog.sets.values() if ref in one.features]
     derived = [feature.ref for feature in catalog.features.values() if ref in feature.parts]
-    return [user for user in (*derived, *sets) if not catalog.is_retired(user)]
+    users = [user for user in (*derived, *sets) if not catalog.is_retired(user)]
+    name, _, version = ref.partition("@")
+    running = catalog.experiments.get(name)
+    if running is not None and any(arm.version == version for arm in running.arms):
+        users.append(f"experiment {running.name}")
+    return users
+
+
+def check_no_experiment(catalog: Catalog, name: str) -> None:
+    """Raises `NotAllowed` where a feature's name means several versions."""
+    running = catalog.experiments.get(name)
+    if running is not None:
+        raise NotAllowed(
+            f"experiment {running.name} runs with {name}, so its name means several versions: stop "
+            f"that by `tickwell experiment stop {running.name}`, with --winner for one of them"
+        )
 
 
 def check_not_retired(catalog: Catalog, ref: str) -> None:

@@ -16,6 +16,7 @@ from registry.lifecycle.changing import Change
 from registry.lifecycle.recording import record_schema
 from registry.lifecycle.sets import models_of
 from registry.lifecycle.states import (
+    check_no_experiment,
     check_not_retired,
     set_named,
     state_of,
@@ -38,6 +39,9 @@ def deprecate(change: Change, ref: str, replacement: str | None = None) -> None:
             f"{ref} is active, which its readers by name would not expect: activate another "
             "version first"
         )
+    running = known.experiments.get(ref.partition("@")[0])
+    if running is not None and f"experiment {running.name}" in users_of(known, ref):
+        check_no_experiment(known, running.feature)
     if replacement is not None:
         _check_replacement(known, ref, replacement)
     withdrawal = known.withdrawn.get(ref)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
 from functools import partial
@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 
 from registry.definitions import Source
+from registry.formats.consumer import UNNAMED
 from registry.formats.status import RANK, Status
 from serving.api.arrow import arrow
 from serving.api.asked import Asked, AskedBefore, AskedEntity, Question
@@ -57,6 +58,26 @@ FEW = 12
 
 STATUSES = list(Status)
 """By their ranks."""
+
+
+Consumer = Callable[[], str]
+"""Says who asks, where an experiment depends on it."""
+
+
+def nobody() -> str:
+    """Of a request that does not say who asks."""
+    return UNNAMED
+
+
+class Asking(NamedTuple):
+    """When a request has to be answered, its id, and who asks."""
+
+    deadline: Deadline = NO_DEADLINE
+    request_id: str | None = None
+    consumer: Consumer = nobody
+
+
+PLAINLY = Asking()
 
 
 class Form(Enum):
@@ -111,9 +132,7 @@ class Answering:
         self._times = TimeTexts()
         self._asked = AskedBefore(rows, self._times, usage=self._usage)
 
-    async def one(
-        self, body: bytes, deadline: Deadline = NO_DEADLINE, request_id: str | None = None
-    ) -> Answered:
+    async def one(self, body: bytes, asking: Asking = PLAINLY) -> Answered:
         """The answer to an `OnlineRequest`."""
         asked = self._asked.one(self._catalog.names, body)
         questions, entity = asked.questions, asked.entities[0]
@@ -131,21 +150,20 @@ class Answering:
                 self._check_readable(statuses)
                 if self._noting.is_due():
                     told, parts = told_one(answer), [Part(question, [entity], [0], rows)]
-                    self._noting.prepared(told, asked, parts, moment, request_id)
+                    self._noting.prepared(told, asked, parts, moment, asking.request_id)
                 return Answered(answer, asked.reads)
-        evaluated = await self._evaluate(asked, deadline)
+        evaluated = await self._evaluate(asked, asking)
         (found,) = answers_of(evaluated)
         answer = msgspec.json.encode(found)
         if self._noting.is_due():
-            self._noting.evaluated(told_one(answer), evaluated, request_id)
+            self._noting.evaluated(told_one(answer), evaluated, asking.request_id)
         return Answered(answer, self._reads_of(evaluated))
 
     async def many(
         self,
         body: bytes,
         form: Form = Form.OBJECTS,
-        deadline: Deadline = NO_DEADLINE,
-        request_id: str | None = None,
+        asking: Asking = PLAINLY,
     ) -> Answered:
         """The answer to a `BatchRequest`."""
         asked = self._asked.batch(self._catalog.names, body)
@@ -157,16 +175,16 @@ class Answering:
                 answer, table = self._many(asked, parts, moment, form)
                 if self._noting.is_due():
                     told = told_many(answer, table)
-                    self._noting.prepared(told, asked, parts, moment, request_id)
+                    self._noting.prepared(told, asked, parts, moment, asking.request_id)
                 return Answered(answer, asked.reads)
-        evaluated = await self._evaluate(asked, deadline)
+        evaluated = await self._evaluate(asked, asking)
         if form is Form.OBJECTS:
             answer, table = _objects(map(msgspec.json.encode, answers_of(evaluated))), None
         else:
             table = evaluated_table(evaluated, asked.answered)
             answer = self._written(asked, table, form)
         if self._noting.is_due():
-            self._noting.evaluated(told_many(answer, table), evaluated, request_id)
+            self._noting.evaluated(told_many(answer, table), evaluated, asking.request_id)
         return Answered(answer, self._reads_of(evaluated))
 
     @property
@@ -179,8 +197,7 @@ class Answering:
         names: Names,
         features: Sequence[str],
         entities: Sequence[Entity],
-        deadline: Deadline = NO_DEADLINE,
-        request_id: str | None = None,
+        asking: Asking = PLAINLY,
     ) -> tuple[dict[str, ListedColumn], Sequence[Read]]:
         """What is known of entities, all of one kind, by the names that were requested.
 
@@ -198,12 +215,14 @@ class Answering:
                 self._served.update(STATUSES[r] for column in listed.values() for r in column.ranks)
                 if self._noting.is_due():
                     parts = [Part(question, asked.entities, range(len(asked.entities)), rows)]
-                    self._noting.prepared(told_columns(listed), asked, parts, moment, request_id)
+                    self._noting.prepared(
+                        told_columns(listed), asked, parts, moment, asking.request_id
+                    )
                 return listed, asked.reads
-        evaluated = await self._evaluate(asked, deadline)
+        evaluated = await self._evaluate(asked, asking)
         listed = listed_table(evaluated_table(evaluated, asked.answered))
         if self._noting.is_due():
-            self._noting.evaluated(told_columns(listed), evaluated, request_id)
+            self._noting.evaluated(told_columns(listed), evaluated, asking.request_id)
         return listed, self._reads_of(evaluated)
 
     async def _read(self, wanted: Sequence[tuple[str, Sequence[bytes]]]) -> list[TieredRows]:
@@ -276,20 +295,22 @@ class Answering:
         if counts[RANK[Status.UNAVAILABLE]] == counts.sum():
             raise self._unreadable()
 
-    async def _evaluate(self, asked: Asked, deadline: Deadline) -> Evaluated:
+    async def _evaluate(self, asked: Asked, asking: Asking) -> Evaluated:
         """What the reader says. It reads several times, and so may take longer than any store."""
         names, features, entities = asked.names, asked.features, asked.plain_entities()
         try:
-            async with asyncio.timeout_at(deadline.at):
+            async with asyncio.timeout_at(asking.deadline.at):
                 while True:
                     moment = partial(_now, self._workers.lag, names.catalog.sources)
-                    evaluated = await self._reader.evaluate(names, features, entities, moment)
+                    evaluated = await self._reader.evaluate(
+                        names, features, entities, moment, asking.consumer
+                    )
                     unknown = evaluated.unknown_schemas
                     if not unknown or not await self._catalog.has(unknown):
                         break
                     names = self._catalog.names
         except TimeoutError as error:
-            raise deadline.missed(error.__cause__) from None
+            raise asking.deadline.missed(error.__cause__) from None
         for _, values in evaluated.answers:
             self._count([evaluated.parts[one].status for one in values.values()])
         self._check_readable(part.status for part in evaluated.parts.values())

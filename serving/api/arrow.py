@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from registry.formats.status import RANK, Status, has_value
 from serving.features.columns import NO_TIME
-from serving.features.table import NOT_OF_KIND, AnswerTable
+from serving.features.table import NOT_OF_KIND, AnswerTable, FeatureColumn
 from serving.features.times import to_rfc_3339
 from serving.features.values import TIER_NAMES
 from serving.stores.row_store import Tier
@@ -54,8 +54,10 @@ def arrow(entities: Sequence[Mapping[str, str]], table: AnswerTable) -> bytes:
         values = np.where(feature.ranks > LAST_WITH_VALUE, np.nan, feature.values)
         time = f"{feature.times}.event_time"
         column = _numbers(values, np.isnan(values))
-        said = {} if feature.deprecated is None else {"deprecated": feature.deprecated}
-        add(name, column, version=feature.version, event_time=time, **said)
+        add(name, column, event_time=time, **_said(feature))
+        if feature.tested is not None:
+            add(f"{name}.version", pa.array(feature.tested.versions, pa.string()))
+            add(f"{name}.variant", pa.array(feature.tested.variants, pa.string()))
         of_other = feature.ranks == NOT_OF_KIND
         ranks = np.where(of_other, RANK[Status.MISSING], feature.ranks).astype(np.int8)
         indices = _numbers(ranks, of_other)
@@ -105,3 +107,12 @@ def _known(nulls: NDArray[np.bool_]) -> Any:
     import pyarrow as pa
 
     return pa.py_buffer(np.packbits(~nulls, bitorder="little")) if nulls.any() else None
+
+
+def _said(feature: FeatureColumn) -> dict[str, str]:
+    """What the metadata of a field say of a feature's version; of several there are columns."""
+    if feature.tested is not None:
+        return {"experiment": feature.tested.experiment}
+    if feature.deprecated is not None:
+        return {"version": feature.version, "deprecated": feature.deprecated}
+    return {"version": feature.version}

@@ -87,6 +87,8 @@ class Questions:
     ) -> None:
         self.requested = list(requested)
         self.versions = names.versions(requested)
+        if names.tested(requested):  # what a name means depends on the entity
+            raise Uncommon
         self.entities: dict[bytes, AskedEntity] = {}
         """By the texts that named them in batches, without their braces."""
         self._rows = rows

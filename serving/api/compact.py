@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from registry.formats.status import Status
 from serving.api.memo import TimeTexts
 from serving.features.columns import are_alike
-from serving.features.table import NOT_OF_KIND, AnswerTable
+from serving.features.table import NOT_OF_KIND, AnswerTable, FeatureColumn
 from serving.features.values import TIER_NAMES
 
 STATUSES: list[str | None] = [status.value for status in Status]
@@ -39,15 +39,18 @@ STATUSES += [None] * (NOT_OF_KIND + 1 - len(STATUSES))
 class CompactFeature(Struct):
     """A feature of all entities; `event_time` is the name of the list that has its event times.
 
-    A status that all entities have is one text. Null stands for a feature that is not of the
+    A status that all entities have is one text. Where an experiment has decided about the versions
+    each entity has its own, and a variant. Null stands for a feature that is not of the
     entity's kind, and for a value where there is none.
     """
 
-    version: str
+    version: str | list[str | None]
     event_time: str
     status: Status | list[Status | None]
     value: list[float | None]
     deprecated: str | UnsetType = UNSET
+    experiment: str | UnsetType = UNSET
+    variant: list[str | None] | UnsetType = UNSET
 
 
 class CompactAnswer(Struct):
@@ -64,10 +67,8 @@ def compact(entities: Sequence[bytes], table: AnswerTable, times: TimeTexts) -> 
     """The answer; `entities` are their texts."""
     features = {}
     for name, feature in table.features.items():
-        deprecated = {} if feature.deprecated is None else {"deprecated": feature.deprecated}
         features[name] = {
-            "version": feature.version,
-            **deprecated,
+            **_version(feature),
             "event_time": feature.times,
             "status": Status.OK if table.are_ok else _texts(feature.ranks, STATUSES),
             "value": feature.values.tolist(),
@@ -81,6 +82,16 @@ def compact(entities: Sequence[bytes], table: AnswerTable, times: TimeTexts) -> 
             "features": features,
         }
     )
+
+
+def _version(feature: FeatureColumn) -> dict[str, Any]:
+    """What a feature says of its version, or of its versions."""
+    if feature.tested is not None:
+        experiment, versions, variants = feature.tested
+        return {"version": versions, "experiment": experiment, "variant": variants}
+    if feature.deprecated is not None:
+        return {"version": feature.version, "deprecated": feature.deprecated}
+    return {"version": feature.version}
 
 
 def _event_times(table: AnswerTable, times: TimeTexts) -> dict[str, msgspec.Raw]:

@@ -55,6 +55,17 @@ def by_header(consumers: Consumers) -> ConsumerOf:
     return consumer_of
 
 
+def name_of(scope: Scope) -> str:
+    """The name of who asks, however many do: what an experiment among consumers goes by."""
+    key: str | None = scope.get(KEY_NAME)
+    if key is not None:
+        return key
+    for name, value in scope["headers"]:
+        if name == HEADER:
+            return _named(value)
+    return UNNAMED
+
+
 def _named(value: bytes) -> str:
     text = value.decode("latin-1")
     if consumer.NAME.fullmatch(text):

@@ -27,8 +27,7 @@ from msgspec import Meta, Struct
 
 from registry.definitions import FeatureVersion
 from registry.formats.status import RANK, Status
-from serving.api.answering import Answered, Answering
-from serving.api.deadlines import NO_DEADLINE, Deadline
+from serving.api.answering import PLAINLY, Answered, Answering, Asking
 from serving.api.memo import Memo
 from serving.api.requests import MAX_ENTITIES, Text, parse
 from serving.errors import InvalidRequest, NotReady, WrongEntity
@@ -130,9 +129,7 @@ class FeastRoute:
         self._views: Views | None = None
         self._known: Memo[tuple[str | None, tuple[str, ...], bool], list[WantedColumn]]
 
-    async def answer(
-        self, body: bytes, deadline: Deadline = NO_DEADLINE, request_id: str | None = None
-    ) -> Answered:
+    async def answer(self, body: bytes, asking: Asking = PLAINLY) -> Answered:
         """The answer to a `FeastRequest`.
 
         Raises `InvalidRequest`, `UnknownFeature`, `WrongEntity` and, where a value could not be
@@ -143,14 +140,14 @@ class FeastRoute:
         wanted = self._wanted(names, request)
         keys = _keys(request.entities, wanted)
         kinds = list(dict.fromkeys(column.fields for column in wanted))
-        asking: list[Coroutine[None, None, tuple[Columns, Sequence[Read]]]] = []
+        reading: list[Coroutine[None, None, tuple[Columns, Sequence[Read]]]] = []
         for fields in kinds:
             rows = zip(*[keys[field] for field in fields], strict=True)
             entities = [dict(zip(fields, row, strict=True)) for row in rows]
             features = list(dict.fromkeys(c.name for c in wanted if c.fields == fields))
-            asking.append(self._columns(names, features, entities, deadline, request_id))
+            reading.append(self._columns(names, features, entities, asking))
         # Several kinds are read together: one after the other they would take as long as each does.
-        each = [await asking[0]] if len(asking) == 1 else await asyncio.gather(*asking)
+        each = [await reading[0]] if len(reading) == 1 else await asyncio.gather(*reading)
         found = {fields: columns for fields, (columns, _) in zip(kinds, each, strict=True)}
         lost = [c.shown for c in wanted if UNAVAILABLE in found[c.fields][c.name].ranks]
         if lost:
@@ -166,12 +163,11 @@ class FeastRoute:
         names: Names,
         features: Sequence[str],
         entities: Sequence[dict[str, str]],
-        deadline: Deadline,
-        request_id: str | None,
+        asking: Asking,
     ) -> tuple[Columns, Sequence[Read]]:
         if not entities:
             return {name: ListedColumn([], [], []) for name in features}, ()
-        return await self._answering.columns(names, features, entities, deadline, request_id)
+        return await self._answering.columns(names, features, entities, asking)
 
     def _wanted(self, names: Names, request: FeastRequest) -> list[WantedColumn]:
         """The columns that a request asks for, each once."""

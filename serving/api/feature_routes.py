@@ -10,6 +10,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import TypeVar
 
@@ -17,9 +18,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.api.admission import Admission
-from serving.api.answering import Answering, Form
+from serving.api.answering import Answering, Asking, Form
 from serving.api.arrow import MEDIA_TYPE
-from serving.api.consumers import ConsumerOf, nobody
+from serving.api.consumers import ConsumerOf, name_of, nobody
 from serving.api.content_codings import LEAST_BYTES, coded, decoded
 from serving.api.deadlines import Deadline, Deadlines
 from serving.api.exchanges import EXCHANGE, Exchange
@@ -187,12 +188,12 @@ def feature_routes(
     async def online(scope: Scope, body: bytes, deadline: Deadline) -> Content:
         if scope["query_string"]:
             raise InvalidRequest("this route takes nothing behind a question mark")
-        content, reads = await answering.one(body, deadline, scope.get(REQUEST_ID))
+        content, reads = await answering.one(body, _asking(scope, deadline))
         return content, JSON, reads
 
     async def batch(scope: Scope, body: bytes, deadline: Deadline) -> Content:
         form = _form(scope)
-        content, reads = await answering.many(body, form, deadline, scope.get(REQUEST_ID))
+        content, reads = await answering.many(body, form, _asking(scope, deadline))
         return content, ARROW if form is Form.ARROW else JSON, reads
 
     routes = {"/features/online": online, "/features/batch": batch}
@@ -213,7 +214,7 @@ def feast_route(
     feast = FeastRoute(answering)
 
     async def answer(scope: Scope, body: bytes, deadline: Deadline) -> Content:
-        content, reads = await feast.answer(body, deadline, scope.get(REQUEST_ID))
+        content, reads = await feast.answer(body, _asking(scope, deadline))
         return content, JSON, reads
 
     return FeatureRoute(
@@ -238,6 +239,10 @@ def _form(scope: Scope) -> Form:
 def _is_arrow(accepted: bytes) -> bool:
     media_type, _, parameters = accepted.partition(b";")
     return media_type.strip().lower() == ARROW and not NOT_WANTED.search(parameters)
+
+
+def _asking(scope: Scope, deadline: Deadline) -> Asking:
+    return Asking(deadline, scope.get(REQUEST_ID), partial(name_of, scope))
 
 
 class ShortCut:

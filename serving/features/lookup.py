@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from difflib import get_close_matches
 
-from registry.definitions import SET_PREFIX, Catalog, FeatureVersion
+from registry.definitions import SET_PREFIX, Catalog, Experiment, FeatureVersion
 from registry.language.derived import Derived, compile_derived
 from registry.lifecycle.states import retired_text
 from serving.errors import InvalidRequest, RetiredFeature, TooLarge, UnknownFeature, WrongEntity
@@ -47,6 +47,12 @@ class Names:
             for ref, withdrawal in catalog.withdrawn.items()
         }
         """Since when a version is deprecated, RFC 3339, by `name@version`."""
+        self._tested = {
+            name: experiment
+            for feature, experiment in catalog.experiments.items()
+            if feature in active
+            for name in (feature, *active[feature].aliases)
+        }
         self.derived = {
             feature.ref: self._compile(feature)
             for feature in catalog.features.values()
@@ -98,6 +104,10 @@ class Names:
                 f"the sets have {len(found)} features; at most {MAX_FEATURES} are answered at once"
             )
         return found
+
+    def tested(self, requested: Iterable[str]) -> dict[str, Experiment]:
+        """The experiments that decide what some of the requested names mean, by these names."""
+        return {name: self._tested[name] for name in requested if name in self._tested}
 
     def of_set(self, ref: str) -> dict[str, FeatureVersion]:
         """The versions in a set by their names. Raises `UnknownFeature` and `RetiredFeature`."""

@@ -9,11 +9,12 @@ concern. It is the only walk over derived features: what evaluates a plan follow
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from registry.definitions import FeatureVersion, Source
+from registry.definitions import Arm, Experiment, FeatureVersion, Source
+from registry.experiments import arm_of, subject_of
 from serving.features.lookup import DerivedFeature, Kind, Names, check_entities
 from serving.stores.row_store import Group, Key, MemberSet, RowId, Unavailable
 
@@ -54,6 +55,14 @@ class DerivedRecipe(NamedTuple):
 Recipe = StoredRecipe | DerivedRecipe
 
 
+class _Column(NamedTuple):
+    """A name of a request, and what it means."""
+
+    name: str
+    ref: str
+    feature: FeatureVersion
+
+
 class PlannedAnswer(NamedTuple):
     """One entity of the request with what it is answered, by the names that were requested."""
 
@@ -74,12 +83,15 @@ class Plan:
 class Selection:
     """Features of entities, known to go together; `select` makes one.
 
-    An entity is answered the features of its kind.
+    An entity is answered the features of its kind. Where an experiment decides what a name means
+    (`tested`), that depends on the entity, or on the `consumer` who asks.
     """
 
     names: Names
     versions: Mapping[str, FeatureVersion]
     entities: Sequence[Entity]
+    tested: Mapping[str, Experiment] = field(default_factory=dict)
+    consumer: Callable[[], str] = lambda: ""
 
     def member_sets(self) -> list[MemberSet]:
         """The sets whose members have to be known before there can be a plan, each once."""
@@ -93,7 +105,7 @@ class Selection:
         sources = self.names.catalog.sources
         of_kinds = {
             kind: dict.fromkeys(f.over for f in versions.values() if f.over is not None)
-            for kind, versions in self._of_kinds().items()
+            for kind, versions in self._read_of_kinds().items()
         }
         for entity in self.entities:
             for over in of_kinds[frozenset(entity)]:
@@ -106,14 +118,41 @@ class Selection:
             found.setdefault(frozenset(feature.entity), {})[name] = feature
         return found
 
+    def _read_of_kinds(self) -> dict[Kind, dict[str, FeatureVersion]]:
+        """The same with the versions that any of the entities may be answered."""
+        found = self._of_kinds()
+        for experiment in self.tested.values():
+            for arm in experiment.arms:
+                feature = self._version_of(experiment, arm)
+                found[frozenset(feature.entity)][feature.ref] = feature
+        return found
+
+    def _version_of(self, experiment: Experiment, arm: Arm) -> FeatureVersion:
+        return self.names.feature(f"{experiment.feature}@{arm.version}")
+
+    def _chosen(self, columns: Sequence[_Column], entity: Entity) -> list[_Column]:
+        """The columns of an entity, of whose features some are decided by experiments."""
+        found = []
+        for column in columns:
+            experiment = self.tested.get(column.name)
+            if experiment is not None:
+                if experiment.by == "consumer":
+                    subject = self.consumer()
+                else:
+                    subject = subject_of(_key(column.feature.entity, entity))
+                feature = self._version_of(experiment, arm_of(experiment, subject))
+                column = _Column(column.name, feature.ref, feature)
+            found.append(column)
+        return found
+
     def plan(self, members: Members, closed: Closed) -> Plan:
         """The plan, given the members of each of `member_sets` and the last close of `groups`."""
         of_kinds = self._of_kinds()
-        planner = _Planner(self.names, members, closed, of_kinds)
+        planner = _Planner(self.names, members, closed, self._read_of_kinds())
         columns_of = {
             kind: (
                 {feature.entity for feature in versions.values()},
-                [(name, feature.ref, feature) for name, feature in versions.items()],
+                [_Column(name, feature.ref, feature) for name, feature in versions.items()],
             )
             for kind, versions in of_kinds.items()
         }
@@ -124,6 +163,8 @@ class Selection:
             keys = {fields: _key(fields, entity) for fields in orders}
             own: Rows | None = None
             values = {}
+            if self.tested:
+                columns = self._chosen(columns, entity)
             for name, ref, feature in columns:
                 identity = values[name] = (ref, keys[feature.entity])
                 if identity in recipes:
@@ -215,11 +256,16 @@ class _Planner:
         return [self._names.catalog.sources[name] for name in names if name is not None]
 
 
-def select(names: Names, features: Iterable[str], entities: Sequence[Entity]) -> Selection:
+def select(
+    names: Names,
+    features: Sequence[str],
+    entities: Sequence[Entity],
+    consumer: Callable[[], str] = lambda: "",
+) -> Selection:
     """The features of the entities. Raises as `Names.versions`, and `WrongEntity`."""
     versions = names.versions(features)
     check_entities(names, versions, entities)
-    return Selection(names, versions, entities)
+    return Selection(names, versions, entities, names.tested(features), consumer)
 
 
 def _key(fields: Iterable[str], entity: Entity) -> Key:

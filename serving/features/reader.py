@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from registry.definitions import Experiment
 from registry.errors import CorruptRow
 from registry.formats.row import Row, is_closed, unpack
 from registry.language.terms import Part
@@ -56,6 +57,8 @@ class Evaluated(NamedTuple):
     tiers: Mapping[Identity, Tier]
     rows: Mapping[RowId, Row | Unavailable | None]
     row_tiers: Mapping[RowId, Tier]
+    tested: Mapping[str, Experiment]
+    """The experiments that have decided what names mean, by these names."""
 
     @property
     def now_ns(self) -> int:
@@ -119,13 +122,15 @@ class Reader:
         features: Sequence[str],
         entities: Sequence[Entity],
         moment: Callable[[], Moment],
+        consumer: Callable[[], str] = lambda: "",
     ) -> Evaluated:
         """The features of each entity, each computed once however often it is requested.
 
-        They are judged by `moment`, which is asked once all rows are read.
-        Raises `UnknownFeature`, `WrongEntity` and `TooLarge`.
+        They are judged by `moment`, which is asked once all rows are read. `consumer` says who asks
+        where an experiment depends on it. Raises as `select`, and `TooLarge`.
         """
-        selection, store = select(names, features, entities), self._store.pinned()
+        selection = select(names, features, entities, consumer)
+        store = self._store.pinned()
         read = await self._read(store, selection)
         for _ in range(REREADS):
             if not read.is_mixed and not read.has_left():
@@ -139,7 +144,7 @@ class Reader:
         parts = {identity: evaluation.part(recipe) for identity, recipe in plan.recipes.items()}
         tiers = {identity: evaluation.tier(recipe) for identity, recipe in plan.recipes.items()}
         found = plan.answers, plan.recipes, parts, tiers, read.rows, read.tiers
-        return Evaluated(names, now, *found)
+        return Evaluated(names, now, *found, selection.tested)
 
     async def _read(self, store: RowStore, selection: Selection) -> _Read:
         sets, groups = selection.member_sets(), selection.groups()
@@ -164,10 +169,18 @@ def answers_of(evaluated: Evaluated) -> list[Answer]:
         feature = recipes[identity].feature
         version = ServedVersion(feature.version, deprecated.get(feature.ref))
         values[identity] = served(part, evaluated.tiers[identity], version, now, text)
-    return [
+    answers = [
         Answer(entity, {name: values[identity] for name, identity in wanted.items()})
         for entity, wanted in evaluated.answers
     ]
+    for name, experiment in evaluated.tested.items():
+        variants = {arm.version: arm.variant for arm in experiment.arms}
+        for answer in answers:
+            if name in answer.features:
+                value = answer.features[name]
+                told = {"experiment": experiment.name, "variant": variants[value.version]}
+                answer.features[name] = structs.replace(value, **told)
+    return answers
 
 
 def _unpacked(packed: Packed) -> Row | Unavailable | None:

@@ -20,6 +20,14 @@ NOT_OF_KIND = 255
 """The rank of a feature of an entity that is of another kind: there is no status."""
 
 
+class TestedColumn(NamedTuple):
+    """What an experiment has decided for each of n entities; None where it is of another kind."""
+
+    experiment: str
+    versions: list[str | None]
+    variants: list[str | None]
+
+
 class FeatureColumn(NamedTuple):
     """A requested feature of n entities."""
 
@@ -32,6 +40,8 @@ class FeatureColumn(NamedTuple):
     """(n,) The rank of each status (`registry.formats.status.RANK`), or `NOT_OF_KIND`."""
     deprecated: str | None = None
     """Since when the version is deprecated, RFC 3339; None of one that is not."""
+    tested: TestedColumn | None = None
+    """Where an experiment has decided about versions; `version` is then the active one."""
 
 
 class AnswerTable(NamedTuple):
@@ -99,13 +109,11 @@ def several_kinds(
     tiers: dict[str, NDArray[np.uint8]] = {}
     for name in dict.fromkeys(requested):
         indexes, table = of_name[name]
-        version, label, values, ranks, deprecated = table.features[name]
-        features[name] = FeatureColumn(
-            version,
-            label,
-            _spread(values, np.nan, indexes, n),
-            _spread(ranks, NOT_OF_KIND, indexes, n),
-            deprecated,
+        column = table.features[name]
+        label = column.times
+        features[name] = column._replace(
+            values=_spread(column.values, np.nan, indexes, n),
+            ranks=_spread(column.ranks, NOT_OF_KIND, indexes, n),
         )
         if label not in times:
             times[label] = _spread(table.times[label], NO_TIME, indexes, n)
@@ -131,7 +139,12 @@ def evaluated_table(evaluated: Evaluated, requested: Sequence[str]) -> AnswerTab
     one: dict[str, Identity] = {}
     for answer in evaluated.answers:
         one |= answer.values
-    versions = {name: evaluated.recipes[one[name]].feature for name in requested}
+    versions = {
+        name: evaluated.names.feature(name)
+        if name in evaluated.tested
+        else evaluated.recipes[one[name]].feature
+        for name in requested
+    }
     labels = _labels(versions)
     n = len(evaluated.answers)
     for name, feature in versions.items():
@@ -152,8 +165,23 @@ def evaluated_table(evaluated: Evaluated, requested: Sequence[str]) -> AnswerTab
             _spread(values, np.nan, of_kind, n),
             _spread(ranks, NOT_OF_KIND, of_kind, n),
             evaluated.names.deprecated.get(feature.ref),
+            _tested(evaluated, name),
         )
     return AnswerTable(evaluated.now_ns, features, times, tiers)
+
+
+def _tested(evaluated: Evaluated, name: str) -> TestedColumn | None:
+    """What an experiment has decided of a name."""
+    experiment = evaluated.tested.get(name)
+    if experiment is None:
+        return None
+    variants = {arm.version: arm.variant for arm in experiment.arms}
+    versions = [
+        evaluated.recipes[answer.values[name]].feature.version if name in answer.values else None
+        for answer in evaluated.answers
+    ]
+    of_versions = [None if version is None else variants[version] for version in versions]
+    return TestedColumn(experiment.name, versions, of_versions)
 
 
 def listed_table(table: AnswerTable) -> dict[str, ListedColumn]:

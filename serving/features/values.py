@@ -39,12 +39,15 @@ class Value(Struct, kw_only=True):
     """A served value; `value` is null where the status says that it has none.
 
     `deprecated` is there only of a version that is to be given up: since when it is known to be.
+    `experiment` and `variant` are there only where an experiment has decided about the version.
     """
 
     value: float | None
     status: Status
     version: str
     deprecated: str | UnsetType = UNSET
+    experiment: str | UnsetType = UNSET
+    variant: str | UnsetType = UNSET
     event_time: str | None
     age_seconds: float | None
     tier: str | None

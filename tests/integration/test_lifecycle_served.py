@@ -11,6 +11,8 @@ from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
 from registry.api_keys import Scope
+from registry.definitions import Arm, Experiment
+from registry.experiments import arm_of
 from registry.features_file import Text, read
 from registry.lifecycle import api_keys
 from registry.lifecycle.audit import By
@@ -241,3 +243,72 @@ def test_a_server_without_keys_takes_no_changes(client: TestClient, registry: Re
     assert refused.status_code == 403
     assert "TICKWELL_KEYS=required" in refused.json()["detail"]
     assert registry.catalog().active["price_sma_5"] == "1.0.0"
+
+
+def test_an_experiment_decides_what_a_name_means(
+    client: TestClient, registry: Registry, redis_database: str
+) -> None:
+    """By the entity; in every form that an answer has; pins and sets are not touched."""
+    symbols = [f"S{number}" for number in range(40)]
+    prices = [{"symbol": symbol, "price": price} for symbol in symbols for price in PRICES]
+    tick(redis_database, registry.catalog(), "price", prices)
+    arms = (Arm("control", "1.0.0", 60), Arm("longer", "2.0.0", 40))
+    experiment = Experiment("sma", "price_sma_5", arms)
+    registry.start_experiment(experiment)
+    wait_for("it runs", lambda: "variant" in online(client, "price_sma_5", symbol="S0"))
+    expected = {symbol: arm_of(experiment, symbol) for symbol in symbols}
+    assert len({arm.variant for arm in expected.values()}) == 2
+    for symbol, arm in expected.items():
+        value = online(client, "price_sma_5", symbol=symbol)
+        assert (value["version"], value["variant"]) == (arm.version, arm.variant)
+        assert value["experiment"] == "sma"
+        assert value["value"] == (FIVE if arm.version == "1.0.0" else SIX)
+    body: Any = {
+        "features": ["price_sma_5", "current_price", NEW],
+        "entities": [{"symbol": symbol} for symbol in symbols],
+    }
+    for one in client.post("/features/batch", json=body).json()["results"]:
+        arm = expected[one["entity"]["symbol"]]
+        assert one["features"]["price_sma_5"]["variant"] == arm.variant
+        assert one["features"]["price_sma_5"]["version"] == arm.version
+        assert one["features"][NEW]["value"] == SIX
+        assert "variant" not in one["features"]["current_price"]
+    compact = client.post("/features/batch?compact", json=body).json()["features"]
+    versions = [expected[symbol].version for symbol in symbols]
+    values = [FIVE if version == "1.0.0" else SIX for version in versions]
+    assert compact["price_sma_5"]["version"] == versions
+    assert compact["price_sma_5"]["value"] == values
+    assert compact["price_sma_5"]["experiment"] == "sma"
+    table = pa.ipc.open_stream(client.post("/features/batch", json=body, headers=ARROW).content)
+    rows = table.read_all()
+    assert rows["price_sma_5.version"].to_pylist() == versions
+    assert rows["price_sma_5.variant"].to_pylist() == [
+        expected[symbol].variant for symbol in symbols
+    ]
+    assert rows.schema.field("price_sma_5").metadata[b"experiment"] == b"sma"
+    feast = {"features": ["price:price_sma_5"], "entities": {"symbol": symbols}}
+    columns = client.post("/get-online-features", json=feast).json()["results"]
+    assert columns[1]["values"] == values
+    registry.stop_experiment("sma", winner="longer")
+    wait_for("it is over", lambda: "variant" not in online(client, "price_sma_5", symbol="S0"))
+    for symbol in symbols:
+        assert online(client, "price_sma_5", symbol=symbol)["value"] == SIX
+
+
+def test_an_experiment_among_consumers(client: TestClient, registry: Registry) -> None:
+    arms = (Arm("control", "1.0.0", 1), Arm("longer", "2.0.0", 1))
+    experiment = Experiment("sma", "price_sma_5", arms, by="consumer")
+    registry.start_experiment(experiment)
+    wait_for("it runs", lambda: "variant" in online(client, "price_sma_5", symbol="A"))
+    seen = set()
+    for number in range(130):  # more than are counted by themselves
+        name = f"model-{number}"
+        body = {"features": ["price_sma_5"], "entity": {"symbol": "A"}}
+        answer = client.post("/features/online", json=body, headers={"X-Consumer": name}).json()
+        arm = arm_of(experiment, name)
+        assert answer["features"]["price_sma_5"]["variant"] == arm.variant
+        assert answer["features"]["price_sma_5"]["value"] == (
+            FIVE if arm.version == "1.0.0" else SIX
+        )
+        seen.add(arm.variant)
+    assert seen == {"control", "longer"}

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from serving.app import ServerOptions, create_app
 
 NOBODY = "redis://127.0.0.1:1/0"
-READING = ["/features", "/features/a", "/features/a/versions", "/health", "/health/live"]
+READING = ["/features", "/features/a", "/features/a/audit", "/health", "/health/live"]
 READING += ["/health/ready", "/metrics", "/openapi.json", "/docs", "/docs/begin.js"]
 
 

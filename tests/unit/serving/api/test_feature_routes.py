@@ -12,7 +12,7 @@ import pytest
 from backports import zstd
 
 from serving.api.admission import Admission
-from serving.api.answering import Answered, Form
+from serving.api.answering import Answered, Asking, Form
 from serving.api.deadlines import Deadline, Deadlines
 from serving.api.exchanges import EXCHANGE
 from serving.api.feature_routes import Bounds, Content, FeatureRoute, feature_routes
@@ -77,12 +77,10 @@ def test_a_body_in_parts_and_one_in_one() -> None:
 class Answers:
     """Says what it is asked for."""
 
-    async def one(self, body: bytes, deadline: Deadline, request_id: str | None) -> Answered:
+    async def one(self, body: bytes, asking: Asking) -> Answered:
         return Answered(b"one", ())
 
-    async def many(
-        self, body: bytes, form: Form, deadline: Deadline, request_id: str | None
-    ) -> Answered:
+    async def many(self, body: bytes, form: Form, asking: Asking) -> Answered:
         return Answered(form.value.encode(), ())
 
 

@@ -23,7 +23,7 @@ from registry.formats.origin import Origin
 from registry.formats.row import Row, pack
 from registry.formats.served_log import Served, bits_of, read_served
 from registry.formats.status import Status
-from serving.api.answering import FEW, Answering, Form, Records
+from serving.api.answering import FEW, Answering, Asking, Form, Records
 from serving.errors import StoresUnavailable
 from serving.features.reader import Reader
 from serving.features.served_values import MOST_ROWS, MOST_VALUES
@@ -238,7 +238,7 @@ def test_a_batch(situation: Situation, form: Form, prepares: bool) -> None:
     body = json.dumps({"features": situation.features, "entities": situation.entities}).encode()
 
     async def ask(answers: Answering) -> bytes:
-        return (await answers.many(body, form, request_id="the id")).content
+        return (await answers.many(body, form, Asking(request_id="the id"))).content
 
     answer, records, _ = logged(situation, ask, prepares)
     if answer is None:
