@@ -88,11 +88,8 @@ class Form(Enum):
     ARROW = "arrow"
 
 
-class Answered(NamedTuple):
-    """An answer, and what it counts for once it is given."""
-
-    content: bytes
-    reads: Sequence[Read]
+Answered = tuple[bytes, Sequence[Read]]
+"""An answer, and what it counts for once it is given."""
 
 
 class Records(NamedTuple):
@@ -151,13 +148,13 @@ class Answering:
                 if self._noting.is_due():
                     told, parts = told_one(answer), [Part(question, [entity], [0], rows)]
                     self._noting.prepared(told, asked, parts, moment, asking.request_id)
-                return Answered(answer, asked.reads)
+                return answer, asked.reads
         evaluated = await self._evaluate(asked, asking)
         (found,) = answers_of(evaluated)
         answer = msgspec.json.encode(found)
         if self._noting.is_due():
             self._noting.evaluated(told_one(answer), evaluated, asking.request_id)
-        return Answered(answer, self._reads_of(evaluated))
+        return answer, self._reads_of(evaluated)
 
     async def many(
         self,
@@ -176,7 +173,7 @@ class Answering:
                 if self._noting.is_due():
                     told = told_many(answer, table)
                     self._noting.prepared(told, asked, parts, moment, asking.request_id)
-                return Answered(answer, asked.reads)
+                return answer, asked.reads
         evaluated = await self._evaluate(asked, asking)
         if form is Form.OBJECTS:
             answer, table = _objects(map(msgspec.json.encode, answers_of(evaluated))), None
@@ -185,7 +182,7 @@ class Answering:
             answer = self._written(asked, table, form)
         if self._noting.is_due():
             self._noting.evaluated(told_many(answer, table), evaluated, asking.request_id)
-        return Answered(answer, self._reads_of(evaluated))
+        return answer, self._reads_of(evaluated)
 
     @property
     def names(self) -> Names:

@@ -22,12 +22,12 @@ HEADER = consumer.HEADER.lower().encode()
 
 SHOWN_CHARACTERS = 40
 
-ConsumerOf = Callable[[Scope], str]
-"""The name under which a request is counted. Raises `InvalidRequest`."""
+ConsumerOf = Callable[[Scope, bytes | None], str]
+"""The name under which a request is counted, given the header or None. Raises `InvalidRequest`."""
 
 
-def nobody(scope: Scope) -> str:
-    """Of a request that does not say whose it is."""
+def nobody(scope: Scope, value: bytes | None) -> str:
+    """Of a request that is not asked whose it is."""
     return UNNAMED
 
 
@@ -35,7 +35,7 @@ def by_key(consumers: Consumers) -> ConsumerOf:
     """By the name of the API key, which was checked before."""
     known = consumers.known
 
-    def consumer_of(scope: Scope) -> str:
+    def consumer_of(scope: Scope, value: bytes | None) -> str:
         name: str = scope[KEY_NAME]
         return known.get(name) or consumers.admit(name, name)
 
@@ -43,14 +43,13 @@ def by_key(consumers: Consumers) -> ConsumerOf:
 
 
 def by_header(consumers: Consumers) -> ConsumerOf:
-    """By the header `X-Consumer`; of several the first one counts."""
+    """By the header `X-Consumer`."""
     known = consumers.known
 
-    def consumer_of(scope: Scope) -> str:
-        for name, value in scope["headers"]:
-            if name == HEADER:
-                return known.get(value) or consumers.admit(value, _named(value))
-        return UNNAMED
+    def consumer_of(scope: Scope, value: bytes | None) -> str:
+        if value is None:
+            return UNNAMED
+        return known.get(value) or consumers.admit(value, _named(value))
 
     return consumer_of
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable
 from typing import Any, NamedTuple, TypeVar
 
 from serving.errors import DeadlineMissed, InvalidRequest
@@ -109,15 +109,14 @@ class Deadlines:
         self._default_ms = default_ms
         self.timers = Timers()
 
-    def ms_of(self, headers: Iterable[tuple[bytes, bytes]]) -> int:
-        """The milliseconds that a request may take. Raises `InvalidRequest`."""
-        for name, value in headers:
-            if name == HEADER:
-                if value.isdigit() and len(value) <= 5 and 0 < int(value) <= MOST_MS:
-                    return int(value)
-                shown = value[:SHOWN_CHARACTERS].decode("ascii", "backslashreplace")
-                raise InvalidRequest(
-                    f"X-Deadline-Ms is {shown!r}: give the milliseconds in which an answer is of "
-                    f"use, a whole number from 1 to {MOST_MS}"
-                )
-        return self._default_ms
+    def ms_of(self, value: bytes | None) -> int:
+        """The milliseconds that a request with this header may take. Raises `InvalidRequest`."""
+        if value is None:
+            return self._default_ms
+        if value.isdigit() and len(value) <= 5 and 0 < int(value) <= MOST_MS:
+            return int(value)
+        shown = value[:SHOWN_CHARACTERS].decode("ascii", "backslashreplace")
+        raise InvalidRequest(
+            f"X-Deadline-Ms is {shown!r}: give the milliseconds in which an answer is of "
+            f"use, a whole number from 1 to {MOST_MS}"
+        )

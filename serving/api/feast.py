@@ -156,7 +156,7 @@ class FeastRoute:
         for column in wanted:
             answer.add(column.shown, found[column.fields][column.name])
         written = FeastAnswer(FeastMetadata(answer.names), answer.results)
-        return Answered(msgspec.json.encode(written), [one for _, reads in each for one in reads])
+        return msgspec.json.encode(written), [one for _, reads in each for one in reads]
 
     async def _columns(
         self,

@@ -17,6 +17,7 @@ from typing import TypeVar
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.api import consumers, deadlines
 from serving.api.admission import Admission
 from serving.api.answering import Answering, Asking, Form
 from serving.api.arrow import MEDIA_TYPE
@@ -88,8 +89,9 @@ class FeatureRoute:
         began, status = time.perf_counter(), INTERNAL_SERVER_ERROR
         exchange: Exchange | None = (scope.get("extensions") or NONE).get(EXCHANGE)
         try:
-            consumer = self._consumer_of(scope)
-            content, kind, added, reads = await self._content(scope, receive, exchange)
+            deadline, named = _own_headers(scope["headers"])
+            consumer = self._consumer_of(scope, named)
+            content, kind, added, reads = await self._content(scope, receive, exchange, deadline)
             status = OK
         except (ServingError, HTTPException) as error:
             response = document_of(error, scope)
@@ -110,12 +112,14 @@ class FeatureRoute:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": content})
 
-    async def _content(self, scope: Scope, receive: Receive, exchange: Exchange | None) -> Coded:
+    async def _content(
+        self, scope: Scope, receive: Receive, exchange: Exchange | None, header: bytes | None
+    ) -> Coded:
         """The answer within its deadline; a timer is only made where stores could take longer."""
         admission = self._admission
         if admission.is_full:
             raise admission.refuse()
-        ms = self._deadlines.ms_of(scope["headers"])
+        ms = self._deadlines.ms_of(header)
         began = asyncio.get_running_loop().time()
         deadline = Deadline(began + ms / 1_000, ms)
         if exchange is not None:
@@ -220,6 +224,17 @@ def feast_route(
     return FeatureRoute(
         FEAST_PATH, answer, metrics, bounds, compress=compress, consumer_of=consumer_of
     )
+
+
+def _own_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes | None, bytes | None]:
+    """The deadline and the consumer that a request names; of several the first ones."""
+    deadline = consumer = None
+    for name, value in headers:
+        if name == deadlines.HEADER and deadline is None:
+            deadline = value
+        elif name == consumers.HEADER and consumer is None:
+            consumer = value
+    return deadline, consumer
 
 
 def _form(scope: Scope) -> Form:

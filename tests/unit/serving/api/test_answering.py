@@ -112,8 +112,8 @@ def test_a_worker_that_catches_up_while_rows_are_read_does_not_make_them_fresh()
     watch.late = {"ticks.position"}
     store.during = watch.late.clear
     question = online("position_size", portfolio="P", symbol="A")
-    assert status(asyncio.run(answers.one(question)).content, "position_size") == "lagging"
-    assert status(asyncio.run(answers.one(question)).content, "position_size") == "ok"
+    assert status(asyncio.run(answers.one(question))[0], "position_size") == "lagging"
+    assert status(asyncio.run(answers.one(question))[0], "position_size") == "ok"
 
 
 @pytest.mark.parametrize("damaged", [False, True], ids=["prepared", "by the reader"])
@@ -126,7 +126,7 @@ def test_a_source_that_gets_late_while_rows_are_read_is_lagging(damaged: bool) -
     reads = iter([0.0, 0.11] if damaged else [0.11])  # the reader reads again
     store.during = lambda: time.sleep(next(reads))
     question = online("position_size", portfolio="P", symbol="A")
-    assert status(asyncio.run(answers.one(question)).content, "position_size") == "lagging"
+    assert status(asyncio.run(answers.one(question))[0], "position_size") == "lagging"
 
 
 def test_a_catalog_that_changes_while_rows_are_read_changes_the_next_answer() -> None:
@@ -141,7 +141,7 @@ def test_a_catalog_that_changes_while_rows_are_read_changes_the_next_answer() ->
         watch.names = Names(msgspec.structs.replace(CATALOG, features=left, active=active))
 
     store.during = change
-    assert status(asyncio.run(answers.one(question)).content, "position_size") == "ok"
+    assert status(asyncio.run(answers.one(question))[0], "position_size") == "ok"
     with pytest.raises(UnknownFeature):
         asyncio.run(answers.one(question))
 
@@ -184,7 +184,7 @@ def test_one_value_that_could_be_read_makes_an_answer(n: int) -> None:
     store = Store({**rows, RowId("volume", ("GOOD",)): good})
     answers, _, served = answering(store)
     symbols = [*(f"S{i}" for i in range(n - 1)), "GOOD"]
-    found = json.loads(asyncio.run(answers.many(batch("current_volume", symbols))).content)
+    found = json.loads(asyncio.run(answers.many(batch("current_volume", symbols)))[0])
     values = [one["features"]["current_volume"] for one in found["results"]]
     assert [value["status"] for value in values] == ["unavailable"] * (n - 1) + ["stale"]
     assert served == {Status.UNAVAILABLE: n - 1, Status.STALE: 1}

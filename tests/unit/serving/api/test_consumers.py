@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.formats.consumer import FORM, NAME, OTHERS, UNNAMED
 from registry.lifecycle.api_keys import NAME as KEY
-from serving.api.consumers import by_header, by_key, nobody
+from serving.api.consumers import ConsumerOf, by_header, by_key, nobody
 from serving.api.request_log import KEY_NAME
 from serving.errors import InvalidRequest
 from serving.usage import Consumers
 
 
-def scope(*values: bytes, **more: Any) -> dict[str, Any]:
-    named = [(b"x-consumer", value) for value in values]
-    return {"headers": [(b"host", b"a"), *named, (b"accept", b"*/*")], **more}
+def named(consumer_of: ConsumerOf, value: bytes | None, key: str | None = None) -> str:
+    """The name that counts, given the header and the name of a key."""
+    return consumer_of({} if key is None else {KEY_NAME: key}, value)
 
 
 def test_the_header_names_the_consumer() -> None:
     consumer_of = by_header(Consumers(3))
-    assert consumer_of(scope()) == UNNAMED
     for _ in range(2):
+        assert named(consumer_of, None) == UNNAMED
         for name in ("a", "b", "team/model:1.0+x@host"):
-            assert consumer_of(scope(name.encode())) == name
-        assert consumer_of(scope(b"d")) == OTHERS
-    assert consumer_of(scope(b"b", b"a")) == "b"
+            assert named(consumer_of, name.encode()) == name
+        assert named(consumer_of, b"d") == OTHERS
 
 
 @given(st.one_of(st.binary(max_size=80), st.from_regex(NAME, fullmatch=True).map(str.encode)))
@@ -36,10 +33,10 @@ def test_what_is_no_name_is_refused(value: bytes) -> None:
     """So that nothing else ever comes into a table or a metric."""
     consumers = Consumers()
     if NAME.fullmatch(value.decode("latin-1")):
-        assert by_header(consumers)(scope(value)).encode() == value
+        assert named(by_header(consumers), value).encode() == value
         return
     with pytest.raises(InvalidRequest) as refused:
-        by_header(consumers)(scope(value))
+        named(by_header(consumers), value)
     assert FORM in refused.value.detail
     assert len(refused.value.detail) < 400
     assert consumers.known == {}
@@ -48,13 +45,13 @@ def test_what_is_no_name_is_refused(value: bytes) -> None:
 @pytest.mark.parametrize("value", [b"", b" a", b"a b", b"-a", b"a\n", b"a" * 65, b"\xe4", b"a;b"])
 def test_names_have_a_form(value: bytes) -> None:
     with pytest.raises(InvalidRequest, match="X-Consumer"):
-        by_header(Consumers())(scope(value))
+        named(by_header(Consumers()), value)
 
 
 def test_where_keys_are_needed_the_header_is_not_looked_at() -> None:
     consumer_of = by_key(Consumers(1))
-    assert consumer_of(scope(b"no name", **{KEY_NAME: "model"})) == "model"
-    assert consumer_of(scope(b"model", **{KEY_NAME: "report"})) == OTHERS
+    assert named(consumer_of, b"no name", "model") == "model"
+    assert named(consumer_of, b"model", "report") == OTHERS
 
 
 @given(st.from_regex(KEY, fullmatch=True))
@@ -63,4 +60,4 @@ def test_names_of_keys_can_name_consumers(name: str) -> None:
 
 
 def test_a_route_that_is_told_nothing_counts_for_nobody() -> None:
-    assert nobody(scope(b"a")) == UNNAMED
+    assert named(nobody, b"a") == UNNAMED

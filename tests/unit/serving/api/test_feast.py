@@ -109,7 +109,7 @@ def asked(answers: Answering, features: Sequence[str] | None = None, **request: 
     """What is answered to a request, parsed."""
     named = {} if features is None else {"features": features}
     body = json.dumps({**named, **request}).encode()
-    return json.loads(asyncio.run(FeastRoute(answers).answer(body)).content)
+    return json.loads(asyncio.run(FeastRoute(answers).answer(body))[0])
 
 
 def columns(answer: Any) -> dict[str, Any]:
@@ -202,9 +202,9 @@ def test_values_and_statuses_are_those_of_a_batch(
     answers = answering(rows, ["ticks.price"] if late else [], prepared=prepared)
     request = {"features": features, "entities": [{"symbol": symbol} for symbol in symbols]}
     answer = asyncio.run(answers.many(json.dumps(request).encode()))
-    batch = json.loads(answer.content)["results"]
+    batch = json.loads(answer[0])["results"]
     body = {"features": [f"price:{f}" for f in features], "entities": {"symbol": symbols}}
-    text = asyncio.run(FeastRoute(answers).answer(json.dumps(body).encode())).content
+    text = asyncio.run(FeastRoute(answers).answer(json.dumps(body).encode()))[0]
     msgspec.json.decode(text, type=FeastAnswer)
     found_columns = columns(json.loads(text))
     assert list(found_columns) == ["symbol", *dict.fromkeys(features)]
@@ -417,6 +417,6 @@ def test_several_kinds_of_entities_are_read_together() -> None:
 
     async def ask() -> Any:
         async with asyncio.timeout(5):
-            return (await FeastRoute(answers).answer(json.dumps(body).encode())).content
+            return (await FeastRoute(answers).answer(json.dumps(body).encode()))[0]
 
     assert len(json.loads(asyncio.run(ask()))["results"]) == 4

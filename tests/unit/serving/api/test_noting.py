@@ -238,7 +238,7 @@ def test_a_batch(situation: Situation, form: Form, prepares: bool) -> None:
     body = json.dumps({"features": situation.features, "entities": situation.entities}).encode()
 
     async def ask(answers: Answering) -> bytes:
-        return (await answers.many(body, form, Asking(request_id="the id"))).content
+        return (await answers.many(body, form, Asking(request_id="the id")))[0]
 
     answer, records, _ = logged(situation, ask, prepares)
     if answer is None:
@@ -262,9 +262,7 @@ def test_one_entity(situation: Situation, prepares: bool) -> None:
     body = json.dumps({"features": of_kind, "entity": entity}).encode()
 
     async def ask(answers: Answering) -> list[bytes]:
-        return [
-            (await answers.one(body)).content for _ in range(2)
-        ]  # the second is asked for again
+        return [(await answers.one(body))[0] for _ in range(2)]  # the second is asked for again
 
     answer, records, _ = logged(situation, ask, prepares)
     if answer is None:
@@ -333,7 +331,7 @@ def test_a_sum_of_more_rows_than_there_is_room_for_is_left_out() -> None:
             return store
 
     answer, (served,), _ = logged(Held(*situation), lambda answers: answers.one(body))
-    assert json.loads(answer.content)["features"]["portfolio_exposure"]["value"] == members
+    assert json.loads(answer[0])["features"]["portfolio_exposure"]["value"] == members
     assert (served.values, served.rows, served.left_out) == ((), (), 1)
 
 

@@ -155,7 +155,7 @@ def asked(situation: Situation, prepares: bool, form: Form) -> tuple[bytes, Coun
     async def once() -> bytes:
         served.clear()
         try:
-            return (await answers.many(situation.body, form)).content
+            return (await answers.many(situation.body, form))[0]
         except StoresUnavailable:
             return b""
 
@@ -200,11 +200,11 @@ def test_an_entity_is_answered_as_when_it_is_asked_alone(
             own = [name for name in situation.features if is_of(name, entity)]
             request = json.dumps({"features": own, "entity": entity}).encode()
             with suppress(StoresUnavailable):
-                alone.append((await answers.one(request)).content)
+                alone.append((await answers.one(request))[0])
                 continue
             unread = dict.fromkeys(own, "unavailable")
             alone.append(json.dumps({"entity": entity, "statuses": unread}).encode())
-        return (await answers.many(situation.body)).content, alone
+        return (await answers.many(situation.body))[0], alone
 
     try:
         together, alone = asyncio.run(both())
