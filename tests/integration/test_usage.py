@@ -433,6 +433,8 @@ def test_the_usage_of_a_feature(engine: Engine) -> None:
         ("other@1.0.0", "a", DAY, 4),
     ]
     with engine.connect() as connection:
+        for at in (NOON, NOON - timedelta(hours=1)):  # of another process, which is behind
+            add(connection, Batch(uuid4(), 1, [Counted("other@1.0.0", "a", DAY, 2, at)]))
         add(connection, batch(uuid4(), 1, counts))
     with engine.connect() as connection:
         found = usage(connection, "f", 3, DAY)
@@ -451,6 +453,7 @@ def test_the_usage_of_a_feature(engine: Engine) -> None:
             with pytest.raises(ValueError, match="counts are kept for"):
                 usage(connection, "f", days, DAY)
         assert last_read(connection, "f@1.0.0") == datetime(2026, 11, 30, tzinfo=UTC)
+        assert last_read(connection, "other@1.0.0") == NOON
         since = datetime(2026, 11, 29, tzinfo=UTC)
         assert recent_readers(connection, "f@1.1.0", since) == ["a"]
         assert recent_readers(connection, "f@1.0.0", since) == ["a", "b"]
