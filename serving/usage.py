@@ -55,11 +55,8 @@ class Reads(dict[str, int]):
         return 0
 
 
-class Read(NamedTuple):
-    """What an answer counts for: of these questions, about so many entities each."""
-
-    reads: Reads
-    entities: int
+Read = tuple[Reads, int]
+"""What an answer counts for: a question, about so many entities."""
 
 
 class Key(NamedTuple):

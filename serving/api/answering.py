@@ -316,7 +316,7 @@ class Answering:
     def _reads_of(self, evaluated: Evaluated) -> Sequence[Read]:
         """What an answer of the reader counts for."""
         values = Counter(ref for _, of in evaluated.answers for ref, _ in of.values())
-        return (Read(self._usage.reads_of(values), 1),)
+        return ((self._usage.reads_of(values), 1),)
 
     def _check_readable(self, statuses: Iterable[Status]) -> None:
         """Raises `StoresUnavailable` where no value could be read."""

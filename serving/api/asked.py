@@ -146,8 +146,8 @@ class Asked:
         assert self.questions is not None
         each = self.questions.each
         if len(each) == 1:
-            return (Read(each[0].reads, len(self.entities)),)
-        return tuple([Read(part.question.reads, len(part.entities)) for part in self.parts])
+            return ((each[0].reads, len(self.entities)),)
+        return [(part.question.reads, len(part.entities)) for part in self.parts]
 
     @cached_property
     def wanted(self) -> list[tuple[str, Sequence[bytes]]]:
