@@ -120,6 +120,10 @@ class ViewBusy(RegistryError):
         )
 
 
+class InvalidSearch(RegistryError):
+    """A search that is not answered, with what to ask in its place."""
+
+
 class CorruptRow(RegistryError):
     """The stored bytes are not a packed row."""
 

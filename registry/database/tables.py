@@ -20,6 +20,7 @@
     tickwell.active_columns    where rows have the active version of a feature, for the SQL views
     tickwell.usage             how many values of a version a consumer has read on a day
     tickwell.usage_batches     the last batch of such counts that each server process has added
+    tickwell.search_documents  one a feature, and in search_words the words of all
     tickwell.sources, row_schemas
 
 Times of ticks are bigint nanoseconds UTC, times of Tickwell's own work are timestamptz.
@@ -49,7 +50,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 
 SCHEMA = "tickwell"
 metadata = MetaData(schema=SCHEMA)
@@ -270,6 +271,19 @@ experiments = Table(
         postgresql_where=text("stopped_at IS NULL"),
     ),
 )
+
+search_documents = Table(
+    "search_documents",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("aliases", ARRAY(Text), nullable=False),
+    Column("description", Text, nullable=False),
+    Column("document", TSVECTOR, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Index("search_documents_words", "document", postgresql_using="gin"),
+)
+
+search_words = Table("search_words", metadata, Column("word", Text, primary_key=True))
 
 api_keys = Table(
     "api_keys",

@@ -13,6 +13,7 @@ from registry.database.active_columns import update_active_columns
 from registry.definitions import Catalog
 from registry.errors import StalePlan
 from registry.lifecycle.audit import By
+from registry.lifecycle.search_documents import update_search
 from registry.serial import Serial, move, serial_in
 
 LOCK = 7_242_019_003
@@ -43,5 +44,6 @@ def changing(engine: Engine, by: By, expected: Serial | None = None) -> Iterator
         yield Change(connection, known, by)
         changed = read(connection)
         update_active_columns(connection, changed)
+        update_search(connection, changed)
         if changed != known:
             move(connection)
