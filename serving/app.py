@@ -26,6 +26,8 @@ from serving.api.documentation import Documentation
 from serving.api.feature_routes import ShortCut, feast_route, feature_routes
 from serving.api.lifecycle_routes import LifecycleRoutes
 from serving.api.routes import Server
+from serving.api.search_route import CONNECTIONS as SEARCHES
+from serving.api.search_route import SearchRoute
 from serving.api.usage_routes import UsageRoutes
 from serving.features.reader import Reader
 from serving.health_metrics import health_families
@@ -34,6 +36,7 @@ from serving.process import ThisProcess
 from serving.process_metrics import process_families
 from serving.served_log import ServedLog
 from serving.served_log_metrics import served_log_families
+from serving.stores.postgres_reads import PostgresReads
 from serving.stores.registry_calls import RegistryCalls
 from serving.tiers import Tiers
 from serving.usage import Usage
@@ -117,6 +120,7 @@ def create_app(
     features = [*feature_routes(answering, *how), feast_route(answering, *how)]
     registry = RegistryCalls(options.postgres, options.rejected_topic, options.history)
     lifecycle = LifecycleRoutes(catalog, registry, takes_changes=options.needs_keys)
+    search = SearchRoute(PostgresReads(options.postgres, SEARCHES), bounds)
     server = Server(catalog, workers, metrics, process, stores.breakers, keys, stores.hot)
     metrics.see(health_families(server))
 
@@ -134,6 +138,7 @@ def create_app(
         finally:
             await workers.close()
             await catalog.close()
+            await search.close()
             await stores.close()
             await registry.close()
             await asyncio.to_thread(log.close)
@@ -144,6 +149,7 @@ def create_app(
             *CatalogRoutes(catalog).routes(),
             *lifecycle.routes(metrics, bounds),
             *UsageRoutes(catalog, usage_store).routes(),
+            *search.routes(),
             *Documentation().routes(),
             *server.routes(),
         ],

@@ -91,9 +91,9 @@ def update_active_columns(connection: Connection, catalog: Catalog) -> None:
     if not ids:
         return
     later = {name: found[1:] for name, found in ids.items()}
-    _replace(connection, IS_ROW_SCHEMA, _by_source(ids, _is_in))
-    _replace(connection, IS_LATER_ROW_SCHEMA, _by_source(later, _is_in))
-    _replace(connection, NEWEST_ROW_SCHEMA, _by_source(ids, _newest))
+    _replace_function(connection, IS_ROW_SCHEMA, _by_source(ids, _is_in))
+    _replace_function(connection, IS_LATER_ROW_SCHEMA, _by_source(later, _is_in))
+    _replace_function(connection, NEWEST_ROW_SCHEMA, _by_source(ids, _newest))
 
 
 def schemas_of(catalog: Catalog, source: str) -> list[RowSchema]:
@@ -139,7 +139,9 @@ def _by_source(
     return case({name: expression(found) for name, found in sorted(ids.items())}, value=SOURCE)
 
 
-def _replace(connection: Connection, function: _Function, expression: ColumnElement[Any]) -> None:
+def _replace_function(
+    connection: Connection, function: _Function, expression: ColumnElement[Any]
+) -> None:
     """Replace a function, unless it has this expression: plans that have it are made again."""
     compiled = expression.compile(dialect=DIALECT, compile_kwargs={"literal_binds": True})
     body = f"SELECT {compiled}"

@@ -14,8 +14,10 @@ from msgspec import Struct
 from registry.formats import consumer
 from registry.formats.heartbeat import Heartbeat
 from registry.lifecycle.lineage import Lineage
+from registry.lifecycle.search import LONGEST, MOST_FEATURES, Page
 from registry.lifecycle.usage import FeatureUsage
 from registry.lifecycle.usage_recording import RETENTION_DAYS
+from registry.naming import NAME as NAMES
 from serving.api.arrow import MEDIA_TYPE as ARROW
 from serving.api.compact import CompactAnswer
 from serving.api.feast import PATH as FEAST_PATH
@@ -28,6 +30,8 @@ from serving.api.lifecycle_routes import (
     RollBackRequest,
 )
 from serving.api.requests import BatchRequest, OnlineRequest
+from serving.api.search_route import FEATURES
+from serving.api.search_route import PATH as SEARCH_PATH
 from serving.errors import (
     ChangesNotAllowed,
     DeadlineMissed,
@@ -185,6 +189,33 @@ DAYS = {
     "description": "How many days, up to today (UTC).",
     "schema": {"type": "integer", "minimum": 1, "maximum": RETENTION_DAYS, "default": 30},
 }
+SEARCH: Sequence[Document] = (
+    {
+        "name": "q",
+        "in": "query",
+        "required": True,
+        "description": "What to look for: a name, or words; case and typing errors do not matter.",
+        "schema": {"type": "string", "maxLength": LONGEST},
+        "example": "price volatility",
+    },
+    {
+        "name": "limit",
+        "in": "query",
+        "description": "The most features of a page.",
+        "schema": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": MOST_FEATURES,
+            "default": FEATURES,
+        },
+    },
+    {
+        "name": "after",
+        "in": "query",
+        "description": "The `next` of the page before.",
+        "schema": {"type": "string", "pattern": f"^{NAMES.pattern}$"},
+    },
+)
 KNOWN_TAG = {
     "name": "If-None-Match",
     "in": "header",
@@ -309,6 +340,15 @@ OPERATIONS = (
         {JSON: (FeatureUsage,)},
         (InvalidRequest, UnknownFeature, NotReady, Overloaded),
         parameters=[NAME, DAYS],
+    ),
+    Operation(
+        "Catalog",
+        "get",
+        SEARCH_PATH,
+        "Features by a text: names, aliases, tags, descriptions, sources, expressions",
+        {JSON: (Page,)},
+        (InvalidRequest, NotReady, DeadlineMissed, StoresUnavailable, Overloaded),
+        parameters=SEARCH,
     ),
     Operation(
         "Server",
