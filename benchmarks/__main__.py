@@ -1,7 +1,7 @@
 """`make bench`: every figure of the project, beside what it is compared with, in one run.
 
     python -m benchmarks [online offline latency memory serving hits growth takeover files
-        all | builds]
+        views search all | builds]
         [--ticks 3000000] [--rounds 5] [--prices rounded] [--out benchmarks/results] [--quick]
         [--before CHECKOUT] [--serving-seconds 5] [--only REGEX]
 
@@ -34,8 +34,10 @@ from benchmarks import (
     memory,
     offline,
     online,
+    search,
     serving,
     takeover,
+    views,
 )
 from benchmarks.backlog import Backlog, Prices, produce
 from benchmarks.machine import describe
@@ -62,7 +64,7 @@ from benchmarks.table import (
 
 MEASURES = (
     *("online", "offline", "latency", "memory", "serving", "hits"),
-    *("growth", "takeover", "files"),
+    *("growth", "takeover", "files", "views", "search"),
 )
 WITH_PEERS = {"online": PEERS, "offline": PEERS, "growth": PEERS, "serving": FEAST}
 """Measures in which other libraries take part; they are installed for it."""
@@ -245,6 +247,16 @@ class _Bench:
             self._do("files", number, CSV_PRODUCER, files.peer, file, rows)
         file.unlink()
 
+    def views(self) -> None:
+        for number in range(1, min(FEW_ROUNDS, self._wanted.rounds) + 1):
+            for schemas in views.ROW_SCHEMAS:
+                rows = self._wanted.view_rows
+                self._do("views", number, f"{schemas} row schemas", views.views, schemas, rows)
+
+    def search(self) -> None:
+        for number in range(1, min(FEW_ROUNDS, self._wanted.rounds) + 1):
+            self._do("search", number, f"{search.FEATURES:,} features", search.searches)
+
     def _do(self, measure: str, number: int, subject: str, work: Any, *arguments: Any) -> bool:
         """Do one run, and record it; whether it came to something."""
         do = partial(work, self._services, *arguments)
@@ -280,6 +292,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--latency-seconds", type=float, default=30.0)
     parser.add_argument("--memory-ticks", type=int, default=10_000_000)
     parser.add_argument("--file-rows", type=int, default=10_000_000)
+    parser.add_argument("--view-rows", type=int, default=1_000_000)
     parser.add_argument("--load-seconds", type=float, default=20.0)
     parser.add_argument("--serving-seconds", type=float, default=5.0, help="of each load")
     parser.add_argument(
@@ -300,7 +313,7 @@ def _arguments() -> argparse.Namespace:
         wanted.ticks, wanted.rounds, wanted.memory_ticks = 200_000, 1, 200_000
         wanted.peer_seconds, wanted.latency_seconds, wanted.load_seconds = 3.0, 5.0, 3.0
         wanted.entities, wanted.file_rows = [100, 10_000], 200_000
-        wanted.serving_seconds = 1.0
+        wanted.serving_seconds, wanted.view_rows = 1.0, 100_000
     return wanted
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import builds, hits, serving_table
+from benchmarks import builds, hits, search, serving_table, views
 from benchmarks.growth import BEFORE
 from benchmarks.results import Report, Run
 
@@ -38,6 +38,8 @@ def tables(report: Report) -> str:
         "growth": _growth,
         "takeover": _takeover,
         "files": lambda runs: _rates(runs, "tickwell produce / it", (PRODUCE,)),
+        "views": views.table,
+        "search": search.table,
         "builds": builds.table,
     }
     for measure, make in makers.items():
