@@ -34,7 +34,7 @@ from registry.errors import NotAllowed, StalePlan
 from registry.feature_tables import Versions, feature_of
 from registry.features_export import exported
 from registry.features_file import Text, read_text
-from registry.lifecycle import activation, audit, experiments, sets, usage, withdrawal
+from registry.lifecycle import activation, audit, experiments, search, sets, usage, withdrawal
 from registry.lifecycle.activation import Activation
 from registry.lifecycle.audit import By, Entry
 from registry.lifecycle.changes import changes_of
@@ -49,6 +49,7 @@ from registry.lifecycle.recording import (
     record,
     record_definitions,
 )
+from registry.lifecycle.search import Page as SearchPage
 from registry.lifecycle.source_recording import Begin
 from registry.lifecycle.states import (
     State,
@@ -246,6 +247,14 @@ class Registry:
                 note=row.note,
                 users=users_of(known, ref),
             )
+
+    def search(self, text: str, limit: int = 20, after: str | None = None) -> SearchPage:
+        """A page of the features that a text finds, the best first.
+
+        `after` is the `next` of the page before. Raises `InvalidSearch`.
+        """
+        with self.engine.connect() as connection:
+            return search.search(connection, text, limit, after)
 
     def usage(self, name: str, days: int) -> FeatureUsage:
         """Who has read which version of a feature, on each of the last `days` days.

@@ -201,6 +201,28 @@ def lineage(
 
 
 @features.command()
+def search(
+    text: Annotated[list[str], typer.Argument(help="A name, or words.")],
+    limit: Annotated[int, typer.Option(min=1, max=100, help="Features of a page.")] = 20,
+    after: Annotated[str | None, typer.Option(help="The last feature of the page before.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Find features by name, words, tags, owner, source, topic, fields and functions."""
+    with opened() as (_, registry):
+        found = registry.search(" ".join(text), limit, after)
+    if as_json:
+        print_json(found)
+        return
+    for word, others in found.taken_for.items():
+        typer.echo(f"{word} is taken for {', '.join(others)}", err=True)
+    show(("feature", "description"), ((one.name, one.description) for one in found.features))
+    if found.next is not None:
+        typer.echo(f"more: --after {found.next}", err=True)
+    if not found.forgives_typing:
+        typer.echo("this Postgres has no pg_trgm, so typing errors are not forgiven", err=True)
+
+
+@features.command()
 def usage(
     name: Name,
     days: Annotated[int, typer.Option(min=1, max=400, help="Days to look back, with today.")] = 30,
