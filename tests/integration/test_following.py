@@ -17,7 +17,6 @@ import pytest
 from sqlalchemy import Engine
 from starlette.testclient import TestClient
 
-from pipelines.compute.run_computation import RunComputation
 from pipelines.errors import SchemaBehind, Stopped
 from pipelines.kafka.run import Run
 from pipelines.live.following import Following
@@ -27,18 +26,17 @@ from pipelines.stores.sink import Sink
 from registry import catalog as recorded
 from registry.api_keys import Scope
 from registry.database.engine import connect
-from registry.definitions import Catalog, FeatureVersion
+from registry.definitions import Catalog
 from registry.features_file import read
 from registry.formats.row import unpack
-from registry.language.program import compile_program
 from registry.lifecycle import api_keys
 from registry.lifecycle.recording import record
 from registry.serial import serial
+from tests.support.followers import Follower, compute, mean_of, with_means
 from tests.support.logs import runs
 from tests.support.pipeline import wait_for
 from tests.support.rebuilds import Stores
 from tests.support.served import online, tick
-from tests.support.shipped import RULES
 from tests.support.sinks import GO_ON, ticks, worker
 from tests.support.stored import stored_row
 
@@ -57,42 +55,6 @@ def engine(stores: Stores) -> Iterator[Engine]:
     engine = connect(stores.postgres)
     yield engine
     engine.dispose()
-
-
-def mean_of(window: int) -> FeatureVersion:
-    return FeatureVersion(
-        f"mean_{window}", "1.0.0", ("symbol",), f"mean(price, {window})", source="price"
-    )
-
-
-def with_means(engine: Engine, *windows: int) -> Catalog:
-    """What is recorded once there are such features as well."""
-    definitions = read()
-    more = (*definitions.features, *map(mean_of, windows))
-    return record(engine, msgspec.structs.replace(definitions, features=more), "test")
-
-
-def compute(catalog: Catalog, source: str) -> RunComputation:
-    schema = catalog.schemas[catalog.writing[source]]
-    return RunComputation(RULES, schema, compile_program(catalog, schema), 1000)
-
-
-class Follower:
-    """A worker with one sink that follows the registry whenever it is told to look."""
-
-    def __init__(self, engine: Engine, sink: Sink) -> None:
-        load = partial(recorded.load, engine)
-        self.following = Following(partial(serial, engine), load, compute)
-        computation = compute(load(), "price")
-        newer = partial(self.following.newer, "price")
-        self.work = Materializer(computation, sink, newer=newer)
-        self.following.materializers = {"price": self.work}
-
-    def take(self, run: Run, ahead: bool) -> None:
-        """Bring in a run, in the way of a large one where it is computed `ahead`."""
-        computed = self.work.compute_ahead(run) if ahead else None
-        if computed is None or self.work.store(computed) is None:
-            self.work.materialize_again(run, GO_ON)
 
 
 def log_of(partition: int, n: int, sizes: random.Random) -> list[Run]:
