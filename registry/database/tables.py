@@ -8,6 +8,7 @@
     tickwell.topics            incarnations of topics, with their number of partitions
     tickwell.source_rules      each definition that a source has had
     tickwell.rules_starts      the offset of each partition from which a changed one holds
+    tickwell.schema_starts     the offset of each partition from which rows are in a row schema
     tickwell.api_keys          the SHA-256 of each API key, what it allows, who made and revoked it
     tickwell.serial            one number, which every change of the catalog moves
     tickwell.feature_versions  each version of a feature, and whether it was given up
@@ -197,6 +198,15 @@ row_schemas = Table(
     Column("source", Text, ForeignKey(sources.c.name), nullable=False),
     Column("features", ARRAY(Text), nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=NOW),
+)
+
+schema_starts = Table(
+    "schema_starts",
+    metadata,
+    Column("topic_id", Uuid, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("schema_id", Integer, primary_key=True),
+    Column("from_offset", BigInteger, nullable=False),
 )
 
 active_versions = Table(

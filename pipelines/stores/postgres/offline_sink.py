@@ -5,6 +5,8 @@ A run is stored in one transaction:
 1. `tickwell.begin_run` takes the partition's lock, compares the watermark with where the run
    begins, and makes the partition the home of entities that are new. Whoever records other rules
    takes the same lock, so now it is certain that the rules which decided the run hold there.
+   Where the run is the partition's first one in its row schema, that is recorded with the offset
+   at which it begins (`tickwell.begin_schema`).
 2. The rows are copied straight into the table. Where a replay has stored some of them already, they
    are copied into a temporary table instead, and the missing ones inserted, the others compared.
 3. Rejected ticks are stored, and the watermark moves to the run's end.

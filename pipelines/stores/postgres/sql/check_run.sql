@@ -2,4 +2,6 @@ SELECT
     tickwell.check_rules(
         %(source)s, %(topic_id)s::uuid, %(partition)s, %(following)s, %(rules)s
     ),
-    tickwell.check_schema(%(source)s, %(schema)s)
+    tickwell.begin_schema(
+        %(source)s, %(schema)s, %(topic_id)s::uuid, %(partition)s, %(base)s
+    )

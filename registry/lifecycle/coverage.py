@@ -1,0 +1,237 @@
+"""Coverage: of which offsets a version of a feature has values.
+
+Live stores each run in one row schema, and records where a row schema begins in a partition
+(`tickwell.schema_starts`). So a version has values where the row schemas that hold it are stored:
+
+    offsets of a partition    0 ──────────── 120 ─────────── 300 ──► watermark (400)
+    row schema                  1              2               3
+    a version that 2 and 3 hold                [120,                 400)
+
+An offset may hold no tick, or one that was rejected: it has no value in any version, and counts as
+covered all the same. A partition in which nothing was stored yet has no ranges. One in which
+nothing was stored yet in a row schema that holds the version has none either, and all that is
+stored there is what the version lacks. A replay, which stores old ticks again in the newest row
+schema, moves no start.
+
+A derived version is computed when it is read: it has no ranges of its own, and lacks nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Set
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Select, and_, exists, select
+
+from registry.database.tables import row_schemas, schema_starts, topics, watermarks
+from registry.definitions import Catalog, FeatureVersion, Source
+from registry.errors import UnknownVersion
+
+
+class OffsetRange(NamedTuple):
+    """The offsets from `begin` up to, not including, `end`."""
+
+    begin: int
+    end: int
+
+
+Ranges = tuple[OffsetRange, ...]
+"""Ranges in the order of their offsets, which neither overlap nor meet."""
+
+
+class TopicPartition(NamedTuple):
+    """A partition of a topic incarnation."""
+
+    topic: str
+    topic_id: bytes
+    partition: int
+
+
+class PartitionCoverage(NamedTuple):
+    """What a version has values of in a partition, of which `stored` offsets are stored at all.
+
+    `backfilled` are the ranges that were computed afterwards; nothing records these yet.
+    `is_current` says that the topic was not made anew since.
+    """
+
+    partition: TopicPartition
+    is_current: bool
+    stored: OffsetRange
+    live: Ranges
+    backfilled: Ranges = ()
+
+    @property
+    def covered(self) -> Ranges:
+        """Everything, in whichever way it was computed."""
+        return united([*self.live, *self.backfilled])
+
+
+class Holes(NamedTuple):
+    """What a version lacks in a partition."""
+
+    partition: TopicPartition
+    ranges: Ranges
+
+
+def coverage(connection: Connection, catalog: Catalog, ref: str) -> list[PartitionCoverage]:
+    """What the version `ref` (`name@version`) has values of, in each partition that is stored.
+
+    In the order of the incarnations of the topic and of the partitions. What is stored in a row
+    schema that `catalog` does not know counts as not covered. Raises `UnknownVersion`.
+    """
+    version = _version(catalog, ref)
+    if version.source is None:
+        return []
+    holding = _holding(catalog, version)
+    return [part.coverage(holding) for part in _parts(connection, catalog.sources[version.source])]
+
+
+def holes(connection: Connection, catalog: Catalog, name: str, version: str) -> list[Holes]:
+    """What the active version of the feature `name` has values of, and the given version has not.
+
+    Of the current incarnation of the topic, and of the partitions where there is something. A
+    feature of which no version is active, or one that is derived, lacks nothing. Raises
+    `UnknownVersion`.
+    """
+    given = _version(catalog, f"{name}@{version}")
+    active = catalog.features.get(f"{name}@{catalog.active.get(name)}")
+    if given.source is None or active is None or active.source is None:
+        return []
+    has, wants = _holding(catalog, given), _holding(catalog, active)
+    found = []
+    for part in _parts(connection, catalog.sources[given.source]):
+        lacks = without(part.coverage(wants).covered, part.coverage(has).covered)
+        if part.is_current and lacks:
+            found.append(Holes(part.partition, lacks))
+    return found
+
+
+def is_recorded_only(connection: Connection, catalog: Catalog, ref: str) -> bool:
+    """Whether no run was stored yet, in any partition, in a row schema that holds a version.
+
+    It is the state *recorded*; a version of which a run is stored, if only of ticks that were
+    rejected, is computed on each tick. A derived version always is. Raises `UnknownVersion`.
+    """
+    version = _version(catalog, ref)
+    if version.source is None:
+        return False
+    stored = exists().where(schema_starts.c.schema_id.in_(_holding(catalog, version)))
+    return not connection.execute(select(stored)).scalar_one()
+
+
+def united(ranges: Iterable[OffsetRange]) -> Ranges:
+    """What is in any of some ranges."""
+    found: list[OffsetRange] = []
+    for one in sorted(ranges):
+        if one.begin >= one.end:
+            continue
+        if found and one.begin <= found[-1].end:
+            found[-1] = OffsetRange(found[-1].begin, max(found[-1].end, one.end))
+        else:
+            found.append(one)
+    return tuple(found)
+
+
+def without(ranges: Iterable[OffsetRange], taken: Iterable[OffsetRange]) -> Ranges:
+    """What is in any of `ranges` and in none of `taken`."""
+    left = united(ranges)
+    for gone in united(taken):
+        left = tuple(
+            piece
+            for one in left
+            for piece in (
+                OffsetRange(one.begin, min(one.end, gone.begin)),
+                OffsetRange(max(one.begin, gone.end), one.end),
+            )
+            if piece.begin < piece.end
+        )
+    return left
+
+
+class _Start(NamedTuple):
+    """Where a row schema begins in a partition; in the order in which they were stored."""
+
+    offset: int
+    schema_id: int
+
+
+class _Part(NamedTuple):
+    """A partition, and what is recorded of it."""
+
+    partition: TopicPartition
+    is_current: bool
+    watermark: int
+    starts: list[_Start]
+
+    def coverage(self, schemas: Set[int]) -> PartitionCoverage:
+        """What is stored in any of some row schemas."""
+        ends = [*self.starts, _Start(self.watermark, 0)]
+        first = min(self.watermark, ends[0].offset)
+        live = united(
+            OffsetRange(start.offset, min(following.offset, self.watermark))
+            for start, following in pairwise(ends)
+            if start.schema_id in schemas
+        )
+        stored = OffsetRange(first, self.watermark)
+        return PartitionCoverage(self.partition, self.is_current, stored, live)
+
+
+def _parts(connection: Connection, source: Source) -> list[_Part]:
+    """The partitions of a source that are stored, as one statement sees them."""
+    found: dict[tuple[bytes, int], _Part] = {}
+    for row in connection.execute(_reading(source)):
+        partition = TopicPartition(row.topic, row.topic_id.bytes, row.partition)
+        part = _Part(partition, row.is_current, row.next_offset, [])
+        known = found.setdefault((partition.topic_id, partition.partition), part)
+        if row.schema_id is not None:
+            known.starts.append(_Start(row.from_offset, row.schema_id))
+    return list(found.values())
+
+
+def _reading(source: Source) -> Select[Any]:
+    """Each partition of a source's topic, with each row schema that was stored there."""
+    newer = topics.alias()
+    made_anew = exists().where(
+        newer.c.topic == topics.c.topic, newer.c.incarnation > topics.c.incarnation
+    )
+    of_source = select(row_schemas.c.id).where(row_schemas.c.source == source.name)
+    return (
+        select(
+            watermarks.c.topic,
+            watermarks.c.topic_id,
+            watermarks.c.partition,
+            watermarks.c.next_offset,
+            (~made_anew).label("is_current"),
+            schema_starts.c.schema_id,
+            schema_starts.c.from_offset,
+        )
+        .join(topics, topics.c.topic_id == watermarks.c.topic_id)
+        .outerjoin(
+            schema_starts,
+            and_(
+                schema_starts.c.topic_id == watermarks.c.topic_id,
+                schema_starts.c.partition == watermarks.c.partition,
+                schema_starts.c.schema_id.in_(of_source),
+            ),
+        )
+        .where(watermarks.c.topic == source.topic)
+        .order_by(
+            topics.c.incarnation,
+            watermarks.c.partition,
+            schema_starts.c.from_offset,
+            schema_starts.c.schema_id,
+        )
+    )
+
+
+def _holding(catalog: Catalog, version: FeatureVersion) -> Set[int]:
+    """The row schemas that hold a version."""
+    return {schema.id for schema in catalog.schemas.values() if version.ref in schema.features}
+
+
+def _version(catalog: Catalog, ref: str) -> FeatureVersion:
+    """Raises `UnknownVersion`."""
+    if ref not in catalog.features:
+        raise UnknownVersion(ref)
+    return catalog.features[ref]
