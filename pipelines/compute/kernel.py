@@ -272,3 +272,10 @@ def advance(ticks, context, code, entities, rings, rows):  # type: ignore[no-unt
             end = entities.accepted[slot]
             _fill_returns(entities, slot, end - 1, end, code)
             _compute(code, entities, slot, rows, i)
+
+
+@compiled(numba.void(INSTRUCTIONS, ENTITIES, ROWS))
+def compute_newest(code, entities, rows):  # type: ignore[no-untyped-def]
+    """Compute the features of the newest tick of each slot, as rows of the same number."""
+    for slot in range(rows.verdict.shape[0]):
+        _compute(code, entities, slot, rows, slot)

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pipelines.compute.batch import Batch
 from pipelines.compute.entity_names import EntityNames
 from pipelines.compute.entity_slots import Touched
-from pipelines.compute.entity_state import LoadedStates
-from pipelines.compute.window_table import WindowTable
+from pipelines.compute.entity_state import LoadedStates, StateColumns
+from pipelines.compute.window_table import NewestValues, WindowTable
 from pipelines.kafka.run import Run
 from pipelines.ticks.columns import Ticks
 from pipelines.ticks.rules_decoder import RulesDecoder
@@ -63,6 +63,18 @@ class RunComputation:
         self.registry = registry
         self._decoder = RulesDecoder(rules, partitions, registry)
         self._windows = WindowTable(self.source, schema, program, capacity)
+
+    @property
+    def depth(self) -> int:
+        """How many ticks of an entity must be loaded."""
+        return self._windows.depth
+
+    def newest(self, states: StateColumns) -> NewestValues:
+        """What the newest ticks of states, loaded with `depth`, have for values.
+
+        Another thread than that which computes runs may call this.
+        """
+        return self._windows.newest(states)
 
     def decode(self, run: Run) -> DecodedRun:
         """Decode a run, once the runs before it are computed.

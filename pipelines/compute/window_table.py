@@ -6,7 +6,7 @@ date, at every new generation of the consumer group, and when it was not used fo
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from pipelines.compute.distinct_slots import distinct_slots
 from pipelines.compute.entity_columns import REMEMBERED, UNKNOWN, EntityColumns, SeqRings
 from pipelines.compute.entity_names import EntityNames
 from pipelines.compute.entity_slots import EntitySlots, Touched
-from pipelines.compute.entity_state import LoadedStates
+from pipelines.compute.entity_state import LoadedStates, StateColumns
 from pipelines.compute.instructions import (
     fields_of,
     instructions_of,
@@ -29,11 +29,12 @@ from pipelines.compute.kernel import (
     RunContext,
     TickColumns,
     advance,
+    compute_newest,
     restore_states,
 )
 from pipelines.compute.rejections import rejections
 from pipelines.compute.state_tails import TickValues, begin_tails, by_entity, seal
-from pipelines.runtime.array_types import Floats, Int32s
+from pipelines.runtime.array_types import Bytes, Floats, Int32s
 from pipelines.runtime.named_columns import allocate, grown, sliced
 from pipelines.ticks.columns import NO_SEQ, Ticks
 from registry.definitions import RowSchema, Source
@@ -41,6 +42,13 @@ from registry.formats.state import BLOCK
 from registry.language.program import Program
 
 FIRST_RINGS = 64
+
+
+class NewestValues(NamedTuple):
+    """The features of the newest ticks of n entities, (n, features of the schema) each."""
+
+    features: Floats
+    status: Bytes
 
 
 def depth_of(program: Program) -> int:
@@ -67,16 +75,15 @@ class WindowTable:
         self._topics: list[bytes] = []
         self._slots = EntitySlots()
         self._run = 0
-        self._columns = allocate(
-            EntityColumns,
-            self._slots.size,
-            lookback=program.lookback,
-            longest_returns=longest_returns_of(program),
-            fields=len(self._fields),
-            returns=returns_of(program),
-            block=BLOCK,
-            tick_fields=len(source.fields),
-        )
+        self._sizes = {
+            "lookback": program.lookback,
+            "longest_returns": longest_returns_of(program),
+            "fields": len(self._fields),
+            "returns": returns_of(program),
+            "block": BLOCK,
+            "tick_fields": len(source.fields),
+        }
+        self._columns = allocate(EntityColumns, self._slots.size, **self._sizes)
         self._rings = allocate(SeqRings, FIRST_RINGS, remembered=REMEMBERED, block=BLOCK)
         self._rings.seq[:] = self._rings.tail_seq[:] = NO_SEQ
         self._used_rings = 1
@@ -131,6 +138,21 @@ class WindowTable:
         )
         if loaded.first_block is not None:
             begin_tails(known, states, loaded.first_block, self._columns, self._rings)
+
+    def newest(self, states: StateColumns) -> NewestValues:
+        """What the newest tick of each of some states has for values, as when it was applied.
+
+        The entities of the table are not looked at, so another thread may call this.
+        """
+        n = len(states.accepted)
+        columns = allocate(EntityColumns, n, **self._sizes)
+        rings = allocate(SeqRings, 1, remembered=REMEMBERED, block=BLOCK)  # nobody's
+        rows = allocate(RowColumns, n, features=len(self._code.function))
+        remembered = states._replace(fields=self._remembered(states.fields))
+        slots = np.arange(n, dtype=np.int32)
+        restore_states(remembered, np.zeros(n, np.int32), slots, self._code, columns, rings)
+        compute_newest(self._code, columns, rows)
+        return NewestValues(rows.features, rows.status)
 
     def forget_all(self) -> None:
         """Forget every entity; they must be restored before they are applied again."""

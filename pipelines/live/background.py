@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from pipelines.errors import BrokerUnavailable, StoreUnavailable, TopicMissing
 from pipelines.live.broker_watch import LOOK_SECONDS
+from pipelines.live.carrying import Carrying
 from pipelines.live.health import Health
 from pipelines.live.rejected_relay import Relay
 from pipelines.live.worker_options import WorkerOptions
@@ -59,6 +60,11 @@ def start_offline_threads(options: WorkerOptions, engine: Engine, stop: Event) -
 def start_hot_feed(feed: HotFeed, stop: Event) -> None:
     """Feed hot in a daemon thread until `stop` is set."""
     keep_running("hot", partial(feed.run, stop), stop)
+
+
+def start_carrying(carrying: Carrying, stop: Event) -> None:
+    """Carry rows over in a daemon thread until `stop` is set."""
+    keep_running("carrying", partial(carrying.run, stop), stop)
 
 
 async def watch_topics(confirm: Callable[[], None], health: Health, fail: Fail) -> None:

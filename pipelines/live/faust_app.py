@@ -31,6 +31,7 @@ from faust.types import TP
 from pipelines.compute.batch import Batch
 from pipelines.kafka.connection import KafkaConnection
 from pipelines.kafka.topic_identity import Incarnations
+from pipelines.live.carrying import Carrying
 from pipelines.live.materializer import Materializer
 from pipelines.live.run_app import RunApp
 from pipelines.live.source_agent import SourceAgent
@@ -84,6 +85,9 @@ class Pipeline:
 
     hot: HotFeed | None = None
     """What feeds hot with what the store has confirmed."""
+
+    carrying: Carrying | None = None
+    """What carries rows over into newer row schemas."""
 
 
 class NoTables(TableManager):

@@ -109,9 +109,19 @@ class Materializer:
         return self._computation.source.name
 
     @property
+    def topic(self) -> str:
+        """The name of the source's topic."""
+        return self._computation.source.topic
+
+    @property
     def schema(self) -> RowSchema:
         """The row schema in which the next run is computed."""
         return self._wanted.schema
+
+    @property
+    def computation(self) -> RunComputation:
+        """The computation by which the next run is computed."""
+        return self._wanted
 
     def adopt(self, computation: RunComputation) -> None:
         """Compute by another computation of the source from the next run on. Any thread may call.

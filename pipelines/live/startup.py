@@ -18,6 +18,7 @@ from pipelines.compute.window_table import depth_of
 from pipelines.errors import HistoryTooShort, PartitionsChanged, StoreUnavailable
 from pipelines.kafka.topic_identity import Incarnations
 from pipelines.kafka.topics import Topic, find_topics
+from pipelines.live.carrying import Carrying
 from pipelines.live.faust_app import Pipeline
 from pipelines.live.following import Following
 from pipelines.live.health import Health
@@ -25,8 +26,11 @@ from pipelines.live.materializer import Materializer
 from pipelines.live.store_positions import StorePositions
 from pipelines.live.worker_options import WorkerOptions
 from pipelines.rebuild.rebuild import Done, Rebuild
+from pipelines.stores.carried_rows import CarriedRows
+from pipelines.stores.postgres.carried_rows import CarriedOfflineRows
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from pipelines.stores.redis import earlier_layout
+from pipelines.stores.redis.carried_rows import CarriedOnlineRows
 from pipelines.stores.redis.client import answers, open_warm
 from pipelines.stores.redis.connection import WarmRedis
 from pipelines.stores.redis.fill_marks import FillMarks
@@ -124,6 +128,7 @@ class Startup:
             # it may, and the sink must know of every watermark that was seen.
             looked_up = dict.fromkeys(sources, self._sink("positions"))
         positions = StorePositions(topics, looked_up, fill_marks, self._health.positions, self._hot)
+        carrying = Carrying(self._carried_rows(), materializers, topics, positions.assigned)
         return Pipeline(
             materializers=materializers,
             rules=rules,
@@ -134,6 +139,7 @@ class Startup:
             stop=self._stop,
             pace=min(sink.pace for sink in looked_up.values()),
             hot=self._hot,
+            carrying=carrying,
         )
 
     def _wait(self, attempt: Callable[[], T]) -> T:
@@ -216,6 +222,12 @@ class Startup:
         if options.sink == "online":
             return OnlineSink(options.redis, options.history, options.cluster, hot=self._hot)
         return OfflineSink(options.postgres, f"tickwell {options.instance} {name}")
+
+    def _carried_rows(self) -> CarriedRows:
+        options = self._options
+        if options.sink == "online":
+            return CarriedOnlineRows(WarmRedis(options.redis, options.cluster), self._hot)
+        return CarriedOfflineRows(options.postgres, f"tickwell {options.instance} carrying")
 
     def _check_partitions(self, sink: Sink, topic: Topic) -> None:
         settled = self._wait(lambda: sink.settle(topic))

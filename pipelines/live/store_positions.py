@@ -36,6 +36,7 @@ class StorePositions:
         self._hot = hot
         self._lock = Lock()
         self._look_ups = 0
+        self._assigned: Collection[TP] = ()
 
     def of(self, tps: Collection[TP]) -> Mapping[TP, int | None]:
         """The next offset that the store needs of each partition, None from its beginning. Blocks.
@@ -65,6 +66,10 @@ class StorePositions:
                 self._assign(tps)
         return {tp: watermarks.get(tp.partition) for tp, watermarks in stored.items()}
 
+    def assigned(self) -> Collection[TP]:
+        """The partitions that are the worker's, whose positions are known."""
+        return self._assigned
+
     def check_filled(self) -> None:
         """Check that Redis was not emptied. Blocks.
 
@@ -75,5 +80,6 @@ class StorePositions:
             self._fill_marks.check(self._topics.values())
 
     def _assign(self, tps: Collection[TP]) -> None:
+        self._assigned = tuple(tps)
         if self._hot is not None:
             self._hot.assigned([(topic, self._topics[topic].topic_id, n) for topic, n in tps])

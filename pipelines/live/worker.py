@@ -13,6 +13,7 @@ from pipelines.errors import PipelineError
 from pipelines.live.background import (
     FILLED_CHECK_SECONDS,
     FOLLOW_SECONDS,
+    start_carrying,
     start_hot_feed,
     start_offline_threads,
     watch,
@@ -116,6 +117,8 @@ class _Worker:
         if pipeline.hot is not None:
             start_hot_feed(pipeline.hot, self._stop)
             self._hot = pipeline.hot
+        if pipeline.carrying is not None:
+            start_carrying(pipeline.carrying, self._stop)
         return pipeline
 
     async def _work(self, pipeline: Pipeline, waiting: asyncio.Task[Any]) -> int:

@@ -9,6 +9,7 @@
     tickwell.source_rules      each definition that a source has had
     tickwell.rules_starts      the offset of each partition from which a changed one holds
     tickwell.schema_starts     the offset of each partition from which rows are in a row schema
+    tickwell.carried_over      partitions of which every entity has a row in a row schema
     tickwell.api_keys          the SHA-256 of each API key, what it allows, who made and revoked it
     tickwell.serial            one number, which every change of the catalog moves
     tickwell.feature_versions  each version of a feature, and whether it was given up
@@ -207,6 +208,15 @@ schema_starts = Table(
     Column("partition", Integer, primary_key=True),
     Column("schema_id", Integer, primary_key=True),
     Column("from_offset", BigInteger, nullable=False),
+)
+
+carried_over = Table(
+    "carried_over",
+    metadata,
+    Column("topic_id", Uuid, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("schema_id", Integer, primary_key=True),
+    Column("finished_at", DateTime(timezone=True), nullable=False, server_default=NOW),
 )
 
 active_versions = Table(

@@ -113,6 +113,15 @@ def restoring_key(topic_id: bytes, partition: int) -> str:
     return f"tw:restoring:{topic_id.hex()}:{partition}"
 
 
+def carried_key(topic_id: bytes, partition: int) -> str:
+    """The key of the note of how far rows of a partition are carried over into a row schema.
+
+    The id of a row schema in which, or in a newer one, the newest row of every entity is; while
+    that is made so there is a token. There is none after entities were restored from Postgres.
+    """
+    return f"tw:3:carried:{{{watermark_key(topic_id, partition)}}}"
+
+
 def schema_key(source: str) -> str:
     """The key of the greatest id of a row schema in which rows of a source were stored.
 

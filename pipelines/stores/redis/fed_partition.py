@@ -104,6 +104,13 @@ class FedPartition:
         since = self._under_way[1] if self._under_way else 0.0
         self._under_way, self._stored_to, self._is_certain = None, end, True
         self._is_the_writer()
+        self._wait(rows, since)
+
+    def carried(self, rows: Rows, since: float) -> None:
+        """Warm has confirmed rows of the same ticks in a newer row schema, sent at a moment."""
+        self._wait(rows, since)
+
+    def _wait(self, rows: Rows, since: float) -> None:
         if self.token is None or not len(rows.names):
             return
         self.waiting.append(Waiting(rows, since))

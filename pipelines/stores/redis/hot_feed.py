@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from threading import Event, Lock
 
@@ -57,8 +58,8 @@ class HotFeed:
 
     `clock` is monotonic, in seconds, and `wall_clock` in Unix seconds.
 
-    `assigned`, `storing`, `stored`, `failed` and `begun` may be called by any thread, and return at
-    once.
+    `assigned`, `storing`, `stored`, `carried`, `failed` and `begun` may be called by any thread,
+    and return at once.
     """
 
     def __init__(
@@ -83,6 +84,8 @@ class HotFeed:
         self._pause = FIRST_PAUSE
         self._fed_seconds = 0.0
         self._error: str | None = None
+        self._lost = deque[Rows]()
+        """Rows that hot must not have, whoever has put them in."""
 
     @property
     def state(self) -> str:
@@ -135,6 +138,26 @@ class HotFeed:
         if waits:
             self._wake.set()
 
+    def now(self) -> float:
+        """The moment, in seconds, of which `carried` is told."""
+        return self._clock()
+
+    def carried(
+        self, topic: str, topic_id: bytes, partition: int, rows: Rows, since: float
+    ) -> None:
+        """Warm has, since a moment, these rows of the same ticks in a newer row schema.
+
+        A partition that is not this worker's any more is fed by another one, which does not know of
+        them: there hot loses the rows, and whoever wants them reads warm.
+        """
+        with self._lock:
+            one = self._partition(topic, topic_id, partition)
+            if one.is_assigned:
+                one.carried(rows, since)
+            else:
+                self._lost.append(rows)
+        self._wake.set()
+
     def failed(self, run: Run) -> None:
         """Warm has refused a run, or a part of it, or it is not known whether it did."""
         with self._lock:
@@ -171,6 +194,7 @@ class HotFeed:
 
     def turn(self) -> None:
         """Feed what waits, and renew the marks if it is time."""
+        self._tell(self._drop)
         self._tell(self._feed)
         if self._clock() >= self._renew_at:
             self._renew_at = self._clock() + self._renew_seconds
@@ -201,6 +225,11 @@ class HotFeed:
                 one.given_up.clear()
         if ended and self._error is None:
             self._hot.end(ended)
+
+    def _drop(self) -> None:
+        while self._lost:  # others only append to it
+            self._hot.drop(self._lost[0])
+            self._lost.popleft()
 
     def _feed(self) -> None:
         with self._lock:

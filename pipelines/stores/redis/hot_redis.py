@@ -155,6 +155,11 @@ class HotRedis:
             for count in counts
         ]
 
+    def drop(self, rows: Rows) -> None:
+        """Remove rows, whatever hot has of these entities, and their leases."""
+        for piece in self._pieces(rows):
+            self._ask([(_of_each(key, piece, "DEL"),) for key in (lease_key, row_key)])
+
     def close(self) -> None:
         """Close the connection, if there is one."""
         connection, self._connection = self._connection, None

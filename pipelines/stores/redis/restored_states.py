@@ -15,6 +15,7 @@ from pipelines.stores.redis.states import load_states
 from registry.definitions import Source
 from registry.formats.origin import Origin
 from registry.formats.redis_keys import (
+    carried_key,
     chunk_field,
     restoring_key,
     schema_key,
@@ -72,6 +73,7 @@ class RestoredStates:
             for bucket, group in self._redis.groups(by_entity):
                 with answers():  # before anything is written: a worker may be feeding hot
                     self._redis.connect().set(restoring_key(*home), b"", px=RESTORING_MS)
+                    self._redis.connect().delete(carried_key(*home))
                 script, keys = scripts.RESTORE, [writer_key(*home), schema_key(source.name)]
                 schemas = [_schema_id(by_entity[entity].row) for entity in group]
                 arguments = [max(schemas)]

@@ -5,8 +5,9 @@
 --
 -- Returns 1, or 0 with nothing written where the mark holds another token or has ended. Leases end. A
 -- row that is not there is made where it had a lease: a reader wants it, and may not put in what it has
--- read. One under the same token that comes from a later tick is left: a reader has put
--- it in. One of another home is removed, since which of the two is newer cannot be known here.
+-- read. One under the same token that comes from a later tick, or from the same one and is in a newer
+-- row schema, is left: a reader has put it in. One of another home is removed, since which of the two
+-- is newer cannot be known here.
 
 local function later(one, other)
   local offset = struct.unpack(HOT_OFFSET_TYPE, one, HOT_OFFSET)
@@ -14,7 +15,13 @@ local function later(one, other)
   if offset ~= other_offset then
     return offset > other_offset
   end
-  return struct.unpack(HOT_INDEX_TYPE, one, HOT_INDEX) >= struct.unpack(ROW_INDEX_TYPE, other, ROW_INDEX)
+  local index = struct.unpack(HOT_INDEX_TYPE, one, HOT_INDEX)
+  local other_index = struct.unpack(ROW_INDEX_TYPE, other, ROW_INDEX)
+  if index ~= other_index then
+    return index > other_index
+  end
+  return struct.unpack(HOT_SCHEMA_ID_TYPE, one, HOT_SCHEMA_ID)
+    >= struct.unpack(ROW_SCHEMA_ID_TYPE, other, ROW_SCHEMA_ID)
 end
 
 local token = ARGV[1]

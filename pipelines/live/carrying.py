@@ -1,0 +1,115 @@
+"""Rows that are carried over into the newest row schema while a worker works.
+
+Once a second the store is asked in which of the worker's partitions that is not finished for the
+row schema in which runs are computed. There it is done in a thread of its own, a few entities at a
+time, with pauses in which live has the store and the processor for itself. Nothing depends on how
+long it takes, and a partition without ticks is like any other.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from contextlib import closing
+from threading import Event
+from time import monotonic
+from typing import NamedTuple
+
+from faust.types import TP
+
+from pipelines.errors import StoreUnavailable
+from pipelines.kafka.topics import Topic
+from pipelines.live.materializer import Materializer
+from pipelines.stores.carried_rows import CarriedRows, Home
+
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0
+"""Seconds between two looks at what is not finished."""
+
+SHARE = 0.25
+"""The part of the time that is worked, as long as there is something to do."""
+
+LONGEST_PAUSE = 1.0
+"""Seconds between two pieces of work, at most."""
+
+
+class Behind(NamedTuple):
+    """Partitions in which rows of a source may still have to be carried over into a row schema."""
+
+    schema_id: int
+    homes: Collection[Home]
+
+
+class Carrying:
+    """Carries rows of the `materializers`, by source, over into the row schemas that they write.
+
+    `topics` are those of the sources, by name; `assigned` gives the worker's partitions.
+    """
+
+    def __init__(
+        self,
+        rows: CarriedRows,
+        materializers: Mapping[str, Materializer],
+        topics: Mapping[str, Topic],
+        assigned: Callable[[], Collection[TP]],
+    ) -> None:
+        self._rows = rows
+        self._materializers = materializers
+        self._topics = topics
+        self._assigned = assigned
+        self._behind: dict[str, Behind] = {}
+
+    @property
+    def behind(self) -> Mapping[str, Behind]:
+        """What is not finished, by source, as of the last look. Any thread may read it."""
+        return dict(self._behind)
+
+    def run(self, stop: Event) -> None:
+        """Look, and do what there is to do, until `stop` is set."""
+        while not stop.is_set():
+            try:
+                for source in self._materializers:
+                    self.turn(source, stop)
+            except StoreUnavailable:
+                pass  # the sink reports it
+            stop.wait(LOOK_SECONDS)
+
+    def turn(self, source: str, stop: Event) -> int:
+        """Do what there is to do for a source; returns how many rows were written.
+
+        Ends early where that is for nothing: where a newer row schema is written by now, where the
+        worker has lost one of the partitions, and where `stop` is set. Raises `StoreUnavailable`.
+        """
+        work = self._materializers[source]
+        computation, homes = work.computation, self._homes(source)
+        todo = self._rows.unfinished(computation.schema, homes) if homes else ()
+        self._behind[source] = Behind(computation.schema.id, todo)
+        if not todo:
+            return 0
+        written, began = 0, monotonic()
+        with closing(self._rows.carry(computation, todo)) as pieces:
+            for rows in pieces:
+                written += rows
+                took = monotonic() - began
+                if stop.wait(min(took / SHARE - took, LONGEST_PAUSE)):
+                    return written
+                if work.schema.id != computation.schema.id or set(todo) - self._homes(source):
+                    return written
+                began = monotonic()
+        left = self._rows.unfinished(computation.schema, todo)
+        self._behind[source] = Behind(computation.schema.id, left)
+        if written:
+            logger.info(
+                "%s: %d entities that do not tick have their rows in row schema %d",
+                *(source, written, computation.schema.id),
+            )
+        return written
+
+    def _homes(self, source: str) -> set[Home]:
+        topic = self._topics[self._materializers[source].topic]
+        return {
+            Home(topic.name, topic.topic_id, tp.partition)
+            for tp in self._assigned()
+            if tp.topic == topic.name
+        }
