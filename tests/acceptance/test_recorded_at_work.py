@@ -97,9 +97,10 @@ def test_nobody_restarts_and_nothing_is_missing(running: Pipeline, hot_redis: st
     running.wait_drained(*BOTH)
     assert_no_difference(running)
     orders = running.query(
-        'SELECT partition, array_agg(schema_id ORDER BY "offset") FROM tickwell.feature_rows'
+        'SELECT partition, array_agg(schema_id ORDER BY "offset") FROM ('
+        'SELECT partition, "offset", index, min(schema_id) AS schema_id FROM tickwell.feature_rows'
         " WHERE schema_id IN (SELECT id FROM tickwell.row_schemas WHERE source = 'price')"
-        " GROUP BY partition"
+        " GROUP BY 1, 2, 3) AS tick GROUP BY partition"
     )
     assert all(schemas == sorted(schemas) for _, schemas in orders)
     assert len({schema for _, schemas in orders for schema in schemas}) == 4

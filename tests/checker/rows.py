@@ -163,6 +163,8 @@ class _SideBySide:
                 found.origin,
                 f"{shown(name)} at {shown_time(found.event_time)} has no row",
             )
+        if len(by_schema) > 1:
+            self._findings.count("rows beside others of a tick", len(by_schema) - 1)
         for stored in self._rejections.at(found.origin):
             self._differ(
                 "accepted and rejected", found.origin, f"{shown(name)}: stored as {stored.reason}"

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
 import redis
 
 from pipelines.stores.redis.hot_feed import BEHIND_SECONDS
-from pipelines.stores.redis.hot_redis import Fed
+from pipelines.stores.redis.hot_redis import Fed, Rows
+from pipelines.stores.redis.resp import Texts
 from registry.formats.hot import TOKEN_BYTES, lease_key, row_key
+from registry.formats.row import pack, unpack
 from tests.support.cluster import Cluster
 from tests.support.feeds import MARK, Ahead, FeedingWorker, run_at
 from tests.support.hot import Reader
 from tests.support.logs import TOPIC_ID
 from tests.support.sinks import Opened
-from tests.support.stored import stored_row
+from tests.support.stored import store_row, stored_row
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -211,3 +215,62 @@ def test_a_cluster_as_warm_is_fed_from(
         work.feed.turn()
         assert reader.believed("price", "A") == stored_row(client, "price", "A")
         assert len(hot.get(MARK)) == TOKEN_BYTES
+
+
+# -- rows of the same tick in a newer row schema
+
+
+def carried(warm: Any, symbol: str, schema_id: int = 9) -> Rows:
+    """Has warm hold the row of a symbol in a newer row schema; gives what is fed of it."""
+    row = pack(
+        msgspec.structs.replace(unpack(stored_row(warm, "price", symbol)), schema_id=schema_id)
+    )
+    store_row(warm, "price", symbol, row)
+    names = Texts.of(symbol.encode(), np.array([0, len(symbol)]))
+    return Rows("price", names, np.frombuffer(row, np.uint8).reshape(1, -1))
+
+
+def test_a_row_in_a_newer_row_schema_replaces_that_of_the_same_tick(
+    fed: FeedingWorker, reader: Reader, warm: Any
+) -> None:
+    """Also where a reader has a lease, and has read the older one."""
+    assert reader.promote("price", "A")
+    late = reader.begin("price", "B")
+    for symbol in "AB":
+        rows = carried(warm, symbol)
+        fed.feed.carried("ticks.price", TOPIC_ID, 0, rows, fed.feed.now())
+    fed.feed.turn()
+    assert not reader.finish(late)
+    for symbol in "AB":
+        assert reader.believed("price", symbol) == stored_row(warm, "price", symbol)
+    assert fed.feed.state == "fed"
+
+
+def test_a_row_in_an_older_row_schema_that_is_fed_late_is_left_out(
+    fed: FeedingWorker, reader: Reader, warm: Any
+) -> None:
+    """A reader has put in what warm has now."""
+    older = carried(warm, "A", 8)
+    carried(warm, "A")
+    assert reader.promote("price", "A")
+    fed.feed.carried("ticks.price", TOPIC_ID, 0, older, fed.feed.now())
+    fed.feed.turn()
+    assert reader.believed("price", "A") == stored_row(warm, "price", "A")
+
+
+def test_a_row_of_a_partition_that_another_worker_feeds_is_removed(
+    make: Any, fed: FeedingWorker, reader: Reader, warm: Any
+) -> None:
+    """That worker does not know of the newer one."""
+    assert reader.promote("price", "A")
+    late = reader.begin("price", "B")
+    lost = make()
+    for symbol in "AB":
+        rows = carried(warm, symbol)
+        lost.feed.carried("ticks.price", TOPIC_ID, 0, rows, lost.feed.now())
+    lost.feed.turn()
+    assert reader.believed("price", "A") is None
+    assert not reader.finish(late)
+    assert fed.feed.state == "fed"
+    assert reader.promote("price", "A")
+    assert reader.believed("price", "A") == stored_row(warm, "price", "A")
