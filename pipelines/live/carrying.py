@@ -9,11 +9,10 @@ long it takes, and a partition without ticks is like any other.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from threading import Event
 from time import monotonic
-from typing import NamedTuple
 
 from faust.types import TP
 
@@ -21,6 +20,8 @@ from pipelines.errors import StoreUnavailable
 from pipelines.kafka.topics import Topic
 from pipelines.live.materializer import Materializer
 from pipelines.stores.carried_rows import CarriedRows, Home
+from registry.definitions import RowSchema
+from registry.formats.heartbeat import CarriedPartition
 
 logger = logging.getLogger(__name__)
 
@@ -32,13 +33,6 @@ SHARE = 0.25
 
 LONGEST_PAUSE = 1.0
 """Seconds between two pieces of work, at most."""
-
-
-class Behind(NamedTuple):
-    """Partitions in which rows of a source may still have to be carried over into a row schema."""
-
-    schema_id: int
-    homes: Collection[Home]
 
 
 class Carrying:
@@ -58,12 +52,15 @@ class Carrying:
         self._materializers = materializers
         self._topics = topics
         self._assigned = assigned
-        self._behind: dict[str, Behind] = {}
+        self._finished: dict[str, Sequence[CarriedPartition]] = {}
 
     @property
-    def behind(self) -> Mapping[str, Behind]:
-        """What is not finished, by source, as of the last look. Any thread may read it."""
-        return dict(self._behind)
+    def finished(self) -> Sequence[CarriedPartition]:
+        """Those of the worker's partitions that are finished, as of the last looks.
+
+        Any thread may read it.
+        """
+        return [one for each in list(self._finished.values()) for one in each]
 
     def run(self, stop: Event) -> None:
         """Look, and do what there is to do, until `stop` is set."""
@@ -84,7 +81,7 @@ class Carrying:
         work = self._materializers[source]
         computation, homes = work.computation, self._homes(source)
         todo = self._rows.unfinished(computation.schema, homes) if homes else ()
-        self._behind[source] = Behind(computation.schema.id, todo)
+        self._note(source, computation.schema, homes.difference(todo))
         if not todo:
             return 0
         written, began = 0, monotonic()
@@ -98,13 +95,19 @@ class Carrying:
                     return written
                 began = monotonic()
         left = self._rows.unfinished(computation.schema, todo)
-        self._behind[source] = Behind(computation.schema.id, left)
+        self._note(source, computation.schema, homes.difference(left))
         if written:
             logger.info(
                 "%s: %d entities that do not tick have their rows in row schema %d",
                 *(source, written, computation.schema.id),
             )
         return written
+
+    def _note(self, source: str, schema: RowSchema, finished: Collection[Home]) -> None:
+        self._finished[source] = [
+            CarriedPartition(home.topic_id.hex(), home.partition, schema.id)
+            for home in sorted(finished)
+        ]
 
     def _homes(self, source: str) -> set[Home]:
         topic = self._topics[self._materializers[source].topic]

@@ -15,7 +15,7 @@ from pipelines.errors import StoreUnavailable
 from pipelines.live.broker_watch import BrokerView
 from pipelines.stores.redis.client import answers
 from registry import redis_clients
-from registry.formats.heartbeat import Heartbeat, PartitionLag
+from registry.formats.heartbeat import CarriedPartition, Heartbeat, PartitionLag
 from registry.formats.redis_keys import WORKERS_KEY, worker_key
 from registry.heartbeats import read_heartbeats
 
@@ -63,11 +63,13 @@ class Heartbeats:
         partitions: Mapping[str, int] | None = None,
         broker: BrokerView = NOTHING_SEEN,
         hot: str = "",
+        carried: Sequence[CarriedPartition] = (),
     ) -> Heartbeat:
         """Write a heartbeat to every Redis, and return it.
 
         `error` is why the worker makes no progress, `lag` None until it has started, `broker` what
-        it sees of its broker, `hot` how it feeds hot.
+        it sees of its broker, `hot` how it feeds hot, `carried` the partitions without an entity
+        in an older row schema.
         """
         state = "starting" if lag is None else "running"
         if error is not None:
@@ -93,6 +95,7 @@ class Heartbeats:
             passed_over=self._passed_over,
             hot=hot,
             newest=dict(self._newest),
+            carried=tuple(carried),
         )
         packed = msgspec.json.encode(heartbeat)
         # One that did not answer may take its whole time again: it comes last.

@@ -21,6 +21,7 @@ from pipelines.live.background import (
     watch_topics,
 )
 from pipelines.live.broker_watch import Broker, BrokerView, BrokerWatch
+from pipelines.live.carrying import Carrying
 from pipelines.live.faust_app import GroupMember, Pipeline, SinkApp, create_app
 from pipelines.live.health import Health
 from pipelines.live.heartbeats import INTERVAL_SECONDS, Heartbeats
@@ -78,6 +79,7 @@ class _Worker:
         self._app: SinkApp | None = None
         self._watch: BrokerWatch | None = None
         self._hot: HotFeed | None = None
+        self._carrying: Carrying | None = None
         self._giving_up: Timer | None = None
 
     async def run(self) -> int:
@@ -119,6 +121,7 @@ class _Worker:
             self._hot = pipeline.hot
         if pipeline.carrying is not None:
             start_carrying(pipeline.carrying, self._stop)
+            self._carrying = pipeline.carrying
         return pipeline
 
     async def _work(self, pipeline: Pipeline, waiting: asyncio.Task[Any]) -> int:
@@ -191,6 +194,7 @@ class _Worker:
                     self._health.partitions,
                     self._watch.view if self._watch is not None else BrokerView(),
                     self._hot.state if self._hot is not None else "",
+                    self._carrying.finished if self._carrying is not None else (),
                 )
                 if self._metrics is not None:
                     self._metrics.show(heartbeat)

@@ -21,6 +21,17 @@ class PartitionLag(Struct, frozen=True):
     unseen_seconds: float = 0.0
 
 
+class CarriedPartition(Struct, frozen=True):
+    """A partition of which every entity has its newest row in a row schema, or in a newer one.
+
+    `topic_id` is the incarnation of the topic in hexadecimal.
+    """
+
+    topic_id: str
+    partition: int
+    schema_id: int
+
+
 class Heartbeat(Struct, frozen=True):
     """A worker's state at `at` (Unix seconds).
 
@@ -32,7 +43,8 @@ class Heartbeat(Struct, frozen=True):
     `warnings` are about settings of the broker that lose ticks, `strangers` about partitions that a
     member of the group holds which is no worker. `hot` is `fed`, or why the hot Redis is not fed
     with what the worker stores; "" where it has nothing to feed. `newest` has for each source the
-    event time of the newest tick that this process has stored, in nanoseconds UTC.
+    event time of the newest tick that this process has stored, in nanoseconds UTC. `carried` has
+    those of its partitions in whose store no entity is in an older row schema than it writes.
     """
 
     sink: str
@@ -52,3 +64,4 @@ class Heartbeat(Struct, frozen=True):
     passed_over: int = 0
     hot: str = ""
     newest: dict[str, int] = {}
+    carried: tuple[CarriedPartition, ...] = ()

@@ -24,9 +24,16 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, and_, exists, select
 
-from registry.database.tables import row_schemas, schema_starts, topics, watermarks
+from registry.database.tables import (
+    carried_over,
+    row_schemas,
+    schema_starts,
+    topics,
+    watermarks,
+)
 from registry.definitions import Catalog, FeatureVersion, Source
 from registry.errors import UnknownVersion
+from registry.formats.heartbeat import Heartbeat
 
 
 class OffsetRange(NamedTuple):
@@ -74,6 +81,18 @@ class Holes(NamedTuple):
     ranges: Ranges
 
 
+class Behind(NamedTuple):
+    """Whether newest rows of entities of a partition may still lack a version, in each store.
+
+    An entity that does not tick gets its row in a newer row schema after that is recorded, when a
+    worker comes to it. `online` is None where no worker says anything of the partition.
+    """
+
+    partition: TopicPartition
+    offline: bool
+    online: bool | None
+
+
 def coverage(connection: Connection, catalog: Catalog, ref: str) -> list[PartitionCoverage]:
     """What the version `ref` (`name@version`) has values of, in each partition that is stored.
 
@@ -118,6 +137,56 @@ def is_recorded_only(connection: Connection, catalog: Catalog, ref: str) -> bool
         return False
     stored = exists().where(schema_starts.c.schema_id.in_(_holding(catalog, version)))
     return not connection.execute(select(stored)).scalar_one()
+
+
+def behind(
+    connection: Connection,
+    catalog: Catalog,
+    ref: str,
+    heartbeats: Iterable[Heartbeat] = (),
+) -> list[Behind]:
+    """Of each partition of the current incarnation whether entities may lack the version `ref`.
+
+    What is said of Redis comes from the `heartbeats` of online workers. A derived version lacks
+    nothing, and has no partitions. Raises `UnknownVersion`.
+    """
+    version = _version(catalog, ref)
+    if version.source is None:
+        return []
+    complete = _complete(catalog, version)
+    topic = catalog.sources[version.source].topic
+    current = connection.execute(
+        select(topics.c.topic_id, topics.c.partitions)
+        .where(topics.c.topic == topic)
+        .order_by(topics.c.incarnation.desc())
+        .limit(1)
+    ).one_or_none()
+    if current is None:
+        return []
+    noted = select(carried_over.c.partition).where(
+        carried_over.c.topic_id == current.topic_id, carried_over.c.schema_id.in_(complete)
+    )
+    offline = set(connection.execute(noted).scalars())
+    online: dict[int, bool] = {}
+    for beat in heartbeats:
+        if beat.sink == "online":
+            read = {lag.partition: False for lag in beat.lag if lag.topic == topic}
+            carried = {
+                one.partition: one.schema_id in complete
+                for one in beat.carried
+                if one.topic_id == current.topic_id.hex
+            }
+            for partition, is_done in (read | carried).items():
+                online[partition] = online.get(partition, False) or is_done
+    always = len(complete) == len(_of_source(catalog, version.source))
+    return [
+        Behind(
+            TopicPartition(topic, current.topic_id.bytes, partition),
+            offline=not (always or partition in offline),
+            online=False if always else _negated(online.get(partition)),
+        )
+        for partition in range(current.partitions)
+    ]
 
 
 def united(ranges: Iterable[OffsetRange]) -> Ranges:
@@ -228,6 +297,25 @@ def _reading(source: Source) -> Select[Any]:
 def _holding(catalog: Catalog, version: FeatureVersion) -> Set[int]:
     """The row schemas that hold a version."""
     return {schema.id for schema in catalog.schemas.values() if version.ref in schema.features}
+
+
+def _of_source(catalog: Catalog, source: str) -> list[int]:
+    """The row schemas of a source, the oldest first."""
+    return sorted(schema.id for schema in catalog.schemas.values() if schema.source == source)
+
+
+def _complete(catalog: Catalog, version: FeatureVersion) -> Set[int]:
+    """The row schemas from which on all hold a version."""
+    found, holding = set[int](), _holding(catalog, version)
+    for schema_id in reversed(_of_source(catalog, version.source or "")):
+        if schema_id not in holding:
+            break
+        found.add(schema_id)
+    return found
+
+
+def _negated(known: bool | None) -> bool | None:
+    return None if known is None else not known
 
 
 def _version(catalog: Catalog, ref: str) -> FeatureVersion:

@@ -15,6 +15,10 @@ from registry.formats.row import HEADER
 ORIGIN = slice(HEADER.offset("topic_id"), HEADER.size)
 """The bytes of a packed row that are its origin; of one partition they sort as the ticks do."""
 
+SCHEMA = slice(HEADER.offset("schema_id"), HEADER.offset("event_time"))
+"""The bytes of a packed row that are the id of its row schema. A row may be replaced by one of the
+same tick in a newer one."""
+
 HOME = slice(ORIGIN.start, HEADER.offset("offset"))
 """The bytes of a packed row that say of which partition it is."""
 
@@ -32,8 +36,13 @@ def has_home(row: bytes) -> bool:
     return len(row) >= HEADER.size
 
 
+def _order(row: bytes) -> bytes:
+    """What the rows of an entity are ordered by: origin, and row schema."""
+    return row[ORIGIN] + row[SCHEMA]
+
+
 class NewestServed:
-    """The origins of rows that were served from warm, by name."""
+    """Origins and row schemas of rows that were served from warm, by name."""
 
     def __init__(self, seconds: float = SECONDS, most: int = MOST_ROWS) -> None:
         self._seconds = seconds
@@ -45,9 +54,9 @@ class NewestServed:
     def note(self, name: bytes, row: bytes) -> None:
         """Remember a row of warm that is served."""
         if len(self._young) < self._most or name in self._young:
-            self._young[name] = row[ORIGIN]
+            self._young[name] = _order(row)
         elif name in self._old:  # for as long as it is remembered there
-            self._old[name] = row[ORIGIN]
+            self._old[name] = _order(row)
 
     def forget(self, now: float) -> None:
         """Forget what is long ago at `now`, in seconds of any clock.
@@ -71,5 +80,5 @@ class NewestServed:
         served = self._young.get(name) or self._old.get(name)
         if served is None:
             return False
-        origin = row[ORIGIN]
-        return origin < served or origin[:HOME_BYTES] != served[:HOME_BYTES]
+        order = _order(row)
+        return order < served or order[:HOME_BYTES] != served[:HOME_BYTES]

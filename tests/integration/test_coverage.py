@@ -6,6 +6,8 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -13,6 +15,8 @@ from sqlalchemy import Engine, text
 
 from pipelines.kafka.run import Run
 from pipelines.kafka.topics import Topic
+from pipelines.stores.carried_rows import Home
+from pipelines.stores.postgres.carried_rows import CarriedOfflineRows
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from registry import catalog as recorded
 from registry.database import migrations
@@ -20,15 +24,17 @@ from registry.database.engine import connect
 from registry.definitions import Catalog, FeatureVersion
 from registry.errors import UnknownVersion
 from registry.features_file import read
+from registry.formats.heartbeat import CarriedPartition, Heartbeat, PartitionLag
 from registry.lifecycle.coverage import (
     Ranges,
     TopicPartition,
+    behind,
     coverage,
     holes,
     is_recorded_only,
 )
 from registry.lifecycle.recording import record
-from tests.support.followers import Follower, with_means
+from tests.support.followers import Follower, compute, with_means
 from tests.support.logs import TOPIC_ID, runs
 from tests.support.rebuilds import Stores
 from tests.support.sinks import ticks
@@ -38,6 +44,8 @@ SYMBOLS = {0: ["A", "B"], 1: ["X", "Y"]}
 
 ANEW = bytes(reversed(TOPIC_ID))
 TOPICS = {topic_id: Topic("ticks.price", topic_id, 2) for topic_id in (TOPIC_ID, ANEW)}
+
+(MIGRATION,) = Path(str(files(migrations))).glob("versions/*_schema_starts.sql")
 
 At = tuple[bytes, int]
 """A partition of an incarnation."""
@@ -250,8 +258,7 @@ def found_out(engine: Engine) -> list[tuple[int, bytes, int, int]]:
     with engine.begin() as connection:
         connection.execute(text("DROP TABLE tickwell.schema_starts"))
         connection.execute(text("DROP FUNCTION tickwell.begin_schema"))
-        connection.execute(text("UPDATE tickwell.alembic_version SET version_num = '0010'"))
-    migrations.upgrade(engine)
+        connection.exec_driver_sql(MIGRATION.read_text("utf-8"))
     return starts(engine)
 
 
@@ -288,3 +295,36 @@ def test_the_migration_takes_no_replayed_row_for_the_start(stores: Stores, engin
         newest,
     )
     assert found_out(engine) == [(1, TOPIC_ID, 0, 0), (newest, TOPIC_ID, 0, 40)]
+
+
+# -- entities that do not tick
+
+
+def test_what_is_behind_is_what_no_store_has_noted(stores: Stores, engine: Engine) -> None:
+    offline(stores, engine)
+    catalog = with_means(engine, 7)
+    later = with_means(engine, 7, 8)
+    rows = stores.keep(CarriedOfflineRows(stores.postgres))
+
+    def found(of: Catalog, ref: str, *beats: Heartbeat) -> list[tuple[bool, bool | None]]:
+        with engine.connect() as connection:
+            return [part[1:] for part in behind(connection, of, ref, beats)]
+
+    def beat(sink: str, schema_id: int, *partitions: int) -> Heartbeat:
+        lag = [PartitionLag("ticks.price", number, 0, 0, 0, 0.0) for number in (0, 1)]
+        carried = [CarriedPartition(TOPIC_ID.hex(), number, schema_id) for number in partitions]
+        beat = Heartbeat(sink, "one", 1, 0.0, "running", 0.0, lag=tuple(lag))
+        return msgspec.structs.replace(beat, carried=tuple(carried))
+
+    assert found(later, "current_price@1.0.0") == [(False, False), (False, False)]
+    assert found(later, "mean_7@1.0.0") == [(True, None), (True, None)]
+    for _ in rows.carry(compute(catalog, "price"), [Home("ticks.price", TOPIC_ID, 1)]):
+        pass
+    assert found(later, "mean_7@1.0.0") == [(True, None), (False, None)]
+    assert found(later, "mean_8@1.0.0") == [(True, None), (True, None)]
+    beats = beat("online", later.writing["price"], 0), beat("offline", 99, 0, 1)
+    assert found(later, "mean_8@1.0.0", *beats) == [(True, False), (True, True)]
+    in_any_order(engine, ["current_price@1.0.0"])
+    without_it = recorded.load(engine)
+    assert found(without_it, "mean_7@1.0.0") == [(True, None), (True, None)]
+    assert found(without_it, "portfolio_exposure@1.0.0") == []

@@ -73,7 +73,7 @@ class RestoredStates:
             for bucket, group in self._redis.groups(by_entity):
                 with answers():  # before anything is written: a worker may be feeding hot
                     self._redis.connect().set(restoring_key(*home), b"", px=RESTORING_MS)
-                    self._redis.connect().delete(carried_key(*home))
+                self._note_older(home)
                 script, keys = scripts.RESTORE, [writer_key(*home), schema_key(source.name)]
                 schemas = [_schema_id(by_entity[entity].row) for entity in group]
                 arguments = [max(schemas)]
@@ -84,7 +84,17 @@ class RestoredStates:
                     call.add(restored_write(by_entity[entity], stored.get(entity)))
                 indexes = self._redis.run(script, call.keys, call.arguments)
                 refused.update(group[index - 1] for index in indexes)
+                self._note_older(home)
         return refused
+
+    def _note_older(self, home: tuple[bytes, int]) -> None:
+        """Rows of a partition may be in an older row schema from now on.
+
+        Before they are written, as this process may be killed then; and after that, as another one
+        may have found all in the newest one in between.
+        """
+        with answers():
+            self._redis.connect().delete(carried_key(*home))
 
     def add_members(self, source: Source, entities: Sequence[str]) -> None:
         """Record entities as members of what is summed over them (the positions of a portfolio).

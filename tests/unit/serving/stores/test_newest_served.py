@@ -13,8 +13,10 @@ from serving.stores.newest_served import NewestServed
 TOPIC = bytes(16)
 
 
-def packed(offset: int, index: int = 0, partition: int = 0, topic: bytes = TOPIC) -> bytes:
-    return pack(Row(1, -offset, 0, 0, Origin(topic, partition, offset, index), b"", ()))
+def packed(
+    offset: int, index: int = 0, partition: int = 0, topic: bytes = TOPIC, schema: int = 1
+) -> bytes:
+    return pack(Row(schema, -offset, 0, 0, Origin(topic, partition, offset, index), b"", ()))
 
 
 OFFSETS = st.integers(0, 2**63 - 1)
@@ -29,6 +31,16 @@ def test_rows_of_one_partition_are_compared_as_ticks_are(
     newest.note(b"a", packed(*served))
     assert newest.is_older(b"a", packed(*hot)) == (hot < served)
     assert not newest.is_older(b"b", packed(*hot))
+
+
+@pytest.mark.parametrize(("served", "hot"), [(1, 2), (2, 2), (2, 1), (256, 255)])
+def test_of_rows_of_one_tick_the_one_in_the_newer_row_schema_is_newer(
+    served: int, hot: int
+) -> None:
+    newest = NewestServed()
+    newest.note(b"a", packed(5, schema=served))
+    assert newest.is_older(b"a", packed(5, schema=hot)) == (hot < served)
+    assert not newest.is_older(b"a", packed(6, schema=hot))
 
 
 @pytest.mark.parametrize("other", [packed(9, partition=1), packed(9, topic=b"t" * 16)])
