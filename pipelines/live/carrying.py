@@ -16,7 +16,7 @@ from time import monotonic
 
 from faust.types import TP
 
-from pipelines.errors import StoreUnavailable
+from pipelines.errors import PipelineError, StoreUnavailable
 from pipelines.kafka.topics import Topic
 from pipelines.live.materializer import Materializer
 from pipelines.stores.carried_rows import CarriedRows, Home
@@ -52,6 +52,8 @@ class Carrying:
         self._materializers = materializers
         self._topics = topics
         self._assigned = assigned
+        self._said: dict[str, str] = {}
+        """What is said of each source that something is wrong with."""
         self._finished: dict[str, Sequence[CarriedPartition]] = {}
 
     @property
@@ -65,12 +67,22 @@ class Carrying:
     def run(self, stop: Event) -> None:
         """Look, and do what there is to do, until `stop` is set."""
         while not stop.is_set():
-            try:
-                for source in self._materializers:
-                    self.turn(source, stop)
-            except StoreUnavailable:
-                pass  # the sink reports it
+            for source in self._materializers:
+                self._try(source, stop)
             stop.wait(LOOK_SECONDS)
+
+    def _try(self, source: str, stop: Event) -> None:
+        """What stands in the way of one source, as a state that is damaged, stops no other one."""
+        try:
+            self.turn(source, stop)
+        except StoreUnavailable:
+            pass  # the sink reports it
+        except PipelineError as error:
+            if self._said.get(source) != str(error):
+                logger.warning("%s: rows stay in older row schemas: %s", source, error)
+            self._said[source] = str(error)
+        else:
+            self._said.pop(source, None)
 
     def turn(self, source: str, stop: Event) -> int:
         """Do what there is to do for a source; returns how many rows were written.

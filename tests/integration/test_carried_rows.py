@@ -7,16 +7,19 @@ from collections import defaultdict
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from threading import Event, Thread
 from typing import Any, Literal
 
 import pytest
 from sqlalchemy import Engine
 
+from pipelines.errors import PartitionHeld
 from pipelines.kafka.run import Run
 from pipelines.live.materializer import Materializer
 from pipelines.stores.carried_rows import CarriedRows, Home
 from pipelines.stores.postgres.carried_rows import CarriedOfflineRows
 from pipelines.stores.postgres.offline_sink import OfflineSink
+from pipelines.stores.postgres.row_copy import copy_rows
 from pipelines.stores.redis import scripts
 from pipelines.stores.redis.carried_rows import CarriedOnlineRows
 from registry import catalog as recorded
@@ -27,6 +30,7 @@ from registry.formats.row import ValueStatus, unpack
 from tests.support.cluster import Cluster
 from tests.support.followers import Follower, compute, with_means
 from tests.support.logs import TOPIC_ID, runs
+from tests.support.pipeline import wait_for
 from tests.support.rebuilds import TOPIC, Stores, quiet
 from tests.support.shipped import SOURCE
 from tests.support.sinks import GO_ON, query, ticks
@@ -346,3 +350,88 @@ def test_entities_of_an_incarnation_that_is_over_are_partition_0s(
     catalog = with_means(engine, 7)
     assert carry(stores, kind, catalog, 1) == 0
     assert carry(stores, kind, catalog, 0) == 1
+
+
+@pytest.mark.parametrize("kind", ["online", "cluster"])
+def test_a_newer_row_that_another_worker_has_written_meanwhile_stays(
+    stores: Stores, engine: Engine, kind: Kind
+) -> None:
+    (run,) = runs(ticks(["A"], 30), ())
+    worker(stores, engine, kind).take(run, ahead=False)
+    before, after = with_means(engine, 7), with_means(engine, 7, 8)
+    redis, calls = stores.redis(), list[int]()
+    call = redis.run
+
+    def meanwhile(script: str, *arguments: Any) -> Any:
+        if script == scripts.CARRY_OVER and not calls:
+            calls.append(carry(stores, kind, after, 0))
+        return call(script, *arguments)
+
+    setattr(redis, "run", meanwhile)  # noqa: B010
+    for _ in CarriedOnlineRows(redis).carry(compute(before, "price"), [HOMES[0]]):
+        pass
+    assert calls == [1]
+    assert rows_in_redis(stores)["A"].schema_id == after.writing["price"]
+
+
+@pytest.mark.parametrize("kind", ["offline"])
+def test_a_run_that_had_begun_before_is_waited_for(
+    stores: Stores, engine: Engine, kind: Kind
+) -> None:
+    """It is stored in the older row schema, with an entity that nobody has looked at yet."""
+    first, second = runs([*ticks(["B"], 20), *ticks(["A"], 10, 20)], (20,))
+    copying, go_on = Event(), Event()
+
+    def copy(cursor: Any, rows: memoryview) -> None:
+        if copying.is_set():
+            go_on.wait(60)
+        copy_rows(cursor, rows)
+
+    work = Follower(engine, stores.keep(OfflineSink(stores.postgres, copy=copy)))
+    work.take(first, ahead=False)
+    copying.set()
+    storing = Thread(target=work.take, args=(second, False))
+    storing.start()
+    held = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1"
+    wait_for("the run is being stored", lambda: query(stores.postgres, held))
+    catalog = with_means(engine, 7)
+    rows = carried_rows(stores, kind)
+
+    def carry_on() -> None:
+        while True:
+            try:
+                for _ in rows.carry(compute(catalog, "price"), [HOMES[0]]):
+                    pass
+            except PartitionHeld:  # the machine is slow
+                continue
+            return
+
+    carrying = Thread(target=carry_on)
+    carrying.start()
+    carrying.join(0.5)
+    go_on.set()
+    for thread in (storing, carrying):
+        thread.join(60)
+    assert unfinished(stores, kind, catalog) == [1]
+    newest = {row[0]: row[3] for row in rows_in_postgres(stores)}
+    assert newest == dict.fromkeys("AB", catalog.writing["price"])
+
+
+@pytest.mark.parametrize("kind", ["offline"])
+def test_a_replay_finds_the_same_bits(stores: Stores, engine: Engine, kind: Kind) -> None:
+    """It compares each row that is there, absent values too."""
+    work, log = worker(stores, engine, kind), log_of(0, random.Random(1))
+    for run in log:
+        work.take(run, ahead=False)
+    catalog = with_means(engine, 3, 200)
+    assert carry(stores, kind, catalog, 0) == 5
+    carried = rows_in_postgres(stores)
+    stores.execute("DELETE FROM tickwell.watermarks")
+    again = worker(stores, engine, kind)
+    for run in log:
+        again.take(run, ahead=False)
+    rows = [row for row in rows_in_postgres(stores) if row[3] == catalog.writing["price"]]
+    assert len(rows) == log[-1].next_offset
+    assert {repr(row) for row in carried if row[3] == catalog.writing["price"]} <= set(
+        map(repr, rows)
+    )

@@ -73,7 +73,16 @@ class CarriedOnlineRows:
 
     def unfinished(self, schema: RowSchema, homes: Collection[Home]) -> Sequence[Home]:
         """Those of `homes` in which rows may have to be carried over into `schema`."""
-        return [home for home in homes if not _is_at_least(self._redis.get(_note(home)), schema.id)]
+        client, asked = self._redis.connect(), list(homes)
+        # the keys of a cluster are in several slots
+        get = getattr(client, "mget_nonatomic", client.mget)
+        with answers():
+            notes = get([_note(home) for home in asked])
+        return [
+            home
+            for home, note in zip(asked, notes, strict=True)
+            if not _is_at_least(note, schema.id)
+        ]
 
     def carry(
         self, computation: RunComputation, homes: Sequence[Home]

@@ -11,7 +11,7 @@ import pytest
 from faust.types import TP
 
 from pipelines.compute.run_computation import RunComputation
-from pipelines.errors import StoreUnavailable
+from pipelines.errors import StateDamaged, StoreUnavailable
 from pipelines.kafka.topics import Topic
 from pipelines.live.carrying import Carrying
 from pipelines.live.materializer import Materializer
@@ -109,6 +109,21 @@ def test_a_worker_that_stops_leaves_it_at_once() -> None:
     rows = Rows(lambda: worker.stop.set())
     worker = Worker(rows)
     assert (worker.turn(), rows.pieces) == (5, 1)
+
+
+def test_what_is_wrong_with_a_state_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    class Damaged(Rows):
+        def unfinished(self, schema: RowSchema, homes: Collection[Home]) -> Sequence[Home]:
+            self.asked += 1
+            if self.asked > 2:
+                worker.stop.set()
+            raise StateDamaged("SYMBOL", "has 3 bytes")
+
+    rows = Damaged()
+    worker = Worker(rows)
+    worker.carrying.run(worker.stop)
+    assert rows.asked == 3
+    assert ["SYMBOL" in record.message for record in caplog.records] == [True]
 
 
 def test_a_store_that_does_not_answer_is_asked_again() -> None:
