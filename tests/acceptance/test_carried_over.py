@@ -10,6 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
+from registry import catalog as recorded
+from registry.database.engine import connect
+from registry.lifecycle import coverage
 from serving.app import ServerOptions, create_app
 from tests.support.checks import assert_no_difference
 from tests.support.pipeline import Pipeline, wait_for
@@ -75,6 +78,19 @@ def finished(running: Pipeline) -> bool:
     return both == (topic.partitions, topic.partitions)
 
 
+def told(running: Pipeline, ref: str) -> set[tuple[bool, bool | None]]:
+    """What the registry says of partitions in which entities may lack a version."""
+    engine = connect(running.settings.postgres)
+    try:
+        catalog = recorded.load(engine)
+        with engine.connect() as connection:
+            found = coverage.behind(connection, catalog, ref, running.heartbeats())
+    finally:
+        engine.dispose()
+    assert len(found) == 4
+    return {(one.offline, one.online) for one in found}
+
+
 @pytest.mark.timeout(240)
 def test_positions_that_never_tick_again(running: Pipeline, hot_redis: str) -> None:
     """Hot has their rows, and no tick comes: a new feature of them is there all the same."""
@@ -106,6 +122,7 @@ def test_positions_that_never_tick_again(running: Pipeline, hot_redis: str) -> N
                 assert one["value"] == number
     wait_for("it is finished", lambda: finished(running))
     assert behind(running, n) == (0, 0)
+    wait_for("it is told", lambda: told(running, "size_2@1.0.0") == {(False, False)})
     assert assert_no_difference(running).looked["rows beside others of a tick"] == n
 
 

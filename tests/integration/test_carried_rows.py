@@ -273,8 +273,8 @@ def test_a_tick_that_comes_meanwhile_wins(stores: Stores, engine: Engine, kind: 
     work = worker(stores, engine, kind)
     work.take(first, ahead=False)
     catalog = with_means(engine, 7)
-    redis, left = stores.redis(), [second]
-    run = redis.run
+    redis: Any = stores.redis()
+    run, left = redis.run, [second]
 
     def meanwhile(script: str, *arguments: Any) -> Any:
         if script == scripts.CARRY_OVER and left:
@@ -282,7 +282,7 @@ def test_a_tick_that_comes_meanwhile_wins(stores: Stores, engine: Engine, kind: 
             work.take(left.pop(), ahead=False)
         return run(script, *arguments)
 
-    setattr(redis, "run", meanwhile)  # noqa: B010
+    redis.run = meanwhile
     rows = CarriedOnlineRows(redis)
     assert sum(rows.carry(compute(catalog, "price"), [HOMES[0]])) == 0
     row = rows_in_redis(stores)["A"]
@@ -359,15 +359,15 @@ def test_a_newer_row_that_another_worker_has_written_meanwhile_stays(
     (run,) = runs(ticks(["A"], 30), ())
     worker(stores, engine, kind).take(run, ahead=False)
     before, after = with_means(engine, 7), with_means(engine, 7, 8)
-    redis, calls = stores.redis(), list[int]()
-    call = redis.run
+    redis: Any = stores.redis()
+    call, calls = redis.run, list[int]()
 
     def meanwhile(script: str, *arguments: Any) -> Any:
         if script == scripts.CARRY_OVER and not calls:
             calls.append(carry(stores, kind, after, 0))
         return call(script, *arguments)
 
-    setattr(redis, "run", meanwhile)  # noqa: B010
+    redis.run = meanwhile
     for _ in CarriedOnlineRows(redis).carry(compute(before, "price"), [HOMES[0]]):
         pass
     assert calls == [1]
