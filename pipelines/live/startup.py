@@ -94,7 +94,6 @@ class Startup:
         self._health.partitions = {topic.name: topic.partitions for topic in topics.values()}
         sinks = {topic: self._sink(source.name) for topic, source in sources.items()}
         rules = {source.name: SourceRules.of(catalog, source.name) for source in sources.values()}
-
         registries = {
             name: registry_of(of_source.sources, options.schema_registry)
             for name, of_source in rules.items()
@@ -128,7 +127,6 @@ class Startup:
             # it may, and the sink must know of every watermark that was seen.
             looked_up = dict.fromkeys(sources, self._sink("positions"))
         positions = StorePositions(topics, looked_up, fill_marks, self._health.positions, self._hot)
-        carrying = Carrying(self._carried_rows(), materializers, topics, positions.assigned)
         return Pipeline(
             materializers=materializers,
             rules=rules,
@@ -139,7 +137,7 @@ class Startup:
             stop=self._stop,
             pace=min(sink.pace for sink in looked_up.values()),
             hot=self._hot,
-            carrying=carrying,
+            carrying=self._carrying(materializers, topics, positions),
         )
 
     def _wait(self, attempt: Callable[[], T]) -> T:
@@ -223,11 +221,19 @@ class Startup:
             return OnlineSink(options.redis, options.history, options.cluster, hot=self._hot)
         return OfflineSink(options.postgres, f"tickwell {options.instance} {name}")
 
-    def _carried_rows(self) -> CarriedRows:
+    def _carrying(
+        self,
+        materializers: Mapping[str, Materializer],
+        topics: Mapping[str, Topic],
+        positions: StorePositions,
+    ) -> Carrying:
         options = self._options
+        rows: CarriedRows
         if options.sink == "online":
-            return CarriedOnlineRows(WarmRedis(options.redis, options.cluster), self._hot)
-        return CarriedOfflineRows(options.postgres, f"tickwell {options.instance} carrying")
+            rows = CarriedOnlineRows(WarmRedis(options.redis, options.cluster), self._hot)
+        else:
+            rows = CarriedOfflineRows(options.postgres, f"tickwell {options.instance} carrying")
+        return Carrying(rows, materializers, topics, positions.assigned)
 
     def _check_partitions(self, sink: Sink, topic: Topic) -> None:
         settled = self._wait(lambda: sink.settle(topic))
