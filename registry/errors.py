@@ -88,15 +88,6 @@ class RegistryEmpty(RegistryError):
         super().__init__("the registry holds no features yet: run `tickwell migrate`")
 
 
-class UnknownVersion(RegistryError):
-    """No version of a feature is recorded by that name."""
-
-    def __init__(self, ref: str) -> None:
-        super().__init__(
-            f"no version {ref!r} is recorded: name one as `name@version`, as in `price_sma_5@1.0.0`"
-        )
-
-
 class NewerRegistry(RegistryError):
     """A newer Tickwell recorded something that this one does not know."""
 

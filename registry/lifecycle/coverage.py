@@ -32,8 +32,8 @@ from registry.database.tables import (
     watermarks,
 )
 from registry.definitions import Catalog, FeatureVersion, Source
-from registry.errors import UnknownVersion
 from registry.formats.heartbeat import Heartbeat
+from registry.lifecycle.states import version_of
 
 
 class OffsetRange(NamedTuple):
@@ -99,7 +99,7 @@ def coverage(connection: Connection, catalog: Catalog, ref: str) -> list[Partiti
     In the order of the incarnations of the topic and of the partitions. What is stored in a row
     schema that `catalog` does not know counts as not covered. Raises `UnknownVersion`.
     """
-    version = _version(catalog, ref)
+    version = version_of(catalog, ref)
     if version.source is None:
         return []
     holding = _holding(catalog, version)
@@ -113,7 +113,7 @@ def holes(connection: Connection, catalog: Catalog, name: str, version: str) -> 
     feature of which no version is active, or one that is derived, lacks nothing. Raises
     `UnknownVersion`.
     """
-    given = _version(catalog, f"{name}@{version}")
+    given = version_of(catalog, f"{name}@{version}")
     active = catalog.features.get(f"{name}@{catalog.active.get(name)}")
     if given.source is None or active is None or active.source is None:
         return []
@@ -132,7 +132,7 @@ def is_recorded_only(connection: Connection, catalog: Catalog, ref: str) -> bool
     It is the state *recorded*; a version of which a run is stored, if only of ticks that were
     rejected, is computed on each tick. A derived version always is. Raises `UnknownVersion`.
     """
-    version = _version(catalog, ref)
+    version = version_of(catalog, ref)
     if version.source is None:
         return False
     stored = exists().where(schema_starts.c.schema_id.in_(_holding(catalog, version)))
@@ -150,7 +150,7 @@ def behind(
     What is said of Redis comes from the `heartbeats` of online workers. A derived version lacks
     nothing, and has no partitions. Raises `UnknownVersion`.
     """
-    version = _version(catalog, ref)
+    version = version_of(catalog, ref)
     if version.source is None:
         return []
     complete = _complete(catalog, version)
@@ -316,10 +316,3 @@ def _complete(catalog: Catalog, version: FeatureVersion) -> Set[int]:
 
 def _negated(known: bool | None) -> bool | None:
     return None if known is None else not known
-
-
-def _version(catalog: Catalog, ref: str) -> FeatureVersion:
-    """Raises `UnknownVersion`."""
-    if ref not in catalog.features:
-        raise UnknownVersion(ref)
-    return catalog.features[ref]

@@ -1,4 +1,4 @@
-"""What a search finds features by: documents and their words, and trigrams where they may be."""
+"""Experiments with versions of a feature."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 from alembic import op
 
-revision = "0015"
-down_revision = "0013"
+revision = "0017"
+down_revision = "0016"
 branch_labels = None
 depends_on = None
 
@@ -17,4 +17,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError("restore a backup: older versions keep no documents")
+    raise NotImplementedError("restore a backup: older versions know nothing of what is recorded")

@@ -1,4 +1,4 @@
-"""Experiments with versions of a feature."""
+"""What a search finds features by: documents and their words, and trigrams where they may be."""
 
 from __future__ import annotations
 
@@ -17,4 +17,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError("restore a backup: older versions know nothing of what is recorded")
+    raise NotImplementedError("restore a backup: older versions keep no documents")
