@@ -81,6 +81,20 @@ class NotAllowed(RegistryError):
     """A version is in a state in which this cannot be done."""
 
 
+class NotCovered(NotAllowed):
+    """A version has no values of what the active one has values of."""
+
+    def __init__(self, ref: str, what: str, without_history: bool) -> None:
+        advice = (
+            "workers are about it, so ask again in a moment; `tickwell status` shows whether they "
+            "run"
+            if without_history
+            else "activate it with --without-history (over HTTP `without_history`) if nobody needs "
+            "them"
+        )
+        super().__init__(f"{ref} has no values of {what}: {advice}")
+
+
 class RegistryEmpty(RegistryError):
     """Nothing is recorded yet."""
 

@@ -9,17 +9,15 @@ them to that arm; a remainder of the hash by the number of arms would move most 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 
 from registry.definitions import Arm, Experiment
-from registry.formats.redis_keys import entity_id
 
 POINT_BYTES = 8
 """Bytes of the hash that are the point."""
 
 
 def arm_of(experiment: Experiment, subject: str) -> Arm:
-    """The arm of a subject: an entity as `subject_of` names it, or a consumer by its name."""
+    """The arm of a subject: an entity as `entity_id` names it, or a consumer by its name."""
     hashed = hashlib.sha256(f"{experiment.name}\0{subject}".encode()).digest()
     point = int.from_bytes(hashed[:POINT_BYTES])
     total = sum(arm.weight for arm in experiment.arms)
@@ -29,8 +27,3 @@ def arm_of(experiment: Experiment, subject: str) -> Arm:
         if point * total < until << (8 * POINT_BYTES):
             return arm
     raise AssertionError("the point is less than 1")
-
-
-def subject_of(key: Sequence[str]) -> str:
-    """An entity by the values of its key fields, as the subject of an experiment."""
-    return entity_id(key)

@@ -118,7 +118,8 @@ def create_app(
     consumer_of = (by_key if options.needs_keys else by_header)(usage.consumers)
     how = metrics, bounds, options.compress, consumer_of
     features = [*feature_routes(answering, *how), feast_route(answering, *how)]
-    registry = RegistryCalls(options.postgres, options.rejected_topic, options.history)
+    kept = options.rejected_topic, options.history
+    registry = RegistryCalls(options.postgres, *kept, lambda: workers.heartbeats)
     lifecycle = LifecycleRoutes(catalog, registry, takes_changes=options.needs_keys)
     search = SearchRoute(PostgresReads(options.postgres, SEARCHES), bounds)
     server = Server(catalog, workers, metrics, process, stores.breakers, keys, stores.hot)

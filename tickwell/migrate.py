@@ -15,12 +15,16 @@ from pipelines.live.rules_start import RulesBeginning
 from pipelines.runtime.machine_code import warm_up
 from pipelines.stores.redis.connection import WarmRedis
 from pipelines.ticks.wire.formats import check_format
+from registry import redis_clients
 from registry.database import migrations
 from registry.database.engine import connect
 from registry.database.month_partitions import attach_ahead
 from registry.database.views import create_views
 from registry.definitions import Catalog, Source
 from registry.features_file import Text, read_sources, read_text, text_of
+from registry.formats.heartbeat import Heartbeat
+from registry.heartbeats import read_heartbeats
+from registry.lifecycle.api_keys import FAILURES
 from registry.lifecycle.audit import By
 from registry.lifecycle.recording import Limits
 from registry.lifecycle.registry import Registry
@@ -44,11 +48,22 @@ def rules_beginning(settings: Settings) -> Iterator[RulesBeginning]:
 
 def registry_of(settings: Settings, engine: Engine) -> Registry:
     """The registry that settings name, changed in the name of who runs this process."""
+
+    def heartbeats() -> list[Heartbeat]:
+        if not settings.redis:
+            return []
+        try:
+            with redis_clients.warm(settings.redis, settings.cluster) as client:
+                return read_heartbeats(client)
+        except FAILURES:
+            return []  # nothing is known of Redis then, and a roll-back does not wait for it
+
     return Registry(
         engine,
         By(current_user()),
         rejected_topic=settings.rejected_topic,
         limits=Limits(history=settings.history),
+        heartbeats=heartbeats,
     )
 
 

@@ -18,7 +18,7 @@ from pipelines.compute.entity_names import EntityNames
 from pipelines.runtime.array_types import Bytes, Int32s, Int64s
 from pipelines.runtime.machine_code import compiled, inlined
 from pipelines.runtime.named_columns import allocate, column, grown, numba_type, type_of
-from registry.formats.redis_keys import SEPARATOR
+from registry.formats.entity_name import SEPARATOR
 
 EMPTY, GIVEN_UP = -1, -2
 """Cells without a slot."""

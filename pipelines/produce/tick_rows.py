@@ -26,7 +26,7 @@ from pipelines.produce.table_files import Rows, Table, open_table
 from pipelines.runtime.array_types import Int64s
 from pipelines.ticks.event_time import NANOSECONDS
 from registry.definitions import Source
-from registry.formats.redis_keys import entity_id
+from registry.formats.entity_name import entity_id
 
 
 @dataclass(frozen=True, slots=True)

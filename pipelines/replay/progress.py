@@ -15,7 +15,7 @@ from pipelines.errors import PipelineError, StoreUnavailable
 from pipelines.kafka.topics import Topic
 from registry.database.engine import connect
 from registry.database.tables import entities, replays, topics, watermarks
-from registry.formats.redis_keys import SEPARATOR
+from registry.formats.entity_name import SEPARATOR
 
 KEPT = " before"
 """What follows the name of a replay that was begun anew, in the row of what it had stored."""

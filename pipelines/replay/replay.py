@@ -42,7 +42,7 @@ from pipelines.replay.throttle import Throttle
 from pipelines.ticks.wire.formats import registry_of
 from pipelines.ticks.wire.schema_registry import RegistryConnection
 from registry.definitions import Catalog
-from registry.formats.redis_keys import key_values
+from registry.formats.entity_name import key_values
 from registry.language.program import compile_program
 
 CAPACITY = 100_000

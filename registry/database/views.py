@@ -1,6 +1,6 @@
 """One view for each source in the SQL schema `features`, for people who write SQL.
 
-Columns: the key fields, `entity` (the key fields in one, see `formats.redis_keys`), `ts`
+Columns: the key fields, `entity` (the key fields in one, see `formats.entity_name`), `ts`
 (timestamptz, microseconds), `event_time` (nanoseconds), `sequence`, the raw fields, `known_at`, and
 the source's features by name in the order in which rows first had them (the active version; NULL
 without a value). A column never moves and is never removed: people's own views and grants depend on
@@ -44,7 +44,7 @@ from registry.database.active_columns import DIALECT, names_of, schemas_of
 from registry.database.tables import active_columns, feature_rows, row_schemas, sources
 from registry.definitions import Catalog, Source
 from registry.errors import NotOurView, ViewBusy
-from registry.formats.redis_keys import SEPARATOR
+from registry.formats.entity_name import SEPARATOR
 from registry.resources import sql
 
 VIEW_COLUMNS = sql(__package__, "view_columns")

@@ -1,7 +1,4 @@
-"""The keys of Redis, and the names of entities.
-
-An entity is named by its key fields joined with the ASCII unit separator, a character that no
-key may hold.
+"""The keys of Redis.
 
 Rows, states and chunks are fields of hashes. A single server has one hash of each kind for a
 source, so that any entities are one HMGET. On a cluster there are 256, each with a hash tag of its
@@ -14,21 +11,12 @@ that lacks it, and is filled from Postgres.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from zlib import crc32
 
+from registry.formats.entity_name import SEPARATOR, entity_id, key_values
+
 CLUSTER_BUCKETS = 256
-SEPARATOR = "\x1f"
-
-
-def entity_id(key_values: Sequence[str]) -> str:
-    """The entity's name: its key field values in the source's order, `("P1", "AAPL")`."""
-    return SEPARATOR.join(key_values)
-
-
-def key_values(entity: str) -> tuple[str, ...]:
-    """The key field values of an entity, the inverse of `entity_id`."""
-    return tuple(entity.split(SEPARATOR))
 
 
 def bucket(entity: str, cluster: bool) -> int:

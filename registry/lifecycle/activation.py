@@ -5,6 +5,7 @@ Online reads, views and training sets follow one pointer. Requests that pin a ve
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Literal, NamedTuple
 
@@ -14,8 +15,10 @@ from sqlalchemy.dialects.postgresql import insert
 from registry.database.tables import activations, active_versions, feature_versions
 from registry.definitions import Catalog
 from registry.errors import NotAllowed
+from registry.formats.heartbeat import Heartbeat
 from registry.lifecycle.audit import audit
 from registry.lifecycle.changing import Change
+from registry.lifecycle.readiness import check_ready
 from registry.lifecycle.states import (
     check_no_experiment,
     check_not_retired,
@@ -38,16 +41,22 @@ class Activation(NamedTuple):
     note: str
 
 
-def activate(change: Change, ref: str) -> None:
+def activate(
+    change: Change,
+    ref: str,
+    without_history: bool = False,
+    heartbeats: Iterable[Heartbeat] = (),
+) -> None:
     """Make a name mean one of its versions; one that was deprecated is so no longer.
 
-    Where it means that already nothing is changed. Raises `UnknownVersion`, and `NotAllowed` for a
-    version that is retired.
+    Where it means that already nothing is changed. Raises `UnknownVersion`, `NotAllowed` for a
+    version that is retired, and as `check_ready`.
     """
     feature = version_of(change.known, ref)
     check_not_retired(change.known, ref)
     check_no_experiment(change.known, feature.name)
     if change.known.active.get(feature.name) != feature.version:
+        check_ready(change, ref, without_history, heartbeats)
         _take_back(change, ref)
         move_name(change, feature.name, feature.version, "activate")
 

@@ -6,6 +6,7 @@ of one of its arms or of none. Who has which arm is in `registry.experiments`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -16,9 +17,11 @@ from sqlalchemy.dialects.postgresql import insert
 from registry.database.tables import experiments as table
 from registry.definitions import Arm, Catalog, Experiment
 from registry.errors import DefinitionError, NotAllowed, UnknownVersion
+from registry.formats.heartbeat import Heartbeat
 from registry.lifecycle.activation import move_name
 from registry.lifecycle.audit import audit
 from registry.lifecycle.changing import Change
+from registry.lifecycle.readiness import check_ready
 from registry.lifecycle.states import name_of, state_of, version_of
 from registry.naming import NAME
 
@@ -37,10 +40,11 @@ class RecordedExperiment(NamedTuple):
     winner: str | None
 
 
-def start(change: Change, experiment: Experiment) -> None:
+def start(change: Change, experiment: Experiment, heartbeats: Sequence[Heartbeat] = ()) -> None:
     """Start an experiment, or give the arms of one that runs other weights.
 
-    Raises `DefinitionError`, `UnknownVersion` and `NotAllowed`.
+    Raises `DefinitionError`, `UnknownVersion`, `NotAllowed`, and `NotCovered` where an entity has
+    no row of an arm yet.
     """
     known = change.known
     _check(known, experiment)
@@ -66,6 +70,8 @@ def start(change: Change, experiment: Experiment) -> None:
             raise NotAllowed(
                 f"experiment {running.name} runs with {experiment.feature}: stop it first"
             )
+    for arm in experiment.arms:
+        check_ready(change, f"{experiment.feature}@{arm.version}", True, heartbeats)
     definition = msgspec.to_builtins(experiment)
     inserted = insert(table).values(
         name=experiment.name, definition=definition, started_by=change.by.actor

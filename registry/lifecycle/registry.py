@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Connection, Engine, select
 
@@ -34,11 +34,13 @@ from registry.errors import NotAllowed, StalePlan
 from registry.feature_tables import Versions, feature_of
 from registry.features_export import exported
 from registry.features_file import Text, read_text
+from registry.formats.heartbeat import Heartbeat
 from registry.lifecycle import activation, audit, experiments, search, sets, usage, withdrawal
 from registry.lifecycle.activation import Activation
 from registry.lifecycle.audit import By, Entry
 from registry.lifecycle.changes import changes_of
 from registry.lifecycle.changing import Change, changing
+from registry.lifecycle.coverage import coverage, is_recorded_only
 from registry.lifecycle.experiments import RecordedExperiment
 from registry.lifecycle.lineage import Lineage, lineage_of
 from registry.lifecycle.plan import COMPARED, Plan, made_now, page_of
@@ -72,10 +74,16 @@ MOST_ENTRIES = 1_000
 
 
 class Details(NamedTuple):
-    """Everything about a version; `digest` identifies what it means, as hexadecimal text."""
+    """Everything about a version; `digest` identifies what it means, as hexadecimal text.
+
+    `state` is also `recorded`: no worker has stored a run with it yet. Of `stored` offsets of the
+    source's topic it has values of `covered`; both are 0 of a derived version.
+    """
 
     feature: FeatureVersion
-    state: State
+    state: State | Literal["recorded"]
+    covered: int
+    stored: int
     digest: str
     created_at: str
     created_by: str
@@ -95,6 +103,8 @@ class Registry:
     by: By
     rejected_topic: str | None = None
     limits: Limits = LIMITS
+    heartbeats: Callable[[], Sequence[Heartbeat]] = tuple
+    """Those of the workers, as far as they are known: online ones know what Redis has."""
 
     def catalog(self) -> Catalog:
         """What is recorded. Raises `RegistryEmpty`."""
@@ -167,12 +177,16 @@ class Registry:
         create_views(self.engine, self.limits.view_patience)
         return made
 
-    def activate(self, ref: str, note: str = "") -> Catalog:
+    def activate(self, ref: str, note: str = "", without_history: bool = False) -> Catalog:
         """Make a feature's name mean a version, `name@version`.
 
-        Raises `UnknownVersion` and `NotAllowed`.
+        Raises `UnknownVersion`, `NotAllowed`, and `NotCovered` where it lacks what the active
+        version has; what came before its first tick it may lack `without_history`.
         """
-        return self._change(note, lambda change: activation.activate(change, ref))
+        beats = self.heartbeats()
+        return self._change(
+            note, lambda change: activation.activate(change, ref, without_history, beats)
+        )
 
     def roll_back(self, name: str, note: str = "") -> Catalog:
         """Make a feature's name mean the version that it meant before the one that it means now.
@@ -214,7 +228,8 @@ class Registry:
 
         Raises `DefinitionError`, `UnknownVersion` and `NotAllowed`.
         """
-        return self._change(note, lambda change: experiments.start(change, experiment))
+        beats = self.heartbeats()
+        return self._change(note, lambda change: experiments.start(change, experiment, beats))
 
     def stop_experiment(self, name: str, winner: str | None = None, note: str = "") -> Catalog:
         """Let a feature's name mean one version again, that of the variant `winner` if given.
@@ -238,9 +253,15 @@ class Registry:
                     feature_versions.c.version == feature.version,
                 )
             ).one()
+            parts = [one for one in coverage(connection, known, ref) if one.is_current]
+            state: State | Literal["recorded"] = state_of(known, ref)
+            if state == "standby" and is_recorded_only(connection, known, ref):
+                state = "recorded"
             return Details(
                 feature=feature,
-                state=state_of(known, ref),
+                state=state,
+                covered=sum(end - begin for one in parts for begin, end in one.covered),
+                stored=sum(one.stored.end - one.stored.begin for one in parts),
                 digest="" if row.digest is None else bytes(row.digest).hex(),
                 created_at=row.created_at.isoformat(),
                 created_by=row.created_by,

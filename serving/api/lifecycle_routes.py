@@ -54,9 +54,14 @@ class NewVersion(Struct, forbid_unknown_fields=True):
 
 
 class ActivateRequest(Struct, forbid_unknown_fields=True):
-    """The version that the feature's name is to mean."""
+    """The version that the feature's name is to mean.
+
+    It must have values of all that the active one has; `without_history` lets it lack what came
+    before its first tick.
+    """
 
     version: Version
+    without_history: bool = False
     note: Note = ""
 
 
@@ -144,7 +149,7 @@ class LifecycleRoutes:
         given, name = self._given(scope, body, ActivateRequest)
 
         def work(registry: Registry) -> Moved:
-            registry.activate(f"{name}@{given.version}", given.note)
+            registry.activate(f"{name}@{given.version}", given.note, given.without_history)
             return _moved(registry, name)
 
         return await self._changed(scope, work)

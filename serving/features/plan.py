@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from registry.definitions import Arm, Experiment, FeatureVersion, Source
-from registry.experiments import arm_of, subject_of
+from registry.experiments import arm_of
+from registry.formats.entity_name import entity_id
 from serving.features.lookup import DerivedFeature, Kind, Names, check_entities
 from serving.stores.row_store import Group, Key, MemberSet, RowId, Unavailable
 
@@ -139,7 +140,7 @@ class Selection:
                 if experiment.by == "consumer":
                     subject = self.consumer()
                 else:
-                    subject = subject_of(_key(column.feature.entity, entity))
+                    subject = entity_id(_key(column.feature.entity, entity))
                 feature = self._version_of(experiment, arm_of(experiment, subject))
                 column = _Column(column.name, feature.ref, feature)
             found.append(column)

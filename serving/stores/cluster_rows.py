@@ -12,7 +12,8 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
-from registry.formats.redis_keys import bucket, entity_id, rows_key
+from registry.formats.entity_name import entity_id
+from registry.formats.redis_keys import bucket, rows_key
 from serving.stores.cluster_reads import ANSWER_SECONDS
 from serving.stores.redis_reads import MAX_ROWS, RedisReads, ask_all
 from serving.stores.row_store import UNAVAILABLE, Packed, RowId, Unavailable

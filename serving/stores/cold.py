@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from registry.formats.entity_name import SEPARATOR, entity_id, key_values
 from registry.formats.origin import Origin
-from registry.formats.redis_keys import SEPARATOR, entity_id, key_values
 from registry.formats.row import Row, ValueStatus, pack
 from registry.resources import sql
 from serving.stores.batches import Batches, BatchLimits

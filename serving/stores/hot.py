@@ -20,9 +20,9 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
+from registry.formats.entity_name import entity_id, key_values
 from registry.formats.hot import HOME as HOT_HOME
 from registry.formats.hot import TOKEN_BYTES, row_key
-from registry.formats.redis_keys import entity_id, key_values
 from registry.redis_clients import HOT, Limits
 from serving.stores.hot_marks import MARKS_SECONDS, Marks
 from serving.stores.hot_promotion import Promotion

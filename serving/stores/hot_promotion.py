@@ -19,8 +19,8 @@ from enum import StrEnum
 from itertools import islice
 from typing import NamedTuple
 
+from registry.formats.entity_name import entity_id
 from registry.formats.hot import HOME_LAYOUT, HOT_HEADER, LEASE_MS, lease_key, mark_key, row_key
-from registry.formats.redis_keys import entity_id
 from registry.resources import lua
 from serving.stores.hot_marks import Marks
 from serving.stores.newest_served import HOME as ROW_HOME

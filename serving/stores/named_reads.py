@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from registry.formats.redis_keys import entity_id, key_values
+from registry.formats.entity_name import entity_id, key_values
 from serving.stores.row_store import (
     UNAVAILABLE,
     NamedRows,

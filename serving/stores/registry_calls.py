@@ -7,7 +7,7 @@ made or not, and its client is told so.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -23,6 +23,7 @@ from registry.errors import (
     UnknownVersion,
     VersionChanged,
 )
+from registry.formats.heartbeat import Heartbeat
 from registry.lifecycle.audit import By
 from registry.lifecycle.recording import Limits
 from registry.lifecycle.registry import Registry
@@ -54,11 +55,19 @@ T = TypeVar("T")
 class RegistryCalls:
     """The registry in the database at `url`; it connects at the first call.
 
-    `rejected_topic` and `history` are those of the workers, by which new definitions are checked.
+    `rejected_topic` and `history` are those of the workers, by which new definitions are checked;
+    `heartbeats` gives what they last said.
     """
 
-    def __init__(self, url: str, rejected_topic: str | None, history: int | None) -> None:
+    def __init__(
+        self,
+        url: str,
+        rejected_topic: str | None,
+        history: int | None,
+        heartbeats: Callable[[], Sequence[Heartbeat]],
+    ) -> None:
         self._rejected_topic = rejected_topic
+        self._heartbeats = heartbeats
         self._limits = Limits(history=history, view_patience=VIEW_PATIENCE)
         self._engine = connect(
             url,
@@ -78,7 +87,8 @@ class RegistryCalls:
         """
         if self._under_way >= CONNECTIONS + MOST_WAITING:
             raise Overloaded("too many requests about the registry are under way: ask again")
-        registry = Registry(self._engine, by, self._rejected_topic, self._limits)
+        workers = self._rejected_topic, self._limits, self._heartbeats
+        registry = Registry(self._engine, by, *workers)
         self._under_way += 1
         running = self._threads.submit(work, registry)
         running.add_done_callback(lambda _: self._ended())

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
-from registry.formats.redis_keys import bucket, entity_id, rows_key
+from registry.formats.entity_name import entity_id
+from registry.formats.redis_keys import bucket, rows_key
 from serving.stores.named_reads import read_by_name
 from serving.stores.row_link import RowLink, bulk
 from serving.stores.row_store import Packed, RowId, Tier, TieredRows, Unavailable

@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from registry import redis_clients
+from registry.formats.entity_name import entity_id, key_values
 from registry.formats.last_close import closed_member
-from registry.formats.redis_keys import closed_key, entity_id, key_values, members_key
+from registry.formats.redis_keys import closed_key, members_key
 from serving.stores.breakers import Breaker
 from serving.stores.cluster_reads import PROBES, ClusterReads
 from serving.stores.cluster_rows import ClusterRows, hash_of

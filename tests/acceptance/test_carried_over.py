@@ -40,7 +40,7 @@ def declare(running: Pipeline, name: str, version: str, expression: str) -> None
     feature = {"name": name, "version": version, "source": "position", "expression": expression}
     lines = [f'{key} = "{value}"' for key, value in feature.items()]
     file.write_text("\n".join([file.read_text(), "[[feature]]", *lines, ""]))
-    running.run_tickwell("migrate")
+    running.run_tickwell("features", "apply", "--yes")
 
 
 def newest_schema(running: Pipeline) -> int:

@@ -30,7 +30,7 @@ def declare(running: Pipeline, window: int) -> str:
     lines = [f'{key} = "{value}"' for key, value in feature.items()]
     text = "\n".join(["[[feature]]", *lines, f'expression = "mean(price, {window})"'])
     file.write_text(f"{file.read_text()}\n{text}\n")
-    running.run_tickwell("migrate")
+    running.run_tickwell("features", "apply", "--yes")
     return name
 
 

@@ -10,8 +10,8 @@ import asyncio
 import pytest
 import redis
 
+from registry.formats.entity_name import entity_id
 from registry.formats.hot import row_key
-from registry.formats.redis_keys import entity_id
 from serving.stores.hot import HotOptions, HotStore
 from serving.stores.hot_promotion import BATCH_ROWS, Outcome
 from serving.stores.most_read import MostRead

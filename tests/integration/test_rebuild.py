@@ -24,7 +24,8 @@ from pipelines.stores.redis.fill_marks import FillMarks
 from registry.database.engine import connect
 from registry.definitions import FeatureVersion
 from registry.features_file import read
-from registry.formats.redis_keys import entity_id, watermark_key
+from registry.formats.entity_name import entity_id
+from registry.formats.redis_keys import watermark_key
 from registry.formats.row import unpack
 from registry.language.program import compile_program
 from registry.lifecycle.recording import record

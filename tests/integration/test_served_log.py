@@ -13,7 +13,7 @@ import redis
 from starlette.testclient import TestClient
 
 from registry.definitions import Catalog
-from registry.formats.redis_keys import entity_id
+from registry.formats.entity_name import entity_id
 from registry.formats.row import unpack
 from registry.formats.served_log import Served, bits_of, read_served
 from serving.app import ServerOptions, create_app

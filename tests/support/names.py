@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipelines.runtime.array_types import Bytes, Int64s
 from pipelines.ticks.columns import Ticks
-from registry.formats.redis_keys import entity_id
+from registry.formats.entity_name import entity_id
 
 
 def name_of(data: Bytes, keys: Int64s) -> str:

@@ -11,15 +11,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from registry.formats.entity_name import entity_id, key_values
 from registry.formats.last_close import LAST_CLOSE
 from registry.formats.origin import Origin
 from registry.formats.redis_keys import (
     chunk_field,
     chunks_key,
     closed_key,
-    entity_id,
     groups_of,
-    key_values,
     members_key,
     watermark_key,
 )

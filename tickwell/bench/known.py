@@ -13,7 +13,8 @@ from redis.exceptions import NoPermissionError, RedisError
 from registry import catalog as recorded
 from registry import redis_clients
 from registry.definitions import Catalog, Source
-from registry.formats.redis_keys import CATALOG_KEY, CLUSTER_BUCKETS, key_values, rows_key
+from registry.formats.entity_name import key_values
+from registry.formats.redis_keys import CATALOG_KEY, CLUSTER_BUCKETS, rows_key
 from tickwell.errors import TickwellError, one_line
 
 SCANNED_AT_ONCE = 1_000

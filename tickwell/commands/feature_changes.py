@@ -96,9 +96,17 @@ def apply(
 
 
 @features.command()
-def activate(ref: Ref, note: Note = "", as_json: Json = False) -> None:
-    """Let a feature's name mean a version."""
-    _moved(lambda registry: registry.activate(ref, note), ref, as_json)
+def activate(
+    ref: Ref,
+    without_history: Annotated[
+        bool,
+        typer.Option("--without-history", help="Do without values from before its first tick."),
+    ] = False,
+    note: Note = "",
+    as_json: Json = False,
+) -> None:
+    """Let a feature's name mean a version that has values of all that the active one has."""
+    _moved(lambda registry: registry.activate(ref, note, without_history), ref, as_json)
 
 
 @features.command()

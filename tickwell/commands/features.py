@@ -123,6 +123,9 @@ def show_version(
     said: dict[str, Any] = {
         **table_of(found.feature),
         "state": found.state,
+        "values of": f"{found.covered:,} of {found.stored:,} stored messages"
+        if found.feature.source
+        else "",
         "read by": found.users,
         "recorded": f"{found.created_at} by {found.created_by}",
         "note": found.note,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from registry.formats.redis_keys import key_values
+from registry.formats.entity_name import key_values
 from tickwell.errors import TickwellError
 from tickwell.late_imports import late_imports
 from tickwell.settings import Settings

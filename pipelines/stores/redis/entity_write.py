@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
+from registry.formats.entity_name import SEPARATOR
 from registry.formats.redis_keys import (
-    SEPARATOR,
     chunks_key,
     closed_key,
     groups_of,

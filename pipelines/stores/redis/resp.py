@@ -16,7 +16,7 @@ import numpy as np
 from pipelines.runtime.array_types import Bytes, Int64s
 from pipelines.runtime.machine_code import compiled
 from pipelines.runtime.named_columns import numba_type
-from registry.formats.redis_keys import SEPARATOR
+from registry.formats.entity_name import SEPARATOR
 
 HEAD_BYTES = 16
 """The most bytes that a bulk string has beside its text."""

@@ -7,9 +7,10 @@ with the line by which a cluster checks that a script uses no other keys than it
 
 from __future__ import annotations
 
+from registry.formats.entity_name import SEPARATOR
 from registry.formats.hot import HOT_HEADER
 from registry.formats.layout import lua_constants
-from registry.formats.redis_keys import FILLED_MARK, SEPARATOR
+from registry.formats.redis_keys import FILLED_MARK
 from registry.formats.row import HEADER
 from registry.formats.state import CLOSED_BYTES, IDENTITY, STATE_HEADER
 from registry.resources import lua

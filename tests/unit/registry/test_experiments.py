@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.definitions import Arm, Experiment
-from registry.experiments import arm_of, subject_of
+from registry.experiments import arm_of
 
 SUBJECTS = [f"S{number}" for number in range(20_000)]
 weights_of = st.lists(st.integers(1, 1_000_000), min_size=2, max_size=10)
@@ -54,7 +54,3 @@ def test_experiments_divide_independently() -> None:
     pairs = Counter(zip(one, other, strict=True))
     agreeing = (pairs["v0", "v0"] + pairs["v1", "v1"]) / len(SUBJECTS)
     assert abs(agreeing - 0.5) < 5 * math.sqrt(0.25 / len(SUBJECTS))
-
-
-def test_an_entity_of_several_key_fields_is_one_subject() -> None:
-    assert subject_of(("P1", "AAPL")) != subject_of(("P1A", "APL"))

@@ -15,14 +15,13 @@ from registry import catalog
 from registry.definitions import Catalog, RowSchema
 from registry.errors import CorruptRow, DefinitionError
 from registry.features_file import read
+from registry.formats.entity_name import entity_id, key_values
 from registry.formats.origin import Origin
 from registry.formats.redis_keys import (
     CLUSTER_BUCKETS,
     bucket,
     chunks_key,
     closed_key,
-    entity_id,
-    key_values,
     members_key,
     rows_key,
     states_key,

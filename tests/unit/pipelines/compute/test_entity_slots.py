@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from pipelines.compute.entity_slots import EntitySlots, Touched
-from registry.formats.redis_keys import SEPARATOR, entity_id
+from registry.formats.entity_name import SEPARATOR, entity_id
 
 parts = st.text(st.characters(min_codepoint=32, exclude_categories=["Cs"]), min_size=1, max_size=9)
 names = st.sampled_from(["A", "B", "AAPL", "\u00e9", "CC"]) | parts

@@ -23,7 +23,7 @@ from pipelines.ticks.scanned_columns import Layout
 from pipelines.ticks.source_reading import Reading
 from registry.definitions import Field, Source, TimeUnit
 from registry.features_file import read
-from registry.formats.redis_keys import entity_id
+from registry.formats.entity_name import entity_id
 from tests.oracle.messages import Record, SourceSpec
 from tests.oracle.messages import read as oracle_read
 from tests.support.examples import examples

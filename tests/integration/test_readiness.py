@@ -1,0 +1,116 @@
+"""A version takes the place of the active one where it has values of all that this has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import msgspec
+import pytest
+from sqlalchemy import Engine
+
+from pipelines.kafka.topics import Topic
+from pipelines.stores.carried_rows import Home
+from pipelines.stores.postgres.carried_rows import CarriedOfflineRows
+from pipelines.stores.postgres.offline_sink import OfflineSink
+from registry.database.engine import connect
+from registry.definitions import Arm, Experiment
+from registry.errors import NotCovered
+from registry.features_file import read
+from registry.formats.heartbeat import CarriedPartition, Heartbeat, PartitionLag
+from registry.lifecycle.audit import By
+from registry.lifecycle.recording import record
+from registry.lifecycle.registry import Registry
+from tests.support.followers import Follower, compute
+from tests.support.logs import TOPIC_ID, runs
+from tests.support.rebuilds import Stores
+from tests.support.sinks import ticks
+
+NEW = "price_sma_5@2.0.0"
+HOME = Home("ticks.price", TOPIC_ID, 0)
+
+
+@pytest.fixture
+def stores(redis_database: str, postgres_database: str) -> Iterator[Stores]:
+    with ExitStack() as stack:
+        yield Stores(redis_database, postgres_database, stack)
+
+
+@pytest.fixture
+def engine(stores: Stores) -> Iterator[Engine]:
+    engine = connect(stores.postgres)
+    record(engine, read(), "ann")
+    yield engine
+    engine.dispose()
+
+
+def worker(stores: Stores, engine: Engine) -> Follower:
+    sink = stores.keep(OfflineSink(stores.postgres))
+    sink.settle(Topic("ticks.price", TOPIC_ID, 1))
+    return Follower(engine, sink)
+
+
+def create(registry: Registry) -> None:
+    registry.create_feature_version(
+        "price_sma_5", "2.0.0", {"expression": "mean(price, 6)"}, "1.0.0"
+    )
+
+
+def carry_over(stores: Stores, registry: Registry) -> None:
+    rows = stores.keep(CarriedOfflineRows(stores.postgres))
+    for _ in rows.carry(compute(registry.catalog(), "price"), [HOME]):
+        pass
+
+
+def told(registry: Registry, carried: int) -> Heartbeat:
+    """What an online worker says whose entities of the partition are all in a row schema."""
+    lag = (PartitionLag("ticks.price", 0, 0, 0, 0, 0.0),)
+    beat = Heartbeat("online", "one", 1, 0.0, "running", 0.0, lag=lag)
+    return msgspec.structs.replace(beat, carried=(CarriedPartition(TOPIC_ID.hex(), 0, carried),))
+
+
+def test_holes_are_named_and_may_be_accepted_but_no_entity_is_left_behind(
+    stores: Stores, engine: Engine
+) -> None:
+    registry = Registry(engine, By("ann"))
+    work = worker(stores, engine)
+    first, second = runs(ticks(["A", "B"], 30), [20])
+    work.take(first, ahead=False)
+    create(registry)
+    assert registry.details(NEW).state == "recorded"
+    with pytest.raises(NotCovered, match=r"no values of ticks\.price\[0\] offsets 0 to 19"):
+        registry.activate(NEW)
+    with pytest.raises(NotCovered, match=r"newest rows of entities in 1 partitions"):
+        registry.activate(NEW, without_history=True)
+    work.following.look()
+    work.take(second, ahead=False)
+    found = registry.details(NEW)
+    assert (found.state, found.covered, found.stored) == ("standby", 10, 30)
+    with pytest.raises(NotCovered, match=r"ticks\.price\[0\] offsets 0 to 19"):
+        registry.activate(NEW)
+    with pytest.raises(NotCovered, match=r"\(Postgres\).*ask again in a moment"):
+        registry.activate(NEW, without_history=True)
+    experiment = Experiment("sma", "price_sma_5", (Arm("a", "1.0.0", 1), Arm("b", "2.0.0", 1)))
+    with pytest.raises(NotCovered, match=r"\(Postgres\)"):
+        registry.start_experiment(experiment)
+    carry_over(stores, registry)
+    written = registry.catalog().writing["price"]
+    late = Registry(engine, By("ann"), heartbeats=lambda: [told(registry, written - 1)])
+    with pytest.raises(NotCovered, match=r"\(Redis\)"):
+        late.activate(NEW, without_history=True)
+    ready = Registry(engine, By("ann"), heartbeats=lambda: [told(registry, written)])
+    with pytest.raises(NotCovered, match=r"offsets 0 to 19"):
+        ready.activate(NEW)
+    assert ready.activate(NEW, without_history=True).active["price_sma_5"] == "2.0.0"
+    assert registry.roll_back("price_sma_5").active["price_sma_5"] == "1.0.0"
+
+
+def test_versions_that_were_recorded_together_cover_the_same(
+    stores: Stores, engine: Engine
+) -> None:
+    registry = Registry(engine, By("ann"))
+    create(registry)
+    work = worker(stores, engine)
+    (run,) = runs(ticks(["A", "B"], 30), [])
+    work.take(run, ahead=False)
+    assert registry.activate(NEW).active["price_sma_5"] == "2.0.0"
