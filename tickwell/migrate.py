@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import chain
 from threading import Event
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from pipelines.kafka.topics import NEVER, ensure_topics
+from pipelines.kafka.topic_settings import topic_remarks
+from pipelines.kafka.topics import NEVER, describe, ensure_topics
 from pipelines.live.rules_start import RulesBeginning
 from pipelines.runtime.machine_code import warm_up
 from pipelines.stores.redis.connection import WarmRedis
+from pipelines.ticks.homes import home_remarks
 from pipelines.ticks.wire.formats import check_format
 from registry import redis_clients
 from registry.database import migrations
@@ -120,6 +123,16 @@ def apply(
     known = registry.apply(file, expected, note=note)
     _ensure_topics(settings, known)
     return known
+
+
+def remarks_on_topics(settings: Settings, known: Catalog) -> list[str]:
+    """What a person should know of the topics of what is recorded, one line each."""
+    topics = [source.topic for source in known.sources.values()]
+    found = describe(settings.kafka_connection, topics)
+    homes = (
+        home_remarks(source, found[source.topic].partitions) for source in known.sources.values()
+    )
+    return [*topic_remarks(settings.kafka_connection, topics), *chain.from_iterable(homes)]
 
 
 def _check_formats(settings: Settings, sources: Iterable[Source]) -> None:

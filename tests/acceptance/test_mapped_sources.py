@@ -78,7 +78,7 @@ def test_from_kafka_to_both_stores_and_back(running: Pipeline) -> None:
     with Path(running.settings.features).open("a") as file:
         file.write(SOURCES.format(prefix=running.prefix))
     ensure_topics(running.settings.kafka_connection, [running.topic("spot")], 1)
-    told = running.run_tickwell("migrate")
+    told = running.run_tickwell("features", "apply", "--yes")
     spread = f"{running.topic('spread')} has 4 partitions, and its source spread declares"
     assert spread in told
     assert f"{running.topic('spot')} has" not in told

@@ -130,7 +130,7 @@ def begin(running: Pipeline, registry: RegistryServer, schema_id: int) -> None:
         schema_registry_username="reader",
         schema_registry_password=PASSWORD,
     )
-    running.run_tickwell("migrate")
+    running.run_tickwell("features", "apply", "--yes")
     running.start_both()
 
 

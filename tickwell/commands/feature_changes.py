@@ -72,6 +72,7 @@ def apply(
     with opened() as (settings, registry):
         from registry.features_file import Text
         from tickwell.migrate import apply as apply_file
+        from tickwell.migrate import remarks_on_topics
 
         if saved is not None:
             if file is not None:
@@ -88,11 +89,14 @@ def apply(
         if not yes and saved is None:
             _confirm()
         settings.need("kafka")
-        apply_file(settings, registry, Text(made.file, made.text), made.expected, note)
+        known = apply_file(settings, registry, Text(made.file, made.text), made.expected, note)
+        remarks = remarks_on_topics(settings, known) if made.page.new_sources else []
     if as_json:
         print_json(made.page)
-    else:
-        typer.echo(f"applied; {WITHIN}")
+        return
+    typer.echo(f"applied; {WITHIN}")
+    for remark in remarks:
+        typer.echo(remark)
 
 
 @features.command()

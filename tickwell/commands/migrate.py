@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from itertools import chain
 from typing import Annotated
 
 import typer
@@ -34,13 +33,10 @@ def migrate(
     """
     settings = Settings.of_stack(features=features, partitions=partitions)
     with late_imports():
-        from pipelines.kafka.topic_settings import topic_remarks
-        from pipelines.kafka.topics import describe
-        from pipelines.ticks.homes import home_remarks
         from registry.features_file import read
         from registry.lifecycle.recording import remarks
         from tickwell.migrate import migrate as bring_up_to_date
-        from tickwell.migrate import rules_beginning
+        from tickwell.migrate import remarks_on_topics, rules_beginning
     with ExitStack() as stack:
         begin = stack.enter_context(rules_beginning(settings)) if from_now else None
         recorded = bring_up_to_date(settings, begin=begin)
@@ -50,14 +46,6 @@ def migrate(
     )
     if begin is not None:
         typer.echo("\n".join(map(str, begin.changes)) or NO_CHANGE)
-    topics = [source.topic for source in recorded.sources.values()]
-    found = describe(settings.kafka_connection, topics)
-    for remark in (
-        *remarks(recorded, read(settings.features_path, recorded)),
-        *topic_remarks(settings.kafka_connection, topics),
-        *chain.from_iterable(
-            home_remarks(source, found[source.topic].partitions)
-            for source in recorded.sources.values()
-        ),
-    ):
+    said = remarks(recorded, read(settings.features_path, recorded))
+    for remark in (*said, *remarks_on_topics(settings, recorded)):
         typer.echo(remark)
