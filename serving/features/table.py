@@ -20,7 +20,7 @@ NOT_OF_KIND = 255
 """The rank of a feature of an entity that is of another kind: there is no status."""
 
 
-class TestedColumn(NamedTuple):
+class ExperimentColumn(NamedTuple):
     """What an experiment has decided for each of n entities; None where it is of another kind."""
 
     experiment: str
@@ -40,7 +40,7 @@ class FeatureColumn(NamedTuple):
     """(n,) The rank of each status (`registry.formats.status.RANK`), or `NOT_OF_KIND`."""
     deprecated: str | None = None
     """Since when the version is deprecated, RFC 3339; None of one that is not."""
-    tested: TestedColumn | None = None
+    tested: ExperimentColumn | None = None
     """Where an experiment has decided about versions; `version` is then the active one."""
 
 
@@ -170,7 +170,7 @@ def evaluated_table(evaluated: Evaluated, requested: Sequence[str]) -> AnswerTab
     return AnswerTable(evaluated.now_ns, features, times, tiers)
 
 
-def _tested(evaluated: Evaluated, name: str) -> TestedColumn | None:
+def _tested(evaluated: Evaluated, name: str) -> ExperimentColumn | None:
     """What an experiment has decided of a name."""
     experiment = evaluated.tested.get(name)
     if experiment is None:
@@ -181,7 +181,7 @@ def _tested(evaluated: Evaluated, name: str) -> TestedColumn | None:
         for answer in evaluated.answers
     ]
     of_versions = [None if version is None else variants[version] for version in versions]
-    return TestedColumn(experiment.name, versions, of_versions)
+    return ExperimentColumn(experiment.name, versions, of_versions)
 
 
 def listed_table(table: AnswerTable) -> dict[str, ListedColumn]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -15,6 +14,9 @@ from numpy.typing import NDArray
 from tickwell.client.columns import NO_TIME, NONE, Columns, FeatureColumn, Texts
 from tickwell.client.values import nanoseconds
 
+EVENT_TIME = b"event_time"
+"""What the metadata of a feature's field have, and those of no other one."""
+
 
 class _Origin(NamedTuple):
     """What the features of one source share."""
@@ -24,36 +26,51 @@ class _Origin(NamedTuple):
     tiers: Texts
 
 
-def columns(body: bytes, names: Sequence[str]) -> Columns:
+def columns(body: bytes) -> Columns:
     """The columns of an answer. Raises `msgspec.ValidationError` for what is none."""
     try:
         with pa.ipc.open_stream(body) as stream:
             (batch,) = stream
         answered_at = nanoseconds(batch.schema.metadata[b"answered_at"].decode())
         origin = cache(lambda label: _origin(batch, label, answered_at))
+        # The name of a set is that of several features, so it is the answer that says which.
+        names = [field.name for field in batch.schema if EVENT_TIME in (field.metadata or {})]
         first = batch.schema.get_field_index(names[0])  # before it stand the key fields
         return Columns(
             keys={field: batch[field].to_pylist() for field in batch.schema.names[:first]},
             features={name: _feature(batch, name, origin) for name in names},
             rows=batch.num_rows,
         )
-    except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
+    except (pa.ArrowException, KeyError, IndexError, TypeError, ValueError) as error:
         raise msgspec.ValidationError(f"it is no answer in Arrow: {error}") from None
 
 
 def _feature(batch: Any, name: str, origin: Any) -> FeatureColumn:
     metadata = batch.schema.field(name).metadata
     statuses = _texts(batch[f"{name}.status"])
-    version = np.where(statuses.codes == NONE, NONE, 0).astype(np.int32)
-    shared: _Origin = origin(metadata[b"event_time"].decode().removesuffix(".event_time"))
+    shared: _Origin = origin(metadata[EVENT_TIME].decode().removesuffix(".event_time"))
+    none = Texts(np.full(batch.num_rows, NONE, np.int32), ())
+    if b"experiment" in metadata:
+        versions = Texts.of(batch[f"{name}.version"].to_pylist())
+        variants = Texts.of(batch[f"{name}.variant"].to_pylist())
+    else:
+        codes = np.where(statuses.codes == NONE, NONE, 0).astype(np.int32)
+        versions, variants = Texts(codes, (metadata[b"version"].decode(),)), none
     return FeatureColumn(
         values=batch[name].to_numpy(zero_copy_only=False),  # NaN for null
         statuses=statuses,
-        versions=Texts(version, (metadata[b"version"].decode(),)),
+        versions=versions,
         event_times=shared.event_times,
         ages=shared.ages,
         tiers=shared.tiers,
+        variants=variants,
+        experiment=_text(metadata.get(b"experiment")),
+        deprecated=_text(metadata.get(b"deprecated")),
     )
+
+
+def _text(said: bytes | None) -> str | None:
+    return None if said is None else said.decode()
 
 
 def _origin(batch: Any, label: str, answered_at: int) -> _Origin:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
-Detail = Literal["status", "event_time", "event_time_ns", "age_seconds", "tier", "version"]
+Detail = Literal[
+    "status", "event_time", "event_time_ns", "age_seconds", "tier", "version", "variant"
+]
 STATUS: tuple[Detail, ...] = ("status",)
 INTEGERS = "event_time_ns"
 
@@ -27,8 +29,8 @@ class BatchFeatures(Sequence[EntityFeatures]):
     As a sequence it has an `EntityFeatures` for each entity. The conversions have a column for each
     key field, for each feature its values under its name, and beside them what `include` names, as
     `price_sma_5.status`: also `event_time` (a stamp with a time zone, or text in `to_dict`),
-    `event_time_ns` (integers, UTC), `age_seconds`, `tier` and `version`. What has no value is null,
-    and its status says why.
+    `event_time_ns` (integers, UTC), `age_seconds`, `tier`, `version` and `variant` (that of an
+    experiment). What has no value is null, and its status says why.
     """
 
     def __init__(self, columns: Columns) -> None:
@@ -127,11 +129,16 @@ def _checked(include: Collection[Detail]) -> Collection[Detail]:
 
 
 def _texts(column: FeatureColumn, detail: str) -> Texts:
-    found = {"status": column.statuses, "tier": column.tiers, "version": column.versions}
+    found = {
+        "status": column.statuses,
+        "tier": column.tiers,
+        "version": column.versions,
+        "variant": column.variants,
+    }
     try:
         return found[detail]
     except KeyError:
-        known = "status, event_time, event_time_ns, age_seconds, tier and version"
+        known = "status, event_time, event_time_ns, age_seconds, tier, version and variant"
         raise ValueError(f"{detail!r} is no detail of a value: there are {known}") from None
 
 

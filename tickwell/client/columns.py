@@ -65,6 +65,10 @@ class FeatureColumn(NamedTuple):
     ages: NDArray[np.float64]
     """(n,) Seconds since the event time when the server answered, NaN where there is none."""
     tiers: Texts
+    variants: Texts
+    """Where an experiment has decided about the versions."""
+    experiment: str | None = None
+    deprecated: str | None = None
 
     @classmethod
     def of(cls, values: Sequence[FeatureValue | None]) -> FeatureColumn:
@@ -78,6 +82,9 @@ class FeatureColumn(NamedTuple):
             event_times=np.array([NO_TIME if t is None else t for t in times], np.int64),
             ages=np.array([value.age_seconds for value in known], np.float64),
             tiers=Texts.of(value.tier for value in known),
+            variants=Texts.of(value.variant for value in known),
+            experiment=next(filter(None, (value.experiment for value in known)), None),
+            deprecated=next(filter(None, (value.deprecated for value in known)), None),
         )
 
     @classmethod
@@ -90,6 +97,9 @@ class FeatureColumn(NamedTuple):
             event_times=np.concatenate([part.event_times for part in parts]),
             ages=np.concatenate([part.ages for part in parts]),
             tiers=Texts.joined([part.tiers for part in parts]),
+            variants=Texts.joined([part.variants for part in parts]),
+            experiment=next(filter(None, (part.experiment for part in parts)), None),
+            deprecated=next(filter(None, (part.deprecated for part in parts)), None),
         )
 
     def value(self, index: int) -> FeatureValue | None:
@@ -107,6 +117,9 @@ class FeatureColumn(NamedTuple):
             event_time=None if time == NO_TIME else rfc_3339(time),
             age_seconds=None if np.isnan(age) else age,
             tier=self.tiers.text(index),
+            deprecated=self.deprecated,
+            experiment=self.experiment,
+            variant=self.variants.text(index),
         )
 
 
@@ -123,7 +136,10 @@ class Columns(NamedTuple):
 
     @classmethod
     def joined(cls, parts: Sequence[Columns]) -> Columns:
-        """One answer of several, one under the other. All have the same features."""
+        """One answer of several, one under the other.
+
+        What one of them lacks, as of a set with features of several kinds, is not of its entities.
+        """
         if len(parts) == 1:
             return parts[0]
         fields = dict.fromkeys(field for part in parts for field in part.keys)
@@ -131,8 +147,11 @@ class Columns(NamedTuple):
             field: [key for part in parts for key in part.keys.get(field, [None] * part.rows)]
             for field in fields
         }
-        names = parts[0].features if parts else {}
+        names = dict.fromkeys(name for part in parts for name in part.features)
         features = {
-            name: FeatureColumn.joined([part.features[name] for part in parts]) for name in names
+            name: FeatureColumn.joined(
+                [part.features.get(name) or FeatureColumn.of([None] * part.rows) for part in parts]
+            )
+            for name in names
         }
         return cls(keys, features, sum(part.rows for part in parts))

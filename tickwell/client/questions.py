@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 from msgspec import Struct
 
+from registry.definitions import SET_PREFIX
 from serving.api.requests import MAX_BODY_BYTES, MAX_ENTITIES
 from tickwell.client.batch import BatchFeatures
 from tickwell.client.columns import Columns, FeatureColumn
@@ -202,7 +203,7 @@ def _batch(start: bytes, texts: Sequence[bytes], names: Sequence[str]) -> Questi
     body = b"%b%b]}" % (start, b",".join(texts))
     if len(texts) < ARROW_FROM:
         return Question("POST", "/features/batch", body, JSON, lambda b: _read_results(b, names))
-    return Question("POST", "/features/batch", body, ARROW, lambda b: _read_arrow(b, names))
+    return Question("POST", "/features/batch", body, ARROW, _read_arrow)
 
 
 def _read_entity(body: bytes) -> EntityFeatures:
@@ -213,20 +214,22 @@ def _read_entity(body: bytes) -> EntityFeatures:
 def _read_results(body: bytes, names: Sequence[str]) -> Columns:
     results = _RESULTS.decode(body).results
     fields = dict.fromkeys(field for result in results for field in result.entity)
+    named = [name for name in names if not name.startswith(SET_PREFIX)]
+    answered = dict.fromkeys([*named, *(name for one in results for name in one.features)])
     return Columns(
         keys={field: [result.entity.get(field) for result in results] for field in fields},
         features={
             name: FeatureColumn.of([result.features.get(name) for result in results])
-            for name in names
+            for name in answered
         },
         rows=len(results),
     )
 
 
-def _read_arrow(body: bytes, names: Sequence[str]) -> Columns:
+def _read_arrow(body: bytes) -> Columns:
     from tickwell.client.arrow_answers import columns
 
-    return columns(body, names)
+    return columns(body)
 
 
 def _read_health(body: bytes) -> dict[str, Any]:

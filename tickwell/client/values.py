@@ -16,7 +16,8 @@ class FeatureValue(Struct, frozen=True):
     `value` is None where the status says that there is none (README has the table: `ok`, `stale`
     and `lagging` have a value). `event_time` is RFC 3339 text in UTC with nine digits of a second,
     so that texts sort as times do. `age_seconds` is what had passed since then when the server
-    answered. `tier` is the store that it is from: `hot`, `warm` or `cold`.
+    answered. `tier` is the store that it is from: `hot`, `warm` or `cold`. `deprecated` is since
+    when the version is to be given up; `experiment` and `variant` are what has decided about it.
     """
 
     value: float | None
@@ -25,6 +26,9 @@ class FeatureValue(Struct, frozen=True):
     event_time: str | None = None
     age_seconds: float | None = None
     tier: str | None = None
+    deprecated: str | None = None
+    experiment: str | None = None
+    variant: str | None = None
 
     @property
     def is_ok(self) -> bool:
@@ -97,8 +101,17 @@ class EntityFeatures(Mapping[str, FeatureValue]):
 
     def as_answer(self) -> dict[str, Any]:
         """The same as the server's JSON has it."""
-        features = {name: asdict(value) for name, value in self._features.items()}
+        features = {name: _as_answer(value) for name, value in self._features.items()}
         return {"entity": self.entity, "features": features}
+
+
+SOMETIMES = ("deprecated", "experiment", "variant")
+"""Fields of a value that an answer only has where there is something to say."""
+
+
+def _as_answer(value: FeatureValue) -> dict[str, Any]:
+    said = asdict(value)
+    return {name: one for name, one in said.items() if one is not None or name not in SOMETIMES}
 
 
 def nanoseconds(text: str) -> int:
