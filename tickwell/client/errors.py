@@ -128,6 +128,18 @@ class UnknownFeature(ProblemAnswer):
     titles = frozenset({"Unknown feature"})
 
 
+class RetiredFeature(ProblemAnswer):
+    """The version, or the set, is not read any more; `context["replacement"]` may name another."""
+
+    statuses = frozenset({410})
+
+
+class StateConflict(ProblemAnswer):
+    """What is recorded of a feature is in a state in which this cannot be done."""
+
+    statuses = frozenset({409})
+
+
 class NotFound(ProblemAnswer):
     """The server has no such route: it may be older than this client."""
 
@@ -160,8 +172,8 @@ class ServerMistake(ProblemAnswer):
 
 
 KINDS: tuple[type[ProblemAnswer], ...] = (
-    *(WrongEntity, TooLarge, UnknownFeature, KeyRefused, ScopeMissing),
-    *(NotReady, InvalidRequest, NotFound, ServerMistake),
+    *(WrongEntity, TooLarge, UnknownFeature, RetiredFeature, StateConflict),
+    *(KeyRefused, ScopeMissing, NotReady, InvalidRequest, NotFound, ServerMistake),
 )
 
 
