@@ -120,6 +120,7 @@ def create_app(
     features = [*feature_routes(answering, *how), feast_route(answering, *how)]
     kept = options.rejected_topic, options.history
     registry = RegistryCalls(options.postgres, *kept, lambda: workers.heartbeats)
+    known = CatalogRoutes(catalog)
     lifecycle = LifecycleRoutes(catalog, registry, takes_changes=options.needs_keys)
     search = SearchRoute(PostgresReads(options.postgres, SEARCHES), bounds)
     server = Server(catalog, workers, metrics, process, stores.breakers, keys, stores.hot)
@@ -147,8 +148,8 @@ def create_app(
     app = Starlette(
         routes=[
             *(Route(feature.path, feature, methods=["POST"]) for feature in features),
-            *CatalogRoutes(catalog).routes(),
-            *lifecycle.routes(metrics, bounds),
+            *known.routes(),
+            *lifecycle.routes(metrics, bounds, known.versions),
             *UsageRoutes(catalog, usage_store).routes(),
             *search.routes(),
             *Documentation().routes(),

@@ -55,7 +55,6 @@ class CatalogRoutes:
         return [
             Route("/features", self.features),
             Route(FEATURE, self.feature),
-            Route(f"{FEATURE}/versions", self.versions),
         ]
 
     async def features(self, request: Request) -> Response:

@@ -15,8 +15,8 @@ import msgspec
 from msgspec import Meta, Struct
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
-from starlette.types import Scope
+from starlette.routing import Route, request_response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from registry.lifecycle.audit import By
 from registry.lifecycle.lineage import Lineage
@@ -103,6 +103,21 @@ class AuditAnswer(Struct):
 Body = TypeVar("Body", bound=Struct)
 
 
+Answer = Callable[[Request], Awaitable[Response]]
+
+
+class ReadOrPosted:
+    """An ASGI application of a path that is read and posted to: 405 names both methods."""
+
+    def __init__(self, read: Answer, posted: ASGIApp) -> None:
+        self._read = request_response(read)
+        self._posted = posted
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self._posted if scope["method"] == "POST" else self._read
+        await app(scope, receive, send)
+
+
 class LifecycleRoutes:
     """Answers from the registry. Without `takes_changes` it only says what was changed."""
 
@@ -111,23 +126,21 @@ class LifecycleRoutes:
         self._registry = registry
         self._takes_changes = takes_changes
 
-    def routes(self, metrics: Metrics, bounds: Bounds) -> list[Route]:
-        """The routes; bodies are read within `bounds`."""
+    def routes(self, metrics: Metrics, bounds: Bounds, versions: Answer) -> list[Route]:
+        """The routes; bodies are read within `bounds`, and `versions` answers what is recorded."""
         changes: dict[str, Callable[[Scope, bytes, Deadline], Awaitable[Content]]] = {
             "versions": self.create,
             "activate": self.activate,
             "rollback": self.roll_back,
         }
-        posted = [
-            Route(
-                f"{FEATURE}/{last}",
-                FeatureRoute(f"/features/{{name}}/{last}", answer, metrics, bounds),
-                methods=["POST"],
-            )
+        posted = {
+            last: FeatureRoute(f"/features/{{name}}/{last}", answer, metrics, bounds)
             for last, answer in changes.items()
-        ]
+        }
+        both = ReadOrPosted(versions, posted.pop("versions"))
         return [
-            *posted,
+            Route(f"{FEATURE}/versions", both, methods=["GET", "POST"]),
+            *(Route(f"{FEATURE}/{last}", app, methods=["POST"]) for last, app in posted.items()),
             Route(f"{FEATURE}/lineage", self.lineage),
             Route(f"{FEATURE}/audit", self.audit),
         ]

@@ -29,6 +29,7 @@ from registry.lifecycle.search import (
     question_of,
     words_asked,
 )
+from serving.api import deadlines
 from serving.api.admission import Admission
 from serving.api.deadlines import Deadline, Deadlines
 from serving.errors import InvalidRequest, NotReady, Overloaded, StoresUnavailable
@@ -87,7 +88,8 @@ class SearchRoute:
             raise Overloaded(
                 f"the server has {self._in_hand} searches in hand, which is its limit: ask again"
             )
-        ms = self._deadlines.ms_of(request.scope["headers"])
+        named = request.headers.get(deadlines.HEADER.decode())
+        ms = self._deadlines.ms_of(None if named is None else named.encode("latin-1"))
         question = _question(request)
         self._in_hand += 1
         self._admission.answering += 1

@@ -133,12 +133,17 @@ def test_the_table_of_scopes_has_the_routes_that_exist() -> None:
     nowhere = "redis://127.0.0.1:1/0"
     options = ServerOptions(nowhere, nowhere, "postgresql://u:p@127.0.0.1:1/none")
     routes = [route for route in create_app(options).routes if isinstance(route, Route)]
-    posted = {route.path for route in routes if "POST" in (route.methods or ())}
+    posted = {
+        re.sub(r"\{(\w+):\w+\}", r"{\1}", route.path)
+        for route in routes
+        if "POST" in (route.methods or ())
+    }
     rows = dict(
         re.findall(r"^\| (.+?) \| (.+) \|$", section(README, "## Who may ask the server"), re.M)
     )
-    assert set(re.findall(r"(?<=[ `])/[\w/-]+", rows["`read`"])) == posted
-    assert {scope_needed("POST", path) for path in posted} == {"read"}
+    for scope in ("read", "write"):
+        named = set(re.findall(r"(?<=[ `])/[\w/{}-]+", rows[f"`{scope}`"]))
+        assert named == {path for path in posted if scope_needed("POST", path) == scope}
 
 
 def _spelled(default: object) -> str:
