@@ -22,9 +22,11 @@ from tests.support.carried import (
     carried_rows,
     carry,
     opened_stores,
+    replayed,
     rows_in_postgres,
     rows_in_redis,
     unfinished,
+    values_of,
     worker,
 )
 from tests.support.followers import Follower, compute, with_means
@@ -55,8 +57,8 @@ def engine(stores: Stores) -> Iterator[Engine]:
 
 @pytest.mark.parametrize("kind", ["online", "cluster"])
 def test_a_tick_that_comes_meanwhile_wins(stores: Stores, engine: Engine, kind: Kind) -> None:
-    """It is stored between the windows being loaded and the row being written."""
-    first, second = runs(ticks(["A"], 40), (30,))
+    """It is stored between the windows being loaded and the rows being written, of one of three."""
+    first, second = runs([*ticks(["A", "B", "C"], 30), *ticks(["B"], 10, 30)], (30,))
     work = worker(stores, engine, kind)
     work.take(first, ahead=False)
     catalog = with_means(engine, 7)
@@ -71,9 +73,14 @@ def test_a_tick_that_comes_meanwhile_wins(stores: Stores, engine: Engine, kind: 
 
     redis.run = meanwhile
     rows = CarriedOnlineRows(redis)
-    assert sum(rows.carry(compute(catalog, "price"), [HOMES[0]])) == 0
-    row = rows_in_redis(stores)["A"]
-    assert (row.origin.offset, row.schema_id) == (39, catalog.writing["price"])
+    assert sum(rows.carry(compute(catalog, "price"), [HOMES[0]])) == 2
+    found = rows_in_redis(stores)
+    assert {row.schema_id for row in found.values()} == {catalog.writing["price"]}
+    assert {name: row.origin.offset for name, row in found.items()} == {"A": 27, "B": 39, "C": 29}
+    expected = replayed(stores, engine, {0: [first, second]})
+    for row in found.values():
+        values = values_of(catalog, row.schema_id, row.values, row.status)
+        assert values == expected[0, row.origin.offset][1]
 
 
 @pytest.mark.parametrize("kind", ["online", "cluster"])

@@ -84,7 +84,8 @@ def test_rollouts_at_random(stores: Stores, engine: Engine, kind: Kind, seed: in
                     one.work.forget()
             case 4 | 5 | 6:
                 for _ in range(chance.randrange(4)):
-                    pieces = carrying[number] or carried_rows(stores, kind).carry(
+                    rows = carried_rows(stores, kind, chance.choice([1, 2, 100]))
+                    pieces = carrying[number] or rows.carry(
                         workers[number].work.computation, list(HOMES.values())
                     )
                     carrying[number] = None if next(pieces, None) is None else pieces

@@ -322,7 +322,7 @@ def test_what_is_behind_is_what_no_store_has_noted(stores: Stores, engine: Engin
         pass
     assert found(later, "mean_7@1.0.0") == [(True, None), (False, None)]
     assert found(later, "mean_8@1.0.0") == [(True, None), (True, None)]
-    beats = beat("online", later.writing["price"], 0), beat("offline", 99, 0, 1)
+    beats = beat("online", later.writing["price"], 0), beat("offline", later.writing["price"], 0, 1)
     assert found(later, "mean_8@1.0.0", *beats) == [(True, False), (True, True)]
     in_any_order(engine, ["current_price@1.0.0"])
     without_it = recorded.load(engine)

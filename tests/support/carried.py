@@ -53,7 +53,7 @@ def worker(stores: Stores, engine: Engine, kind: Kind) -> Follower:
 
 
 def carried_rows(stores: Stores, kind: Kind, a_piece: int = 1) -> CarriedRows:
-    """Few entities a piece, so that much can happen between two."""
+    """With few entities a piece much can happen between two."""
     if kind == "offline":
         return stores.keep(CarriedOfflineRows(stores.postgres, entities_a_piece=a_piece))
     redis = stores.redis()
@@ -62,9 +62,9 @@ def carried_rows(stores: Stores, kind: Kind, a_piece: int = 1) -> CarriedRows:
 
 
 def carry(stores: Stores, kind: Kind, catalog: Catalog, *partitions: int) -> int:
-    """Carry all rows over; returns how many were written."""
+    """Carry all rows over, those of several entities together; returns how many were written."""
     homes = [HOMES[partition] for partition in partitions or SYMBOLS]
-    return sum(carried_rows(stores, kind).carry(compute(catalog, "price"), homes))
+    return sum(carried_rows(stores, kind, 3).carry(compute(catalog, "price"), homes))
 
 
 def unfinished(stores: Stores, kind: Kind, catalog: Catalog) -> list[int]:
