@@ -31,9 +31,13 @@ FUNCTIONS = frozenset("abs last log_return mean stddev sum".split())  # noqa: SI
 SET_VERSION = re.compile(r"[1-9][0-9]{0,5}")
 
 
+MEANINGLESS = re.compile(r"(?<![0-9])_|_(?![0-9])")
+"""What two names must not differ in alone; between digits it tells `ret_1_5` from `ret_15`."""
+
+
 def folded(name: str) -> str:
     """A name as it is compared with others: two that differ in `_` alone are taken for a typo."""
-    return name.replace("_", "").lower()
+    return MEANINGLESS.sub("", name)
 
 
 def check_not_function(name: str, where: str) -> None:

@@ -49,6 +49,8 @@ def test_the_shipped_file() -> None:
         ('name = "current_price"', 'name = "online"', "cannot be a name"),
         ('name = "current_price"', 'name = "price_sma_5"', "twice"),
         ('aliases = ["volatility"]', 'aliases = ["current_price"]', "names both"),
+        ('aliases = ["volatility"]', 'aliases = ["pricesma_5"]', "differ only in `_`"),
+        ('name = "current_price"', 'name = "mean"', "is a function of expressions"),
         ('"mean(price, 5)"', '"mean(price, 0)"', "is not one of"),
         ('"mean(price, 5)"', '"mean(close, 5)"', "has no field close"),
         ('"mean(price, 5)"', "\"__import__('os')\"", "is not one of"),
@@ -69,6 +71,13 @@ def test_mistakes_are_reported_with_their_location(
     with pytest.raises(DefinitionError, match=what) as error:
         read(file)
     assert str(file) in str(error.value)
+
+
+def test_an_underline_between_digits_tells_names_apart(tmp_path: Path) -> None:
+    names = {feature.name for feature in read(changed(tmp_path, "price_sma_5", "sma_2_0")).features}
+    assert "sma_2_0" in names
+    file = changed(tmp_path, '["volatility"]', '["sma_2_0", "sma_20"]')
+    assert read(file).features[3].aliases == ("sma_2_0", "sma_20")
 
 
 def test_a_missing_file() -> None:
