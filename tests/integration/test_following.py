@@ -26,11 +26,15 @@ from pipelines.stores.sink import Sink
 from registry import catalog as recorded
 from registry.api_keys import Scope
 from registry.database.engine import connect
-from registry.definitions import Catalog
+from registry.definitions import Catalog, RowSchema
 from registry.features_file import read
 from registry.formats.row import unpack
 from registry.lifecycle import api_keys
+from registry.lifecycle.activation import move_name
+from registry.lifecycle.audit import By
+from registry.lifecycle.changing import changing
 from registry.lifecycle.recording import record
+from registry.lifecycle.registry import Registry
 from registry.serial import serial
 from tests.support.followers import Follower, compute, mean_of, with_means
 from tests.support.logs import runs
@@ -83,14 +87,33 @@ def values_of(catalog: Catalog, schema_id: int, features: Any, status: Any) -> d
 
 
 def replayed(stores: Stores, engine: Engine, logs: Mapping[int, Sequence[Run]]) -> dict[Any, Any]:
-    """The values of each tick by a worker that knew all features from the beginning."""
+    """The values of each tick by a worker that knew all features that ever were."""
     stores.execute("TRUNCATE tickwell.feature_rows, tickwell.entities, tickwell.watermarks")
     catalog = recorded.load(engine)
+    ever = tuple(ref for ref, one in catalog.features.items() if one.source == "price")
+    every = RowSchema(max(catalog.schemas) + 1, "price", ever)
+    catalog = msgspec.structs.replace(
+        catalog,
+        schemas=catalog.schemas | {every.id: every},
+        writing=catalog.writing | {"price": every.id},
+    )
     alone = Materializer(compute(catalog, "price"), stores.keep(OfflineSink(stores.postgres)))
     for log in logs.values():
         for run in log:
             alone.materialize(run, GO_ON)
     return {row[:2]: values_of(catalog, row[3], *row[6:]) for row in rows_of(stores)}
+
+
+def replace_version(engine: Engine, window: int) -> None:
+    """Another version takes the place of a mean's, which leaves the rows."""
+    registry, name = Registry(engine, By("ann")), f"mean_{window}"
+    registry.create_feature_version(
+        name, "2.0.0", {"expression": f"mean(price, {window + 9})"}, "1.0.0"
+    )
+    with changing(engine, By("ann")) as change:
+        move_name(change, name, "2.0.0", "activate")
+    registry.deprecate(f"{name}@1.0.0")
+    registry.retire(f"{name}@1.0.0")
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -108,12 +131,16 @@ def test_rollouts_at_random(stores: Stores, engine: Engine, kind: str, seed: int
     logs = {partition: log_of(partition, 150, chance) for partition in SYMBOLS}
     left = {partition: list(log) for partition, log in logs.items()}
     workers, owner, windows = [begun(), begun()], {0: 0, 1: 1}, [2]
+    replaceable: list[int] = []
     online_schemas = defaultdict[str, list[int]](list)
     while any(left.values()):
-        match chance.randrange(7):
+        match chance.randrange(8):
             case 0 if len(windows) < 6:
                 windows.append(windows[-1] + 1)
                 with_means(engine, *windows)
+                replaceable.append(windows[-1])
+            case 7 if replaceable:
+                replace_version(engine, replaceable.pop())
             case 1:
                 chance.choice(workers).following.look()
             case 2:
