@@ -33,6 +33,12 @@ def test_what_has_get_has_head_and_nothing_else(client: TestClient, path: str) -
         assert refused.headers["content-type"] == "application/problem+json"
 
 
+def test_what_is_read_and_posted_to_has_both(client: TestClient) -> None:
+    refused = client.put("/features/a/versions")
+    assert refused.status_code == 405
+    assert set(refused.headers["allow"].split(", ")) == {"GET", "HEAD", "POST"}
+
+
 @pytest.mark.parametrize("path", ["/features/online", "/features/batch"])
 def test_what_has_post_has_nothing_else(client: TestClient, path: str) -> None:
     """`online` and `batch` are no names of features."""

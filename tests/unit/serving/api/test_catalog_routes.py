@@ -7,13 +7,14 @@ from typing import Any
 import msgspec
 import pytest
 from starlette.applications import Starlette
+from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from registry.definitions import Catalog, FeatureVersion
 from registry.features_file import read
 from registry.naming import ROUTES
 from serving.api import problems
-from serving.api.catalog_routes import CatalogRoutes
+from serving.api.catalog_routes import FEATURE, CatalogRoutes
 from tests.support.served import catalog_of
 from tests.support.watches import FixedCatalog
 
@@ -41,7 +42,8 @@ def with_more() -> Catalog:
 
 def client_of(catalog: Catalog | None) -> tuple[TestClient, FixedCatalog]:
     watch: Any = FixedCatalog(catalog)
-    routes = CatalogRoutes(watch).routes()
+    known = CatalogRoutes(watch)
+    routes = [*known.routes(), Route(f"{FEATURE}/versions", known.versions)]
     app = Starlette(routes=routes, exception_handlers=dict(problems.HANDLERS))
     app.router.redirect_slashes = False
     return TestClient(app), watch
