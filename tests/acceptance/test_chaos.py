@@ -37,6 +37,8 @@ def assert_nothing_is_broken(seed: int, minutes: float, faults: int) -> None:
     assert result.clean, f"{report(result)}\nagain: {command(seed, minutes)}"
     assert len(result.faults) >= 8
     assert sum(result.faults.values()) >= faults
+    assert result.changes["recorded"] > 0
+    assert result.changes["activated"] > 0
     assert result.findings.looked["served as ok"] > 100
     assert result.findings.looked["rejected ticks"] > 100
     shutil.rmtree(place)

@@ -17,6 +17,7 @@ import redis
 from redis.exceptions import RedisError
 
 from registry.features_file import read as shipped_definitions
+from tests.chaos.changes import Changes
 from tests.chaos.faults import Faults
 from tests.chaos.processes import Processes
 from tests.chaos.producers import Load
@@ -69,6 +70,7 @@ class Result:
 
     options: Options
     faults: dict[str, int]
+    changes: dict[str, int]
     findings: Findings
     load: Load
     reads: dict[str, int]
@@ -106,21 +108,30 @@ class _Run:
         load = Load(settings.kafka, options.seed, options.rate, topics, PARTITIONS)
         readers = Readers(urls, settings.redis, options.seed, options.place)
         doing = Faults(self._processes, settings.postgres, self._say)
+        changes = Changes(settings.postgres, settings.redis, options.seed, self._say)
         with self._timed("first ticks"):
             load.prime()
             self._wait_drained(settings)
         try:
             load.start()
             readers.start()
+            changes.start()
             with self._timed("faults"):
                 doing.run(faults)
+            changes.stop()
             load.stop()
             with self._timed("drain"):
                 self._wait_drained(settings)
         finally:
+            changes.stop()
             load.stop()
             readers.stop()
-        failures = [*doing.failures, *load.failures, *readers.failures]
+        failures = [
+            *doing.failures,
+            *changes.failures,
+            *load.failures,
+            *readers.failures,
+        ]
         if failures:
             raise Failed("\n".join(failures))
         # Redis gives no snapshot as Postgres does: nobody may write while it is read
@@ -142,7 +153,8 @@ class _Run:
             )
         ended = dict(self._processes.ended)
         done = dict(doing.done)
-        return Result(options, done, findings, load, readers.reads, ended, self._seconds)
+        changed = dict(changes.done)
+        return Result(options, done, changed, findings, load, readers.reads, ended, self._seconds)
 
     def _start_services(self) -> Settings:
         data = self._options.place / "services"

@@ -16,6 +16,7 @@ from tickwell.commands.features import (
     Ref,
     RefOrSet,
     opened,
+    plain,
     print_json,
 )
 from tickwell.commands.features import (
@@ -25,6 +26,7 @@ from tickwell.errors import TickwellError
 from tickwell.settings import Settings
 
 if TYPE_CHECKING:
+    from pipelines.stores.postgres.preview import Previewed
     from registry.definitions import Catalog
     from registry.lifecycle.plan import Page, Plan, PlannedVersion
     from registry.lifecycle.registry import Registry
@@ -41,6 +43,9 @@ def plan(
     out: Annotated[
         Path | None, typer.Option(help="Save the plan here, for `tickwell features apply FILE`.")
     ] = None,
+    values: Annotated[
+        bool, typer.Option(help="Also what new versions would say of the newest stored ticks.")
+    ] = True,
     as_json: Json = False,
 ) -> None:
     """Show what applying the features file would change, cost and break; change nothing."""
@@ -50,10 +55,13 @@ def plan(
         made = _planned(settings, registry, file)
         if out is not None:
             out.write_bytes(plans.encode(made))
+        preview = _previewed(settings, registry, made) if values else []
     if as_json:
-        print_json(made.page)
+        print_json({**plain(made.page), "preview": plain(preview)})
     else:
         _show(made)
+        for line in _preview_lines(preview):
+            typer.echo(line)
     if out is not None:
         typer.echo(f"saved: `tickwell features apply {out}` applies it", err=True)
 
@@ -158,6 +166,21 @@ def _planned(settings: Settings, registry: Registry, file: Path | None) -> Plan:
     from registry.features_file import text_of
 
     return registry.plan(text_of(settings.features_path if file is None else file))
+
+
+def _previewed(settings: Settings, registry: Registry, made: Plan) -> list[Previewed]:
+    from tickwell.migrate import previewed
+
+    return previewed(settings, registry, made) if made.page.new else []
+
+
+def _preview_lines(preview: list[Previewed]) -> Iterator[str]:
+    for one in preview:
+        said = ", ".join(
+            f"{ref} {status if (value := one.values[ref]) is None else repr(value)}"
+            for ref, status in one.statuses.items()
+        )
+        yield f"  newest tick of {'/'.join(one.entity)}: {said}"
 
 
 def _read_plan(saved: Path) -> Plan:
