@@ -330,10 +330,11 @@ class StatesLost(PipelineError):
 class HistoryTooShort(PipelineError):
     """Fewer ticks are kept than the longest window needs."""
 
-    def __init__(self, history: int, depth: int) -> None:
+    def __init__(self, source: str, history: int, depth: int) -> None:
         super().__init__(
-            f"a history of {history} ticks is shorter than the longest window: set "
-            f"TICKWELL_HISTORY to at least {depth}"
+            f"the {history} ticks that are kept of an entity of {source} are fewer than the "
+            f"{depth} that its longest window needs: declare `history = {depth}` or more of that "
+            "source, and run `tickwell features apply`"
         )
 
 

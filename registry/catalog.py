@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import structs
 from psycopg2 import errorcodes
 from sqlalchemy import Connection, Engine, Table, select
 from sqlalchemy.exc import ProgrammingError
@@ -80,7 +82,7 @@ def read(connection: Connection) -> Catalog:
         active={row.name: row.version for row in active},
         schemas={schema.id: schema for schema in schemas},
         writing={schema.source: schema.id for schema in schemas},
-        rules=_rules(connection),
+        rules=_rules(connection, known_sources),
         sets=sets,
         withdrawn=withdrawn | withdrawn_sets,
         experiments=_experiments(connection),
@@ -112,8 +114,13 @@ def _experiments(connection: Connection) -> dict[str, Experiment]:
     return {one.feature: one for one in found}
 
 
-def _rules(connection: Connection) -> dict[str, tuple[RecordedRules, ...]]:
-    """What each source was declared to be, by its name, the oldest first."""
+def _rules(
+    connection: Connection, known_sources: Mapping[str, Source]
+) -> dict[str, tuple[RecordedRules, ...]]:
+    """What each source was declared to be, by its name, the oldest first.
+
+    Its `history` is no rule: all have the one that the source has now.
+    """
     starts = defaultdict[int, list[RulesStart]](list)
     in_order = (rules_starts.c.topic_id, rules_starts.c.partition)
     for row in connection.execute(select(rules_starts).order_by(*in_order)):
@@ -122,10 +129,11 @@ def _rules(connection: Connection) -> dict[str, tuple[RecordedRules, ...]]:
     found = defaultdict[str, list[RecordedRules]](list)
     for row in connection.execute(select(source_rules).order_by(source_rules.c.id)):
         definition = row.definition
+        history = known_sources[row.source].history
         found[row.source].append(
             RecordedRules(
                 id=row.id,
-                source=_converted(definition, Source),
+                source=structs.replace(_converted(definition, Source), history=history),
                 starts=tuple(starts[row.id]),
                 of_earlier_build=any(name not in definition for name in ALWAYS_RECORDED),
             )

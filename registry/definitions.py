@@ -21,6 +21,9 @@ Format = Literal["json", "avro", "protobuf", "json-schema"]
 SET_PREFIX = "set:"
 """What stands before the name of a set where features are named."""
 
+HISTORY = 1_024
+"""Ticks of an entity that the online store keeps, unless the source declares another number."""
+
 EARLIEST_NS = 31_536_000 * 10**9
 """The year 1971, nanoseconds UTC: integers of another unit, and dates like 20200102, are read as
 times of 1970."""
@@ -88,6 +91,9 @@ class Source(Struct, frozen=True, forbid_unknown_fields=True):
     is passed over. A `format` other than JSON is one of a schema registry's; its values are read in
     the schema that they were written in, or in the one with the id `schema_id`. Messages in the
     schemas `reject_schema_ids` (ids, and GUIDs as text) are rejected, whatever the registry says.
+
+    `history` is how many ticks of an entity the online store keeps. It bounds the windows of the
+    source's features, and changes no value.
     """
 
     name: str
@@ -106,6 +112,7 @@ class Source(Struct, frozen=True, forbid_unknown_fields=True):
     format: Format = "json"
     schema_id: int | None = None
     reject_schema_ids: tuple[int | str, ...] = ()
+    history: int = HISTORY
 
     @property
     def field_names(self) -> tuple[str, ...]:

@@ -31,7 +31,10 @@ def _source(source: Source) -> dict[str, Any]:
         "fields": [_field(field) for field in source.fields],
         "skew": duration(source.skew_ns),
     }
-    for name in ("ts_unit", "positive", "items", "message_key", "partitioner", "format"):
+    for name in (
+        *("ts_unit", "positive", "items", "message_key", "partitioner", "format"),
+        "history",
+    ):
         if getattr(source, name) != getattr(plain, name):
             given[name] = getattr(source, name)
     if source.schema_id is not None:

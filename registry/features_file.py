@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from registry.consistency import check
 from registry.definitions import (
+    HISTORY,
     Catalog,
     Definitions,
     Field,
@@ -43,6 +44,10 @@ MOST_KEYS = 8
 
 MOST_FIELDS = 100
 MOST_SCHEMA_IDS = 10_000
+LEAST_HISTORY, MOST_HISTORY = 64, 65_536
+"""Ticks of an entity: fewer would not hold those that may come again, of which 64 are remembered.
+More take over 2 MB an entity."""
+
 MOST_BYTES = 16_000_000
 """Bytes of a file: what a parser takes for it is many times as much."""
 
@@ -67,6 +72,7 @@ class _Source(Struct, forbid_unknown_fields=True):
     format: Format = "json"
     schema_id: int | None = None
     reject_schema_ids: list[int | str] = []
+    history: int = HISTORY
 
 
 class _File(Struct, forbid_unknown_fields=True):
@@ -183,6 +189,7 @@ def _source(given: _Source, file: str) -> Source:
         format=given.format,
         schema_id=given.schema_id,
         reject_schema_ids=_schema_ids(given.reject_schema_ids, where),
+        history=_history(given.history, where),
     )
     _check_schema(source, where)
     check_paths(source.paths, source.where, source.items, where)
@@ -232,6 +239,16 @@ def _schema_ids(given: list[int | str], where: str) -> tuple[int | str, ...]:
                 '"6ba7b810-9dad-11d1-80b4-00c04fd430c8"',
             ) from None
     return (*sorted(ids), *sorted(guids))
+
+
+def _history(given: int, where: str) -> int:
+    if not LEAST_HISTORY <= given <= MOST_HISTORY:
+        raise DefinitionError(
+            where,
+            f"history {given} must be {LEAST_HISTORY} to {MOST_HISTORY}: the ticks of an entity "
+            f"that Redis keeps; without `history` it is {HISTORY}",
+        )
+    return given
 
 
 def _earliest_ns(given: Any, where: str) -> int:

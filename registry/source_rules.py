@@ -22,7 +22,10 @@ from registry.errors import DefinitionError, RulesChanged, RulesOfEarlierBuild
 from registry.wording import differences
 
 FIXED = ("name", "topic", "key")
-RULES = tuple(name for name in Source.__struct_fields__ if name not in FIXED)
+NO_RULES = ("history",)
+"""What of a source decides no tick and no value: it is the same for all offsets."""
+
+RULES = tuple(name for name in Source.__struct_fields__ if name not in (*FIXED, *NO_RULES))
 """What of a source may change: all but what every row has, and the names of its numbers."""
 
 

@@ -78,8 +78,6 @@ class ServerOptions:
     """Requests of which about one is logged; of 0 none."""
     rejected_topic: str | None = None
     """The topic of rejected ticks, which no source may read."""
-    history: int | None = None
-    """Ticks of an entity that workers keep, which a new version may need."""
 
 
 def create_app(
@@ -118,8 +116,7 @@ def create_app(
     consumer_of = (by_key if options.needs_keys else by_header)(usage.consumers)
     how = metrics, bounds, options.compress, consumer_of
     features = [*feature_routes(answering, *how), feast_route(answering, *how)]
-    kept = options.rejected_topic, options.history
-    registry = RegistryCalls(options.postgres, *kept, lambda: workers.heartbeats)
+    registry = RegistryCalls(options.postgres, options.rejected_topic, lambda: workers.heartbeats)
     known = CatalogRoutes(catalog)
     lifecycle = LifecycleRoutes(catalog, registry, takes_changes=options.needs_keys)
     search = SearchRoute(PostgresReads(options.postgres, SEARCHES), bounds)

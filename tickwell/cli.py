@@ -26,6 +26,7 @@ from tickwell.commands.status import status
 from tickwell.commands.up import up
 from tickwell.commands.warm import warm
 from tickwell.commands.worker import worker
+from tickwell.settings import moved
 
 CONNECT_SECONDS = "10"
 
@@ -67,6 +68,8 @@ def main() -> None:
     """Run a command; what the user can correct is one line without a traceback."""
     # without it libpq waits for ever for a server that accepts and is silent; a URL may override it
     os.environ.setdefault("PGCONNECT_TIMEOUT", CONNECT_SECONDS)
+    for line in moved():
+        typer.echo(f"tickwell: {line}", err=True)
     try:
         app()
     except Exception as error:

@@ -33,7 +33,6 @@ from registry.heartbeats import read_heartbeats
 from registry.lifecycle.api_keys import FAILURES
 from registry.lifecycle.audit import By
 from registry.lifecycle.plan import Plan
-from registry.lifecycle.recording import Limits
 from registry.lifecycle.registry import Registry
 from registry.serial import Serial
 from registry.source_rules import check_sources
@@ -74,7 +73,6 @@ def registry_of(settings: Settings, engine: Engine) -> Registry:
         engine,
         By(current_user()),
         rejected_topic=settings.rejected_topic,
-        limits=Limits(history=settings.history),
         heartbeats=heartbeats,
     )
 

@@ -26,6 +26,12 @@ PREFIX = "TICKWELL_"
 ADDRESSES = ("kafka", "redis", "redis_hot", "postgres", "url")
 """Settings that say where a stack is; with one of them named none is looked up."""
 
+MOVED = {
+    "history": "it is `history` of each [[source]] in the features file now (1,024 unless "
+    "declared): declare it there, run `tickwell features apply`, and set this no more"
+}
+"""Names that were settings, and where what they said is said now."""
+
 
 class Settings(msgspec.Struct, frozen=True):
     """Every setting with its default. An empty address means: not named."""
@@ -72,7 +78,6 @@ class Settings(msgspec.Struct, frozen=True):
     session: float = 6.0
     partitions: int = 4
     rejected_topic: str = "ticks.rejected"
-    history: int = 1024
     capacity: int = 100_000
     cluster: bool = False
     hot: bool = True
@@ -189,6 +194,16 @@ class Settings(msgspec.Struct, frozen=True):
         return shown if shown == masking.MASK else repr(shown)
 
 
+def moved(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """A line for each variable that is set and is no setting any more."""
+    return [
+        f"{variable} is passed over: {where}"
+        for name, where in MOVED.items()
+        for variable in (PREFIX + name.upper(), f"{PREFIX}{name.upper()}_FILE")
+        if variable in environment
+    ]
+
+
 def _read(name: str, environment: Mapping[str, str]) -> str | None:
     variable = PREFIX + name.upper()
     if variable in environment:
@@ -236,7 +251,6 @@ def _check(settings: Settings) -> None:
     must(settings.served_log_every >= 0, "served_log_every", "must be at least 1, or 0 for none")
     must(0 <= settings.metrics_port < 65536, "metrics_port", "must be a port, or 0 for none")
     must(0 < settings.partitions <= 1024, "partitions", "must be 1 to 1024")
-    must(64 <= settings.history <= 65_536, "history", "must be 64 to 65536 ticks")
     must(settings.capacity >= 1000, "capacity", "must be at least 1000 entities")
     must(2 <= settings.session <= 60, "session", "must be 2 to 60 seconds")
     must(bool(settings.group) and settings.group.isascii(), "group", "must be ASCII text")

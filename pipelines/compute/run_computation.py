@@ -44,6 +44,9 @@ class RunComputation:
 
     A run is decided by one set of `rules`: it is cut where others begin (`rules_decoder.by_rules`).
 
+    A store is given `history` ticks of an entity, as many as the source of the program says: it is
+    the newest one, and a history is no rule.
+
     A run that fails after `restore`, or whose batch is not stored, must be forgotten: the cached
     states may be ahead of the store. `partitions` and `registry` are those of
     `ticks.decoder.Decoder`.
@@ -61,6 +64,7 @@ class RunComputation:
         self.source = rules.source
         self.schema = schema
         self.registry = registry
+        self.history = program.source.history
         self._decoder = RulesDecoder(rules, partitions, registry)
         self._windows = WindowTable(self.source, schema, program, capacity)
 
@@ -94,11 +98,12 @@ class RunComputation:
         states = load(self.source, decoded.missing, self._windows.depth, before)
         self._windows.restore(self._windows.missing(decoded.touched), states)
 
-    def compute(self, decoded: DecodedRun, history: int | None = None) -> Batch:
+    def compute(self, decoded: DecodedRun, with_states: bool = False) -> Batch:
         """The rows of a run whose missing states are restored; the windows move on.
 
-        With `history` there are the states too, for a store that keeps so many ticks of an entity.
+        The states are there too, for a store that keeps them, where they are asked for.
         """
+        history = self.history if with_states else None
         return self._windows.apply(decoded.ticks, decoded.touched, history)
 
     def forget_all(self) -> None:

@@ -2,7 +2,8 @@
 
 Four times a second the registry is asked whether anything has changed. Where a source is written in
 a newer row schema than before, its next run is computed in that one: windows are loaded from what
-the store keeps of each entity, so that a new feature has its value at the first tick.
+the store keeps of each entity, so that a new feature has its value at the first tick. Where it has
+another history, as many ticks are kept from its next run on.
 
 Workers see a change at different moments, and a partition may move from one that has seen it to one
 that has not. So the store refuses a run in an older row schema than is recorded (Postgres), or than
@@ -113,7 +114,7 @@ class Following:
     def _take_over(self, catalog: Catalog) -> None:
         for source, materializer in self.materializers.items():
             try:
-                if catalog.writing.get(source, 0) > materializer.schema.id:
+                if _differs(catalog, source, materializer.computation):
                     materializer.adopt(self._compute(catalog, source))
                 self._say(source, None)
             except NOT_HERE as error:
@@ -148,6 +149,17 @@ class Following:
             return
         self._said[subject] = refusal
         logger.warning("%s stays as it was before the newest change: %s", subject, refusal)
+
+
+def _differs(catalog: Catalog, source: str, computation: RunComputation) -> bool:
+    """Whether a source is computed otherwise by now: in a newer row schema, with another history.
+
+    A registry that was restored from an older copy has an older row schema, and is not followed.
+    """
+    writing, written = catalog.writing.get(source, 0), computation.schema.id
+    if writing != written:
+        return writing > written
+    return catalog.sources[source].history != computation.history
 
 
 def _text(error: Exception) -> str:

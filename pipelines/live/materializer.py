@@ -133,6 +133,11 @@ class Materializer:
                 "%s is computed in row schema %d from now on",
                 *(computation.source.name, computation.schema.id),
             )
+        if computation.history != self._wanted.history:
+            logger.info(
+                "%s: %d ticks of an entity are kept from now on",
+                *(computation.source.name, computation.history),
+            )
         self._wanted = computation
 
     def forget(self) -> None:
@@ -157,7 +162,7 @@ class Materializer:
         except StoreUnavailable:
             self.forget()
             return None
-        batch = self._computation.compute(decoded, self._sink.history)
+        batch = self._computation.compute(decoded, self._sink.keeps_states)
         return ComputedRun(batch, self._sink.prepare(batch), forgotten)
 
     def is_current(self, computed: ComputedRun) -> bool:
@@ -200,7 +205,7 @@ class Materializer:
             decoded = self._decode(run, stop)
             try:
                 self._computation.restore(decoded, self._load)
-                batch = self._computation.compute(decoded, self._sink.history)
+                batch = self._computation.compute(decoded, self._sink.keeps_states)
                 with self._patience.call():
                     conflicts = self._sink.store(batch)
             except SchemaBehind as behind:

@@ -211,14 +211,15 @@ class Startup:
         options = self._options
         schema = catalog.schemas[catalog.writing[rules.source.name]]
         program = compile_program(catalog, schema)
-        if depth_of(program) > options.history:
-            raise HistoryTooShort(options.history, depth_of(program))
+        history, depth = program.source.history, depth_of(program)
+        if depth > history:
+            raise HistoryTooShort(rules.source.name, history, depth)
         return RunComputation(rules, schema, program, options.capacity, partitions, registry)
 
     def _sink(self, name: str) -> Sink:
         options = self._options
         if options.sink == "online":
-            return OnlineSink(options.redis, options.history, options.cluster, hot=self._hot)
+            return OnlineSink(options.redis, options.cluster, hot=self._hot)
         return OfflineSink(options.postgres, f"tickwell {options.instance} {name}")
 
     def _carrying(
@@ -244,7 +245,7 @@ class Startup:
         """Rebuild from Postgres what this Redis should have and lacks; waits for both."""
         options = self._options
         redis = WarmRedis(options.redis, options.cluster)
-        rebuild = Rebuild(options.postgres, redis, catalog, options.history, self._stop)
+        rebuild = Rebuild(options.postgres, redis, catalog, self._stop)
         logged_at = 0.0
 
         def report(done: Done) -> None:

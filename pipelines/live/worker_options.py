@@ -16,10 +16,9 @@ class WorkerOptions:
 
     A static member of its group gets its partitions back when it starts again; it loses them after
     `session` seconds without a heartbeat to the broker. `declared` is a features file, whose
-    sources must be as they are recorded; None for no file. `history` is the number of ticks that
-    Redis keeps of an entity, `capacity` the number of entities whose windows are cached. With
-    `metrics_port` Prometheus metrics are served on `metrics_host`. `schema_registry` is needed by
-    sources whose format is Avro or Protobuf.
+    sources must be as they are recorded; None for no file. `capacity` is the number of entities
+    whose windows are cached. With `metrics_port` Prometheus metrics are served on `metrics_host`.
+    `schema_registry` is needed by sources whose format is Avro or Protobuf.
     """
 
     sink: Literal["online", "offline"]
@@ -33,7 +32,6 @@ class WorkerOptions:
     declared: Definitions | None = None
     static_member: bool = True
     session: float = 6.0
-    history: int = 1024
     capacity: int = 100_000
     cluster: bool = False
     metrics_port: int | None = None

@@ -99,7 +99,7 @@ class RebuildLimits:
 
 
 class Rebuild:
-    """Rebuilds `redis`, which keeps `history` ticks of an entity, from `postgres`.
+    """Rebuilds `redis` from `postgres`, of each entity as many ticks as its source keeps.
 
     Methods return when it is done, and raise `Stopped` once `stop` is set, `StoreUnavailable`, and
     `PartitionsChanged`.
@@ -110,7 +110,6 @@ class Rebuild:
         postgres: str,
         redis: WarmRedis,
         catalog: Catalog,
-        history: int,
         stop: Event,
         limits: RebuildLimits = RebuildLimits(),
     ) -> None:
@@ -118,7 +117,6 @@ class Rebuild:
         self._marks = FillMarks(redis)
         self._target = RestoredStates(redis)
         self._catalog = catalog
-        self._history = history
         self._stop = stop
         self._limits = limits
 
@@ -211,7 +209,7 @@ class Rebuild:
     def _restore(
         self, now: Snapshot, source: Source, partition: int | None, done: Done, progress: Progress
     ) -> None:
-        for piece in now.entities(partition, self._history, self._limits.entities_a_piece):
+        for piece in now.entities(partition, source.history, self._limits.entities_a_piece):
             if self._stop.is_set():
                 raise Stopped(
                     "the rebuild of Redis ended before it was done; a new start resumes it"

@@ -26,14 +26,9 @@ class Sink(Protocol):
     name: str
     pace: float
     """Seconds from one fetch to the next while little arrives: how often a run pays for itself."""
-
-    @property
-    def history(self) -> int | None:
-        """Ticks of an entity that it keeps as states, which batches give it.
-
-        None for a store that makes states of its rows.
-        """
-        ...
+    keeps_states: bool
+    """Whether it keeps the newest ticks of entities as states, which batches give it then. A store
+    that has every row makes states of these."""
 
     def watermarks(self, topic_id: bytes, partitions: Iterable[int]) -> Mapping[int, int]:
         """The next offset to read of each of a topic incarnation's partitions that it knows."""

@@ -23,7 +23,7 @@ from registry.errors import DefinitionError
 from registry.language.syntax import parse
 
 LONGEST_WINDOW = 1023
-"""Ticks; one less than the history that stores keep, so that the first return has its price."""
+"""Ticks; one less than a source keeps unless declared, so that the first return has its price."""
 
 
 class Function(IntEnum):

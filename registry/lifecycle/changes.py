@@ -11,17 +11,20 @@ from registry.consistency import check_against
 from registry.definitions import Catalog, Definitions, FeatureSet, FeatureVersion, Source
 from registry.errors import DefinitionError
 from registry.language.derived import compile_derived
+from registry.lifecycle import histories
 
 
 class Changes(NamedTuple):
     """What is to be recorded, each in the order of the file.
 
-    `reworded` are recorded versions whose words change, or whose pins an earlier build did not
-    record. `activated` has the version that the name of each new feature will mean, and `rows` the
-    versions in the new row schema of each source that needs one.
+    `reworded_sources` are recorded sources with another history. `reworded` are recorded versions
+    whose words change, or whose pins an earlier build did not record. `activated` has the version
+    that the name of each new feature will mean, and `rows` the versions in the new row schema of
+    each source that needs one.
     """
 
     sources: tuple[Source, ...]
+    reworded_sources: tuple[Source, ...]
     versions: tuple[FeatureVersion, ...]
     reworded: tuple[FeatureVersion, ...]
     unchanged: tuple[FeatureVersion, ...]
@@ -34,10 +37,9 @@ class Changes(NamedTuple):
     @property
     def are_none(self) -> bool:
         """Whether nothing is to be recorded; rules of sources apart."""
-        return (
-            not (self.sources or self.versions or self.reworded or self.sets or self.rows)
-            and not self.activated
-        )
+        sources = self.sources or self.reworded_sources
+        versions = self.versions or self.reworded or self.activated
+        return not (sources or versions or self.sets or self.rows)
 
 
 def changes_of(known: Catalog, definitions: Definitions, rejected_topic: str | None) -> Changes:
@@ -66,6 +68,7 @@ def changes_of(known: Catalog, definitions: Definitions, rejected_topic: str | N
     reworded = tuple(one for ref, one in final.items() if one != known.features[ref])
     return Changes(
         sources=tuple(one for one in definitions.sources if one.name not in known.sources),
+        reworded_sources=histories.reworded(known, definitions),
         versions=new,
         reworded=reworded,
         unchanged=tuple(f for f in features if known.features.get(f.ref) == f),

@@ -20,7 +20,9 @@ from registry.definitions import Catalog, Definitions, FeatureVersion, Source
 from registry.errors import InvalidPlan
 from registry.formats.row import FEATURE_BYTES, HEADER
 from registry.language.program import lookback
+from registry.lifecycle import histories
 from registry.lifecycle.changes import Changes
+from registry.lifecycle.histories import PlannedHistory
 from registry.lifecycle.states import numbers, state_of, users_of, versions_of
 from registry.serial import Serial
 from registry.source_rules import SourceRules, changed_rules
@@ -92,6 +94,7 @@ class Page(Struct, frozen=True):
     rows: tuple[PlannedRow, ...]
     breaks: tuple[str, ...]
     stays: tuple[str, ...]
+    histories: tuple[PlannedHistory, ...] = ()
 
 
 class Plan(Struct, frozen=True, forbid_unknown_fields=True):
@@ -114,7 +117,8 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     def changes_nothing(self) -> bool:
         """Whether everything in the file is recorded already."""
         page = self.page
-        return not (page.new or page.reworded or page.new_sources or page.sets or page.rows)
+        sources, versions = page.new_sources or page.histories, page.new or page.reworded
+        return not (sources or versions or page.sets or page.rows)
 
 
 def page_of(
@@ -124,8 +128,9 @@ def page_of(
 
     Raises `DefinitionError` for what can never change of a source.
     """
-    records, sources = _records(connection), {s.name: s for s in definitions.sources}
-    sources = known.sources | sources
+    records, entities_of = _records(connection), _entities(connection)
+    sources = known.sources | {s.name: s for s in definitions.sources}
+    kept = (*changes.sources, *changes.reworded_sources)
     return Page(
         new=tuple(_new(known, changes, sources, records)),
         reworded=tuple(
@@ -136,9 +141,10 @@ def page_of(
         new_sources=tuple(source.name for source in changes.sources),
         changed_rules=tuple(_changed_rules(known, definitions)),
         sets=tuple(one.ref for one in changes.sets),
-        rows=tuple(_rows(known, changes, _entities(connection))),
+        rows=tuple(_rows(known, changes, entities_of)),
         breaks=tuple(_breaks(known, changes)),
         stays=tuple(_stays(known, changes)),
+        histories=tuple(histories.planned(known, kept, entities_of)),
     )
 
 
@@ -244,6 +250,14 @@ def _stays(known: Catalog, changes: Changes) -> Iterator[str]:
         users = users_of(known, ref)
         pinned = f"; {', '.join(users)} pin {ref} and keep to it" if users else ""
         yield (f"{feature.name} still means {ref} until {feature.ref} is activated{pinned}")
+    for source in changes.reworded_sources:
+        kept = known.sources[source.name].history
+        if source.history > kept:
+            yield (
+                f"of an entity of {source.name} Redis has the {kept:,} newest ticks at most, and "
+                f"keeps {source.history:,} once so many have come: until then a version that needs "
+                f"more than {kept:,} is `warming` online, and offline it is not"
+            )
     if changes.undeclared:
         shown = ", ".join(changes.undeclared[:10])
         more = len(changes.undeclared) - 10

@@ -18,12 +18,17 @@ from registry.database.views import PATIENCE, create_views
 from registry.definitions import Catalog, Definitions, FeatureSet, FeatureVersion
 from registry.errors import DefinitionError
 from registry.language.canonical import digest, identity
-from registry.language.program import lookback
+from registry.lifecycle import histories
 from registry.lifecycle.activation import move_name
 from registry.lifecycle.audit import By, audit
 from registry.lifecycle.changes import Changes, changes_of
 from registry.lifecycle.changing import Change, changing
-from registry.lifecycle.source_recording import Begin, change_rules, declare_source
+from registry.lifecycle.source_recording import (
+    Begin,
+    change_rules,
+    declare_source,
+    reword_source,
+)
 from registry.serial import Serial
 from registry.source_rules import check_sources
 
@@ -35,9 +40,6 @@ class Limits:
     features_in_row: int = 1_000
     """Number of feature versions in a row: its view has a column for each name, and Postgres allows
     1,664."""
-
-    history: int | None = None
-    """Ticks of an entity that are kept, which a new version may need; None where nobody knows."""
 
     view_patience: str = PATIENCE
     """Time that a change of a view may wait for its readers, as Postgres writes it."""
@@ -64,14 +66,14 @@ def record(
     because a file forgets it.
 
     The rules of a recorded source change only with `begin`, which says where the new ones begin,
-    and is called also where none have changed. With `expected` nothing is recorded unless the
-    registry still has that serial.
+    and is called also where none have changed. Its history is no rule, and changes without. With
+    `expected` nothing is recorded unless the registry still has that serial.
 
     Raises `StalePlan`, `VersionChanged` when the file defines a recorded version otherwise,
     `RulesChanged` when it changes rules, `RulesOfEarlierBuild` where this build does not have them,
-    and `DefinitionError` when it contradicts what is recorded, or a source reads `rejected_topic`.
-    What is recorded stays so where a view cannot be extended, which raises `NotOurView` or
-    `ViewBusy`.
+    and `DefinitionError` when it contradicts what is recorded, a source reads `rejected_topic`, or
+    its history is too short for its versions. What is recorded stays so where a view cannot be
+    extended, which raises `NotOurView` or `ViewBusy`.
     """
     by = actor if isinstance(actor, By) else By(actor)
     with changing(engine, by, expected) as change:
@@ -92,6 +94,8 @@ def record_definitions(
     check_limits(change.known, changes, definitions, limits)
     for source in changes.sources:
         declare_source(change.connection, source, change.known, change.by)
+    for source in changes.reworded_sources:
+        reword_source(change.connection, source, change.known, change.by)
     for feature in (*changes.versions, *changes.reworded):
         _record_version(change, feature)
     for feature_name, version in changes.activated.items():
@@ -108,9 +112,11 @@ def check_limits(
 ) -> None:
     """Refuse what no worker could compute, and no view show. Raises `DefinitionError`."""
     file = definitions.file
+    sources = known.sources | {source.name: source for source in definitions.sources}
+    for kept in changes.reworded_sources:
+        histories.check_source(known, kept, file)
     for feature in changes.versions:
-        if feature.source is not None and limits.history is not None:
-            _check_history(feature, known, definitions, limits.history)
+        histories.check_version(feature, sources, file)
     for source, features in changes.rows.items():
         if len(features) > limits.features_in_row:
             raise DefinitionError(
@@ -130,6 +136,10 @@ def remarks(catalog: Catalog, definitions: Definitions) -> list[str]:
     lines = []
     new = [*(ref for ref in declared if ref not in catalog.features)]
     new += [one.ref for one in definitions.sets if one.ref not in catalog.sets]
+    new += [
+        f"`history = {source.history}` of the source {source.name}"
+        for source in histories.reworded(catalog, definitions)
+    ]
     if new:
         lines.append(
             f"not recorded: {', '.join(sorted(new))}; see what they would change by `tickwell "
@@ -155,21 +165,6 @@ def record_schema(change: Change, source: str, features: tuple[str, ...]) -> Non
         insert(row_schemas).values(**values).returning(row_schemas.c.id)
     ).scalar_one()
     audit(change.connection, change.by, "new row schema", str(created), values)
-
-
-def _check_history(
-    feature: FeatureVersion, known: Catalog, definitions: Definitions, history: int
-) -> None:
-    """Refuse what no worker could compute: a recorded version is never taken back."""
-    assert feature.source is not None
-    sources = known.sources | {source.name: source for source in definitions.sources}
-    needed = lookback(feature.expression, sources[feature.source], feature.ref)
-    if needed > history:
-        raise DefinitionError(
-            f"{definitions.file}: feature {feature.name}",
-            f"needs {needed} ticks, and of each entity {history} are kept: set TICKWELL_HISTORY to "
-            f"at least {needed}, here and for the workers, and restart those first",
-        )
 
 
 def _record_version(change: Change, feature: FeatureVersion) -> None:

@@ -1,4 +1,8 @@
-"""Recording a source: the first time, and with other rules from some offsets on."""
+"""Recording a source: the first time, with another history, and with other rules.
+
+Other rules hold from some offsets on. The history of a source holds for all of them, so it stands
+in one place, with the source, and in none of its rules.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,14 @@ from typing import NamedTuple, Protocol
 from uuid import UUID
 
 import msgspec
+from msgspec import structs
 from sqlalchemy import Connection, update
 from sqlalchemy.dialects.postgresql import insert
 
 from registry.database.tables import rules_starts, source_rules, sources
 from registry.definitions import Catalog, RulesStart, Source
 from registry.lifecycle.audit import By, audit
-from registry.source_rules import SourceRules
+from registry.source_rules import NO_RULES, SourceRules
 
 
 class ChangedRules(NamedTuple):
@@ -50,6 +55,13 @@ def declare_source(connection: Connection, source: Source, known: Catalog, by: B
     audit(connection, by, "declare source", source.name, definition)
 
 
+def reword_source(connection: Connection, source: Source, known: Catalog, by: By) -> None:
+    """Record a known source as `source`, which has the same rules. Nothing is decided anew."""
+    _update(connection, source)
+    before, after = map(msgspec.to_builtins, (known.sources[source.name], source))
+    audit(connection, by, "reword source", source.name, after, before)
+
+
 def change_rules(
     connection: Connection, declared: Sequence[Source], known: Catalog, by: By, begin: Begin
 ) -> None:
@@ -59,15 +71,12 @@ def change_rules(
         if source.name not in known.sources:
             continue
         rules = SourceRules.of(known, source.name)
-        if rules.source == source and not rules.newest.of_earlier_build:
+        recorded_now = structs.replace(rules.source, history=source.history)
+        if recorded_now == source and not rules.newest.of_earlier_build:
             continue
         changed.append(ChangedRules(rules, source, _record_rules(connection, source, by)))
         # before `begin`, so that a replay that is storing a run is waited for, its progress seen
-        connection.execute(
-            update(sources)
-            .where(sources.c.name == source.name)
-            .values(definition=msgspec.to_builtins(source))
-        )
+        _update(connection, source)
     recorded = known.sources | {source.name: source for source in declared}
     for one, starts in zip(
         changed, begin(connection, changed, list(recorded.values())), strict=True
@@ -81,14 +90,26 @@ def change_rules(
                     from_offset=start.offset,
                 )
             )
-        before, after = map(msgspec.to_builtins, (one.rules.source, one.declared))
+        # its history, if it is another one, is recorded by itself
+        recorded_then = structs.replace(one.rules.source, history=one.declared.history)
+        before, after = map(msgspec.to_builtins, (recorded_then, one.declared))
         audit(connection, by, "change rules", one.declared.name, after, before)
 
 
+def _update(connection: Connection, source: Source) -> None:
+    definition = msgspec.to_builtins(source)
+    connection.execute(
+        update(sources).where(sources.c.name == source.name).values(definition=definition)
+    )
+
+
 def _record_rules(connection: Connection, source: Source, by: By) -> int:
+    definition = msgspec.to_builtins(source)
+    for name in NO_RULES:
+        del definition[name]
     values = {
         "source": source.name,
-        "definition": msgspec.to_builtins(source),
+        "definition": definition,
         "recorded_by": by.actor,
     }
     inserted = insert(source_rules).values(**values).returning(source_rules.c.id)

@@ -55,20 +55,19 @@ T = TypeVar("T")
 class RegistryCalls:
     """The registry in the database at `url`; it connects at the first call.
 
-    `rejected_topic` and `history` are those of the workers, by which new definitions are checked;
-    `heartbeats` gives what they last said.
+    `rejected_topic` is that of the workers, by which new definitions are checked; `heartbeats`
+    gives what they last said.
     """
 
     def __init__(
         self,
         url: str,
         rejected_topic: str | None,
-        history: int | None,
         heartbeats: Callable[[], Sequence[Heartbeat]],
     ) -> None:
         self._rejected_topic = rejected_topic
         self._heartbeats = heartbeats
-        self._limits = Limits(history=history, view_patience=VIEW_PATIENCE)
+        self._limits = Limits(view_patience=VIEW_PATIENCE)
         self._engine = connect(
             url,
             connect_timeout=2,

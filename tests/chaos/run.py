@@ -144,7 +144,6 @@ class _Run:
                     redis=settings.redis,
                     postgres=settings.postgres,
                     rejected_topic=settings.rejected_topic,
-                    history=settings.history,
                     rebuilt=True,  # what Redis loses of a partition comes back from Postgres
                     observations=readers.files,
                     behind_seconds=LAGGING_SECONDS + SLACK_SECONDS,

@@ -32,7 +32,6 @@ def main(arguments: list[str] | None = None) -> int:
         postgres=given.postgres,
         rejected_topic=given.rejected_topic,
         topics=dict(given.topic),
-        history=given.history,
         observations=given.observations,
         behind_seconds=given.lagging_limit + given.slack,
     )
@@ -89,10 +88,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rebuilt", action="store_true", help="entities were put back into Redis from Postgres"
     )
-    parser.add_argument(
-        "--history", type=int, default=int(os.environ.get("TICKWELL_HISTORY", "1024")),
-        help="ticks of an entity that the workers keep in Redis [TICKWELL_HISTORY]",
-    )  # fmt: skip
     parser.add_argument(
         "--observations", type=Path, nargs="*", default=[], metavar="FILE",
         help="what readers saw, JSON lines as tests/checker/observations.py tells",

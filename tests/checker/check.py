@@ -28,9 +28,8 @@ class Run:
     """Where a run's traces are. `topics` is by source and goes before what is recorded.
 
     With `cluster` the Redis is a Redis Cluster; `rebuilt` says that entities were put back there
-    from Postgres. `history` is TICKWELL_HISTORY of the workers.
-    `behind_seconds`: so long may a value be served as `ok` while a newer tick is in Kafka, the
-    server's limit and what it takes to notice.
+    from Postgres. `behind_seconds`: so long may a value be served as `ok` while a newer tick is in
+    Kafka, the server's limit and what it takes to notice.
     """
 
     kafka: str
@@ -40,7 +39,6 @@ class Run:
     rebuilt: bool = False
     rejected_topic: str = "ticks.rejected"
     topics: Mapping[str, str] = field(default_factory=dict)
-    history: int = 1024
     observations: Sequence[Path] = ()
     behind_seconds: float = 10.0
 
@@ -75,7 +73,7 @@ def check(run: Run, bars: bool = True) -> Findings:
                         "unexplained row", f"{rows} rows of the topic id {topic_id}, which is gone"
                     )
                 step = bar("Redis", sum(len(each.newest) for each in walked.values()))
-                check_redis(client, walked, run.history, findings, step, run.rebuilt)
+                check_redis(client, walked, findings, step, run.rebuilt)
             for topic in topics.values():
                 check_watermarks("Redis", redis_watermarks(client, topic), topic, findings)
             behind = int(run.behind_seconds * 1e9)

@@ -46,18 +46,16 @@ Group = Sequence[tuple[Walked, str, Newest]]
 def check_redis(
     client: Any,
     walked: Mapping[str, Walked],
-    history: int,
     findings: Findings,
     progress: Callable[[int], None],
     rebuilt: bool = False,
 ) -> None:
     """Each entity's row is its newest one to the bit, and nothing is there that no tick explains.
 
-    `client` is one of a single server, or of a cluster. `history` is how many ticks of an entity
-    workers keep, and a rebuild puts back. `rebuilt` says that there was a rebuild, which numbers
-    ticks anew.
+    `client` is one of a single server, or of a cluster. `rebuilt` says that there was a rebuild,
+    which numbers ticks anew, of as many as the source keeps.
     """
-    check = _Redis(client, history, findings, rebuilt)
+    check = _Redis(client, findings, rebuilt)
     entities = rows_expected(walked)
     while group := list(islice(entities, AT_ONCE)):
         check.entities(group)
@@ -90,10 +88,9 @@ def redis_watermarks(client: Any, topic: Topic) -> dict[int, int]:
 
 
 class _Redis:
-    def __init__(self, client: Any, history: int, findings: Findings, rebuilt: bool) -> None:
+    def __init__(self, client: Any, findings: Findings, rebuilt: bool) -> None:
         self._client = client
         self._cluster = isinstance(client, redis.RedisCluster)
-        self._history = history
         self._findings = findings
         self._chains: dict[tuple[str, str], frozenset[int]] = {}
         self._rebuilt = rebuilt
@@ -174,7 +171,8 @@ class _Redis:
         ):
             anew = self._rebuilt and state.count < known.accepted and name in ("count", "fill")
             # a rebuild counts what it put back, and what came after it
-            if kept != wanted and not (anew and min(self._history, wanted) <= kept < wanted):
+            least = min(walked.source.history, wanted) if anew else wanted
+            if kept != wanted and not (anew and least <= kept < wanted):
                 self._findings.differ(
                     "window state", f"{where}: {name} {kept!r}, must be {wanted!r}"
                 )

@@ -39,13 +39,14 @@ class Source:
     """A source, and by row schema id the features (`Feature.name` is `name@version`) of its rows.
 
     `declared` are in the order in which they were recorded, `spec` is the last one. `max_age_ns` is
-    by `name@version`.
+    by `name@version`. Of an entity `history` ticks are kept in Redis.
     """
 
     spec: SourceSpec
     declared: Sequence[Declared]
     schemas: Mapping[int, tuple[Feature, ...]]
     max_age_ns: Mapping[str, int | None]
+    history: int
 
     @property
     def name(self) -> str:
@@ -128,7 +129,7 @@ def read_sources(connection: Any, topics: Mapping[str, str]) -> list[Source]:
         if own and definition.get("format", "json") != "json":
             raise NotCheckable(f"{name} is in {definition['format']}, and only JSON is read here")
         if own:
-            found.append(Source(spec, declared, own, ages))
+            found.append(Source(spec, declared, own, ages, definition.get("history", 1_024)))
     if not found:
         raise NotCheckable("no row schema is recorded in this database: has it been migrated?")
     return found

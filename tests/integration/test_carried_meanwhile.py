@@ -32,8 +32,7 @@ from tests.support.carried import (
 from tests.support.followers import Follower, compute, with_means
 from tests.support.logs import TOPIC_ID, runs
 from tests.support.pipeline import wait_for
-from tests.support.rebuilds import TOPIC, Stores, quiet
-from tests.support.shipped import SOURCE
+from tests.support.rebuilds import KEPT, TOPIC, Stores, quiet
 from tests.support.sinks import query, ticks
 
 
@@ -182,7 +181,7 @@ def test_it_is_not_finished_where_rows_may_have_changed(
             next(carried_rows(stores, "online").carry(compute(catalog, "price"), [HOMES[0]]))
         case _:
             stores.forget("A")
-            stores.rebuild().refill(SOURCE, TOPIC, quiet)
+            stores.rebuild().refill(KEPT, TOPIC, quiet)
     for _ in pieces:
         pass
     assert 0 in unfinished(stores, "online", catalog)

@@ -23,7 +23,7 @@ from registry.formats.redis_keys import WORKERS_KEY
 from registry.formats.row import unpack
 from tests.support.cluster import Cluster
 from tests.support.logs import TOPIC_ID, runs
-from tests.support.rebuilds import TOPIC, Stores, quiet
+from tests.support.rebuilds import KEPT, TOPIC, Stores, quiet
 from tests.support.shipped import SOURCE
 from tests.support.sinks import BEGIN, GO_ON, Opened, ticks, worker
 from tests.support.states import loaded
@@ -143,7 +143,7 @@ def test_a_loss_is_told_until_the_cluster_knows_it(three: Cluster, postgres_data
         sink = stores.sink()
         online, redis = worker(sink), sink.redis
         marks = FillMarks(stores.redis())
-        stores.rebuild().fill(SOURCE, TOPIC, quiet)
+        stores.rebuild().fill(KEPT, TOPIC, quiet)
         online.materialize(first, GO_ON)
         with stores.client() as client:
             state = stored_state(client, "price", "S1")
@@ -175,7 +175,7 @@ def test_a_part_of_redis_that_went_back_is_filled_anew(
         stores.flush()
         online, offline = stores.online(), stores.offline()
         marks = FillMarks(stores.redis())
-        stores.rebuild().fill(SOURCE, TOPIC, quiet)
+        stores.rebuild().fill(KEPT, TOPIC, quiet)
         online.materialize(first, GO_ON)
         with stores.client() as client:
             row, state = (read(client, "price", "S1") for read in (stored_row, stored_state))
@@ -190,7 +190,7 @@ def test_a_part_of_redis_that_went_back_is_filled_anew(
         assert marks.unfilled(TOPIC) == [0]
         for run in (first, second, third):
             offline.materialize(run, GO_ON)
-        stores.rebuild().fill(SOURCE, TOPIC, quiet)
+        stores.rebuild().fill(KEPT, TOPIC, quiet)
         rebuilt = stores.rows(), stores.states(SYMBOLS)
 
         stores.flush()

@@ -17,8 +17,8 @@ from registry.definitions import RowSchema
 from registry.formats.row import unpack
 from tests.support.cluster import Cluster
 from tests.support.logs import runs
-from tests.support.rebuilds import SYMBOLS, TOPIC, Stores, quiet
-from tests.support.shipped import PROGRAM, RULES, SCHEMA, SOURCE
+from tests.support.rebuilds import KEPT, SYMBOLS, TOPIC, Stores, quiet
+from tests.support.shipped import PROGRAM, RULES, SCHEMA
 from tests.support.sinks import GO_ON, ticks, worker
 from tests.support.stored import stored_row
 
@@ -58,7 +58,7 @@ def test_a_worker_that_remembers_what_was_lost(stores: Stores) -> None:
         remembers.materialize(run, GO_ON)
         offline.materialize(run, GO_ON)
     stores.flush()
-    stores.rebuild().fill(SOURCE, TOPIC, quiet)
+    stores.rebuild().fill(KEPT, TOPIC, quiet)
     remembers.materialize(log[2], GO_ON)
     found = stores.states(["A"])
     stores.flush()

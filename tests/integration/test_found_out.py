@@ -30,7 +30,7 @@ from registry.formats.row import unpack
 from registry.language.program import compile_program
 from registry.lifecycle.recording import record
 from tests.support.logs import TOPIC_ID, runs
-from tests.support.rebuilds import TOPIC, Stores, quiet
+from tests.support.rebuilds import KEPT, TOPIC, Stores, quiet
 from tests.support.shipped import PROGRAM, RULES, SCHEMA, SOURCE
 from tests.support.sinks import (
     GO_ON,
@@ -125,7 +125,7 @@ def test_a_rebuilt_row_never_steps_back_to_an_earlier_row_schema(stores: Stores)
     stores.offline().materialize(first, GO_ON)
     upgraded(stores, stores.keep(OfflineSink(stores.postgres))).materialize(second, GO_ON)
     stores.flush()
-    stores.rebuild().fill(SOURCE, TOPIC, quiet)
+    stores.rebuild().fill(KEPT, TOPIC, quiet)
     stored = redis_dump(stores.redis_url)
     with pytest.raises(SchemaBehind, match="recorded since this worker read the registry"):
         behind.materialize(third, GO_ON)
@@ -137,7 +137,7 @@ def test_a_rebuilt_row_never_steps_back_to_an_earlier_row_schema(stores: Stores)
 
 def filled_without_a_tick(stores: Stores) -> OnlineSink:
     """The sink of a partition that was filled and has no watermark."""
-    stores.rebuild().fill(SOURCE, TOPIC, quiet)
+    stores.rebuild().fill(KEPT, TOPIC, quiet)
     sink = stores.sink()
     assert sink.watermarks(TOPIC_ID, [0]) == {}
     return sink
@@ -322,7 +322,7 @@ def test_what_an_earlier_version_kept_is_filled_anew_and_then_removed(stores: St
         client.mset(left)
         client.set("tw:catalog", "{}")
     assert earlier_layout.is_left(redis, [TOPIC])
-    stores.rebuild().fill(SOURCE, TOPIC, quiet)
+    stores.rebuild().fill(KEPT, TOPIC, quiet)
     assert stores.sink().watermarks(TOPIC_ID, [0]) == {0: 90}
     assert stores.states(SYMBOLS).keys() == set(SYMBOLS)
     with stores.client() as client:

@@ -1,4 +1,4 @@
-"""What Redis keeps of an entity, when TICKWELL_HISTORY is changed between starts."""
+"""What Redis keeps of an entity, when the history of its source is changed."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def test_a_changed_history_loses_no_tick_that_it_can_hold(
     cuts = np.cumsum([many for _, many in starts])[:-1].tolist()
     kept = 0
     for (history, many), run in zip(starts, runs(everything, cuts), strict=True):
-        worker(opened(OnlineSink(redis_database, history))).materialize(run, GO_ON)
+        worker(opened(OnlineSink(redis_database)), history=history).materialize(run, GO_ON)
         kept, following = min(history, kept + many), run.next_offset
         for depth in (1, 21, 64, kept, 4096):
-            state = stored(opened(OnlineSink(redis_database, 4096)), depth)
+            state = stored(opened(OnlineSink(redis_database)), depth)
             held = len(state.ticks)
             assert min(kept, depth) <= held <= depth
             assert [tick.seq for tick in state.ticks] == list(range(following - held, following))
@@ -63,10 +63,10 @@ def test_a_changed_history_loses_no_tick_that_it_can_hold(
 def test_what_is_too_old_is_dropped(opened: Opened, redis_database: str, restarts: bool) -> None:
     """Little by little with the ticks that come, by a worker that knows or loads what is kept."""
     for history, first, many in ((1024, 0, 3000), (64, 3000, 1400)):
-        work = worker(opened(OnlineSink(redis_database, history)))
+        work = worker(opened(OnlineSink(redis_database)), history=history)
         for run in runs(ticks(["A"], many, first), range(7, many, 7), first):
             if restarts and run.base_offset % 5 == 0:
-                work = worker(opened(OnlineSink(redis_database, history)))
+                work = worker(opened(OnlineSink(redis_database)), history=history)
             work.materialize(run, GO_ON)
         with redis.Redis.from_url(redis_database) as client:
             size = sum(map(len, stored_chunks(client, "price", "A").values())) // TICK_BYTES
@@ -80,9 +80,9 @@ def test_features_are_those_of_an_unchanged_history(
     """Row by row; the longest window is 21 ticks, which every history here holds."""
     records, cuts = ticks(["A", "B", "C"], 900), (600,)
     first, second = runs(records, cuts)
-    worker(opened(OnlineSink(redis_database, 257))).materialize(first, GO_ON)
+    worker(opened(OnlineSink(redis_database)), history=257).materialize(first, GO_ON)
     _, expected = materialize(records, cuts)
-    changed = worker(opened(OnlineSink(redis_database, history)))
+    changed = worker(opened(OnlineSink(redis_database)), history=history)
     batch = changed.materialize(second, GO_ON)
     assert batch is not None
     assert batch.features.tobytes() == expected.features.tobytes()

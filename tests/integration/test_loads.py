@@ -124,7 +124,7 @@ def test_a_state_that_was_replaced_before_its_chunks_were_read(
     """As by another worker that keeps less: the state is read again."""
     first, second = runs(ticks(["A"], 4 * DEPTH), (2 * DEPTH,))
     sink = opened(OnlineSink(redis_database))
-    other = worker(opened(OnlineSink(redis_database, history=DEPTH)))
+    other = worker(opened(OnlineSink(redis_database)), history=DEPTH)
     other.materialize(first, GO_ON)
     exchange, calls = sink.redis.exchange, count()
 

@@ -31,7 +31,7 @@ from registry.language.program import compile_program
 from registry.lifecycle.recording import record
 from tests.support.logs import TOPIC_ID, logs, runs
 from tests.support.rebuilds import (
-    HISTORY,
+    KEPT,
     OTHER,
     SYMBOLS,
     TOPIC,
@@ -54,7 +54,7 @@ def test_what_was_lost_comes_back_and_goes_on(stores: Stores, records: Any, cut:
     both(stores, [first])
     before = stores.rows(), stores.states(["A", "B"])
     stores.flush()
-    stores.rebuild().fill(SOURCE, TOPIC, quiet)
+    stores.rebuild().fill(KEPT, TOPIC, quiet)
     assert (stores.rows(), stores.states(["A", "B"])) == before
 
     both(stores, rest)
@@ -68,7 +68,7 @@ def test_a_full_ring_wraps_on(stores: Stores) -> None:
     log = list(runs(ticks(["A"], 500), (333, 350, 470)))
     both(stores, log[:1])
     stores.flush()
-    stores.rebuild().fill(SOURCE, TOPIC, quiet)
+    stores.rebuild().fill(KEPT, TOPIC, quiet)
     both(stores, log[1:])
     rebuilt = stores.rows(), stores.states(["A"])
     empty(stores.redis_url, stores.postgres)
@@ -88,7 +88,7 @@ def test_what_a_replay_wrote_beyond_the_watermark_does_not_count(stores: Stores)
     computation.restore(decoded, backfill.load)
     assert backfill.store(computation.compute(decoded)) == 100
     stores.flush()
-    stores.rebuild().fill(SOURCE, TOPIC, quiet)
+    stores.rebuild().fill(KEPT, TOPIC, quiet)
     assert stores.rows() == before
 
 
@@ -105,7 +105,7 @@ def test_windows_of_an_older_incarnation_go_on(stores: Stores) -> None:
     both(stores, [old, *new])
     before = stores.rows()
     stores.flush()
-    stores.rebuild().fill(SOURCE, OTHER, quiet)
+    stores.rebuild().fill(KEPT, OTHER, quiet)
     of_old = watermark_key(TOPIC.topic_id, 0).encode()
     assert stores.rows() == {key: row for key, row in before.items() if key != of_old}
 
@@ -145,7 +145,7 @@ def test_the_row_of_the_newest_tick_in_the_schema_that_is_written(stores: Stores
         SCHEMA.id,
     )
     stores.flush()
-    stores.rebuild().fill(SOURCE, TOPIC, quiet)
+    stores.rebuild().fill(KEPT, TOPIC, quiet)
     with redis.Redis.from_url(stores.redis_url) as client:
         a, b = (unpack(stored_row(client, "price", entity)) for entity in ("A", "B"))
     assert (a.origin.offset, a.schema_id, a.values) == (38, SCHEMA.id, (1, 2, 3, 4))
@@ -161,10 +161,10 @@ def test_single_entities_that_were_lost(stores: Stores) -> None:
     stores.forget("S1")
     stores.limits = RebuildLimits(patience=0.5)
     with pytest.raises(PostgresBehind, match="offset 100, and Redis is at 200"):
-        stores.rebuild().refill(SOURCE, TOPIC, quiet)
+        stores.rebuild().refill(KEPT, TOPIC, quiet)
     offline.materialize(second, GO_ON)
     offline.materialize(third, GO_ON)
-    stores.rebuild().refill(SOURCE, TOPIC, quiet)
+    stores.rebuild().refill(KEPT, TOPIC, quiet)
     online.materialize(third, GO_ON)
     found = stores.rows(), stores.states(SYMBOLS)
     empty(stores.redis_url, stores.postgres)
@@ -173,15 +173,14 @@ def test_single_entities_that_were_lost(stores: Stores) -> None:
 
 
 def test_a_partition_without_ticks_is_not_asked_for_twice(stores: Stores) -> None:
-    stores.rebuild().fill(SOURCE, TOPIC, quiet)
+    stores.rebuild().fill(KEPT, TOPIC, quiet)
     away = Rebuild(
         "postgresql://127.0.0.1:1/none",
         stores.redis(),
         stores.catalog,
-        HISTORY,
         Event(),
     )
-    away.fill(SOURCE, TOPIC, quiet)  # Postgres is not needed
+    away.fill(KEPT, TOPIC, quiet)  # Postgres is not needed
     assert stores.rows() == {}
 
 
@@ -243,7 +242,7 @@ def test_an_entity_with_two_homes_is_named(stores: Stores) -> None:
         offline.materialize(other, GO_ON)
     before = stores.rows()
     seen: list[Done] = []
-    stores.rebuild().refill(SOURCE, OTHER, seen.append)
+    stores.rebuild().refill(KEPT, OTHER, seen.append)
     assert (seen[-1].written, seen[-1].elsewhere) == (0, len(SYMBOLS))
     assert seen[-1].one_elsewhere in SYMBOLS
     assert stores.rows() == before
@@ -254,7 +253,7 @@ def test_more_partitions_than_before(stores: Stores) -> None:
     sink = stores.keep(OfflineSink(stores.postgres))
     assert sink.settle(TOPIC) == 1
     with pytest.raises(PartitionsChanged):
-        stores.rebuild().fill(SOURCE, replace(TOPIC, partitions=2), quiet)
+        stores.rebuild().fill(KEPT, replace(TOPIC, partitions=2), quiet)
 
 
 def test_many_at_once(stores: Stores) -> None:

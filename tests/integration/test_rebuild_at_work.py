@@ -10,6 +10,7 @@ from pipelines.stores.redis.fill_marks import FillMarks, RedisEmptied
 from registry.formats.redis_keys import filled_key, watermark_key
 from tests.support.logs import TOPIC_ID, runs
 from tests.support.rebuilds import (
+    KEPT,
     SYMBOLS,
     TOPIC,
     Stores,
@@ -18,7 +19,6 @@ from tests.support.rebuilds import (
     nothing,
     quiet,
 )
-from tests.support.shipped import SOURCE
 from tests.support.sinks import GO_ON, empty, ticks
 
 
@@ -30,7 +30,7 @@ def test_a_worker_that_remembers_what_was_lost(stores: Stores) -> None:
         remembers.materialize(run, GO_ON)
         offline.materialize(run, GO_ON)
     stores.flush()
-    stores.rebuild().fill(SOURCE, TOPIC, quiet)
+    stores.rebuild().fill(KEPT, TOPIC, quiet)
     remembers.materialize(third, GO_ON)
     found = stores.states(["A"])
     empty(stores.redis_url, stores.postgres)
@@ -45,7 +45,7 @@ def test_redis_is_emptied_while_it_is_rebuilt(stores: Stores, moment: int) -> No
     before = stores.rows()
     stores.flush()
     steps = at_work(*[nothing] * (moment - 1), stores.flush)
-    stores.rebuild().fill(SOURCE, TOPIC, steps)
+    stores.rebuild().fill(KEPT, TOPIC, steps)
     assert stores.rows() == before
 
 
@@ -64,11 +64,11 @@ def test_a_rebuild_that_ends_in_the_middle(stores: Stores, moment: int) -> None:
         raise Killed
 
     with pytest.raises(Killed):
-        stores.rebuild().fill(SOURCE, TOPIC, at_work(*[nothing] * (moment - 1), kill))
+        stores.rebuild().fill(KEPT, TOPIC, at_work(*[nothing] * (moment - 1), kill))
     marks = FillMarks(stores.redis())
     with pytest.raises(RedisEmptied):
         marks.check([TOPIC])
-    stores.rebuild().fill(SOURCE, TOPIC, quiet)
+    stores.rebuild().fill(KEPT, TOPIC, quiet)
     marks.check([TOPIC])
     assert stores.rows() == before
 
@@ -84,10 +84,10 @@ def test_two_rebuilds_and_a_worker_at_once(stores: Stores) -> None:
     def meanwhile() -> None:
         offline.materialize(second, GO_ON)
         offline.materialize(third, GO_ON)
-        stores.rebuild().fill(SOURCE, TOPIC, quiet)
+        stores.rebuild().fill(KEPT, TOPIC, quiet)
         online.materialize(fourth, GO_ON)
 
-    stores.rebuild().fill(SOURCE, TOPIC, at_work(nothing, nothing, meanwhile))
+    stores.rebuild().fill(KEPT, TOPIC, at_work(nothing, nothing, meanwhile))
     offline.materialize(fourth, GO_ON)
     found = stores.rows(), stores.states(SYMBOLS)
     empty(stores.redis_url, stores.postgres)
@@ -101,11 +101,11 @@ def test_a_redis_that_has_everything_is_left_alone(stores: Stores) -> None:
     both(stores, [first, second])
     before = stores.rows()
     seen: list[Done] = []
-    stores.rebuild().refill(SOURCE, TOPIC, seen.append)
+    stores.rebuild().refill(KEPT, TOPIC, seen.append)
     assert (seen[-1].compared, seen[-1].written) == (len(SYMBOLS), 0)
     assert stores.rows() == before
     stores.delete(watermark_key(TOPIC_ID, 0), filled_key(TOPIC_ID, 0))
-    stores.rebuild().fill(SOURCE, TOPIC, quiet)
+    stores.rebuild().fill(KEPT, TOPIC, quiet)
     assert stores.rows() == before
 
 
@@ -115,7 +115,7 @@ def test_a_live_worker_finds_redis_emptied(stores: Stores) -> None:
     online, offline = stores.online(), stores.offline()
     online.materialize(second, GO_ON)
     stores.flush()
-    stores.rebuild().fill(SOURCE, TOPIC, quiet)
+    stores.rebuild().fill(KEPT, TOPIC, quiet)
     with pytest.raises(StoreWentBack):  # Postgres is behind: it starts again, from there
         online.materialize(third, GO_ON)
     online = stores.online()

@@ -239,21 +239,3 @@ def test_a_database_that_was_never_migrated_holds_no_features(engine: Engine) ->
         connection.execute(text("DROP SCHEMA tickwell CASCADE"))
     with pytest.raises(RegistryEmpty, match="tickwell migrate"):
         catalog.load(engine)
-
-
-@pytest.mark.parametrize(
-    ("expression", "needed"), [("mean(price, 100)", 100), ("stddev(log_return(price), 100)", 101)]
-)
-def test_a_feature_of_more_ticks_than_are_kept_is_refused(
-    engine: Engine, tmp_path: Path, expression: str, needed: int
-) -> None:
-    """Unless it is recorded already: nobody is helped then."""
-    long = read(changed(tmp_path, '"mean(price, 20)"', f'"{expression}"'))
-    with pytest.raises(
-        DefinitionError, match=f"price_sma_20: needs {needed} ticks, .* 99 are kept"
-    ):
-        record(engine, long, "ann", limits=Limits(history=99))
-    with pytest.raises(RegistryEmpty):
-        catalog.load(engine)
-    recorded = record(engine, long, "ann", limits=Limits(history=needed))
-    assert record(engine, long, "ann", limits=Limits(history=99)) == recorded

@@ -198,10 +198,10 @@ def test_the_ring_wraps(opened: Opened, redis_database: str) -> None:
     for size in (1, 64, 99, 100, 101, 250, 7):
         with redis.Redis.from_url(redis_database) as client:
             client.flushall()
-        sink = opened(OnlineSink(redis_database, history=100))
+        sink = opened(OnlineSink(redis_database))
         everything = ticks(["A"], 700)
         for run in runs(everything, range(0, 700, size)):
-            worker(sink).materialize(run, GO_ON)
+            worker(sink, history=100).materialize(run, GO_ON)
         state = loaded(sink, SOURCE, ["A"], 64, BEGIN)["A"]
         assert (state.count, state.fill) == (700, 700)
         assert [tick.seq for tick in state.ticks] == list(range(636, 700))
@@ -293,7 +293,7 @@ class LoadsTogether:
         self._sink = sink
         self._first: Barrier | None = both
         self.name = sink.name
-        self.history = sink.history
+        self.keeps_states = sink.keeps_states
         self.begin = sink.begin
         self.store = sink.store
 
@@ -352,7 +352,7 @@ class Contended:
     def __init__(self, sink: OnlineSink) -> None:
         self._sink = sink
         self.name = sink.name
-        self.history = sink.history
+        self.keeps_states = sink.keeps_states
         self.begin = sink.begin
         self.load = sink.load
 

@@ -8,8 +8,7 @@ import redis
 from pipelines.errors import StoreWentBack
 from registry.formats.redis_keys import writer_key
 from tests.support.logs import TOPIC_ID, runs
-from tests.support.rebuilds import SYMBOLS, TOPIC, Stores, both, quiet
-from tests.support.shipped import SOURCE
+from tests.support.rebuilds import KEPT, SYMBOLS, TOPIC, Stores, both, quiet
 from tests.support.sinks import GO_ON, before_each_write, empty, ticks, worker
 from tests.support.writers import at
 
@@ -39,7 +38,7 @@ def test_a_rebuild_puts_what_a_worker_knows_ahead_of_the_watermark(
 
     def rebuild() -> None:
         stores.forget(*lost)
-        stores.rebuild().refill(SOURCE, TOPIC, quiet)
+        stores.rebuild().refill(KEPT, TOPIC, quiet)
 
     for moment in (1, 3, PARTS):
         empty(stores.redis_url, stores.postgres)
@@ -68,7 +67,7 @@ def test_redis_is_emptied_and_filled_again_in_the_middle_of_a_run(
 
     def fill() -> None:
         stores.flush()
-        stores.rebuild().fill(SOURCE, TOPIC, quiet)
+        stores.rebuild().fill(KEPT, TOPIC, quiet)
 
     for moment in (1, 3, PARTS):
         empty(stores.redis_url, stores.postgres)
@@ -108,5 +107,5 @@ def test_a_rebuild_ends_the_writing_of_the_partitions_that_it_writes(stores: Sto
         for lost, is_written in ((), False), (("S1",), True):
             stores.forget(*lost)
             writes = client.get(key)
-            stores.rebuild().refill(SOURCE, TOPIC, quiet)
+            stores.rebuild().refill(KEPT, TOPIC, quiet)
             assert client.get(key) == (None if is_written else writes)

@@ -179,7 +179,7 @@ def empty_redis(running: Pipeline) -> None:
 def fill(running: Pipeline) -> None:
     """What an online worker does at its start."""
     warm, catalog = WarmRedis(running.settings.redis), catalog_of(running)
-    rebuild = Rebuild(running.settings.postgres, warm, catalog, 1024, GO_ON)
+    rebuild = Rebuild(running.settings.postgres, warm, catalog, GO_ON)
     topic = running.topics[running.topic("price")]
     rebuild.fill(catalog.sources["price"], topic, lambda done: None)
     warm.close()

@@ -53,7 +53,6 @@ def assert_no_difference(pipeline: Pipeline, rebuilt: bool = False) -> Findings:
         redis=settings.redis,
         postgres=settings.postgres,
         rejected_topic=settings.rejected_topic,
-        history=settings.history,
         rebuilt=rebuilt,
     )
     findings = check(run, bars=False)

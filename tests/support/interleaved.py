@@ -190,10 +190,11 @@ class Worker:
         chance = self._world.chance
         self.sink = OnlineSink(
             self._world.url,
-            history=chance.choice([64, 80, 256]),
             entities_a_call=chance.choice([1, 2, 3, ENTITIES_A_CALL]),
         )
-        self._work = worker(self.sink, capacity=chance.choice([2, 3, 50]))
+        self._work = worker(
+            self.sink, capacity=chance.choice([2, 3, 50]), history=chance.choice([64, 80, 256])
+        )
         self._computed: deque[tuple[Run, ComputedRun | None]] = deque()
         self._position()
         before_each_write(self.sink, lambda _: self._world.between(self))

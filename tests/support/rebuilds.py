@@ -9,6 +9,7 @@ from threading import Event
 from typing import Any, Protocol, TypeVar
 
 import psycopg2
+from msgspec import structs
 
 from pipelines.kafka.run import Run
 from pipelines.kafka.topics import Topic
@@ -29,6 +30,9 @@ from tests.support.sinks import GO_ON, closing, worker
 from tests.support.stored import everything, forget
 
 HISTORY = 64
+KEPT = structs.replace(SOURCE, history=HISTORY)
+"""The price source, of whose entities so few ticks are kept."""
+
 TOPIC = Topic("ticks.price", TOPIC_ID, 1)
 OTHER = Topic("ticks.price", bytes(16), 2)
 SYMBOLS = [f"S{number}" for number in range(9)]
@@ -79,16 +83,16 @@ class Stores:
 
     def sink(self) -> OnlineSink:
         calls = self.entities_a_call
-        return self.keep(OnlineSink(self.redis_url, HISTORY, self.cluster, calls))
+        return self.keep(OnlineSink(self.redis_url, self.cluster, calls))
 
     def online(self) -> Materializer:
-        return worker(self.sink())
+        return worker(self.sink(), history=HISTORY)
 
     def offline(self) -> Materializer:
         return worker(self.keep(OfflineSink(self.postgres)))
 
     def rebuild(self) -> Rebuild:
-        return Rebuild(self.postgres, self.redis(), self.catalog, HISTORY, Event(), self.limits)
+        return Rebuild(self.postgres, self.redis(), self.catalog, Event(), self.limits)
 
     def flush(self) -> None:
         with self.client() as client:
@@ -163,7 +167,8 @@ def both(stores: Stores, log: Sequence[Run]) -> None:
     """Both stores take the runs of a log, by workers that are new and end then."""
     with closing() as opened:
         calls = stores.entities_a_call
-        online = worker(opened(OnlineSink(stores.redis_url, HISTORY, entities_a_call=calls)))
+        sink = opened(OnlineSink(stores.redis_url, entities_a_call=calls))
+        online = worker(sink, history=HISTORY)
         offline = worker(opened(OfflineSink(stores.postgres)))
         for run in log:
             online.materialize(run, GO_ON)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import psycopg2
 import redis
+from msgspec import structs
 
 from pipelines.compute.run_computation import RunComputation
 from pipelines.kafka.run import Run
@@ -19,10 +21,11 @@ from pipelines.stores.redis import scripts
 from pipelines.stores.redis.online_sink import OnlineSink
 from pipelines.stores.redis.resp import Command, packed
 from pipelines.stores.sink import Sink
+from registry.definitions import HISTORY
 from registry.formats.origin import Origin
 from tests.oracle.messages import Record
 from tests.support.logs import NOW_MS, TOPIC_ID
-from tests.support.shipped import PROGRAM, RULES, SCHEMA
+from tests.support.shipped import PROGRAM, RULES, SCHEMA, SOURCE
 
 Opened = Callable[[Any], Any]
 GO_ON = Event()
@@ -64,8 +67,10 @@ def closing() -> Iterator[Opened]:
         yield keep
 
 
-def worker(sink: Sink, capacity: int = 1000) -> Materializer:
-    return Materializer(RunComputation(RULES, SCHEMA, PROGRAM, capacity), sink)
+def worker(sink: Sink, capacity: int = 1000, history: int = HISTORY) -> Materializer:
+    """One whose source keeps `history` ticks of an entity."""
+    program = dataclasses.replace(PROGRAM, source=structs.replace(SOURCE, history=history))
+    return Materializer(RunComputation(RULES, SCHEMA, program, capacity), sink)
 
 
 def ticks(symbols: Sequence[str], n: int, first: int = 0, seq: bool = True) -> list[Record]:

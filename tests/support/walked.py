@@ -34,6 +34,9 @@ from tests.support.stored import hash_of, store_row, store_state
 
 NOW_MS = 1_700_000_000_000
 DEPTH = 10
+HISTORY = 64
+"""Ticks of an entity that the sources keep."""
+
 SCHEMA = 3
 TICKS = {"A": 200, "B": 8, "C": 9, "Ü": 1, "P1/A": 3, "P1/B": 2, "P2/A": 1, "P2/B": 20}
 """How many ticks each entity has; the last one of those in `CLOSED_ONES` closes it."""
@@ -59,7 +62,7 @@ def walked_log() -> tuple[dict[str, Walked], Ticks]:
     ):
         spec = SourceSpec(name, name, key, (("size", False, None), ("price", False, 1.0)))
         features = (Feature("last@1", "last", 0, 1), Feature("mean@1", "mean", 0, DEPTH))
-        source = Source(spec, [Declared(spec, {})], {SCHEMA: features}, {})
+        source = Source(spec, [Declared(spec, {})], {SCHEMA: features}, {}, HISTORY)
         records = list(_records(spec))
         topic = Topic(name, bytes([number]) * 16, (0,), (len(records),))
         walked = found[name] = Walked(source, topic)

@@ -267,6 +267,13 @@ def _version_lines(version: PlannedVersion) -> Iterator[str]:
 
 
 def _costs(page: Page) -> Iterator[str]:
+    for kept in page.histories:
+        before, after = (ticks * kept.tick_bytes for ticks in kept.ticks)
+        yield (
+            f"  history of {kept.source}: {kept.ticks[0]:,} -> {kept.ticks[1]:,} ticks of an "
+            f"entity, about {before:,} -> {after:,} bytes of Redis for each of "
+            f"{kept.entities:,} entities"
+        )
     for row in page.rows:
         before, after = row.online_bytes
         yield (

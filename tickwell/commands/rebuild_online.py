@@ -49,7 +49,7 @@ def rebuild_online(
     stop_on(stop)
     redis = WarmRedis(settings.redis, settings.cluster)
     check_server(redis)
-    rebuild = Rebuild(settings.postgres, redis, recorded, settings.history, stop)
+    rebuild = Rebuild(settings.postgres, redis, recorded, stop)
     try:
         for one in sources:
             with _Bar(one.name) as bar:

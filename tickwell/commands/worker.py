@@ -52,7 +52,6 @@ def worker(
         session=settings.session,
         rejected_topic=settings.rejected_topic,
         declared=read_sources(settings.features_path) if settings.features else None,
-        history=settings.history,
         capacity=settings.capacity,
         cluster=settings.cluster,
         metrics_port=settings.metrics_port or None,

@@ -42,7 +42,6 @@ def application(settings: Settings, process: ThisProcess) -> Starlette:
         needs_keys=server_settings.needs_keys(settings),
         cors_origins=server_settings.cors_origins(settings),
         rejected_topic=settings.rejected_topic,
-        history=settings.history,
     )
     return create_app(options, process=process)
 

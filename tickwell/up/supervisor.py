@@ -45,7 +45,7 @@ from its boot, whose time moves with the clock's."""
 
 PASSED_ON = (
     *("data", "features", "group", "static_member", "session"),
-    *("history", "capacity", "rejected_topic"),
+    *("capacity", "rejected_topic"),
 )
 """Settings that are passed to every process that is started, beside addresses."""
 

@@ -71,7 +71,7 @@ class OfflineSink:
     """
 
     name = "offline"
-    history = None
+    keeps_states = False
     pace = 0.1  # each run is a transaction, and no reader waits for a row
 
     def __init__(

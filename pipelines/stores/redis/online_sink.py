@@ -43,7 +43,7 @@ MARKS = (watermark_key, filled_key, begun_key)
 
 
 class OnlineSink:
-    """Stores batches in the Redis at `url`, which keeps `history` ticks of each entity.
+    """Stores batches in the Redis at `url`, with as many ticks of each entity as batches give it.
 
     With `cluster` it is a Redis Cluster, and no call spans two hash slots. `hot` is told of each
     run before it is stored, and after. Methods raise `StoreUnavailable`.
@@ -51,18 +51,17 @@ class OnlineSink:
 
     name = "online"
     pace = 0.02
+    keeps_states = True
 
     def __init__(
         self,
         url: str,
-        history: int = 1024,
         cluster: bool = False,
         entities_a_call: int = ENTITIES_A_CALL,
         hot: HotFeed | None = None,
     ) -> None:
         self._hot = hot
         self.redis = WarmRedis(url, cluster, entities_a_call)
-        self.history = history
         self._confirmed: set[str] = set()
         """Keys of the watermarks and of the filled marks that this Redis is known to hold."""
         self._lost: dict[tuple[bytes, int], StatesLost] = {}

@@ -39,8 +39,6 @@ WALKED, LOG = walked_log()
 TICK = 32
 """Bytes of a tick of two fields."""
 
-HISTORY = 64
-
 
 @pytest.fixture(params=["single", "cluster"])
 def client(request: pytest.FixtureRequest) -> Iterator[Any]:
@@ -60,7 +58,7 @@ def client(request: pytest.FixtureRequest) -> Iterator[Any]:
 def found(client: Any, rebuilt: bool = False) -> Findings:
     findings = Findings()
     steps: list[int] = []
-    check_redis(client, WALKED, HISTORY, findings, steps.append, rebuilt)
+    check_redis(client, WALKED, findings, steps.append, rebuilt)
     assert sum(steps) == len(TICKS)
     for walked in WALKED.values():
         check_watermarks("Redis", redis_watermarks(client, walked.topic), walked.topic, findings)

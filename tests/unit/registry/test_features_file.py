@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
+from registry.definitions import HISTORY
 from registry.errors import DefinitionError
-from registry.features_file import read
+from registry.features_export import exported
+from registry.features_file import Text, read, read_text
 from registry.language.derived import compile_derived
 from registry.language.program import compile_expression
 from tests.support.shipped import SHIPPED, changed
@@ -46,6 +49,10 @@ NINE_KEYS = 'key = ["a", "b", "c", "d", "e", "f", "g", "h", "i"]'
         ('topic = "ticks.volume"', 'topic = "ticks volume"', "cannot be a topic's name"),
         ('topic = "ticks.volume"', 'topic = ".."', "cannot be a topic's name"),
         ('topic = "ticks.volume"', 'topic = ""', "cannot be a topic's name"),
+        ('skew = "1s"', "history = 63", "source price: history 63 must be 64 to 65536"),
+        ('skew = "1s"', "history = 65537", "without `history` it is 1024"),
+        ('skew = "1s"', "history = true", "Expected `int`, got `bool`"),
+        ('skew = "1s"', 'history = "64"', "Expected `int`, got `str`"),
         # durations and versions
         ('skew = "1s"', 'skew = "-1s"', "is not a duration"),
         ('skew = "1s"', 'skew = "2d"', "skew '2d' is too long: at most 1d"),
@@ -123,6 +130,15 @@ def test_a_file_that_is_not_text(tmp_path: Path) -> None:
         read(tmp_path)
     file.write_bytes(b"\xef\xbb\xbf" + SHIPPED.read_bytes())  # as editors on Windows begin a file
     assert read(file).features == read().features
+
+
+@pytest.mark.parametrize("history", [64, 1024, 65_536])
+def test_a_history_is_exported_as_it_was_read(tmp_path: Path, history: int) -> None:
+    given = read(changed(tmp_path, 'skew = "1s"', f"history = {history}"))
+    text = exported(given)
+    assert ("history" in text) is (history != HISTORY)
+    assert read_text(Text("f.toml", text)) == structs.replace(given, file="f.toml")
+    assert read().sources[0].history == HISTORY
 
 
 def test_versions_of_a_feature_are_of_one_kind(tmp_path: Path) -> None:

@@ -20,7 +20,13 @@ from registry.definitions import (
     Source,
 )
 from registry.errors import DefinitionError, RulesChanged, RulesOfEarlierBuild
-from registry.source_rules import SourceRules, check_known, check_sources
+from registry.source_rules import (
+    NO_RULES,
+    SourceRules,
+    changed_rules,
+    check_known,
+    check_sources,
+)
 from tests.support.shipped import CATALOG, SOURCE
 
 TOPICS = (bytes(16), b"a" * 16)
@@ -95,9 +101,16 @@ def test_what_every_row_has_cannot_change(changes: dict[str, object]) -> None:
 def test_every_part_of_a_definition_may_change_or_not() -> None:
     """None is forgotten: another value of any is a difference."""
     for name in Source.__struct_fields__:
-        if name != "name":
+        if name not in ("name", *NO_RULES):
             with pytest.raises(DefinitionError):
                 check_sources(CATALOG, declared(**{name: OTHERS.get(name, "other")}))
+
+
+def test_a_history_is_no_rule() -> None:
+    """It decides nothing, so no offset is needed from which another one holds."""
+    assert NO_RULES == ("history",)
+    check_sources(CATALOG, declared(history=64))
+    assert changed_rules(SOURCE, structs.replace(SOURCE, history=64), "here") == ""
 
 
 OTHERS: dict[str, object] = {

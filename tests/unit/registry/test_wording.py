@@ -21,6 +21,7 @@ def told(was: str, now: str) -> str:
         ('skew = "0s"', 'skew = "90s"', "skew `0s` would become `90s`"),
         ("", "earliest = 2009-01-03", "earliest `1971-01-01` would become `2009-01-03`"),
         ("", "earliest = 2009-01-03T18:15:05", "would become `2009-01-03T18:15:05`"),
+        ("", "history = 4096", "history `1024` would become `4096`"),
         ("", "positive = true", "positive `false` would become `true`"),
         ("", 'items = "data"', "items `nothing` would become `data`"),
         ("", 'partitioner = "any"', "partitioner `murmur2` would become `any`"),

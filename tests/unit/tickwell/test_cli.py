@@ -29,3 +29,17 @@ def test_another_users_up_is_not_ended(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(os, "kill", kill)
     with state.locked(tmp_path), pytest.raises(TickwellError, match="another user's"):
         down(str(tmp_path))
+
+
+def test_a_variable_that_is_no_setting_any_more_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And stops nothing."""
+    monkeypatch.setenv("TICKWELL_HISTORY", "10")
+    monkeypatch.setattr("sys.argv", ["tickwell", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    told = capsys.readouterr()
+    assert ended.value.code == 0
+    assert told.err.startswith("tickwell: TICKWELL_HISTORY is passed over: it is `history` of")
+    assert told.err.count("\n") == 1

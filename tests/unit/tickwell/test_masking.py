@@ -154,7 +154,7 @@ def test_of_a_file_that_is_no_path(name: str, value: str) -> None:
 
 def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
     missing = tmp_path / "missing"
-    for name in ("POSTGRES", "HISTORY"):
+    for name in ("POSTGRES", "CAPACITY"):
         with pytest.raises(TickwellError) as error:
             Settings.load({f"TICKWELL_{name}_FILE": str(missing)})
         shown = f"TICKWELL_{name}_FILE={missing}: cannot be read: No such file or directory"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tickwell.errors import NotRunning, SettingError, TickwellError
-from tickwell.settings import ADDRESSES, Settings
+from tickwell.settings import ADDRESSES, Settings, moved
 from tickwell.up import state
 from tickwell.up.state import State
 
@@ -25,9 +25,9 @@ STACK = {
 
 
 def test_a_flag_wins_over_the_environment() -> None:
-    environment = {"TICKWELL_PORT": "9000", "TICKWELL_HISTORY": "2048"}
+    environment = {"TICKWELL_PORT": "9000", "TICKWELL_CAPACITY": "2048"}
     settings = Settings.load(environment, port=9001)
-    assert (settings.port, settings.history, settings.host) == (9001, 2048, "127.0.0.1")
+    assert (settings.port, settings.capacity, settings.host) == (9001, 2048, "127.0.0.1")
 
 
 def test_a_secret_in_a_file_is_not_shown(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_a_secret_in_a_file_is_not_shown(tmp_path: Path) -> None:
         ("TICKWELL_REDIS", "localhost:6379"),
         ("TICKWELL_REDIS", "redis://[secret@h"),
         ("TICKWELL_POSTGRES", "mysql://secret@h/d"),
-        ("TICKWELL_HISTORY", "10"),
+        ("TICKWELL_CAPACITY", "10"),
         ("TICKWELL_PARTITIONS", "0"),
         ("TICKWELL_CLUSTER", "perhaps"),
         ("TICKWELL_STATIC_MEMBER", "perhaps"),
@@ -166,8 +166,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_stack_of_the_directory_is_found(here: Path) -> None:
     with running(here / "data"), running(here / "other", {"TICKWELL_URL": "http://h:6"}):
         assert addresses(Settings.of_stack({}, seen=nobody)) == STACK
-        kept = Settings.of_stack({"TICKWELL_PORT": "9", "TICKWELL_KAFKA": ""}, history=64)
-        assert (addresses(kept), kept.port, kept.history) == (STACK, 9, 64)
+        kept = Settings.of_stack({"TICKWELL_PORT": "9", "TICKWELL_KAFKA": ""}, capacity=6_400)
+        assert (addresses(kept), kept.port, kept.capacity) == (STACK, 9, 6_400)
         named = Settings.of_stack({"TICKWELL_DATA": "other"}, seen=nobody)
         assert named.url == "http://h:6"
 
@@ -228,3 +228,15 @@ def test_answers_are_compressed_on_the_way_to_other_machines(host: str, elsewher
         assert Settings.load({**named, "TICKWELL_COMPRESS": told}).compresses is expected
     with pytest.raises(SettingError, match="TICKWELL_COMPRESS"):
         Settings.load({"TICKWELL_COMPRESS": "gzip"})
+
+
+@pytest.mark.parametrize("variable", ["TICKWELL_HISTORY", "TICKWELL_HISTORY_FILE"])
+def test_what_was_a_setting_is_passed_over_and_said(variable: str) -> None:
+    """Whatever it holds: it is not read."""
+    environment = {variable: "/nowhere/secret", "TICKWELL_PORT": "9000"}
+    assert Settings.load(environment) == Settings.load({"TICKWELL_PORT": "9000"})
+    (line,) = moved(environment)
+    assert line.startswith(f"{variable} is passed over: it is `history` of each [[source]]")
+    assert "\n" not in line
+    assert "secret" not in line
+    assert moved({"TICKWELL_PORT": "9000"}) == []

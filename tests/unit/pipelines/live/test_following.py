@@ -18,8 +18,9 @@ from pipelines.live.following import Following
 from pipelines.live.materializer import Materializer
 from registry import catalog
 from registry.database.engine import connect
-from registry.definitions import Catalog, RowSchema
+from registry.definitions import HISTORY, Catalog, RowSchema
 from registry.errors import DefinitionError, NewerRegistry
+from registry.language.program import compile_program
 from registry.serial import Serial, serial
 from tests.support.shipped import CATALOG, PROGRAM, RULES, SCHEMA
 
@@ -27,13 +28,13 @@ NEWER = msgspec.structs.replace(
     CATALOG, schemas={1: SCHEMA, 2: RowSchema(2, "price", SCHEMA.features)}, writing={"price": 2}
 )
 SERIAL = Serial(1, datetime(2026, 11, 30, tzinfo=UTC))
-REFUSED = [HistoryTooShort(64, 100), DefinitionError("mean_7", "no")]
+REFUSED = [HistoryTooShort("price", 64, 100), DefinitionError("mean_7", "no")]
 
 
 class Kept:
     """In place of a store: nothing is stored."""
 
-    name, pace, history = "kept", 0.0, None
+    name, pace, keeps_states = "kept", 0.0, False
 
 
 def a_worker() -> Materializer:
@@ -42,7 +43,8 @@ def a_worker() -> Materializer:
 
 
 def compute(recorded: Catalog, source: str) -> RunComputation:
-    return RunComputation(RULES, recorded.schemas[recorded.writing[source]], PROGRAM, 1000)
+    schema = recorded.schemas[recorded.writing[source]]
+    return RunComputation(RULES, schema, compile_program(recorded, schema), 1000)
 
 
 def following(recorded: Catalog, compute: Any = compute, **options: Any) -> Following:
@@ -69,6 +71,34 @@ def test_what_is_newer_is_taken_over() -> None:
     assert follows.newer("price", 2) is None
     follows.look()
     assert schema_of(follows) == 2
+
+
+def keeping(history: int, known: Catalog) -> Catalog:
+    """A catalog in which the price source has this history."""
+    source = msgspec.structs.replace(known.sources["price"], history=history)
+    return msgspec.structs.replace(known, sources={"price": source})
+
+
+def test_another_history_is_taken_over(caplog: pytest.LogCaptureFixture) -> None:
+    """With it alone there is no newer row schema."""
+    follows = following(keeping(64, CATALOG))
+    work = follows.materializers["price"]
+    with caplog.at_level("INFO"):
+        follows.look()
+    assert (work.computation.history, work.schema.id) == (64, 1)
+    assert [record.message for record in caplog.records] == [
+        "price: 64 ticks of an entity are kept from now on"
+    ]
+    assert follows.newer("price", 1) is None
+
+
+def test_a_registry_of_before_does_not_bring_back_its_history() -> None:
+    """It was restored from a copy, and its row schema is an older one."""
+    follows = following(keeping(64, CATALOG))
+    work = follows.materializers["price"]
+    work.adopt(compute(NEWER, "price"))
+    follows.look()
+    assert (work.computation.history, work.schema.id) == (HISTORY, 2)
 
 
 @pytest.mark.parametrize("error", REFUSED)

@@ -46,7 +46,7 @@ TRADE = {
 class KeptBatches:
     """A store that keeps what it is given, and knows no state."""
 
-    name, pace, history = "kept", 0.0, None
+    name, pace, keeps_states = "kept", 0.0, False
 
     def __init__(self) -> None:
         self.batches: list[Batch] = []
