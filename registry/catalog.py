@@ -129,6 +129,8 @@ def _rules(
     found = defaultdict[str, list[RecordedRules]](list)
     for row in connection.execute(select(source_rules).order_by(source_rules.c.id)):
         definition = row.definition
+        if row.source not in known_sources:
+            continue  # it was recorded since they were read, where the reading is not of one moment
         history = known_sources[row.source].history
         found[row.source].append(
             RecordedRules(

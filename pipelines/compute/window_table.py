@@ -34,6 +34,7 @@ from pipelines.compute.kernel import (
 )
 from pipelines.compute.rejections import rejections
 from pipelines.compute.state_tails import TickValues, begin_tails, by_entity, seal
+from pipelines.errors import HistoryTooShort
 from pipelines.runtime.array_types import Bytes, Floats, Int32s
 from pipelines.runtime.named_columns import allocate, grown, sliced
 from pipelines.ticks.columns import NO_SEQ, Ticks
@@ -54,6 +55,13 @@ class NewestValues(NamedTuple):
 def depth_of(program: Program) -> int:
     """How many ticks of an entity must be known: those that could come again, and the windows'."""
     return max(REMEMBERED, program.lookback)
+
+
+def check_history(program: Program) -> None:
+    """Raises `HistoryTooShort` where the source keeps fewer ticks than must be known."""
+    source, depth = program.source, depth_of(program)
+    if depth > source.history:
+        raise HistoryTooShort(source.name, source.history, depth)
 
 
 class WindowTable:

@@ -14,8 +14,8 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from pipelines.compute.run_computation import RunComputation
-from pipelines.compute.window_table import depth_of
-from pipelines.errors import HistoryTooShort, PartitionsChanged, StoreUnavailable
+from pipelines.compute.window_table import check_history
+from pipelines.errors import PartitionsChanged, StoreUnavailable
 from pipelines.kafka.topic_identity import Incarnations
 from pipelines.kafka.topics import Topic, find_topics
 from pipelines.live.carrying import Carrying
@@ -211,9 +211,7 @@ class Startup:
         options = self._options
         schema = catalog.schemas[catalog.writing[rules.source.name]]
         program = compile_program(catalog, schema)
-        history, depth = program.source.history, depth_of(program)
-        if depth > history:
-            raise HistoryTooShort(rules.source.name, history, depth)
+        check_history(program)
         return RunComputation(rules, schema, program, options.capacity, partitions, registry)
 
     def _sink(self, name: str) -> Sink:

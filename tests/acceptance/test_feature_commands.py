@@ -104,6 +104,27 @@ def test_what_a_script_sees(running: Pipeline, added: Path) -> None:
     assert [one["version"] for one in exported["feature"]] == ["1.0.0", "2.0.0"]
 
 
+def test_another_history_is_planned_and_applied(running: Pipeline, tmp_path: Path) -> None:
+    """Without `migrate --from-now`: it is no rule."""
+    file, line = tmp_path / "longer.toml", 'name = "price"\n'
+    given = running.run_tickwell("features", "export")
+    file.write_text(given.replace(line, line + "history = 4096\n", 1))
+    page = running.run_tickwell("features", "plan", "--features", str(file))
+    assert "history of price: 1,024 -> 4,096 ticks of an entity, about " in page
+    assert "nothing is new" not in page
+    assert "refused" not in page
+    assert "not recorded: `history = 4096` of the source price" in running.run_tickwell(
+        "migrate", "--features", str(file)
+    )
+    applied = running.run_tickwell("features", "apply", "--features", str(file), "--yes")
+    assert "applied; workers and servers follow within a second" in applied
+    assert "history = 4096" in running.run_tickwell("features", "export")
+    file.write_text(given.replace(line, line + "history = 4\n", 1))
+    assert "history 4 must be 64 to 65536" in running.refused(
+        "features", "plan", "--features", str(file)
+    )
+
+
 def test_what_is_wrong_is_told_in_a_line(running: Pipeline, tmp_path: Path) -> None:
     for arguments, what in (
         (("show", "nothing"), "there is no feature 'nothing'"),

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from pipelines.compute.batch import Batch
 from pipelines.compute.entity_state import EntityState, tick_dtype
-from pipelines.compute.window_table import WindowTable
+from pipelines.compute.window_table import WindowTable, check_history
+from pipelines.errors import HistoryTooShort
 from pipelines.ticks.columns import NO_SEQ, RESET
 from pipelines.ticks.decoder import Decoder
 from registry.definitions import FeatureVersion, RowSchema
@@ -340,3 +341,16 @@ def _state(rows: list[tuple[Any, ...]]) -> EntityState:
         fill=resets[0] if resets else len(rows),
         ticks=ticks,
     )
+
+
+@pytest.mark.parametrize(("lookback", "depth"), [(21, 64), (64, 64), (101, 101)])
+def test_a_source_that_keeps_fewer_ticks_than_are_needed_is_told(lookback: int, depth: int) -> None:
+    """Those that may come again are needed too."""
+    for history in (depth - 1, depth):
+        source = msgspec.structs.replace(SOURCE, history=history)
+        program = replace(PROGRAM, source=source, lookback=lookback)
+        if history == depth:
+            check_history(program)
+            continue
+        with pytest.raises(HistoryTooShort, match=f"of price are fewer than the {depth} .*apply"):
+            check_history(program)
