@@ -233,7 +233,7 @@ def test_a_version_that_is_derived_or_unknown(stores: Stores, engine: Engine) ->
         assert coverage(connection, stores.catalog, "portfolio_exposure@1.0.0") == []
         assert holes(connection, stores.catalog, "portfolio_exposure", "1.0.0") == []
         assert not is_recorded_only(connection, stores.catalog, "portfolio_exposure@1.0.0")
-        with pytest.raises(UnknownVersion, match=r"name@version"):
+        with pytest.raises(UnknownVersion, match=r"there is no current_price"):
             coverage(connection, stores.catalog, "current_price")
         with pytest.raises(UnknownVersion, match=r"current_price@9"):
             holes(connection, stores.catalog, "current_price", "9")
