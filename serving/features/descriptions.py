@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 from registry.definitions import FeatureVersion
+from registry.lifecycle.states import State, state_of
 from serving.features.lookup import Names
 
 
@@ -15,7 +16,7 @@ class FeatureDescription(Struct):
     """A version of a feature: what it is of, where it comes from, and what is said of it.
 
     `source` is null of a derived feature. `max_age_seconds` is the age from which a value is
-    `stale`; where it is null none is too old.
+    `stale`; where it is null none is too old. `unit` is that of its values.
     """
 
     name: str
@@ -27,19 +28,24 @@ class FeatureDescription(Struct):
     tags: tuple[str, ...]
     aliases: tuple[str, ...]
     max_age_seconds: float | None
+    unit: str
 
 
 class FeatureDefinition(FeatureDescription):
     """A version of a feature with all that its values depend on.
 
     `parts` are the versions that a derived feature is computed from; with `over` it is a sum over
-    the entities of that source. `active` says whether the name alone means this version.
+    the entities of that source. `active` says whether the name alone means this version, `state` is
+    its state, `replacement` what to take instead of one that is deprecated.
     """
 
     expression: str
     over: str | None
     parts: tuple[str, ...]
     active: bool
+    parent: str | None
+    state: State
+    replacement: str | None
 
 
 class FeatureList(Struct):
@@ -87,12 +93,16 @@ def versions_of(names: Names, name: str) -> FeatureVersionList:
 
 def _defined(names: Names, feature: FeatureVersion) -> FeatureDefinition:
     derived = names.derived.get(feature.ref)
+    withdrawal = names.catalog.withdrawn.get(feature.ref)
     return FeatureDefinition(
         **_described(feature),
         expression=feature.expression,
         over=feature.over,
         parts=tuple(part.ref for part in derived.parts.values()) if derived else (),
         active=names.catalog.active.get(feature.name) == feature.version,
+        parent=feature.parent,
+        state=state_of(names.catalog, feature.ref),
+        replacement=None if withdrawal is None else withdrawal.replacement,
     )
 
 
@@ -109,4 +119,5 @@ def _described(feature: FeatureVersion) -> dict[str, Any]:
         "tags": feature.tags,
         "aliases": feature.aliases,
         "max_age_seconds": None if most is None else most / 1e9,
+        "unit": feature.unit,
     }

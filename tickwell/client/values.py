@@ -55,7 +55,8 @@ class FeatureInfo(Struct, frozen=True):
     `source` is None of a derived feature. `max_age_seconds` is the age from which a value is
     `stale`, None where none is too old. What comes after it is told of a single feature only:
     `parts` are the versions that a derived one is computed from, with `over` it is a sum over the
-    entities of that source, and `active` says whether the name alone means this version.
+    entities of that source, `active` says whether the name alone means this version, `parent` is
+    the version that it was made from, `state` its state, `replacement` what to take instead of it.
     """
 
     name: str
@@ -71,6 +72,10 @@ class FeatureInfo(Struct, frozen=True):
     over: str | None = None
     parts: tuple[str, ...] = ()
     active: bool = True
+    unit: str = ""
+    parent: str | None = None
+    state: str = ""
+    replacement: str | None = None
 
 
 class EntityFeatures(Mapping[str, FeatureValue]):

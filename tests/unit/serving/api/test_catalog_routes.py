@@ -75,6 +75,7 @@ def test_all_active_features_by_name(client: TestClient) -> None:
         "tags": ["risk", "fast"],
         "aliases": [],
         "max_age_seconds": 60,
+        "unit": "",
     }
     assert by_name["price_volatility"]["aliases"] == ["volatility"]
     assert (by_name["position_size"]["max_age_seconds"]) is None
