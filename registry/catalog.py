@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import msgspec
@@ -33,7 +34,7 @@ from registry.definitions import (
     Source,
     Withdrawal,
 )
-from registry.errors import NewerRegistry, RegistryEmpty
+from registry.errors import NewerRegistry, OldRegistry, RegistryEmpty
 
 Definition = TypeVar("Definition", Source, FeatureVersion, FeatureSet, Experiment)
 Versioned = TypeVar("Versioned", FeatureVersion, FeatureSet)
@@ -46,18 +47,29 @@ partition of an entity's first tick, took earlier times, and refused numbers in 
 def load(engine: Engine) -> Catalog:
     """What is recorded, as one consistent reading.
 
-    Raises `RegistryEmpty` when nothing is, `NewerRegistry` when it cannot be read.
+    Raises `RegistryEmpty` when nothing is, `NewerRegistry` when it cannot be read, `OldRegistry`
+    when the tables are of an earlier build.
     """
-    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
-        try:
-            catalog = read(connection)
-        except ProgrammingError as error:
-            if getattr(error.orig, "pgcode", None) != errorcodes.UNDEFINED_TABLE:
-                raise
-            raise RegistryEmpty from None
+    isolated = engine.connect().execution_options(isolation_level="REPEATABLE READ")
+    with migrated(), isolated as connection:
+        catalog = read(connection)
     if not catalog.writing:
         raise RegistryEmpty
     return catalog
+
+
+@contextmanager
+def migrated() -> Iterator[None]:
+    """Raises `RegistryEmpty` and `OldRegistry` where tables or columns are missing in the block."""
+    try:
+        yield
+    except ProgrammingError as error:
+        match getattr(error.orig, "pgcode", None):
+            case errorcodes.UNDEFINED_TABLE if "tickwell.sources" in str(error.orig):
+                raise RegistryEmpty from None
+            case errorcodes.UNDEFINED_TABLE | errorcodes.UNDEFINED_COLUMN:
+                raise OldRegistry from None
+        raise
 
 
 def read(connection: Connection) -> Catalog:

@@ -8,20 +8,27 @@ from registry.definitions import Catalog, Definitions, FeatureSet, FeatureVersio
 from registry.errors import DefinitionError, VersionChanged
 from registry.language.canonical import digest
 from registry.language.derived import compile_derived
-from registry.naming import folded
+from registry.naming import check_not_function, folded
 from registry.wording import differences
 
 MEANING = ("entity", "expression", "source", "over", "parts", "max_age_ns")
 """Fields of a version that decide its values and statuses; the others may be reworded."""
 
 
-def check(sources: Mapping[str, Source], features: Collection[FeatureVersion], file: str) -> None:
+def check(
+    sources: Mapping[str, Source],
+    features: Collection[FeatureVersion],
+    file: str,
+    recorded: Iterable[FeatureVersion] = (),
+) -> None:
     """Check sources by name and all versions of all features.
 
+    Names of `recorded` versions are not held against what earlier builds did not ask of them.
     Raises `DefinitionError`, which names the file and the feature.
     """
     _check_sources(sources.values(), file)
-    _check_names(sources, features, file)
+    taken = {name for one in recorded for name in (one.name, *one.aliases)}
+    _check_names(sources, features, file, taken)
     _check_kinds(features, file)
     _check_derived(sources, features, file)
 
@@ -42,7 +49,7 @@ def check_against(known: Catalog, definitions: Definitions, rejected_topic: str 
             raise VersionChanged(f"{file}: feature {feature.name}", feature.ref, changed)
     every_source = known.sources | {source.name: source for source in definitions.sources}
     features = known.features | {feature.ref: feature for feature in definitions.features}
-    check(every_source, features.values(), file)
+    check(every_source, features.values(), file, known.features.values())
     check_sets(features, definitions.sets, file)
     if rejected_topic is not None:
         check_rejected_topic(every_source.values(), rejected_topic, file)
@@ -86,9 +93,13 @@ def _check_sources(sources: Iterable[Source], file: str) -> None:
 
 
 def _check_names(
-    sources: Mapping[str, Source], features: Iterable[FeatureVersion], file: str
+    sources: Mapping[str, Source],
+    features: Iterable[FeatureVersion],
+    file: str,
+    recorded: Collection[str],
 ) -> None:
     owners: dict[str, FeatureVersion] = {}
+    alike: dict[str, str] = {}
     for feature in features:
         where = f"{file}: feature {feature.name}"
         taken = set(feature.entity)
@@ -101,13 +112,22 @@ def _check_names(
                     f"{name} is a field of its ticks, and one view has columns of both; name the "
                     f"feature otherwise, such as current_{name}",
                 )
-            owner = owners.setdefault(folded(name), feature).name
+            owner = owners.setdefault(name, feature).name
             if owner != feature.name:
                 raise DefinitionError(
                     where,
-                    f"{name} names both {owner} and {feature.name} (names that differ only in `_` "
-                    "are taken for one); names and aliases that are recorded stay taken, so choose "
-                    "another one",
+                    f"{name} names both {owner} and {feature.name}; names and aliases that are "
+                    "recorded stay taken, so choose another one",
+                )
+            other = alike.setdefault(folded(name), name)
+            if name in recorded:
+                continue
+            check_not_function(name, where)
+            if owners[other].name != feature.name:
+                raise DefinitionError(
+                    where,
+                    f"{name} and {other} differ only in `_`, and are of {feature.name} and "
+                    f"{owners[other].name}: choose another one",
                 )
 
 

@@ -86,8 +86,7 @@ class NotCovered(NotAllowed):
 
     def __init__(self, ref: str, what: str, without_history: bool) -> None:
         advice = (
-            "workers are about it, so ask again in a moment; `tickwell status` shows whether they "
-            "run"
+            "workers that run are about it, so ask again in a moment; `tickwell status` shows them"
             if without_history
             else "activate it with --without-history (over HTTP `without_history`) if nobody needs "
             "them"
@@ -100,6 +99,16 @@ class RegistryEmpty(RegistryError):
 
     def __init__(self) -> None:
         super().__init__("the registry holds no features yet: run `tickwell migrate`")
+
+
+class OldRegistry(RegistryError):
+    """The tables of the registry are of an earlier build."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the tables of the registry are of an earlier version of Tickwell: run `tickwell "
+            "migrate`"
+        )
 
 
 class NewerRegistry(RegistryError):

@@ -22,18 +22,21 @@ from registry.errors import DefinitionError
 from registry.language.program import compile_expression
 from registry.naming import (
     check_name,
-    check_not_function,
     check_pin,
     check_readable,
     check_set_version,
     check_unique,
     check_version,
+    is_storable,
 )
 
 ANY_AGE = "any"
 """The `max_age` of a version that is never stale, though its parent may be."""
 
 MOST_ANCESTORS = 1_000
+MOST_WORDS = 50
+"""Number of tags, and of aliases, of a version."""
+
 MOST_IN_SET = 100
 """Number of features in a set, as many as a request may name."""
 
@@ -119,7 +122,10 @@ def _laid_over(below: Table, above: Table) -> dict[str, Any]:
 
 
 def table_of(feature: FeatureVersion) -> dict[str, Any]:
-    """A version as a features file writes it, without what it leaves out there."""
+    """A version as a features file writes it.
+
+    What it has not is left out, unless it would come from a parent.
+    """
     given: dict[str, Any] = {
         "name": feature.name,
         "version": feature.version,
@@ -136,6 +142,11 @@ def table_of(feature: FeatureVersion) -> dict[str, Any]:
         "tags": list(feature.tags),
         "description": feature.description,
     }
+    if feature.parent is not None:
+        inherited = {"max_age": ANY_AGE, "unit": "", "owner": "", "description": ""}
+        empty = {**inherited, "tags": [], "aliases": []}
+        given |= {name: given[name] or nothing for name, nothing in empty.items()}
+        return {name: value for name, value in given.items() if value or name in empty}
     return {name: value for name, value in given.items() if value}
 
 
@@ -145,10 +156,14 @@ def feature_of(table: Table, sources: Mapping[str, Source], file: str) -> Featur
     where = f"{file}: feature {given.name}"
     for name in (given.name, *given.aliases):
         check_name(name, where)
-        check_not_function(name, where)
     check_readable([given.name], where)
     check_version(given.version, where)
     _check_lengths([given.description, given.owner, given.unit, *given.tags], where)
+    for what, several in (("tags", given.tags), ("aliases", given.aliases)):
+        if len(several) > MOST_WORDS:
+            raise DefinitionError(
+                where, f"has {len(several)} {what}: at most {MOST_WORDS} are taken"
+            )
     for reference in (given.source, given.over):
         if reference is not None and reference not in sources:
             raise DefinitionError(
@@ -231,9 +246,11 @@ def converted(table: Table, kind: type[T], where: str) -> T:
     """A table as one of a kind. Raises `DefinitionError`, naming `where` and its name."""
     where = f"{where} {table.get('name', 'without a name')}"
     for text in _texts(table):
-        if "\0" in text:
+        if not is_storable(text):
             raise DefinitionError(
-                where, f"{text!r} holds the character NUL, which no text in Postgres can hold"
+                where,
+                f"{text!r} holds the character NUL, or half of a surrogate pair, which no text in "
+                "Postgres can hold",
             )
     try:
         return msgspec.convert(table, kind)

@@ -12,7 +12,7 @@ from registry.durations import duration
 from registry.feature_tables import table_of
 
 
-def exported(definitions: Definitions) -> str:
+def text_of(definitions: Definitions) -> str:
     """The text. A version says all that it is, also where its parent says the same."""
     tables = {
         "source": [_source(source) for source in definitions.sources],

@@ -110,7 +110,8 @@ def read_text(given: Text, known: Catalog | None = None) -> Definitions:
     check_unique([feature.ref for feature in features], f"{name}: feature")
     sets = tuple(set_of(table, name) for table in tables.sets)
     check_unique([one.ref for one in sets], name)
-    check(sources, (recorded | {feature.ref: feature for feature in features}).values(), name)
+    every = recorded | {feature.ref: feature for feature in features}
+    check(sources, every.values(), name, recorded.values())
     return Definitions(tuple(declared.values()), features, name, sets)
 
 

@@ -40,6 +40,11 @@ def folded(name: str) -> str:
     return MEANINGLESS.sub("", name)
 
 
+def is_storable(text: str) -> bool:
+    """Whether Postgres can hold a text: without NUL, and without half of a surrogate pair."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def check_not_function(name: str, where: str) -> None:
     """Raises `DefinitionError`, naming `where`, for the name of a function."""
     if name in FUNCTIONS:

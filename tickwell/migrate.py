@@ -25,7 +25,6 @@ from registry import redis_clients
 from registry.database import migrations
 from registry.database.engine import connect
 from registry.database.month_partitions import attach_ahead
-from registry.database.views import create_views
 from registry.definitions import Catalog, Source
 from registry.features_file import Text, read_sources, read_text, text_of
 from registry.formats.heartbeat import Heartbeat
@@ -61,19 +60,17 @@ def registry_of(settings: Settings, engine: Engine) -> Registry:
     """The registry that settings name, changed in the name of who runs this process."""
 
     def heartbeats() -> list[Heartbeat]:
-        if not settings.redis:
-            return []
         try:
             with redis_clients.warm(settings.redis, settings.cluster) as client:
                 return read_heartbeats(client)
         except FAILURES:
-            return []  # nothing is known of Redis then, and a roll-back does not wait for it
+            return []  # then nobody knows what Redis has, and no version is activated
 
     return Registry(
         engine,
         By(current_user()),
         rejected_topic=settings.rejected_topic,
-        heartbeats=heartbeats,
+        heartbeats=heartbeats if settings.redis else None,
     )
 
 
@@ -101,12 +98,14 @@ def migrate(
         attach_ahead(engine, datetime.now(UTC))
         registry = registry_of(settings, engine)
         known = registry.known()
+        if known.writing:
+            registry.complete()
+            known = registry.known()
         if apply or begin is not None or not known.writing:
             known = registry.apply(file, begin=begin)
         else:
             check_sources(known, read_text(file, known))
             registry.plan(file)  # raises where the file contradicts what is recorded
-            create_views(engine)
         if begin is not None:
             begin.publish(known)
     except DBAPIError as error:

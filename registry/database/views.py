@@ -16,7 +16,7 @@ its primary key. Of two key fields each is a substring of that column, which no 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,8 +68,12 @@ class _Names:
     shown: str
 
 
-def create_views(engine: Engine, patience: str = PATIENCE) -> None:
+def create_views(
+    engine: Engine, patience: str = PATIENCE, only: Collection[str] | None = None
+) -> None:
     """Create and extend the view of each recorded source, each in a transaction of its own.
+
+    With `only` those of these sources alone.
 
     A view that is right already is not touched, and one that cannot be changed keeps no other from
     it. Raises then `NotOurView`, and `ViewBusy` when a reader holds a view for longer than
@@ -79,6 +83,8 @@ def create_views(engine: Engine, patience: str = PATIENCE) -> None:
         names = connection.execute(select(sources.c.name).order_by(sources.c.name)).scalars().all()
     failed: list[NotOurView | ViewBusy] = []
     for name in names:
+        if only is not None and name not in only:
+            continue
         try:
             with engine.begin() as connection:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
@@ -90,6 +96,16 @@ def create_views(engine: Engine, patience: str = PATIENCE) -> None:
             failed.append(error)
     if failed:
         raise failed[0]
+
+
+def with_new_columns(before: Catalog, after: Catalog) -> set[str]:
+    """The sources that are new, and those of which rows have features that they never had."""
+    return {
+        name
+        for name in after.sources
+        if name not in before.sources
+        or names_of(schemas_of(before, name)) != names_of(schemas_of(after, name))
+    }
 
 
 def _create_view(connection: Connection, catalog: Catalog, source: Source, patience: str) -> None:

@@ -5,7 +5,7 @@ Online reads, views and training sets follow one pointer. Requests that pin a ve
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Literal, NamedTuple
 
@@ -16,7 +16,7 @@ from registry.database.tables import activations, active_versions, feature_versi
 from registry.definitions import Catalog
 from registry.errors import NotAllowed
 from registry.formats.heartbeat import Heartbeat
-from registry.lifecycle.audit import audit
+from registry.lifecycle.audit import Line, audit, audit_all
 from registry.lifecycle.changing import Change
 from registry.lifecycle.readiness import check_ready
 from registry.lifecycle.states import (
@@ -45,7 +45,7 @@ def activate(
     change: Change,
     ref: str,
     without_history: bool = False,
-    heartbeats: Iterable[Heartbeat] = (),
+    heartbeats: Iterable[Heartbeat] | None = None,
 ) -> None:
     """Make a name mean one of its versions; one that was deprecated is so no longer.
 
@@ -67,12 +67,17 @@ def roll_back(change: Change, text: str) -> str:
     So a second roll-back goes one further back, and never forth. Raises `UnknownVersion`, and
     `NotAllowed` where there is nothing to go back to.
     """
+    if "@" in text:
+        raise NotAllowed(
+            "a roll-back goes to what the name meant before, and to no version that is named: give "
+            f"the name alone, or activate {text}"
+        )
     name = name_of(change.known, text)
     check_no_experiment(change.known, name)
     now = change.known.active.get(name)
     if now is None:
         raise NotAllowed(f"no version of {name} is active: activate one")
-    before = _before(change.connection, name, now)
+    before = _before(change.connection, name)
     if before is None:
         raise NotAllowed(
             f"{name} had no other version before {now}: `tickwell features history {name}` shows "
@@ -87,25 +92,40 @@ def roll_back(change: Change, text: str) -> str:
 
 def move_name(change: Change, name: str, version: str, action: Action) -> None:
     """Make a name mean a version, and put that on record."""
-    previous = change.known.active.get(name)
-    moved = insert(active_versions).values(name=name, version=version)
-    change.connection.execute(
+    move_names(change, {name: version}, action)
+
+
+def move_names(change: Change, versions: Mapping[str, str], action: Action) -> None:
+    """Make each name mean its version, and put that on record."""
+    if not versions:
+        return
+    connection, by, active = change.connection, change.by, change.known.active
+    moved = insert(active_versions)
+    connection.execute(
         moved.on_conflict_do_update(
-            index_elements=[active_versions.c.name], set_={"version": version}
-        )
+            index_elements=[active_versions.c.name], set_={"version": moved.excluded.version}
+        ),
+        [{"name": name, "version": version} for name, version in versions.items()],
     )
-    change.connection.execute(
-        insert(activations).values(
-            name=name,
-            version=version,
-            previous=previous,
-            action=action,
-            actor=change.by.actor,
-            note=change.by.note,
-        )
+    connection.execute(
+        insert(activations),
+        [
+            {
+                "name": name,
+                "version": version,
+                "previous": active.get(name),
+                "action": action,
+                "actor": by.actor,
+                "note": by.note,
+            }
+            for name, version in versions.items()
+        ],
     )
-    before = None if previous is None else {"version": previous}
-    audit(change.connection, change.by, action, name, {"version": version}, before)
+    lines = [
+        Line(action, name, {"version": version}, _meant(active.get(name)))
+        for name, version in versions.items()
+    ]
+    audit_all(connection, by, lines)
 
 
 def history(connection: Connection, catalog: Catalog, text: str, limit: int) -> list[Activation]:
@@ -120,19 +140,27 @@ def history(connection: Connection, catalog: Catalog, text: str, limit: int) -> 
     return [Activation(*row) for row in found]
 
 
-def _before(connection: Connection, name: str, version: str) -> str | None:
-    """What a name meant before this version was activated last."""
-    previous: str | None = connection.execute(
-        select(activations.c.previous)
-        .where(
-            activations.c.name == name,
-            activations.c.version == version,
-            activations.c.action == "activate",
-        )
-        .order_by(activations.c.id.desc())
-        .limit(1)
-    ).scalar_one_or_none()
-    return previous
+def _meant(version: str | None) -> dict[str, str] | None:
+    return None if version is None else {"version": version}
+
+
+def _before(connection: Connection, name: str) -> str | None:
+    """What a name meant before its version was activated.
+
+    An activation is laid on those before it, and a roll-back takes the uppermost away.
+    """
+    moves = connection.execute(
+        select(activations.c.action, activations.c.version)
+        .where(activations.c.name == name)
+        .order_by(activations.c.id)
+    )
+    laid: list[str] = []
+    for action, version in moves:
+        if action == "activate":
+            laid.append(version)
+        else:
+            del laid[-1:]
+    return laid[-2] if len(laid) > 1 else None
 
 
 def _take_back(change: Change, ref: str) -> None:

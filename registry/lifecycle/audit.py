@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -34,21 +34,30 @@ class Entry(NamedTuple):
     note: str
 
 
+class Line(NamedTuple):
+    """What is put on record of one subject; `before` and `after` are JSON."""
+
+    action: str
+    subject: str
+    after: Any
+    before: Any = None
+
+
 def audit(
     connection: Connection, by: By, action: str, subject: str, after: Any, before: Any = None
 ) -> None:
     """Record an action in the transaction of `connection`; `before` and `after` are JSON."""
-    connection.execute(
-        insert(table).values(
-            actor=by.actor,
-            action=action,
-            subject=subject,
-            before=before,
-            after=after,
-            request_id=by.request_id,
-            note=by.note,
-        )
-    )
+    audit_all(connection, by, [Line(action, subject, after, before)])
+
+
+def audit_all(connection: Connection, by: By, lines: Sequence[Line]) -> None:
+    """Record several actions, in their order."""
+    if lines:
+        connection.execute(insert(table), [line._asdict() | _told(by) for line in lines])
+
+
+def _told(by: By) -> dict[str, Any]:
+    return {"actor": by.actor, "request_id": by.request_id, "note": by.note}
 
 
 def entries(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -12,6 +13,9 @@ from registry.definitions import Catalog, Definitions, FeatureSet, FeatureVersio
 from registry.errors import DefinitionError
 from registry.language.derived import compile_derived
 from registry.lifecycle import histories
+
+MOST_VERSIONS = 200
+"""Number of versions of a feature."""
 
 
 class Changes(NamedTuple):
@@ -51,21 +55,18 @@ def changes_of(known: Catalog, definitions: Definitions, rejected_topic: str | N
     latest = {feature.name: feature.version for feature in definitions.features}
     activated = {name: version for name, version in latest.items() if name not in known.active}
     meant = {name: f"{name}@{version}" for name, version in (activated | known.active).items()}
-    features = [_pinned(feature, known, meant) for feature in definitions.features]
-    of_earlier_build = [
-        pinned
-        for feature in known.features.values()
-        if feature.derived and (pinned := _pinned(feature, known, meant)) != feature
+    features = [
+        _of_parent(pinned(feature, known, meant), known) for feature in definitions.features
     ]
     sets = [_pinned_set(one, known, meant) for one in definitions.sets]
-    whole = structs.replace(definitions, features=(*of_earlier_build, *features), sets=tuple(sets))
-    before = known.features | {feature.ref: feature for feature in of_earlier_build}
-    check_against(structs.replace(known, features=before), whole, rejected_topic)
+    whole = structs.replace(definitions, features=tuple(features), sets=tuple(sets))
+    check_against(known, whole, rejected_topic)
     _check_sets_unchanged(known, sets, definitions.file)
     new = tuple(feature for feature in features if feature.ref not in known.features)
     _check_not_retired(known, new, sets, definitions.file)
-    final = {f.ref: f for f in (*of_earlier_build, *features) if f.ref in known.features}
-    reworded = tuple(one for ref, one in final.items() if one != known.features[ref])
+    _check_number(known, new, definitions.file)
+    declared = {feature.ref: feature for feature in features if feature.ref in known.features}
+    reworded = tuple(one for ref, one in declared.items() if one != known.features[ref])
     return Changes(
         sources=tuple(one for one in definitions.sources if one.name not in known.sources),
         reworded_sources=histories.reworded(known, definitions),
@@ -112,8 +113,16 @@ def _undeclared(known: Catalog, features: Iterable[FeatureVersion]) -> tuple[str
     return tuple(ref for ref in known.features if ref not in declared and not known.is_retired(ref))
 
 
-def _pinned(feature: FeatureVersion, known: Catalog, meant: Mapping[str, str]) -> FeatureVersion:
-    """A derived version with the pin of each part.
+def _of_parent(feature: FeatureVersion, known: Catalog) -> FeatureVersion:
+    """A version with the parent that is recorded, where a file names none: it decides nothing."""
+    recorded = known.features.get(feature.ref)
+    if recorded is None or feature.parent is not None:
+        return feature
+    return structs.replace(feature, parent=recorded.parent)
+
+
+def pinned(feature: FeatureVersion, known: Catalog, meant: Mapping[str, str]) -> FeatureVersion:
+    """A derived version with the pin of each part; `meant` has the refs that names mean.
 
     Those that it leaves out are as they are recorded, or else what the names mean now.
     """
@@ -133,7 +142,21 @@ def _pinned_set(one: FeatureSet, known: Catalog, meant: Mapping[str, str]) -> Fe
     features = tuple(
         ref if "@" in ref else pins.get(ref) or meant.get(ref) or ref for ref in one.features
     )
+    if recorded is not None and set(features) == set(recorded.features):
+        features = recorded.features  # models may read it by position
     return structs.replace(one, features=features)
+
+
+def _check_number(known: Catalog, new: Iterable[FeatureVersion], file: str) -> None:
+    """Each version is read by all processes, whenever anything changes."""
+    counts = Counter(feature.name for feature in (*known.features.values(), *new))
+    for feature in new:
+        if counts[feature.name] > MOST_VERSIONS:
+            raise DefinitionError(
+                f"{file}: feature {feature.name}",
+                f"would have {counts[feature.name]} versions, and may have {MOST_VERSIONS}: give "
+                "what is new another name",
+            )
 
 
 def _check_not_retired(

@@ -40,7 +40,9 @@ class RecordedExperiment(NamedTuple):
     winner: str | None
 
 
-def start(change: Change, experiment: Experiment, heartbeats: Sequence[Heartbeat] = ()) -> None:
+def start(
+    change: Change, experiment: Experiment, heartbeats: Sequence[Heartbeat] | None = None
+) -> None:
     """Start an experiment, or give the arms of one that runs other weights.
 
     Raises `DefinitionError`, `UnknownVersion`, `NotAllowed`, and `NotCovered` where an entity has
@@ -86,10 +88,17 @@ def start(change: Change, experiment: Experiment, heartbeats: Sequence[Heartbeat
     audit(change.connection, change.by, action, experiment.feature, definition, told)
 
 
-def stop(change: Change, name: str, winner: str | None = None) -> Experiment:
+def stop(
+    change: Change,
+    name: str,
+    winner: str | None = None,
+    without_history: bool = False,
+    heartbeats: Sequence[Heartbeat] | None = None,
+) -> Experiment:
     """Stop an experiment; the feature's name means the version of the variant `winner` then.
 
-    Without a winner it means what it did before. Raises `UnknownVersion` and `NotAllowed`.
+    Without a winner it means what it did before. Raises `UnknownVersion`, `NotAllowed`, and as
+    `check_ready` for the winner's version.
     """
     recorded = _recorded(change.connection, name)
     if recorded is None:
@@ -110,6 +119,8 @@ def stop(change: Change, name: str, winner: str | None = None) -> Experiment:
     audit(change.connection, change.by, "stop experiment", experiment.feature, after, definition)
     if winner is not None:
         version = arms[winner].version
+        ref = f"{experiment.feature}@{version}"
+        check_ready(change, ref, without_history, heartbeats)
         if change.known.active.get(experiment.feature) != version:
             move_name(change, experiment.feature, version, "activate")
     return experiment
@@ -164,3 +175,7 @@ def _check(known: Catalog, experiment: Experiment) -> None:
             raise NotAllowed(
                 f"{ref} is {state_of(known, ref)}: an arm must be active or on standby"
             )
+    sources = {known.features[f"{experiment.feature}@{version}"].source for version in versions}
+    if len(sources) > 1:
+        shown = ", ".join(sorted(map(str, sources)))
+        raise DefinitionError(where, f"its arms are of the sources {shown}: they must be of one")

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 
 import msgspec
-from sqlalchemy import Engine, func, select, update
+from sqlalchemy import Engine, func
 from sqlalchemy.dialects.postgresql import insert
 
-from registry.catalog import read
 from registry.database.tables import (
     feature_sets,
-    feature_versions,
     row_schemas,
 )
 from registry.database.views import PATIENCE, create_views
-from registry.definitions import Catalog, Definitions, FeatureSet, FeatureVersion
+from registry.definitions import Catalog, Definitions, FeatureSet
 from registry.errors import DefinitionError
-from registry.language.canonical import digest, identity
 from registry.lifecycle import histories
-from registry.lifecycle.activation import move_name
+from registry.lifecycle.activation import move_names
 from registry.lifecycle.audit import By, audit
 from registry.lifecycle.changes import Changes, changes_of
 from registry.lifecycle.changing import Change, changing
@@ -29,6 +27,7 @@ from registry.lifecycle.source_recording import (
     declare_source,
     reword_source,
 )
+from registry.lifecycle.version_recording import record_versions
 from registry.serial import Serial
 from registry.source_rules import check_sources
 
@@ -81,9 +80,8 @@ def record(
         record_definitions(change, definitions, rejected_topic, limits)
         if begin is not None:  # last, as it changes more than what is undone with the transaction
             change_rules(change.connection, definitions.sources, change.known, by, begin)
-        recorded = read(change.connection)
     create_views(engine, limits.view_patience)
-    return recorded
+    return change.recorded
 
 
 def record_definitions(
@@ -96,15 +94,13 @@ def record_definitions(
         declare_source(change.connection, source, change.known, change.by)
     for source in changes.reworded_sources:
         reword_source(change.connection, source, change.known, change.by)
-    for feature in (*changes.versions, *changes.reworded):
-        _record_version(change, feature)
-    for feature_name, version in changes.activated.items():
-        move_name(change, feature_name, version, "activate")
+    versions = (*changes.versions, *changes.reworded)
+    record_versions(change.connection, change.known, change.by, versions)
+    move_names(change, changes.activated, "activate")
     for one in changes.sets:
         _record_set(change, one)
     for name, features in changes.rows.items():
         record_schema(change, name, features)
-    _complete(change)
 
 
 def check_limits(
@@ -145,8 +141,11 @@ def remarks(catalog: Catalog, definitions: Definitions) -> list[str]:
             f"not recorded: {', '.join(sorted(new))}; see what they would change by `tickwell "
             "features plan`, and record them by `tickwell features apply`"
         )
+    versions = defaultdict[str, list[str]](list)
+    for feature in catalog.features.values():
+        versions[feature.name].append(feature.version)
     for name, version in catalog.active.items():
-        others = [f.version for f in catalog.features.values() if f.name == name]
+        others = versions[name]
         others.remove(version)
         remark = ""
         if f"{name}@{version}" not in declared:
@@ -167,48 +166,8 @@ def record_schema(change: Change, source: str, features: tuple[str, ...]) -> Non
     audit(change.connection, change.by, "new row schema", str(created), values)
 
 
-def _record_version(change: Change, feature: FeatureVersion) -> None:
-    connection, known, by = change
-    recorded = known.features.get(feature.ref)
-    definition = msgspec.to_builtins(feature)
-    statement = insert(feature_versions).values(
-        name=feature.name,
-        version=feature.version,
-        definition=definition,
-        created_by=by.actor,
-        created_at=func.clock_timestamp(),
-        digest=digest(feature),
-        identity=identity(feature),
-        note=by.note,
-    )
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=[feature_versions.c.name, feature_versions.c.version],
-            set_={name: statement.excluded[name] for name in ("definition", "digest", "identity")},
-        )
-    )
-    action = "record version" if recorded is None else "reword version"
-    before = None if recorded is None else msgspec.to_builtins(recorded)
-    audit(connection, by, action, feature.ref, definition, before)
-
-
-def _complete(change: Change) -> None:
-    """Note what the versions are that a build without digests recorded."""
-    lacking = select(feature_versions.c.definition).where(feature_versions.c.digest.is_(None))
-    for row in change.connection.execute(lacking).all():
-        feature = msgspec.convert(row.definition, FeatureVersion)
-        change.connection.execute(
-            update(feature_versions)
-            .where(
-                feature_versions.c.name == feature.name,
-                feature_versions.c.version == feature.version,
-            )
-            .values(digest=digest(feature), identity=identity(feature))
-        )
-
-
 def _record_set(change: Change, one: FeatureSet) -> None:
-    connection, known, by = change
+    connection, known, by = change.connection, change.known, change.by
     recorded = known.sets.get(one.ref)
     definition = msgspec.to_builtins(one)
     statement = insert(feature_sets).values(

@@ -23,16 +23,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
+from msgspec.structs import replace as replaced
 from sqlalchemy import Connection, Engine, select
 
-from registry.catalog import load, read
-from registry.consistency import check
+from registry import features_export
+from registry.catalog import load, migrated, read
 from registry.database.tables import feature_versions
-from registry.database.views import create_views
-from registry.definitions import Catalog, Definitions, Experiment, FeatureVersion
-from registry.errors import NotAllowed, StalePlan
+from registry.database.views import create_views, with_new_columns
+from registry.definitions import SET_PREFIX, Catalog, Definitions, Experiment, FeatureVersion
+from registry.errors import NotAllowed, StalePlan, UnknownVersion
 from registry.feature_tables import Versions, feature_of
-from registry.features_export import exported
 from registry.features_file import Text, read_text
 from registry.formats.heartbeat import Heartbeat
 from registry.lifecycle import activation, audit, experiments, search, sets, usage, withdrawal
@@ -56,6 +56,7 @@ from registry.lifecycle.source_recording import Begin
 from registry.lifecycle.states import (
     State,
     name_of,
+    set_named,
     state_of,
     users_of,
     version_of,
@@ -65,6 +66,9 @@ from registry.lifecycle.usage import FeatureUsage
 from registry.serial import Serial, serial_in
 from registry.source_rules import check_sources
 from registry.wording import Differing, differing
+
+SOURCE_PREFIX = "source:"
+"""What stands before the name of a source where the audit is asked for."""
 
 RECENT = timedelta(days=7)
 """Time for which a version that was read cannot be retired."""
@@ -103,8 +107,9 @@ class Registry:
     by: By
     rejected_topic: str | None = None
     limits: Limits = LIMITS
-    heartbeats: Callable[[], Sequence[Heartbeat]] = tuple
-    """Those of the workers, as far as they are known: online ones know what Redis has."""
+    heartbeats: Callable[[], Sequence[Heartbeat]] | None = None
+    """Gives those of the workers, of which online ones know what Redis has; None where there is no
+    Redis to be looked after."""
 
     def catalog(self) -> Catalog:
         """What is recorded. Raises `RegistryEmpty`."""
@@ -114,6 +119,15 @@ class Registry:
         """What is recorded, which may be nothing."""
         with self._reading() as (_, known):
             return known
+
+    def complete(self) -> None:
+        """Bring to this build what an earlier one has recorded: pins, and what is looked up.
+
+        Raises `NotOurView` and `ViewBusy` where only a view could not be made.
+        """
+        with changing(self.engine, self.by, whole=True):
+            pass
+        create_views(self.engine, self.limits.view_patience)
 
     def plan(self, file: Text) -> Plan:
         """What applying the text of a features file would do; nothing is changed.
@@ -170,12 +184,11 @@ class Registry:
             known = change.known
             whole = Versions([], known.features, file).whole(table)
             feature = feature_of(whole, known.sources, file)
-            check(known.sources, (known.features | {feature.ref: feature}).values(), file)
             definitions = Definitions((), (feature,), file)
             record_definitions(change, definitions, self.rejected_topic, self.limits)
-            made = read(change.connection).features[feature.ref]
-        create_views(self.engine, self.limits.view_patience)
-        return made
+        extended = with_new_columns(change.known, change.recorded)
+        create_views(self.engine, self.limits.view_patience, extended)
+        return change.recorded.features[feature.ref]
 
     def activate(self, ref: str, note: str = "", without_history: bool = False) -> Catalog:
         """Make a feature's name mean a version, `name@version`.
@@ -183,7 +196,7 @@ class Registry:
         Raises `UnknownVersion`, `NotAllowed`, and `NotCovered` where it lacks what the active
         version has; what came before its first tick it may lack `without_history`.
         """
-        beats = self.heartbeats()
+        beats = self._beats()
         return self._change(
             note, lambda change: activation.activate(change, ref, without_history, beats)
         )
@@ -228,15 +241,20 @@ class Registry:
 
         Raises `DefinitionError`, `UnknownVersion` and `NotAllowed`.
         """
-        beats = self.heartbeats()
+        beats = self._beats()
         return self._change(note, lambda change: experiments.start(change, experiment, beats))
 
-    def stop_experiment(self, name: str, winner: str | None = None, note: str = "") -> Catalog:
+    def stop_experiment(
+        self, name: str, winner: str | None = None, note: str = "", without_history: bool = False
+    ) -> Catalog:
         """Let a feature's name mean one version again, that of the variant `winner` if given.
 
-        Raises `UnknownVersion` and `NotAllowed`.
+        Raises `UnknownVersion`, `NotAllowed`, and `NotCovered` as `activate` for the winner.
         """
-        return self._change(note, lambda change: experiments.stop(change, name, winner))
+        beats = self._beats()
+        return self._change(
+            note, lambda change: experiments.stop(change, name, winner, without_history, beats)
+        )
 
     def experiments(self) -> list[RecordedExperiment]:
         """All experiments, the newest first."""
@@ -293,11 +311,11 @@ class Registry:
     def audit(self, name: str, limit: int = 100, below: int | None = None) -> list[Entry]:
         """Who changed what about a feature and its versions, the newest first.
 
-        `below` is the id of the last line of the page before. Raises `UnknownVersion`.
+        Of a set it is named as `set:name@1`, of a source as `source:name`. `below` is the id of the
+        last line of the page before. Raises `UnknownVersion`.
         """
         with self._reading() as (connection, known):
-            found = name_of(known, name)
-            subjects = [found, *(feature.ref for feature in versions_of(known, found))]
+            subjects = _subjects(known, name)
             return audit.entries(connection, subjects, min(limit, MOST_ENTRIES), below)
 
     def lineage(self, text: str) -> Lineage:
@@ -318,32 +336,49 @@ class Registry:
         known = self.catalog()
         return differing(version_of(known, ref), version_of(known, other), COMPARED)
 
-    def export(self, names: Sequence[str] = ()) -> str:
-        """The text of a features file with all that is recorded and not retired.
+    def exported(self, names: Sequence[str] = ()) -> Definitions:
+        """All that is recorded and not retired, in an order in which a file can declare it.
 
-        With `names` it has these features and their sources alone. Raises `UnknownVersion`.
+        With `names` these features, their parts and their sources alone. The active version of a
+        feature is the last one, so that an empty registry activates it. Raises `UnknownVersion`.
         """
         known = self.catalog()
         wanted = {name_of(known, name) for name in names}
+        for feature in known.features.values():
+            if feature.name in wanted:
+                wanted |= feature.pins.keys()
         features = [
             feature
             for feature in known.features.values()
             if not known.is_retired(feature.ref) and (not wanted or feature.name in wanted)
         ]
+        features.sort(key=lambda feature: known.active.get(feature.name) == feature.version)
+        refs = {feature.ref for feature in features}
+        features = [
+            one if f"{one.name}@{one.parent}" in refs else replaced(one, parent=None)
+            for one in features
+        ]
         of_these = {f.source for f in features} | {f.over for f in features}
         chosen = [s for s in known.sources.values() if not wanted or s.name in of_these]
         whole = [] if wanted else [s for s in known.sets.values() if not known.is_retired(s.ref)]
-        return exported(Definitions(tuple(chosen), tuple(features), "", tuple(whole)))
+        return Definitions(tuple(chosen), tuple(features), "", tuple(whole))
+
+    def export(self, names: Sequence[str] = ()) -> str:
+        """The text of a features file with what `exported` gives. Raises `UnknownVersion`."""
+        return features_export.text_of(self.exported(names))
+
+    def _beats(self) -> Sequence[Heartbeat] | None:
+        return None if self.heartbeats is None else self.heartbeats()
 
     def _change(self, note: str, make: Callable[[Change], object]) -> Catalog:
         with self._changing(note) as change:
             make(change)
-            return read(change.connection)
+        return change.recorded
 
     @contextmanager
     def _changing(self, note: str) -> Iterator[Change]:
         by = self.by._replace(note=note)
-        with changing(self.engine, by) as change:
+        with migrated(), changing(self.engine, by) as change:
             if not change.known.writing:
                 raise NotAllowed(
                     "the registry is empty: run `tickwell migrate`, which records a first file"
@@ -354,5 +389,19 @@ class Registry:
     def _reading(self) -> Iterator[tuple[Connection, Catalog]]:
         """A transaction that sees one state of the registry, and the catalog of that state."""
         isolated = self.engine.connect().execution_options(isolation_level="REPEATABLE READ")
-        with isolated as connection:
+        with migrated(), isolated as connection:
             yield connection, read(connection)
+
+
+def _subjects(known: Catalog, text: str) -> list[str]:
+    """The subjects of the audit that are about a feature, a set or a source."""
+    if text.startswith(SET_PREFIX):
+        return [set_named(known, text)]
+    if text.startswith(SOURCE_PREFIX):
+        source = text.removeprefix(SOURCE_PREFIX)
+        if source not in known.sources:
+            sources = ", ".join(known.sources)
+            raise UnknownVersion(f"there is no source {source}; there are {sources}")
+        return [source, *(str(s.id) for s in known.schemas.values() if s.source == source)]
+    name = name_of(known, text)
+    return [name, *(feature.ref for feature in versions_of(known, name))]

@@ -10,7 +10,7 @@ ends, and a sign is none.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 from unicodedata import normalize
@@ -44,16 +44,20 @@ class _Document(NamedTuple):
         return blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def update_search(connection: Connection, catalog: Catalog) -> None:
+def update_search(
+    connection: Connection, catalog: Catalog, only: Collection[str] | None = None
+) -> None:
     """Bring what a search finds to `catalog`, in the transaction that records it.
 
-    Only documents that have changed are written. The caller holds the lock of recordings.
+    With `only` these features alone have changed, and not by a word. Only documents that have
+    changed are written. The caller holds the lock of recordings.
     """
-    documents = _documents(catalog)
+    documents = _documents(catalog, only)
     table = search_documents.c
-    known = {
-        row.name: bytes(row.digest) for row in connection.execute(select(table.name, table.digest))
-    }
+    stored = select(table.name, table.digest)
+    if only is not None:
+        stored = stored.where(table.name.in_(only))
+    known = {row.name: bytes(row.digest) for row in connection.execute(stored)}
     changed = [
         {
             "name": name,
@@ -75,7 +79,7 @@ def update_search(connection: Connection, catalog: Catalog) -> None:
         connection.execute(written, changed)
     if gone := known.keys() - documents.keys():
         connection.execute(delete(search_documents).where(table.name.in_(gone)))
-    if changed or gone:
+    if only is None and (changed or gone):
         _update_words(connection, frozenset().union(*(one.words for one in documents.values())))
 
 
@@ -88,10 +92,11 @@ def _update_words(connection: Connection, words: frozenset[str]) -> None:
         connection.execute(delete(search_words).where(word.in_(gone)))
 
 
-def _documents(catalog: Catalog) -> dict[str, _Document]:
+def _documents(catalog: Catalog, only: Collection[str] | None) -> dict[str, _Document]:
     versions: dict[str, list[FeatureVersion]] = {}
     for version in catalog.features.values():
-        versions.setdefault(version.name, []).append(version)
+        if only is None or version.name in only:
+            versions.setdefault(version.name, []).append(version)
     return {name: _document(catalog, name, found) for name, found in versions.items()}
 
 

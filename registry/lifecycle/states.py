@@ -115,6 +115,8 @@ def retired_text(catalog: Catalog, ref: str) -> str:
     assert withdrawal.retired_at is not None
     name = ref.partition("@")[0]
     instead = withdrawal.replacement
+    if instead is not None and catalog.is_retired(instead):
+        instead = None
     if instead is None and name in catalog.active:
         instead = f"{name}@{catalog.active[name]}"
     hint = "" if instead is None else f": take {instead}"
@@ -123,7 +125,7 @@ def retired_text(catalog: Catalog, ref: str) -> str:
 
 def _unknown(catalog: Catalog, name: str) -> str:
     if name.startswith(SET_PREFIX):
-        return f"{name} is a set, of which the version is named, as in {name}@1"
+        return f"{name} is a set, and this is of features: name one"
     near = get_close_matches(name, catalog.active, n=3)
     hint = f"; near it are {', '.join(near)}" if near else ""
     return f"there is no feature {name!r}{hint}"

@@ -17,7 +17,12 @@ from starlette.routing import Route
 
 from registry.naming import ROUTES
 from serving.errors import InvalidRequest
-from serving.features.descriptions import definition_of, features_of, versions_of
+from serving.features.descriptions import (
+    all_versions,
+    definition_of,
+    features_of,
+    versions_of,
+)
 from serving.features.lookup import Names
 from serving.watch.catalog import CatalogWatch
 
@@ -103,7 +108,10 @@ class CatalogRoutes:
         build which says it in another way has another one.
         """
         if self._tagged is None or self._tagged[0] is not names:
-            said = [features_of(names, (), ()), *(versions_of(names, n) for n in _named(names))]
+            said = [
+                features_of(names, (), ()),
+                *(all_versions(names, name) for name in sorted(names.of_name)),
+            ]
             digest = blake2b(msgspec.json.encode(said), digest_size=16).hexdigest()
             self._tagged = names, digest
         return self._tagged[1]
@@ -113,8 +121,3 @@ def is_known(tag: str, given: list[str]) -> bool:
     """Whether a client has what `tag` names, by its `If-None-Match`; weak comparison."""
     known = [one.strip().removeprefix("W/") for value in given for one in value.split(",")]
     return "*" in known or f'"{tag}"' in known
-
-
-def _named(names: Names) -> list[str]:
-    """A pin of each feature, also of one that has no active version."""
-    return sorted({feature.name: ref for ref, feature in names.catalog.features.items()}.values())

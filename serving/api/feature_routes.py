@@ -76,8 +76,11 @@ class FeatureRoute:
         body_seconds: float = BODY_SECONDS,
         compress: bool = False,
         consumer_of: ConsumerOf = nobody,
+        hurries: bool = True,
     ) -> None:
+        """With `hurries` a client decides in which time it is answered."""
         self.path = path
+        self._hurries = hurries
         self._consumer_of = consumer_of
         self._answer = answer
         self._metrics = metrics
@@ -90,6 +93,7 @@ class FeatureRoute:
         exchange: Exchange | None = (scope.get("extensions") or NONE).get(EXCHANGE)
         try:
             deadline, named = _own_headers(scope["headers"])
+            deadline = deadline if self._hurries else None
             consumer = self._consumer_of(scope, named)
             content, kind, added, reads = await self._content(scope, receive, exchange, deadline)
             status = OK

@@ -22,15 +22,15 @@ from registry.lifecycle.audit import By
 from registry.lifecycle.lineage import Lineage
 from registry.lifecycle.registry import Registry
 from serving.api.catalog_routes import FEATURE
-from serving.api.deadlines import Deadline
+from serving.api.deadlines import Deadline, Deadlines
 from serving.api.feature_routes import JSON, Bounds, Content, FeatureRoute
 from serving.api.request_ids import REQUEST_ID
 from serving.api.request_log import KEY_NAME
 from serving.errors import ChangesNotAllowed, InvalidRequest
-from serving.features.descriptions import FeatureDefinition, definition_of
+from serving.features.descriptions import FeatureDefinition, described
 from serving.features.lookup import Names
 from serving.metrics import Metrics
-from serving.stores.registry_calls import RegistryCalls
+from serving.stores.registry_calls import ANSWER_SECONDS, RegistryCalls
 from serving.watch.catalog import CatalogWatch
 
 MOST_ENTRIES = 200
@@ -133,8 +133,10 @@ class LifecycleRoutes:
             "activate": self.activate,
             "rollback": self.roll_back,
         }
+        # A change is made or not, however long its client is willing to wait for the answer.
+        whole = bounds[0], Deadlines(int(ANSWER_SECONDS * 1_000) + 1_000)
         posted = {
-            last: FeatureRoute(f"/features/{{name}}/{last}", answer, metrics, bounds)
+            last: FeatureRoute(f"/features/{{name}}/{last}", answer, metrics, whole, hurries=False)
             for last, answer in changes.items()
         }
         both = ReadOrPosted(versions, posted.pop("versions"))
@@ -153,7 +155,7 @@ class LifecycleRoutes:
             made = registry.create_feature_version(
                 name, given.version, given.schema, given.parent_version, given.note
             )
-            return definition_of(Names(registry.catalog()), made.ref)
+            return described(Names(registry.catalog()), made)
 
         return await self._changed(scope, work)
 
@@ -216,8 +218,11 @@ class LifecycleRoutes:
 
     async def _changed(self, scope: Scope, work: Callable[[Registry], Struct]) -> Content:
         """The answer to a change; whoever asks this server next sees it."""
-        answer = await self._registry.call(_by(scope), work)
-        await self._catalog.refresh()
+        try:
+            answer = await self._registry.call(_by(scope), work)
+        finally:
+            for _ in range(2):  # the first reading may have begun before the change
+                await self._catalog.refresh()
         return msgspec.json.encode(answer), JSON, ()
 
 

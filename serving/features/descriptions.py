@@ -70,7 +70,7 @@ def features_of(names: Names, entity: Collection[str], tags: Collection[str]) ->
     active = [names.catalog.features[f"{n}@{v}"] for n, v in sorted(names.catalog.active.items())]
     return FeatureList(
         [
-            FeatureDescription(**_described(feature))
+            FeatureDescription(**_said(feature))
             for feature in active
             if (not entity or set(feature.entity) == set(entity)) and set(tags) <= set(feature.tags)
         ]
@@ -79,23 +79,28 @@ def features_of(names: Names, entity: Collection[str], tags: Collection[str]) ->
 
 def definition_of(names: Names, name: str) -> FeatureDefinition:
     """The version that a name, pin or alias means. Raises `UnknownFeature`."""
-    return _defined(names, names.feature(name))
+    return described(names, names.feature(name))
 
 
 def versions_of(names: Names, name: str) -> FeatureVersionList:
     """The versions of the feature that a name, pin or alias means. Raises `UnknownFeature`."""
-    found = names.feature(name).name
-    versions = [one for one in names.catalog.features.values() if one.name == found]
+    return all_versions(names, names.name_of(name))
+
+
+def all_versions(names: Names, found: str) -> FeatureVersionList:
+    """The versions of a feature, by its name, retired ones too."""
+    versions = list(names.of_name[found])
     versions.sort(key=lambda one: [int(number) for number in one.version.split(".")])
     active = names.catalog.active.get(found)
-    return FeatureVersionList(found, active, [_defined(names, version) for version in versions])
+    return FeatureVersionList(found, active, [described(names, version) for version in versions])
 
 
-def _defined(names: Names, feature: FeatureVersion) -> FeatureDefinition:
+def described(names: Names, feature: FeatureVersion) -> FeatureDefinition:
+    """A version with its definition, also one that is retired."""
     derived = names.derived.get(feature.ref)
     withdrawal = names.catalog.withdrawn.get(feature.ref)
     return FeatureDefinition(
-        **_described(feature),
+        **_said(feature),
         expression=feature.expression,
         over=feature.over,
         parts=tuple(part.ref for part in derived.parts.values()) if derived else (),
@@ -106,7 +111,7 @@ def _defined(names: Names, feature: FeatureVersion) -> FeatureDefinition:
     )
 
 
-def _described(feature: FeatureVersion) -> dict[str, Any]:
+def _said(feature: FeatureVersion) -> dict[str, Any]:
     """The fields of a `FeatureDescription`."""
     most = feature.max_age_ns
     return {

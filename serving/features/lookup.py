@@ -15,6 +15,9 @@ from serving.errors import InvalidRequest, RetiredFeature, TooLarge, UnknownFeat
 MAX_FEATURES = 100
 """Number of features that a request may ask for, those of its sets among them."""
 
+MOST_COMPARED = 200
+"""Number of names that one that is not known is compared with, about 2 ms."""
+
 Kind = frozenset[str]
 """A kind of entity: the names of its key fields."""
 
@@ -36,6 +39,8 @@ class Names:
         of_name: dict[str, list[FeatureVersion]] = {}
         for version in catalog.features.values():
             of_name.setdefault(version.name, []).append(version)
+        self.of_name = of_name
+        """The versions of each feature, in the order in which they were recorded."""
         active = {name: catalog.features[f"{name}@{v}"] for name, v in catalog.active.items()}
         for name, feature in active.items():
             for alias in (name, *feature.aliases):
@@ -71,13 +76,28 @@ class Names:
         """
         feature = self._by_name.get(name)
         if feature is None:
-            near = get_close_matches(name, self._by_name, n=3)
+            near = get_close_matches(name, self._candidates(name), n=3)
             hint = f"; near it are {', '.join(near)}" if near else ""
             raise UnknownFeature(f"there is no feature {name!r}{hint}", feature=name)
         self._check_not_retired(feature.ref)
         return feature
 
-    def versions(self, requested: Iterable[str]) -> dict[str, FeatureVersion]:
+    def name_of(self, name: str) -> str:
+        """The name of the feature that a name, `name@version` or alias is of, retired or not.
+
+        Raises `UnknownFeature`.
+        """
+        feature = self._by_name.get(name)
+        return self.feature(name).name if feature is None else feature.name
+
+    def _candidates(self, name: str) -> list[str]:
+        """Names that a name may be meant for; comparing them all would take others' time."""
+        names = [one for one in self._by_name if "@" not in one]
+        if len(names) > MOST_COMPARED:
+            names = [one for one in names if one[:2] == name[:2]]
+        return names[:MOST_COMPARED]
+
+    def versions(self, requested: Collection[str]) -> dict[str, FeatureVersion]:
         """The versions that a request asks for, by the names under which they are answered.
 
         The features of a set, `set:momentum@1`, are answered under their names. Raises
@@ -93,10 +113,10 @@ class Names:
                 named = {name: self.feature(name)}
             for answered, feature in named.items():
                 other = found.setdefault(answered, feature)
-                if other is not feature:
+                if other is not feature or (has_sets and self._is_twofold(answered, requested)):
                     raise InvalidRequest(
-                        f"{answered} would be {other.ref} and {feature.ref}: ask for one of them, "
-                        "or pin the one that is not in the set",
+                        f"{answered} would be {other.ref} and {self._meaning(answered, feature)}: "
+                        "ask for one of them, or pin the one that is not in the set",
                         feature=answered,
                     )
         if has_sets and len(found) > MAX_FEATURES:
@@ -104,6 +124,16 @@ class Names:
                 f"the sets have {len(found)} features; at most {MAX_FEATURES} are answered at once"
             )
         return found
+
+    def _is_twofold(self, name: str, requested: Collection[str]) -> bool:
+        """Whether a name is asked for beside a set, and means what an experiment decides."""
+        if name not in self._tested or name not in requested:
+            return False
+        return any(name in self.of_set(one) for one in requested if one.startswith(SET_PREFIX))
+
+    def _meaning(self, name: str, feature: FeatureVersion) -> str:
+        experiment = self._tested.get(name)
+        return feature.ref if experiment is None else f"what experiment {experiment.name} decides"
 
     def tested(self, requested: Iterable[str]) -> dict[str, Experiment]:
         """The experiments that decide what some of the requested names mean, by these names."""

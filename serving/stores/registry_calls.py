@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from psycopg2.errors import InsufficientPrivilege
+from psycopg2.errors import InsufficientPrivilege, ReadOnlySqlTransaction
 from sqlalchemy.exc import DBAPIError
 
 from registry.database.engine import connect
@@ -123,7 +123,7 @@ def _served(error: Exception) -> ServingError:
             return InvalidRequest(str(error))
         case RegistryEmpty():
             return NotReady(str(error))
-        case DBAPIError() if isinstance(error.orig, InsufficientPrivilege):
+        case DBAPIError() if isinstance(error.orig, InsufficientPrivilege | ReadOnlySqlTransaction):
             return ChangesNotAllowed(
                 "the server's account of Postgres may not change the registry: use `tickwell "
                 "features`, or give the server an account that may"

@@ -67,7 +67,7 @@ def test_a_change_is_planned_applied_and_taken_back(
     assert "applied" in running.run_tickwell("features", "apply", saved, "--note", "for the model")
     assert "nothing is new" in running.run_tickwell("features", "plan", "--features", str(added))
     assert "the registry has changed since" in running.refused("features", "apply", saved)
-    assert (state(running, NEW), state(running, "price_sma_50")) == ("standby", "active")
+    assert (state(running, NEW), state(running, "price_sma_50")) == ("recorded", "active")
 
     assert "price_sma_5 means 2.0.0 now" in running.run_tickwell("features", "activate", NEW)
     assert [one["version"] for one in told(running, "history", "price_sma_5")] == ["2.0.0", "1.0.0"]

@@ -7,11 +7,19 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import pytest
+from msgspec import structs
 from sqlalchemy import Engine, text
 
 from registry import catalog
 from registry.definitions import Arm, Catalog, Experiment
-from registry.errors import DefinitionError, NotAllowed, StalePlan, UnknownVersion, VersionChanged
+from registry.errors import (
+    DefinitionError,
+    NotAllowed,
+    OldRegistry,
+    StalePlan,
+    UnknownVersion,
+    VersionChanged,
+)
 from registry.features_file import Text, read, read_text
 from registry.lifecycle.audit import By
 from registry.lifecycle.plan import decode, encode
@@ -446,3 +454,152 @@ def test_an_experiment_that_cannot_be(
     with pytest.raises((DefinitionError, UnknownVersion), match=what):
         registry.start_experiment(experiment)
     assert registry.catalog() == before
+
+
+def test_a_roll_back_takes_activations_away_one_after_the_other(registry: Registry) -> None:
+    with_new_version(registry)
+    for ref in (NEW, OLD):
+        registry.activate(ref)
+    assert registry.roll_back(SMA).active[SMA] == "2.0.0"
+    assert registry.roll_back(SMA).active[SMA] == "1.0.0"
+    with pytest.raises(NotAllowed, match="no other version before"):
+        registry.roll_back(SMA)
+    with pytest.raises(NotAllowed, match="give the name alone"):
+        registry.roll_back(NEW)
+
+
+@pytest.mark.parametrize("note", ["a\0b", "a\ud800", "a" * 1_001])
+def test_a_note_that_cannot_be_kept(registry: Registry, note: str) -> None:
+    with_new_version(registry)
+    with pytest.raises(DefinitionError, match="note: must be text of at most 1000"):
+        registry.activate(NEW, note=note)
+    with pytest.raises(DefinitionError, match="surrogate"):
+        registry.create_feature_version(SMA, "3.0.0", {"description": "\ud800"}, "1.0.0")
+
+
+def test_what_overrides_a_parent_is_exported_too(registry: Registry) -> None:
+    """And what is left of a retired parent, and the parts of a derived version."""
+    create = registry.create_feature_version
+    create(SMA, "2.0.0", {"max_age": "5s", "unit": "USD", "tags": ["a"]}, "1.0.0")
+    create(SMA, "2.1.0", {"max_age": "any", "unit": "", "tags": []}, "2.0.0")
+    create(SMA, "3.0.0", {"unit": "EUR"}, "1.0.0")
+    create(SMA, "3.1.0", {"description": "child"}, "3.0.0")
+    registry.activate(NEW)
+    registry.deprecate(f"{SMA}@3.0.0")
+    registry.retire(f"{SMA}@3.0.0")
+    known = registry.catalog()
+    read_again = read_text(Text("again.toml", registry.export()))
+    found = {feature.ref: feature for feature in read_again.features}
+    for ref, feature in found.items():
+        parent = None if ref == f"{SMA}@3.1.0" else known.features[ref].parent
+        assert feature == structs.replace(known.features[ref], parent=parent)
+    assert found.keys() == known.features.keys() - {f"{SMA}@3.0.0"}
+    # an empty registry that reads it activates what is active here
+    assert [f.version for f in read_again.features if f.name == SMA][-1] == "2.0.0"
+    assert registry.apply(Text("again.toml", registry.export())) == known
+    some = read_text(Text("some.toml", registry.export(["portfolio_exposure"])))
+    assert {"current_price", "position_size"} < {feature.name for feature in some.features}
+
+
+def test_the_order_of_a_set_stays(registry: Registry) -> None:
+    """A model may read it by position."""
+    file = Text("sets.toml", registry.export() + MOMENTUM)
+    known = registry.apply(file)
+    turned = file.text.replace(
+        '"price_sma_5", "price_sma_20@1.0.0"', '"price_sma_20@1.0.0", "price_sma_5"'
+    )
+    assert turned != file.text
+    assert registry.apply(Text("sets.toml", turned)) == known
+
+
+def test_what_an_earlier_build_has_left_is_completed(registry: Registry) -> None:
+    """Pins before any name moves, and what views and searches look up."""
+    with registry.engine.begin() as connection:
+        for statement in (
+            "UPDATE tickwell.feature_versions SET digest = NULL, identity = NULL,"
+            " definition = definition - 'parts' - 'parent' - 'unit'",
+            "DELETE FROM tickwell.active_columns",
+            "DELETE FROM tickwell.search_documents",
+            "CREATE OR REPLACE FUNCTION tickwell.is_row_schema(source text, schema_id integer)"
+            " RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE AS 'SELECT false'",
+        ):
+            connection.execute(text(statement))
+    registry.complete()
+    exposure = registry.catalog().features["portfolio_exposure@1.0.0"]
+    assert exposure.pins["current_price"] == "current_price@1.0.0"
+    assert [hit.name for hit in registry.search(SMA).features][:1] == [SMA]
+    with registry.engine.connect() as connection:
+        found = connection.execute(
+            text(
+                "SELECT tickwell.is_row_schema('price', id) FROM tickwell.row_schemas"
+                " WHERE source = 'price'"
+            )
+        )
+        assert set(found.scalars()) == {True}
+        columns = connection.execute(text("SELECT count(*) FROM tickwell.active_columns")).scalar()
+        assert columns > 0
+    before = registry.known()
+    registry.complete()
+    assert registry.known() == before
+
+
+def test_the_first_change_of_a_name_pins_what_it_meant(registry: Registry) -> None:
+    registry.create_feature_version("current_price", "2.0.0", {"max_age": "5s"}, "1.0.0")
+    with registry.engine.begin() as connection:
+        connection.execute(
+            text("UPDATE tickwell.feature_versions SET definition = definition - 'parts'")
+        )
+    registry.activate("current_price@2.0.0")
+    exposure = registry.catalog().features["portfolio_exposure@1.0.0"]
+    assert exposure.pins["current_price"] == "current_price@1.0.0"
+
+
+def test_tables_of_an_earlier_build_are_told(registry: Registry) -> None:
+    with registry.engine.begin() as connection:
+        connection.execute(
+            text("ALTER TABLE tickwell.feature_versions DROP COLUMN deprecated_at CASCADE")
+        )
+    for ask in (registry.catalog, lambda: registry.history(SMA), lambda: registry.activate(OLD)):
+        with pytest.raises(OldRegistry, match="tickwell migrate"):
+            ask()
+
+
+def test_names_that_an_earlier_build_took_stay(registry: Registry) -> None:
+    """What is new may not be so near to another one."""
+    like = {"expression": "mean(price, 3)", "source": "price"}
+    with pytest.raises(DefinitionError, match="differ only in `_`"):
+        registry.create_feature_version("pricesma_5", "1.0.0", like)
+    registry.create_feature_version("other_sma", "1.0.0", like)
+    with registry.engine.begin() as connection:
+        for table, column in (("feature_versions", "name"), ("active_versions", "name")):
+            connection.execute(
+                text(
+                    f"UPDATE tickwell.{table} SET {column} = 'pricesma_5'"
+                    f" WHERE {column} = 'other_sma'"
+                )
+            )
+        connection.execute(
+            text(
+                "UPDATE tickwell.feature_versions SET definition = jsonb_set(definition, '{name}',"
+                " '\"pricesma_5\"') WHERE name = 'pricesma_5'"
+            )
+        )
+        connection.execute(
+            text(
+                "UPDATE tickwell.row_schemas SET features ="
+                " array_replace(features, 'other_sma@1.0.0', 'pricesma_5@1.0.0')"
+            )
+        )
+    registry.create_feature_version("pricesma_5", "2.0.0", {"unit": "USD"}, "1.0.0")
+
+
+def test_the_audit_of_sets_and_sources(registry: Registry) -> None:
+    registry.apply(Text("sets.toml", registry.export() + MOMENTUM))
+    registry.use("set:momentum@1", "momentum-net")
+    assert [one.action for one in registry.audit("set:momentum@1")] == ["use", "record set"]
+    assert {one.action for one in registry.audit("source:price")} == {
+        "declare source",
+        "new row schema",
+    }
+    with pytest.raises(UnknownVersion, match="there is no source nothing"):
+        registry.audit("source:nothing")

@@ -20,7 +20,7 @@ from registry.lifecycle.recording import record
 from registry.lifecycle.registry import Registry
 from serving.app import ServerOptions, create_app
 from tests.support.pipeline import wait_for
-from tests.support.served import beat, online, tick
+from tests.support.served import beat, beating, online, tick
 
 OLD, NEW = "price_sma_5@1.0.0", "price_sma_5@2.0.0"
 ARROW = {"accept": "application/vnd.apache.arrow.stream"}
@@ -45,9 +45,11 @@ def registry(engine: Engine, redis_database: str) -> Registry:
 def client(
     registry: Registry, redis_database: str, hot_redis: str, database: str
 ) -> Iterator[TestClient]:
-    beat(redis_database)
     options = ServerOptions(redis_database, hot_redis, database)
-    with TestClient(create_app(options), raise_server_exceptions=False) as made:
+    with (
+        beating(redis_database),
+        TestClient(create_app(options), raise_server_exceptions=False) as made,
+    ):
         yield made
 
 
@@ -120,6 +122,11 @@ def test_a_deprecated_version_says_so_and_a_retired_one_is_gone(
     assert gone.json()["replacement"] == OLD
     assert "take price_sma_5@1.0.0" in gone.json()["detail"]
     assert client.get(f"/features/{NEW}").status_code == 410
+    # and everything else is answered as before
+    assert client.get("/features").status_code == 200
+    assert client.get("/features/current_price").status_code == 200
+    versions = client.get(f"/features/{NEW}/versions").json()["versions"]
+    assert [one["state"] for one in versions] == ["active", "retired"]
     assert answered(client, OLD) == {OLD: FIVE}
     assert answered(client, "price_sma_5@3.0.0") == 404
 
@@ -252,6 +259,8 @@ def test_an_experiment_decides_what_a_name_means(
     symbols = [f"S{number}" for number in range(40)]
     prices = [{"symbol": symbol, "price": price} for symbol in symbols for price in PRICES]
     tick(redis_database, registry.catalog(), "price", prices)
+    steady = '[[set]]\nname = "steady"\nversion = "1"\nfeatures = ["price_sma_5@1.0.0"]\n'
+    registry.apply(Text("sets.toml", registry.export() + steady))
     arms = (Arm("control", "1.0.0", 60), Arm("longer", "2.0.0", 40))
     experiment = Experiment("sma", "price_sma_5", arms)
     registry.start_experiment(experiment)
@@ -286,6 +295,8 @@ def test_an_experiment_decides_what_a_name_means(
         expected[symbol].variant for symbol in symbols
     ]
     assert rows.schema.field("price_sma_5").metadata[b"experiment"] == b"sma"
+    mixed = {"features": ["set:steady@1", "price_sma_5"], "entities": body["entities"]}
+    assert client.post("/features/batch", json=mixed).status_code == 422
     feast = {"features": ["price:price_sma_5"], "entities": {"symbol": symbols}}
     columns = client.post("/get-online-features", json=feast).json()["results"]
     assert columns[1]["values"] == values

@@ -103,6 +103,28 @@ def test_holes_are_named_and_may_be_accepted_but_no_entity_is_left_behind(
         ready.activate(NEW)
     assert ready.activate(NEW, without_history=True).active["price_sma_5"] == "2.0.0"
     assert registry.roll_back("price_sma_5").active["price_sma_5"] == "1.0.0"
+    nobody = Registry(engine, By("ann"), heartbeats=list)
+    with pytest.raises(NotCovered, match=r"\(Redis\)"):
+        nobody.activate(NEW, without_history=True)
+    ready.start_experiment(experiment)
+    with pytest.raises(NotCovered, match=r"offsets 0 to 19"):
+        ready.stop_experiment("sma", "b")
+    assert ready.stop_experiment("sma", "b", without_history=True).active["price_sma_5"] == "2.0.0"
+
+
+def test_a_version_of_another_source_has_nothing_of_what_the_active_one_has(
+    stores: Stores, engine: Engine
+) -> None:
+    registry = Registry(engine, By("ann"))
+    work = worker(stores, engine)
+    (run,) = runs(ticks(["A", "B"], 30), [])
+    work.take(run, ahead=False)
+    schema = {"source": "volume", "expression": "mean(volume, 5)"}
+    registry.create_feature_version("price_sma_5", "7.0.0", schema, "1.0.0")
+    with pytest.raises(NotCovered, match=r"ticks\.price\[0\] offsets 0 to 29"):
+        registry.activate("price_sma_5@7.0.0")
+    with pytest.raises(NotCovered, match=r"2 entities that price_sma_5@1\.0\.0 has"):
+        registry.activate("price_sma_5@7.0.0", without_history=True)
 
 
 def test_versions_that_were_recorded_together_cover_the_same(

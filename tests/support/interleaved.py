@@ -116,10 +116,11 @@ class Interleaved:
         """Nothing goes wrong any more, and one worker stores what is left."""
         self.faults = False
         last = self.workers[0]
+        last.settle()  # its store may have gone back before
         while not all(last.at[p] >= len(self.log[p]) for p in range(PARTITIONS)):
-            last.store_all()
+            last.settle()
             last.step()
-        last.store_all()
+        last.settle()
         last.begin_generation()
         assert last.at == [len(records) for records in self.log]
 
@@ -192,9 +193,8 @@ class Worker:
             self._world.url,
             entities_a_call=chance.choice([1, 2, 3, ENTITIES_A_CALL]),
         )
-        self._work = worker(
-            self.sink, capacity=chance.choice([2, 3, 50]), history=chance.choice([64, 80, 256])
-        )
+        history = chance.choice([64, 80, 256])
+        self._work = worker(self.sink, capacity=chance.choice([2, 3, 50]), history=history)
         self._computed: deque[tuple[Run, ComputedRun | None]] = deque()
         self._position()
         before_each_write(self.sink, lambda _: self._world.between(self))
@@ -244,6 +244,14 @@ class Worker:
     def store_all(self) -> None:
         while self._computed:
             self.store()
+
+    def settle(self) -> None:
+        """Store what is computed, or start again where the store went back."""
+        try:
+            self.store_all()
+        except StoreWentBack:
+            self.sink.close()
+            self.start()
 
     def begin_generation(self) -> None:
         self.store_all()

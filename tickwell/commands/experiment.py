@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tickwell.commands.features import Json, Note, opened, print_json
+from tickwell.commands.features import Json, Note, WithoutHistory, opened, print_json
 from tickwell.errors import TickwellError
 from tickwell.tables import show
 
@@ -46,13 +46,18 @@ def start(
         Subject, typer.Option(help="What has an arm: each entity, or each consumer.")
     ] = Subject.ENTITY,
     note: Note = "",
+    as_json: Json = False,
 ) -> None:
     """Start an experiment, or give the arms of one that runs other weights."""
     arms = [_arm(text) for text in arm]
     with opened() as (_, registry):
         from registry.definitions import Experiment
 
-        registry.start_experiment(Experiment(name, feature, tuple(arms), by.value), note)
+        started = Experiment(name, feature, tuple(arms), by.value)
+        registry.start_experiment(started, note)
+    if as_json:
+        print_json(started)
+        return
     shares = ", ".join(
         f"{one.variant} is {feature}@{one.version} for {share:.1%}"
         for one, share in zip(arms, _shares(arms), strict=True)
@@ -94,13 +99,19 @@ def stop(
     winner: Annotated[
         str | None, typer.Option(help="The variant whose version the name means from now on.")
     ] = None,
+    without_history: WithoutHistory = False,
     note: Note = "",
+    as_json: Json = False,
 ) -> None:
     """Stop an experiment: the feature's name means one version again."""
     with opened() as (_, registry):
-        known = registry.stop_experiment(name, winner, note)
+        known = registry.stop_experiment(name, winner, note, without_history)
         (over,) = [one.experiment for one in registry.experiments() if one.experiment.name == name]
-    typer.echo(f"{name} is over: {over.feature} means {known.active[over.feature]}")
+    version = known.active[over.feature]
+    if as_json:
+        print_json({"experiment": name, "feature": over.feature, "version": version})
+    else:
+        typer.echo(f"{name} is over: {over.feature} means {version}")
 
 
 def _arm(text: str) -> Arm:

@@ -15,6 +15,7 @@ from tickwell.commands.features import (
     Note,
     Ref,
     RefOrSet,
+    WithoutHistory,
     opened,
     plain,
     print_json,
@@ -86,6 +87,7 @@ def apply(
             if file is not None:
                 raise TickwellError("name a saved plan or --features, not both")
             made = _read_plan(saved)
+            _check_unedited(registry, made)
         else:
             made = _planned(settings, registry, file)
         if not as_json:
@@ -110,10 +112,7 @@ def apply(
 @features.command()
 def activate(
     ref: Ref,
-    without_history: Annotated[
-        bool,
-        typer.Option("--without-history", help="Do without values from before its first tick."),
-    ] = False,
+    without_history: WithoutHistory = False,
     note: Note = "",
     as_json: Json = False,
 ) -> None:
@@ -152,6 +151,7 @@ def use(
     model: Annotated[str, typer.Option(help="The model's name.")],
     end: Annotated[bool, typer.Option("--end", help="It reads the set no more.")] = False,
     note: Note = "",
+    as_json: Json = False,
 ) -> None:
     """Put on record that a model reads a set, for the lineage."""
     with opened() as (_, registry):
@@ -159,7 +159,10 @@ def use(
             registry.stop_using(ref, model, note)
         else:
             registry.use(ref, model, note)
-    typer.echo(f"{model} reads {ref}{' no more' if end else ''}")
+    if as_json:
+        print_json({"set": ref, "model": model, "reads": not end})
+    else:
+        typer.echo(f"{model} reads {ref}{' no more' if end else ''}")
 
 
 def _planned(settings: Settings, registry: Registry, file: Path | None) -> Plan:
@@ -186,10 +189,23 @@ def _preview_lines(preview: list[Previewed]) -> Iterator[str]:
 def _read_plan(saved: Path) -> Plan:
     from registry.lifecycle import plan as plans
 
-    size = saved.stat().st_size
-    if size > plans.LONGEST_FILE:
-        raise TickwellError(f"{saved} has {size} bytes, which no plan has: make it again")
-    return plans.decode(saved.read_bytes())
+    with saved.open("rb") as file:
+        read = file.read(plans.LONGEST_FILE + 1)
+    if len(read) > plans.LONGEST_FILE:
+        raise TickwellError(f"{saved} is larger than any plan: make it again")
+    return plans.decode(read)
+
+
+def _check_unedited(registry: Registry, made: Plan) -> None:
+    """Raises `StalePlan`, and `InvalidPlan` where the page does not say what the text does."""
+    from registry.errors import InvalidPlan, StalePlan
+    from registry.features_file import Text
+
+    again = registry.plan(Text(made.file, made.text))
+    if again.expected != made.expected:
+        raise StalePlan
+    if again.page != made.page:
+        raise InvalidPlan("its page and its text say different things")
 
 
 def _confirm() -> None:

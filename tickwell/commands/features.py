@@ -30,6 +30,9 @@ RefOrSet = Annotated[
     str, typer.Argument(help="A version, as price_sma_5@1.1.0, or a set, as set:momentum@1.")
 ]
 Note = Annotated[str, typer.Option(help="Why, for the audit.")]
+WithoutHistory = Annotated[
+    bool, typer.Option("--without-history", help="Do without values from before its first tick.")
+]
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many lines at most.")]
 
 
@@ -279,9 +282,15 @@ def export(
     out: Annotated[
         Path | None, typer.Option(help="A file that is written; standard output unless given.")
     ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Definitions as JSON, which `apply` does not take.")
+    ] = False,
 ) -> None:
     """Print what is recorded as a features file, which `apply` takes as it is."""
     with opened() as (_, registry):
+        if as_json:
+            print_json(registry.exported(names or []))
+            return
         text = registry.export(names or [])
     if out is None:
         sys.stdout.write(text)

@@ -12,7 +12,7 @@ from msgspec import structs
 
 from registry.definitions import HISTORY
 from registry.errors import DefinitionError
-from registry.features_export import exported
+from registry.features_export import text_of
 from registry.features_file import Text, read, read_text
 from registry.language.derived import compile_derived
 from registry.language.program import compile_expression
@@ -135,7 +135,7 @@ def test_a_file_that_is_not_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize("history", [64, 1024, 65_536])
 def test_a_history_is_exported_as_it_was_read(tmp_path: Path, history: int) -> None:
     given = read(changed(tmp_path, 'skew = "1s"', f"history = {history}"))
-    text = exported(given)
+    text = text_of(given)
     assert ("history" in text) is (history != HISTORY)
     assert read_text(Text("f.toml", text)) == structs.replace(given, file="f.toml")
     assert read().sources[0].history == HISTORY
