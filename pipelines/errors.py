@@ -414,3 +414,21 @@ class LogCut(PipelineError):
 
 class JobEnded(PipelineError):
     """A job of a parallel replay ended before it was done."""
+
+
+class BackfillElsewhere(PipelineError):
+    """Another process computes the same backfill."""
+
+    def __init__(self, ref: str) -> None:
+        super().__init__(
+            f"another process is backfilling {ref}: wait for it, or stop it; what it has done stays"
+        )
+
+
+class BackfillEnded(PipelineError):
+    """A backfill was cancelled while it was computed."""
+
+    def __init__(self, ref: str) -> None:
+        super().__init__(
+            f"the backfill of {ref} was cancelled: `tickwell features history {ref}` says by whom"
+        )

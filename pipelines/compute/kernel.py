@@ -257,6 +257,16 @@ def _compute(code, entities, slot, rows, i):  # type: ignore[no-untyped-def]
             rows.status[i, k] = UNDEFINED
 
 
+@inlined
+def _take(ticks, i, context, code, entities, rings, rows):  # type: ignore[no-untyped-def]
+    """Remember the accepted tick `i`, and compute its features."""
+    slot = ticks.slot[i]
+    _remember(ticks, i, context, entities, rings, rows)
+    end = entities.accepted[slot]
+    _fill_returns(entities, slot, end - 1, end, code)
+    _compute(code, entities, slot, rows, i)
+
+
 @compiled(numba.void(TICKS, CONTEXT, INSTRUCTIONS, ENTITIES, RINGS, ROWS))
 def advance(ticks, context, code, entities, rings, rows):  # type: ignore[no-untyped-def]
     """Decide and compute every tick of a run; changes `entities` and `rings`, and fills `rows`.
@@ -267,11 +277,18 @@ def advance(ticks, context, code, entities, rings, rows):  # type: ignore[no-unt
         verdict = _decide(ticks, i, context, entities, rings, rows)
         rows.verdict[i] = verdict
         if verdict == ACCEPTED:
-            slot = ticks.slot[i]
-            _remember(ticks, i, context, entities, rings, rows)
-            end = entities.accepted[slot]
-            _fill_returns(entities, slot, end - 1, end, code)
-            _compute(code, entities, slot, rows, i)
+            _take(ticks, i, context, code, entities, rings, rows)
+
+
+@compiled(numba.void(TICKS, CONTEXT, INSTRUCTIONS, ENTITIES, RINGS, ROWS))
+def advance_accepted(ticks, context, code, entities, rings, rows):  # type: ignore[no-untyped-def]
+    """Compute every tick of some that are known to have been accepted, as `advance` does.
+
+    Of each entity in the order of its log; ticks of several may follow each other in any way.
+    """
+    for i in range(ticks.slot.shape[0]):
+        rows.verdict[i] = ACCEPTED
+        _take(ticks, i, context, code, entities, rings, rows)
 
 
 @compiled(numba.void(INSTRUCTIONS, ENTITIES, ROWS))

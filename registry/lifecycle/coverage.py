@@ -13,17 +13,21 @@ nothing was stored yet in a row schema that holds the version has none either, a
 stored there is what the version lacks. A replay, which stores old ticks again in the newest row
 schema, moves no start.
 
+What is stored without a version can be computed afterwards (`registry.lifecycle.backfills`). The
+ranges of a backfill count once it is complete.
+
 A derived version is computed when it is read: it has no ranges of its own, and lacks nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, and_, exists, select
 
+from registry.database.backfill_tables import backfill_ranges, backfills
 from registry.database.tables import (
     carried_over,
     row_schemas,
@@ -58,7 +62,7 @@ class TopicPartition(NamedTuple):
 class PartitionCoverage(NamedTuple):
     """What a version has values of in a partition, of which `stored` offsets are stored at all.
 
-    `backfilled` are the ranges that were computed afterwards; nothing records these yet.
+    `backfilled` are the ranges that were computed afterwards.
     `is_current` says that the topic was not made anew since.
     """
 
@@ -102,8 +106,8 @@ def coverage(connection: Connection, catalog: Catalog, ref: str) -> list[Partiti
     version = version_of(catalog, ref)
     if version.source is None:
         return []
-    holding = _holding(catalog, version)
-    return [part.coverage(holding) for part in _parts(connection, catalog.sources[version.source])]
+    has = _Has(schemas_holding(catalog, version), _backfilled(connection, version))
+    return [part.coverage(has) for part in _parts(connection, catalog.sources[version.source])]
 
 
 def holes(connection: Connection, catalog: Catalog, name: str, version: str) -> list[Holes]:
@@ -117,7 +121,9 @@ def holes(connection: Connection, catalog: Catalog, name: str, version: str) -> 
     active = catalog.features.get(f"{name}@{catalog.active.get(name)}")
     if given.source is None or active is None or active.source is None:
         return []
-    has, wants = _holding(catalog, given), _holding(catalog, active)
+    has, wants = (
+        _Has(schemas_holding(catalog, one), _backfilled(connection, one)) for one in (given, active)
+    )
     found = []
     for part in _parts(connection, catalog.sources[given.source]):
         lacks = without(part.coverage(wants).covered, part.coverage(has).covered)
@@ -135,7 +141,7 @@ def is_recorded_only(connection: Connection, catalog: Catalog, ref: str) -> bool
     version = version_of(catalog, ref)
     if version.source is None:
         return False
-    stored = exists().where(schema_starts.c.schema_id.in_(_holding(catalog, version)))
+    stored = exists().where(schema_starts.c.schema_id.in_(schemas_holding(catalog, version)))
     return not connection.execute(select(stored)).scalar_one()
 
 
@@ -189,6 +195,11 @@ def behind(
     ]
 
 
+def schemas_holding(catalog: Catalog, version: FeatureVersion) -> Set[int]:
+    """The row schemas that hold a version."""
+    return {schema.id for schema in catalog.schemas.values() if version.ref in schema.features}
+
+
 def united(ranges: Iterable[OffsetRange]) -> Ranges:
     """What is in any of some ranges."""
     found: list[OffsetRange] = []
@@ -225,6 +236,13 @@ class _Start(NamedTuple):
     schema_id: int
 
 
+class _Has(NamedTuple):
+    """Where values of a version are: the row schemas that hold it, and what was backfilled."""
+
+    schemas: Set[int]
+    backfilled: Mapping[tuple[bytes, int], list[OffsetRange]]
+
+
 class _Part(NamedTuple):
     """A partition, and what is recorded of it."""
 
@@ -233,17 +251,18 @@ class _Part(NamedTuple):
     watermark: int
     starts: list[_Start]
 
-    def coverage(self, schemas: Set[int]) -> PartitionCoverage:
-        """What is stored in any of some row schemas."""
+    def coverage(self, has: _Has) -> PartitionCoverage:
+        """What a version has values of."""
         ends = [*self.starts, _Start(self.watermark, 0)]
         first = min(self.watermark, ends[0].offset)
         live = united(
             OffsetRange(start.offset, min(following.offset, self.watermark))
             for start, following in pairwise(ends)
-            if start.schema_id in schemas
+            if start.schema_id in has.schemas
         )
         stored = OffsetRange(first, self.watermark)
-        return PartitionCoverage(self.partition, self.is_current, stored, live)
+        later = united(has.backfilled.get((self.partition.topic_id, self.partition.partition), ()))
+        return PartitionCoverage(self.partition, self.is_current, stored, live, later)
 
 
 def _parts(connection: Connection, source: Source) -> list[_Part]:
@@ -294,9 +313,23 @@ def _reading(source: Source) -> Select[Any]:
     )
 
 
-def _holding(catalog: Catalog, version: FeatureVersion) -> Set[int]:
-    """The row schemas that hold a version."""
-    return {schema.id for schema in catalog.schemas.values() if version.ref in schema.features}
+def _backfilled(
+    connection: Connection, version: FeatureVersion
+) -> dict[tuple[bytes, int], list[OffsetRange]]:
+    """The ranges of a version's backfill by partition, if that is complete."""
+    of, found = backfill_ranges.c, dict[tuple[bytes, int], list[OffsetRange]]()
+    wanted = (
+        select(of.topic_id, of.partition, of.from_offset, of.to_offset)
+        .join(backfills, backfills.c.id == of.backfill)
+        .where(
+            backfills.c.name == version.name,
+            backfills.c.version == version.version,
+            backfills.c.state == "complete",
+        )
+    )
+    for topic_id, partition, begin, end in connection.execute(wanted):
+        found.setdefault((topic_id.bytes, partition), []).append(OffsetRange(begin, end))
+    return found
 
 
 def _of_source(catalog: Catalog, source: str) -> list[int]:
@@ -306,7 +339,7 @@ def _of_source(catalog: Catalog, source: str) -> list[int]:
 
 def _complete(catalog: Catalog, version: FeatureVersion) -> Set[int]:
     """The row schemas from which on all hold a version."""
-    found, holding = set[int](), _holding(catalog, version)
+    found, holding = set[int](), schemas_holding(catalog, version)
     for schema_id in reversed(_of_source(catalog, version.source or "")):
         if schema_id not in holding:
             break

@@ -35,9 +35,19 @@ from registry.errors import NotAllowed, StalePlan, UnknownVersion
 from registry.feature_tables import Versions, feature_of
 from registry.features_file import Text, read_text
 from registry.formats.heartbeat import Heartbeat
-from registry.lifecycle import activation, audit, experiments, search, sets, usage, withdrawal
+from registry.lifecycle import (
+    activation,
+    audit,
+    backfills,
+    experiments,
+    search,
+    sets,
+    usage,
+    withdrawal,
+)
 from registry.lifecycle.activation import Activation
 from registry.lifecycle.audit import By, Entry
+from registry.lifecycle.backfills import Backfill
 from registry.lifecycle.changes import changes_of
 from registry.lifecycle.changing import Change, changing
 from registry.lifecycle.coverage import coverage, is_recorded_only
@@ -255,6 +265,20 @@ class Registry:
         return self._change(
             note, lambda change: experiments.stop(change, name, winner, without_history, beats)
         )
+
+    def begin_backfill(self, ref: str, note: str = "") -> Backfill | None:
+        """The backfill of a version, begun unless it was; None where it lacks nothing.
+
+        `pipelines.backfill` computes it. Raises `UnknownVersion`, and `NotAllowed` for a version
+        that is derived or retired.
+        """
+        with self._changing(note) as change:
+            return backfills.begin(change, ref)
+
+    def finish_backfill(self, ref: str) -> Backfill | None:
+        """Put on record that the backfill of a version has computed everything."""
+        with self._changing("") as change:
+            return backfills.finish(change, ref)
 
     def experiments(self) -> list[RecordedExperiment]:
         """All experiments, the newest first."""

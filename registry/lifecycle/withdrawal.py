@@ -10,6 +10,7 @@ from sqlalchemy import Table, func, update
 from registry.database.tables import feature_sets, feature_versions
 from registry.definitions import SET_PREFIX, Catalog
 from registry.errors import NotAllowed
+from registry.lifecycle import backfills
 from registry.lifecycle.audit import audit
 from registry.lifecycle.changes import rows_of
 from registry.lifecycle.changing import Change
@@ -56,8 +57,9 @@ def deprecate(change: Change, ref: str, replacement: str | None = None) -> None:
 def retire(change: Change, ref: str, readers: Sequence[str] = ()) -> None:
     """Give up a version, or a set, that is deprecated: no new row has it, nobody can read it.
 
-    What is stored of it stays. Raises `UnknownVersion`, and `NotAllowed` unless it is deprecated
-    and nothing uses it: a derived version, a set, a model, or one of its recent `readers`.
+    What is stored of it stays; a backfill of it is cancelled. Raises `UnknownVersion`, and
+    `NotAllowed` unless it is deprecated and nothing uses it: a derived version, a set, a model, or
+    one of its recent `readers`.
     """
     known = change.known
     _check_known(known, ref)
@@ -75,6 +77,8 @@ def retire(change: Change, ref: str, readers: Sequence[str] = ()) -> None:
     _update(change, ref, retired_at=func.now())
     states = {"state": "retired"}, {"state": "deprecated"}
     audit(change.connection, change.by, "retire", ref, *states)
+    if not is_set:
+        backfills.cancel(change, ref)
     source = None if is_set else known.features[ref].source
     if source is not None:
         held = rows_of(known, source)

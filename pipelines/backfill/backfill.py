@@ -1,0 +1,168 @@
+"""Computes a backfill, and stores its values with how far it has come.
+
+    read ─► compute ─► pack ─► store, with the progress
+      └── the next piece meanwhile
+
+It is the kernel of live over the ticks that live accepted, so the bits are those that a replay in a
+row schema with the version would store. A transaction compares and moves the progress and stores
+the values: killed at any instant, the next process goes on where the last transaction ended. Live
+waits for none of it: no row, no lock and no watermark of its own is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from pipelines.backfill.blocks import BlockTicks, copy_blocks, copy_bytes
+from pipelines.backfill.ticks import ROWS_A_PIECE, Piece, Position, StoredTicks
+from pipelines.compute.recomputation import Recomputation
+from pipelines.errors import BackfillElsewhere, BackfillEnded
+from pipelines.stores.postgres.connection import CONNECTION, Database
+from registry.database.engine import dsn, opened
+from registry.definitions import Catalog, RowSchema
+from registry.language.program import compile_program
+from registry.lifecycle.backfills import Backfill, schemas_to_read
+from registry.lifecycle.states import version_of
+from registry.resources import sql
+
+PROGRESS, ADVANCE = sql(__package__, "progress"), sql(__package__, "advance")
+LOCK_CLASS = 724_201_908
+"""The first number of the advisory locks of backfills; the second one is the backfill's id."""
+
+APPLICATION = "tickwell backfill"
+
+
+class Stop(Protocol):
+    """A `threading.Event`."""
+
+    def is_set(self) -> bool: ...
+
+
+class Done(NamedTuple):
+    """What a process has done of a backfill."""
+
+    entities: int = 0
+    ticks: int = 0
+    finished: bool = False
+
+
+Report = Callable[[Done], None]
+"""Takes the progress after each piece that is stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillWork:
+    """Computes `backfill` in the database at `postgres`, by the definitions of `catalog`.
+
+    A statement reads at most `rows_a_piece` rows of each row schema.
+    """
+
+    postgres: str
+    catalog: Catalog
+    backfill: Backfill
+    rows_a_piece: int = ROWS_A_PIECE
+
+    def run(self, report: Report, stop: Stop) -> Done:
+        """Compute what is left until all is done or `stop` is set.
+
+        Raises `BackfillElsewhere` where another process computes the same, `BackfillEnded` where it
+        was cancelled, `StoreUnavailable` and `StateOfOtherFields`.
+        """
+        with self._alone(), closing(Database(self.postgres, APPLICATION)) as storing:
+            position, done = self._progress(storing), Done()
+            with (
+                closing(Database(self.postgres, APPLICATION)) as reading,
+                ThreadPoolExecutor(1, "backfill") as reader,
+            ):
+                computation = self._computation()
+                ticks = self._ticks(reading, computation)
+                upcoming = reader.submit(ticks.read, position)
+                while (piece := upcoming.result()) is not None:
+                    if stop.is_set():
+                        return done
+                    upcoming = reader.submit(ticks.read, piece.following)
+                    blocks = self._blocks(computation, piece)
+                    self._store(storing, position, piece, blocks)
+                    position = piece.following
+                    done = Done(done.entities + piece.entities, done.ticks + len(piece.computed))
+                    report(done)
+            return done._replace(finished=True)
+
+    def entities(self) -> int:
+        """How many entities the version's source has. Raises `StoreUnavailable`."""
+        source = version_of(self.catalog, self.backfill.ref).source
+        with (
+            closing(Database(self.postgres, APPLICATION)) as database,
+            database.transaction() as cursor,
+        ):
+            cursor.execute("SELECT count(*) FROM tickwell.entities WHERE source = %s", (source,))
+            return int(cursor.fetchone()[0])
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One process at a time; behind a pool that gives sessions away `_store` alone says so."""
+        session = opened(dsn(self.postgres, **CONNECTION, application_name=APPLICATION))
+        try:
+            session.autocommit = True
+            with session.cursor() as cursor:
+                numbers = LOCK_CLASS, self.backfill.id
+                cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", numbers)
+                if not cursor.fetchone()[0]:
+                    raise BackfillElsewhere(self.backfill.ref)
+            yield
+        finally:
+            session.close()
+
+    def _computation(self) -> Recomputation:
+        version = version_of(self.catalog, self.backfill.ref)
+        alone = RowSchema(0, version.source or "", (version.ref,))
+        return Recomputation(compile_program(self.catalog, alone))
+
+    def _ticks(self, database: Database, computation: Recomputation) -> StoredTicks:
+        schemas = schemas_to_read(self.catalog, self.backfill.ref)
+        source, before = computation.source, computation.before
+        return StoredTicks(database, source, self.backfill, schemas, before, self.rows_a_piece)
+
+    def _progress(self, database: Database) -> Position:
+        with database.transaction() as cursor:
+            cursor.execute(PROGRESS, {"backfill": self.backfill.id})
+            found = cursor.fetchone()
+        if found is None:
+            raise BackfillEnded(self.backfill.ref)
+        return Position(*found)
+
+    def _blocks(self, computation: Recomputation, piece: Piece) -> bytes:
+        values, which = computation.compute(piece.ticks), piece.computed
+        ticks = BlockTicks(
+            entity=piece.ticks.entity[which],
+            event_time=piece.event_time[which],
+            sequence=piece.sequence[which],
+            value=values.features[which, 0],
+            status=values.status[which, 0],
+        )
+        return copy_bytes(self.backfill.id, piece.names, ticks)
+
+    def _store(self, database: Database, position: Position, piece: Piece, blocks: bytes) -> None:
+        following = piece.following
+        moved = {
+            "backfill": self.backfill.id,
+            "from_entity": position.entity,
+            "from_time": position.event_time,
+            "from_sequence": position.sequence,
+            "entity": following.entity,
+            "event_time": following.event_time,
+            "sequence": following.sequence,
+            "entities": piece.entities,
+            "ticks": len(piece.computed),
+        }
+        with database.transaction() as cursor:
+            cursor.execute(ADVANCE, moved)
+            if cursor.rowcount:
+                copy_blocks(cursor, blocks)
+                return
+        self._progress(database)
+        raise BackfillElsewhere(self.backfill.ref)

@@ -1,0 +1,225 @@
+"""The backfill of a version: of which offsets it is, and how far it has come.
+
+What a version lacks of the ticks that are stored is decided once, when its backfill begins, and
+does not grow: from then on every run is stored in a row schema that holds the version. The
+computation itself is that of `pipelines.backfill`, which may be stopped and begun again. Values of
+ticks that are computed afterwards are no rows: workers would load them as windows in a row schema
+that is over, and a view would show them in place of the tick's other features.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import delete, func, insert, select, text, update
+
+from registry.database.backfill_tables import backfill_ranges, backfilled_blocks, backfills
+from registry.definitions import Catalog
+from registry.errors import NotAllowed
+from registry.lifecycle.audit import audit
+from registry.lifecycle.changing import Change
+from registry.lifecycle.coverage import (
+    PartitionCoverage,
+    coverage,
+    schemas_holding,
+    without,
+)
+from registry.lifecycle.states import check_not_retired, version_of
+
+PATIENCE_MS = 10_000
+"""Milliseconds to wait for a worker that holds a partition; to store a run takes a few."""
+
+HOLD = text("SELECT pg_advisory_xact_lock(tickwell.partition_lock(:topic_id, :partition))")
+
+State = Literal["running", "complete", "cancelled"]
+"""`running` until all is computed, also while nobody computes it."""
+
+
+class BackfillRange(NamedTuple):
+    """Offsets of a partition, up to, not including, `end`."""
+
+    topic_id: bytes
+    partition: int
+    begin: int
+    end: int
+
+
+class Backfill(NamedTuple):
+    """The backfill of the version `ref`, as it was when it was asked for."""
+
+    id: int
+    ref: str
+    state: State
+    ranges: tuple[BackfillRange, ...]
+    entities: int
+    """Entities that are done, those of which only some ticks are not counted."""
+    ticks: int
+    started_at: datetime
+    started_by: str
+    finished_at: datetime | None
+
+
+def begin(change: Change, ref: str) -> Backfill | None:
+    """The backfill of a version, begun unless it was; None where it lacks nothing.
+
+    Raises `UnknownVersion`, and `NotAllowed` for a derived version and for one that is retired.
+    """
+    feature = version_of(change.known, ref)
+    if feature.source is None:
+        raise NotAllowed(
+            f"{ref} is derived: it is computed when it is read, of parts that have their own "
+            "values, so it needs no backfill"
+        )
+    check_not_retired(change.known, ref)
+    connection = change.connection
+    found = backfill_of(change, ref)
+    if found is not None and found.state == "running":
+        return found
+    _let_runs_end(change, ref)
+    missing = [
+        BackfillRange(one.partition.topic_id, one.partition.partition, *range_)
+        for one in coverage(connection, change.known, ref)
+        for range_ in without([one.stored], one.covered)
+    ]
+    if not missing:
+        return found
+    if found is None:
+        made = insert(backfills).values(
+            name=feature.name,
+            version=feature.version,
+            state="running",
+            started_by=change.by.actor,
+        )
+        number = connection.execute(made.returning(backfills.c.id)).scalar_one()
+    else:
+        number = found.id
+        _begin_anew(change, number)
+    connection.execute(
+        insert(backfill_ranges),
+        [
+            {
+                "backfill": number,
+                "topic_id": UUID(bytes=one.topic_id),
+                "partition": one.partition,
+                "from_offset": one.begin,
+                "to_offset": one.end,
+            }
+            for one in missing
+        ],
+    )
+    offsets = sum(one.end - one.begin for one in missing)
+    audit(connection, change.by, "start backfill", ref, {"offsets": offsets})
+    return backfill_of(change, ref)
+
+
+def finish(change: Change, ref: str) -> Backfill | None:
+    """Put on record that a backfill has computed everything; one that was cancelled stays so."""
+    ended = _end(change, ref, "complete")
+    if ended is not None:
+        audit(change.connection, change.by, "complete backfill", ref, {"ticks": ended.ticks})
+    return backfill_of(change, ref)
+
+
+def cancel(change: Change, ref: str) -> None:
+    """Have the backfill of a version, if one is running, compute nothing more."""
+    ended = _end(change, ref, "cancelled")
+    if ended is not None:
+        audit(change.connection, change.by, "cancel backfill", ref, {"ticks": ended.ticks})
+
+
+def backfill_of(change: Change, ref: str) -> Backfill | None:
+    """The backfill of a version, None if it never had one."""
+    name, _, version = ref.partition("@")
+    wanted = select(backfills).where(backfills.c.name == name, backfills.c.version == version)
+    row = change.connection.execute(wanted).one_or_none()
+    if row is None:
+        return None
+    of = backfill_ranges.c
+    ranges = change.connection.execute(
+        select(of.topic_id, of.partition, of.from_offset, of.to_offset)
+        .where(of.backfill == row.id)
+        .order_by(of.topic_id, of.partition, of.from_offset)
+    )
+    return Backfill(
+        id=row.id,
+        ref=ref,
+        state=row.state,
+        ranges=tuple(BackfillRange(each.topic_id.bytes, *each[1:]) for each in ranges),
+        entities=row.entities,
+        ticks=row.ticks,
+        started_at=row.started_at,
+        started_by=row.started_by,
+        finished_at=row.finished_at,
+    )
+
+
+def schemas_to_read(catalog: Catalog, ref: str) -> dict[int, bool]:
+    """The row schemas with the ticks of a backfill, by id; whether a tick in one is to be computed.
+
+    That is every one without the version. Before the last of them others may hold it, whose ticks
+    are in the windows of later ones.
+    """
+    version = version_of(catalog, ref)
+    holding = schemas_holding(catalog, version)
+    schemas = catalog.schemas.values()
+    every = sorted(schema.id for schema in schemas if schema.source == version.source)
+    newest = max((one for one in every if one not in holding), default=0)
+    return {one: one not in holding for one in every if one <= newest}
+
+
+def _let_runs_end(change: Change, ref: str) -> None:
+    """Wait for runs that began to be stored before the version was recorded.
+
+    They are in a row schema that lacks it. `tickwell.check_schema` refuses all later ones.
+    """
+    limit = text(f"SET LOCAL lock_timeout = {PATIENCE_MS}")
+    change.connection.execute(limit)
+    for one in _current(coverage(change.connection, change.known, ref)):
+        where = {
+            "topic_id": UUID(bytes=one.partition.topic_id),
+            "partition": one.partition.partition,
+        }
+        change.connection.execute(HOLD, where)
+
+
+def _current(parts: list[PartitionCoverage]) -> list[PartitionCoverage]:
+    return sorted((one for one in parts if one.is_current), key=lambda one: one.partition.partition)
+
+
+def _begin_anew(change: Change, number: int) -> None:
+    """Forget what a backfill has computed: more is missing now than when it began."""
+    connection = change.connection
+    connection.execute(delete(backfilled_blocks).where(backfilled_blocks.c.backfill == number))
+    connection.execute(delete(backfill_ranges).where(backfill_ranges.c.backfill == number))
+    connection.execute(
+        update(backfills)
+        .where(backfills.c.id == number)
+        .values(
+            state="running",
+            entity=None,
+            event_time=None,
+            sequence=None,
+            entities=0,
+            ticks=0,
+            started_at=func.now(),
+            started_by=change.by.actor,
+            finished_at=None,
+        )
+    )
+
+
+def _end(change: Change, ref: str, state: State) -> Backfill | None:
+    """Move a backfill that is running to a state; None where none is running."""
+    name, _, version = ref.partition("@")
+    ended = change.connection.execute(
+        update(backfills)
+        .where(
+            backfills.c.name == name,
+            backfills.c.version == version,
+            backfills.c.state == "running",
+        )
+        .values(state=state, finished_at=func.now())
+    )
+    return backfill_of(change, ref) if ended.rowcount else None
