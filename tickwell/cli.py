@@ -8,6 +8,7 @@ import sys
 import typer
 
 from tickwell import __version__
+from tickwell.commands.backfill import backfill
 from tickwell.commands.bench import bench
 from tickwell.commands.demo import demo
 from tickwell.commands.down import down
@@ -53,7 +54,7 @@ def options(
 
 
 COMMANDS = (
-    *(up, down, status, env, get, bench, produce, replay, rebuild_online),
+    *(up, down, status, env, get, bench, produce, replay, backfill, rebuild_online),
     *(migrate, worker, serve, warm, demo),
 )
 for command in COMMANDS:

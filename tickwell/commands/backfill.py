@@ -1,0 +1,90 @@
+"""`tickwell backfill`"""
+
+from __future__ import annotations
+
+import time
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from tickwell.commands.features import Json, Note, Ref, opened, plain, print_json
+from tickwell.late_imports import late_imports
+from tickwell.signals import stop_on
+
+if TYPE_CHECKING:
+    from pipelines.backfill.backfill import BackfillWork, Done
+    from registry.lifecycle.backfills import Backfill
+
+STOPPED = 130
+
+
+def backfill(ref: Ref, note: Note = "", as_json: Json = False) -> None:
+    """Compute a version's values of the ticks that Postgres has without it.
+
+    One that was stopped or killed goes on where it was when it is started again.
+    """
+    with opened() as (settings, registry):
+        found = registry.begin_backfill(ref, note)
+        stopped = False
+        if found is not None and found.state == "running":
+            with late_imports():
+                from pipelines.backfill.backfill import BackfillWork
+            work = BackfillWork(settings.postgres, registry.catalog(), found)
+            stop = Event()
+            stop_on(stop)
+            done, seconds = _with_progress_bar(work, found, stop)
+            stopped = not done.finished
+            if not stopped:
+                found = registry.finish_backfill(ref)
+            rate = done.ticks / max(seconds, 1e-9)
+            if not as_json:
+                typer.echo(
+                    f"{'stopped: ' if stopped else ''}{ref}: values of {done.ticks:,} ticks of "
+                    f"{done.entities:,} entities, {rate:,.0f} a second"
+                )
+        elif not as_json:
+            typer.echo(f"{ref} has values of all ticks that are stored: nothing to backfill")
+    if as_json:
+        print_json(_as_json(ref, found))
+    if stopped:
+        typer.echo("the same command goes on from here", err=True)
+        raise typer.Exit(STOPPED)
+
+
+def _as_json(ref: str, found: Backfill | None) -> dict[str, Any]:
+    """A backfill with the ids of topics as text; a version that needed none is complete."""
+    if found is None:
+        return {"ref": ref, "state": "complete", "ranges": [], "entities": 0, "ticks": 0}
+    ranges = [{**plain(one), "topic_id": one.topic_id.hex()} for one in found.ranges]
+    return {**plain(found), "ranges": ranges}
+
+
+def _with_progress_bar(work: BackfillWork, found: Backfill, stop: Event) -> tuple[Done, float]:
+    """What was done, and in how many seconds."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        found.ref,
+        BarColumn(),
+        MofNCompleteColumn(),
+        "entities",
+        TextColumn("{task.fields[rate]:,.0f} ticks/s", style="dim"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        began, before = time.monotonic(), found.entities
+        task = progress.add_task(found.ref, total=work.entities(), completed=before, rate=0)
+
+        def show(done: Done) -> None:
+            rate = done.ticks / (time.monotonic() - began)
+            progress.update(task, completed=before + done.entities, rate=rate)
+
+        return work.run(show, stop), time.monotonic() - began
