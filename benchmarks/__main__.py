@@ -1,7 +1,7 @@
 """`make bench`: every figure of the project, beside what it is compared with, in one run.
 
     python -m benchmarks [online offline latency memory serving hits growth takeover files
-        views search all | builds]
+        views search backfill all | builds]
         [--ticks 3000000] [--rounds 5] [--prices rounded] [--out benchmarks/results] [--quick]
         [--before CHECKOUT] [--serving-seconds 5] [--only REGEX]
 
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    backfill,
     builds,
     files,
     growth,
@@ -46,9 +47,12 @@ from benchmarks.processes import THIS
 from benchmarks.results import Recorder, Report
 from benchmarks.services import Services, services
 from benchmarks.table import (
+    BACKFILL,
     BYTEWAX,
     CSV_PRODUCER,
     DIRECT,
+    FIELDS,
+    FIELDS_IN_ORDER,
     LIMIT,
     OFFLINE,
     ONLINE,
@@ -64,7 +68,7 @@ from benchmarks.table import (
 
 MEASURES = (
     *("online", "offline", "latency", "memory", "serving", "hits"),
-    *("growth", "takeover", "files", "views", "search"),
+    *("growth", "takeover", "files", "views", "search", "backfill"),
 )
 WITH_PEERS = {"online": PEERS, "offline": PEERS, "growth": PEERS, "serving": FEAST}
 """Measures in which other libraries take part; they are installed for it."""
@@ -256,6 +260,16 @@ class _Bench:
     def search(self) -> None:
         for number in range(1, min(FEW_ROUNDS, self._wanted.rounds) + 1):
             self._do("search", number, f"{search.FEATURES:,} features", search.searches)
+
+    def backfill(self) -> None:
+        main = self._main()
+        for number in range(1, min(FEW_ROUNDS, self._wanted.rounds) + 1):
+            settings = backfill.stored(self._services, main)
+            do = partial(self._do, "backfill", number)
+            do(FIELDS, backfill.fields, settings, main.ticks, False)
+            do(FIELDS_IN_ORDER, backfill.fields, settings, main.ticks, True)
+            do(BACKFILL, backfill.backfill, settings, main.ticks)
+            do(REPLAY, offline.replay, main)
 
     def _do(self, measure: str, number: int, subject: str, work: Any, *arguments: Any) -> bool:
         """Do one run, and record it; whether it came to something."""

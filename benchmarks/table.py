@@ -17,6 +17,8 @@ ONLINE, OFFLINE = "online worker", "offline worker"
 LIMIT = "limit: COPY to staging, insert on conflict"
 DIRECT = "COPY straight into the table"
 REPLAY = "replay, one job"
+BACKFILL = "backfill of one version"
+FIELDS, FIELDS_IN_ORDER = "raw fields by binary COPY", "raw fields, by entity and event time"
 STOCK, STOCK_INSERT = "stock Faust", "stock Faust, INSERT"
 BYTEWAX, QUIX = "Bytewax", "Quix Streams"
 PRODUCE = "`tickwell produce`, checks included"
@@ -40,6 +42,7 @@ def tables(report: Report) -> str:
         "files": lambda runs: _rates(runs, "tickwell produce / it", (PRODUCE,)),
         "views": views.table,
         "search": search.table,
+        "backfill": lambda runs: _rates(runs, "backfill / it", (BACKFILL,)),
         "builds": builds.table,
     }
     for measure, make in makers.items():

@@ -1,4 +1,4 @@
-"""What the views of sources look up: their row schemas, and where those have the active versions.
+"""What the views of sources look up: their row schemas, and where the active versions are.
 
 To activate a version is to update a row of `tickwell.active_columns`; a row schema more is that and
 a function replaced. Neither waits for who reads a view, and a query that runs goes on with what it
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     Connection,
@@ -32,6 +32,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.elements import ColumnElement
 
+from registry.database.backfill_tables import backfills
 from registry.database.tables import active_columns
 from registry.definitions import Catalog, RowSchema
 from registry.resources import sql
@@ -63,6 +64,13 @@ Key = tuple[str, str]
 """A source and the name of a feature."""
 
 
+class _Found(NamedTuple):
+    """Where the active version of a feature is: in rows, and in blocks if it was backfilled."""
+
+    indexes: list[int]
+    backfill: int | None
+
+
 def update_active_columns(connection: Connection, catalog: Catalog) -> None:
     """Bring what the views look up to `catalog`, in the transaction that records it.
 
@@ -70,17 +78,20 @@ def update_active_columns(connection: Connection, catalog: Catalog) -> None:
     """
     table = active_columns.c
     found = connection.execute(select(active_columns))
-    known: dict[Key, list[int]] = {(row.source, row.name): row.indexes for row in found}
-    wanted = _indexes(catalog)
+    known: dict[Key, _Found] = {
+        (row.source, row.name): _Found(row.indexes, row.backfill) for row in found
+    }
+    wanted = _wanted(catalog, _complete(connection))
     changed = [
-        {"source": source, "name": name, "indexes": indexes}
-        for (source, name), indexes in wanted.items()
-        if known.get((source, name)) != indexes
+        {"source": source, "name": name, **one._asdict()}
+        for (source, name), one in wanted.items()
+        if known.get((source, name)) != one
     ]
     if changed:
         written = insert(active_columns)
         updated = written.on_conflict_do_update(
-            index_elements=[table.source, table.name], set_={"indexes": written.excluded.indexes}
+            index_elements=[table.source, table.name],
+            set_={"indexes": written.excluded.indexes, "backfill": written.excluded.backfill},
         )
         connection.execute(updated, changed)
     if gone := known.keys() - wanted.keys():
@@ -110,7 +121,14 @@ def names_of(schemas: Sequence[RowSchema]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _indexes(catalog: Catalog) -> dict[Key, list[int]]:
+def _complete(connection: Connection) -> dict[str, int]:
+    """The backfills that are complete, by their versions."""
+    of = backfills.c
+    found = connection.execute(select(of.name, of.version, of.id).where(of.state == "complete"))
+    return {f"{name}@{version}": number for name, version, number in found}
+
+
+def _wanted(catalog: Catalog, complete: Mapping[str, int]) -> dict[Key, _Found]:
     """Of each column the index of the active version, from 1, at each id of a row schema."""
     wanted = {}
     for source in catalog.sources:
@@ -121,7 +139,7 @@ def _indexes(catalog: Catalog) -> dict[Key, list[int]]:
             indexes = [0] * schemas[-1].id
             for schema, found in zip(schemas, places, strict=True):
                 indexes[schema.id - 1] = found.get(active, 0)
-            wanted[source, name] = indexes
+            wanted[source, name] = _Found(indexes, complete.get(active))
     return wanted
 
 

@@ -272,6 +272,7 @@ active_columns = Table(
     Column("source", Text, primary_key=True),
     Column("name", Text, primary_key=True),
     Column("indexes", ARRAY(Integer), nullable=False),
+    Column("backfill", Integer),
 )
 
 experiments = Table(

@@ -10,24 +10,30 @@ Which version is active, and which row schemas there are, a view looks up
 (`registry.database.active_columns`): it is replaced for a new column alone, which waits for its
 readers, and which may fail while all else goes on.
 
+A row whose row schema lacks the active version has the value that a backfill stored beside it
+(`registry.lifecycle.backfills`). Only columns of features that ever had one look there, so all
+others are as fast as without; such a column is replaced at the end of the first backfill.
+
 `entity`, and the only key field of a source, are the column of the table, so a query by them uses
 its primary key. Of two key fields each is a substring of that column, which no index covers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
 from psycopg2 import errorcodes
 from sqlalchemy import (
     Connection,
+    Double,
     Engine,
     Row,
     Select,
     case,
     cast,
+    column,
     exists,
     func,
     literal_column,
@@ -41,6 +47,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from registry.catalog import read
 from registry.database.active_columns import DIALECT, names_of, schemas_of
+from registry.database.backfill_tables import backfills
 from registry.database.tables import active_columns, feature_rows, row_schemas, sources
 from registry.definitions import Catalog, Source
 from registry.errors import NotOurView, ViewBusy
@@ -48,6 +55,7 @@ from registry.formats.entity_name import SEPARATOR
 from registry.resources import sql
 
 VIEW_COLUMNS = sql(__package__, "view_columns")
+BACKFILLED_VALUE = sql(__package__, "backfilled_value")
 PROBE = "pg_temp.tickwell_view"
 LOCK = 7_242_019_006
 """Advisory lock: of two processes that change views at once, the second finds nothing to do."""
@@ -111,7 +119,8 @@ def with_new_columns(before: Catalog, after: Catalog) -> set[str]:
 def _create_view(connection: Connection, catalog: Catalog, source: Source, patience: str) -> None:
     quoted = DIALECT.identifier_preparer.quote(source.name)
     names = _Names(f"features.{quoted}", f"features.{source.name}")
-    columns = _columns(catalog, source)
+    backfilled = connection.execute(select(backfills.c.name).distinct()).scalars()
+    columns = _columns(catalog, source, set(backfilled))
     present = connection.execute(text(VIEW_COLUMNS), {"view": names.quoted}).one_or_none()
     order = [] if present is None else _order(present, columns, names)
     order += [name for name in columns if name not in order]
@@ -169,8 +178,10 @@ def _sql(query: Select[Any]) -> str:
     return str(compiled).replace("%%", "%")
 
 
-def _columns(catalog: Catalog, source: Source) -> dict[str, ColumnElement[Any]]:
-    """The columns of a new view, in their order."""
+def _columns(
+    catalog: Catalog, source: Source, backfilled: Set[str]
+) -> dict[str, ColumnElement[Any]]:
+    """The columns of a new view, in their order; features in `backfilled` have had a backfill."""
     keys: dict[str, ColumnElement[Any]] = {
         name: func.split_part(rows.entity, SEPARATOR, number)
         for number, name in enumerate(source.key, 1)
@@ -188,17 +199,26 @@ def _columns(catalog: Catalog, source: Source) -> dict[str, ColumnElement[Any]]:
         "sequence": rows.sequence,
         **fields,
         "known_at": _timestamp(rows.known_at),
-        **{name: _feature(source, name) for name in names_of(schemas_of(catalog, source.name))},
+        **{
+            name: _feature(source, name, name in backfilled)
+            for name in names_of(schemas_of(catalog, source.name))
+        },
     }
 
 
-def _feature(source: Source, name: str) -> ColumnElement[Any]:
+def _feature(source: Source, name: str, backfilled: bool) -> ColumnElement[Any]:
     """The active version's value. What is asked for once is looked up once, before all rows."""
     of = active_columns.c
     # A value that is kept compressed would be unpacked for each row; one that was computed is not.
     unpacked = of.indexes.op("||")(literal_column("'{}'::integer[]")).label("indexes")
     indexes = select(unpacked).where(of.source == source.name, of.name == name)
-    return _absent(rows.features[indexes.scalar_subquery()[rows.schema_id]])
+    of_row = rows.features[indexes.scalar_subquery()[rows.schema_id]]
+    if not backfilled:
+        return _absent(of_row)
+    stored = text(BACKFILLED_VALUE).bindparams(source=source.name, name=name)
+    value = stored.columns(column("value", Double())).scalar_subquery()
+    # A row schema with the version has NaN where there is no value, so only others look further.
+    return _absent(func.coalesce(of_row, value))
 
 
 def _is_in_newer(source: Source) -> ColumnElement[bool]:

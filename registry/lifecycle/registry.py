@@ -276,9 +276,15 @@ class Registry:
             return backfills.begin(change, ref)
 
     def finish_backfill(self, ref: str) -> Backfill | None:
-        """Put on record that the backfill of a version has computed everything."""
+        """Put on record that the backfill of a version has computed everything.
+
+        The view of its source shows the values then. It stays on record where that view is in use
+        for too long, which raises `ViewBusy`: it is extended when this is called again.
+        """
         with self._changing("") as change:
-            return backfills.finish(change, ref)
+            found = backfills.finish(change, ref)
+        create_views(self.engine, self.limits.view_patience)
+        return found
 
     def experiments(self) -> list[RecordedExperiment]:
         """All experiments, the newest first."""

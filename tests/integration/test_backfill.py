@@ -18,16 +18,24 @@ from pipelines.kafka.topics import Topic
 from pipelines.live.materializer import Materializer
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from registry.database.engine import connect
+from registry.database.views import create_views
 from registry.definitions import Catalog, FeatureVersion
 from registry.features_file import read
+from registry.formats.row import ValueStatus
 from registry.language.program import compile_program
+from registry.lifecycle.audit import By
 from registry.lifecycle.recording import record
+from registry.lifecycle.registry import Registry
 from registry.source_rules import SourceRules
 from tests.oracle.messages import Record
 from tests.support.backfills import Tick, backfill, blocks, rows
+from tests.support.carried import carry
 from tests.support.logs import NOW_MS, TOPIC_ID, runs
 from tests.support.rebuilds import Stores
-from tests.support.sinks import GO_ON
+from tests.support.sinks import GO_ON, query
+
+MADE = "SELECT xmin::text FROM pg_rewrite WHERE ev_class = 'features.price'::regclass"
+"""Which transaction has made the view."""
 
 ANEW = bytes(reversed(TOPIC_ID))
 EXPRESSIONS = {
@@ -116,6 +124,16 @@ def replayed(
     return dict(rows(stores.postgres, source, ref))
 
 
+def in_the_view(stores: Stores, engine: Engine, source: str, name: str) -> dict[Tick, str | None]:
+    """What people read of the active version: each tick once, its bits where it has a value."""
+    create_views(engine)
+    found = query(
+        stores.postgres, f"SELECT entity, event_time, sequence, {name} FROM features.{source}"
+    )
+    assert len({row[:3] for row in found}) == len(found)
+    return {Tick(*tick): None if v is None else float(v).hex() for *tick, v in found}
+
+
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("source", ["price", "position"])
 def test_its_bits_are_those_of_a_replay(
@@ -155,10 +173,63 @@ def test_its_bits_are_those_of_a_replay(
     found, live = blocks(stores.postgres, ref), dict(rows(stores.postgres, source, ref))
     store(stores, catalog, source, log[last:])
     live |= dict(rows(stores.postgres, source, ref))
+    shown = in_the_view(stores, engine, source, "tried")
     expected = replayed(stores, catalog, source, log, ref)
+    assert shown == {
+        tick: bits if status == ValueStatus.OK else None
+        for tick, (bits, status) in expected.items()
+    }
     assert not found.keys() & live.keys()
     assert found | live == expected
 
 
 def _key(source: str) -> tuple[str, ...]:
     return ("symbol",) if source == "price" else ("portfolio", "symbol")
+
+
+def test_an_activation_moves_a_view_to_what_was_backfilled_and_back(
+    stores: Stores, engine: Engine
+) -> None:
+    """No view is replaced for it, so nobody who reads one is waited for."""
+    catalog = given(engine)
+    log = log_of("price", 0, TOPIC_ID, random.Random(3))
+    store(stores, catalog, "price", log)
+    registry = Registry(engine, By("ann"))
+    registry.create_feature_version(
+        "price_sma_5", "2.0.0", {"expression": "mean(price, 6)"}, "1.0.0"
+    )
+    before = in_the_view(stores, engine, "price", "price_sma_5")
+    assert backfill(engine, stores.postgres, "price_sma_5@2.0.0").finished
+    assert in_the_view(stores, engine, "price", "price_sma_5") == before
+    carry(stores, "offline", registry.catalog())
+    made = query(stores.postgres, MADE)
+    registry.activate("price_sma_5@2.0.0")
+    shown = in_the_view(stores, engine, "price", "price_sma_5")
+    stored = blocks(stores.postgres, "price_sma_5@2.0.0")
+    assert shown == {tick: bits if status == 0 else None for tick, (bits, status) in stored.items()}
+    assert shown != before
+    registry.roll_back("price_sma_5")
+    assert in_the_view(stores, engine, "price", "price_sma_5") == before
+    assert query(stores.postgres, MADE) == made
+
+
+def test_a_tick_beside_those_of_a_block_has_no_value_of_it(stores: Stores, engine: Engine) -> None:
+    catalog = given(engine)
+    store(stores, catalog, "price", log_of("price", 0, TOPIC_ID, random.Random(5)))
+    ref = "price_sma_5@2.0.0"
+    registry = Registry(engine, By("ann"))
+    registry.create_feature_version("price_sma_5", "2.0.0", {"expression": "last(price)"}, "1.0.0")
+    backfill(engine, stores.postgres, ref)
+    carry(stores, "offline", registry.catalog())
+    registry.activate(ref)
+    stores.execute("DELETE FROM tickwell.feature_rows WHERE schema_id > 1")
+    stores.execute(
+        "INSERT INTO tickwell.feature_rows SELECT schema_id, entity, event_time + moved.by,"
+        " sequence + moved.more, revision, tick_time, NULL, op, fields, features, status, known_at,"
+        ' topic_id, partition, "offset", index, NULL FROM tickwell.feature_rows'
+        " CROSS JOIN (VALUES (1, 0), (0, 1000), (1000000000000000, 0)) AS moved (by, more)"
+    )
+    known = blocks(stores.postgres, ref)
+    shown = in_the_view(stores, engine, "price", "price_sma_5")
+    assert len(shown) == 4 * len(known)
+    assert {tick for tick, value in shown.items() if value is not None} <= known.keys()

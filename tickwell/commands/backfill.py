@@ -43,8 +43,10 @@ def backfill(ref: Ref, note: Note = "", as_json: Json = False) -> None:
                     f"{'stopped: ' if stopped else ''}{ref}: values of {done.ticks:,} ticks of "
                     f"{done.entities:,} entities, {rate:,.0f} a second"
                 )
-        elif not as_json:
-            typer.echo(f"{ref} has values of all ticks that are stored: nothing to backfill")
+        else:
+            registry.finish_backfill(ref)  # a view may have been too busy to show the values
+            if not as_json:
+                typer.echo(f"{ref} has values of all ticks that are stored: nothing to backfill")
     if as_json:
         print_json(_as_json(ref, found))
     if stopped:

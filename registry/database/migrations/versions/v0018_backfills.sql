@@ -49,3 +49,6 @@ CREATE TABLE tickwell.backfilled_blocks (
     PRIMARY KEY (backfill, entity, first_event_time, first_sequence),
     CHECK ((steps IS NULL) <> (long_steps IS NULL))
 );
+
+-- The backfill of the active version, if there is a complete one: views look up there what a row lacks.
+ALTER TABLE tickwell.active_columns ADD COLUMN backfill integer;
