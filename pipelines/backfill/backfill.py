@@ -1,7 +1,7 @@
 """Computes a backfill, and stores its values with how far it has come.
 
     read ─► compute ─► pack ─► store, with the progress
-      └── the next piece meanwhile
+      └── the next pieces meanwhile
 
 It is the kernel of live over the ticks that live accepted, so the bits are those that a replay in a
 row schema with the version would store. A transaction compares and moves the progress and stores
@@ -12,13 +12,13 @@ waits for none of it: no row, no lock and no watermark of its own is touched.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from pipelines.backfill.blocks import BlockTicks, copy_blocks, copy_bytes
-from pipelines.backfill.ticks import ROWS_A_PIECE, Piece, Position, StoredTicks
+from pipelines.backfill.tick_rows import Piece, Position
+from pipelines.backfill.ticks import ROWS_A_PIECE, StoredTicks, Wanted, pieces
 from pipelines.compute.recomputation import Recomputation
 from pipelines.errors import BackfillElsewhere, BackfillEnded
 from pipelines.stores.postgres.connection import CONNECTION, Database
@@ -32,6 +32,9 @@ from registry.resources import sql
 PROGRESS, ADVANCE = sql(__package__, "progress"), sql(__package__, "advance")
 LOCK_CLASS = 724_201_908
 """The first number of the advisory locks of backfills; the second one is the backfill's id."""
+
+READERS = 2
+"""Connections that read at a time: to read takes Postgres longer than everything else here."""
 
 APPLICATION = "tickwell backfill"
 
@@ -74,19 +77,13 @@ class BackfillWork:
         """
         with self._alone(), closing(Database(self.postgres, APPLICATION)) as storing:
             position, done = self._progress(storing), Done()
-            with (
-                closing(Database(self.postgres, APPLICATION)) as reading,
-                ThreadPoolExecutor(1, "backfill") as reader,
-            ):
-                computation = self._computation()
-                ticks = self._ticks(reading, computation)
-                upcoming = reader.submit(ticks.read, position)
-                while (piece := upcoming.result()) is not None:
+            computation = self._computation()
+            with ExitStack() as stack:
+                readers = [self._reader(stack, computation) for _ in range(READERS)]
+                for piece in pieces(readers, position):
                     if stop.is_set():
                         return done
-                    upcoming = reader.submit(ticks.read, piece.following)
-                    blocks = self._blocks(computation, piece)
-                    self._store(storing, position, piece, blocks)
+                    self._store(storing, position, piece, self._blocks(computation, piece))
                     position = piece.following
                     done = Done(done.entities + piece.entities, done.ticks + len(piece.computed))
                     report(done)
@@ -122,10 +119,12 @@ class BackfillWork:
         alone = RowSchema(0, version.source or "", (version.ref,))
         return Recomputation(compile_program(self.catalog, alone))
 
-    def _ticks(self, database: Database, computation: Recomputation) -> StoredTicks:
+    def _reader(self, stack: ExitStack, computation: Recomputation) -> StoredTicks:
+        database = stack.enter_context(closing(Database(self.postgres, APPLICATION)))
         schemas = schemas_to_read(self.catalog, self.backfill.ref)
-        source, before = computation.source, computation.before
-        return StoredTicks(database, source, self.backfill, schemas, before, self.rows_a_piece)
+        source, field, before = computation.source, computation.field, computation.before
+        wanted = Wanted(source, self.backfill, schemas, field, before)
+        return StoredTicks(database, wanted, self.rows_a_piece)
 
     def _progress(self, database: Database) -> Position:
         with database.transaction() as cursor:

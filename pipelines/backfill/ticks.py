@@ -8,139 +8,148 @@ the windows of the next one are read once more. So going on and beginning again 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from io import BytesIO
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipelines.compute.recomputation import AcceptedTicks
+from pipelines.backfill.tick_rows import FIRST_ENTITIES, Piece, Position, TickRows
 from pipelines.errors import StateOfOtherFields
-from pipelines.runtime.array_types import Int64s
 from pipelines.stores.postgres.connection import Database
-from pipelines.stores.postgres.row_copy import CHUNK_BYTES, HEADER, TRAILER, array_of, sized
+from pipelines.stores.postgres.row_copy import CHUNK_BYTES, HEADER, TRAILER, sized
 from registry.definitions import Source
 from registry.formats.row import ValueStatus
 from registry.lifecycle.backfills import Backfill
 from registry.resources import sql
 
 ENTITIES, READ_TICKS = sql(__package__, "entities"), sql(__package__, "read_ticks")
+READ_EARLIER = sql(__package__, "read_earlier")
+REPLAYED_BEYOND = sql(__package__, "replayed_beyond")
 COPY = "COPY ({}) TO STDOUT (FORMAT binary)"
 
 ROWS_A_PIECE = 131_072
-"""Rows that a statement gives at most for each row schema: 13 MB."""
+"""Rows that a statement gives at most for each row schema: 8 MB."""
 
-FIRST_ENTITIES, MOST_ENTITIES = 16, 4_096
-"""Entities that the first statement reads, and that a later one reads at most."""
+MOST_ENTITIES = 4_096
+"""Entities that a statement reads at most."""
 
 BEFORE_ALL = -(2**63)
 """A time before that of every tick."""
 
 
-class Position(NamedTuple):
-    """How far a backfill has come: to a tick of an entity, or to its end where there is no time."""
+class Planned(NamedTuple):
+    """Entities whose ticks behind a position are to be read, with the topics of their homes.
 
-    entity: str | None
-    event_time: int | None = None
-    sequence: int | None = None
-
-
-BEGIN = Position(None)
-
-
-class Piece(NamedTuple):
-    """Ticks of some entities, to be computed in one go.
-
-    `computed` are those that the version lacks, by their index: the others are there to be in
-    windows. `following` is where the next piece begins, and `entities` how many end in this one.
+    Of its home an entity has the ticks before the offset `ends`.
     """
 
+    position: Position
     names: Sequence[str]
-    ticks: AcceptedTicks
-    event_time: Int64s
-    sequence: Int64s
-    computed: Int64s
-    following: Position
-    entities: int
+    topics: Sequence[str]
+    ends: Sequence[int]
+
+
+class Wanted(NamedTuple):
+    """Of which ticks a backfill is, and what it needs of them.
+
+    `schemas` are those of `registry.lifecycle.backfills.schemas_to_read`, `field` is an index of
+    those of `source`, and `before` the number of ticks that are in the window of the next one.
+    """
+
+    source: Source
+    backfill: Backfill
+    schemas: Mapping[int, bool]
+    field: int
+    before: int
 
 
 class StoredTicks:
-    """Reads the ticks of a backfill by a connection of its own; one thread at a time.
-
-    `schemas` are those of `registry.lifecycle.backfills.schemas_to_read`, and `before` the ticks
-    that are in the window of the next one.
-    """
+    """Reads the ticks of a backfill by a connection of its own; one thread at a time."""
 
     def __init__(
-        self,
-        database: Database,
-        source: Source,
-        backfill: Backfill,
-        schemas: Mapping[int, bool],
-        before: int,
-        rows_a_piece: int = ROWS_A_PIECE,
+        self, database: Database, wanted: Wanted, rows_a_piece: int = ROWS_A_PIECE
     ) -> None:
         self._database = database
-        self._source = source
-        self._dtype = _row(len(source.fields))
-        self._schemas = schemas
-        self._lacking = np.array([one for one, lacks in schemas.items() if lacks], np.int64)
-        self._before = before
+        self._wanted = wanted
+        self._schemas = np.array(list(wanted.schemas), np.int64)
+        self._lacks = np.array(list(wanted.schemas.values()), np.bool_)
         self._rows_a_piece = rows_a_piece
-        self._many = FIRST_ENTITIES
         self._ends: dict[tuple[str, int], int] = {}
-        for one in backfill.ranges:
+        for one in wanted.backfill.ranges:
             where = str(UUID(bytes=one.topic_id)), one.partition
             self._ends[where] = max(one.end, self._ends.get(where, 0))
+        self._of_field = {"fields": len(wanted.source.fields), "field": wanted.field + 1}
+        self._all: bool | None = None
 
-    def read(self, position: Position) -> Piece | None:
-        """The piece behind a position; None where there is no entity any more.
+    def plan(self, position: Position, many: int) -> Planned | None:
+        """What to read behind a position; None where there is no entity any more.
+
+        Raises `StoreUnavailable`.
+        """
+        within = position.event_time is not None
+        names, homes = self._entities(position, many - within)
+        if not names:
+            return None
+        ends = [self._ends.get(home, 0) for home in homes]
+        return Planned(position, names, [topic for topic, _ in homes], ends)
+
+    def read(self, planned: Planned) -> Piece:
+        """The ticks of what was planned, or the first ones of them where there are many.
 
         Raises `StoreUnavailable` and `StateOfOtherFields`.
         """
-        within = position.event_time is not None
-        names, homes = self._entities(position, self._many - within)
-        if not names:
-            return None
-        after = [(BEFORE_ALL, 0)] * len(names)
-        if position.event_time is not None and position.sequence is not None:
-            after[0] = position.event_time, position.sequence
+        position, names, n = planned.position, planned.names, len(self._schemas)
         most = max(1, self._rows_a_piece // len(names))
-        rows = self._rows(
-            {
-                "entities": names,
-                "topics": [topic for topic, _ in homes],
-                "ends": [self._ends.get(home, 0) for home in homes],
-                "after_times": [time for time, _ in after],
-                "after_sequences": [sequence for _, sequence in after],
-                "schemas": list(self._schemas),
-                "before": self._before if within else 0,
-                "most": most,
-                "closed": bytes([ValueStatus.CLOSED]),
-            }
-        )
-        found = _Rows(rows, after[0] if within else None)
+        after, earlier = [(BEFORE_ALL, 0)] * len(names), None
+        with self._database.transaction() as cursor:
+            if self._all is None:
+                self._all = not self._is_replayed_beyond(cursor)
+            if position.event_time is not None and position.sequence is not None:
+                after[0] = position.event_time, position.sequence
+                earlier = self._earlier(cursor, planned)
+            # in the order of the primary key nothing has to be sorted
+            cursor.execute("SET LOCAL enable_bitmapscan = off")
+            rows = self._copied(
+                cursor,
+                READ_TICKS,
+                {
+                    "entities": [name for name in names for _ in range(n)],
+                    "schemas": self._schemas.tolist() * len(names),
+                    "topics": [topic for topic in planned.topics for _ in range(n)],
+                    "ends": [end for end in planned.ends for _ in range(n)],
+                    "after_times": [time for time, _ in after for _ in range(n)],
+                    "after_sequences": [sequence for _, sequence in after for _ in range(n)],
+                    "most": most,
+                    "all": self._all,
+                },
+                TICK,
+            )
+        found = TickRows(rows, n, earlier)
         cut = found.cut(most)
         if cut is None:
             following = Position(names[-1])
         else:
             following = Position(names[cut.place], cut.event_time, cut.sequence)
             names = names[: cut.place + 1]
-        self._many = self._next_many(found, len(names))
-        return found.piece(names, self._lacking, self._before, following)
+        # so many that the longest of them would not be cut
+        fit = self._rows_a_piece // (2 * max(1, found.longest()))
+        many = max(1, min(fit, 2 * len(names) + 2, MOST_ENTITIES))
+        return found.piece(names, self._lacks, self._wanted.before, following)._replace(many=many)
 
     def _entities(self, position: Position, many: int) -> tuple[list[str], list[tuple[str, int]]]:
         """The next entities, with the one within which the position is, and their homes."""
-        wanted = {"source": self._source.name, "after": position.entity, "many": many}
+        wanted = {"source": self._wanted.source.name, "after": position.entity, "many": many}
         with self._database.transaction() as cursor:
             found = []
             if position.event_time is not None:
                 cursor.execute(
                     "SELECT entity, topic_id::text, partition FROM tickwell.entities"
                     " WHERE source = %s AND entity = %s",
-                    (self._source.name, position.entity),
+                    (self._wanted.source.name, position.entity),
                 )
                 found += cursor.fetchall()
             if many > 0:
@@ -148,153 +157,91 @@ class StoredTicks:
                 found += cursor.fetchall()
         return [entity for entity, _, _ in found], [(str(t), int(p)) for _, t, p in found]
 
-    def _rows(self, wanted: Mapping[str, Any]) -> Any:
+    def _earlier(self, cursor: Any, planned: Planned) -> Any:
+        """The ticks of the first entity that are computed, as far as they are in windows."""
+        wanted = {
+            "entity": planned.names[0],
+            "topic": planned.topics[0],
+            "end": planned.ends[0],
+            "schemas": self._schemas.tolist(),
+            "time": planned.position.event_time,
+            "sequence": planned.position.sequence,
+            "before": self._wanted.before,
+            "closed": bytes([ValueStatus.CLOSED]),
+            "all": self._all,
+        }
+        return self._copied(cursor, READ_EARLIER, wanted, EARLIER_TICK)
+
+    def _copied(
+        self, cursor: Any, statement: str, wanted: Mapping[str, Any], dtype: np.dtype[np.void]
+    ) -> Any:
         sent = BytesIO()
-        with self._database.transaction() as cursor:
-            statement = cursor.mogrify(READ_TICKS, wanted).decode()
-            cursor.copy_expert(COPY.format(statement), sent, CHUNK_BYTES)
+        made = cursor.mogrify(statement, {**wanted, **self._of_field}).decode()
+        cursor.copy_expert(COPY.format(made), sent, CHUNK_BYTES)
         data = sent.getbuffer()[len(HEADER) : -len(TRAILER)]
-        whole, rest = divmod(len(data), self._dtype.itemsize)
-        rows = np.frombuffer(data, self._dtype, whole)
-        fields = len(self._source.fields)
-        if rest or (rows["fields_length"] != fields).any():
+        whole, rest = divmod(len(data), dtype.itemsize)
+        rows = np.frombuffer(data, dtype, whole)
+        if rest or (rows["value_size"] != 8).any():
+            name, fields = self._wanted.source.name, len(self._wanted.source.fields)
             raise StateOfOtherFields(
-                self._source.name,
+                name,
                 f"rows in Postgres have ticks with another number of fields than the {fields} of "
-                f"{self._source.name}",
+                f"{name}",
             )
         return rows
 
-    def _next_many(self, found: _Rows, entities: int) -> int:
-        """How many entities to read next, so that the longest of them is not cut."""
-        fit = self._rows_a_piece // (2 * max(1, found.longest()))
-        return max(1, min(fit, 2 * max(entities, self._many), MOST_ENTITIES))
+    def _is_replayed_beyond(self, cursor: Any) -> bool:
+        wanted = {
+            "topics": [topic for topic, _ in self._ends],
+            "partitions": [partition for _, partition in self._ends],
+            "ends": list(self._ends.values()),
+        }
+        cursor.execute(REPLAYED_BEYOND, wanted)
+        return bool(cursor.fetchone()[0])
 
 
-class _Cut(NamedTuple):
-    """The last tick that is known to be followed by no other one that was not read."""
+def pieces(readers: Sequence[StoredTicks], position: Position) -> Iterator[Piece]:
+    """The pieces behind a position, one after the other; several are read at a time.
 
-    place: int
-    event_time: int
-    sequence: int
-
-
-class _Rows:
-    """Rows as they were read, of the entities with the indexes `place`."""
-
-    def __init__(self, rows: Any, after: tuple[int, int] | None) -> None:
-        place = rows["place"].astype(np.int64) - 1
-        time, sequence = rows["event_time"].astype(np.int64), rows["sequence"].astype(np.int64)
-        schema = rows["schema_id"].astype(np.int64)
-        if not _is_in_order(place, time, sequence):
-            order = np.lexsort((schema, sequence, time, place))
-            place, time, sequence = place[order], time[order], sequence[order]
-            rows, schema = rows[order], schema[order]
-        self._rows, self._place, self._schema = rows, place, schema
-        self._time, self._sequence = time, sequence
-        self._earlier = 0
-        """Rows of ticks that are computed already; those of the first entity come first."""
-        if after is not None:
-            first = int(np.searchsorted(place, 1))
-            earlier = (time[:first] < after[0]) | (
-                (time[:first] == after[0]) & (sequence[:first] <= after[1])
-            )
-            self._earlier = int(earlier.sum())
-
-    def longest(self) -> int:
-        """The rows of the entity that has the most."""
-        return int(np.bincount(self._place).max()) if len(self._place) else 0
-
-    def cut(self, most: int) -> _Cut | None:
-        """Where to stop if there may be more ticks than were read, and forget what is behind it."""
-        place, schema = self._place[self._earlier :], self._schema[self._earlier :]
-        if len(place) < most:
-            return None
-        group = place * (int(schema.max()) + 1) + schema
-        counts = np.bincount(group)
-        full = np.flatnonzero(counts >= most)
-        if not len(full):
-            return None
-        first = int(full[0] // (int(schema.max()) + 1))
-        ends = [
-            self._earlier + int(np.flatnonzero(group == each)[-1])
-            for each in full
-            if each // (int(schema.max()) + 1) == first
-        ]
-        keys = [(int(self._time[end]), int(self._sequence[end])) for end in ends]
-        time, sequence = min(keys)
-        kept = (self._place < first) | (
-            (self._place == first)
-            & ((self._time < time) | ((self._time == time) & (self._sequence <= sequence)))
-        )
-        self._keep(kept)
-        return _Cut(first, time, sequence)
-
-    def piece(
-        self, names: Sequence[str], lacking: Int64s, before: int, following: Position
-    ) -> Piece:
-        """One tick for each that is there, in however many row schemas it is."""
-        lacks = np.isin(self._schema, lacking)
-        starts = np.flatnonzero(~_is_same(self._place, self._time, self._sequence))
-        earlier = self._earlier
-        if len(starts) < len(lacks):
-            lacks = np.logical_or.reduceat(lacks, starts) if len(starts) else lacks
-            earlier = int((starts < earlier).sum())
-            self._keep(starts)
-        surplus = max(0, earlier - before)
-        if surplus:  # each row schema gave so many as are needed of all
-            lacks, earlier = lacks[surplus:], earlier - surplus
-            self._keep(slice(surplus, None))
-        lacks[:earlier] = False
-        closed = np.zeros(len(names), np.bool_)
-        if earlier:
-            closed[0] = bool(self._rows["closed"][0])
-        ticks = AcceptedTicks(
-            entity=self._place.astype(np.int32),
-            op=self._rows["op"].astype(np.uint8),
-            fields=self._rows["fields"]["value"].astype(np.float64),
-            closed=closed,
-        )
-        done = len(names) - (following.event_time is not None)
-        computed = np.flatnonzero(lacks)
-        return Piece(names, ticks, self._time, self._sequence, computed, following, done)
-
-    def _keep(self, which: Any) -> None:
-        self._rows, self._place, self._schema = (
-            self._rows[which],
-            self._place[which],
-            self._schema[which],
-        )
-        self._time, self._sequence = self._time[which], self._sequence[which]
+    While an entity is so long that it is cut, the next piece is known only after the one before.
+    """
+    following: Position | None = position
+    free, waiting = deque(readers), deque[tuple[Future[Piece], StoredTicks]]()
+    many, is_cut = FIRST_ENTITIES, False
+    with ThreadPoolExecutor(len(readers), "backfill") as pool:
+        while True:
+            while free and following is not None and not (waiting and is_cut):
+                planned = free[0].plan(following, many)
+                if planned is None:
+                    following = None
+                    break
+                waiting.append((pool.submit(free[0].read, planned), free.popleft()))
+                following = Position(planned.names[-1])
+            if not waiting:
+                return
+            reading, reader = waiting.popleft()
+            piece = reading.result()
+            free.append(reader)
+            many, is_cut = piece.many, piece.following.event_time is not None
+            if is_cut:
+                for reading, reader in waiting:
+                    wait([reading])
+                    free.append(reader)
+                waiting.clear()
+                following = piece.following
+            yield piece
 
 
-def _is_in_order(place: Int64s, time: Int64s, sequence: Int64s) -> bool:
-    """Whether rows are in the order of entities and ticks, each tick being one row."""
-    ahead = place[1:] > place[:-1]
-    same = place[1:] == place[:-1]
-    ahead |= same & (time[1:] > time[:-1])
-    ahead |= same & (time[1:] == time[:-1]) & (sequence[1:] > sequence[:-1])
-    return bool(ahead.all())
+_TICK: list[Any] = [
+    ("columns", ">i2"),
+    *sized("number", ">i8"),
+    *sized("event_time", ">i8"),
+    *sized("sequence", ">i8"),
+    *sized("op", ">i2"),
+    *sized("value", ">f8"),
+]
+TICK = np.dtype(_TICK)
+"""A row of `read_ticks.sql` in PostgreSQL's binary COPY format."""
 
-
-def _is_same(place: Int64s, time: Int64s, sequence: Int64s) -> NDArray[np.bool_]:
-    """Of each row whether it is of the tick of the row before."""
-    same = np.zeros(len(place), np.bool_)
-    same[1:] = (place[1:] == place[:-1]) & (time[1:] == time[:-1]) & (sequence[1:] == sequence[:-1])
-    return same
-
-
-def _row(fields: int) -> np.dtype[np.void]:
-    """A row of `read_ticks.sql` in PostgreSQL's binary COPY format."""
-    return np.dtype(
-        [
-            ("columns", ">i2"),
-            *sized("place", ">i4"),
-            *sized("schema_id", ">i4"),
-            *sized("event_time", ">i8"),
-            *sized("sequence", ">i8"),
-            *sized("op", ">i2"),
-            *sized("closed", "?"),
-            *array_of("fields", fields),
-        ]
-    )
+EARLIER_TICK = np.dtype([*_TICK, *sized("closed", "?")])
+"""A row of `read_earlier.sql`."""

@@ -36,23 +36,25 @@ class AcceptedTicks(NamedTuple):
 
     entity: Int32s
     op: Bytes
-    fields: Floats
+    field: Floats
+    """The field of the program, NaN where the tick has none."""
     closed: NDArray[np.bool_]
 
 
 class Recomputation:
-    """Computes the features of a program."""
+    """Computes the features of a program, all of which are of one field."""
 
     def __init__(self, program: Program) -> None:
+        (self.field,) = fields_of(program).tolist()
+        """The index of the field."""
         self.before = program.lookback - 1
         """Ticks of an entity that are in the window of the next one."""
         self.source = program.source
         self._code = instructions_of(program)
-        self._fields = fields_of(program)
         self._sizes = {
             "lookback": program.lookback,
             "longest_returns": longest_returns_of(program),
-            "fields": len(self._fields),
+            "fields": 1,
             "returns": returns_of(program),
             "block": BLOCK,
             "tick_fields": len(program.source.fields),
@@ -73,7 +75,7 @@ class Recomputation:
             time=nothing,
             seq=np.full(n, NO_SEQ, np.int64),
             op=ticks.op,
-            fields=np.ascontiguousarray(ticks.fields[:, self._fields]),
+            fields=ticks.field.reshape(n, 1),
         )
         context = RunContext(topic=0, partition=0, skew=0)
         advance_accepted(columns, context, self._code, entities, rings, rows)
