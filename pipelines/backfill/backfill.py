@@ -13,14 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass, field
+from threading import Event
+from typing import NamedTuple
 
 from pipelines.backfill.blocks import BlockTicks, copy_blocks, copy_bytes
 from pipelines.backfill.tick_rows import Piece, Position
 from pipelines.backfill.ticks import ROWS_A_PIECE, StoredTicks, Wanted, pieces
 from pipelines.compute.recomputation import Recomputation
 from pipelines.errors import BackfillElsewhere, BackfillEnded
+from pipelines.replay.throttle import Throttle
 from pipelines.stores.postgres.connection import CONNECTION, Database
 from registry.database.engine import dsn, opened
 from registry.definitions import Catalog, RowSchema
@@ -39,37 +41,40 @@ READERS = 2
 APPLICATION = "tickwell backfill"
 
 
-class Stop(Protocol):
-    """A `threading.Event`."""
-
-    def is_set(self) -> bool: ...
+PAUSE_SECONDS = 0.5
+"""Seconds between checks whether the live workers are still behind."""
 
 
 class Done(NamedTuple):
-    """What a process has done of a backfill."""
+    """What a process has done of a backfill; `waits` says what it waits for."""
 
     entities: int = 0
     ticks: int = 0
     finished: bool = False
+    waits: str | None = None
 
 
 Report = Callable[[Done], None]
-"""Takes the progress after each piece that is stored."""
+"""Takes the progress after each piece that is stored, and when the backfill begins to wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackfillWork:
     """Computes `backfill` in the database at `postgres`, by the definitions of `catalog`.
 
-    A statement reads at most `rows_a_piece` rows of each row schema.
+    It pauses while the workers are behind whose heartbeats are in the Redis servers `heartbeats`,
+    of which the one at `cluster` is a Redis Cluster. A statement reads at most `rows_a_piece` rows
+    of each row schema.
     """
 
-    postgres: str
+    postgres: str = field(repr=False)
     catalog: Catalog
     backfill: Backfill
     rows_a_piece: int = ROWS_A_PIECE
+    heartbeats: tuple[str, ...] = ()
+    cluster: str | None = None
 
-    def run(self, report: Report, stop: Stop) -> Done:
+    def run(self, report: Report, stop: Event) -> Done:
         """Compute what is left until all is done or `stop` is set.
 
         Raises `BackfillElsewhere` where another process computes the same, `BackfillEnded` where it
@@ -80,7 +85,11 @@ class BackfillWork:
             computation = self._computation()
             with ExitStack() as stack:
                 readers = [self._reader(stack, computation) for _ in range(READERS)]
+                throttle = stack.enter_context(closing(Throttle(self.heartbeats, self.cluster)))
                 for piece in pieces(readers, position):
+                    while not stop.is_set() and (why := throttle.why()) is not None:
+                        report(done._replace(waits=f"paused: {why}"))
+                        stop.wait(PAUSE_SECONDS)
                     if stop.is_set():
                         return done
                     self._store(storing, position, piece, self._blocks(computation, piece))

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import msgspec
 import pytest
@@ -233,3 +234,53 @@ def test_a_tick_beside_those_of_a_block_has_no_value_of_it(stores: Stores, engin
     shown = in_the_view(stores, engine, "price", "price_sma_5")
     assert len(shown) == 4 * len(known)
     assert {tick for tick, value in shown.items() if value is not None} <= known.keys()
+
+
+def test_ticks_that_are_far_apart_to_the_nanosecond(stores: Stores, engine: Engine) -> None:
+    """A block of steps that need 64 bits, between blocks of steps that need 32."""
+    records, at = [], NOW_MS * 10**6
+    for offset in range(400):
+        at += 10**12 + 1 if 152 <= offset < 300 else 1
+        moment = datetime.fromtimestamp(at // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        tick = {"symbol": "A", "price": offset, "ts": f"{moment}.{at % 10**9:09}Z"}
+        value = json.dumps(tick).encode()
+        records.append(Record("ticks.price", 0, offset, at // 10**6, b"A", value))
+    log = list(runs(records, [100]))
+    store(stores, given(engine), "price", log)
+    tried = FeatureVersion("tried", "1.0.0", ("symbol",), "mean(price, 3)", source="price")
+    catalog = given(engine, tried)
+    assert backfill(engine, stores.postgres, tried.ref).ticks == 400
+    kinds = "SELECT count(steps), count(long_steps) FROM tickwell.backfilled_blocks"
+    assert query(stores.postgres, kinds) == [(2, 1)]
+    found, shown = (
+        blocks(stores.postgres, tried.ref),
+        in_the_view(stores, engine, "price", "tried"),
+    )
+    assert found == replayed(stores, catalog, "price", log, tried.ref)
+    assert shown == {tick: bits if status == 0 else None for tick, (bits, status) in found.items()}
+
+
+@pytest.mark.parametrize("is_beyond", [True, False])
+def test_what_only_a_replay_has_stored_is_none_of_it(
+    stores: Stores, engine: Engine, is_beyond: bool
+) -> None:
+    """Live takes those ticks later, in a row schema that holds the version."""
+    catalog, log = given(engine), log_of("price", 0, TOPIC_ID, random.Random(2))
+    store(stores, catalog, "price", log)
+    if is_beyond:
+        stores.execute("UPDATE tickwell.watermarks SET next_offset = %s", log[5].base_offset)
+        stores.execute(
+            "INSERT INTO tickwell.replays (replay, topic_id, partition, topic, arguments,"
+            " every_entity, start_offset, next_offset, stored_to)"
+            " SELECT 'one', topic_id, partition, topic, '', true, 0, 120, 120"
+            " FROM tickwell.watermarks"
+        )
+    tried = FeatureVersion("tried", "1.0.0", ("symbol",), "mean(price, 3)", source="price")
+    given(engine, tried)
+    assert backfill(engine, stores.postgres, tried.ref).finished
+    end = log[5].base_offset if is_beyond else 120
+    ticks = query(
+        stores.postgres,
+        f'SELECT entity, event_time, sequence FROM tickwell.feature_rows WHERE "offset" < {end}',
+    )
+    assert blocks(stores.postgres, tried.ref).keys() == {Tick(*tick) for tick in ticks}

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from threading import Event
 
 import pytest
 from sqlalchemy import Engine
@@ -31,6 +32,7 @@ from tests.support.backfills import Tick, backfill, begun, blocks
 from tests.support.followers import Follower, compute
 from tests.support.logs import TOPIC_ID, runs
 from tests.support.rebuilds import Stores
+from tests.support.served import beat
 from tests.support.sinks import GO_ON, query, ticks
 from tickwell.cli import app
 
@@ -184,6 +186,21 @@ def test_one_that_lost_its_lock_stores_nothing(stores: Stores, registry: Registr
 
     with pytest.raises(BackfillElsewhere):
         work.run(lose, GO_ON)
+
+
+def test_it_pauses_while_a_worker_is_behind(stores: Stores, registry: Registry) -> None:
+    beat(stores.redis_url, behind=60.0)
+    stop, told = Event(), list[str | None]()
+
+    def report(done: Done) -> None:
+        told.append(done.waits)
+        stop.set()
+
+    found, heartbeats = begun(registry.engine, NEW), (stores.redis_url,)
+    work = BackfillWork(stores.postgres, registry.catalog(), found, heartbeats=heartbeats)
+    assert work.run(report, stop) == Done()
+    assert len(told) == 1
+    assert str(told[0]).endswith("worker is 60 s behind")
 
 
 def test_to_retire_a_version_cancels_it(stores: Stores, registry: Registry) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 STOPPED = 130
 
 
-def backfill(ref: Ref, note: Note = "", as_json: Json = False) -> None:
+def backfill(
+    ref: Ref,
+    no_throttle: Annotated[
+        bool, typer.Option("--no-throttle", help="Do not pause while the workers lag.")
+    ] = False,
+    note: Note = "",
+    as_json: Json = False,
+) -> None:
     """Compute a version's values of the ticks that Postgres has without it.
 
     One that was stopped or killed goes on where it was when it is started again.
@@ -30,7 +37,14 @@ def backfill(ref: Ref, note: Note = "", as_json: Json = False) -> None:
         if found is not None and found.state == "running":
             with late_imports():
                 from pipelines.backfill.backfill import BackfillWork
-            work = BackfillWork(settings.postgres, registry.catalog(), found)
+            redis = () if no_throttle else (settings.redis, settings.redis_hot)
+            work = BackfillWork(
+                settings.postgres,
+                registry.catalog(),
+                found,
+                heartbeats=tuple(url for url in redis if url),
+                cluster=settings.redis if settings.cluster else None,
+            )
             stop = Event()
             stop_on(stop)
             done, seconds = _with_progress_bar(work, found, stop)
@@ -80,13 +94,17 @@ def _with_progress_bar(work: BackfillWork, found: Backfill, stop: Event) -> tupl
         "entities",
         TextColumn("{task.fields[rate]:,.0f} ticks/s", style="dim"),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[waits]}", style="yellow"),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         began, before = time.monotonic(), found.entities
-        task = progress.add_task(found.ref, total=work.entities(), completed=before, rate=0)
+        task = progress.add_task(
+            found.ref, total=work.entities(), completed=before, rate=0, waits=""
+        )
 
         def show(done: Done) -> None:
             rate = done.ticks / (time.monotonic() - began)
-            progress.update(task, completed=before + done.entities, rate=rate)
+            completed = before + done.entities
+            progress.update(task, completed=completed, rate=rate, waits=done.waits or "")
 
         return work.run(show, stop), time.monotonic() - began
