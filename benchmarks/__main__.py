@@ -264,11 +264,11 @@ class _Bench:
     def backfill(self) -> None:
         main = self._main()
         for number in range(1, min(FEW_ROUNDS, self._wanted.rounds) + 1):
-            settings = backfill.stored(self._services, main)
             do = partial(self._do, "backfill", number)
-            do(FIELDS, backfill.fields, settings, main.ticks, False)
-            do(FIELDS_IN_ORDER, backfill.fields, settings, main.ticks, True)
-            do(BACKFILL, backfill.backfill, settings, main.ticks)
+            if do(OFFLINE, backfill.stored, main):
+                do(FIELDS, backfill.fields, main.ticks, False)
+                do(FIELDS_IN_ORDER, backfill.fields, main.ticks, True)
+                do(BACKFILL, backfill.backfill, main.ticks)
             do(REPLAY, offline.replay, main)
 
     def _do(self, measure: str, number: int, subject: str, work: Any, *arguments: Any) -> bool:

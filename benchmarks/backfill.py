@@ -31,7 +31,6 @@ from pipelines.stores.postgres.row_copy import CHUNK_BYTES
 from registry.database.engine import connect
 from registry.lifecycle.audit import By
 from registry.lifecycle.registry import Registry
-from tickwell.settings import Settings
 
 FIELDS = """
 COPY (SELECT entity, event_time, sequence, op, fields FROM tickwell.feature_rows{})
@@ -48,8 +47,11 @@ TRUNCATE tickwell.backfilled_blocks, tickwell.backfill_ranges, tickwell.backfill
 """
 
 
-def stored(services: Services, backlog: Backlog) -> Settings:
-    """A database with the rows of a backlog, and a version of a feature that they lack."""
+def stored(services: Services, backlog: Backlog) -> Run:
+    """Has a database with the rows of a backlog, and a version of a feature that they lack.
+
+    Gives the rate of the worker that wrote them.
+    """
     settings = services.fresh(backlog.settings)
     with worker(services, settings, "offline") as child:
         found = span(offline_done(settings), backlog.ticks, LIMIT_SECONDS, [child], dict)
@@ -64,13 +66,13 @@ def stored(services: Services, backlog: Backlog) -> Settings:
             connection.exec_driver_sql("VACUUM ANALYZE tickwell.feature_rows")
     finally:
         engine.dispose()
-    return settings
+    return Run(value=found.rate, ticks=found.ticks, seconds=found.seconds)
 
 
-def fields(_: Services, settings: Settings, ticks: int, in_order: bool) -> Run:
+def fields(services: Services, ticks: int, in_order: bool) -> Run:
     """Ticks a second whose raw fields come out by binary COPY."""
     out = BytesIO()
-    with closing(psycopg2.connect(settings.postgres)) as connection, connection.cursor() as cursor:
+    with closing(psycopg2.connect(services.postgres)) as connection, connection.cursor() as cursor:
         began = time.monotonic()
         cursor.copy_expert(FIELDS.format(IN_ORDER if in_order else ""), out, CHUNK_BYTES)
         seconds = time.monotonic() - began
@@ -79,16 +81,16 @@ def fields(_: Services, settings: Settings, ticks: int, in_order: bool) -> Run:
     return Run(value=ticks / seconds, ticks=ticks, seconds=seconds)
 
 
-def backfill(services: Services, settings: Settings, ticks: int) -> Run:
+def backfill(services: Services, ticks: int) -> Run:
     """Ticks a second of a backfill, to committed blocks; bytes a tick in `detail`."""
-    execute(settings.postgres, VERSION_TABLES)
-    engine = connect(settings.postgres)
+    execute(services.postgres, VERSION_TABLES)
+    engine = connect(services.postgres)
     try:
         registry, ref = Registry(engine, By("bench")), f"{FEATURE}@{VERSION}"
         found = registry.begin_backfill(ref)
         if found is None:
             raise Failed("there is nothing to backfill")
-        work = BackfillWork(settings.postgres, registry.catalog(), found)
+        work = BackfillWork(services.postgres, registry.catalog(), found)
         before, began = _processor(services), time.monotonic()
         done = work.run(lambda _: None, Event())
         seconds, after = time.monotonic() - began, _processor(services)
@@ -97,7 +99,7 @@ def backfill(services: Services, settings: Settings, ticks: int) -> Run:
     if done.ticks != ticks:
         raise Failed(f"{done.ticks:,} values of {ticks:,} ticks")
     cpu = {name: round(after[name] - before[name], 3) for name in before}
-    detail: dict[str, Any] = {"bytes_a_tick": execute(settings.postgres, BYTES)}
+    detail: dict[str, Any] = {"bytes_a_tick": execute(services.postgres, BYTES)}
     return Run(value=ticks / seconds, ticks=ticks, seconds=seconds, cpu=cpu, detail=detail)
 
 
