@@ -237,7 +237,7 @@ def test_the_command(stores: Stores, registry: Registry, monkeypatch: pytest.Mon
         {"topic_id": TOPIC_ID.hex(), "partition": 0, "begin": 0, "end": TICKS}
     ]
     again = CliRunner().invoke(app, ["backfill", NEW])
-    assert (again.exit_code, again.stdout) == (
+    assert (again.exit_code, again.stderr) == (
         0,
         f"{NEW} has values of all ticks that are stored: nothing to backfill\n",
     )

@@ -15,6 +15,8 @@ from tickwell.signals import stop_on
 if TYPE_CHECKING:
     from pipelines.backfill.backfill import BackfillWork, Done
     from registry.lifecycle.backfills import Backfill
+    from registry.lifecycle.registry import Registry
+    from tickwell.settings import Settings
 
 STOPPED = 130
 
@@ -32,40 +34,48 @@ def backfill(
     One that was stopped or killed goes on where it was when it is started again.
     """
     with opened() as (settings, registry):
-        found = registry.begin_backfill(ref, note)
-        stopped = False
-        if found is not None and found.state == "running":
-            with late_imports():
-                from pipelines.backfill.backfill import BackfillWork
-            redis = () if no_throttle else (settings.redis, settings.redis_hot)
-            work = BackfillWork(
-                settings.postgres,
-                registry.catalog(),
-                found,
-                heartbeats=tuple(url for url in redis if url),
-                cluster=settings.redis if settings.cluster else None,
-            )
-            stop = Event()
-            stop_on(stop)
-            done, seconds = _with_progress_bar(work, found, stop)
-            stopped = not done.finished
-            if not stopped:
-                found = registry.finish_backfill(ref)
-            rate = done.ticks / max(seconds, 1e-9)
-            if not as_json:
-                typer.echo(
-                    f"{'stopped: ' if stopped else ''}{ref}: values of {done.ticks:,} ticks of "
-                    f"{done.entities:,} entities, {rate:,.0f} a second"
-                )
-        else:
-            registry.finish_backfill(ref)  # a view may have been too busy to show the values
-            if not as_json:
-                typer.echo(f"{ref} has values of all ticks that are stored: nothing to backfill")
+        found, stopped = run_backfill(settings, registry, ref, note, not no_throttle)
     if as_json:
         print_json(_as_json(ref, found))
     if stopped:
-        typer.echo("the same command goes on from here", err=True)
         raise typer.Exit(STOPPED)
+
+
+def run_backfill(
+    settings: Settings, registry: Registry, ref: str, note: str = "", throttled: bool = True
+) -> tuple[Backfill | None, bool]:
+    """Begin or go on with a backfill, and tell its end on stderr; whether it was stopped by then.
+
+    Raises as `Registry.begin_backfill`, `BackfillWork.run` and `Registry.finish_backfill`.
+    """
+    found = registry.begin_backfill(ref, note)
+    if found is None or found.state != "running":
+        registry.finish_backfill(ref)  # a view may have been too busy to show the values
+        typer.echo(f"{ref} has values of all ticks that are stored: nothing to backfill", err=True)
+        return found, False
+    with late_imports():
+        from pipelines.backfill.backfill import BackfillWork
+    urls = (settings.redis, settings.redis_hot) if throttled else ()
+    work = BackfillWork(
+        settings.postgres,
+        registry.catalog(),
+        found,
+        heartbeats=tuple(url for url in urls if url),
+        cluster=settings.redis if settings.cluster else None,
+    )
+    stop = Event()
+    stop_on(stop)
+    done, seconds = _with_progress_bar(work, found, stop)
+    if done.finished:
+        found = registry.finish_backfill(ref)
+    typer.echo(
+        f"{'' if done.finished else 'stopped: '}{ref}: values of {done.ticks:,} ticks of "
+        f"{done.entities:,} entities, {done.ticks / max(seconds, 1e-9):,.0f} a second",
+        err=True,
+    )
+    if not done.finished:
+        typer.echo(f"`tickwell backfill {ref}` goes on from here", err=True)
+    return found, not done.finished
 
 
 def _as_json(ref: str, found: Backfill | None) -> dict[str, Any]:

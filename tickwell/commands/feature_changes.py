@@ -74,6 +74,9 @@ def apply(
     ] = None,
     file: File = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    with_backfill: Annotated[
+        bool, typer.Option("--backfill", help="Then backfill the new versions.")
+    ] = False,
     note: Note = "",
     as_json: Json = False,
 ) -> None:
@@ -101,12 +104,26 @@ def apply(
         settings.need("kafka")
         known = apply_file(settings, registry, Text(made.file, made.text), made.expected, note)
         remarks = remarks_on_topics(settings, known) if made.page.new_sources else []
-    if as_json:
-        print_json(made.page)
-        return
-    typer.echo(f"applied; {WITHIN}")
-    for remark in remarks:
-        typer.echo(remark)
+        if as_json:
+            print_json(made.page)
+        else:
+            typer.echo(f"applied; {WITHIN}")
+            for remark in remarks:
+                typer.echo(remark)
+        if with_backfill:
+            _backfill(settings, registry, made.page)
+
+
+def _backfill(settings: Settings, registry: Registry, page: Page) -> None:
+    """Backfill the new versions of a page that are not derived, until one is stopped."""
+    from tickwell.commands.backfill import STOPPED, run_backfill
+
+    known = registry.catalog()
+    for one in page.new:
+        if known.features[one.ref].source is not None:
+            _, stopped = run_backfill(settings, registry, one.ref)
+            if stopped:
+                raise typer.Exit(STOPPED)
 
 
 @features.command()
