@@ -47,8 +47,8 @@ class Recomputation:
     def __init__(self, program: Program) -> None:
         (self.field,) = fields_of(program).tolist()
         """The index of the field."""
-        self.before = program.lookback - 1
-        """Ticks of an entity that are in the window of the next one."""
+        self.before = max(1, program.lookback - 1)
+        """Ticks of an entity that are in the window of the next one; one tells if it is closed."""
         self.source = program.source
         self._code = instructions_of(program)
         self._sizes = {

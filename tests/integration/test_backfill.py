@@ -284,3 +284,23 @@ def test_what_only_a_replay_has_stored_is_none_of_it(
         f'SELECT entity, event_time, sequence FROM tickwell.feature_rows WHERE "offset" < {end}',
     )
     assert blocks(stores.postgres, tried.ref).keys() == {Tick(*tick) for tick in ticks}
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS["position"])
+def test_what_is_closed_stays_so_from_piece_to_piece(
+    stores: Stores, engine: Engine, expression: str
+) -> None:
+    ops = ["trade", "close", *["reset"] * 6, "trade", "reset", "reset", "trade", "close", "reset"]
+    records = []
+    for offset, op in enumerate(ops):
+        tick = {"portfolio": "P", "symbol": "A", "quantity": 1, "ts": NOW_MS + offset, "op": op}
+        value = json.dumps(tick).encode()
+        records.append(Record("ticks.position", 0, offset, NOW_MS + offset, b"P", value))
+    log = [replace(run, topic="ticks.position") for run in runs(records, [])]
+    store(stores, given(engine), "position", log)
+    tried = FeatureVersion("tried", "1.0.0", ("portfolio", "symbol"), expression, source="position")
+    catalog = given(engine, tried)
+    assert backfill(engine, stores.postgres, tried.ref, rows_a_piece=1).ticks == len(ops)
+    found = blocks(stores.postgres, tried.ref)
+    assert found == replayed(stores, catalog, "position", log, tried.ref)
+    assert [status for _, status in found.values()].count(ValueStatus.CLOSED) == 9
