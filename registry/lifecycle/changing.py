@@ -62,15 +62,15 @@ def changing(
         change = Change(connection, known, by, known)
         yield change
         change.recorded = read(connection)
+        update_active_columns(connection, change.recorded)  # also what was backfilled counts
         if change.recorded != before or whole:
-            _update_lookups(change, before, whole)
+            _update_search(change, before, whole)
         if change.recorded != before:
             move(connection)
 
 
-def _update_lookups(change: Change, known: Catalog, whole: bool) -> None:
+def _update_search(change: Change, known: Catalog, whole: bool) -> None:
     recorded = change.recorded
-    update_active_columns(change.connection, recorded)
     if whole or known.features != recorded.features or known.sources != recorded.sources:
         update_search(change.connection, recorded)
     else:  # a document depends on which version is active only by what is shown
