@@ -84,13 +84,7 @@ class NotAllowed(RegistryError):
 class NotCovered(NotAllowed):
     """A version has no values of what the active one has values of."""
 
-    def __init__(self, ref: str, what: str, without_history: bool) -> None:
-        advice = (
-            "workers that run are about it, so ask again in a moment; `tickwell status` shows them"
-            if without_history
-            else "activate it with --without-history (over HTTP `without_history`) if nobody needs "
-            "them"
-        )
+    def __init__(self, ref: str, what: str, advice: str) -> None:
         super().__init__(f"{ref} has no values of {what}: {advice}")
 
 

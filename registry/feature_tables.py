@@ -144,7 +144,9 @@ def table_of(feature: FeatureVersion) -> dict[str, Any]:
     }
     if feature.parent is not None:
         inherited = {"max_age": ANY_AGE, "unit": "", "owner": "", "description": ""}
-        empty = {**inherited, "tags": [], "aliases": []}
+        empty: dict[str, Any] = {**inherited, "tags": [], "aliases": []}
+        if feature.derived:
+            empty["over"] = ""
         given |= {name: given[name] or nothing for name, nothing in empty.items()}
         return {name: value for name, value in given.items() if value or name in empty}
     return {name: value for name, value in given.items() if value}
@@ -153,6 +155,7 @@ def table_of(feature: FeatureVersion) -> dict[str, Any]:
 def feature_of(table: Table, sources: Mapping[str, Source], file: str) -> FeatureVersion:
     """The version that a whole table declares. Raises `DefinitionError`."""
     given = converted(table, _Feature, f"{file}: feature")
+    given.over = given.over or None  # an empty text gives up that of a parent
     where = f"{file}: feature {given.name}"
     for name in (given.name, *given.aliases):
         check_name(name, where)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain
 from threading import Event
@@ -25,6 +26,7 @@ from registry import redis_clients
 from registry.database import migrations
 from registry.database.engine import connect
 from registry.database.month_partitions import attach_ahead
+from registry.database.views import create_views
 from registry.definitions import Catalog, Source
 from registry.features_file import Text, read_sources, read_text, text_of
 from registry.formats.heartbeat import Heartbeat
@@ -97,6 +99,8 @@ def migrate(
         migrations.upgrade(engine)
         attach_ahead(engine, datetime.now(UTC))
         registry = registry_of(settings, engine)
+        limits = replace(registry.limits, view_patience=None)  # a view must not be in the way
+        registry = replace(registry, limits=limits)
         known = registry.known()
         if known.writing:
             registry.complete()
@@ -108,11 +112,12 @@ def migrate(
             registry.plan(file)  # raises where the file contradicts what is recorded
         if begin is not None:
             begin.publish(known)
+        _ensure_topics(settings, known, stopped)
+        create_views(engine)
     except DBAPIError as error:
         raise TickwellError(f"TICKWELL_POSTGRES: {one_line(error.orig)}") from None
     finally:
         engine.dispose()
-    _ensure_topics(settings, known, stopped)
     warm_up()
     return known
 

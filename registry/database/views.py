@@ -106,16 +106,6 @@ def create_views(
         raise failed[0]
 
 
-def with_new_columns(before: Catalog, after: Catalog) -> set[str]:
-    """The sources that are new, and those of which rows have features that they never had."""
-    return {
-        name
-        for name in after.sources
-        if name not in before.sources
-        or names_of(schemas_of(before, name)) != names_of(schemas_of(after, name))
-    }
-
-
 def _create_view(connection: Connection, catalog: Catalog, source: Source, patience: str) -> None:
     quoted = DIALECT.identifier_preparer.quote(source.name)
     names = _Names(f"features.{quoted}", f"features.{source.name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import lru_cache
 
 from registry.errors import DefinitionError
 
@@ -29,7 +30,7 @@ def parse(expression: str, where: str) -> ast.expr:
             where, f"`{text}` cannot be read: an expression is written in ASCII characters"
         )
     try:
-        tree = ast.parse(text, mode="eval").body
+        tree = _parsed(text)
     except SyntaxError as error:
         raise DefinitionError(where, f"`{text}` cannot be read: {error.msg}") from None
     except (RecursionError, MemoryError):  # the parser's own bound, lower in older Pythons
@@ -37,6 +38,15 @@ def parse(expression: str, where: str) -> ast.expr:
     if _depth(tree) > DEEPEST:
         raise _TooDeep(where)
     return tree
+
+
+@lru_cache(maxsize=4_096)
+def _parsed(text: str) -> ast.expr:
+    """The tree of a text. It is one object for all, which nobody changes."""
+    try:
+        return ast.parse(text, mode="eval").body
+    except SystemError:  # CPython 3.11, where another thread has just set the recursion limit
+        return ast.parse(text, mode="eval").body
 
 
 class _TooDeep(DefinitionError):

@@ -31,7 +31,10 @@ from registry.lifecycle.states import check_not_retired, version_of
 PATIENCE_MS = 10_000
 """Milliseconds to wait for a worker that holds a partition; to store a run takes a few."""
 
-HOLD = text("SELECT pg_advisory_xact_lock(tickwell.partition_lock(:topic_id, :partition))")
+PASS = text(
+    "SELECT pg_advisory_lock(lock), pg_advisory_unlock(lock)"
+    " FROM tickwell.partition_lock(:topic_id, :partition) AS lock"
+)
 
 State = Literal["running", "complete", "cancelled"]
 """`running` until all is computed, also while nobody computes it."""
@@ -172,7 +175,8 @@ def schemas_to_read(catalog: Catalog, ref: str) -> dict[int, bool]:
 def _let_runs_end(change: Change, ref: str) -> None:
     """Wait for runs that began to be stored before the version was recorded.
 
-    They are in a row schema that lacks it. `tickwell.check_schema` refuses all later ones.
+    They are in a row schema that lacks it. `tickwell.check_schema` refuses all later ones, so each
+    lock is given back at once, and no worker waits for it.
     """
     limit = text(f"SET LOCAL lock_timeout = {PATIENCE_MS}")
     change.connection.execute(limit)
@@ -181,7 +185,7 @@ def _let_runs_end(change: Change, ref: str) -> None:
             "topic_id": UUID(bytes=one.partition.topic_id),
             "partition": one.partition.partition,
         }
-        change.connection.execute(HOLD, where)
+        change.connection.execute(PASS, where)
 
 
 def _current(parts: list[PartitionCoverage]) -> list[PartitionCoverage]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Engine, text
 
-from registry.catalog import read
+from registry.catalog import migrated, read
 from registry.database.active_columns import update_active_columns
 from registry.definitions import Catalog
 from registry.errors import DefinitionError, StalePlan
@@ -53,7 +53,7 @@ def changing(
         raise DefinitionError(
             "note", f"must be text of at most {LONGEST_NOTE} characters, without NUL"
         )
-    with engine.begin() as connection:
+    with migrated(), engine.begin() as connection:
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
         if expected is not None and serial_in(connection) != expected:
             raise StalePlan

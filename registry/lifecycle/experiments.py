@@ -72,8 +72,9 @@ def start(
             raise NotAllowed(
                 f"experiment {running.name} runs with {experiment.feature}: stop it first"
             )
-    for arm in experiment.arms:
-        check_ready(change, f"{experiment.feature}@{arm.version}", True, heartbeats)
+    if before is None:
+        for arm in experiment.arms:
+            check_ready(change, f"{experiment.feature}@{arm.version}", True, heartbeats)
     definition = msgspec.to_builtins(experiment)
     inserted = insert(table).values(
         name=experiment.name, definition=definition, started_by=change.by.actor

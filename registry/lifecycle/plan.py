@@ -7,6 +7,7 @@ was made for (`recording.record`), and says nothing that is not true then.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Literal
@@ -106,6 +107,8 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     moved_at: datetime
     made_at: datetime
     page: Page
+    sha256: str
+    """Of the text and the page, as hexadecimal text: who edits one of them makes another plan."""
     format: Literal[1] = FORMAT
 
     @property
@@ -153,10 +156,18 @@ def encode(plan: Plan) -> bytes:
     return msgspec.json.format(msgspec.json.encode(plan), indent=1)
 
 
+def seal(text: str, page: Page) -> str:
+    """The `sha256` of a plan."""
+    return hashlib.sha256(text.encode() + b"\0" + msgspec.json.encode(page)).hexdigest()
+
+
 def decode(saved: bytes) -> Plan:
-    """The plan of a file. Raises `InvalidPlan`."""
+    """The plan of a file. Raises `InvalidPlan`, also for one that was edited."""
     try:
-        return msgspec.json.decode(saved, type=Plan)
+        plan = msgspec.json.decode(saved, type=Plan)
+        if plan.sha256 != seal(plan.text, plan.page):
+            raise InvalidPlan("it was edited since it was made")
+        return plan
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidPlan(str(error)) from None
 

@@ -2,25 +2,33 @@
 
 It can where it has values of all that the active one has values of. Of what came before its first
 tick a person may do without; not of an entity whose newest row lacks it, which would be `missing`
-for everybody who asks.
+for everybody who asks. A derived version has what the versions have that it is computed of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from sqlalchemy import Connection, exists, func, select
-
-from registry.database.tables import entities
 from registry.definitions import FeatureVersion
 from registry.errors import NotCovered
 from registry.formats.heartbeat import Heartbeat
 from registry.lifecycle.changing import Change
-from registry.lifecycle.coverage import Holes, behind, coverage, holes, united
+from registry.lifecycle.coverage import Behind, Holes, behind, coverage, united, without
 from registry.lifecycle.states import version_of
 
 MOST_SHOWN = 5
 """Number of partitions that an error names."""
+
+BACKFILL = (
+    "compute them by `tickwell backfill {}`, or activate it with --without-history (over HTTP "
+    "`without_history`) if nobody needs them"
+)
+FILL = "compute them by `tickwell backfill {}`"
+WAIT = "workers that run are about it, so ask again in a moment; `tickwell status` shows them"
+OTHER_SOURCE = (
+    "they are of another source; activate it with --without-history (over HTTP `without_history`) "
+    "if nobody needs them"
+)
 
 
 def check_ready(
@@ -34,72 +42,83 @@ def check_ready(
     `heartbeats` are those of the online workers, which know what Redis has; without them Redis is
     not looked at. Raises `NotCovered` with what is missing, and `UnknownVersion`.
     """
-    connection, known = change.connection, change.known
+    known = change.known
     feature = version_of(known, ref)
     active = known.features.get(f"{feature.name}@{known.active.get(feature.name)}")
-    if active is None:
+    if active is None or active == feature:
         return
-    covered = {one.partition: one for one in coverage(connection, known, ref)}
-    lacking = _lacking(change, feature, active, without_history)
-    if lacking:
-        raise NotCovered(ref, _shown(lacking), without_history)
-    if feature.source != active.source:
-        strangers = _strangers(connection, feature, active)
-        if strangers:
-            raise NotCovered(ref, f"{strangers} entities that {active.ref} has", True)
-    # Where it has values of all that is stored, every newest row in Postgres has it.
-    partial = {one.partition for one in covered.values() if one.live != united([one.stored])}
-    late = [
-        one._replace(
-            offline=one.offline and one.partition in partial,
-            online=heartbeats is not None and one.online is not False,
-        )
-        for one in behind(connection, known, ref, heartbeats or ())
-        if one.partition in covered
-    ]
-    late = [one for one in late if one.offline or one.online]
-    if late:
-        stores = {
-            "Postgres": any(one.offline for one in late),
-            "Redis": any(o.online for o in late),
-        }
-        shown = " and ".join(store for store, is_late in stores.items() if is_late)
-        topic = late[0].partition.topic
-        what = f"newest rows of entities in {len(late)} partitions of {topic} ({shown})"
-        raise NotCovered(ref, what, True)
+    beats = None if heartbeats is None else list(heartbeats)
+    for part, against in _compared(change, feature, active):
+        if against is not None:
+            _check_history(change, part, against, without_history)
+        _check_newest(change, part, beats)
 
 
-def _lacking(
-    change: Change, feature: FeatureVersion, active: FeatureVersion, without_history: bool
-) -> list[Holes]:
-    """The ranges that a version lacks and may not lack."""
+def _compared(
+    change: Change, feature: FeatureVersion, active: FeatureVersion
+) -> Iterator[tuple[FeatureVersion, FeatureVersion | None]]:
+    """The stored versions that are read instead of others, and those others."""
+    if not feature.derived:
+        yield feature, active
+        return
+    features, before = change.known.features, active.pins
+    for name, pin in feature.pins.items():
+        if pin not in active.parts and pin in features:
+            other = before.get(name)
+            yield features[pin], None if other is None else features.get(other)
+
+
+def _check_history(
+    change: Change, feature: FeatureVersion, against: FeatureVersion, without_history: bool
+) -> None:
     connection, known = change.connection, change.known
-    if feature.source != active.source:  # offsets of two topics cannot be compared
-        if without_history:
-            return []
-        of_active = coverage(connection, known, active.ref)
-        return [Holes(one.partition, one.covered) for one in of_active if one.covered]
-    covered = {one.partition: one.covered for one in coverage(connection, known, feature.ref)}
+    wanted = [one for one in coverage(connection, known, against.ref) if one.is_current]
+    if feature.source != against.source:  # offsets of two topics cannot be compared
+        lacking = [Holes(one.partition, one.covered) for one in wanted if one.covered]
+        if lacking and not without_history:
+            raise NotCovered(feature.ref, _shown(lacking), OTHER_SOURCE)
+        return
+    has = {one.partition: one.covered for one in coverage(connection, known, feature.ref)}
     lacking = []
-    for one in holes(connection, known, feature.name, feature.version):
-        begins = [range_.begin for range_ in covered[one.partition]]
-        first = begins[0] if begins else None
+    for one in wanted:
+        covered = has.get(one.partition, ())
+        first = covered[0].begin if covered else None
         ranges = tuple(
             range_
-            for range_ in one.ranges
+            for range_ in without(one.covered, covered)
             if not without_history or (first is not None and range_.begin > first)
         )
         if ranges:
             lacking.append(Holes(one.partition, ranges))
-    return lacking
+    if lacking:
+        advice = FILL if without_history else BACKFILL
+        raise NotCovered(feature.ref, _shown(lacking), advice.format(feature.ref))
 
 
-def _strangers(connection: Connection, feature: FeatureVersion, active: FeatureVersion) -> int:
-    """How many entities of the active version's source the version's source has never seen."""
-    seen = entities.alias()
-    unseen = ~exists().where(seen.c.source == feature.source, seen.c.entity == entities.c.entity)
-    found = select(func.count()).where(entities.c.source == active.source, unseen)
-    return int(connection.execute(found).scalar_one())
+def _check_newest(
+    change: Change, feature: FeatureVersion, heartbeats: list[Heartbeat] | None
+) -> None:
+    """Raises `NotCovered` where the newest rows of entities may lack a version."""
+    connection, known = change.connection, change.known
+    covered = {one.partition: one for one in coverage(connection, known, feature.ref)}
+    # Where it has values of all that is stored, every newest row in Postgres has it.
+    partial = {one.partition for one in covered.values() if one.live != united([one.stored])}
+
+    def late(one: Behind) -> Behind:
+        return one._replace(
+            offline=one.offline and one.partition in partial,
+            online=heartbeats is not None and one.online is not False,
+        )
+
+    looked = behind(connection, known, feature.ref, heartbeats or ())
+    found = [late(one) for one in looked if one.partition in covered]
+    postgres, redis = any(one.offline for one in found), any(one.online for one in found)
+    if postgres or redis:
+        stores = " and ".join(["Postgres"] * postgres + ["Redis"] * redis)
+        count = sum(1 for one in found if one.offline or one.online)
+        topic = found[0].partition.topic
+        what = f"newest rows of entities in {count} partitions of {topic} ({stores})"
+        raise NotCovered(feature.ref, what, WAIT)
 
 
 def _shown(lacking: list[Holes]) -> str:

@@ -40,8 +40,9 @@ class Limits:
     """Number of feature versions in a row: its view has a column for each name, and Postgres allows
     1,664."""
 
-    view_patience: str = PATIENCE
-    """Time that a change of a view may wait for its readers, as Postgres writes it."""
+    view_patience: str | None = PATIENCE
+    """Time that a change of a view may wait for its readers, as Postgres writes it; None to leave
+    the views to the caller."""
 
 
 LIMITS = Limits()
@@ -80,7 +81,8 @@ def record(
         record_definitions(change, definitions, rejected_topic, limits)
         if begin is not None:  # last, as it changes more than what is undone with the transaction
             change_rules(change.connection, definitions.sources, change.known, by, begin)
-    create_views(engine, limits.view_patience)
+    if limits.view_patience is not None:
+        create_views(engine, limits.view_patience)
     return change.recorded
 
 

@@ -17,7 +17,7 @@ a second.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -29,7 +29,7 @@ from sqlalchemy import Connection, Engine, select
 from registry import features_export
 from registry.catalog import load, migrated, read
 from registry.database.tables import feature_versions
-from registry.database.views import create_views, with_new_columns
+from registry.database.views import create_views
 from registry.definitions import SET_PREFIX, Catalog, Definitions, Experiment, FeatureVersion
 from registry.errors import NotAllowed, StalePlan, UnknownVersion
 from registry.feature_tables import Versions, feature_of
@@ -53,7 +53,7 @@ from registry.lifecycle.changing import Change, changing
 from registry.lifecycle.coverage import coverage, is_recorded_only
 from registry.lifecycle.experiments import RecordedExperiment
 from registry.lifecycle.lineage import Lineage, lineage_of
-from registry.lifecycle.plan import COMPARED, Plan, made_now, page_of
+from registry.lifecycle.plan import COMPARED, Plan, made_now, page_of, seal
 from registry.lifecycle.recording import (
     LIMITS,
     Limits,
@@ -131,13 +131,18 @@ class Registry:
             return known
 
     def complete(self) -> None:
-        """Bring to this build what an earlier one has recorded: pins, and what is looked up.
-
-        Raises `NotOurView` and `ViewBusy` where only a view could not be made.
-        """
+        """Bring to this build what an earlier one has recorded: pins, and what is looked up."""
         with changing(self.engine, self.by, whole=True):
             pass
-        create_views(self.engine, self.limits.view_patience)
+
+    def extend_views(self, only: Collection[str] | None = None) -> None:
+        """Create the views that are missing, and their new columns; with `only` of these sources.
+
+        Raises `NotOurView` and `ViewBusy`, once all others are made.
+        """
+        patience = self.limits.view_patience
+        if patience is not None:
+            create_views(self.engine, patience, only)
 
     def plan(self, file: Text) -> Plan:
         """What applying the text of a features file would do; nothing is changed.
@@ -153,10 +158,15 @@ class Registry:
             changes = changes_of(known, definitions, self.rejected_topic)
             check_limits(known, changes, definitions, self.limits)
             page = page_of(connection, known, definitions, changes)
-        return Plan(file.name, file.text, serial.number, serial.moved_at, made_now(), page)
+        made = file.name, file.text, serial.number, serial.moved_at, made_now(), page
+        return Plan(*made, seal(file.text, page))
 
     def apply(
-        self, file: Text, expected: Serial | None = None, begin: Begin | None = None, note: str = ""
+        self,
+        file: Text,
+        expected: Serial | None = None,
+        begin: Begin | None = None,
+        note: str = "",
     ) -> Catalog:
         """Record the text of a features file; with `expected` only as long as the plan holds.
 
@@ -196,8 +206,8 @@ class Registry:
             feature = feature_of(whole, known.sources, file)
             definitions = Definitions((), (feature,), file)
             record_definitions(change, definitions, self.rejected_topic, self.limits)
-        extended = with_new_columns(change.known, change.recorded)
-        create_views(self.engine, self.limits.view_patience, extended)
+        if feature.source is not None:  # also where it was recorded before, and its view was busy
+            self.extend_views({feature.source})
         return change.recorded.features[feature.ref]
 
     def activate(self, ref: str, note: str = "", without_history: bool = False) -> Catalog:
@@ -283,7 +293,7 @@ class Registry:
         """
         with self._changing("") as change:
             found = backfills.finish(change, ref)
-        create_views(self.engine, self.limits.view_patience)
+        self.extend_views()
         return found
 
     def experiments(self) -> list[RecordedExperiment]:
@@ -322,7 +332,7 @@ class Registry:
 
         `after` is the `next` of the page before. Raises `InvalidSearch`.
         """
-        with self.engine.connect() as connection:
+        with migrated(), self.engine.connect() as connection:
             return search.search(connection, text, limit, after)
 
     def usage(self, name: str, days: int) -> FeatureUsage:
@@ -408,7 +418,7 @@ class Registry:
     @contextmanager
     def _changing(self, note: str) -> Iterator[Change]:
         by = self.by._replace(note=note)
-        with migrated(), changing(self.engine, by) as change:
+        with changing(self.engine, by) as change:
             if not change.known.writing:
                 raise NotAllowed(
                     "the registry is empty: run `tickwell migrate`, which records a first file"

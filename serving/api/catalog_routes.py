@@ -27,7 +27,6 @@ from serving.features.lookup import Names
 from serving.watch.catalog import CatalogWatch
 
 FILTERS = ("entity", "tag")
-FEATURE = "/features/{name:feature}"
 
 
 class FeatureName(Convertor[str]):

@@ -6,8 +6,10 @@ reaches it, also a page in somebody's browser, could else change what models are
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
 
@@ -32,6 +34,9 @@ from serving.features.lookup import Names
 from serving.metrics import Metrics
 from serving.stores.registry_calls import ANSWER_SECONDS, RegistryCalls
 from serving.watch.catalog import CatalogWatch
+
+READ_SECONDS = 0.5
+"""Seconds that an answer waits until its process has read what was changed."""
 
 MOST_ENTRIES = 200
 """Number of lines of the audit in an answer."""
@@ -218,11 +223,11 @@ class LifecycleRoutes:
 
     async def _changed(self, scope: Scope, work: Callable[[Registry], Struct]) -> Content:
         """The answer to a change; whoever asks this server next sees it."""
-        try:
-            answer = await self._registry.call(_by(scope), work)
-        finally:
-            for _ in range(2):  # the first reading may have begun before the change
-                await self._catalog.refresh()
+        answer = await self._registry.call(_by(scope), work)
+        with suppress(TimeoutError):  # what is not read now is read in a moment
+            async with asyncio.timeout(READ_SECONDS):
+                for _ in range(2):  # the first reading may have begun before the change
+                    await self._catalog.refresh()
         return msgspec.json.encode(answer), JSON, ()
 
 

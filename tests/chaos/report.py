@@ -62,6 +62,9 @@ def report(result: Result) -> str:
         f"## Faults: {faults} of {len(result.faults)} classes in "
         f"{result.seconds['faults'] / 60:.1f} minutes",
         _table(("class", "times"), sorted(result.faults.items(), key=lambda item: -item[1])),
+        "Changes of the registry meanwhile: "
+        + (", ".join(f"{what} ({n})" for what, n in sorted(result.changes.items())) or "none")
+        + ".",
         "Processes that ended by themselves and were started again: "
         + (", ".join(f"{who} ({n})" for who, n in sorted(result.ended.items())) or "none")
         + ".",

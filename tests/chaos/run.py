@@ -70,12 +70,12 @@ class Result:
 
     options: Options
     faults: dict[str, int]
-    changes: dict[str, int]
     findings: Findings
     load: Load
     reads: dict[str, int]
     ended: dict[str, int]
     seconds: dict[str, float] = field(default_factory=dict)
+    changes: dict[str, int] = field(default_factory=dict)
 
     @property
     def clean(self) -> bool:
@@ -153,7 +153,8 @@ class _Run:
         ended = dict(self._processes.ended)
         done = dict(doing.done)
         changed = dict(changes.done)
-        return Result(options, done, changed, findings, load, readers.reads, ended, self._seconds)
+        came = options, done, findings, load, readers.reads, ended
+        return Result(*came, self._seconds, changed)
 
     def _start_services(self) -> Settings:
         data = self._options.place / "services"

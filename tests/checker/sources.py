@@ -52,6 +52,10 @@ class Source:
     def name(self) -> str:
         return self.spec.name
 
+    def has(self, ref: str) -> bool:
+        """Whether rows of any row schema hold a version, `name@version`."""
+        return any(one.name == ref for features in self.schemas.values() for one in features)
+
     @property
     def depth(self) -> int:
         """Ticks of an entity that the longest window needs."""

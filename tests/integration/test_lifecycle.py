@@ -14,6 +14,7 @@ from registry import catalog
 from registry.definitions import Arm, Catalog, Experiment
 from registry.errors import (
     DefinitionError,
+    InvalidPlan,
     NotAllowed,
     OldRegistry,
     StalePlan,
@@ -312,6 +313,10 @@ def test_a_plan_says_what_applying_it_does_and_is_refused_once_it_is_stale(
     after = registry.apply(file, plan.expected)
     assert NEW in after.features
     assert registry.plan(file).changes_nothing
+    edited = encode(plan).replace(b'unit = \\"USD\\"', b'unit = \\"EUR\\"')
+    assert edited != encode(plan)
+    with pytest.raises(InvalidPlan, match="it was edited"):
+        decode(edited)
 
 
 def test_two_at_once_end_one_after_the_other(registry: Registry) -> None:
@@ -571,6 +576,7 @@ def test_names_that_an_earlier_build_took_stay(registry: Registry) -> None:
         registry.create_feature_version("pricesma_5", "1.0.0", like)
     registry.create_feature_version("other_sma", "1.0.0", like)
     with registry.engine.begin() as connection:
+        connection.execute(text("DROP VIEW features.price"))  # it has the other name
         for table, column in (("feature_versions", "name"), ("active_versions", "name")):
             connection.execute(
                 text(

@@ -62,6 +62,11 @@ def carry_over(stores: Stores, registry: Registry) -> None:
         pass
 
 
+def two_arms(*weights: int) -> Experiment:
+    arms = (Arm("a", "1.0.0", weights[0]), Arm("b", "2.0.0", weights[1]))
+    return Experiment("sma", "price_sma_5", arms)
+
+
 def told(registry: Registry, carried: int) -> Heartbeat:
     """What an online worker says whose entities of the partition are all in a row schema."""
     lag = (PartitionLag("ticks.price", 0, 0, 0, 0, 0.0),)
@@ -90,7 +95,7 @@ def test_holes_are_named_and_may_be_accepted_but_no_entity_is_left_behind(
         registry.activate(NEW)
     with pytest.raises(NotCovered, match=r"\(Postgres\).*ask again in a moment"):
         registry.activate(NEW, without_history=True)
-    experiment = Experiment("sma", "price_sma_5", (Arm("a", "1.0.0", 1), Arm("b", "2.0.0", 1)))
+    experiment = two_arms(1, 1)
     with pytest.raises(NotCovered, match=r"\(Postgres\)"):
         registry.start_experiment(experiment)
     carry_over(stores, registry)
@@ -109,6 +114,8 @@ def test_holes_are_named_and_may_be_accepted_but_no_entity_is_left_behind(
     ready.start_experiment(experiment)
     with pytest.raises(NotCovered, match=r"offsets 0 to 19"):
         ready.stop_experiment("sma", "b")
+    # what the name means already needs nothing, whoever is away
+    nobody.start_experiment(two_arms(1, 99))
     assert ready.stop_experiment("sma", "b", without_history=True).active["price_sma_5"] == "2.0.0"
 
 
@@ -123,8 +130,29 @@ def test_a_version_of_another_source_has_nothing_of_what_the_active_one_has(
     registry.create_feature_version("price_sma_5", "7.0.0", schema, "1.0.0")
     with pytest.raises(NotCovered, match=r"ticks\.price\[0\] offsets 0 to 29"):
         registry.activate("price_sma_5@7.0.0")
-    with pytest.raises(NotCovered, match=r"2 entities that price_sma_5@1\.0\.0 has"):
-        registry.activate("price_sma_5@7.0.0", without_history=True)
+    with pytest.raises(NotCovered, match="they are of another source"):
+        registry.activate("price_sma_5@7.0.0")
+    registry.activate("price_sma_5@7.0.0", without_history=True)
+
+
+def test_a_derived_version_has_what_its_parts_have(stores: Stores, engine: Engine) -> None:
+    registry = Registry(engine, By("ann"))
+    registry.create_feature_version(
+        "spread", "1.0.0", {"entity": ["symbol"], "expression": "current_price - price_sma_5"}
+    )
+    work = worker(stores, engine)
+    first, second = runs(ticks(["A", "B"], 30), [20])
+    work.take(first, ahead=False)
+    create(registry)
+    registry.create_feature_version("spread", "2.0.0", {"parts": [NEW]}, "1.0.0")
+    work.following.look()
+    work.take(second, ahead=False)
+    with pytest.raises(NotCovered, match=r"price_sma_5@2\.0\.0 has no values of .* 0 to 19"):
+        registry.activate("spread@2.0.0")
+    with pytest.raises(NotCovered, match=r"price_sma_5@2\.0\.0 .*newest rows"):
+        registry.activate("spread@2.0.0", without_history=True)
+    carry_over(stores, registry)
+    registry.activate("spread@2.0.0", without_history=True)
 
 
 def test_versions_that_were_recorded_together_cover_the_same(

@@ -135,7 +135,9 @@ async def test_no_run_is_acked_with_one_of_its_event_that_was_not_stored(small_r
     store = Store(error, fails_at=5)
     await consume(app, store, small_run, (1, 0, 5, 7), (1, 8))
     assert await failure(app) is error
-    assert [what for what in store.happened if what.startswith(("store", "ack"))] == ["store 0"]
+    done = [what for what in store.happened if what.startswith(("store", "ack"))]
+    # the next run may be computed, and fail, before the first one has begun to be stored
+    assert done in ([], ["store 0"])
 
 
 @in_a_loop
