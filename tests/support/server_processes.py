@@ -66,9 +66,16 @@ class RunningServer:
         return self.metrics().get(name, 0.0)
 
     def connections(self) -> list[int]:
-        """The open connections of each process."""
+        """The open connections of each process; none where there is no answer.
+
+        A process that was just killed may have accepted the question.
+        """
         name = re.compile(r"tickwell_connections\{process=")
-        return [int(value) for key, value in self.metrics().items() if name.match(key)]
+        try:
+            found = self.metrics()
+        except httpx.TransportError:
+            return []
+        return [int(value) for key, value in found.items() if name.match(key)]
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
