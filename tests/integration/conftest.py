@@ -16,7 +16,9 @@ from pipelines.stores.redis.connection import ENTITIES_A_CALL
 from registry.database.engine import connect
 from registry.definitions import Catalog
 from registry.features_file import read
+from registry.lifecycle.audit import By
 from registry.lifecycle.recording import record
+from registry.lifecycle.registry import Registry
 from serving.app import ServerOptions, create_app
 from tests.support.both_tiers import BothTiers
 from tests.support.pipeline import Pipeline, pipeline
@@ -31,6 +33,13 @@ def engine(postgres_database: str) -> Iterator[Engine]:
     made = connect(postgres_database)
     yield made
     made.dispose()
+
+
+@pytest.fixture
+def registry(engine: Engine) -> Registry:
+    """A registry of the shipped features."""
+    record(engine, read(), "ann")
+    return Registry(engine, By("bob", "request-7"))
 
 
 @pytest.fixture

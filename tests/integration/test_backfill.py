@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -43,12 +42,6 @@ EXPRESSIONS = {
     "price": ("last(price)", "mean(size, 3)", "mean(price, 6)", "stddev(log_return(price), 5)"),
     "position": ("last(quantity)", "mean(quantity, 3)"),
 }
-
-
-@pytest.fixture
-def stores(redis_database: str, postgres_database: str) -> Iterator[Stores]:
-    with ExitStack() as stack:
-        yield Stores(redis_database, postgres_database, stack)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from threading import Event
 
 import pytest
@@ -52,12 +51,6 @@ backfill = registry.begin_backfill(ref)
 work = BackfillWork(url, registry.catalog(), backfill, rows_a_piece=2)
 work.run(lambda done: print(done.ticks, flush=True), Event())
 """
-
-
-@pytest.fixture
-def stores(redis_database: str, postgres_database: str) -> Iterator[Stores]:
-    with ExitStack() as stack:
-        yield Stores(redis_database, postgres_database, stack)
 
 
 @pytest.fixture

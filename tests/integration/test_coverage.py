@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -49,12 +48,6 @@ TOPICS = {topic_id: Topic("ticks.price", topic_id, 2) for topic_id in (TOPIC_ID,
 
 At = tuple[bytes, int]
 """A partition of an incarnation."""
-
-
-@pytest.fixture
-def stores(redis_database: str, postgres_database: str) -> Iterator[Stores]:
-    with ExitStack() as stack:
-        yield Stores(redis_database, postgres_database, stack)
 
 
 @pytest.fixture

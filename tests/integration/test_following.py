@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from threading import Event
@@ -46,12 +45,6 @@ from tests.support.stored import stored_row
 
 SYMBOLS = {0: ["A", "B", "C"], 1: ["X", "Y"]}
 """The entities of each partition."""
-
-
-@pytest.fixture
-def stores(redis_database: str, postgres_database: str) -> Iterator[Stores]:
-    with ExitStack() as stack:
-        yield Stores(redis_database, postgres_database, stack)
 
 
 @pytest.fixture

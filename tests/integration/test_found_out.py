@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -44,12 +43,6 @@ from tests.support.sinks import (
 from tests.support.stored import stored_row
 
 SYMBOLS = ["A", "B", "C"]
-
-
-@pytest.fixture
-def stores(redis_database: str, postgres_database: str) -> Iterator[Stores]:
-    with ExitStack() as stack:
-        yield Stores(redis_database, postgres_database, stack)
 
 
 def with_a_feature_more(stores: Stores) -> Catalog:

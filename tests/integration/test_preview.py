@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import ExitStack
 
 import msgspec
 import pytest
@@ -22,12 +21,6 @@ from tests.support.rebuilds import Stores
 from tests.support.sinks import ticks
 
 OLD = "price_sma_5@1.0.0"
-
-
-@pytest.fixture
-def stores(redis_database: str, postgres_database: str) -> Iterator[Stores]:
-    with ExitStack() as stack:
-        yield Stores(redis_database, postgres_database, stack)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 
 import msgspec
 import pytest
@@ -28,12 +27,6 @@ from tests.support.sinks import ticks
 
 NEW = "price_sma_5@2.0.0"
 HOME = Home("ticks.price", TOPIC_ID, 0)
-
-
-@pytest.fixture
-def stores(redis_database: str, postgres_database: str) -> Iterator[Stores]:
-    with ExitStack() as stack:
-        yield Stores(redis_database, postgres_database, stack)
 
 
 @pytest.fixture

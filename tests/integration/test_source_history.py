@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -31,12 +30,6 @@ from tests.support.stored import stored_chunks
 TICK_BYTES = 32
 SHORTER = 'name = "price"\n', 'name = "price"\nhistory = 199\n'
 """The line of the price source in a file, and what makes its history shorter."""
-
-
-@pytest.fixture
-def stores(redis_database: str, postgres_database: str) -> Iterator[Stores]:
-    with ExitStack() as stack:
-        yield Stores(redis_database, postgres_database, stack)
 
 
 @pytest.fixture
