@@ -10,6 +10,12 @@ from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
 from registry.database.tables import audit as table
+from registry.definitions import SET_PREFIX, Catalog
+from registry.errors import UnknownVersion
+from registry.lifecycle.states import name_of, set_named, versions_of
+
+SOURCE_PREFIX = "source:"
+"""What stands before the name of a source where the audit is asked for."""
 
 
 class By(NamedTuple):
@@ -71,3 +77,20 @@ def entries(
         wanted = wanted.where(table.c.id < below)
     found = connection.execute(wanted.order_by(table.c.id.desc()).limit(limit))
     return [Entry(*row) for row in found]
+
+
+def subjects_of(known: Catalog, text: str) -> list[str]:
+    """The subjects of lines about a feature with its versions, a set, or a source with its rows.
+
+    Raises `UnknownVersion`.
+    """
+    if text.startswith(SET_PREFIX):
+        return [set_named(known, text)]
+    if text.startswith(SOURCE_PREFIX):
+        source = text.removeprefix(SOURCE_PREFIX)
+        if source not in known.sources:
+            sources = ", ".join(known.sources)
+            raise UnknownVersion(f"there is no source {source}; there are {sources}")
+        return [source, *(str(s.id) for s in known.schemas.values() if s.source == source)]
+    name = name_of(known, text)
+    return [name, *(feature.ref for feature in versions_of(known, name))]

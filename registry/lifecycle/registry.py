@@ -21,17 +21,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
-from msgspec.structs import replace as replaced
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine
 
 from registry import features_export
 from registry.catalog import load, migrated, read
-from registry.database.tables import feature_versions
 from registry.database.views import create_views
-from registry.definitions import SET_PREFIX, Catalog, Definitions, Experiment, FeatureVersion
-from registry.errors import NotAllowed, StalePlan, UnknownVersion
+from registry.definitions import Catalog, Definitions, Experiment, FeatureVersion
+from registry.errors import NotAllowed, StalePlan
 from registry.feature_tables import Versions, feature_of
 from registry.features_file import Text, read_text
 from registry.formats.heartbeat import Heartbeat
@@ -40,6 +38,7 @@ from registry.lifecycle import (
     audit,
     backfills,
     experiments,
+    exporting,
     search,
     sets,
     usage,
@@ -50,7 +49,7 @@ from registry.lifecycle.audit import By, Entry
 from registry.lifecycle.backfills import Backfill
 from registry.lifecycle.changes import changes_of
 from registry.lifecycle.changing import Change, changing
-from registry.lifecycle.coverage import coverage, is_recorded_only
+from registry.lifecycle.details import Details, details_of
 from registry.lifecycle.experiments import RecordedExperiment
 from registry.lifecycle.lineage import Lineage, lineage_of
 from registry.lifecycle.plan import COMPARED, Plan, made_now, page_of, seal
@@ -63,46 +62,17 @@ from registry.lifecycle.recording import (
 )
 from registry.lifecycle.search import Page as SearchPage
 from registry.lifecycle.source_recording import Begin
-from registry.lifecycle.states import (
-    State,
-    name_of,
-    set_named,
-    state_of,
-    users_of,
-    version_of,
-    versions_of,
-)
+from registry.lifecycle.states import name_of, version_of
 from registry.lifecycle.usage import FeatureUsage
 from registry.serial import Serial, serial_in
 from registry.source_rules import check_sources
 from registry.wording import Differing, differing
-
-SOURCE_PREFIX = "source:"
-"""What stands before the name of a source where the audit is asked for."""
 
 RECENT = timedelta(days=7)
 """Time for which a version that was read cannot be retired."""
 
 MOST_ENTRIES = 1_000
 """Number of lines of a history or of the audit that are read at once."""
-
-
-class Details(NamedTuple):
-    """Everything about a version; `digest` identifies what it means, as hexadecimal text.
-
-    `state` is also `recorded`: no worker has stored a run with it yet. Of `stored` offsets of the
-    source's topic it has values of `covered`; both are 0 of a derived version.
-    """
-
-    feature: FeatureVersion
-    state: State | Literal["recorded"]
-    covered: int
-    stored: int
-    digest: str
-    created_at: str
-    created_by: str
-    note: str
-    users: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,28 +274,7 @@ class Registry:
     def details(self, ref: str) -> Details:
         """Everything about a version. Raises `UnknownVersion`."""
         with self._reading() as (connection, known):
-            feature = version_of(known, ref)
-            row = connection.execute(
-                select(feature_versions).where(
-                    feature_versions.c.name == feature.name,
-                    feature_versions.c.version == feature.version,
-                )
-            ).one()
-            parts = [one for one in coverage(connection, known, ref) if one.is_current]
-            state: State | Literal["recorded"] = state_of(known, ref)
-            if state == "standby" and is_recorded_only(connection, known, ref):
-                state = "recorded"
-            return Details(
-                feature=feature,
-                state=state,
-                covered=sum(end - begin for one in parts for begin, end in one.covered),
-                stored=sum(one.stored.end - one.stored.begin for one in parts),
-                digest="" if row.digest is None else bytes(row.digest).hex(),
-                created_at=row.created_at.isoformat(),
-                created_by=row.created_by,
-                note=row.note,
-                users=users_of(known, ref),
-            )
+            return details_of(connection, known, ref)
 
     def search(self, text: str, limit: int = 20, after: str | None = None) -> SearchPage:
         """A page of the features that a text finds, the best first.
@@ -355,7 +304,7 @@ class Registry:
         last line of the page before. Raises `UnknownVersion`.
         """
         with self._reading() as (connection, known):
-            subjects = _subjects(known, name)
+            subjects = audit.subjects_of(known, name)
             return audit.entries(connection, subjects, min(limit, MOST_ENTRIES), below)
 
     def lineage(self, text: str) -> Lineage:
@@ -382,26 +331,7 @@ class Registry:
         With `names` these features, their parts and their sources alone. The active version of a
         feature is the last one, so that an empty registry activates it. Raises `UnknownVersion`.
         """
-        known = self.catalog()
-        wanted = {name_of(known, name) for name in names}
-        for feature in known.features.values():
-            if feature.name in wanted:
-                wanted |= feature.pins.keys()
-        features = [
-            feature
-            for feature in known.features.values()
-            if not known.is_retired(feature.ref) and (not wanted or feature.name in wanted)
-        ]
-        features.sort(key=lambda feature: known.active.get(feature.name) == feature.version)
-        refs = {feature.ref for feature in features}
-        features = [
-            one if f"{one.name}@{one.parent}" in refs else replaced(one, parent=None)
-            for one in features
-        ]
-        of_these = {f.source for f in features} | {f.over for f in features}
-        chosen = [s for s in known.sources.values() if not wanted or s.name in of_these]
-        whole = [] if wanted else [s for s in known.sets.values() if not known.is_retired(s.ref)]
-        return Definitions(tuple(chosen), tuple(features), "", tuple(whole))
+        return exporting.exported(self.catalog(), names)
 
     def export(self, names: Sequence[str] = ()) -> str:
         """The text of a features file with what `exported` gives. Raises `UnknownVersion`."""
@@ -431,17 +361,3 @@ class Registry:
         isolated = self.engine.connect().execution_options(isolation_level="REPEATABLE READ")
         with migrated(), isolated as connection:
             yield connection, read(connection)
-
-
-def _subjects(known: Catalog, text: str) -> list[str]:
-    """The subjects of the audit that are about a feature, a set or a source."""
-    if text.startswith(SET_PREFIX):
-        return [set_named(known, text)]
-    if text.startswith(SOURCE_PREFIX):
-        source = text.removeprefix(SOURCE_PREFIX)
-        if source not in known.sources:
-            sources = ", ".join(known.sources)
-            raise UnknownVersion(f"there is no source {source}; there are {sources}")
-        return [source, *(str(s.id) for s in known.schemas.values() if s.source == source)]
-    name = name_of(known, text)
-    return [name, *(feature.ref for feature in versions_of(known, name))]
