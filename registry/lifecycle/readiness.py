@@ -7,7 +7,7 @@ for everybody who asks. A derived version has what the versions have that it is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from registry.definitions import FeatureVersion
 from registry.errors import NotCovered
@@ -49,43 +49,54 @@ def check_ready(
         return
     beats = None if heartbeats is None else list(heartbeats)
     for part, against in _compared(change, feature, active):
-        if against is not None:
-            _check_history(change, part, against, without_history)
+        _check_history(change, part, against, without_history)
         _check_newest(change, part, beats)
 
 
 def _compared(
     change: Change, feature: FeatureVersion, active: FeatureVersion
-) -> Iterator[tuple[FeatureVersion, FeatureVersion | None]]:
-    """The stored versions that are read instead of others, and those others."""
+) -> Iterator[tuple[FeatureVersion, Sequence[FeatureVersion]]]:
+    """The stored versions that are read from then on, each with what the active version reads.
+
+    That is what it reads of the same source, or else what it reads under the same name: its value
+    of a tick needs them all. It is nothing where the active version reads nothing of the source.
+    """
     if not feature.derived:
-        yield feature, active
+        yield feature, [active]
         return
     features, before = change.known.features, active.pins
     for name, pin in feature.pins.items():
         if pin not in active.parts and pin in features:
-            other = before.get(name)
-            yield features[pin], None if other is None else features.get(other)
+            part, read = features[pin], [features[ref] for ref in active.parts if ref in features]
+            of_source = [one for one in read if one.source == part.source]
+            yield part, of_source or [one for one in read if one.ref == before.get(name)]
 
 
 def _check_history(
-    change: Change, feature: FeatureVersion, against: FeatureVersion, without_history: bool
+    change: Change,
+    feature: FeatureVersion,
+    against: Sequence[FeatureVersion],
+    without_history: bool,
 ) -> None:
     connection, known = change.connection, change.known
-    wanted = [one for one in coverage(connection, known, against.ref) if one.is_current]
-    if feature.source != against.source:  # offsets of two topics cannot be compared
-        lacking = [Holes(one.partition, one.covered) for one in wanted if one.covered]
+    own = [one for one in coverage(connection, known, feature.ref) if one.is_current]
+    if any(one.source != feature.source for one in against):  # offsets of two topics
+        others = coverage(connection, known, against[0].ref)
+        lacking = [Holes(o.partition, o.covered) for o in others if o.is_current and o.covered]
         if lacking and not without_history:
             raise NotCovered(feature.ref, _shown(lacking), OTHER_SOURCE)
         return
-    has = {one.partition: one.covered for one in coverage(connection, known, feature.ref)}
+    wanted = {one.partition: united([one.stored]) for one in own}
+    for other in against:
+        for one in coverage(connection, known, other.ref):
+            ranges = wanted.get(one.partition, ())  # a partition may have its first tick meanwhile
+            wanted[one.partition] = without(ranges, without(ranges, one.covered))
     lacking = []
-    for one in wanted:
-        covered = has.get(one.partition, ())
-        first = covered[0].begin if covered else None
+    for one in own:
+        first = one.covered[0].begin if one.covered else None
         ranges = tuple(
             range_
-            for range_ in without(one.covered, covered)
+            for range_ in without(wanted[one.partition], one.covered)
             if not without_history or (first is not None and range_.begin > first)
         )
         if ranges:

@@ -37,9 +37,11 @@ def engine(stores: Stores) -> Iterator[Engine]:
     engine.dispose()
 
 
-def worker(stores: Stores, engine: Engine) -> Follower:
+def worker(
+    stores: Stores, engine: Engine, topic_id: bytes = TOPIC_ID, partitions: int = 1
+) -> Follower:
     sink = stores.keep(OfflineSink(stores.postgres))
-    sink.settle(Topic("ticks.price", TOPIC_ID, 1))
+    sink.settle(Topic("ticks.price", topic_id, partitions))
     return Follower(engine, sink)
 
 
@@ -49,9 +51,9 @@ def create(registry: Registry) -> None:
     )
 
 
-def carry_over(stores: Stores, registry: Registry) -> None:
+def carry_over(stores: Stores, registry: Registry, home: Home = HOME) -> None:
     rows = stores.keep(CarriedOfflineRows(stores.postgres))
-    for _ in rows.carry(compute(registry.catalog(), "price"), [HOME]):
+    for _ in rows.carry(compute(registry.catalog(), "price"), [home]):
         pass
 
 
@@ -146,6 +148,72 @@ def test_a_derived_version_has_what_its_parts_have(stores: Stores, engine: Engin
         registry.activate("spread@2.0.0", without_history=True)
     carry_over(stores, registry)
     registry.activate("spread@2.0.0", without_history=True)
+
+
+@pytest.mark.parametrize("other", ["current_price - price_sma_20", "current_volume + price_sma_20"])
+def test_a_part_that_the_active_version_does_not_read_has_what_it_needs(
+    stores: Stores, engine: Engine, other: str
+) -> None:
+    """What an active version needs of the same source, or all that is stored."""
+    registry = Registry(engine, By("ann"))
+    spread = {"entity": ["symbol"], "expression": other}
+    registry.create_feature_version("spread", "1.0.0", spread)
+    work = worker(stores, engine)
+    first, second = runs(ticks(["A", "B"], 30), [20])
+    work.take(first, ahead=False)
+    create(registry)
+    registry.create_feature_version(
+        "spread", "2.0.0", {"expression": "current_price - price_sma_5", "parts": [NEW]}, "1.0.0"
+    )
+    work.following.look()
+    work.take(second, ahead=False)
+    carry_over(stores, registry)
+    with pytest.raises(NotCovered, match=r"price_sma_5@2\.0\.0 has no values of .* 0 to 19"):
+        registry.activate("spread@2.0.0")
+    registry.activate("spread@2.0.0", without_history=True)
+
+
+def test_a_part_lacks_nothing_that_the_active_version_lacks_too(
+    stores: Stores, engine: Engine
+) -> None:
+    registry = Registry(engine, By("ann"))
+    work = worker(stores, engine)
+    first, second = runs(ticks(["A", "B"], 30), [20])
+    work.take(first, ahead=False)
+    create(registry)
+    difference = {"entity": ["symbol"], "expression": "current_price - price_sma_5", "parts": [NEW]}
+    registry.create_feature_version("spread", "1.0.0", difference)
+    with_another = {"source": "price", "expression": "mean(price, 7)"}
+    registry.create_feature_version("price_sma_7", "1.0.0", with_another)
+    registry.create_feature_version(
+        "spread", "2.0.0", {"expression": "current_price - price_sma_7", "parts": []}, "1.0.0"
+    )
+    work.following.look()
+    work.take(second, ahead=False)
+    carry_over(stores, registry)
+    registry.activate("spread@2.0.0")
+
+
+def test_the_arms_of_an_experiment_may_be_derived(stores: Stores, engine: Engine) -> None:
+    registry = Registry(engine, By("ann"))
+    registry.create_feature_version(
+        "spread", "1.0.0", {"entity": ["symbol"], "expression": "current_price - price_sma_5"}
+    )
+    work = worker(stores, engine)
+    first, second = runs(ticks(["A", "B"], 30), [20])
+    work.take(first, ahead=False)
+    create(registry)
+    registry.create_feature_version("spread", "2.0.0", {"parts": [NEW]}, "1.0.0")
+    arms = Experiment("parts", "spread", (Arm("a", "1.0.0", 1), Arm("b", "2.0.0", 1)))
+    with pytest.raises(NotCovered, match="newest rows"):
+        registry.start_experiment(arms)
+    work.following.look()
+    work.take(second, ahead=False)
+    carry_over(stores, registry)
+    registry.start_experiment(arms)
+    with pytest.raises(NotCovered, match=r"price_sma_5@2\.0\.0 has no values of .* 0 to 19"):
+        registry.stop_experiment("parts", "b")
+    assert "spread" in registry.catalog().experiments
 
 
 def test_versions_that_were_recorded_together_cover_the_same(
