@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -27,6 +28,7 @@ from tests.support.sinks import ticks
 
 NEW = "price_sma_5@2.0.0"
 HOME = Home("ticks.price", TOPIC_ID, 0)
+ANEW = bytes(reversed(TOPIC_ID))
 
 
 @pytest.fixture
@@ -214,6 +216,26 @@ def test_the_arms_of_an_experiment_may_be_derived(stores: Stores, engine: Engine
     with pytest.raises(NotCovered, match=r"price_sma_5@2\.0\.0 has no values of .* 0 to 19"):
         registry.stop_experiment("parts", "b")
     assert "spread" in registry.catalog().experiments
+
+
+@pytest.mark.parametrize("partition", [None, 0, 1])
+def test_entities_that_were_last_seen_before_a_topic_was_made_anew_are_not_left_behind(
+    stores: Stores, engine: Engine, partition: int | None
+) -> None:
+    """Whichever partition of the new topic has ticks by now, all of them with the version."""
+    registry = Registry(engine, By("ann"))
+    work = worker(stores, engine, partitions=2)
+    (run,) = runs(ticks(["A", "B"], 30), [])
+    work.take(run, ahead=False)
+    create(registry)
+    work = worker(stores, engine, ANEW, partitions=2)
+    if partition is not None:
+        (run,) = runs(ticks(["X", "Y"], 20, 100), [])
+        work.take(replace(run, topic_id=ANEW, partition=partition), ahead=False)
+    with pytest.raises(NotCovered, match=r"newest rows of entities in 1 partitions .*\(Postgres\)"):
+        registry.activate(NEW, without_history=True)
+    carry_over(stores, registry, Home("ticks.price", ANEW, 0))
+    registry.activate(NEW, without_history=True)
 
 
 def test_versions_that_were_recorded_together_cover_the_same(
