@@ -13,19 +13,16 @@ from datetime import datetime
 from typing import Literal, NamedTuple
 from uuid import UUID
 
+from psycopg2 import errorcodes
 from sqlalchemy import delete, func, insert, select, text, update
+from sqlalchemy.exc import OperationalError
 
 from registry.database.backfill_tables import backfill_ranges, backfilled_blocks, backfills
 from registry.definitions import Catalog
 from registry.errors import NotAllowed
 from registry.lifecycle.audit import audit
 from registry.lifecycle.changing import Change
-from registry.lifecycle.coverage import (
-    PartitionCoverage,
-    coverage,
-    schemas_holding,
-    without,
-)
+from registry.lifecycle.coverage import behind, coverage, schemas_holding, without
 from registry.lifecycle.states import check_not_retired, version_of
 
 PATIENCE_MS = 10_000
@@ -67,7 +64,8 @@ class Backfill(NamedTuple):
 def begin(change: Change, ref: str) -> Backfill | None:
     """The backfill of a version, begun unless it was; None where it lacks nothing.
 
-    Raises `UnknownVersion`, and `NotAllowed` for a derived version and for one that is retired.
+    Raises `UnknownVersion`, and `NotAllowed` for a derived version, for one that is retired, and
+    where a worker does not end the run that it is storing.
     """
     feature = version_of(change.known, ref)
     if feature.source is None:
@@ -175,21 +173,25 @@ def schemas_to_read(catalog: Catalog, ref: str) -> dict[int, bool]:
 def _let_runs_end(change: Change, ref: str) -> None:
     """Wait for runs that began to be stored before the version was recorded.
 
-    They are in a row schema that lacks it. `tickwell.check_schema` refuses all later ones, so each
-    lock is given back at once, and no worker waits for it.
+    They are in a row schema that lacks it, and may be the first ones of their partitions.
+    `tickwell.check_schema` refuses all later ones, so each lock is given back at once, and no
+    worker waits for it. Raises `NotAllowed` where a run does not end.
     """
     limit = text(f"SET LOCAL lock_timeout = {PATIENCE_MS}")
     change.connection.execute(limit)
-    for one in _current(coverage(change.connection, change.known, ref)):
-        where = {
-            "topic_id": UUID(bytes=one.partition.topic_id),
-            "partition": one.partition.partition,
-        }
-        change.connection.execute(PASS, where)
-
-
-def _current(parts: list[PartitionCoverage]) -> list[PartitionCoverage]:
-    return sorted((one for one in parts if one.is_current), key=lambda one: one.partition.partition)
+    for one in behind(change.connection, change.known, ref):
+        topic, topic_id, partition = one.partition
+        where = {"topic_id": UUID(bytes=topic_id), "partition": partition}
+        try:
+            change.connection.execute(PASS, where)
+        except OperationalError as error:
+            if getattr(error.orig, "pgcode", None) != errorcodes.LOCK_NOT_AVAILABLE:
+                raise
+            raise NotAllowed(
+                f"{topic}[{partition}] was held for longer than {PATIENCE_MS // 1000} s, and what "
+                f"is stored there may lack {ref}: is a worker stopped in the middle of a run "
+                "(pg_stat_activity shows it)? Let it go on, or end it, and begin again"
+            ) from None
 
 
 def _begin_anew(change: Change, number: int) -> None:
