@@ -17,6 +17,10 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 2}
 """In seconds, but the count: so that it is noticed while an answer is waited for."""
 
+ISOLATION = "READ COMMITTED"
+"""The isolation of a transaction, whatever the database or the account is set to: what is read once
+a lock is held must be what its last holder has left."""
+
 STATEMENT_TIMEOUT = text("SELECT set_config('statement_timeout', :milliseconds, true)")
 
 
@@ -37,7 +41,12 @@ def connect(
     if silence_ms:
         given |= {"tcp_user_timeout": silence_ms, **KEEPALIVES}
     parameters = dsn(url, **given)
-    engine = create_engine("postgresql+psycopg2://", creator=lambda: opened(parameters), **options)
+    engine = create_engine(
+        "postgresql+psycopg2://",
+        creator=lambda: opened(parameters),
+        isolation_level=ISOLATION,
+        **options,
+    )
     if statement_timeout_ms:
         limit = {"milliseconds": str(statement_timeout_ms)}
 
