@@ -137,6 +137,17 @@ class ViewBusy(RegistryError):
         )
 
 
+class TablesBusy(RegistryError):
+    """A table could not be changed, because a transaction reads it for too long."""
+
+    def __init__(self, patience: str) -> None:
+        super().__init__(
+            f"a table that changes was being read for longer than {patience}, and everything that "
+            "needs it would have had to wait: nothing was changed. Let that transaction end "
+            "(pg_stat_activity shows it), then run `tickwell migrate` again"
+        )
+
+
 class InvalidSearch(RegistryError):
     """A search that is not answered, with what to ask in its place."""
 

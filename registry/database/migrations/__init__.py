@@ -8,13 +8,19 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from psycopg2 import errorcodes
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
 
 from registry.database.tables import SCHEMA
-from registry.errors import NewerRegistry
+from registry.errors import NewerRegistry, TablesBusy
 
 LOCK = 7_242_019_001
 """Advisory lock: of two processes that migrate at once, one waits and finds nothing to do."""
+
+
+PATIENCE = "5s"
+"""Time that a step may wait for who reads a table, and delay all that is behind it."""
 
 
 def configuration() -> Config:
@@ -25,10 +31,12 @@ def configuration() -> Config:
     return config
 
 
-def upgrade(engine: Engine) -> None:
+def upgrade(engine: Engine, patience: str = PATIENCE) -> None:
     """Migrate the database to the newest schema; several processes may do it at once.
 
-    Raises `NewerRegistry` when a newer Tickwell has migrated it further.
+    Raises `NewerRegistry` when a newer Tickwell has migrated it further, and `TablesBusy` when a
+    transaction reads a table that changes for longer than `patience`, a duration as Postgres writes
+    it. Nothing is changed then.
     """
     with engine.begin() as connection:  # one transaction: a lock of the session is lost in a pool
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
@@ -36,7 +44,13 @@ def upgrade(engine: Engine) -> None:
         config = configuration()
         _check_known(connection, config)
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        connection.execute(text(f"SET LOCAL lock_timeout = '{patience}'"))
+        try:
+            command.upgrade(config, "head")
+        except OperationalError as error:
+            if getattr(error.orig, "pgcode", None) != errorcodes.LOCK_NOT_AVAILABLE:
+                raise
+            raise TablesBusy(patience) from None
 
 
 def _check_known(connection: Connection, config: Config) -> None:
