@@ -73,6 +73,16 @@ class InvalidPlan(RegistryError):
         super().__init__(f"not a plan of this version ({why}): make it again")
 
 
+class PlanTooLarge(RegistryError):
+    """A plan would not be read again if it was saved."""
+
+    def __init__(self, size: int, most: int) -> None:
+        super().__init__(
+            f"the plan has {size:,} bytes, and {most:,} are read of a saved one: split the "
+            "features file, or apply the file itself"
+        )
+
+
 class UnknownVersion(RegistryError):
     """No feature has that name, or none of its versions that number."""
 

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, func, select
 
 from registry.database.tables import entities, topics, watermarks
 from registry.definitions import Catalog, Definitions, FeatureVersion, Source
-from registry.errors import InvalidPlan
+from registry.errors import InvalidPlan, PlanTooLarge
 from registry.formats.row import FEATURE_BYTES, HEADER
 from registry.language.program import lookback
 from registry.lifecycle import histories
@@ -108,7 +108,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     made_at: datetime
     page: Page
     sha256: str
-    """Of the text and the page, as hexadecimal text: who edits one of them makes another plan."""
+    """Of the text, the page and the serial, in hexadecimal: who edits one makes another plan."""
     format: Literal[1] = FORMAT
 
     @property
@@ -152,20 +152,25 @@ def page_of(
 
 
 def encode(plan: Plan) -> bytes:
-    """The JSON of a plan, for a file."""
-    return msgspec.json.format(msgspec.json.encode(plan), indent=1)
+    """The JSON of a plan, for a file. Raises `PlanTooLarge` for one that would not be read."""
+    made = msgspec.json.format(msgspec.json.encode(plan), indent=1)
+    if len(made) > LONGEST_FILE:
+        raise PlanTooLarge(len(made), LONGEST_FILE)
+    return made
 
 
-def seal(text: str, page: Page) -> str:
+def seal(text: str, page: Page, serial: Serial) -> str:
     """The `sha256` of a plan."""
-    return hashlib.sha256(text.encode() + b"\0" + msgspec.json.encode(page)).hexdigest()
+    made_for = f"{serial.number} {serial.moved_at.astimezone(UTC).isoformat()}"
+    sealed = (text.encode(), msgspec.json.encode(page), made_for.encode())
+    return hashlib.sha256(b"\0".join(sealed)).hexdigest()
 
 
 def decode(saved: bytes) -> Plan:
     """The plan of a file. Raises `InvalidPlan`, also for one that was edited."""
     try:
         plan = msgspec.json.decode(saved, type=Plan)
-        if plan.sha256 != seal(plan.text, plan.page):
+        if plan.sha256 != seal(plan.text, plan.page, plan.expected):
             raise InvalidPlan("it was edited since it was made")
         return plan
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

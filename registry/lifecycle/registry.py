@@ -129,7 +129,7 @@ class Registry:
             check_limits(known, changes, definitions, self.limits)
             page = page_of(connection, known, definitions, changes)
         made = file.name, file.text, serial.number, serial.moved_at, made_now(), page
-        return Plan(*made, seal(file.text, page))
+        return Plan(*made, seal(file.text, page, serial))
 
     def apply(
         self,

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import msgspec
 import pytest
 from msgspec import structs
+from typer.testing import CliRunner
 
 from registry.errors import (
     DefinitionError,
     InvalidPlan,
     NotAllowed,
+    PlanTooLarge,
     StalePlan,
     UnknownVersion,
     VersionChanged,
@@ -18,6 +23,7 @@ from registry.lifecycle.plan import decode, encode
 from registry.lifecycle.recording import record
 from registry.lifecycle.registry import Registry
 from tests.support.lifecycles import MOMENTUM, NEW, NEWER, OLD, SMA, with_new_version
+from tickwell.cli import app
 
 
 def test_a_derived_version_pins_its_parts(registry: Registry) -> None:
@@ -124,10 +130,37 @@ def test_a_plan_says_what_applying_it_does_and_is_refused_once_it_is_stale(
     after = registry.apply(file, plan.expected)
     assert NEW in after.features
     assert registry.plan(file).changes_nothing
-    edited = encode(plan).replace(b'unit = \\"USD\\"', b'unit = \\"EUR\\"')
-    assert edited != encode(plan)
-    with pytest.raises(InvalidPlan, match="it was edited"):
-        decode(edited)
+    now = registry.plan(file)
+    for was, becomes in (
+        (b'unit = \\"USD\\"', b'unit = \\"EUR\\"'),
+        (b'"serial": %d' % plan.serial, b'"serial": %d' % now.serial),
+        (msgspec.json.encode(plan.moved_at), msgspec.json.encode(now.moved_at)),
+    ):
+        edited = encode(plan).replace(was, becomes)
+        assert edited != encode(plan)
+        with pytest.raises(InvalidPlan, match="it was edited"):
+            decode(edited)
+
+
+def test_a_plan_that_would_not_be_read_again_is_not_saved(registry: Registry) -> None:
+    padded = registry.export() + "#" + '"' * 11_000_000
+    with pytest.raises(PlanTooLarge, match=r"the plan has 22,.*split the features file"):
+        encode(registry.plan(Text("padded.toml", padded)))
+
+
+def test_a_saved_plan_that_changes_nothing_is_refused_as_well_once_it_is_stale(
+    registry: Registry,
+    postgres_database: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TICKWELL_POSTGRES", postgres_database)
+    saved = tmp_path / "saved"
+    saved.write_bytes(encode(registry.plan(Text("same.toml", registry.export()))))
+    command = ["features", "apply", str(saved)]
+    assert "nothing is new" in CliRunner().invoke(app, command).stdout
+    with_new_version(registry)
+    assert isinstance(CliRunner().invoke(app, command).exception, StalePlan)
 
 
 def test_a_set_pins_what_its_names_mean_when_it_is_recorded(registry: Registry) -> None:

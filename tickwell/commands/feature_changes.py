@@ -82,7 +82,9 @@ def apply(
 ) -> None:
     """Record what the features file declares: new features go live, new versions stand by."""
     with opened() as (settings, registry):
+        from registry.errors import StalePlan
         from registry.features_file import Text
+        from registry.serial import serial
         from tickwell.migrate import apply as apply_file
         from tickwell.migrate import remarks_on_topics
 
@@ -95,6 +97,8 @@ def apply(
         if not as_json:
             _show(made)
         if made.changes_nothing:
+            if saved is not None and serial(registry.engine) != made.expected:
+                raise StalePlan
             if as_json:
                 print_json(made.page)
             if with_backfill:
