@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 
 import psycopg2
 import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
+from psycopg2.extensions import make_dsn
 from sqlalchemy import Engine, text
 
 from registry.database import migrations
 from registry.database.engine import connect
 from registry.errors import TablesBusy
+from registry.features_file import read
+from registry.lifecycle.recording import record
 
 REVISION = text("SELECT version_num FROM tickwell.alembic_version")
 
@@ -61,3 +65,27 @@ def test_what_is_up_to_date_waits_for_nobody(engine: Engine, postgres_database: 
         migrations.upgrade(engine, patience="100ms")
     finally:
         reader.close()
+
+
+def test_an_account_whose_schemas_were_created_for_it_needs_no_right_to_create_one(
+    engine: Engine, postgres_database: str
+) -> None:
+    role = f"tickwell_{uuid.uuid4().hex}"
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE ROLE {role}"))
+    try:
+        with engine.begin() as connection:
+            for schema in ("tickwell", "features"):
+                connection.execute(text(f"DROP SCHEMA IF EXISTS {schema} CASCADE"))
+                connection.execute(text(f"CREATE SCHEMA {schema} AUTHORIZATION {role}"))
+        account = connect(make_dsn(postgres_database, options=f"-c role={role}"))
+        try:
+            migrations.upgrade(account)
+            record(account, read(), "ann")
+            migrations.upgrade(account)
+        finally:
+            account.dispose()
+    finally:
+        with engine.begin() as connection:
+            connection.execute(text(f"DROP OWNED BY {role}"))
+            connection.execute(text(f"DROP ROLE {role}"))

@@ -19,6 +19,10 @@ LOCK = 7_242_019_001
 """Advisory lock: of two processes that migrate at once, one waits and finds nothing to do."""
 
 
+IS_MISSING = text("SELECT to_regnamespace(:schema) IS NULL")
+"""Whether there is no such schema: `IF NOT EXISTS` asks for the right to create one all the same,
+which an account need not have whose schemas were created for it."""
+
 PATIENCE = "5s"
 """Time that a step may wait for who reads a table, and delay all that is behind it."""
 
@@ -40,7 +44,8 @@ def upgrade(engine: Engine, patience: str = PATIENCE) -> None:
     """
     with engine.begin() as connection:  # one transaction: a lock of the session is lost in a pool
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
-        connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
+        if connection.execute(IS_MISSING, {"schema": SCHEMA}).scalar():
+            connection.execute(text(f"CREATE SCHEMA {SCHEMA}"))
         config = configuration()
         _check_known(connection, config)
         config.attributes["connection"] = connection

@@ -1,6 +1,13 @@
 -- Times are bigint nanoseconds UTC where they are a tick's, timestamptz where they are ours.
 
-CREATE SCHEMA IF NOT EXISTS features;
+-- `IF NOT EXISTS` would ask for the right to create one where it is there, too.
+DO $$
+BEGIN
+    IF to_regnamespace('features') IS NULL THEN
+        CREATE SCHEMA features;
+    END IF;
+END
+$$;
 
 CREATE TABLE tickwell.sources (
     name text PRIMARY KEY,
