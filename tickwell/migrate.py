@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain
@@ -28,6 +28,7 @@ from registry.database.engine import connect
 from registry.database.month_partitions import attach_ahead
 from registry.database.views import create_views
 from registry.definitions import Catalog, Source
+from registry.errors import StalePlan
 from registry.features_file import Text, read_sources, read_text, text_of
 from registry.formats.heartbeat import Heartbeat
 from registry.heartbeats import read_heartbeats
@@ -35,7 +36,7 @@ from registry.lifecycle.api_keys import FAILURES
 from registry.lifecycle.audit import By
 from registry.lifecycle.plan import Plan
 from registry.lifecycle.registry import Registry
-from registry.serial import Serial
+from registry.serial import Serial, serial
 from registry.source_rules import check_sources
 from tickwell.current_user import current_user
 from tickwell.errors import TickwellError, one_line
@@ -101,11 +102,15 @@ def migrate(
         registry = registry_of(settings, engine)
         limits = replace(registry.limits, view_patience=None)  # a view must not be in the way
         registry = replace(registry, limits=limits)
-        known = registry.known()
-        if known.writing:
+        seen, known = serial(engine), registry.known()
+        if not known.writing and not apply and begin is None:
+            with suppress(StalePlan):  # another process records the first file in this moment
+                registry.apply(file, expected=seen)
+            known = registry.known()
+        elif known.writing:
             registry.complete()
             known = registry.known()
-        if apply or begin is not None or not known.writing:
+        if apply or begin is not None:
             known = registry.apply(file, begin=begin)
         else:
             check_sources(known, read_text(file, known))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psycopg2
 import pytest
@@ -15,9 +17,21 @@ from sqlalchemy import Engine, text
 from registry.database import migrations
 from registry.database.engine import connect
 from registry.errors import TablesBusy
-from registry.features_file import read
+from registry.features_file import read, text_of
+from registry.lifecycle.changing import LOCK
 from registry.lifecycle.recording import record
+from tests.support.pipeline import wait_for
+from tests.support.sinks import query
+from tickwell.migrate import migrate
+from tickwell.settings import Settings
 
+OTHER = """
+[[feature]]
+name = "{}"
+version = "1.0.0"
+source = "price"
+expression = "mean(price, 7)"
+"""
 REVISION = text("SELECT version_num FROM tickwell.alembic_version")
 
 
@@ -29,6 +43,43 @@ def of_an_earlier_build(engine: Engine, revision: str) -> None:
         config = migrations.configuration()
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
+
+
+def test_of_two_at_once_one_records_its_file_and_the_other_finds_it(
+    engine: Engine, kafka: str, postgres_database: str, tmp_path: Path
+) -> None:
+    """Both have seen that nothing is recorded."""
+    prefix = f"test-{uuid.uuid4().hex[:8]}"
+    features = text_of(None).text.replace('topic = "ticks.', f'topic = "{prefix}.')
+    settings = []
+    for name in ("one", "two"):
+        file = tmp_path / f"{name}.toml"
+        file.write_text(features + OTHER.format(name))
+        settings.append(
+            Settings(
+                kafka=kafka,
+                postgres=postgres_database,
+                rejected_topic=f"{prefix}.rejected",
+                features=str(file),
+                partitions=1,
+            )
+        )
+    holder = psycopg2.connect(postgres_database)
+    try:
+        holder.cursor().execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+        with ThreadPoolExecutor(2) as threads:
+            running = threads.map(migrate, settings)
+            waiting = (
+                "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'advisory'"
+                " AND (classid::bigint << 32 | objid::bigint) = %s"
+            )
+            wait_for("both wait", lambda: query(postgres_database, waiting % LOCK) == [(2,)])
+            holder.close()
+            known = list(running)
+    finally:
+        holder.close()
+    assert len({"one", "two"} & known[0].active.keys()) == 1
+    assert known[0] == known[1]
 
 
 @pytest.fixture
