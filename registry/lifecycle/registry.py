@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine
@@ -52,7 +52,8 @@ from registry.lifecycle.changing import Change, changing
 from registry.lifecycle.details import Details, details_of
 from registry.lifecycle.experiments import RecordedExperiment
 from registry.lifecycle.lineage import Lineage, lineage_of
-from registry.lifecycle.plan import COMPARED, Plan, made_now, page_of, seal
+from registry.lifecycle.plan import Plan, made_now, seal
+from registry.lifecycle.plan_page import COMPARED, page_of
 from registry.lifecycle.recording import (
     LIMITS,
     Limits,
@@ -67,9 +68,6 @@ from registry.lifecycle.usage import FeatureUsage
 from registry.serial import Serial, serial_in
 from registry.source_rules import check_sources
 from registry.wording import Differing, differing
-
-RECENT = timedelta(days=7)
-"""Time for which a version that was read cannot be retired."""
 
 MOST_ENTRIES = 1_000
 """Number of lines of a history or of the audit that are read at once."""
@@ -127,8 +125,9 @@ class Registry:
             check_sources(known, definitions, may_change=True)
             changes = changes_of(known, definitions, self.rejected_topic)
             check_limits(known, changes, definitions, self.limits)
-            page = page_of(connection, known, definitions, changes)
-        made = file.name, file.text, serial.number, serial.moved_at, made_now(), page
+            now = made_now()
+            page = page_of(connection, known, definitions, changes, now)
+        made = file.name, file.text, serial.number, serial.moved_at, now, page
         return Plan(*made, seal(file.text, page))
 
     def apply(
@@ -212,7 +211,7 @@ class Registry:
         """
 
         def make(change: Change) -> None:
-            since = datetime.now(UTC) - RECENT
+            since = datetime.now(UTC) - usage.RECENT
             readers = usage.recent_readers(change.connection, ref, since)
             withdrawal.retire(change, ref, readers)
 
