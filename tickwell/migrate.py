@@ -25,7 +25,7 @@ from registry.database.engine import connect
 from registry.database.month_partitions import attach_ahead
 from registry.database.views import create_views
 from registry.definitions import Catalog, Source
-from registry.features_file import Text, read_sources, read_text, text_of
+from registry.features_file import Text, read_sources, read_text, sources_in, text_of
 from registry.formats.heartbeat import Heartbeat
 from registry.heartbeats import read_heartbeats
 from registry.lifecycle.api_keys import FAILURES
@@ -120,8 +120,7 @@ def apply(
 
     Raises as `registry.lifecycle.recording.record`, and `PipelineError`.
     """
-    declared = read_text(file, registry.known())
-    _check_formats(settings, declared.sources)
+    _check_formats(settings, sources_in(file).sources)
     known = registry.apply(file, expected, note=note)
     _ensure_topics(settings, known)
     return known

@@ -216,9 +216,9 @@ class _Planning:
         """What somebody who reads today would not find any more, or find otherwise."""
         for one in self._changes.reworded:
             recorded = self._known.features[one.ref]
-            gone = self._gone(one)
-            if gone:
-                yield f"requests for {', '.join(gone)} (until now another name of {one.ref}) get 404"
+            if gone := self._gone(one):
+                names = ", ".join(gone)
+                yield f"requests for {names} (until now another name of {one.ref}) get 404"
             if recorded.unit and recorded.unit != one.unit:
                 yield f"{one.ref} is said to be in `{one.unit}` instead of `{recorded.unit}`"
 
