@@ -172,8 +172,8 @@ class Registry:
         """Record several versions in one transaction, as one features file would declare them.
 
         So the rows of a source go to one new row schema with all of them, and not to one for each:
-        row schemas are kept for ever. A version may name another one of them as its parent. Raises
-        as `create_feature_version`, with nothing recorded.
+        row schemas are kept for ever. A version may name another one of them as its parent; of a
+        feature that is new the last one is activated. Raises as `create_feature_version`.
         """
         return self.record_versions(versions, note)[1]
 

@@ -78,6 +78,9 @@ def test_a_change_is_planned_applied_and_taken_back(
     audit = running.run_tickwell("features", "audit", "price_sma_5")
     assert "the backtest disagrees" in audit
     assert "for the model" in audit
+    assert "of price, not written yet" in audit
+    pinned = told(running, "audit", NEW)
+    assert {one["subject"] for one in pinned if one["action"] == "record version"} == {NEW}
 
     running.run_tickwell("features", "use", "set:momentum@1", "--model", "momentum-net")
     lineage = running.run_tickwell("features", "lineage", "price_sma_5")
