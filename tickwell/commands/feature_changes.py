@@ -94,7 +94,8 @@ def apply(
             made = _planned(settings, registry, file)
         asks = not yes and saved is None
         if not as_json:
-            _show(made, _valued(settings, registry, made) if asks else [])
+            decides = asks and sys.stdin.isatty()  # else nobody would wait for the values
+            _show(made, _valued(settings, registry, made) if decides else [])
         if made.changes_nothing:
             if as_json:
                 print_json(made.page)
