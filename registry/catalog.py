@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import structs
 from psycopg2 import errorcodes
-from sqlalchemy import Connection, Engine, Table, select
+from sqlalchemy import Connection, Engine, Table, case, literal_column, null, select
 from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.sql.elements import ColumnElement
 
 from registry.database.tables import (
     active_versions,
@@ -24,6 +25,7 @@ from registry.database.tables import (
     sources,
 )
 from registry.definitions import (
+    SET_PREFIX,
     Catalog,
     Experiment,
     FeatureSet,
@@ -38,6 +40,10 @@ from registry.errors import NewerRegistry, OldRegistry, RegistryEmpty
 
 Definition = TypeVar("Definition", Source, FeatureVersion, FeatureSet, Experiment)
 Versioned = TypeVar("Versioned", FeatureVersion, FeatureSet)
+
+NOTHING = Catalog({}, {}, {}, {}, {})
+OWN_ROW: ColumnElement[bool] = literal_column("xmin = pg_current_xact_id_if_assigned()::xid")
+"""Whether a row was written by the transaction that reads it."""
 
 ALWAYS_RECORDED = ("partitioner", "earliest_ns")
 """What definitions say of a source since its rules decide every tick: builds before that kept the
@@ -72,21 +78,28 @@ def migrated() -> Iterator[None]:
         raise
 
 
-def read(connection: Connection) -> Catalog:
+def read(connection: Connection, before: Catalog | None = None) -> Catalog:
     """What is recorded, as the transaction of `connection` sees it; it may be nothing.
 
-    Raises `NewerRegistry` when it cannot be read.
+    With `before`, which this transaction has read under the lock of recordings, definitions are
+    read again only where the transaction itself has written them: nobody else can have. Raises
+    `NewerRegistry` when it cannot be read.
     """
     known_sources = {
         row.name: _converted(row.definition, Source)
         for row in connection.execute(select(sources).order_by(sources.c.name))
     }
-    versions, withdrawn = _versions(connection, feature_versions, FeatureVersion)
-    sets, withdrawn_sets = _versions(connection, feature_sets, FeatureSet)
+    known = before or NOTHING
+    versions, withdrawn = _versions(connection, feature_versions, known.features, FeatureVersion)
+    sets, withdrawn_sets = _versions(connection, feature_sets, known.sets, FeatureSet)
     active = connection.execute(select(active_versions).order_by(active_versions.c.name))
+    newer = select(row_schemas).where(row_schemas.c.id > max(known.schemas, default=0))
     schemas = [
-        RowSchema(row.id, row.source, tuple(row.features))
-        for row in connection.execute(select(row_schemas).order_by(row_schemas.c.id))
+        *known.schemas.values(),  # none ever changes
+        *(
+            RowSchema(row.id, row.source, tuple(row.features))
+            for row in connection.execute(newer.order_by(row_schemas.c.id))
+        ),
     ]
     return Catalog(
         sources=known_sources,
@@ -102,14 +115,25 @@ def read(connection: Connection) -> Catalog:
 
 
 def _versions(
-    connection: Connection, table: Table, kind: type[Versioned]
+    connection: Connection, table: Table, known: Mapping[str, Versioned], kind: type[Versioned]
 ) -> tuple[dict[str, Versioned], dict[str, Withdrawal]]:
-    """Versions of features or sets, and those that are withdrawn, by how requests name them."""
-    wanted = (table.c.definition, table.c.deprecated_at, table.c.retired_at, table.c.replacement)
-    found, withdrawn = {}, {}
-    in_order = select(*wanted).order_by(table.c.name, table.c.created_at)
+    """Versions of features or sets, and those that are withdrawn, by how requests name them.
+
+    Those that are `known` have their definitions, unless this transaction has written them.
+    """
+    definition: ColumnElement[Any] = table.c.definition
+    if known:
+        definition = case((OWN_ROW, definition), else_=null()).label("definition")
+    names = (table.c.name, table.c.version)
+    wanted = (definition, table.c.deprecated_at, table.c.retired_at, table.c.replacement)
+    found, withdrawn = dict[str, Versioned](), {}
+    in_order = select(*names, *wanted).order_by(table.c.name, table.c.created_at)
+    prefix = SET_PREFIX if kind is FeatureSet else ""
     for row in connection.execute(in_order):
-        version = _converted(row.definition, kind)
+        if row.definition is None:
+            version = known[f"{prefix}{row.name}@{row.version}"]
+        else:
+            version = _converted(row.definition, kind)
         found[version.ref] = version
         if row.deprecated_at is not None:
             withdrawn[version.ref] = Withdrawal(row.deprecated_at, row.retired_at, row.replacement)

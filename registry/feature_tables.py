@@ -11,7 +11,7 @@ A version with a `parent` takes from it what it leaves out. So a table says only
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -33,7 +33,6 @@ from registry.naming import (
 ANY_AGE = "any"
 """The `max_age` of a version that is never stale, though its parent may be."""
 
-MOST_ANCESTORS = 1_000
 MOST_WORDS = 50
 """Number of tags, and of aliases, of a version."""
 
@@ -72,6 +71,13 @@ class _Set(Struct, forbid_unknown_fields=True):
     owner: str = ""
 
 
+class _Declared(NamedTuple):
+    """A version as the file declares it, without what it takes from its parent."""
+
+    ref: str
+    table: Table
+
+
 class Versions:
     """The versions that a file declares, and those that are `recorded`, by `name@version`."""
 
@@ -80,33 +86,55 @@ class Versions:
     ) -> None:
         self._recorded = recorded
         self._file = file
+        self._whole: dict[str, dict[str, Any]] = {}
         self._declared: dict[str, Table] = {}
         for table in tables:
-            self._declared.setdefault(f"{table.get('name')}@{table.get('version')}", table)
+            self._declared.setdefault(_ref(table), table)
 
     def whole(self, table: Table) -> Table:
-        """A table with what it takes from its ancestors. Raises `DefinitionError`."""
-        lineage, name = [table], table.get("name", "without a name")
-        where = f"{self._file}: feature {name}"
-        while (parent := lineage[-1].get("parent")) is not None:
-            ref = f"{name}@{parent}"
-            above = self._declared.get(ref)
-            if above is None and ref in self._recorded:
-                above = table_of(self._recorded[ref])
-                lineage.append({**above, "parent": None})  # it is whole as it is recorded
-                break
-            if above is None:
+        """A table with what it takes from its ancestors. Raises `DefinitionError`.
+
+        Each version that the file declares is laid over its parent once, however many descend from
+        it.
+        """
+        above = [table]
+        found = self._above(table)
+        while isinstance(found, _Declared):
+            if found.table is table or len(above) > len(self._declared):
+                where = f"{self._file}: feature {table.get('name', 'without a name')}"
                 raise DefinitionError(
-                    where,
-                    f"its parent {ref} is neither declared nor recorded: name a version that is",
+                    where, f"{found.ref} is a parent of itself: begin with another one"
                 )
-            if len(lineage) > MOST_ANCESTORS or any(above is one for one in lineage):
-                raise DefinitionError(where, f"{ref} is a parent of itself: begin with another one")
-            lineage.append(above)
-        found: dict[str, Any] = {}
-        for one in reversed(lineage):
-            found = _laid_over(found, one)
-        return found | {"parent": table.get("parent")}
+            above.append(found.table)
+            found = self._above(found.table)
+        whole = dict(found)
+        for one in reversed(above):
+            whole = _laid_over(whole, one)
+            ref = _ref(one)
+            if self._declared.get(ref) is one:
+                self._whole[ref] = whole
+        return whole | {"parent": table.get("parent")}
+
+    def _above(self, table: Table) -> Table | _Declared:
+        """What a table's parent says, with all that it takes itself, or its table as declared."""
+        parent = table.get("parent")
+        if parent is None:
+            return {}
+        ref = f"{table.get('name', 'without a name')}@{parent}"
+        if ref in self._whole:
+            return self._whole[ref]
+        if ref in self._declared:
+            return _Declared(ref, self._declared[ref])
+        if ref in self._recorded:
+            return table_of(self._recorded[ref])
+        raise DefinitionError(
+            f"{self._file}: feature {table.get('name', 'without a name')}",
+            f"its parent {ref} is neither declared nor recorded: name a version that is",
+        )
+
+
+def _ref(table: Table) -> str:
+    return f"{table.get('name')}@{table.get('version')}"
 
 
 def _laid_over(below: Table, above: Table) -> dict[str, Any]:

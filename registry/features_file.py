@@ -117,7 +117,11 @@ def read_text(given: Text, known: Catalog | None = None) -> Definitions:
 
 def read_sources(path: Path | None = None) -> Definitions:
     """The sources of a file alone. Raises `DefinitionError`."""
-    given = text_of(path)
+    return sources_in(text_of(path))
+
+
+def sources_in(given: Text) -> Definitions:
+    """The sources that the text of a file declares alone. Raises `DefinitionError`."""
     name, sources = given.name, _sources(_tables(given), given.name)
     check(sources, (), name)
     return Definitions(tuple(sources.values()), (), name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -10,7 +9,6 @@ from datetime import UTC, datetime
 from itertools import chain
 from threading import Event
 
-from msgspec import structs
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
@@ -18,7 +16,6 @@ from pipelines.kafka.topic_settings import topic_remarks
 from pipelines.kafka.topics import NEVER, describe, ensure_topics
 from pipelines.live.rules_start import RulesBeginning
 from pipelines.runtime.machine_code import warm_up
-from pipelines.stores.postgres.preview import Previewed, preview
 from pipelines.stores.redis.connection import WarmRedis
 from pipelines.ticks.homes import home_remarks
 from pipelines.ticks.wire.formats import check_format
@@ -29,23 +26,17 @@ from registry.database.month_partitions import attach_ahead
 from registry.database.views import create_views
 from registry.definitions import Catalog, Source
 from registry.errors import StalePlan
-from registry.features_file import Text, read_sources, read_text, text_of
+from registry.features_file import Text, read_sources, read_text, sources_in, text_of
 from registry.formats.heartbeat import Heartbeat
 from registry.heartbeats import read_heartbeats
 from registry.lifecycle.api_keys import FAILURES
 from registry.lifecycle.audit import By
-from registry.lifecycle.plan import Plan
 from registry.lifecycle.registry import Registry
 from registry.serial import Serial, serial
 from registry.source_rules import check_sources
 from tickwell.current_user import current_user
 from tickwell.errors import TickwellError, one_line
 from tickwell.settings import Settings
-
-MOST_PREVIEWED = 20
-"""Number of new versions of a plan whose values are shown."""
-
-PREVIEWED_ENTITIES = 3
 
 
 @contextmanager
@@ -134,38 +125,10 @@ def apply(
 
     Raises as `registry.lifecycle.recording.record`, and `PipelineError`.
     """
-    declared = read_text(file, registry.known())
-    _check_formats(settings, declared.sources)
+    _check_formats(settings, sources_in(file).sources)
     known = registry.apply(file, expected, note=note)
     _ensure_topics(settings, known)
     return known
-
-
-def previewed(settings: Settings, registry: Registry, plan: Plan) -> list[Previewed]:
-    """What the new versions of a plan would say of the newest ticks of a few entities.
-
-    Beside each is the version that the plan compares it with. What is derived, or of a source that
-    is new, is left out. Raises `PipelineError`.
-    """
-    known = registry.known()
-    declared = read_text(Text(plan.file, plan.text), known)
-    catalog = structs.replace(
-        known, features={feature.ref: feature for feature in declared.features} | known.features
-    )
-    by_source = defaultdict[str, list[str]](list)
-    for version in plan.page.new[:MOST_PREVIEWED]:
-        source = catalog.features[version.ref].source
-        if source in known.sources:
-            compared = [] if version.compared_with is None else [version.compared_with]
-            of_source = (ref for ref in compared if catalog.features[ref].source == source)
-            by_source[source] += [*of_source, version.ref]
-    return [
-        one
-        for source, refs in by_source.items()
-        for one in preview(
-            settings.postgres, catalog, source, list(dict.fromkeys(refs)), PREVIEWED_ENTITIES
-        )
-    ]
 
 
 def remarks_on_topics(settings: Settings, known: Catalog) -> list[str]:

@@ -61,7 +61,7 @@ def changing(
         known = complete(connection, before, by)
         change = Change(connection, known, by, known)
         yield change
-        change.recorded = read(connection)
+        change.recorded = read(connection, before)
         update_active_columns(connection, change.recorded)  # also what was backfilled counts
         if change.recorded != before or whole:
             _update_search(change, before, whole)

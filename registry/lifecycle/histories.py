@@ -92,9 +92,14 @@ def planned(
         yield PlannedHistory(
             source=source.name,
             ticks=(before, source.history),
-            tick_bytes=tick_layout(len(source.fields)).size + CHUNK_BYTES // BLOCK,
+            tick_bytes=tick_bytes(source),
             entities=entities.get(source.name, 0),
         )
+
+
+def tick_bytes(source: Source) -> int:
+    """Bytes that Redis takes, about, for each tick of an entity that it keeps."""
+    return tick_layout(len(source.fields)).size + CHUNK_BYTES // BLOCK
 
 
 def _needs(known: Catalog, source: Source) -> Iterator[Need]:

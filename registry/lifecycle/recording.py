@@ -16,9 +16,10 @@ from registry.database.tables import (
 from registry.database.views import PATIENCE, create_views
 from registry.definitions import Catalog, Definitions, FeatureSet
 from registry.errors import DefinitionError
+from registry.features_file import Text, read_text
 from registry.lifecycle import histories
 from registry.lifecycle.activation import move_names
-from registry.lifecycle.audit import By, audit
+from registry.lifecycle.audit import NEW_SCHEMA, By, audit
 from registry.lifecycle.changes import Changes, changes_of
 from registry.lifecycle.changing import Change, changing
 from registry.lifecycle.source_recording import (
@@ -50,7 +51,7 @@ LIMITS = Limits()
 
 def record(
     engine: Engine,
-    definitions: Definitions,
+    given: Definitions | Text,
     actor: str | By,
     rejected_topic: str | None = None,
     limits: Limits = LIMITS,
@@ -58,6 +59,8 @@ def record(
     expected: Serial | None = None,
 ) -> Catalog:
     """Record a features file: new versions, what is active, sets, and the row schemas to write.
+
+    Its text is read beside what is recorded then, of which nothing is changed meanwhile.
 
     One transaction, one at a time; recording the same file again, in whatever order it is written,
     changes nothing. The version that a file lists last for a name becomes the active one, if the
@@ -77,6 +80,7 @@ def record(
     """
     by = actor if isinstance(actor, By) else By(actor)
     with changing(engine, by, expected) as change:
+        definitions = read_text(given, change.known) if isinstance(given, Text) else given
         check_sources(change.known, definitions, may_change=begin is not None)
         record_definitions(change, definitions, rejected_topic, limits)
         if begin is not None:  # last, as it changes more than what is undone with the transaction
@@ -165,7 +169,7 @@ def record_schema(change: Change, source: str, features: tuple[str, ...]) -> Non
     created = change.connection.execute(
         insert(row_schemas).values(**values).returning(row_schemas.c.id)
     ).scalar_one()
-    audit(change.connection, change.by, "new row schema", str(created), values)
+    audit(change.connection, change.by, NEW_SCHEMA, str(created), values)
 
 
 def _record_set(change: Change, one: FeatureSet) -> None:

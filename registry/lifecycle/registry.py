@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine
@@ -30,7 +30,6 @@ from registry.catalog import load, migrated, read
 from registry.database.views import create_views
 from registry.definitions import Catalog, Definitions, Experiment, FeatureVersion
 from registry.errors import NotAllowed, StalePlan
-from registry.feature_tables import Versions, feature_of
 from registry.features_file import Text, read_text
 from registry.formats.heartbeat import Heartbeat
 from registry.lifecycle import (
@@ -39,6 +38,7 @@ from registry.lifecycle import (
     backfills,
     experiments,
     exporting,
+    new_versions,
     search,
     sets,
     usage,
@@ -52,7 +52,9 @@ from registry.lifecycle.changing import Change, changing
 from registry.lifecycle.details import Details, details_of
 from registry.lifecycle.experiments import RecordedExperiment
 from registry.lifecycle.lineage import Lineage, lineage_of
-from registry.lifecycle.plan import COMPARED, Plan, made_now, page_of, seal
+from registry.lifecycle.new_versions import DeclaredVersion
+from registry.lifecycle.plan import Plan, made_now, seal
+from registry.lifecycle.plan_page import COMPARED, page_of
 from registry.lifecycle.recording import (
     LIMITS,
     Limits,
@@ -67,9 +69,6 @@ from registry.lifecycle.usage import FeatureUsage
 from registry.serial import Serial, serial_in
 from registry.source_rules import check_sources
 from registry.wording import Differing, differing
-
-RECENT = timedelta(days=7)
-"""Time for which a version that was read cannot be retired."""
 
 MOST_ENTRIES = 1_000
 """Number of lines of a history or of the audit that are read at once."""
@@ -127,8 +126,9 @@ class Registry:
             check_sources(known, definitions, may_change=True)
             changes = changes_of(known, definitions, self.rejected_topic)
             check_limits(known, changes, definitions, self.limits)
-            page = page_of(connection, known, definitions, changes)
-        made = file.name, file.text, serial.number, serial.moved_at, made_now(), page
+            now = made_now()
+            page = page_of(connection, known, definitions, changes, now)
+        made = file.name, file.text, serial.number, serial.moved_at, now, page
         return Plan(*made, seal(file.text, page, serial))
 
     def apply(
@@ -142,11 +142,8 @@ class Registry:
 
         Raises as `registry.lifecycle.recording.record`.
         """
-        definitions = read_text(file, self.known())
         by = self.by._replace(note=note)
-        return record(
-            self.engine, definitions, by, self.rejected_topic, self.limits, begin, expected
-        )
+        return record(self.engine, file, by, self.rejected_topic, self.limits, begin, expected)
 
     def create_feature_version(
         self,
@@ -166,19 +163,32 @@ class Registry:
         recorded and is another one; recording the same again changes nothing. It stays recorded
         where its view cannot be extended, which raises `NotOurView` or `ViewBusy`.
         """
-        table = {**schema, "name": feature_name, "version": version}
-        if parent_version is not None:
-            table["parent"] = parent_version
-        file = f"{feature_name}@{version}"
+        given = DeclaredVersion(feature_name, version, schema, parent_version)
+        return self.create_feature_versions([given], note)[0]
+
+    def create_feature_versions(
+        self, versions: Sequence[DeclaredVersion], note: str = ""
+    ) -> list[FeatureVersion]:
+        """Record several versions in one transaction, as one features file would declare them.
+
+        So the rows of a source go to one new row schema with all of them, and not to one for each:
+        row schemas are kept for ever. A version may name another one of them as its parent; of a
+        feature that is new the last one is activated. Raises as `create_feature_version`.
+        """
+        return self.record_versions(versions, note)[1]
+
+    def record_versions(
+        self, versions: Sequence[DeclaredVersion], note: str = ""
+    ) -> tuple[Catalog, list[FeatureVersion]]:
+        """The same, with all that is recorded then."""
         with self._changing(note) as change:
-            known = change.known
-            whole = Versions([], known.features, file).whole(table)
-            feature = feature_of(whole, known.sources, file)
-            definitions = Definitions((), (feature,), file)
+            definitions = new_versions.definitions_of(versions, change.known)
             record_definitions(change, definitions, self.rejected_topic, self.limits)
-        if feature.source is not None:  # also where it was recorded before, and its view was busy
-            self.extend_views({feature.source})
-        return change.recorded.features[feature.ref]
+        features = definitions.features
+        # also where they were recorded before, and a view was busy
+        self.extend_views({one.source for one in features if one.source is not None})
+        known = change.recorded
+        return known, [known.features[one.ref] for one in features]
 
     def activate(self, ref: str, note: str = "", without_history: bool = False) -> Catalog:
         """Make a feature's name mean a version, `name@version`.
@@ -212,7 +222,7 @@ class Registry:
         """
 
         def make(change: Change) -> None:
-            since = datetime.now(UTC) - RECENT
+            since = datetime.now(UTC) - usage.RECENT
             readers = usage.recent_readers(change.connection, ref, since)
             withdrawal.retire(change, ref, readers)
 
@@ -297,11 +307,17 @@ class Registry:
         with self._reading() as (connection, known):
             return activation.history(connection, known, name, min(limit, MOST_ENTRIES))
 
-    def audit(self, name: str, limit: int = 100, below: int | None = None) -> list[Entry]:
-        """Who changed what about a feature and its versions, the newest first.
+    def last_move(self, known: Catalog, name: str) -> Activation:
+        """The last move of a feature's name, which `known` has."""
+        with migrated(), self.engine.connect() as connection:
+            return activation.history(connection, known, name, 1)[0]
 
-        Of a set it is named as `set:name@1`, of a source as `source:name`. `below` is the id of the
-        last line of the page before. Raises `UnknownVersion`.
+    def audit(self, name: str, limit: int = 100, below: int | None = None) -> list[Entry]:
+        """Who changed what about a feature, its versions and its rows, the newest first.
+
+        With a pin, `name@version`, about that version and the name. Of a set it is named as
+        `set:name@1`, of a source as `source:name`. `below` is the id of the last line of the page
+        before. Raises `UnknownVersion`.
         """
         with self._reading() as (connection, known):
             subjects = audit.subjects_of(known, name)

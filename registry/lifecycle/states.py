@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from difflib import get_close_matches
 from typing import Literal
 
@@ -82,14 +83,22 @@ def numbers(version: str) -> list[int]:
 
 def users_of(catalog: Catalog, ref: str) -> list[str]:
     """The sets, derived versions and experiments that read a version and are not over."""
-    sets = [one.ref for one in catalog.sets.values() if ref in one.features]
-    derived = [feature.ref for feature in catalog.features.values() if ref in feature.parts]
-    users = [user for user in (*derived, *sets) if not catalog.is_retired(user)]
-    name, _, version = ref.partition("@")
-    running = catalog.experiments.get(name)
-    if running is not None and any(arm.version == version for arm in running.arms):
-        users.append(f"experiment {running.name}")
-    return users
+    return users(catalog).get(ref, [])
+
+
+def users(catalog: Catalog) -> dict[str, list[str]]:
+    """Of each version that anything reads what `users_of` says of it, in one walk."""
+    found = defaultdict[str, list[str]](list)
+    reading = {feature.ref: feature.parts for feature in catalog.features.values()}
+    reading |= {one.ref: one.features for one in catalog.sets.values()}
+    for user, read in reading.items():
+        if read and not catalog.is_retired(user):
+            for ref in dict.fromkeys(read):
+                found[ref].append(user)
+    for name, running in catalog.experiments.items():
+        for version in dict.fromkeys(arm.version for arm in running.arms):
+            found[f"{name}@{version}"].append(f"experiment {running.name}")
+    return dict(found)
 
 
 def check_no_experiment(catalog: Catalog, name: str) -> None:

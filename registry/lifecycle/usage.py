@@ -8,8 +8,9 @@ registry. Servers add what they have counted every few seconds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
+from typing import NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, func, select, text
@@ -19,6 +20,14 @@ from registry.lifecycle.usage_recording import RETENTION_DAYS
 from registry.resources import sql
 
 FEATURE_USAGE = text(sql(__package__, "feature_usage"))
+RECENT_USAGE = text(sql(__package__, "recent_usage"))
+
+RECENT = timedelta(days=7)
+"""Time for which a version that was read is in use: a plan names its readers, and it cannot be
+retired."""
+
+MOST_READERS = 5
+"""Consumers of a version that are named where many versions are asked for."""
 
 MOST_SHOWN = 1_000
 """Pairs of a version and a consumer that are told of a feature: those with the most reads."""
@@ -50,6 +59,26 @@ class FeatureUsage(msgspec.Struct, frozen=True):
     name: str
     days: tuple[date, ...]
     usage: tuple[ConsumerUsage, ...]
+
+
+class RecentReader(msgspec.Struct, frozen=True):
+    """A consumer that has read a version within `RECENT`, and how many values a day of that."""
+
+    consumer: str
+    reads_a_day: float
+    last_read: datetime
+
+
+class RecentReaders(NamedTuple):
+    """The consumers with the most reads of a version, and how many others there are."""
+
+    named: tuple[RecentReader, ...]
+    more: int
+
+    @property
+    def reads_a_day(self) -> float:
+        """How many values a day those that are named have read."""
+        return sum(one.reads_a_day for one in self.named)
 
 
 def usage(connection: Connection, name: str, days: int, today: date | None = None) -> FeatureUsage:
@@ -94,6 +123,30 @@ def recent_readers(connection: Connection, ref: str, since: datetime) -> list[st
         .order_by(table.c.consumer)
     )
     return list(connection.execute(recent).scalars())
+
+
+def recent_usage(
+    connection: Connection, refs: Iterable[str], now: datetime, most: int = MOST_READERS
+) -> dict[str, RecentReaders]:
+    """Of each of some versions, `name@version`, that was read within `RECENT` before `now` by whom.
+
+    At most `most` consumers of each are named, those with the most reads first. What
+    `recent_readers` says of the last seconds holds here too.
+    """
+    pairs = [ref.split("@") for ref in refs]
+    parameters = {
+        "names": [name for name, _ in pairs],
+        "versions": [version for _, version in pairs],
+        "since": now - RECENT,
+        "most": most,
+    }
+    found: dict[str, RecentReaders] = {}
+    for row in connection.execute(RECENT_USAGE, parameters):
+        ref, a_day = f"{row.name}@{row.version}", float(row.reads) / RECENT.days
+        reader = RecentReader(row.consumer, round(a_day, 1), row.last_read.astimezone(UTC))
+        named = (*found[ref].named, reader) if ref in found else (reader,)
+        found[ref] = RecentReaders(named, row.consumers - len(named))
+    return found
 
 
 def sparkline(counts: Sequence[int]) -> str:

@@ -73,4 +73,4 @@ def complete(connection: Connection, known: Catalog, by: By) -> Catalog:
             .where(table.c.name == feature.name, table.c.version == feature.version)
             .values(digest=digest(feature), identity=identity(feature))
         )
-    return read(connection) if unpinned else known
+    return read(connection, known) if unpinned else known

@@ -6,6 +6,7 @@ holds: `ETag` and `If-None-Match`.
 
 from __future__ import annotations
 
+import asyncio
 from hashlib import blake2b
 from http import HTTPStatus
 
@@ -52,7 +53,7 @@ class CatalogRoutes:
 
     def __init__(self, catalog: CatalogWatch) -> None:
         self._catalog = catalog
-        self._tagged: tuple[Names, str] | None = None
+        self._tagged: tuple[Names, asyncio.Task[str]] | None = None
 
     def routes(self) -> list[Route]:
         """The routes."""
@@ -80,40 +81,49 @@ class CatalogRoutes:
         if not all(entity):
             raise InvalidRequest("one of the key fields after ?entity= is empty: leave it out")
         names = self._catalog.names
-        return self._answer(request, names, features_of(names, entity, asked["tag"]))
+        return await self._answer(request, names, features_of(names, entity, asked["tag"]))
 
     async def feature(self, request: Request) -> Response:
         """One feature, by name, pin or alias. Raises `UnknownFeature` and `NotReady`."""
         names = self._catalog.names
-        return self._answer(request, names, definition_of(names, request.path_params["name"]))
+        return await self._answer(request, names, definition_of(names, request.path_params["name"]))
 
     async def versions(self, request: Request) -> Response:
         """The versions of a feature. Raises `UnknownFeature` and `NotReady`."""
         names = self._catalog.names
-        return self._answer(request, names, versions_of(names, request.path_params["name"]))
+        return await self._answer(request, names, versions_of(names, request.path_params["name"]))
 
-    def _answer(self, request: Request, names: Names, content: msgspec.Struct) -> Response:
-        tag = self._tag(names)
+    async def _answer(self, request: Request, names: Names, content: msgspec.Struct) -> Response:
+        tag = await self._tag(names)
         headers = {"etag": f'W/"{tag}"', "cache-control": "no-cache"}
         if is_known(tag, request.headers.getlist("if-none-match")):
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
         body = msgspec.json.encode(content)
         return Response(body, headers=headers, media_type="application/json")
 
-    def _tag(self, names: Names) -> str:
-        """What differs between any two catalogs that are answered differently.
+    async def _tag(self, names: Names) -> str:
+        """The tag of a catalog, made once: in a thread, while the event loop answers others."""
+        if self._tagged is None or self._tagged[0] is not names or _is_lost(self._tagged[1]):
+            self._tagged = names, asyncio.create_task(asyncio.to_thread(tag_of, names))
+        return await asyncio.shield(self._tagged[1])  # others wait for it too
 
-        It is the same in every server. It is made of everything that the routes say, so that a
-        build which says it in another way has another one.
-        """
-        if self._tagged is None or self._tagged[0] is not names:
-            said = [
-                features_of(names, (), ()),
-                *(all_versions(names, name) for name in sorted(names.of_name)),
-            ]
-            digest = blake2b(msgspec.json.encode(said), digest_size=16).hexdigest()
-            self._tagged = names, digest
-        return self._tagged[1]
+
+def tag_of(names: Names) -> str:
+    """What differs between any two catalogs that are answered differently.
+
+    It is the same in every server. It is made of everything that the routes say, so that a build
+    which says it in another way has another one; and a piece at a time, as who encodes lets no
+    other thread run.
+    """
+    digest = blake2b(msgspec.json.encode(features_of(names, (), ())), digest_size=16)
+    for name in sorted(names.of_name):
+        digest.update(msgspec.json.encode(all_versions(names, name)))
+    return digest.hexdigest()
+
+
+def _is_lost(tagging: asyncio.Task[str]) -> bool:
+    """Whether there will be no tag: its server was about to stop, or a mistake was made."""
+    return tagging.done() and (tagging.cancelled() or tagging.exception() is not None)
 
 
 def is_known(tag: str, given: list[str]) -> bool:

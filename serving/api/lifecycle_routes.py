@@ -20,8 +20,10 @@ from starlette.responses import Response
 from starlette.routing import Route, request_response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from registry.lifecycle.audit import By
+from registry.definitions import Catalog
+from registry.lifecycle.audit import By, Entry
 from registry.lifecycle.lineage import Lineage
+from registry.lifecycle.new_versions import DeclaredVersion
 from registry.lifecycle.registry import Registry
 from serving.api.catalog_routes import FEATURE
 from serving.api.deadlines import Deadline, Deadlines
@@ -84,8 +86,19 @@ class Moved(Struct):
     previous: str | None
 
 
+class SchemaStart(Struct):
+    """The first offset of a partition from which rows are in a row schema."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
 class AuditEntry(Struct):
-    """A line of the audit: who changed what, when, and from what to what."""
+    """A line of the audit: who changed what, when, and from what to what.
+
+    Of a new row schema, whose id is the `subject`, `starts` says where it begins.
+    """
 
     id: int
     at: str
@@ -96,6 +109,7 @@ class AuditEntry(Struct):
     after: Any
     request_id: str | None
     note: str
+    starts: list[SchemaStart]
 
 
 class AuditAnswer(Struct):
@@ -153,51 +167,49 @@ class LifecycleRoutes:
         ]
 
     async def create(self, scope: Scope, body: bytes, deadline: Deadline) -> Content:
-        """Record a version. Raises as `RegistryCalls.call`."""
+        """Record a version. Raises as `RegistryCalls`."""
         given, name = self._given(scope, body, NewVersion)
 
         def work(registry: Registry) -> FeatureDefinition:
-            made = registry.create_feature_version(
-                name, given.version, given.schema, given.parent_version, given.note
-            )
-            return described(Names(registry.catalog()), made)
+            version = DeclaredVersion(name, given.version, given.schema, given.parent_version)
+            known, (made,) = registry.record_versions([version], given.note)
+            return described(Names(known), made)
 
         return await self._changed(scope, work)
 
     async def activate(self, scope: Scope, body: bytes, deadline: Deadline) -> Content:
-        """Make a name mean a version. Raises as `RegistryCalls.call`."""
+        """Make a name mean a version. Raises as `RegistryCalls`."""
         given, name = self._given(scope, body, ActivateRequest)
 
         def work(registry: Registry) -> Moved:
-            registry.activate(f"{name}@{given.version}", given.note, given.without_history)
-            return _moved(registry, name)
+            ref = f"{name}@{given.version}"
+            return _moved(registry, registry.activate(ref, given.note, given.without_history), name)
 
         return await self._changed(scope, work)
 
     async def roll_back(self, scope: Scope, body: bytes, deadline: Deadline) -> Content:
-        """Make a name mean what it did before. Raises as `RegistryCalls.call`."""
+        """Make a name mean what it did before. Raises as `RegistryCalls`."""
         given, name = self._given(scope, body or b"{}", RollBackRequest)
 
         def work(registry: Registry) -> Moved:
-            registry.roll_back(name, given.note)
-            return _moved(registry, name)
+            return _moved(registry, registry.roll_back(name, given.note), name)
 
         return await self._changed(scope, work)
 
     async def lineage(self, request: Request) -> Response:
-        """Where a feature comes from and what depends on it. Raises as `RegistryCalls.call`."""
+        """Where a feature comes from and what depends on it. Raises as `RegistryCalls`."""
         name = request.path_params["name"]
         _no_query(request)
-        found: Lineage = await self._registry.call(_by(request.scope), lambda r: r.lineage(name))
+        found: Lineage = await self._registry.read(_by(request.scope), lambda r: r.lineage(name))
         return Response(msgspec.json.encode(found), HTTPStatus.OK, media_type="application/json")
 
     async def audit(self, request: Request) -> Response:
-        """Who changed a feature. Raises as `RegistryCalls.call`, and `InvalidRequest`."""
+        """Who changed a feature. Raises as `RegistryCalls`, and `InvalidRequest`."""
         name, below = request.path_params["name"], _below(request.query_params.multi_items())
-        found = await self._registry.call(
+        found = await self._registry.read(
             _by(request.scope), lambda registry: registry.audit(name, MOST_ENTRIES, below)
         )
-        entries = [AuditEntry(**(one._asdict() | {"at": one.at.isoformat()})) for one in found]
+        entries = [_entry(one) for one in found]
         more = entries[-1].id if len(entries) == MOST_ENTRIES else None
         answer = msgspec.json.encode(AuditAnswer(entries, more))
         return Response(answer, HTTPStatus.OK, media_type="application/json")
@@ -223,7 +235,7 @@ class LifecycleRoutes:
 
     async def _changed(self, scope: Scope, work: Callable[[Registry], Struct]) -> Content:
         """The answer to a change; whoever asks this server next sees it."""
-        answer = await self._registry.call(_by(scope), work)
+        answer = await self._registry.change(_by(scope), work)
         with suppress(TimeoutError):  # what is not read now is read in a moment
             async with asyncio.timeout(READ_SECONDS):
                 for _ in range(2):  # the first reading may have begun before the change
@@ -231,9 +243,14 @@ class LifecycleRoutes:
         return msgspec.json.encode(answer), JSON, ()
 
 
-def _moved(registry: Registry, name: str) -> Moved:
-    newest = registry.history(name, 1)[0]
+def _moved(registry: Registry, known: Catalog, name: str) -> Moved:
+    newest = registry.last_move(known, name)
     return Moved(newest.name, newest.version, newest.previous)
+
+
+def _entry(line: Entry) -> AuditEntry:
+    starts = [SchemaStart(*start) for start in line.starts]
+    return AuditEntry(**(line._asdict() | {"at": line.at.isoformat(), "starts": starts}))
 
 
 def _by(scope: Scope) -> By:

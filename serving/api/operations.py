@@ -327,7 +327,7 @@ OPERATIONS = (
         "Life of a feature",
         "get",
         "/features/{name}/audit",
-        "Who changed what about a feature",
+        "Who changed what about a feature, its versions and its rows",
         {JSON: (AuditAnswer,)},
         (InvalidRequest, UnknownFeature, NotReady, Overloaded),
         parameters=[NAME, BELOW],

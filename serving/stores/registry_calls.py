@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from psycopg2.errors import InsufficientPrivilege, ReadOnlySqlTransaction
@@ -37,11 +37,12 @@ from serving.errors import (
     UnknownFeature,
 )
 
-CONNECTIONS = 2
-"""Calls at the same time, of one server process."""
+READS, CHANGES = 2, 2
+"""Reads of the registry at the same time, and changes, of one server process. Each has connections
+of its own: reads that take long keep no activation and no roll-back out."""
 
 MOST_WAITING = 32
-"""Calls that wait for their turn; others are refused."""
+"""Reads that wait for their turn, and changes; others are refused."""
 
 ANSWER_SECONDS = 5.0
 """Seconds for a call, with the time that it waits for its turn."""
@@ -56,7 +57,12 @@ class RegistryCalls:
     """The registry in the database at `url`; it connects at the first call.
 
     `rejected_topic` is that of the workers, by which new definitions are checked; `heartbeats`
-    gives what they last said.
+    gives what they last said. At most `most_waiting` reads wait for their turn, and as many
+    changes.
+
+    `read` and `change` return what a function returns that is called with the registry, in a
+    thread. Both raise `Overloaded`, `NotReady`, `UnknownFeature`, `InvalidRequest`,
+    `StateConflict`, and `ChangesNotAllowed` where the server's account may not change the registry.
     """
 
     def __init__(
@@ -64,33 +70,22 @@ class RegistryCalls:
         url: str,
         rejected_topic: str | None,
         heartbeats: Callable[[], Sequence[Heartbeat]],
+        most_waiting: int = MOST_WAITING,
     ) -> None:
-        self._rejected_topic = rejected_topic
-        self._heartbeats = heartbeats
-        self._limits = Limits(view_patience=VIEW_PATIENCE)
-        self._engine = connect(
-            url,
-            connect_timeout=2,
-            statement_timeout_ms=int(ANSWER_SECONDS * 1_000),
-            pool_size=CONNECTIONS,
-            max_overflow=0,
-        )
-        self._threads = ThreadPoolExecutor(CONNECTIONS, "registry")
-        self._under_way = 0
+        self._workers = rejected_topic, Limits(view_patience=VIEW_PATIENCE), heartbeats
+        self._reads = _Turns(url, READS, most_waiting)
+        self._changes = _Turns(url, CHANGES, most_waiting)
 
-    async def call(self, by: By, work: Callable[[Registry], T]) -> T:
-        """What a function returns that is called with the registry, in a thread.
+    async def read(self, by: By, work: Callable[[Registry], T]) -> T:
+        """What `work` reads."""
+        return await self._called(self._reads, by, work)
 
-        Raises `Overloaded`, `NotReady`, `UnknownFeature`, `InvalidRequest`, `StateConflict`, and
-        `ChangesNotAllowed` where the server's account may not change the registry.
-        """
-        if self._under_way >= CONNECTIONS + MOST_WAITING:
-            raise Overloaded("too many requests about the registry are under way: ask again")
-        workers = self._rejected_topic, self._limits, self._heartbeats
-        registry = Registry(self._engine, by, *workers)
-        self._under_way += 1
-        running = self._threads.submit(work, registry)
-        running.add_done_callback(lambda _: self._ended())
+    async def change(self, by: By, work: Callable[[Registry], T]) -> T:
+        """What `work` changes."""
+        return await self._called(self._changes, by, work)
+
+    async def _called(self, turns: _Turns, by: By, work: Callable[[Registry], T]) -> T:
+        running = turns.begin(work, Registry(turns.engine, by, *self._workers))
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 return await asyncio.wrap_future(running)
@@ -103,13 +98,42 @@ class RegistryCalls:
         except (RegistryError, DBAPIError) as error:
             raise _served(error) from error
 
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._reads.close()
+        await self._changes.close()
+
+
+class _Turns:
+    """So many calls at a time, each with a connection of its own; a bounded number waits."""
+
+    def __init__(self, url: str, at_once: int, most_waiting: int) -> None:
+        self.engine = connect(
+            url,
+            connect_timeout=2,
+            statement_timeout_ms=int(ANSWER_SECONDS * 1_000),
+            pool_size=at_once,
+            max_overflow=0,
+        )
+        self._threads = ThreadPoolExecutor(at_once, "registry")
+        self._most = at_once + most_waiting
+        self._under_way = 0
+
+    def begin(self, work: Callable[[Registry], T], registry: Registry) -> Future[T]:
+        """Begin a call, or let it wait for its turn. Raises `Overloaded`."""
+        if self._under_way >= self._most:
+            raise Overloaded("too many requests about the registry are under way: ask again")
+        self._under_way += 1
+        running = self._threads.submit(work, registry)
+        running.add_done_callback(lambda _: self._ended())
+        return running
+
     def _ended(self) -> None:
         self._under_way -= 1  # one more or less for a moment does not matter
 
     async def close(self) -> None:
-        """Close all connections."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        await asyncio.to_thread(self._engine.dispose)
+        await asyncio.to_thread(self.engine.dispose)
 
 
 def _served(error: Exception) -> ServingError:

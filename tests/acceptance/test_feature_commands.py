@@ -56,6 +56,7 @@ def test_a_change_is_planned_applied_and_taken_back(
 ) -> None:
     saved = str(tmp_path / "plan.json")
     page = running.run_tickwell("features", "plan", "--features", str(added), "--out", saved)
+    assert page.startswith("plan of serial ")
     assert f"+ {NEW} (standby) mean(price, 6), of price" in page
     assert "expression: `mean(price, 5)` in price_sma_5@1.0.0, here `mean(price, 6)`" in page
     assert "+ price_sma_50@1.0.0 (active)" in page
@@ -77,6 +78,9 @@ def test_a_change_is_planned_applied_and_taken_back(
     audit = running.run_tickwell("features", "audit", "price_sma_5")
     assert "the backtest disagrees" in audit
     assert "for the model" in audit
+    assert "of price, not written yet" in audit
+    pinned = told(running, "audit", NEW)
+    assert {one["subject"] for one in pinned if one["action"] == "record version"} == {NEW}
 
     running.run_tickwell("features", "use", "set:momentum@1", "--model", "momentum-net")
     lineage = running.run_tickwell("features", "lineage", "price_sma_5")
@@ -90,6 +94,10 @@ def test_a_change_is_planned_applied_and_taken_back(
 def test_what_a_script_sees(running: Pipeline, added: Path) -> None:
     file = ("--features", str(added))
     assert "nobody can be asked here" in running.refused("features", "apply", *file)
+    planned = told(running, "plan", *file)
+    assert planned["serial"] > 0
+    assert [one["ref"] for one in planned["values"]] == [one["ref"] for one in planned["new"]]
+    assert told(running, "plan", *file, "--no-values")["values"] == []
     page = told(running, "apply", *file, "--yes")
     assert [one["ref"] for one in page["new"]] == [NEW, "price_sma_50@1.0.0"]
     assert told(running, "apply", *file, "--yes")["new"] == []

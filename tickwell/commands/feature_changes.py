@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,10 +27,10 @@ from tickwell.errors import TickwellError
 from tickwell.settings import Settings
 
 if TYPE_CHECKING:
-    from pipelines.stores.postgres.preview import Previewed
     from registry.definitions import Catalog
-    from registry.lifecycle.plan import Page, Plan, PlannedVersion
+    from registry.lifecycle.plan import Plan
     from registry.lifecycle.registry import Registry
+    from tickwell.planned_values import VersionValues
 
 File = Annotated[
     Path | None, typer.Option("--features", help="The features file; TICKWELL_FEATURES unless set.")
@@ -45,7 +45,8 @@ def plan(
         Path | None, typer.Option(help="Save the plan here, for `tickwell features apply FILE`.")
     ] = None,
     values: Annotated[
-        bool, typer.Option(help="Also what new versions would say of the newest stored ticks.")
+        bool,
+        typer.Option(help="Also the values of the last ticks that new versions would have had."),
     ] = True,
     as_json: Json = False,
 ) -> None:
@@ -56,13 +57,12 @@ def plan(
         made = _planned(settings, registry, file)
         if out is not None:
             out.write_bytes(plans.encode(made))
-        preview = _previewed(settings, registry, made) if values else []
+        valued = _valued(settings, registry, made) if values else []
     if as_json:
-        print_json({**plain(made.page), "preview": plain(preview)})
+        about = {"serial": made.serial, "made_at": made.made_at}
+        print_json({**about, **plain(made.page), "values": valued})
     else:
-        _show(made)
-        for line in _preview_lines(preview):
-            typer.echo(line)
+        _show(made, valued)
     if out is not None:
         typer.echo(f"saved: `tickwell features apply {out}` applies it", err=True)
 
@@ -94,8 +94,10 @@ def apply(
             made = _read_plan(saved)
         else:
             made = _planned(settings, registry, file)
+        asks = not yes and saved is None
         if not as_json:
-            _show(made)
+            decides = asks and sys.stdin.isatty()  # else nobody would wait for the values
+            _show(made, _valued(settings, registry, made) if decides else [])
         if made.changes_nothing:
             if saved is not None and serial(registry.engine) != made.expected:
                 raise StalePlan
@@ -104,7 +106,7 @@ def apply(
             if with_backfill:
                 _backfill(settings, registry, made)
             return
-        if not yes and saved is None:
+        if asks:
             _confirm()
         settings.need("kafka")
         known = apply_file(settings, registry, Text(made.file, made.text), made.expected, note)
@@ -200,19 +202,10 @@ def _planned(settings: Settings, registry: Registry, file: Path | None) -> Plan:
     return registry.plan(text_of(settings.features_path if file is None else file))
 
 
-def _previewed(settings: Settings, registry: Registry, made: Plan) -> list[Previewed]:
-    from tickwell.migrate import previewed
+def _valued(settings: Settings, registry: Registry, made: Plan) -> list[VersionValues]:
+    from tickwell.planned_values import planned_values
 
-    return previewed(settings, registry, made) if made.page.new else []
-
-
-def _preview_lines(preview: list[Previewed]) -> Iterator[str]:
-    for one in preview:
-        said = ", ".join(
-            f"{ref} {status if (value := one.values[ref]) is None else repr(value)}"
-            for ref, status in one.statuses.items()
-        )
-        yield f"  newest tick of {'/'.join(one.entity)}: {said}"
+    return planned_values(settings.postgres, registry, made) if made.page.new else []
 
 
 def _read_plan(saved: Path) -> Plan:
@@ -259,58 +252,8 @@ def _withdrawn(change: Callable[[Registry], Catalog], ref: str, as_json: bool) -
         typer.echo(f"{ref} is {state} since {withdrawal.since:%Y-%m-%d}{instead}")
 
 
-def _show(plan: Plan) -> None:
-    for line in _lines(plan):
+def _show(plan: Plan, valued: Sequence[VersionValues]) -> None:
+    from tickwell.plan_lines import plan_lines
+
+    for line in plan_lines(plan, valued):
         typer.echo(line)
-
-
-def _lines(plan: Plan) -> Iterator[str]:
-    """The page of a plan as text."""
-    page = plan.page
-    yield f"{plan.file}, beside the registry at {plan.serial}"
-    yield from (f"  + source {name}" for name in page.new_sources)
-    for version in page.new:
-        yield from _version_lines(version)
-    for one in page.reworded:
-        differs = ", ".join(f"{d.setting} `{d.was}` -> `{d.now}`" for d in one.differs)
-        yield f"  ~ {one.ref}: {differs or 'its parts are pinned as its names mean now'}"
-    yield from (f"  + {ref}" for ref in page.sets)
-    if plan.changes_nothing:
-        yield f"  nothing is new, {page.unchanged} versions are recorded as the file declares them"
-    else:
-        yield f"  = {page.unchanged} versions as they are"
-    yield from _costs(page)
-    yield from (f"  breaks: {text}" for text in page.breaks)
-    yield from (f"  stays: {text}" for text in page.stays)
-    for text in page.changed_rules:
-        yield f"  refused: {text}: rules change by `tickwell migrate --from-now`"
-
-
-def _version_lines(version: PlannedVersion) -> Iterator[str]:
-    yield f"  + {version.ref} ({version.becomes}) {version.expression}, of {version.of}"
-    for one in version.differs:
-        yield f"      {one.setting}: `{one.was}` in {version.compared_with}, here `{one.now}`"
-    if version.parts:
-        yield f"      of {', '.join(version.parts)}"
-    if version.ticks is not None:
-        yield (
-            f"      has its first value after {version.ticks} ticks of an entity, of those that "
-            f"are kept too; {version.records or 0:,} earlier messages (at most) stay without it"
-        )
-
-
-def _costs(page: Page) -> Iterator[str]:
-    for kept in page.histories:
-        before, after = (ticks * kept.tick_bytes for ticks in kept.ticks)
-        yield (
-            f"  history of {kept.source}: {kept.ticks[0]:,} -> {kept.ticks[1]:,} ticks of an "
-            f"entity, about {before:,} -> {after:,} bytes of Redis for each of "
-            f"{kept.entities:,} entities"
-        )
-    for row in page.rows:
-        before, after = row.online_bytes
-        yield (
-            f"  rows of {row.source}: {row.versions[0]} -> {row.versions[1]} versions, {before} -> "
-            f"{after} bytes of Redis for each of {row.entities:,} entities, "
-            f"{row.offline_bytes:+} bytes of Postgres a tick"
-        )

@@ -14,6 +14,7 @@ from tickwell.settings import Settings
 from tickwell.tables import show
 
 if TYPE_CHECKING:
+    from registry.lifecycle.audit import Entry
     from registry.lifecycle.registry import Registry
 
 features = typer.Typer(
@@ -22,6 +23,9 @@ features = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+SHOWN_STARTS = 3
+"""Partitions of which the audit shows where a row schema begins; `--json` has more of them."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(help="A feature, as price_sma_5.")]
@@ -165,8 +169,14 @@ def history(name: Name, limit: Limit = 20, as_json: Json = False) -> None:
 
 
 @features.command()
-def audit(name: Name, limit: Limit = 50, as_json: Json = False) -> None:
-    """Show who changed what about a feature and its versions, the newest first."""
+def audit(
+    name: Annotated[
+        str, typer.Argument(help="A feature, a version, a set, or a source as source:price.")
+    ],
+    limit: Limit = 50,
+    as_json: Json = False,
+) -> None:
+    """Show who changed what about a feature, its versions and its rows, the newest first."""
     with opened() as (_, registry):
         found = registry.audit(name, limit)
     if as_json:
@@ -179,13 +189,26 @@ def audit(name: Name, limit: Limit = 50, as_json: Json = False) -> None:
                 f"{one.at:%Y-%m-%d %H:%M:%S}",
                 one.actor,
                 one.action,
-                one.subject,
+                _subject(one),
                 one.request_id or "-",
                 one.note,
             )
             for one in found
         ),
     )
+
+
+def _subject(one: Entry) -> str:
+    """What a line is about; a row schema with where it begins."""
+    from registry.lifecycle.audit import NEW_SCHEMA
+
+    if one.action != NEW_SCHEMA:
+        return one.subject
+    shown = [f"{at.topic}[{at.partition}] {at.offset}" for at in one.starts[:SHOWN_STARTS]]
+    more = len(one.starts) - SHOWN_STARTS
+    shown += [f"{more} more"] if more > 0 else []
+    begins = f"from {', '.join(shown)}" if shown else "not written yet"
+    return f"{one.subject} of {one.after['source']}, {begins}"
 
 
 @features.command()

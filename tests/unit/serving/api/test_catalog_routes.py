@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
+from threading import get_ident
 from typing import Any
 
 import msgspec
 import pytest
 from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
@@ -15,6 +19,7 @@ from registry.features_file import read
 from registry.naming import ROUTES
 from serving.api import problems
 from serving.api.catalog_routes import FEATURE, CatalogRoutes
+from tests.support.apps import in_a_loop
 from tests.support.served import catalog_of
 from tests.support.watches import FixedCatalog
 
@@ -202,6 +207,31 @@ def test_any_change_of_what_is_said_is_another_tag() -> None:
         client, _ = client_of(msgspec.structs.replace(SHIPPED, features=features))
         tags.add(client.get("/features").headers["etag"])
     assert len(tags) == len(changes) + 1
+
+
+class Walked(dict[str, Any]):
+    """The versions of features, which note the threads in which they are walked."""
+
+    threads: list[int]
+
+    def __iter__(self) -> Iterator[str]:
+        self.threads.append(get_ident())
+        return super().__iter__()
+
+
+@in_a_loop
+async def test_a_catalog_is_walked_for_its_tag_once_and_beside_the_event_loop() -> None:
+    """However many ask at once: nobody who asks for a value waits for it."""
+    watch: Any = FixedCatalog(SHIPPED)
+    walked = Walked(watch.names.of_name)
+    walked.threads = []
+    watch.names.of_name = walked
+    known = CatalogRoutes(watch)
+    scope = {"type": "http", "method": "GET", "query_string": b"", "headers": []}
+    answers = await asyncio.gather(*(known.features(Request(scope)) for _ in range(5)))
+    assert len({answer.headers["etag"] for answer in answers}) == 1
+    assert len(walked.threads) == 1
+    assert get_ident() not in walked.threads
 
 
 def test_head_and_other_methods(client: TestClient) -> None:
