@@ -8,8 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Event, Thread
 
-import redis
-from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError
 
 from registry.database.engine import connect
@@ -20,6 +18,7 @@ from registry.heartbeats import read_heartbeats
 from registry.lifecycle.audit import By
 from registry.lifecycle.registry import Registry
 from registry.lifecycle.states import state_of, versions_of
+from tests.chaos.warm import NO_REDIS, client_of
 
 NAME = "price_sma_5"
 MEAN_SECONDS = 3.0
@@ -44,6 +43,7 @@ class Changes:
     redis: str
     seed: int
     say: Callable[[str], None]
+    cluster: bool = False
     done: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
 
@@ -141,7 +141,7 @@ class Changes:
 
     def _heartbeats(self) -> list[Heartbeat]:
         try:
-            with redis.Redis.from_url(self.redis, socket_timeout=PATIENCE) as client:
+            with client_of(self.redis, self.cluster, socket_timeout=PATIENCE) as client:
                 return read_heartbeats(client)
-        except (RedisError, OSError) as error:
+        except (*NO_REDIS, OSError) as error:
             raise Unknown from error
