@@ -34,9 +34,7 @@ def test_a_minute_of_faults_on_a_cluster() -> None:
     assert_nothing_is_broken(seed=1, minutes=1.0, faults=10, cluster=True)
 
 
-def assert_nothing_is_broken(
-    seed: int, minutes: float, faults: int, cluster: bool = False
-) -> None:
+def assert_nothing_is_broken(seed: int, minutes: float, faults: int, cluster: bool = False) -> None:
     """On services of its own, which it kills."""
     # neither pytest's, which Postgres may not enter, nor gone when the test fails
     place = Path(tempfile.mkdtemp(prefix="tickwell-chaos-"))

@@ -49,7 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         console.print(f"logs and what readers saw: {place}", highlight=False)
     if not clean:
-        console.print(f"again: {command(given.seed, given.minutes, given.cluster)}", highlight=False)
+        console.print(
+            f"again: {command(given.seed, given.minutes, given.cluster)}", highlight=False
+        )
     return 0 if clean else 1
 
 
