@@ -68,7 +68,7 @@ SEED ?= 1
 MINUTES ?= 2
 
 chaos: install
-	$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES) $(if $(REPORT),--report $(REPORT))
+	$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES) $(if $(CLUSTER),--cluster) $(if $(REPORT),--report $(REPORT))
 
 mutations: install
 	$(BIN)/python -m tests.mutations $(MUTATIONS_ARGS)

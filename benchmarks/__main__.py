@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    applies,
     backfill,
     builds,
     files,
@@ -68,7 +69,7 @@ from benchmarks.table import (
 
 MEASURES = (
     *("online", "offline", "latency", "memory", "serving", "hits"),
-    *("growth", "takeover", "files", "views", "search", "backfill"),
+    *("growth", "takeover", "files", "views", "search", "backfill", "applies"),
 )
 WITH_PEERS = {"online": PEERS, "offline": PEERS, "growth": PEERS, "serving": FEAST}
 """Measures in which other libraries take part; they are installed for it."""
@@ -271,6 +272,16 @@ class _Bench:
                 do(BACKFILL, backfill.backfill, main.ticks)
             do(REPLAY, offline.replay, main)
 
+    def applies(self) -> None:
+        subjects = [applies.QUIET, applies.RECORDED, applies.COMMAND]
+        for number in self._rounds():
+            do = partial(self._do, "applies", number)
+            # the first of a round finds other caches than the others: they take turns
+            for subject in sorted(subjects, reverse=number % 2 == 0):
+                do(subject, applies.freshness, self._wanted.latency_seconds, subject)
+            if number <= FEW_ROUNDS:
+                do(applies.FIRST_VALUE, applies.first_values, self._wanted.versions)
+
     def _do(self, measure: str, number: int, subject: str, work: Any, *arguments: Any) -> bool:
         """Do one run, and record it; whether it came to something."""
         do = partial(work, self._services, *arguments)
@@ -307,6 +318,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--memory-ticks", type=int, default=10_000_000)
     parser.add_argument("--file-rows", type=int, default=10_000_000)
     parser.add_argument("--view-rows", type=int, default=1_000_000)
+    parser.add_argument("--versions", type=int, default=applies.VERSIONS, help="of `applies`")
     parser.add_argument("--load-seconds", type=float, default=20.0)
     parser.add_argument("--serving-seconds", type=float, default=5.0, help="of each load")
     parser.add_argument(
@@ -327,7 +339,7 @@ def _arguments() -> argparse.Namespace:
         wanted.ticks, wanted.rounds, wanted.memory_ticks = 200_000, 1, 200_000
         wanted.peer_seconds, wanted.latency_seconds, wanted.load_seconds = 3.0, 5.0, 3.0
         wanted.entities, wanted.file_rows = [100, 10_000], 200_000
-        wanted.serving_seconds, wanted.view_rows = 1.0, 100_000
+        wanted.serving_seconds, wanted.view_rows, wanted.versions = 1.0, 100_000, 5
     return wanted
 
 

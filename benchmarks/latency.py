@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,17 @@ DRAIN_SECONDS = 5.0
 PERCENTILES = (50.0, 99.0, 99.9, 100.0)
 
 
-def latency(services: Services, seconds: float, sinks: tuple[str, ...], build: Build = THIS) -> Run:
+Meanwhile = Callable[[Settings, float, float], AbstractContextManager[None]]
+"""What goes on from one moment of the monotonic clock to another: those of the ticks that count."""
+
+
+def latency(
+    services: Services,
+    seconds: float,
+    sinks: tuple[str, ...],
+    build: Build = THIS,
+    meanwhile: Meanwhile | None = None,
+) -> Run:
     """Milliseconds from due to read of 5,000 ticks a second, with workers of `sinks` at work."""
     settings, topic = new_topics(services)
     settings = services.fresh(settings, build)
@@ -54,6 +64,8 @@ def latency(services: Services, seconds: float, sinks: tuple[str, ...], build: B
         begin = time.monotonic() + 2.0
         end = begin + LEAD_SECONDS + seconds
         load = stack.enter_context(paced(services, topic, begin, LEAD_SECONDS + seconds))
+        if meanwhile is not None:
+            stack.enter_context(meanwhile(settings, begin + LEAD_SECONDS, end))
         symbols = [f"S{place}" for place in range(PROBED)]
         while time.monotonic() < begin:
             time.sleep(0.01)

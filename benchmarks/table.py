@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import builds, hits, search, serving_table, views
+from benchmarks import applies, builds, hits, search, serving_table, views
 from benchmarks.growth import BEFORE
 from benchmarks.results import Report, Run
 
@@ -43,6 +43,7 @@ def tables(report: Report) -> str:
         "views": views.table,
         "search": search.table,
         "backfill": lambda runs: _rates(runs, "backfill / it", (BACKFILL,)),
+        "applies": applies.table,
         "builds": builds.table,
     }
     for measure, make in makers.items():

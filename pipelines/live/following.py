@@ -5,6 +5,11 @@ a newer row schema than before, its next run is computed in that one: windows ar
 the store keeps of each entity, so that a new feature has its value at the first tick. Where it has
 another history, as many ticks are kept from its next run on.
 
+A server that reads a row in a row schema that it does not know has to read the catalog first, and
+all that it is asked meanwhile waits. It looks at the registry as often as a worker does. So where
+rows are served at once, a worker takes a change over with the look after the one that saw it: every
+server that can see the change has seen it by then, and what the change needs is made ready already.
+
 Workers see a change at different moments, and a partition may move from one that has seen it to one
 that has not. So the store refuses a run in an older row schema than is recorded (Postgres), or than
 was stored (Redis), and the registry is asked at once.
@@ -46,7 +51,8 @@ class Following:
 
     `serial` gives the serial of the registry, `load` its catalog. `share` gives others a copy of
     the catalog, and `copy`, if there is one, reads that, while the registry does not answer and
-    the store is ahead of what is known. Where any of this fails everything is computed as before.
+    the store is ahead of what is known. With `one_look_later` servers see a change first. Where any
+    of this fails everything is computed as before.
     """
 
     def __init__(
@@ -57,6 +63,7 @@ class Following:
         share: Callable[[Catalog], None] = lambda _: None,
         copy: Callable[[], Catalog] | None = None,
         answer_seconds: float = ANSWER_SECONDS,
+        one_look_later: bool = False,
     ) -> None:
         self._serial = serial
         self._load = load
@@ -64,16 +71,20 @@ class Following:
         self._share = share
         self._copy = copy
         self._answer_seconds = answer_seconds
+        self._one_look_later = one_look_later
         self._asking = DaemonExecutor("registry")
         self._seen: Serial | None = None
         self._unshared: Catalog | None = None
         self._unread: Set[str] = frozenset()
+        self._coming: dict[str, tuple[Catalog, RunComputation]] = {}
+        """What is made ready of each source, and of which catalog it is."""
         self._said: dict[str, str] = {}
         """What is said of each subject that something is wrong with."""
         self.materializers: Mapping[str, Materializer] = {}
 
     def look(self) -> None:
         """Take over what was recorded since the last look; what cannot be, is said once."""
+        self._adopt_coming()
         try:
             serial = self._asking.submit(self._serial).result(self._answer_seconds)
             if serial is None or serial != self._seen:
@@ -115,10 +126,12 @@ class Following:
         for source, materializer in self.materializers.items():
             try:
                 if _differs(catalog, source, materializer.computation):
-                    materializer.adopt(self._compute(catalog, source))
+                    self._coming[source] = catalog, self._compute(catalog, source)
                 self._say(source, None)
             except NOT_HERE as error:
                 self._say(source, _text(error))
+        if not self._one_look_later:
+            self._adopt_coming()
         unread = catalog.writing.keys() - self.materializers.keys()
         for source in unread - self._unread:
             logger.warning(
@@ -127,6 +140,14 @@ class Following:
                 source,
             )
         self._unread = unread
+
+    def _adopt_coming(self) -> None:
+        """Adopt what was made ready, but where the store has asked for as much meanwhile."""
+        for source, (catalog, computation) in self._coming.items():
+            materializer = self.materializers[source]
+            if _differs(catalog, source, materializer.computation):
+                materializer.adopt(computation)
+        self._coming.clear()
 
     def _hand_on(self) -> None:
         """Share the catalog; it is tried again with each look."""

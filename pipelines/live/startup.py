@@ -110,6 +110,7 @@ class Startup:
             compute,
             self._share,
             self._copied_catalog if options.sink == "online" else None,
+            one_look_later=options.sink == "online",
         )
         materializers: dict[str, Materializer] = {}
         for topic, source in sources.items():

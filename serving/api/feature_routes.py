@@ -55,6 +55,9 @@ Content = tuple[bytes, bytes, Sequence[Read]]
 Coded = tuple[bytes, bytes, Sequence[tuple[bytes, bytes]], Sequence[Read]]
 """The same as it is sent, with the headers that say how it is coded."""
 
+DEADLINE, CONSUMER = deadlines.HEADER, consumers.HEADER
+"""Names of headers, here because a look into a module costs as much as a comparison."""
+
 Bounds = tuple[Admission, Deadlines]
 """How much is in hand at once, of all routes, and how long each request may take."""
 
@@ -233,10 +236,11 @@ def feast_route(
 def _own_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes | None, bytes | None]:
     """The deadline and the consumer that a request names; of several the first ones."""
     deadline = consumer = None
-    for name, value in headers:
-        if name == deadlines.HEADER and deadline is None:
-            deadline = value
-        elif name == consumers.HEADER and consumer is None:
+    for name, value in headers:  # most are others, so each costs two comparisons and no more
+        if name == DEADLINE:
+            if deadline is None:
+                deadline = value
+        elif name == CONSUMER and consumer is None:
             consumer = value
     return deadline, consumer
 

@@ -27,14 +27,21 @@ def test_minutes_of_faults(seed: int, minutes: float, faults: int) -> None:
     assert_nothing_is_broken(seed, minutes, faults)
 
 
-def assert_nothing_is_broken(seed: int, minutes: float, faults: int) -> None:
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_minute_of_faults_on_a_cluster() -> None:
+    """The registry changes meanwhile, as in the others."""
+    assert_nothing_is_broken(seed=1, minutes=1.0, faults=10, cluster=True)
+
+
+def assert_nothing_is_broken(seed: int, minutes: float, faults: int, cluster: bool = False) -> None:
     """On services of its own, which it kills."""
     # neither pytest's, which Postgres may not enter, nor gone when the test fails
     place = Path(tempfile.mkdtemp(prefix="tickwell-chaos-"))
     place.chmod(0o755)
     print(f"logs and what readers saw: {place}")
-    result = run(Options(seed, minutes, place), print)
-    assert result.clean, f"{report(result)}\nagain: {command(seed, minutes)}"
+    result = run(Options(seed, minutes, place, cluster=cluster), print)
+    assert result.clean, f"{report(result)}\nagain: {command(seed, minutes, cluster)}"
     assert len(result.faults) >= 8
     assert sum(result.faults.values()) >= faults
     assert result.changes["recorded"] > 0

@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     place = given.keep or Path(tempfile.mkdtemp(prefix="tickwell-chaos-"))
     place.mkdir(parents=True, exist_ok=True)
     place.chmod(0o755)
-    options = Options(given.seed, given.minutes, place, given.rate)
+    options = Options(given.seed, given.minutes, place, given.rate, given.cluster)
     clean = False
     try:
         result = run(options, lambda line: print(line, flush=True))
@@ -49,7 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         console.print(f"logs and what readers saw: {place}", highlight=False)
     if not clean:
-        console.print(f"again: {command(given.seed, given.minutes)}", highlight=False)
+        console.print(
+            f"again: {command(given.seed, given.minutes, given.cluster)}", highlight=False
+        )
     return 0 if clean else 1
 
 
@@ -61,6 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=1, help="decides every random choice")
     parser.add_argument("--minutes", type=float, default=2.0, help="of faults")
     parser.add_argument("--rate", type=float, default=400.0, help="messages a second")
+    parser.add_argument(
+        "--cluster", action="store_true", help="with a Redis Cluster of three nodes as warm Redis"
+    )
     parser.add_argument("--report", type=Path, help="write a report in Markdown to this file")
     parser.add_argument("--keep", type=Path, help="keep logs and data in this directory")
     parser.add_argument("--dry-run", action="store_true", help="print the schedule and end")

@@ -8,17 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Event, Thread
 
-import redis
-from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError
 
 from registry.database.engine import connect
+from registry.definitions import Arm, Experiment
 from registry.errors import NotAllowed, ViewBusy
 from registry.formats.heartbeat import Heartbeat
 from registry.heartbeats import read_heartbeats
 from registry.lifecycle.audit import By
 from registry.lifecycle.registry import Registry
 from registry.lifecycle.states import state_of, versions_of
+from tests.chaos.warm import NO_REDIS, client_of
 
 NAME = "price_sma_5"
 MEAN_SECONDS = 3.0
@@ -43,12 +43,14 @@ class Changes:
     redis: str
     seed: int
     say: Callable[[str], None]
+    cluster: bool = False
     done: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._stop = Event()
         self._chance = random.Random(f"{self.seed}/changes")
+        self._experiments = 0
         self._engine = connect(
             self.postgres, connect_timeout=PATIENCE, statement_timeout_ms=PATIENCE * 1_000
         )
@@ -66,7 +68,10 @@ class Changes:
 
     def _work(self) -> None:
         while not self._stop.wait(self._chance.expovariate(1 / MEAN_SECONDS)):
-            change = self._chance.choice([self._create, self._activate, self._back, self._give_up])
+            ways = [self._create, self._activate, self._back, self._give_up]
+            # while an experiment runs its name cannot move, so it does not run for long
+            ways += [self._start, self._stop_experiment, self._stop_experiment]
+            change = self._chance.choice(ways)
             try:
                 done = change()
             except NotAllowed:
@@ -97,6 +102,34 @@ class Changes:
         self._registry.roll_back(NAME)
         return "rolled back"
 
+    def _start(self) -> str:
+        """An experiment of some versions, or other weights for the one that runs."""
+        known = self._registry.catalog()
+        running = known.experiments.get(NAME)
+        if running is None:
+            versions = [one.version for one in versions_of(known, NAME)]
+            chosen = self._chance.sample(versions, min(len(versions), self._chance.randint(2, 3)))
+            if len(chosen) < 2:
+                return REFUSED
+            self._experiments += 1
+            name = f"chaos_{self._experiments}"
+        else:
+            name, chosen = running.name, [arm.version for arm in running.arms]
+        arms = [
+            Arm(f"arm_{number}", version, self._chance.randint(1, 9))
+            for number, version in enumerate(chosen)
+        ]
+        self._registry.start_experiment(Experiment(name, NAME, tuple(arms)))
+        return "experiment started" if running is None else "experiment weighed anew"
+
+    def _stop_experiment(self) -> str:
+        running = self._registry.catalog().experiments.get(NAME)
+        if running is None:
+            return REFUSED
+        winner = self._chance.choice([None, *(arm.variant for arm in running.arms)])
+        self._registry.stop_experiment(running.name, winner, without_history=True)
+        return "experiment stopped"
+
     def _give_up(self) -> str:
         known = self._registry.catalog()
         chosen = self._chance.choice(versions_of(known, NAME)).ref
@@ -108,7 +141,7 @@ class Changes:
 
     def _heartbeats(self) -> list[Heartbeat]:
         try:
-            with redis.Redis.from_url(self.redis, socket_timeout=PATIENCE) as client:
+            with client_of(self.redis, self.cluster, socket_timeout=PATIENCE) as client:
                 return read_heartbeats(client)
-        except (RedisError, OSError) as error:
+        except (*NO_REDIS, OSError) as error:
             raise Unknown from error

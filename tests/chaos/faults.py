@@ -8,14 +8,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
 
 import psutil
 import psycopg2
 
 from tests.chaos.processes import Processes
-from tests.chaos.schedule import KINDS, Fault
+from tests.chaos.schedule import KINDS, WARM, Fault
+
+NODE_PAUSED = "node of the Redis Cluster paused"
+"""What becomes of each fault of the warm Redis where that is a cluster: its nodes keep nothing on
+disk, and are in no deployment without replicas, which would take over."""
 
 Do = Callable[[Fault], bool]
 """Does a fault; False where there was nothing to do it to."""
@@ -23,11 +27,15 @@ Do = Callable[[Fault], bool]
 
 @dataclass
 class Faults:
-    """Does the faults of a schedule at their moments; `done` counts those that happened."""
+    """Does the faults of a schedule at their moments; `done` counts those that happened.
+
+    `nodes` are the names of the nodes where the warm Redis is a cluster.
+    """
 
     processes: Processes
     postgres: str
     say: Callable[[str], None]
+    nodes: Sequence[str] = ()
     done: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
 
@@ -36,6 +44,7 @@ class Faults:
         self._how: dict[str, Do] = {
             "Postgres backend killed": self._kill_backend,
             "Postgres connections ended": self._end_connections,
+            NODE_PAUSED: self._pause,
         }
         for kind in KINDS:
             for word, how in (
@@ -46,7 +55,7 @@ class Faults:
             ):
                 if word in kind.name:
                     self._how.setdefault(kind.name, how)
-        assert self._how.keys() == {kind.name for kind in KINDS}
+        assert self._how.keys() == {NODE_PAUSED, *(kind.name for kind in KINDS)}
 
     def run(self, faults: Sequence[Fault]) -> None:
         """Do them all; each in a thread, for they last. Returns when everybody is back."""
@@ -57,6 +66,9 @@ class Faults:
                 pool.submit(self._do, fault, began)
 
     def _do(self, fault: Fault, began: float) -> None:
+        if self.nodes and fault.target == WARM:
+            node = self.nodes[int(fault.at * 1_000) % len(self.nodes)]
+            fault = replace(fault, kind=NODE_PAUSED, target=node)
         self.say(f"{time.monotonic() - began:8.2f} s  {fault}")
         try:
             happened = self._how[fault.kind](fault)

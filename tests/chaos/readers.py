@@ -10,19 +10,17 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from threading import Event, Thread
 from typing import IO, Any
 
 import httpx
-import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from tests.chaos.producers import entities
-from tests.checker.packed import entity_name, read_row, rows_key
+from tests.chaos.warm import NO_REDIS, client_of
+from tests.checker.packed import bucket, entity_name, read_row, rows_key
 from tests.oracle.times import rfc_3339
 
 FEATURES = {
@@ -45,6 +43,7 @@ class Readers:
     redis: str
     seed: int
     place: Path
+    cluster: bool = False
     reads: dict[str, int] = field(default_factory=lambda: {"http": 0, "redis": 0})
     failures: list[str] = field(default_factory=list)
 
@@ -107,21 +106,27 @@ class Readers:
     def _ask_redis(self, name: str, url: str, lines: IO[str]) -> None:
         """Notes each row when it is another one than before."""
         wanted = [(source, entity) for source in FEATURES for entity in entities(source)]
-        by_source: dict[str, list[str]] = {}
-        for source, entity in wanted:
-            by_source.setdefault(source, []).append(entity_name(entity))
+        keys = [
+            (rows_key(source, bucket(name, self.cluster)), name)
+            for source, name in ((source, entity_name(entity)) for source, entity in wanted)
+        ]
         before: list[bytes | None] = [None] * len(wanted)
-        client: Any = redis.Redis.from_url(
-            url, socket_timeout=1, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0)
+        client = client_of(
+            url,
+            self.cluster,
+            socket_timeout=1,
+            socket_connect_timeout=1,
+            retry=Retry(NoBackoff(), 0),
         )
         while not self._stop.wait(REDIS_PAUSE):
             at = time.time_ns()
             try:
-                with client.pipeline() as pipeline:  # all of one moment
-                    for source, names in by_source.items():
-                        pipeline.hmget(rows_key(source, 0), names)
-                    rows = list(chain.from_iterable(pipeline.execute()))
-            except (RedisError, OSError):
+                # all of one moment, but of a cluster
+                with client.pipeline(transaction=not self.cluster) as pipeline:
+                    for key, name in keys:
+                        pipeline.hget(key, name)
+                    rows = pipeline.execute()
+            except (*NO_REDIS, OSError):
                 continue
             until = time.time_ns()
             self.reads["redis"] += 1

@@ -55,7 +55,7 @@ def report(result: Result) -> str:
     faults, day = sum(result.faults.values()), f"{datetime.now(UTC):%Y-%m-%d}"
     parts = [
         f"# Fault run, seed {options.seed}",
-        f"`{command(options.seed, options.minutes)}` on {day}, {_machine()}.",
+        f"`{command(options.seed, options.minutes, options.cluster)}` on {day}, {_machine()}.",
         "No difference was found." if result.clean else "Differences were found; they are below.",
         _table(("guarantee", "violations"), _guarantees(result)),
         BOUND,
@@ -94,9 +94,9 @@ def report(result: Result) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def command(seed: int, minutes: float) -> str:
+def command(seed: int, minutes: float, cluster: bool = False) -> str:
     """What repeats a run."""
-    return f"make chaos SEED={seed} MINUTES={minutes:g}"
+    return f"make chaos SEED={seed} MINUTES={minutes:g}{' CLUSTER=yes' if cluster else ''}"
 
 
 def _guarantees(result: Result) -> list[tuple[str, int]]:

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import psycopg2
-import redis
-from redis.exceptions import RedisError
 
 from registry.features_file import read as shipped_definitions
 from tests.chaos.changes import Changes
@@ -22,13 +20,15 @@ from tests.chaos.faults import Faults
 from tests.chaos.processes import Processes
 from tests.chaos.producers import Load
 from tests.chaos.readers import Readers
-from tests.chaos.schedule import SERVERS, WORKERS, schedule
+from tests.chaos.schedule import SERVERS, WARM, WORKERS, schedule
+from tests.chaos.warm import NO_REDIS, client_of
 from tests.checker.check import Run as CheckedRun
 from tests.checker.check import check
 from tests.checker.findings import Findings
 from tests.checker.online import redis_watermarks
 from tests.checker.stored import watermarks
 from tests.checker.topics import Kafka
+from tests.support import cluster
 from tickwell.embedded.broker import broker
 from tickwell.embedded.ports import connect, keep_port
 from tickwell.embedded.postgres import postgres
@@ -56,12 +56,16 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Options:
-    """`rate` is messages a second. `place` keeps logs and what readers saw."""
+    """`rate` is messages a second. `place` keeps logs and what readers saw.
+
+    With `cluster` the warm Redis is a Redis Cluster of three nodes.
+    """
 
     seed: int
     minutes: float
     place: Path
     rate: float = 400.0
+    cluster: bool = False
 
 
 @dataclass
@@ -97,6 +101,7 @@ class _Run:
         self._processes = processes
         self._say = say
         self._seconds: dict[str, float] = {}
+        self._nodes: list[str] = []
 
     def run(self) -> Result:
         options = self._options
@@ -106,9 +111,11 @@ class _Run:
             urls = self._start_ours(settings)
         topics = {source: f"ticks.{source}" for source in SOURCES}
         load = Load(settings.kafka, options.seed, options.rate, topics, PARTITIONS)
-        readers = Readers(urls, settings.redis, options.seed, options.place)
-        doing = Faults(self._processes, settings.postgres, self._say)
-        changes = Changes(settings.postgres, settings.redis, options.seed, self._say)
+        readers = Readers(urls, settings.redis, options.seed, options.place, options.cluster)
+        doing = Faults(self._processes, settings.postgres, self._say, self._nodes)
+        changes = Changes(
+            settings.postgres, settings.redis, options.seed, self._say, options.cluster
+        )
         with self._timed("first ticks"):
             load.prime()
             self._wait_drained(settings)
@@ -142,6 +149,7 @@ class _Run:
                 CheckedRun(
                     kafka=settings.kafka,
                     redis=settings.redis,
+                    cluster=options.cluster,
                     postgres=settings.postgres,
                     rejected_topic=settings.rejected_topic,
                     rebuilt=True,  # what Redis loses of a partition comes back from Postgres
@@ -160,13 +168,14 @@ class _Run:
         data = self._options.place / "services"
         with ThreadPoolExecutor(4) as pool:
             made = {
-                "redis": pool.submit(valkey, data / "redis-warm", "warm"),
                 "redis_hot": pool.submit(valkey, data / "redis-hot", "hot"),
                 "postgres": pool.submit(postgres, data / "postgres"),
                 "kafka": pool.submit(broker, data / "kafka", "kafka", self._say),
             }
+            if not self._options.cluster:
+                made["redis"] = pool.submit(valkey, data / WARM, "warm")
             specs = {name: each.result() for name, each in made.items()}
-        names = {"redis": "redis-warm", "redis_hot": "redis-hot"}
+        names = {"redis": WARM, "redis_hot": "redis-hot"}
         with ThreadPoolExecutor(4) as pool:
             starting = [
                 pool.submit(self._processes.start, names.get(name, name), spec, True)
@@ -175,9 +184,21 @@ class _Run:
             for each in starting:
                 each.result()
         addresses: dict[str, Any] = {name: address for name, (_, address) in specs.items()}
+        if self._options.cluster:
+            addresses |= {"redis": self._start_cluster(data / WARM), "cluster": True}
         settings = Settings(features=str(self._features()), partitions=PARTITIONS, **addresses)
         migrate(settings)
         return settings
+
+    def _start_cluster(self, directory: Path) -> str:
+        """Start the nodes of a cluster; returns the URL of one."""
+        specs = cluster.node_specs(directory)
+        for spec in specs.values():
+            self._nodes.append(spec.name)
+            self._processes.start(spec.name, spec, True)
+        urls = list(specs)
+        cluster.form(urls)
+        return urls[0]
 
     def _features(self) -> Path:
         """The shipped definitions, but that a volume must be positive."""
@@ -204,7 +225,10 @@ class _Run:
         return urls
 
     def _spec(self, settings: Settings, name: str, *arguments: str) -> Spec:
-        chosen = ("kafka", "redis", "redis_hot", "postgres", "features", "rejected_topic", "group")
+        chosen = (
+            *("kafka", "redis", "redis_hot", "cluster", "postgres"),
+            *("features", "rejected_topic", "group"),
+        )
         return Spec(
             name=name,
             argv=[sys.executable, "-m", "tickwell", *arguments],
@@ -223,7 +247,7 @@ class _Run:
             behind[:] = []
             try:
                 connection = psycopg2.connect(settings.postgres, connect_timeout=5)
-                client = redis.Redis.from_url(settings.redis)
+                client = client_of(settings.redis, settings.cluster)
                 for topic in topics:
                     ends = {n: end for n, end in enumerate(topic.ends) if end}
                     for store, kept in (
@@ -241,7 +265,7 @@ class _Run:
                         behind.append(f"{waiting} rejected ticks are not relayed")
                 connection.close()
                 client.close()
-            except (psycopg2.OperationalError, RedisError) as error:
+            except (psycopg2.OperationalError, *NO_REDIS) as error:
                 behind.append(str(error))
             return not behind
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 WORKERS = ("online-a", "online-b", "offline-a", "offline-b")
 SERVERS = ("server-a", "server-b")
-STORES = ("redis-warm", "redis-hot", "postgres")
+WARM = "redis-warm"
+STORES = (WARM, "redis-hot", "postgres")
 BROKER = "kafka"
 
 MEAN_SECONDS = 2.6
@@ -42,9 +43,9 @@ KINDS = (
     Kind("server killed", SERVERS, 2.5, (0, 2), 3),
     Kind("server terminated", SERVERS, 1.5, (0, 2), 3),
     Kind("server paused", SERVERS, 2.5, (0.2, 8), 1),
-    Kind("warm Redis killed", ("redis-warm",), 3, (0, 3), 4),
-    Kind("warm Redis restarted", ("redis-warm",), 1.5, (0, 2), 4),
-    Kind("warm Redis paused", ("redis-warm",), 2.5, (0.2, 8), 2),
+    Kind("warm Redis killed", (WARM,), 3, (0, 3), 4),
+    Kind("warm Redis restarted", (WARM,), 1.5, (0, 2), 4),
+    Kind("warm Redis paused", (WARM,), 2.5, (0.2, 8), 2),
     Kind("hot Redis killed", ("redis-hot",), 2, (0, 3), 2),
     Kind("Postgres backend killed", ("postgres",), 2.5, (0, 0), 5),
     Kind("Postgres connections ended", ("postgres",), 2, (0, 0), 2),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import tracemalloc
 from dataclasses import replace
 from itertools import count
@@ -18,9 +19,9 @@ from pipelines.stores.redis.online_sink import OnlineSink
 from registry.formats.redis_keys import chunk_field, chunks_key
 from registry.formats.state import BLOCK, STATE_HEADER
 from tests.support.logs import runs
-from tests.support.shipped import SOURCE
+from tests.support.shipped import SCHEMA, SOURCE
 from tests.support.sinks import BEGIN, GO_ON, Opened, query, ticks, worker
-from tests.support.states import by_name
+from tests.support.states import by_name, loaded
 from tests.support.stored import hash_of, store_state, stored_chunks, stored_state
 
 DEPTH = 64
@@ -50,6 +51,71 @@ def test_a_load_holds_little_more_than_its_states(
     assert by_name(some, alone) == {name: states[name] for name in some}
     # parts and whole, and one answer beside them; all answers of Postgres at once are 16 times it
     assert peak < 6 * held
+
+
+ROW = (
+    "entity, event_time, sequence, revision, tick_time, seq, seq_text, op, fields, features,"
+    ' status, known_at, topic_id, partition, "offset", index'
+)
+
+
+def more_schemas(database: str, n: int) -> list[int]:
+    """Row schemas of the source that are newer, and which no row is in."""
+    added = query(
+        database,
+        "INSERT INTO tickwell.row_schemas (source, features) SELECT source, features FROM"
+        " tickwell.row_schemas, generate_series(1, %s) WHERE source = 'price' RETURNING id",
+        n,
+    )
+    return [schema for (schema,) in added]
+
+
+def also_in(database: str, schema: int, offsets: list[int]) -> None:
+    """Store ticks in a row schema as well, as a replay does, or who carries rows over."""
+    query(
+        database,
+        f"INSERT INTO tickwell.feature_rows (schema_id, {ROW}) SELECT %s, {ROW}"
+        ' FROM tickwell.feature_rows WHERE schema_id = %s AND "offset" = ANY (%s)'
+        " RETURNING schema_id",
+        *(schema, SCHEMA.id, offsets),
+    )
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_ticks_may_be_in_any_row_schemas(opened: Opened, database: str, seed: int) -> None:
+    """A replay stores old ticks in the newest one."""
+    chance, names = random.Random(seed), ["A", "B"]
+    (log,) = runs(ticks(names, 400), ())
+    sink = opened(OfflineSink(database))
+    worker(sink).materialize(log, GO_ON)
+    for schema in more_schemas(database, 5):  # few have most rows, and some only the newest
+        share, since = chance.random() ** 3, chance.choice([0, 100, 380])
+        also_in(database, schema, [n for n in range(since, 400) if chance.random() < share])
+    # those that another one has need not be where they were stored first
+    gone = [n for n in range(400) if chance.random() < 0.7]
+    query(
+        database,
+        'DELETE FROM tickwell.feature_rows AS gone WHERE schema_id = %s AND "offset" = ANY (%s)'
+        " AND EXISTS (SELECT FROM tickwell.feature_rows AS other WHERE other.schema_id > %s"
+        ' AND other."offset" = gone."offset") RETURNING schema_id',
+        *(SCHEMA.id, gone, SCHEMA.id),
+    )
+    for depth in (1, DEPTH, 150, 500):
+        states = loaded(sink, SOURCE, names, depth, BEGIN)
+        for number, name in enumerate(names):
+            expected = list(range(number, 400, 2))[-depth:]
+            assert [tick.seq for tick in states[name].ticks] == expected
+
+
+def test_a_tick_that_is_in_many_row_schemas_is_one(opened: Opened, database: str) -> None:
+    """The newest one of an entity that does not tick is carried over each time."""
+    (log,) = runs(ticks(["A"], 40), ())
+    sink = opened(OfflineSink(database))
+    worker(sink).materialize(log, GO_ON)
+    for schema in more_schemas(database, 30):
+        also_in(database, schema, [38, 39])
+    state = loaded(sink, SOURCE, ["A"], 20, BEGIN)["A"]
+    assert [tick.seq for tick in state.ticks] == list(range(20, 40))
 
 
 @pytest.mark.parametrize("kept", [0, 1, 7 * 32, 7 * 32 + 20])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,21 +61,26 @@ class Cluster:
 @contextmanager
 def cluster(directory: Path) -> Iterator[Cluster]:
     """Starts it and waits until it takes writes."""
-    directory.mkdir(parents=True)
-    ports = _ports(directory)
-    nodes = tuple(Process(_spec(directory, port)) for port in ports)
+    specs = node_specs(directory)
+    nodes = tuple(Process(spec) for spec in specs.values())
     try:
         for node in nodes:
             node.start()
         for node in nodes:
             node.wait_ready()
-        _form(ports)
-        yield Cluster(tuple(f"redis://{HOST}:{port}/0" for port in ports), nodes)
+        form(list(specs))
+        yield Cluster(tuple(specs), nodes)
     finally:
         for node in nodes:
             if node.exit_code() is None:
                 os.kill(node.pid or 0, signal.SIGCONT)
             node.stop()
+
+
+def node_specs(directory: Path) -> dict[str, Spec]:
+    """What to run as its nodes, by their URLs."""
+    directory.mkdir(parents=True)
+    return {f"redis://{HOST}:{port}/0": _spec(directory, port) for port in _ports(directory)}
 
 
 def _ports(directory: Path) -> list[int]:
@@ -105,13 +110,15 @@ def _spec(directory: Path, port: int) -> Spec:
     return Spec(f"node-{port}", argv, directory / f"{port}.log", f"{HOST}:{port}", check=check)
 
 
-def _form(ports: list[int]) -> None:
-    clients = [redis.Redis(host=HOST, port=port) for port in ports]
+def form(urls: Sequence[str]) -> None:
+    """Give running nodes their slots, and wait until the cluster takes writes."""
+    clients = [redis.Redis.from_url(url) for url in urls]
     for number, client in enumerate(clients):
         slots = _first_slot(number), _first_slot(number + 1) - 1
         client.execute_command("CLUSTER ADDSLOTSRANGE", *slots)
         client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
-    for port in ports[1:]:
+    for client in clients[1:]:
+        port = client.connection_pool.connection_kwargs["port"]
         clients[0].execute_command("CLUSTER MEET", HOST, port)
     deadline = time.monotonic() + 60
     while not all(_is_whole(client) for client in clients):

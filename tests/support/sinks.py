@@ -112,13 +112,15 @@ def put_back(client: Any, dump: Mapping[bytes, bytes]) -> None:
         client.hset(name, field[0], value) if field else client.set(name, value)
 
 
-def query(url: str, statement: str) -> list[tuple[Any, ...]]:
+def query(url: str, statement: str, *arguments: Any) -> list[tuple[Any, ...]]:
     """What a database answers, over a connection of its own."""
     connection = psycopg2.connect(url)
     try:
         with connection.cursor() as cursor:
-            cursor.execute(statement)
-            return cursor.fetchall()
+            cursor.execute(statement, arguments or None)
+            found = cursor.fetchall()
+        connection.commit()
+        return found
     finally:
         connection.close()
 

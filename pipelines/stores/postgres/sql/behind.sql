@@ -11,7 +11,7 @@ WITH next AS MATERIALIZED (
 SELECT (SELECT count(*) FROM next), (SELECT max(entity) FROM next), ARRAY(
     SELECT next.entity
     FROM next
-    CROSS JOIN LATERAL (
+    LEFT JOIN LATERAL (
         SELECT stored.event_time, stored.sequence
         FROM schemas AS schema
         CROSS JOIN LATERAL (
@@ -19,16 +19,22 @@ SELECT (SELECT count(*) FROM next), (SELECT max(entity) FROM next), ARRAY(
             WHERE row.entity = next.entity AND row.schema_id = schema.id AND row.revision = 0
             ORDER BY row.event_time DESC, row.sequence DESC LIMIT 1
         ) AS stored
+        WHERE schema.id >= %(schema)s
         ORDER BY stored.event_time DESC, stored.sequence DESC LIMIT 1
-    ) AS newest
+    ) AS newest ON true
     WHERE CASE WHEN next.topic_id = %(topic_id)s::uuid THEN next.partition ELSE 0 END
             = ANY (%(partitions)s)
-        AND NOT EXISTS (
+        AND EXISTS (
             SELECT FROM schemas AS schema
-            JOIN tickwell.feature_rows AS row
-                ON row.entity = next.entity AND row.schema_id = schema.id
-                AND row.event_time = newest.event_time AND row.sequence = newest.sequence
-                AND row.revision = 0
-            WHERE schema.id >= %(schema)s
+            CROSS JOIN LATERAL (
+                SELECT FROM tickwell.feature_rows AS row
+                WHERE row.entity = next.entity AND row.schema_id = schema.id AND row.revision = 0
+                    AND (row.event_time, row.sequence) > (
+                        coalesce(newest.event_time, '-9223372036854775808'::bigint),
+                        coalesce(newest.sequence, -1)
+                    )
+                LIMIT 1
+            ) AS later
+            WHERE schema.id < %(schema)s
         )
 )

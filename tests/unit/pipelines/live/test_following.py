@@ -73,6 +73,39 @@ def test_what_is_newer_is_taken_over() -> None:
     assert schema_of(follows) == 2
 
 
+def test_servers_see_first_what_rows_are_in() -> None:
+    """They look as often: whoever looks between two looks of a worker knows the row schema."""
+    follows = following(NEWER, one_look_later=True)
+    follows.look()
+    assert schema_of(follows) == 1
+    follows.look()
+    assert schema_of(follows) == 2
+
+
+def test_what_the_store_has_asked_for_meanwhile_stays() -> None:
+    """It is newer than what was made ready before."""
+    newest = msgspec.structs.replace(
+        NEWER,
+        schemas={**NEWER.schemas, 3: RowSchema(3, "price", SCHEMA.features)},
+        writing={"price": 3},
+    )
+    follows = following(NEWER, one_look_later=True)
+    follows.look()
+    follows.materializers["price"].adopt(compute(newest, "price"))
+    follows.look()
+    assert schema_of(follows) == 3
+
+
+def test_a_registry_that_went_away_keeps_back_nothing_that_was_seen() -> None:
+    answers = [SERIAL]
+    follows = following(
+        NEWER, serial=lambda: answers.pop() if answers else no_answer(), one_look_later=True
+    )
+    for _ in range(2):
+        follows.look()
+    assert schema_of(follows) == 2
+
+
 def keeping(history: int, known: Catalog) -> Catalog:
     """A catalog in which the price source has this history."""
     source = msgspec.structs.replace(known.sources["price"], history=history)
