@@ -7,6 +7,7 @@ and a join that is hours off looks like any other.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -22,6 +23,8 @@ Int64s = NDArray[np.int64]
 
 NANOSECONDS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 """In a unit of Arrow's stamps."""
+
+TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 
 FIRST_MOMENT, LAST_MOMENT = -(2**63) + 1, 2**63 - 2
 """Nanoseconds UTC: the years 1677 to 2262. The numbers beside them stand for no time."""
@@ -49,15 +52,27 @@ class EntityRows(NamedTuple):
 
 
 def entity_rows(
-    table: Any, fields: Collection[str], time_column: str, timezone: str | None = None
+    table: Any,
+    fields: Collection[str],
+    time_column: str,
+    timezone: str | None = None,
+    first: int = 0,
 ) -> EntityRows:
     """The rows of a table, of which `fields` are key fields.
 
     Naive stamps are read as local times of `timezone`, an IANA name as "UTC", where one is given.
-    Raises `InvalidRequest`, which names the column, the row where there is one, and the cure.
+    Raises `InvalidRequest`, which names the column, the row where there is one, and the cure; rows
+    are counted from `first`.
     """
-    keys = {field: _key(_column(table, field), field) for field in fields}
-    moments = _moments(_column(table, time_column), time_column, timezone)
+    keys = {field: _key(_column(table, field), field, first) for field in fields}
+    moments = _moments(_column(table, time_column), time_column, timezone, first)
+    late = moments > time.time_ns()
+    if late.any():
+        row = int(late.argmax())
+        raise InvalidRequest(
+            f"{time_column} in row {first + row} lies in the future: nobody knows what will be "
+            "served then"
+        )
     return EntityRows(keys, moments)
 
 
@@ -72,13 +87,12 @@ def _column(table: Any, name: str) -> Any:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
-def _key(column: Any, name: str) -> Any:
+def _key(column: Any, name: str, first: int) -> Any:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_null(column.type) and len(column):
-        raise InvalidRequest(f"{name} is null in row 0: an entity needs all its key fields")
-    texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-    if not any(is_text(column.type) for is_text in texts):
+        raise InvalidRequest(f"{name} is null in row {first}: an entity needs all its key fields")
+    if not any(is_text(column.type) for is_text in TEXTS):
         if len(column):
             raise InvalidRequest(
                 f"{name} is {column.type}, not text: entities are named by text, so make it that, "
@@ -86,13 +100,21 @@ def _key(column: Any, name: str) -> Any:
             )
         column = pa.array([], pa.string())
     if column.null_count:
-        row = pc.index(column.is_null(), True).as_py()
+        row = first + pc.index(column.is_null(), True).as_py()
         raise InvalidRequest(f"{name} is null in row {row}: an entity needs all its key fields")
-    return column.cast(pa.string())
+    texts = column.cast(pa.string())
+    odd = pc.match_substring_regex(texts, "^$|[\\x00-\\x1f]")
+    if pc.any(odd).as_py():
+        row = pc.index(odd, True).as_py()
+        raise InvalidRequest(
+            f"{name} in row {first + row} is {texts[row].as_py()!r}: a key is a text without "
+            "control characters"
+        )
+    return texts
 
 
-def _moments(column: Any, name: str, timezone: str | None) -> Int64s:
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+def _moments(column: Any, name: str, timezone: str | None, first: int) -> Int64s:
+    if any(is_text(column.type) for is_text in TEXTS):
         column = _read(column, name)
     if not pa.types.is_timestamp(column.type):
         raise InvalidRequest(
@@ -100,7 +122,7 @@ def _moments(column: Any, name: str, timezone: str | None) -> Int64s:
             f"pandas.to_datetime({name}, utc=True, unit=...) makes them"
         )
     if column.null_count:
-        row = pc.index(column.is_null(), True).as_py()
+        row = first + pc.index(column.is_null(), True).as_py()
         raise InvalidRequest(f"{name} is null in row {row}: each row needs its moment")
     if column.type.tz is None:
         if timezone is None:
@@ -116,7 +138,7 @@ def _moments(column: Any, name: str, timezone: str | None) -> Int64s:
     factor = NANOSECONDS[column.type.unit]
     beyond = (numbers < -(-FIRST_MOMENT // factor)) | (numbers > LAST_MOMENT // factor)
     if beyond.any():
-        row = int(beyond.argmax())
+        row = first + int(beyond.argmax())
         raise InvalidRequest(
             f"{name} in row {row} is outside the years 1677 to 2262, which nanoseconds reach"
         )
