@@ -97,7 +97,7 @@ def _answer(question: OfflineQuestion) -> bytes:
     wanted = Wanted(asked.features, asked.time_column, asked.timezone, known, form)
     report = Report()
     with snapshot(question.postgres) as seen:
-        join = PointInTimeJoin(seen, asked.features)
+        join = PointInTimeJoin.of_names(seen, asked.features)
         check_size(asked.table.num_rows, len(join.versions))  # a set is several
         check_columns(asked.table.schema.names, list(join.versions), form)
         table = wanted.joined(join, asked.table, report)

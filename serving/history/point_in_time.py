@@ -10,7 +10,7 @@ sum over entities is over those that were open then.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from registry.formats.status import RANK, Status
 from registry.language.arithmetic import compile_arithmetic
 from registry.language.terms import Part
 from registry.resources import sql
-from serving.errors import InvalidRequest
+from serving.errors import InvalidRequest, UnknownFeature
 from serving.features.columns import LAGGING, MISSING, NO_TIME, OK, STALE, UNDEFINED
 from serving.features.lookup import DerivedFeature, Names
 from serving.features.prepared import NEVER
@@ -63,22 +63,44 @@ class PastColumn(NamedTuple):
 class PointInTimeJoin:
     """Joins rows with features, in one snapshot of the database.
 
-    `features` are names as requests name them: what a name means is what it means in the snapshot,
-    for all moments. Raises as `Names.versions`, and `InvalidRequest` where an experiment decides
-    what a name means.
+    `versions` are the features by the names that their columns get; `of_names` and `of_pins` find
+    them. What a name means is what it means in the snapshot, for all moments.
     """
 
-    def __init__(self, snapshot: Snapshot, features: Sequence[str]) -> None:
+    def __init__(
+        self, snapshot: Snapshot, names: Names, versions: Mapping[str, FeatureVersion]
+    ) -> None:
         self._snapshot = snapshot
-        self._names = Names(snapshot.catalog)
+        self._names = names
         self._backfills = backfills_of(snapshot)
-        self.versions = self._names.versions(features)
-        for name, experiment in self._names.tested(features).items():
+        self.versions = versions
+
+    @classmethod
+    def of_names(cls, snapshot: Snapshot, features: Sequence[str]) -> PointInTimeJoin:
+        """A join with features as requests name them.
+
+        Raises as `Names.versions`, and `InvalidRequest` where an experiment decides what a name
+        means.
+        """
+        names = Names(snapshot.catalog)
+        versions = names.versions(features)
+        for name, experiment in names.tested(features).items():
             raise InvalidRequest(
                 f"{name} means several versions, as the experiment {experiment.name} decides: name "
-                f"one, as {self.versions[name].ref}",
+                f"one, as {versions[name].ref}",
                 feature=name,
             )
+        return cls(snapshot, names, versions)
+
+    @classmethod
+    def of_pins(cls, snapshot: Snapshot, pins: Mapping[str, str]) -> PointInTimeJoin:
+        """A join with versions, each `name@version`, retired or not. Raises `UnknownFeature`."""
+        known = snapshot.catalog.features
+        for pin in pins.values():
+            if pin not in known:
+                raise UnknownFeature(f"{pin} was never recorded here", feature=pin)
+        versions = {name: known[pin] for name, pin in pins.items()}
+        return cls(snapshot, Names(snapshot.catalog), versions)
 
     @property
     def key_fields(self) -> list[str]:

@@ -23,6 +23,7 @@ from serving.features.values import Moment
 from serving.stores.warm import WarmStore
 from tests.oracle.derived import STATUSES, Known, expect_sum
 from tests.support.backfills import Tick, backfill, blocks
+from tests.support.carried import carry
 from tests.support.past import PORTFOLIOS, SYMBOLS, Cell, Market, asked, cells, joining
 from tests.support.rebuilds import Stores
 from tests.support.sinks import query
@@ -257,6 +258,7 @@ def test_every_cell_is_what_a_search_of_all_rows_finds(stores: Stores, seed: int
     registry.create_feature_version(
         "price_sma_5", "3.0.0", {"expression": "mean(price, 2)"}, "1.0.0"
     )
+    carry(stores, "offline", registry.catalog(), 0)  # the newest ticks are in two row schemas
     market.work_by(registry.catalog())
     go_on(6)
     if chance.random() < 0.7 and registry.begin_backfill("price_sma_5@2.0.0") is not None:

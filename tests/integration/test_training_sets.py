@@ -23,7 +23,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from registry.database.engine import connect
+from registry.lifecycle.audit import By
+from registry.lifecycle.registry import Registry
 from serving.app import ServerOptions, create_app
+from tests.support.backfills import backfill
 from tests.support.past import PORTFOLIOS, SYMBOLS, Cell, Market, asked, cells, joining
 from tests.support.pipeline import wait_for
 from tests.support.rebuilds import Stores
@@ -208,7 +212,7 @@ def test_rows_of_any_number_are_joined_by_the_caller(
 
 def run(made: Made, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "tickwell", "training-set", "build", *map(str, arguments)],
+        [sys.executable, "-m", "tickwell", "training-set", *map(str, arguments)],
         env={"TICKWELL_POSTGRES": made.postgres, "PATH": "", "TICKWELL_DATA": "/nonexistent"},
         capture_output=True,
         text=True,
@@ -222,7 +226,7 @@ def test_the_command_writes_a_file(made: Made, tmp_path: Path) -> None:
     pq.write_table(made.arrow(), rows)
     features = [part for name in FEATURES for part in ("-f", name)]
     options = [*features, "--time-column", "at", "-o", out]
-    done = run(made, rows, *options, "--json", "--event-times")
+    done = run(made, "build", rows, *options, "--json", "--event-times")
     assert done.returncode == 0, done.stderr
     found = pq.read_table(out)
     made.check(found)
@@ -233,13 +237,15 @@ def test_the_command_writes_a_file(made: Made, tmp_path: Path) -> None:
         statuses = [status for _, status, _ in made.expected[name]]
         counts = {status: statuses.count(status) for status in set(statuses)}
         assert report["features"][name]["statuses"] == counts
-    assert "already" in run(made, rows, *options).stderr
-    again = run(made, rows, *options, "--overwrite", "--stale", "null")
+    assert "already" in run(made, "build", rows, *options).stderr
+    again = run(made, "build", rows, *options, "--overwrite", "--stale", "null")
     assert again.returncode == 0, again.stderr
     assert "price_sma_5" in again.stdout
     nothing = tmp_path / "nothing.parquet"
     pq.write_table(made.arrow().slice(0, 0), nothing)
-    empty = run(made, nothing, *features, "--time-column", "at", "-o", tmp_path / "empty.parquet")
+    empty = run(
+        made, "build", nothing, *features, "--time-column", "at", "-o", tmp_path / "empty.parquet"
+    )
     assert empty.returncode == 0, empty.stderr
     assert pq.read_table(tmp_path / "empty.parquet").schema.names[-1].endswith("__status")
     assert sorted(one.name for one in tmp_path.iterdir()) == [
@@ -248,6 +254,55 @@ def test_the_command_writes_a_file(made: Made, tmp_path: Path) -> None:
         "rows.parquet",
         "set.parquet",
     ]
+
+
+def test_a_training_set_is_proved_again(made: Made, stores: Stores, tmp_path: Path) -> None:
+    """Every bit of it is compared; what was filled in since is told apart from what changed."""
+    rows, out = tmp_path / "rows.parquet", tmp_path / "set.parquet"
+    pq.write_table(made.arrow(), rows)
+    registry = Registry(connect(stores.postgres, pool_size=1), By("ann"))
+    registry.create_feature_version(
+        "price_sma_5", "2.0.0", {"expression": "mean(price, 2)"}, "1.0.0"
+    )
+    features = [part for name in (*FEATURES, "price_sma_5@2.0.0") for part in ("-f", name)]
+    options = "--time-column", "at", "--event-times", "-o", out
+    assert run(made, "build", rows, *features, *options).returncode == 0
+    same = run(made, "verify", out)
+    assert same.returncode == 0, same.stderr
+    assert f"{len(made.moments)} rows: the same" in same.stderr
+
+    def changed(column: str, value: Any) -> Path:
+        """The set with another value in the third row of a column."""
+        table, place = pq.read_table(out), tmp_path / "changed.parquet"
+        number, values = table.schema.names.index(column), table.column(column).to_pylist()
+        assert values[3] != value
+        values[3] = value
+        array = pa.array(values, table.schema.field(column).type)
+        pq.write_table(table.set_column(number, table.schema.field(column), array), place)
+        return place
+
+    last = len(made.moments) - 1
+    assert last > 3
+    for column, value in (
+        ("price_sma_5", 1e-300),
+        ("price_sma_5__status", "undefined"),
+        ("price_sma_5__event_time", datetime(2020, 1, 1, tzinfo=UTC)),
+    ):
+        other = run(made, "verify", changed(column, value), "--json")
+        assert other.returncode == 1, other.stderr
+        found = json.loads(other.stdout)
+        assert found["features"]["price_sma_5"] == {"rows": 1, "filled": 0, "first": 3}
+        assert found["features"]["current_price"]["rows"] == 0
+    assert run(made, "verify", rows).returncode == 2
+    assert "no training set" in run(made, "verify", rows).stderr
+    assert run(made, "verify", tmp_path / "none.parquet").returncode == 2
+    engine = connect(stores.postgres)
+    assert backfill(engine, stores.postgres, "price_sma_5@2.0.0").finished
+    engine.dispose()
+    filled = run(made, "verify", out, "--json")
+    assert filled.returncode == 1
+    pinned = json.loads(filled.stdout)["features"]["price_sma_5@2.0.0"]
+    assert pinned["rows"] == pinned["filled"] > 0
 
 
 WRONG: dict[str, tuple[Any, str]] = {

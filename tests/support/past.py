@@ -97,7 +97,7 @@ def asked(moments: Sequence[int], **keys: Sequence[str]) -> EntityRows:
 @contextmanager
 def joining(postgres: str, features: Sequence[str]) -> Iterator[PointInTimeJoin]:
     with snapshot(postgres) as seen:
-        yield PointInTimeJoin(seen, features)
+        yield PointInTimeJoin.of_names(seen, features)
 
 
 Cell = tuple[str | None, str, int | None]

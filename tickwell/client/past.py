@@ -105,7 +105,8 @@ def joined_here(frame: EntityFrame, feature_names: Sequence[str], options: PastO
     """
     pa = imported("pyarrow", "pyarrow")
     from serving.errors import ServingError
-    from serving.history.building import ROWS_A_PIECE, Wanted
+    from serving.history.building import Wanted
+    from serving.history.files import ROWS_A_PIECE
     from serving.history.point_in_time import PointInTimeJoin
     from serving.history.snapshot import snapshot
     from serving.history.training_set import Form, Report
@@ -122,7 +123,7 @@ def joined_here(frame: EntityFrame, feature_names: Sequence[str], options: PastO
     wanted = Wanted(names, options.time_column, options.timezone, known, form)
     try:
         with snapshot(settings.postgres) as seen:
-            join = PointInTimeJoin(seen, names)
+            join = PointInTimeJoin.of_names(seen, names)
             check_free(frame.names, [c for name in join.versions for c in form.columns(name)])
             missing = [field for field in join.key_fields if field not in frame.names]
             if missing:

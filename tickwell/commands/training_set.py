@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -19,8 +19,12 @@ from tickwell.signals import stop_on
 
 if TYPE_CHECKING:
     from serving.history.training_set import Report
+    from serving.history.verification import Verified
+
+T = TypeVar("T")
 
 STOPPED = 130
+NOT_LOOKED = 2
 
 training_set = typer.Typer(
     name="training-set", help="Join features to entities at moments.", no_args_is_help=True
@@ -103,6 +107,55 @@ def build(
     typer.echo(f"{out}: {report.rows:,} rows in {seconds:.1f} s", err=True)
 
 
+@training_set.command()
+def verify(
+    file: Annotated[Path, typer.Argument(help="A file that `training-set build` has written.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Join the rows of a training set anew and compare every bit.
+
+    Ends with 0 where nothing differs, with 1 where something does, and with 2 where it could not
+    look.
+    """
+    settings = Settings.of_stack()
+    settings.need("postgres")
+    with late_imports():
+        from sqlalchemy.exc import DBAPIError
+
+        from serving.errors import ServingError
+        from serving.history.building import Stopped
+        from serving.history.verification import verify as verify_set
+
+    stop = Event()
+    stop_on(stop)
+    try:
+        found = _with_progress_bar(lambda show: verify_set(settings.postgres, file, show, stop))
+    except Stopped:
+        typer.echo("stopped: it was not compared as a whole", err=True)
+        raise typer.Exit(STOPPED) from None
+    except (ServingError, DBAPIError, OSError) as error:
+        typer.echo(f"tickwell: {_why(error)}", err=True)
+        raise typer.Exit(NOT_LOOKED) from None
+    if as_json:
+        _print_verified_json(found)
+    for name, one in found.features.items():
+        if one.rows:
+            typer.echo(
+                f"{name}: {one.rows:,} rows differ, the first is row {one.first}; of them "
+                f"{one.filled:,} were missing and are not any more",
+                err=True,
+            )
+    typer.echo(f"{found.rows:,} rows: {'the same' if found.is_same else 'not the same'}", err=True)
+    if not found.is_same:
+        raise typer.Exit(1)
+
+
+def _why(error: Exception) -> str:
+    from tickwell.cli import message_for
+
+    return message_for(error) or str(error)
+
+
 def _nanoseconds(option: str, text: str) -> int:
     """A moment that is not in the future. Raises `TickwellError`."""
     try:
@@ -117,7 +170,7 @@ def _nanoseconds(option: str, text: str) -> int:
     return found
 
 
-def _with_progress_bar(work: Callable[[Callable[[int, int], None]], Report]) -> Report:
+def _with_progress_bar(work: Callable[[Callable[[int, int], None]], T]) -> T:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
@@ -169,3 +222,11 @@ def _print_json(report: Report) -> None:
         for name, counts in report.statuses.items()
     }
     typer.echo(json.dumps({"rows": report.rows, "features": features}))
+
+
+def _print_verified_json(found: Verified) -> None:
+    import json
+    from dataclasses import asdict
+
+    features = {name: asdict(one) for name, one in found.features.items()}
+    typer.echo(json.dumps({"rows": found.rows, "same": found.is_same, "features": features}))
