@@ -25,6 +25,7 @@ from serving.api.deadlines import Deadlines
 from serving.api.documentation import Documentation
 from serving.api.feature_routes import ShortCut, feast_route, feature_routes
 from serving.api.lifecycle_routes import LifecycleRoutes
+from serving.api.offline_process import OfflineProcess, offline_route
 from serving.api.routes import Server
 from serving.api.search_route import CONNECTIONS as SEARCHES
 from serving.api.search_route import SearchRoute
@@ -116,6 +117,8 @@ def create_app(
     consumer_of = (by_key if options.needs_keys else by_header)(usage.consumers)
     how = metrics, bounds, options.compress, consumer_of
     features = [*feature_routes(answering, *how), feast_route(answering, *how)]
+    past = OfflineProcess(options.postgres)
+    features.append(offline_route(past, *how))
     registry = RegistryCalls(options.postgres, options.rejected_topic, lambda: workers.heartbeats)
     known = CatalogRoutes(catalog)
     lifecycle = LifecycleRoutes(catalog, registry, takes_changes=options.needs_keys)
@@ -140,6 +143,7 @@ def create_app(
             await search.close()
             await stores.close()
             await registry.close()
+            await past.close()
             await asyncio.to_thread(log.close)
 
     app = Starlette(

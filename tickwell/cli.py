@@ -24,6 +24,7 @@ from tickwell.commands.rebuild_online import rebuild_online
 from tickwell.commands.replay import replay
 from tickwell.commands.serve import serve
 from tickwell.commands.status import status
+from tickwell.commands.training_set import training_set
 from tickwell.commands.up import up
 from tickwell.commands.warm import warm
 from tickwell.commands.worker import worker
@@ -63,6 +64,7 @@ app.add_typer(feast, name="feast")
 app.add_typer(keys)
 app.add_typer(features)
 app.add_typer(experiment)
+app.add_typer(training_set)
 
 
 def main() -> None:
@@ -87,9 +89,10 @@ def message_for(error: Exception) -> str | None:
     """The line that a user sees of an error; None for a defect of ours, which has a traceback."""
     from pipelines.errors import PipelineError
     from registry.errors import RegistryError
+    from serving.errors import ServingError
     from tickwell.errors import TickwellError, one_line
 
-    if isinstance(error, TickwellError | PipelineError | RegistryError):
+    if isinstance(error, TickwellError | PipelineError | RegistryError | ServingError):
         return str(error)
     from psycopg2.errors import InsufficientPrivilege
     from sqlalchemy.exc import DBAPIError, OperationalError

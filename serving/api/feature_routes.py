@@ -80,9 +80,11 @@ class FeatureRoute:
         compress: bool = False,
         consumer_of: ConsumerOf = nobody,
         hurries: bool = True,
+        most_bytes: int = MAX_BODY_BYTES,
     ) -> None:
         """With `hurries` a client decides in which time it is answered."""
         self.path = path
+        self._most_bytes = most_bytes
         self._hurries = hurries
         self._consumer_of = consumer_of
         self._answer = answer
@@ -130,13 +132,13 @@ class FeatureRoute:
         began = asyncio.get_running_loop().time()
         deadline = Deadline(began + ms / 1_000, ms)
         if exchange is not None:
-            body, left = _within_limits(exchange.whole_body()), ms / 1_000
+            body, left = _within(exchange.whole_body(), self._most_bytes), ms / 1_000
         else:
             body = await self._body(receive, min(self._body_seconds, ms / 1_000))
             left = began + ms / 1_000 - asyncio.get_running_loop().time()
             if admission.is_full:  # others have come while it was awaited
                 raise admission.refuse()
-        body = decoded(scope["headers"], body, MAX_BODY_BYTES)
+        body = decoded(scope["headers"], body, self._most_bytes)
         size = len(body)
         admission.answering += 1
         admission.answering_bytes += size
@@ -175,7 +177,7 @@ class FeatureRoute:
                     piece = _piece(message)
                     body += piece
                     admission.receiving_bytes += len(piece)
-                    _within_limits(body)
+                    _within(body, self._most_bytes)
                     if not message.get("more_body"):
                         return bytes(body)
                     if admission.receiving_bytes >= admission.most_bytes:
@@ -253,10 +255,17 @@ def _form(scope: Scope) -> Form:
     query = scope["query_string"]
     if query not in (b"", *COMPACT):
         raise InvalidRequest("this route takes ?compact, and nothing else behind a question mark")
-    for name, value in scope["headers"]:
-        if name == b"accept" and any(map(_is_arrow, value.split(b","))):
-            return Form.ARROW
+    if accepts_arrow(scope):
+        return Form.ARROW
     return Form.COMPACT if query else Form.OBJECTS
+
+
+def accepts_arrow(scope: Scope) -> bool:
+    """Whether a client asks for Arrow, by `Accept`."""
+    return any(
+        name == b"accept" and any(map(_is_arrow, value.split(b",")))
+        for name, value in scope["headers"]
+    )
 
 
 def _is_arrow(accepted: bytes) -> bool:
@@ -292,8 +301,8 @@ def _piece(message: Message) -> bytes:
     return piece
 
 
-def _within_limits(body: Body) -> Body:
+def _within(body: Body, most: int) -> Body:
     """The same. Raises `TooLarge`."""
-    if len(body) > MAX_BODY_BYTES:
-        raise TooLarge(f"a body has at most {MAX_BODY_BYTES} bytes: send several requests")
+    if len(body) > most:
+        raise TooLarge(f"a body has at most {most} bytes: send several requests")
     return body

@@ -29,6 +29,8 @@ from serving.api.lifecycle_routes import (
     NewVersion,
     RollBackRequest,
 )
+from serving.api.offline import OfflineAnswer, OfflineRequest
+from serving.api.offline_process import PATH as OFFLINE_PATH
 from serving.api.requests import BatchRequest, OnlineRequest
 from serving.api.search_route import FEATURES
 from serving.api.search_route import PATH as SEARCH_PATH
@@ -247,6 +249,15 @@ OPERATIONS = (
     Operation(
         "Features",
         "post",
+        OFFLINE_PATH,
+        "Features of entities at moments of the past",
+        {JSON: (OfflineAnswer,), ARROW: ()},
+        ASKING,
+        OfflineRequest,
+    ),
+    Operation(
+        "Features",
+        "post",
         FEAST_PATH,
         "Features for clients of Feast",
         {JSON: (FeastAnswer,)},
@@ -376,6 +387,11 @@ EXAMPLES: Mapping[type, Document] = {
     BatchRequest: {
         "features": ["current_price", "position_size"],
         "entities": [{"symbol": "AAPL"}, {"portfolio": "P1", "symbol": "AAPL"}],
+    },
+    OfflineRequest: {
+        "features": ["price_sma_5"],
+        "entities": [{"symbol": "AAPL"}, {"symbol": "AAPL"}],
+        "timestamps": ["2026-11-24T14:30:00Z", "2026-11-24T14:35:00Z"],
     },
     NewVersion: {
         "version": "1.1.0",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from itertools import count
 from typing import Any, TypeVar
 
@@ -12,11 +13,12 @@ import aiohttp
 from yarl import URL
 
 from tickwell import __version__
-from tickwell.client import questions
+from tickwell.client import past, questions
 from tickwell.client.batch import BatchFeatures
 from tickwell.client.calls import DEADLINE_SECONDS, Call, Calls, Chances, Retries
 from tickwell.client.columns import Columns
 from tickwell.client.endpoint import Endpoint, endpoint
+from tickwell.client.entity_frames import check_free, entity_frame
 from tickwell.client.errors import CertificateRefused, ClientError, ConnectionFailed, ProxyRefused
 from tickwell.client.questions import Answer, Question
 from tickwell.client.values import EntityFeatures, FeatureInfo
@@ -32,6 +34,7 @@ KEEP_ALIVE_SECONDS = 60.0
 """Seconds after which an idle connection is not used again: the server closes it after 75."""
 
 T = TypeVar("T")
+Frame = TypeVar("Frame")
 
 
 class AsyncClient:
@@ -101,6 +104,44 @@ class AsyncClient:
             found[0] = await self._ask(first[1], call)  # what is wrong with one is with all
             await self._all(numbered, call, found)
         return questions.answer_of([found[number] for number in sorted(found)], feature_names)
+
+    async def get_offline_features(
+        self,
+        feature_names: Sequence[str],
+        entity_df: Frame,
+        event_timestamp_col: str = "timestamp",
+        *,
+        timezone: str | None = None,
+        as_known_at: datetime | None = None,
+        stale: past.Stale = "keep",
+        event_times: bool = False,
+        deadline_seconds: float = past.DEADLINE_SECONDS,
+    ) -> Frame:
+        """A frame's rows with the features that were served at their moments.
+
+        `entity_df` is a DataFrame of pandas or polars, a relation of DuckDB or a table of Arrow. It
+        has the key fields as columns of text, and moments in `event_timestamp_col`; naive ones are
+        local times of `timezone`. What comes back is of the same kind, with a column for each
+        feature, null (NaN in pandas) where there was no value, and `<feature>__status`; with
+        `event_times` also `<feature>__event_time`. With `stale="null"` values that were too old are
+        null. Nothing that happened, or became known, after a row's moment is in it; with
+        `as_known_at`, a datetime, what became known by then is.
+
+        Up to 100,000 rows are joined by the server. More are joined in this process, which reads
+        Postgres (`TICKWELL_POSTGRES`). A call takes a minute at most unless told otherwise.
+        """
+        frame = entity_frame(entity_df)
+        options = past.PastOptions(event_timestamp_col, timezone, as_known_at, stale, event_times)
+        check_free(frame.names, past.added_columns(feature_names, options))
+        if not past.is_for_server(frame.rows, feature_names):
+            added = await asyncio.to_thread(past.joined_here, frame, feature_names, options)
+        else:
+            call = self._begin(deadline_seconds)
+            known = await self._ask(questions.features((), ()), call)
+            table = frame.columns(past.key_columns(frame, known, event_timestamp_col))
+            added = await self._ask(past.question(table, feature_names, options), call)
+        found: Frame = frame.beside(added)
+        return found
 
     async def features(
         self, entity: Sequence[str] = (), tags: Sequence[str] = ()

@@ -86,7 +86,7 @@ class BatchFeatures(Sequence[EntityFeatures]):
 
     def to_arrow(self, include: Collection[Detail] = STATUS) -> pa.Table:
         """A table of pyarrow; the metadata of a feature's field names its versions."""
-        pa = _imported("pyarrow", "pyarrow")
+        pa = imported("pyarrow", "pyarrow")
         fields, arrays = [], []
         for field, keys in self._keys().items():
             fields.append(pa.field(field, pa.string()))
@@ -103,14 +103,14 @@ class BatchFeatures(Sequence[EntityFeatures]):
 
     def to_pandas(self, include: Collection[Detail] = STATUS) -> pd.DataFrame:
         """A DataFrame: NaN for null, texts as categories, `event_time_ns` as nullable integers."""
-        pandas = _imported("pandas", "pandas")
-        kinds = {_imported("pyarrow", "pyarrow").int64(): pandas.Int64Dtype()}
+        pandas = imported("pandas", "pandas")
+        kinds = {imported("pyarrow", "pyarrow").int64(): pandas.Int64Dtype()}
         frame: pd.DataFrame = self.to_arrow(include).to_pandas(types_mapper=kinds.get)
         return frame
 
     def to_polars(self, include: Collection[Detail] = STATUS) -> pl.DataFrame:
         """A DataFrame of polars, null for null."""
-        polars = _imported("polars", "polars")
+        polars = imported("polars", "polars")
         frame: pl.DataFrame = polars.from_arrow(self.to_arrow(include))
         return frame
 
@@ -179,7 +179,7 @@ def _arrow(pa: Any, column: FeatureColumn, detail: Detail) -> Any:
     return pa.DictionaryArray.from_arrays(codes, pa.array(texts.names, pa.string()))
 
 
-def _imported(module: str, extra: str) -> Any:
+def imported(module: str, extra: str) -> Any:
     """A library that not every user of the client has. Raises `ClientError` where it is missing."""
     from importlib import import_module
 

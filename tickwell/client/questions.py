@@ -60,13 +60,14 @@ class Question(NamedTuple, Generic[T]):
     accept: str
     read: Callable[[bytes], T]
     statuses: tuple[int, ...] = (OK,)
+    content_type: str = JSON
 
     def headers(self, seconds: float) -> dict[str, str]:
         """Its headers, where `seconds` are left until the deadline."""
         milliseconds = min(max(1, int(seconds * 1000)), MOST_DEADLINE_MS)
         headers = {"Accept": self.accept, "X-Deadline-Ms": str(milliseconds)}
         if self.body:
-            headers["Content-Type"] = JSON
+            headers["Content-Type"] = self.content_type
         return headers
 
     def settled(self, answer: Answer, shown_url: str) -> T:
@@ -119,7 +120,7 @@ def online(
             "entity={'portfolio': 'P1', 'symbol': 'AAPL'}"
         )
     named = {str(entity_type): entity_value} if entity is None else dict(entity)
-    body = msgspec.json.encode({"features": _names(feature_names), "entity": named})
+    body = msgspec.json.encode({"features": names_of(feature_names), "entity": named})
     return Question("POST", "/features/online", body, JSON, _read_entity)
 
 
@@ -127,7 +128,7 @@ def batch(
     feature_names: Sequence[str], entities: Iterable[Mapping[str, str]]
 ) -> Iterator[Question[Columns]]:
     """The features of many entities: as many questions as the limits of the server ask for."""
-    names = _names(feature_names)
+    names = names_of(feature_names)
     start = b'{"features":%b,"entities":[' % msgspec.json.encode(names)
     room = MAX_BODY_BYTES - len(start) - len(b"]}")
     texts: list[bytes] = []
@@ -147,7 +148,7 @@ def answer_of(parts: Sequence[Columns], feature_names: Sequence[str]) -> BatchFe
     """The answer that parts make; without entities there are no parts."""
     if parts:
         return BatchFeatures(Columns.joined(parts))
-    features = {name: FeatureColumn.of([]) for name in _names(feature_names)}
+    features = {name: FeatureColumn.of([]) for name in names_of(feature_names)}
     return BatchFeatures(Columns({}, features, 0))
 
 
@@ -191,7 +192,8 @@ def problem_of(answer: Answer) -> ClientError:
     )
 
 
-def _names(feature_names: Sequence[str]) -> list[str]:
+def names_of(feature_names: Sequence[str]) -> list[str]:
+    """The names, each once. Raises TypeError for what is no list of names."""
     if isinstance(feature_names, str):
         raise TypeError(
             f"feature_names={feature_names!r}: a list of names is wanted, as [{feature_names!r}]"

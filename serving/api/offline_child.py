@@ -1,0 +1,126 @@
+"""The process in which questions about the past are answered, one after the other.
+
+A join takes whole seconds of a core and tens of megabytes; in the process of a server it would hold
+up what is asked of the present. It reads a question, writes its answer, and ends when nothing more
+can be read, as when the server is killed.
+
+    message = length (4 bytes, big-endian), MessagePack
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import datetime
+from typing import IO
+
+import msgspec
+from sqlalchemy.exc import DBAPIError
+
+from registry.errors import RegistryEmpty
+from serving.api.arrow import MEDIA_TYPE
+from serving.api.offline import (
+    SIZE_BYTES,
+    Asked,
+    OfflineQuestion,
+    OfflineReply,
+    asked_in_arrow,
+    asked_in_json,
+    check_size,
+    in_arrow,
+    in_json,
+)
+from serving.errors import InvalidRequest, NotReady, ServingError, StoresUnavailable
+from serving.history.building import Wanted
+from serving.history.point_in_time import PointInTimeJoin
+from serving.history.snapshot import snapshot
+from serving.history.training_set import Form, Report, check_columns
+
+NICE = 5
+"""How much rather the processes are served that answer what is asked of the present."""
+
+
+def main() -> None:
+    """Answer what is asked on stdin, on stdout."""
+    os.nice(NICE)
+    questions, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints is no answer
+    while (message := read_message(questions)) is not None:
+        reply = _reply(msgspec.msgpack.decode(message, type=OfflineQuestion))
+        encoded = msgspec.msgpack.encode(reply)
+        replies.write(len(encoded).to_bytes(SIZE_BYTES) + encoded)
+        replies.flush()
+
+
+def read_message(stream: IO[bytes]) -> bytes | None:
+    """The next message; None where there is none, or its end does not come."""
+    size = stream.read(SIZE_BYTES)
+    if len(size) < SIZE_BYTES:
+        return None
+    message = stream.read(int.from_bytes(size))
+    return message if len(message) == int.from_bytes(size) else None
+
+
+def _reply(question: OfflineQuestion) -> OfflineReply:
+    try:
+        return OfflineReply(_answer(question))
+    except ServingError as error:
+        return _told(error)
+    except RegistryEmpty as error:
+        return _told(NotReady(str(error)))
+    except DBAPIError as error:
+        said = str(error.orig).strip().split("\n")[0]
+        print(f"a question about the past failed: {said}", file=sys.stderr)
+        return _told(
+            StoresUnavailable("Postgres, which has the history, did not answer: ask again")
+        )
+
+
+def _told(error: ServingError) -> OfflineReply:
+    context = {name: value for name, value in error.context.items() if _is_plain(value)}
+    return OfflineReply(
+        error=type(error).__name__,
+        detail=error.detail,
+        context=context,  # type: ignore[arg-type]
+    )
+
+
+def _is_plain(value: object) -> bool:
+    return value is None or isinstance(value, str | list)
+
+
+def _answer(question: OfflineQuestion) -> bytes:
+    asked = _asked(question)
+    check_size(asked.table.num_rows, len(asked.features))
+    known = None if asked.as_known_at is None else _nanoseconds(asked.as_known_at)
+    form = Form(asked.stale, asked.event_times)
+    wanted = Wanted(asked.features, asked.time_column, asked.timezone, known, form)
+    report = Report()
+    with snapshot(question.postgres) as seen:
+        join = PointInTimeJoin.of_names(seen, asked.features)
+        check_size(asked.table.num_rows, len(join.versions))  # a set is several
+        check_columns(asked.table.schema.names, list(join.versions), form)
+        table = wanted.joined(join, asked.table, report)
+    return in_arrow(table) if question.wants_arrow else in_json(report.versions, table)
+
+
+def _asked(question: OfflineQuestion) -> Asked:
+    kind = question.content_type.partition(";")[0].strip().lower()
+    if kind == MEDIA_TYPE:
+        return asked_in_arrow(question.body, question.query)
+    return asked_in_json(question.body, question.query)
+
+
+def _nanoseconds(text: str) -> int:
+    """A moment of the past. Raises `InvalidRequest`."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidRequest(f"as_known_at: {error}") from None
+    if moment.tzinfo is None:
+        raise InvalidRequest(f"as_known_at {text!r} has no time zone: 2026-11-24T09:00:00Z has one")
+    return int(moment.timestamp()) * 10**9 + moment.microsecond * 1_000
+
+
+if __name__ == "__main__":
+    main()

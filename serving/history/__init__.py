@@ -1,0 +1,1 @@
+"""History: what features were at moments of the past, read from Postgres."""

@@ -1,0 +1,97 @@
+"""One moment of the database, read by several sessions at once.
+
+A training set is made of many statements, and a replay or a new row schema may come between two of
+them. All of them see the database as it was when the first one began: the catalog, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, Engine, text
+
+from registry import catalog
+from registry.database.engine import STATEMENT_TIMEOUT, connect
+from registry.definitions import Catalog
+
+SESSIONS = 2
+"""Sessions that read at once: each has a process of Postgres."""
+
+CONNECT_SECONDS, SILENCE_MS = 5, 15_000
+STATEMENT_TIMEOUT_MS = 120_000
+"""Milliseconds. A statement of a training set takes a second, more on a machine that is busy."""
+
+CHUNK_BYTES = 1 << 20
+
+Int64s = NDArray[np.int64]
+COPY = "COPY ({}) TO STDOUT (FORMAT binary)"
+
+
+class Snapshot:
+    """The database as it was at one moment; `snapshot` makes one."""
+
+    def __init__(self, connections: Sequence[Connection], threads: ThreadPoolExecutor) -> None:
+        self._connections = connections
+        self._threads = threads
+        self.catalog: Catalog = catalog.read(connections[0])
+
+    def shares(self, numbers: Int64s) -> list[Int64s]:
+        """Numbers in as many parts as statements are answered at the same time, or fewer."""
+        parts = np.array_split(numbers, len(self._connections))
+        return [part for part in parts if len(part)]
+
+    def rows(self, statement: str, parameters: Mapping[str, Any]) -> list[Any]:
+        """The rows of a statement, as psycopg2 gives them."""
+        found = self._connections[0].exec_driver_sql(statement, dict(parameters))
+        return list(found.fetchall())
+
+    def copied(self, statement: str, asked: Sequence[Mapping[str, Any]]) -> list[memoryview]:
+        """The rows of a statement for each of the parameters, in PostgreSQL's binary COPY format.
+
+        They are asked for at the same time, one by each session (`shares`).
+        """
+        assert len(asked) <= len(self._connections)
+        pairs = zip(self._connections, asked, strict=False)
+        running = [self._threads.submit(_copied, one, statement, each) for one, each in pairs]
+        return [one.result() for one in running]
+
+
+@contextmanager
+def snapshot(url: str, sessions: int = SESSIONS) -> Iterator[Snapshot]:
+    """The database at `url` as it is now. Raises SQLAlchemy's `DBAPIError`, and `RegistryEmpty`."""
+    engine = connect(url, CONNECT_SECONDS, silence_ms=SILENCE_MS, pool_size=sessions)
+    try:
+        with ExitStack() as stack:
+            connections = [stack.enter_context(_reading(engine)) for _ in range(sessions)]
+            first, *others = connections
+            seen = first.execute(text("SELECT pg_export_snapshot()")).scalar_one()
+            for other in others:  # it has to be the first statement of a transaction
+                other.exec_driver_sql(f"SET TRANSACTION SNAPSHOT '{seen}'")
+            for one in connections:
+                one.execute(STATEMENT_TIMEOUT, {"milliseconds": str(STATEMENT_TIMEOUT_MS)})
+            threads = stack.enter_context(ThreadPoolExecutor(sessions, "history"))
+            yield Snapshot(connections, threads)
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def _reading(engine: Engine) -> Iterator[Connection]:
+    options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+    with engine.connect().execution_options(**options) as connection, connection.begin():
+        yield connection
+
+
+def _copied(connection: Connection, statement: str, parameters: Mapping[str, Any]) -> memoryview:
+    raw: Any = connection.connection.driver_connection
+    sent = BytesIO()
+    with raw.cursor() as cursor:
+        made = cursor.mogrify(statement, parameters).decode()
+        cursor.copy_expert(COPY.format(made), sent, CHUNK_BYTES)
+    return sent.getbuffer()

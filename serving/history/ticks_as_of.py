@@ -1,0 +1,234 @@
+"""What was an entity's newest tick at a moment, and what its row says.
+
+A tick counts at a moment if it happened by then (`event_time`) and had arrived by then
+(`known_at`): a tick that came late changes nothing that was served before. Which tick it is does
+not depend on the features that are asked for. A feature that its row lacks has the value that a
+backfill computed of this tick, or none: never that of an older one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from registry.formats.row import ValueStatus
+from registry.resources import sql
+from serving.features.columns import MISSING, NO_TIME, RANK_OF
+from serving.features.lookup import Names
+from serving.history.snapshot import Snapshot
+
+TICKS_AS_OF, BACKFILLED = sql(__package__, "ticks_as_of"), sql(__package__, "backfilled_values")
+
+DAY_NS = 86_400 * 10**9
+SPANS = (DAY_NS, 8 * DAY_NS, 64 * DAY_NS, None)
+"""Nanoseconds back from the moment that are looked at, one after the other: most entities tick in
+the last of them, and each month that is opened costs an entity about 12 µs. None is all."""
+
+BEFORE_ALL = -(2**63)
+HEADER_BYTES, TRAILER_BYTES = 19, 2
+"""Bytes around the rows of a binary COPY."""
+
+ARRAY_HEADER_BYTES = 20
+"""Bytes before the elements of an array."""
+
+Int64s = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Ranks = NDArray[np.uint8]
+
+
+class Asked(NamedTuple):
+    """n questions: an entity at a moment, by what was known at another one (or the same)."""
+
+    names: Sequence[str]
+    """The entities."""
+    entity: NDArray[np.int32]
+    """(n,) Which of `names` each question is about."""
+    moments: Int64s
+    """(n,) Nanoseconds UTC."""
+    known: Int64s
+    """(n,) Nanoseconds UTC."""
+
+
+class _Distinct(NamedTuple):
+    """The questions that differ, in the order of entities and moments."""
+
+    entities: list[str]
+    moments: Int64s
+    known: Int64s
+    of: NDArray[np.intp]
+    """(n,) Which of them each question is."""
+
+
+class TicksAsOf:
+    """The ticks of n questions in one source, and columns of what their rows say."""
+
+    def __init__(
+        self, snapshot: Snapshot, names: Names, source: str, asked: Asked, backfills: Backfills
+    ) -> None:
+        self._snapshot = snapshot
+        self._names = names
+        self._backfills = backfills
+        self._distinct = _distinct(asked)
+        schemas = [one for one in names.catalog.schemas.values() if one.source == source]
+        self._rows = _found(snapshot, self._distinct, sorted(one.id for one in schemas))
+        m, which = len(self._distinct.moments), self._rows["number"]
+        self._times = np.full(m, NO_TIME, np.int64)
+        self._times[which] = self._rows["event_time"]
+        self._sequences = np.zeros(m, np.int64)
+        self._sequences[which] = self._rows["sequence"]
+        self._closed = np.zeros(m, np.bool_)
+        if self._rows["status"].shape[1]:
+            self._closed[which] = self._rows["status"][:, 0] == ValueStatus.CLOSED
+
+    @property
+    def event_times(self) -> Int64s:
+        """(n,) Nanoseconds UTC, `NO_TIME` where there is no tick yet."""
+        return self._times[self._distinct.of]
+
+    @property
+    def closed(self) -> NDArray[np.bool_]:
+        """(n,) Whether the entity was closed."""
+        return self._closed[self._distinct.of]
+
+    def column(self, ref: str) -> tuple[Floats, Ranks, NDArray[np.bool_]]:
+        """Values of a version, the ranks of their statuses, and where it has none of the tick.
+
+        Each is (n,). A value is NaN where there is none.
+        """
+        m = len(self._distinct.moments)
+        values, ranks = np.full(m, np.nan), np.full(m, MISSING, np.uint8)
+        lacks = self._times != NO_TIME
+        rows = self._rows
+        for schema in np.unique(rows["schema_id"]):  # a tick that is in several has equal values
+            index = self._names.index(int(schema), ref)
+            if index is None:
+                continue
+            of_schema = rows["schema_id"] == schema
+            which = rows["number"][of_schema]
+            values[which] = rows["values"]["value"][of_schema, index]
+            ranks[which] = RANK_OF[rows["status"][of_schema, index]]
+            lacks[which] = False
+        backfill = self._backfills.get(ref)
+        if backfill is not None and lacks.any():
+            which, found, statuses = self._backfilled(backfill, np.flatnonzero(lacks))
+            values[which], ranks[which] = found, RANK_OF[statuses]
+            lacks[which] = False
+        of = self._distinct.of
+        return values[of], ranks[of], lacks[of]
+
+    def _backfilled(self, backfill: int, lacking: NDArray[np.intp]) -> tuple[Any, Any, Any]:
+        """Which of the ticks a backfill has, with values and statuses."""
+        asked = self._distinct
+        parts = [
+            {
+                "backfill": backfill,
+                "numbers": part.tolist(),
+                "entities": [asked.entities[i] for i in part.tolist()],
+                "event_times": self._times[part].tolist(),
+                "sequences": self._sequences[part].tolist(),
+            }
+            for part in self._snapshot.shares(lacking)
+        ]
+        found = [_rows(one, BACKFILLED_ROW) for one in self._snapshot.copied(BACKFILLED, parts)]
+        rows = np.concatenate(found)
+        return rows["number"], rows["value"], rows["status"]
+
+
+Backfills = Mapping[str, int]
+"""The ids of backfills that are complete, by `name@version`."""
+
+
+def backfills_of(snapshot: Snapshot) -> Backfills:
+    """The complete backfills."""
+    complete = "SELECT name || '@' || version, id FROM tickwell.backfills WHERE state = 'complete'"
+    return {str(ref): int(number) for ref, number in snapshot.rows(complete, {})}
+
+
+def _distinct(asked: Asked) -> _Distinct:
+    n = len(asked.moments)
+    rank = np.empty(len(asked.names), np.int32)
+    rank[sorted(range(len(asked.names)), key=asked.names.__getitem__)] = np.arange(len(rank))
+    columns = asked.known, asked.moments, rank[asked.entity]
+    order = np.lexsort(columns)
+    differs = np.ones(n, np.bool_)
+    if n:
+        differs[1:] = np.logical_or.reduce([np.diff(column[order]) != 0 for column in columns])
+    of = np.empty(n, np.intp)
+    of[order] = np.cumsum(differs) - 1
+    first = order[differs]
+    entities = [asked.names[i] for i in asked.entity[first].tolist()]
+    return _Distinct(entities, asked.moments[first], asked.known[first], of)
+
+
+def _found(snapshot: Snapshot, asked: _Distinct, schemas: Sequence[int]) -> Any:
+    """The rows of the ticks that are there, numbered as the questions."""
+    features = max((len(snapshot.catalog.schemas[one].features) for one in schemas), default=0)
+    dtype = _dtype(features)
+    if not schemas:
+        return np.empty(0, dtype)
+    shared = {
+        "schemas": list(schemas),
+        "features": features,
+        "padding": bytes(ARRAY_HEADER_BYTES + 12 * features),
+    }
+    left, found = np.arange(len(asked.moments)), []
+    for span in SPANS:
+        if not len(left):
+            break
+        parts = [{**shared, **_question(asked, part, span)} for part in snapshot.shares(left)]
+        rows = [_rows(one, dtype) for one in snapshot.copied(TICKS_AS_OF, parts)]
+        found += rows
+        answered = np.zeros(len(asked.moments), np.bool_)
+        for one in rows:
+            answered[one["number"]] = True
+        left = left[~answered[left]]
+    return np.concatenate(found) if found else np.empty(0, dtype)
+
+
+def _question(asked: _Distinct, part: NDArray[np.intp], span: int | None) -> dict[str, Any]:
+    moments = asked.moments[part]
+    if span is None:
+        since = np.full(len(part), BEFORE_ALL)
+    else:
+        since = np.maximum(moments, BEFORE_ALL + span) - span
+    return {
+        "numbers": part.tolist(),
+        "entities": [asked.entities[i] for i in part.tolist()],
+        "moments": moments.tolist(),
+        "known": asked.known[part].tolist(),
+        "since": since.tolist(),
+    }
+
+
+def _dtype(features: int) -> np.dtype[np.void]:
+    """A row of `ticks_as_of.sql` in PostgreSQL's binary COPY format."""
+    value = np.dtype([("size", ">i4"), ("value", ">f8")])
+    return np.dtype(
+        [
+            ("columns", ">i2"),
+            *(("number_size", ">i4"), ("number", ">i4")),
+            *(("schema_size", ">i4"), ("schema_id", ">i4")),
+            *(("event_time_size", ">i4"), ("event_time", ">i8")),
+            *(("sequence_size", ">i4"), ("sequence", ">i8")),
+            *(("status_size", ">i4"), ("status", "u1", (features,))),
+            *(("values_size", ">i4"), ("values", value, (features,))),
+        ]
+    )
+
+
+BACKFILLED_ROW = np.dtype(
+    [
+        ("columns", ">i2"),
+        *(("number_size", ">i4"), ("number", ">i4")),
+        *(("value_size", ">i4"), ("value", ">f8")),
+        *(("status_size", ">i4"), ("status", ">i2")),
+    ]
+)
+"""A row of `backfilled_values.sql` in PostgreSQL's binary COPY format."""
+
+
+def _rows(sent: memoryview, dtype: np.dtype[np.void]) -> Any:
+    return np.frombuffer(sent[HEADER_BYTES:-TRAILER_BYTES], dtype)

@@ -1,0 +1,147 @@
+"""What features were at moments of the past: questions to a server, or joins in this process.
+
+A server joins what fits into one request; more is joined here, by the same code, and needs Postgres
+in place of the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+from urllib.parse import urlencode
+
+import msgspec
+
+from registry.definitions import SET_PREFIX
+from serving.api.offline import MOST_CELLS, MOST_ROWS
+from tickwell.client.batch import imported
+from tickwell.client.entity_frames import EntityFrame, check_free
+from tickwell.client.errors import ClientError
+from tickwell.client.questions import ARROW, Question, names_of
+from tickwell.client.values import FeatureInfo
+from tickwell.settings import Settings
+
+DEADLINE_SECONDS = 60.0
+"""Seconds that a server may take for a training set, unless the call is told otherwise."""
+
+PATH = "/features/offline"
+Stale = Literal["keep", "null"]
+
+
+@dataclass(frozen=True, slots=True)
+class PastOptions:
+    """How moments are read, and what is wanted beside values and statuses."""
+
+    time_column: str
+    timezone: str | None = None
+    as_known_at: datetime | None = None
+    stale: Stale = "keep"
+    event_times: bool = False
+
+    @property
+    def known_at(self) -> str | None:
+        """When what counts was known, RFC 3339. Raises ValueError."""
+        if self.as_known_at is None:
+            return None
+        if self.as_known_at.tzinfo is None:
+            raise ValueError(f"as_known_at={self.as_known_at!r} has no time zone")
+        return self.as_known_at.isoformat()
+
+
+def is_for_server(frame_rows: int, feature_names: Sequence[str]) -> bool:
+    """Whether a server takes so many rows at once; what is in a set is not known before."""
+    return frame_rows <= MOST_ROWS and frame_rows * len(names_of(feature_names)) <= MOST_CELLS
+
+
+def key_columns(frame: EntityFrame, known: Iterable[FeatureInfo], time_column: str) -> list[str]:
+    """The columns that say which entity a row is of, and when: nothing else is sent.
+
+    Raises ValueError where there is no such column of moments.
+    """
+    if time_column not in frame.names:
+        raise ValueError(
+            f"entity_df has no column {time_column!r}: name that of the moments, "
+            "event_timestamp_col=…"
+        )
+    fields = {field for feature in known for field in feature.entity}
+    return [name for name in frame.names if name in fields or name == time_column]
+
+
+def question(table: Any, feature_names: Sequence[str], options: PastOptions) -> Question[Any]:
+    """What a server is asked; the answer is a table of Arrow."""
+    pa = imported("pyarrow", "pyarrow")
+    asked = [("feature", name) for name in names_of(feature_names)]
+    settings = {
+        "time_column": options.time_column,
+        "timezone": options.timezone,
+        "as_known_at": options.known_at,
+        "stale": options.stale,
+        "event_times": "true" if options.event_times else "false",
+    }
+    asked += [(name, value) for name, value in settings.items() if value is not None]
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    body = sink.getvalue().to_pybytes()
+    path = f"{PATH}?{urlencode(asked)}"
+    return Question("POST", path, body, ARROW, _read, content_type=ARROW)
+
+
+def _read(body: bytes) -> Any:
+    pa = imported("pyarrow", "pyarrow")
+    try:
+        with pa.ipc.open_stream(body) as stream:
+            return stream.read_all()
+    except pa.ArrowException as error:
+        raise msgspec.ValidationError(f"it is no answer in Arrow: {error}") from None
+
+
+def joined_here(frame: EntityFrame, feature_names: Sequence[str], options: PastOptions) -> Any:
+    """The columns that are added to a frame's rows, joined in this process.
+
+    Raises `ClientError`.
+    """
+    pa = imported("pyarrow", "pyarrow")
+    from serving.errors import ServingError
+    from serving.history.building import Wanted
+    from serving.history.files import ROWS_A_PIECE
+    from serving.history.point_in_time import PointInTimeJoin
+    from serving.history.snapshot import snapshot
+    from serving.history.training_set import Form, Report
+
+    settings = Settings.of_stack()
+    settings.need("postgres")
+    known = None
+    if options.as_known_at is not None:
+        assert options.known_at is not None
+        known = int(options.as_known_at.timestamp()) * 10**9
+        known += options.as_known_at.microsecond * 1_000
+    form = Form(options.stale, options.event_times)
+    names = names_of(feature_names)
+    wanted = Wanted(names, options.time_column, options.timezone, known, form)
+    try:
+        with snapshot(settings.postgres) as seen:
+            join = PointInTimeJoin.of_names(seen, names)
+            check_free(frame.names, [c for name in join.versions for c in form.columns(name)])
+            missing = [field for field in join.key_fields if field not in frame.names]
+            if missing:
+                raise ClientError(f"entity_df has no column {missing[0]!r}, a key field")
+            table = frame.columns([*join.key_fields, options.time_column])
+            report, parts = Report(), []
+            for first in range(0, table.num_rows, ROWS_A_PIECE):
+                piece = table.slice(first, ROWS_A_PIECE)
+                parts.append(wanted.joined(join, piece, report, first))
+    except ServingError as error:
+        raise ClientError(error.detail) from None
+    return pa.concat_tables(parts)
+
+
+def added_columns(feature_names: Sequence[str], options: PastOptions) -> list[str]:
+    """The columns that are added for features which are no sets."""
+    from serving.history.training_set import Form
+
+    form = Form(options.stale, options.event_times)
+    plain = [name for name in names_of(feature_names) if not name.startswith(SET_PREFIX)]
+    return [column for name in plain for column in form.columns(name)]
