@@ -1,7 +1,7 @@
 """`make bench`: every figure of the project, beside what it is compared with, in one run.
 
     python -m benchmarks [online offline latency memory serving hits growth takeover files
-        views search backfill all | builds]
+        views search backfill applies training all | builds]
         [--ticks 3000000] [--rounds 5] [--prices rounded] [--out benchmarks/results] [--quick]
         [--before CHECKOUT] [--serving-seconds 5] [--only REGEX]
 
@@ -39,6 +39,7 @@ from benchmarks import (
     search,
     serving,
     takeover,
+    training,
     views,
 )
 from benchmarks.backlog import Backlog, Prices, produce
@@ -69,7 +70,7 @@ from benchmarks.table import (
 
 MEASURES = (
     *("online", "offline", "latency", "memory", "serving", "hits"),
-    *("growth", "takeover", "files", "views", "search", "backfill", "applies"),
+    *("growth", "takeover", "files", "views", "search", "backfill", "applies", "training"),
 )
 WITH_PEERS = {"online": PEERS, "offline": PEERS, "growth": PEERS, "serving": FEAST}
 """Measures in which other libraries take part; they are installed for it."""
@@ -281,6 +282,11 @@ class _Bench:
                 do(subject, applies.freshness, self._wanted.latency_seconds, subject)
             if number <= FEW_ROUNDS:
                 do(applies.FIRST_VALUE, applies.first_values, self._wanted.versions)
+
+    def training(self) -> None:
+        for number in range(1, min(FEW_ROUNDS, self._wanted.rounds) + 1):
+            for rows in training.SIZES:
+                self._do("training", number, f"{rows:,} entity rows", training.sets, rows)
 
     def _do(self, measure: str, number: int, subject: str, work: Any, *arguments: Any) -> bool:
         """Do one run, and record it; whether it came to something."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import applies, builds, hits, search, serving_table, views
+from benchmarks import applies, builds, hits, search, serving_table, training, views
 from benchmarks.growth import BEFORE
 from benchmarks.results import Report, Run
 
@@ -42,6 +42,7 @@ def tables(report: Report) -> str:
         "files": lambda runs: _rates(runs, "tickwell produce / it", (PRODUCE,)),
         "views": views.table,
         "search": search.table,
+        "training": training.table,
         "backfill": lambda runs: _rates(runs, "backfill / it", (BACKFILL,)),
         "applies": applies.table,
         "builds": builds.table,

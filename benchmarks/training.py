@@ -1,0 +1,164 @@
+"""A training set from Postgres, beside the as-of joins of others over rows that they have at hand.
+
+All join the same entity rows with the same ticks in one database of six months. The others are
+given the ticks as frames, in the order that they want, and do the plain join: the newest tick by
+event time, whatever had arrived. Theirs is the time of the join alone; ours begins with connecting
+and ends with a table of values and statuses. How long the ticks take out of Postgres is told
+beside: it is what others need first.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from io import BytesIO
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import polars as pl
+import psycopg2
+import pyarrow as pa
+from sqlalchemy import Engine
+
+from benchmarks.results import Failed, Run
+from benchmarks.services import Services
+from benchmarks.views import FEATURES, FIRST_NS, MONTH, MONTH_NS, MONTHS
+from registry import catalog
+from registry.database.engine import connect
+from registry.formats.row import ValueStatus
+from serving.history.building import Wanted
+from serving.history.point_in_time import PointInTimeJoin
+from serving.history.snapshot import snapshot
+from serving.history.training_set import Report
+
+TICKS, ENTITIES = 1_000_000, 500
+SIZES = (10, 10_000, 100_000)
+"""Entity rows of a training set."""
+
+TIMES = 5
+SEED = 7
+ROWS = """
+INSERT INTO tickwell.feature_rows
+SELECT %(schema)s, 'S' || i %% 500, %(first)s + i::bigint * %(step)s, 0, 0, i, NULL, 0,
+    ARRAY[i, 'NaN'::float8], ARRAY[i, i + 1, i + 2, 0.5], %(ok)s,
+    %(first)s + i::bigint * %(step)s, '00000000-0000-0000-0000-000000000001', 0, i, 0
+FROM generate_series(0, %(rows)s - 1) AS i
+"""
+OUT = "COPY (SELECT entity, event_time, known_at, features FROM tickwell.feature_rows) TO STDOUT {}"
+MOMENT = "timestamp"
+OURS = "training set from Postgres"
+
+
+def sets(services: Services, rows: int) -> Run:
+    """Milliseconds of a training set of so many rows, and in `detail` those of the others."""
+    settings = services.fresh(services.settings)
+    engine = connect(settings.postgres)
+    try:
+        _fill(engine)
+    finally:
+        engine.dispose()
+    frame = _entity_rows(rows)
+    works = {OURS: lambda: _ours(settings.postgres, frame), **_others(frame)}
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(TIMES):
+        for name, work in works.items():
+            taken[name].append(_milliseconds(work))
+    medians = {name: statistics.median(found) for name, found in taken.items()}
+    detail = {"rows": rows, "milliseconds": medians, "out": _out(settings.postgres)}
+    return Run(value=medians[OURS], unit="ms", detail=detail)
+
+
+def _fill(engine: Engine) -> None:
+    with engine.begin() as connection:
+        for month in range(MONTHS):
+            begin = FIRST_NS + month * MONTH_NS
+            connection.exec_driver_sql(MONTH.format(month, begin, begin + MONTH_NS))
+        known = catalog.read(connection)
+        values = {
+            "schema": known.writing["price"],
+            "first": FIRST_NS,
+            "step": MONTHS * MONTH_NS // TICKS,
+            "ok": bytes([ValueStatus.OK] * len(FEATURES)),
+            "rows": TICKS,
+        }
+        connection.exec_driver_sql(ROWS, values)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("VACUUM ANALYZE")
+
+
+def _entity_rows(rows: int) -> pa.Table:
+    chance = np.random.default_rng(SEED)
+    entities = [f"S{number}" for number in chance.integers(0, ENTITIES, rows).tolist()]
+    moments = FIRST_NS + chance.integers(0, MONTHS * MONTH_NS, rows)
+    stamps = pa.array(moments).cast(pa.timestamp("ns", "UTC"))
+    return pa.table({"symbol": entities, MOMENT: stamps})
+
+
+def _ours(postgres: str, frame: pa.Table) -> int:
+    wanted = Wanted(FEATURES, MOMENT)
+    with snapshot(postgres) as seen:
+        join = PointInTimeJoin.of_names(seen, FEATURES)
+        return len(wanted.joined(join, frame, Report()))
+
+
+def _others(frame: pa.Table) -> dict[str, Callable[[], int]]:
+    number = np.arange(TICKS)
+    moments = pa.array(FIRST_NS + number * (MONTHS * MONTH_NS // TICKS))
+    ticks = pa.table(
+        {
+            "symbol": [f"S{one % ENTITIES}" for one in number.tolist()],
+            MOMENT: moments.cast(pa.timestamp("ns", "UTC")),
+            **{name: number + float(index) for index, name in enumerate(FEATURES)},
+        }
+    )
+    of_pandas = ticks.to_pandas(), frame.to_pandas().sort_values(MOMENT)
+    of_polars = pl.DataFrame(ticks), pl.DataFrame(frame).sort(MOMENT)
+    connection = duckdb.connect()
+    connection.register("ticks", ticks)
+    connection.register("asked", frame)
+    query = f"SELECT * FROM asked ASOF LEFT JOIN ticks USING (symbol, {MOMENT})"
+
+    def in_pandas() -> int:
+        return len(pd.merge_asof(of_pandas[1], of_pandas[0], on=MOMENT, by="symbol"))
+
+    def in_polars() -> int:
+        asked, known = of_polars[1], of_polars[0]
+        return len(asked.join_asof(known, on=MOMENT, by="symbol", check_sortedness=False))
+
+    def in_duckdb() -> int:
+        return len(connection.sql(query).to_arrow_table())
+
+    return {"pandas": in_pandas, "polars": in_polars, "DuckDB": in_duckdb}
+
+
+def _out(postgres: str) -> float:
+    """Milliseconds in which all ticks come out of Postgres by binary COPY."""
+    with closing(psycopg2.connect(postgres)) as connection, connection.cursor() as cursor:
+        return _milliseconds(
+            lambda: cursor.copy_expert(OUT.format("(FORMAT binary)"), BytesIO(), 1 << 20)
+        )
+
+
+def _milliseconds(work: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    if work() == 0:
+        raise Failed("there are no rows")
+    return (time.perf_counter() - began) * 1_000
+
+
+def table(runs: Sequence[Run]) -> list[str]:
+    """Milliseconds by number of entity rows; of others the join alone."""
+    lines = [
+        "| entity rows | Tickwell, from Postgres | pandas | polars | DuckDB | all ticks out of "
+        "Postgres |",
+        "|---|---|---|---|---|---|",
+    ]
+    for run in {run.subject: run for run in runs if run.value is not None}.values():
+        taken = [f"{one:.0f} ms" for one in run.detail["milliseconds"].values()]
+        cells = [f"{run.detail['rows']:,}", *taken, f"{run.detail['out']:.0f} ms"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
