@@ -37,6 +37,7 @@ from pipelines.backfill.computing import (
     wait_for_live,
 )
 from pipelines.backfill.held_ticks import Held, HeldTicks, with_rows
+from pipelines.compute.batch import Batch
 from pipelines.compute.run_computation import RunComputation
 from pipelines.errors import (
     BackfillElsewhere,
@@ -147,7 +148,9 @@ class _LogBackfill:
             self._progress = stack.enter_context(closing(ReplayProgress(work.postgres)))
             self._database = database
             topic = await asyncio.to_thread(self._topic)
-            await self._wait_for_live()
+            await asyncio.to_thread(
+                wait_for_live, self._throttle, self._done, self._report, self._stop
+            )
             for (topic_id, partition), end in sorted(_ends(work.backfill).items()):
                 if topic_id == topic.topic_id:
                     await self._partition(topic, partition, end)
@@ -240,10 +243,10 @@ class _LogBackfill:
             try:
                 async with aclosing(self._runs(part)) as runs:
                     async for run in runs:
-                        decoded = await asyncio.to_thread(computation.decode, run)
-                        if decoded.missing:
-                            await asyncio.to_thread(computation.restore, decoded, rows.load)
-                        held.add(await asyncio.to_thread(computation.compute, decoded))
+                        batch = await asyncio.to_thread(self._computed, computation, run, rows)
+                        if batch is None:
+                            break
+                        held.add(batch)
                         following = run.next_offset
                         if len(held) >= work.ticks_a_piece or following >= part.end:
                             await storing
@@ -260,18 +263,19 @@ class _LogBackfill:
             finally:
                 await asyncio.gather(storing, return_exceptions=True)
 
-    async def _runs(self, part: Range) -> AsyncGenerator[Run]:
-        """The runs of a range, while live does not suffer."""
+    def _runs(self, part: Range) -> AsyncGenerator[Run]:
         work = self._work
-        async with aclosing(read_range(work.kafka, part, work.max_records, self._stop)) as runs:
-            async for run in runs:
-                await self._wait_for_live()
-                if self._stop.is_set():
-                    return
-                yield run
+        return read_range(work.kafka, part, work.max_records, self._stop)
 
-    async def _wait_for_live(self) -> None:
-        await asyncio.to_thread(wait_for_live, self._throttle, self._done, self._report, self._stop)
+    def _computed(self, computation: RunComputation, run: Run, rows: BackfillSink) -> Batch | None:
+        """The values of a run, None once it is to stop; it waits while live suffers."""
+        wait_for_live(self._throttle, self._done, self._report, self._stop)
+        if self._stop.is_set():
+            return None
+        decoded = computation.decode(run)
+        if decoded.missing:
+            computation.restore(decoded, rows.load)
+        return computation.compute(decoded)
 
     async def _store(self, stretch: _Stretch, offsets: tuple[int, int], held: Held | None) -> None:
         stored, without = await asyncio.to_thread(self._stored, stretch, offsets, held)
