@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from itertools import pairwise
+from functools import partial
 from threading import Event
 from typing import Any
 
@@ -70,13 +70,34 @@ def registry(running: Pipeline, engine: Engine) -> Registry:
     """A version that was recorded when all but the last ticks were stored."""
     produce(running, TICKS)
     live(running)
+    registry = recorded(engine)
+    produce(running, 100, seed=2)
+    live(running)
+    return registry
+
+
+def recorded(engine: Engine) -> Registry:
+    """A registry in which a version was recorded just now."""
     registry = Registry(engine, By("ann"))
     registry.create_feature_version(
         "price_sma_5", "2.0.0", {"expression": "mean(price, 6)"}, "1.0.0"
     )
-    produce(running, 100, seed=2)
-    live(running)
     return registry
+
+
+class CutMeanwhile(Event):
+    """Asked for the `nth` time whether to stop, it deletes the records of partition 0 before one."""
+
+    def __init__(self, running: Pipeline, nth: int, offset: int) -> None:
+        super().__init__()
+        self._cut = partial(delete_before, running, offset, [0])
+        self._left = nth
+
+    def is_set(self) -> bool:
+        self._left -= 1
+        if not self._left:
+            self._cut()
+        return super().is_set()
 
 
 def begun(registry: Registry, ticks_from: TicksFrom | None = "kafka") -> Backfill:
@@ -196,34 +217,32 @@ def begun_state(registry: Registry) -> Backfill:
     return found
 
 
-def test_records_that_are_deleted_meanwhile_are_a_hole(
-    running: Pipeline, registry: Registry
-) -> None:
-    stretches: list[Any] = []
-
-    def report(_: Done) -> None:
-        if not stretches:
-            stretches.append(None)
-            delete_before(running, 250)
-
-    work = work_of(running, registry, max_records=5, ticks_a_piece=1)
-    done = work.run(report, GO_ON)
-    assert done.finished
-    ended = begun_state(registry)
-    read = query(
-        running.settings.postgres,
-        "SELECT partition, from_offset, next_offset FROM tickwell.backfill_reads ORDER BY 1, 2",
-    )
-    for before, after in pairwise(read):
-        assert before[0] < after[0] or before[2] <= after[1]
-    assert [(one.partition, one.begin, one.end) for one in ended.ranges] == [
-        row for row in read if row[1] < row[2]
+def test_records_that_are_deleted_meanwhile_are_a_hole(running: Pipeline, engine: Engine) -> None:
+    """More than a fetch brings at once; what was read before them is stored."""
+    now = time.time_ns() // 10**6
+    made = [
+        {"symbol": "A", "price": 1 + n / 7, "ts": now + n // 9, "padding": "x" * 2000}
+        for n in range(2000)
     ]
-    made = blocks(running.settings.postgres, NEW)
-    assert len(made) == done.ticks
+    running.produce("price", [(b"A", json.dumps(tick).encode()) for tick in made], partition=0)
+    live(running)
+    registry = recorded(engine)
+    work = work_of(running, registry, max_records=50)
+    assert work.run(lambda _: None, CutMeanwhile(running, 8, 1900)).finished
+    ended = begun_state(registry)
+    first, second = [(one.begin, one.end) for one in ended.ranges]
+    assert (first[0], second) == (0, (1900, 2000))
+    assert 0 < first[1] < 1900
+    found = blocks(running.settings.postgres, NEW)
     begun(registry, None)
-    backfill(registry.engine, running.settings.postgres, NEW)
-    assert made.items() <= blocks(running.settings.postgres, NEW).items()
+    assert backfill(engine, running.settings.postgres, NEW).finished
+    whole = blocks(running.settings.postgres, NEW)
+    rows = query(
+        running.settings.postgres,
+        "SELECT entity, event_time, sequence FROM tickwell.feature_rows"
+        f' WHERE "offset" < {first[1]} OR "offset" >= 1900',
+    )
+    assert found == {Tick(*tick): whole[Tick(*tick)] for tick in rows}
 
 
 def test_a_tick_without_a_row_has_no_value_and_is_counted(
