@@ -86,7 +86,7 @@ def recorded(engine: Engine) -> Registry:
 
 
 class CutMeanwhile(Event):
-    """Asked for the `nth` time whether to stop, it deletes the records of partition 0 before one."""
+    """Asked for the `nth` time whether to stop, it deletes the records before an offset."""
 
     def __init__(self, running: Pipeline, nth: int, offset: int) -> None:
         super().__init__()
