@@ -50,6 +50,7 @@ from benchmarks.results import Recorder, Report
 from benchmarks.services import Services, services
 from benchmarks.table import (
     BACKFILL,
+    BACKFILL_KAFKA,
     BYTEWAX,
     CSV_PRODUCER,
     DIRECT,
@@ -265,13 +266,17 @@ class _Bench:
 
     def backfill(self) -> None:
         main = self._main()
-        for number in range(1, min(FEW_ROUNDS, self._wanted.rounds) + 1):
+        if not self._do("backfill", 1, OFFLINE, backfill.stored, main):
+            return
+        kafka = main.settings.kafka_connection
+        for number in self._rounds():
             do = partial(self._do, "backfill", number)
-            if do(OFFLINE, backfill.stored, main):
-                do(FIELDS, backfill.fields, main.ticks, False)
-                do(FIELDS_IN_ORDER, backfill.fields, main.ticks, True)
-                do(BACKFILL, backfill.backfill, main.ticks)
-            do(REPLAY, offline.replay, main)
+            do(FIELDS, backfill.fields, main.ticks, False)
+            do(BACKFILL, backfill.backfill, main.ticks)
+            do(FIELDS_IN_ORDER, backfill.fields, main.ticks, True)
+            do(BACKFILL_KAFKA, backfill.backfill, main.ticks, kafka)
+        for number in range(1, min(FEW_ROUNDS, self._wanted.rounds) + 1):
+            self._do("backfill", number, REPLAY, offline.replay, main)
 
     def applies(self) -> None:
         subjects = [applies.QUIET, applies.RECORDED, applies.COMMAND]

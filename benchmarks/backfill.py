@@ -1,11 +1,16 @@
 """The backfill of one version beside what Postgres gives and takes.
 
-All are of the same rows, which the offline worker wrote:
+All are of the same ticks, and all but the last of the same rows, which the offline worker wrote:
 
-- the raw fields of the rows out of Postgres by binary COPY, to a client in Python, as the table is
-  stored, and by entity and event time, as a backfill must have them;
-- the backfill, from its beginning to its last block;
+- the raw fields of the rows out of Postgres by binary COPY, with the entity, time, sequence and
+  operation that say whose they are, to a client in Python: as the table is stored, and by entity
+  and event time, as a backfill must have them. One server process gives them, and the client
+  computes nothing of them;
+- the backfill from Postgres, over both cores, from its beginning to its last block, and the one
+  from Kafka, which one process computes;
 - a replay into rows, which `offline` measures too: `replay, one job`.
+
+Before each a checkpoint settles what the one before has written.
 """
 
 from __future__ import annotations
@@ -27,6 +32,8 @@ from benchmarks.services import Services, execute
 from benchmarks.timing import span
 from benchmarks.workers import offline_done, worker
 from pipelines.backfill.backfill import BackfillWork
+from pipelines.backfill.from_kafka import LogBackfillWork
+from pipelines.kafka.connection import KafkaConnection
 from pipelines.stores.postgres.row_copy import CHUNK_BYTES
 from registry.database.engine import connect
 from registry.lifecycle.audit import By
@@ -43,7 +50,8 @@ SELECT pg_total_relation_size('tickwell.backfilled_blocks')::float8
     / sum(cardinality(values)) FROM tickwell.backfilled_blocks
 """
 VERSION_TABLES = """
-TRUNCATE tickwell.backfilled_blocks, tickwell.backfill_ranges, tickwell.backfills CASCADE
+TRUNCATE tickwell.backfilled_blocks, tickwell.backfill_ranges, tickwell.backfill_reads,
+    tickwell.backfills CASCADE
 """
 
 
@@ -72,35 +80,51 @@ def stored(services: Services, backlog: Backlog) -> Run:
 def fields(services: Services, ticks: int, in_order: bool) -> Run:
     """Ticks a second whose raw fields come out by binary COPY."""
     out = BytesIO()
+    execute(services.postgres, "CHECKPOINT")
+    before = _processor(services)
     with closing(psycopg2.connect(services.postgres)) as connection, connection.cursor() as cursor:
         began = time.monotonic()
         cursor.copy_expert(FIELDS.format(IN_ORDER if in_order else ""), out, CHUNK_BYTES)
         seconds = time.monotonic() - began
         if cursor.rowcount not in (-1, ticks):
             raise Failed(f"{cursor.rowcount:,} rows of {ticks:,} ticks")
-    return Run(value=ticks / seconds, ticks=ticks, seconds=seconds)
+        cpu = _since(services, before)  # while the server process is there that gave them
+    return Run(value=ticks / seconds, ticks=ticks, seconds=seconds, cpu=cpu)
 
 
-def backfill(services: Services, ticks: int) -> Run:
-    """Ticks a second of a backfill, to committed blocks; bytes a tick in `detail`."""
+def backfill(services: Services, ticks: int, kafka: KafkaConnection | None = None) -> Run:
+    """Ticks a second of a backfill, to committed blocks; bytes a tick in `detail`.
+
+    It is from Postgres, or from the log in `kafka`.
+    """
     execute(services.postgres, VERSION_TABLES)
+    execute(services.postgres, "CHECKPOINT")
     engine = connect(services.postgres)
     try:
         registry, ref = Registry(engine, By("bench")), f"{FEATURE}@{VERSION}"
-        found = registry.begin_backfill(ref)
+        found = registry.begin_backfill(ref, ticks_from="postgres" if kafka is None else "kafka")
         if found is None:
             raise Failed("there is nothing to backfill")
-        work = BackfillWork(services.postgres, registry.catalog(), found)
+        work: BackfillWork | LogBackfillWork
+        if kafka is None:
+            work = BackfillWork(services.postgres, registry.catalog(), found)
+        else:
+            work = LogBackfillWork(kafka, services.postgres, registry.catalog(), found)
         before, began = _processor(services), time.monotonic()
         done = work.run(lambda _: None, Event())
-        seconds, after = time.monotonic() - began, _processor(services)
+        seconds, cpu = time.monotonic() - began, _since(services, before)
     finally:
         engine.dispose()
     if done.ticks != ticks:
         raise Failed(f"{done.ticks:,} values of {ticks:,} ticks")
-    cpu = {name: round(after[name] - before[name], 3) for name in before}
     detail: dict[str, Any] = {"bytes_a_tick": execute(services.postgres, BYTES)}
     return Run(value=ticks / seconds, ticks=ticks, seconds=seconds, cpu=cpu, detail=detail)
+
+
+def _since(services: Services, before: dict[str, float]) -> dict[str, float]:
+    """The processor time that was taken since `before`, by process."""
+    after = _processor(services)
+    return {name: round(after[name] - before[name], 3) for name in before}
 
 
 def _processor(services: Services) -> dict[str, float]:

@@ -425,6 +425,16 @@ class BackfillElsewhere(PipelineError):
         )
 
 
+class BackfillUnread(PipelineError):
+    """Kafka does not have the log that a backfill was to be computed of."""
+
+    def __init__(self, ref: str, topic: str, why: str) -> None:
+        super().__init__(
+            f"the backfill of {ref} cannot read {topic} in Kafka: {why}. Postgres has the fields "
+            f"of the same ticks: `tickwell backfill {ref} --from postgres`"
+        )
+
+
 class BackfillEnded(PipelineError):
     """A backfill was cancelled while it was computed."""
 

@@ -1,7 +1,7 @@
 """Computes a backfill, and stores its values with how far it has come.
 
     read ─► compute ─► pack ─► store, with the progress
-      └── the next pieces meanwhile
+      └── the next pieces ──┴── meanwhile
 
 It is the kernel of live over the ticks that live accepted, so the bits are those that a replay in a
 row schema with the version would store. A transaction compares and moves the progress and stores
@@ -11,51 +11,27 @@ waits for none of it: no row, no lock and no watermark of its own is touched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from threading import Event
-from typing import NamedTuple
 
 from pipelines.backfill.blocks import BlockTicks, copy_blocks, copy_bytes
+from pipelines.backfill.computing import APPLICATION, Done, Report, alone, program_of, wait_for_live
 from pipelines.backfill.tick_rows import Piece, Position
 from pipelines.backfill.ticks import ROWS_A_PIECE, StoredTicks, Wanted, pieces
 from pipelines.compute.recomputation import Recomputation
 from pipelines.errors import BackfillElsewhere, BackfillEnded
 from pipelines.replay.throttle import Throttle
-from pipelines.stores.postgres.connection import CONNECTION, Database
-from registry.database.engine import dsn, opened
-from registry.definitions import Catalog, RowSchema
-from registry.language.program import compile_program
+from pipelines.stores.postgres.connection import Database
+from registry.definitions import Catalog
 from registry.lifecycle.backfills import Backfill, schemas_to_read
 from registry.lifecycle.states import version_of
 from registry.resources import sql
 
 PROGRESS, ADVANCE = sql(__package__, "progress"), sql(__package__, "advance")
-LOCK_CLASS = 724_201_908
-"""The first number of the advisory locks of backfills; the second one is the backfill's id."""
-
 READERS = 2
 """Connections that read at a time: to read takes Postgres longer than everything else here."""
-
-APPLICATION = "tickwell backfill"
-
-
-PAUSE_SECONDS = 0.5
-"""Seconds between checks whether the live workers are still behind."""
-
-
-class Done(NamedTuple):
-    """What a process has done of a backfill; `waits` says what it waits for."""
-
-    entities: int = 0
-    ticks: int = 0
-    finished: bool = False
-    waits: str | None = None
-
-
-Report = Callable[[Done], None]
-"""Takes the progress after each piece that is stored, and when the backfill begins to wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,22 +56,29 @@ class BackfillWork:
         Raises `BackfillElsewhere` where another process computes the same, `BackfillEnded` where it
         was cancelled, `StoreUnavailable` and `StateOfOtherFields`.
         """
-        with self._alone(), closing(Database(self.postgres, APPLICATION)) as storing:
+        with ExitStack() as stack:
+            stack.enter_context(alone(self.postgres, self.backfill))
+            storing = stack.enter_context(closing(Database(self.postgres, APPLICATION)))
             position, done = self._progress(storing), Done()
-            computation = self._computation()
-            with ExitStack() as stack:
-                readers = [self._reader(stack, computation) for _ in range(READERS)]
-                throttle = stack.enter_context(closing(Throttle(self.heartbeats, self.cluster)))
-                for piece in pieces(readers, position):
-                    while not stop.is_set() and (why := throttle.why()) is not None:
-                        report(done._replace(waits=f"paused: {why}"))
-                        stop.wait(PAUSE_SECONDS)
+            computation = Recomputation(program_of(self.catalog, self.backfill.ref))
+            readers = [self._reader(stack, computation) for _ in range(READERS)]
+            throttle = stack.enter_context(closing(Throttle(self.heartbeats, self.cluster)))
+            pool = stack.enter_context(ThreadPoolExecutor(1, "store"))
+            stored: Future[Done] | None = None
+            wait_for_live(throttle, done, report, stop)
+            for piece in pieces(readers, position):
+                wait_for_live(throttle, done, report, stop)
+                if stop.is_set():
+                    return done if stored is None else stored.result()
+                blocks = self._blocks(computation, piece)
+                if stored is not None:
+                    report(done := stored.result())
                     if stop.is_set():
                         return done
-                    self._store(storing, position, piece, self._blocks(computation, piece))
-                    position = piece.following
-                    done = Done(done.entities + piece.entities, done.ticks + len(piece.computed))
-                    report(done)
+                stored = pool.submit(self._stored, storing, position, piece, blocks, done)
+                position = piece.following
+            if stored is not None:
+                report(done := stored.result())
             return done._replace(finished=True)
 
     def entities(self) -> int:
@@ -107,26 +90,6 @@ class BackfillWork:
         ):
             cursor.execute("SELECT count(*) FROM tickwell.entities WHERE source = %s", (source,))
             return int(cursor.fetchone()[0])
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One process at a time; behind a pool that gives sessions away `_store` alone says so."""
-        session = opened(dsn(self.postgres, **CONNECTION, application_name=APPLICATION))
-        try:
-            session.autocommit = True
-            with session.cursor() as cursor:
-                numbers = LOCK_CLASS, self.backfill.id
-                cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", numbers)
-                if not cursor.fetchone()[0]:
-                    raise BackfillElsewhere(self.backfill.ref)
-            yield
-        finally:
-            session.close()
-
-    def _computation(self) -> Recomputation:
-        version = version_of(self.catalog, self.backfill.ref)
-        alone = RowSchema(0, version.source or "", (version.ref,))
-        return Recomputation(compile_program(self.catalog, alone))
 
     def _reader(self, stack: ExitStack, computation: Recomputation) -> StoredTicks:
         database = stack.enter_context(closing(Database(self.postgres, APPLICATION)))
@@ -154,7 +117,10 @@ class BackfillWork:
         )
         return copy_bytes(self.backfill.id, piece.names, ticks)
 
-    def _store(self, database: Database, position: Position, piece: Piece, blocks: bytes) -> None:
+    def _stored(
+        self, database: Database, position: Position, piece: Piece, blocks: bytes, done: Done
+    ) -> Done:
+        """Store the values of a piece, and what is done once they are."""
         following = piece.following
         moved = {
             "backfill": self.backfill.id,
@@ -171,6 +137,6 @@ class BackfillWork:
             cursor.execute(ADVANCE, moved)
             if cursor.rowcount:
                 copy_blocks(cursor, blocks)
-                return
+                return Done(done.entities + piece.entities, done.ticks + len(piece.computed))
         self._progress(database)
         raise BackfillElsewhere(self.backfill.ref)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.backfill.copied_ticks import CopiedTicks
 from pipelines.compute.recomputation import AcceptedTicks
 from pipelines.runtime.array_types import Bytes, Floats, Int64s
 
-FIRST_ENTITIES = 16
-"""Entities that the first statement reads."""
+FIRST_ENTITIES = 1
+"""Entities that the first statement reads: nobody knows yet how many ticks one has."""
 
 
 class Position(NamedTuple):
@@ -50,31 +51,26 @@ class Cut(NamedTuple):
 
 
 class TickRows:
-    """Rows as they were read; `place` is the index of an entity, `schema` of one of n row schemas.
+    """Ticks as they were read; `place` is the index of an entity, `schema` of one of n row schemas.
 
-    `earlier` are ticks of the first entity that are computed already.
+    `earlier` are ticks of the first entity that are computed already, as `read_earlier.sql` gives
+    them.
     """
 
-    def __init__(self, rows: Any, schemas: int, earlier: Any) -> None:
-        parts = [rows] if earlier is None else [earlier, rows]
-
-        def column(name: str, dtype: Any) -> Any:
-            return np.concatenate([part[name] for part in parts]).astype(dtype)
-
+    def __init__(self, ticks: CopiedTicks, schemas: int, earlier: Any) -> None:
         self._schemas = schemas
-        number = column("number", np.int64) - 1
         columns = _Columns(
-            place=number // schemas,
-            schema=number % schemas,
-            event_time=column("event_time", np.int64),
-            sequence=column("sequence", np.int64),
-            op=column("op", np.uint8),
-            value=column("value", np.float64),
-            closed=np.zeros(len(number), np.bool_),
+            place=ticks.number // schemas,
+            schema=ticks.number % schemas,
+            event_time=ticks.event_time,
+            sequence=ticks.sequence,
+            op=ticks.op,
+            value=ticks.value,
+            closed=np.zeros(len(ticks.number), np.bool_),
         )
         self._earlier = 0 if earlier is None else len(earlier)
-        if earlier is not None:
-            columns.closed[: self._earlier] = earlier["closed"]
+        if self._earlier:
+            columns = _earlier_columns(earlier).followed_by(columns)
         if not _is_in_order(columns):
             order = np.lexsort(
                 (columns.schema, columns.sequence, columns.event_time, columns.place)
@@ -152,6 +148,22 @@ class _Columns(NamedTuple):
 
     def only(self, which: Any) -> _Columns:
         return _Columns(*(column[which] for column in self))
+
+    def followed_by(self, others: _Columns) -> _Columns:
+        pairs: Iterable[tuple[Any, Any]] = zip(self, others, strict=True)
+        return _Columns(*(np.concatenate(pair) for pair in pairs))
+
+
+def _earlier_columns(rows: Any) -> _Columns:
+    return _Columns(
+        place=np.zeros(len(rows), np.int64),
+        schema=rows["number"].astype(np.int64) - 1,
+        event_time=rows["event_time"].astype(np.int64),
+        sequence=rows["sequence"].astype(np.int64),
+        op=rows["op"].astype(np.uint8),
+        value=rows["value"].astype(np.float64),
+        closed=rows["closed"].astype(np.bool_),
+    )
 
 
 def _is_in_order(columns: _Columns) -> bool:

@@ -17,6 +17,7 @@ from uuid import UUID
 
 import numpy as np
 
+from pipelines.backfill.copied_ticks import OP_BITS, copied_ticks
 from pipelines.backfill.tick_rows import FIRST_ENTITIES, Piece, Position, TickRows
 from pipelines.errors import StateOfOtherFields
 from pipelines.stores.postgres.connection import Database
@@ -113,7 +114,7 @@ class StoredTicks:
                 earlier = self._earlier(cursor, planned)
             # in the order of the primary key nothing has to be sorted
             cursor.execute("SET LOCAL enable_bitmapscan = off")
-            rows = self._copied(
+            copied = self._copied(
                 cursor,
                 READ_TICKS,
                 {
@@ -125,10 +126,13 @@ class StoredTicks:
                     "after_sequences": [sequence for _, sequence in after for _ in range(n)],
                     "most": most,
                     "all": self._all,
+                    "op_bits": OP_BITS,
                 },
-                TICK,
             )
-        found = TickRows(rows, n, earlier)
+        ticks = copied_ticks(copied)
+        if ticks is None:
+            raise self._other_fields()
+        found = TickRows(ticks, n, earlier)
         cut = found.cut(most)
         if cut is None:
             following = Position(names[-1])
@@ -170,25 +174,26 @@ class StoredTicks:
             "closed": bytes([ValueStatus.CLOSED]),
             "all": self._all,
         }
-        return self._copied(cursor, READ_EARLIER, wanted, EARLIER_TICK)
+        data = self._copied(cursor, READ_EARLIER, wanted)[len(HEADER) : -len(TRAILER)]
+        whole, rest = divmod(len(data), EARLIER_TICK.itemsize)
+        rows = np.frombuffer(data, EARLIER_TICK, whole)
+        if rest or (rows["value_size"] != 8).any():
+            raise self._other_fields()
+        return rows
 
-    def _copied(
-        self, cursor: Any, statement: str, wanted: Mapping[str, Any], dtype: np.dtype[np.void]
-    ) -> Any:
+    def _copied(self, cursor: Any, statement: str, wanted: Mapping[str, Any]) -> memoryview:
         sent = BytesIO()
         made = cursor.mogrify(statement, {**wanted, **self._of_field}).decode()
         cursor.copy_expert(COPY.format(made), sent, CHUNK_BYTES)
-        data = sent.getbuffer()[len(HEADER) : -len(TRAILER)]
-        whole, rest = divmod(len(data), dtype.itemsize)
-        rows = np.frombuffer(data, dtype, whole)
-        if rest or (rows["value_size"] != 8).any():
-            name, fields = self._wanted.source.name, len(self._wanted.source.fields)
-            raise StateOfOtherFields(
-                name,
-                f"rows in Postgres have ticks with another number of fields than the {fields} of "
-                f"{name}",
-            )
-        return rows
+        return sent.getbuffer()
+
+    def _other_fields(self) -> StateOfOtherFields:
+        name, fields = self._wanted.source.name, len(self._wanted.source.fields)
+        return StateOfOtherFields(
+            name,
+            f"rows in Postgres have ticks with another number of fields than the {fields} of "
+            f"{name}",
+        )
 
     def _is_replayed_beyond(self, cursor: Any) -> bool:
         wanted = {
@@ -201,14 +206,16 @@ class StoredTicks:
 
 
 def pieces(readers: Sequence[StoredTicks], position: Position) -> Iterator[Piece]:
-    """The pieces behind a position, one after the other; several are read at a time.
+    """The pieces behind a position, one after the other; the next ones are read meanwhile.
 
-    While an entity is so long that it is cut, the next piece is known only after the one before.
+    While an entity is so long that it is cut, the next piece is known only after the one before,
+    so one is read at a time.
     """
     following: Position | None = position
     free, waiting = deque(readers), deque[tuple[Future[Piece], StoredTicks]]()
     many, is_cut = FIRST_ENTITIES, False
     with ThreadPoolExecutor(len(readers), "backfill") as pool:
+        piece: Piece | None = None
         while True:
             while free and following is not None and not (waiting and is_cut):
                 planned = free[0].plan(following, many)
@@ -217,6 +224,8 @@ def pieces(readers: Sequence[StoredTicks], position: Position) -> Iterator[Piece
                     break
                 waiting.append((pool.submit(free[0].read, planned), free.popleft()))
                 following = Position(planned.names[-1])
+            if piece is not None:
+                yield piece
             if not waiting:
                 return
             reading, reader = waiting.popleft()
@@ -229,19 +238,16 @@ def pieces(readers: Sequence[StoredTicks], position: Position) -> Iterator[Piece
                     free.append(reader)
                 waiting.clear()
                 following = piece.following
-            yield piece
 
 
-_TICK: list[Any] = [
+_EARLIER_TICK: list[Any] = [
     ("columns", ">i2"),
     *sized("number", ">i8"),
     *sized("event_time", ">i8"),
     *sized("sequence", ">i8"),
     *sized("op", ">i2"),
     *sized("value", ">f8"),
+    *sized("closed", "?"),
 ]
-TICK = np.dtype(_TICK)
-"""A row of `read_ticks.sql` in PostgreSQL's binary COPY format."""
-
-EARLIER_TICK = np.dtype([*_TICK, *sized("closed", "?")])
-"""A row of `read_earlier.sql`."""
+EARLIER_TICK = np.dtype(_EARLIER_TICK)
+"""A row of `read_earlier.sql` in PostgreSQL's binary COPY format."""

@@ -13,6 +13,7 @@ import msgspec
 from pipelines.compute.batch import Batch
 from pipelines.errors import StoreUnavailable
 from pipelines.live.broker_watch import BrokerView
+from pipelines.live.freshness import Ages
 from pipelines.stores.redis.client import answers
 from registry import redis_clients
 from registry.formats.heartbeat import CarriedPartition, Heartbeat, PartitionLag
@@ -46,9 +47,11 @@ class Heartbeats:
         self._rejected: Counter[str] = Counter()
         self._passed_over = 0
         self._newest: dict[str, int] = {}
+        self._ages = Ages()
 
     def count(self, batch: Batch) -> None:
         """Count a batch that is stored."""
+        self._ages.count(batch.known_at)
         self._rows += len(batch)
         self._rejected.update(rejected.reason for rejected in batch.rejected)
         self._passed_over += batch.passed_over
@@ -96,6 +99,7 @@ class Heartbeats:
             hot=hot,
             newest=dict(self._newest),
             carried=tuple(carried),
+            freshness=self._ages.freshness(),
         )
         packed = msgspec.json.encode(heartbeat)
         # One that did not answer may take its whole time again: it comes last.

@@ -19,9 +19,9 @@ from threading import Thread
 from typing import Any
 
 from pipelines.errors import JobEnded, PipelineError
-from pipelines.replay.range_reader import Stop
 from pipelines.replay.ranges import Range
 from pipelines.replay.replay import Done, Replay, Report
+from pipelines.replay.stop import Stop
 
 POLL_SECONDS = 0.1
 """Seconds between two reads of the jobs' reports."""

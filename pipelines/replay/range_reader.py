@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncGenerator
 from itertools import chain
 from time import monotonic
-from typing import Protocol
 
 from aiokafka import TopicPartition
 
@@ -18,6 +17,7 @@ from pipelines.kafka.run import Run
 from pipelines.kafka.run_fetcher import RunFetcher
 from pipelines.kafka.topics import Topic, describe
 from pipelines.replay.ranges import Range
+from pipelines.replay.stop import Stop
 from pipelines.ticks.rules_decoder import decodable
 
 POLL_SECONDS = 1.0
@@ -28,12 +28,6 @@ SILENT_SECONDS = 30.0
 
 TOPIC_CHECK_SECONDS = 2.0
 """Seconds between two checks that the topic was not recreated."""
-
-
-class Stop(Protocol):
-    """A `threading.Event`, or one of `multiprocessing`."""
-
-    def is_set(self) -> bool: ...
 
 
 async def read_range(

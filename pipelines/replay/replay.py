@@ -36,8 +36,9 @@ from pipelines.kafka.run import Run
 from pipelines.kafka.run_fetcher import MAX_RECORDS
 from pipelines.replay.backfill_sink import BackfillSink
 from pipelines.replay.progress import Progress, ReplayProgress
-from pipelines.replay.range_reader import Stop, read_range
+from pipelines.replay.range_reader import read_range
 from pipelines.replay.ranges import Range, Wanted
+from pipelines.replay.stop import Stop
 from pipelines.replay.throttle import Throttle
 from pipelines.ticks.wire.formats import registry_of
 from pipelines.ticks.wire.schema_registry import RegistryConnection
@@ -47,9 +48,6 @@ from registry.language.program import compile_program
 
 CAPACITY = 100_000
 """Number of entities whose windows are cached."""
-
-PAUSE_SECONDS = 0.5
-"""Seconds between checks whether the live workers are still behind."""
 
 FAILURES = 20
 """Failures without progress that may be a coincidence; a replay gives up after more of them, and
@@ -252,11 +250,9 @@ class _RangeReplay:
         return read_range(replay.kafka, self._part, replay.max_records, self._stop)
 
     async def _wait_for_live(self) -> None:
-        """Wait while live is behind."""
-        while not self._stop.is_set():
-            why = await asyncio.to_thread(self._throttle.why)
-            if why is None:
-                return
-            self._done.waits = f"paused: {why}"
-            self._report(self._done)
-            await asyncio.sleep(PAUSE_SECONDS)
+        """Wait while live suffers."""
+        await asyncio.to_thread(self._throttle.wait, self._stop, self._tell)
+
+    def _tell(self, why: str) -> None:
+        self._done.waits = why
+        self._report(self._done)

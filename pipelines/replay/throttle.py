@@ -1,13 +1,20 @@
-"""A replay yields to live: it pauses while the heartbeats of live workers report a lag."""
+"""A replay and a backfill yield to live, by the heartbeats of its workers.
+
+They pause while a worker is behind, or waits for its store. Where only the freshness of live
+suffers (the 99th percentile of the last ten seconds, against the one when they began), they rest in
+proportion to their work, and go on with a tenth of it whatever happens: what slows live may be
+something else.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from redis.exceptions import RedisClusterException, RedisError
 
+from pipelines.replay.stop import Stop
 from registry import redis_clients
 from registry.formats.heartbeat import Heartbeat
 from registry.heartbeats import read_heartbeats
@@ -22,6 +29,25 @@ ALIVE_SECONDS = 5.0
 """Seconds after its last heartbeat from which a worker does not count as running."""
 
 
+PAUSE_SECONDS = 0.5
+"""Seconds between checks whether live still suffers."""
+
+TIMES_BEFORE = 2.0
+"""Freshness suffers when it is worse than so many times what it was before."""
+
+NOTICED_SECONDS = 0.1
+"""Seconds of freshness that never count as suffering: a few milliseconds double by themselves."""
+
+MOST_RESTS = 9.0
+"""Seconds of rest after a second of work at most: a tenth of the work is always done."""
+
+WORK_SECONDS = 1.0
+"""Seconds of work that are followed by a rest at most, so that one is over soon."""
+
+Worker = tuple[str, str]
+"""A sink and an instance."""
+
+
 class Throttle:
     """Whether to pause, by the heartbeats in the Redis servers at `urls`; without any, never.
 
@@ -34,13 +60,41 @@ class Throttle:
         self._stores = [_Store(url, url == cluster) for url in dict.fromkeys(urls)]
         self._read = -READ_SECONDS
         self._why: str | None = None
+        self._before: dict[Worker, float] = {}
+        self._suffers: Suffers | None = None
+        self._went_on = time.monotonic()
 
     def why(self) -> str | None:
         """The reason to pause, None to continue; as read up to a second ago."""
         if self._stores and time.monotonic() - self._read >= READ_SECONDS:
-            self._why = why_to_pause(self._heartbeats(), time.time())
+            now = time.time()
+            beats = [beat for beat in self._heartbeats() if beat.at > now - ALIVE_SECONDS]
+            self._why = why_to_pause(beats, now)
+            remember(self._before, beats)
+            self._suffers = worst_freshness(self._before, beats)
             self._read = time.monotonic()
         return self._why
+
+    def wait(self, stop: Stop, tell: Callable[[str], None]) -> None:
+        """Wait while live is behind, and rest where its freshness suffers; `tell` takes the reason.
+
+        To be called between two pieces of work, and before the first, when live does not suffer
+        from it yet. Returns once `stop` is set.
+        """
+        began = time.monotonic()
+        worked, waited = began - self._went_on, False
+        while not stop.is_set():
+            why, left = self.why(), PAUSE_SECONDS
+            if why is None and self._suffers is not None:
+                left = rest_seconds(worked, self._suffers.times) - (time.monotonic() - began)
+                why = self._suffers.why if left > 0 else None
+            if why is None:
+                break
+            tell(f"paused: {why}")
+            time.sleep(min(left, PAUSE_SECONDS))
+            waited = True
+        if waited:
+            self._went_on = time.monotonic()
 
     def close(self) -> None:
         for store in self._stores:
@@ -83,6 +137,42 @@ def why_to_pause(heartbeats: Iterable[Heartbeat], now: float) -> str | None:
     if worst is None or _behind(worst) <= BEHIND_SECONDS:
         return None
     return f"the {worst.sink} worker is {_behind(worst):.0f} s behind"
+
+
+class Suffers(NamedTuple):
+    """How many times as bad as it may be the freshness of a worker is, which `why` names."""
+
+    times: float
+    why: str
+
+
+def remember(before: dict[Worker, float], heartbeats: Iterable[Heartbeat]) -> None:
+    """Take over the freshness of workers of which none was known: what it is when one begins."""
+    for beat in heartbeats:
+        if beat.freshness is not None:
+            before.setdefault((beat.sink, beat.instance), beat.freshness.p99_seconds)
+
+
+def worst_freshness(
+    before: Mapping[Worker, float], heartbeats: Iterable[Heartbeat]
+) -> Suffers | None:
+    """The freshness of the worker that suffers most; None when none does."""
+    worst: Suffers | None = None
+    for beat in heartbeats:
+        was = before.get((beat.sink, beat.instance))
+        if beat.freshness is None or was is None:
+            continue
+        now = beat.freshness.p99_seconds
+        times = now / max(TIMES_BEFORE * was, NOTICED_SECONDS)
+        if times > 1 and (worst is None or times > worst.times):
+            why = f"ticks wait {now:.2f} s for the {beat.sink} worker, {was:.2f} s before"
+            worst = Suffers(times, why)
+    return worst
+
+
+def rest_seconds(worked: float, times: float) -> float:
+    """How long to rest after seconds of work, where freshness is `times` as bad as it may be."""
+    return min(worked, WORK_SECONDS) * min(max(times - 1, 0.0), MOST_RESTS)
 
 
 def _behind(beat: Heartbeat) -> float:

@@ -2,6 +2,7 @@
 
 tickwell.backfills          the backfill of each version that had one, and how far it has come
 tickwell.backfill_ranges    the offsets of each partition whose ticks it is of
+tickwell.backfill_reads     the offsets that one from Kafka has read
 tickwell.backfilled_blocks  values of consecutive ticks of an entity
 """
 
@@ -41,6 +42,7 @@ backfills = Table(
     Column("started_at", DateTime(timezone=True), nullable=False, server_default=NOW),
     Column("started_by", Text, nullable=False),
     Column("finished_at", DateTime(timezone=True)),
+    Column("ticks_from", Text, nullable=False, server_default=text("'postgres'")),
     UniqueConstraint("name", "version"),
 )
 
@@ -52,6 +54,16 @@ backfill_ranges = Table(
     Column("partition", Integer, primary_key=True),
     Column("from_offset", BigInteger, primary_key=True),
     Column("to_offset", BigInteger, nullable=False),
+)
+
+backfill_reads = Table(
+    "backfill_reads",
+    metadata,
+    Column("backfill", Integer, ForeignKey(backfills.c.id), primary_key=True),
+    Column("topic_id", Uuid, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("from_offset", BigInteger, primary_key=True),
+    Column("next_offset", BigInteger, nullable=False),
 )
 
 backfilled_blocks = Table(

@@ -32,6 +32,15 @@ class CarriedPartition(Struct, frozen=True):
     schema_id: int
 
 
+class Freshness(Struct, frozen=True):
+    """Of the ticks that were stored in the last ten seconds, how many, and the 99th percentile of
+    the seconds from the timestamp of a tick's record until it was stored.
+    """
+
+    p99_seconds: float
+    ticks: int
+
+
 class Heartbeat(Struct, frozen=True):
     """A worker's state at `at` (Unix seconds).
 
@@ -45,6 +54,7 @@ class Heartbeat(Struct, frozen=True):
     with what the worker stores; "" where it has nothing to feed. `newest` has for each source the
     event time of the newest tick that this process has stored, in nanoseconds UTC. `carried` has
     those of its partitions in whose store no entity is in an older row schema than it writes.
+    `freshness` is None while nothing is stored.
     """
 
     sink: str
@@ -65,3 +75,4 @@ class Heartbeat(Struct, frozen=True):
     hot: str = ""
     newest: dict[str, int] = {}
     carried: tuple[CarriedPartition, ...] = ()
+    freshness: Freshness | None = None

@@ -5,25 +5,43 @@ does not grow: from then on every run is stored in a row schema that holds the v
 computation itself is that of `pipelines.backfill`, which may be stopped and begun again. Values of
 ticks that are computed afterwards are no rows: workers would load them as windows in a row schema
 that is over, and a view would show them in place of the tick's other features.
+
+The ticks are read in the rows of Postgres, or in Kafka, whose log may have lost some: a backfill
+from Kafka is complete when it has read what the log has, and of the rest it says nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from psycopg2 import errorcodes
 from sqlalchemy import delete, func, insert, select, text, update
 from sqlalchemy.exc import OperationalError
 
-from registry.database.backfill_tables import backfill_ranges, backfilled_blocks, backfills
+from registry.database.backfill_tables import (
+    backfill_ranges,
+    backfill_reads,
+    backfilled_blocks,
+    backfills,
+)
 from registry.definitions import Catalog
 from registry.errors import NotAllowed
 from registry.lifecycle.audit import audit
 from registry.lifecycle.changing import Change
-from registry.lifecycle.coverage import behind, coverage, schemas_holding, without
+from registry.lifecycle.coverage import (
+    OffsetRange,
+    behind,
+    coverage,
+    schemas_holding,
+    without,
+)
 from registry.lifecycle.states import check_not_retired, version_of
+
+LOCK_CLASS = 724_201_908
+"""The first number of the advisory lock of whoever computes a backfill; the second is its id."""
 
 PATIENCE_MS = 10_000
 """Milliseconds to wait for a worker that holds a partition; to store a run takes a few."""
@@ -35,6 +53,10 @@ PASS = text(
 
 State = Literal["running", "complete", "cancelled"]
 """`running` until all is computed, also while nobody computes it."""
+
+
+TicksFrom = Literal["postgres", "kafka"]
+"""Where the ticks of a backfill are read."""
 
 
 class BackfillRange(NamedTuple):
@@ -59,13 +81,17 @@ class Backfill(NamedTuple):
     started_at: datetime
     started_by: str
     finished_at: datetime | None
+    ticks_from: TicksFrom = "postgres"
 
 
-def begin(change: Change, ref: str) -> Backfill | None:
+def begin(change: Change, ref: str, ticks_from: TicksFrom | None = None) -> Backfill | None:
     """The backfill of a version, begun unless it was; None where it lacks nothing.
 
-    Raises `UnknownVersion`, and `NotAllowed` for a derived version, for one that is retired, and
-    where a worker does not end the run that it is storing.
+    One that runs goes on where it reads its ticks; where these are to come from elsewhere, it is
+    begun anew, unless a process computes it. Without `ticks_from` one that begins reads the rows of
+    Postgres. Raises `UnknownVersion`, and `NotAllowed` for a derived version, for one that is
+    retired, where a process computes it from elsewhere, and where a worker does not end the run
+    that it is storing.
     """
     feature = version_of(change.known, ref)
     if feature.source is None:
@@ -77,46 +103,45 @@ def begin(change: Change, ref: str) -> Backfill | None:
     connection = change.connection
     found = backfill_of(change, ref)
     if found is not None and found.state == "running":
-        return found
+        if ticks_from in (None, found.ticks_from):
+            return found
+        _check_not_computed(change, found)
     _let_runs_end(change, ref)
-    missing = [
-        BackfillRange(one.partition.topic_id, one.partition.partition, *range_)
-        for one in coverage(connection, change.known, ref)
-        for range_ in without([one.stored], one.covered)
-    ]
-    if not missing:
+    parts = coverage(connection, change.known, ref)
+    if not any(without([one.stored], one.covered) for one in parts):
         return found
+    # what was computed before is forgotten, so all of it counts that live has not
+    wanted = [
+        BackfillRange(one.partition.topic_id, one.partition.partition, *range_)
+        for one in parts
+        for range_ in without([one.stored], one.live)
+    ]
+    begun = {
+        "state": "running",
+        "started_by": change.by.actor,
+        "ticks_from": ticks_from or "postgres",
+    }
     if found is None:
-        made = insert(backfills).values(
-            name=feature.name,
-            version=feature.version,
-            state="running",
-            started_by=change.by.actor,
-        )
+        made = insert(backfills).values(name=feature.name, version=feature.version, **begun)
         number = connection.execute(made.returning(backfills.c.id)).scalar_one()
     else:
         number = found.id
-        _begin_anew(change, number)
-    connection.execute(
-        insert(backfill_ranges),
-        [
-            {
-                "backfill": number,
-                "topic_id": UUID(bytes=one.topic_id),
-                "partition": one.partition,
-                "from_offset": one.begin,
-                "to_offset": one.end,
-            }
-            for one in missing
-        ],
-    )
-    offsets = sum(one.end - one.begin for one in missing)
-    audit(connection, change.by, "start backfill", ref, {"offsets": offsets})
+        _begin_anew(change, number, begun)
+    _insert_ranges(change, number, wanted)
+    offsets = sum(one.end - one.begin for one in wanted)
+    told = {"offsets": offsets, "ticks_from": begun["ticks_from"]}
+    audit(connection, change.by, "start backfill", ref, told)
     return backfill_of(change, ref)
 
 
 def finish(change: Change, ref: str) -> Backfill | None:
-    """Put on record that a backfill has computed everything; one that was cancelled stays so."""
+    """Put on record that a backfill has computed everything; one that was cancelled stays so.
+
+    One from Kafka is then of the offsets that it has read, and of no others.
+    """
+    found = backfill_of(change, ref)
+    if found is not None and found.state == "running" and found.ticks_from == "kafka":
+        _keep_what_was_read(change, found)
     ended = _end(change, ref, "complete")
     if ended is not None:
         audit(change.connection, change.by, "complete backfill", ref, {"ticks": ended.ticks})
@@ -153,6 +178,17 @@ def backfill_of(change: Change, ref: str) -> Backfill | None:
         started_at=row.started_at,
         started_by=row.started_by,
         finished_at=row.finished_at,
+        ticks_from=row.ticks_from,
+    )
+
+
+def lost(before: Backfill, after: Backfill) -> tuple[BackfillRange, ...]:
+    """What a backfill was of when it was begun, and is not of once it is complete."""
+    kept = _by_partition(after.ranges)
+    return tuple(
+        BackfillRange(*where, *range_)
+        for where, ranges in _by_partition(before.ranges).items()
+        for range_ in without(ranges, kept.get(where, ()))
     )
 
 
@@ -194,24 +230,76 @@ def _let_runs_end(change: Change, ref: str) -> None:
             ) from None
 
 
-def _begin_anew(change: Change, number: int) -> None:
-    """Forget what a backfill has computed: more is missing now than when it began."""
+def _check_not_computed(change: Change, found: Backfill) -> None:
+    """Raises `NotAllowed` where a process computes a backfill now."""
+    free = select(func.pg_try_advisory_xact_lock(LOCK_CLASS, found.id))
+    if not change.connection.execute(free).scalar_one():
+        raise NotAllowed(
+            f"{found.ref} is being backfilled from {found.ticks_from}: wait for that, or stop it"
+        )
+
+
+def _insert_ranges(change: Change, number: int, ranges: Iterable[BackfillRange]) -> None:
+    rows = [
+        {
+            "backfill": number,
+            "topic_id": UUID(bytes=one.topic_id),
+            "partition": one.partition,
+            "from_offset": one.begin,
+            "to_offset": one.end,
+        }
+        for one in ranges
+    ]
+    if rows:
+        change.connection.execute(insert(backfill_ranges), rows)
+
+
+def _keep_what_was_read(change: Change, found: Backfill) -> None:
+    """Take from the ranges of a backfill what it has not read, and count its entities."""
+    connection, of = change.connection, backfill_reads.c
+    read: dict[tuple[bytes, int], list[OffsetRange]] = {}
+    for row in connection.execute(select(backfill_reads).where(of.backfill == found.id)):
+        where = row.topic_id.bytes, row.partition
+        read.setdefault(where, []).append(OffsetRange(row.from_offset, row.next_offset))
+    kept = [
+        BackfillRange(*where, *range_)
+        for where, ranges in _by_partition(found.ranges).items()
+        for range_ in without(ranges, without(ranges, read.get(where, ())))
+    ]
+    connection.execute(delete(backfill_ranges).where(backfill_ranges.c.backfill == found.id))
+    _insert_ranges(change, found.id, kept)
+    blocks = backfilled_blocks.c
+    entities = select(func.count(blocks.entity.distinct())).where(blocks.backfill == found.id)
+    counted = {"entities": entities.scalar_subquery()}
+    connection.execute(update(backfills).where(backfills.c.id == found.id).values(counted))
+
+
+def _by_partition(
+    ranges: Iterable[BackfillRange],
+) -> dict[tuple[bytes, int], list[OffsetRange]]:
+    found: dict[tuple[bytes, int], list[OffsetRange]] = {}
+    for one in ranges:
+        found.setdefault((one.topic_id, one.partition), []).append(OffsetRange(one.begin, one.end))
+    return found
+
+
+def _begin_anew(change: Change, number: int, begun: Mapping[str, Any]) -> None:
+    """Forget what a backfill has computed: other ticks are wanted than when it began."""
     connection = change.connection
-    connection.execute(delete(backfilled_blocks).where(backfilled_blocks.c.backfill == number))
-    connection.execute(delete(backfill_ranges).where(backfill_ranges.c.backfill == number))
+    for table in (backfilled_blocks, backfill_ranges, backfill_reads):
+        connection.execute(delete(table).where(table.c.backfill == number))
     connection.execute(
         update(backfills)
         .where(backfills.c.id == number)
         .values(
-            state="running",
             entity=None,
             event_time=None,
             sequence=None,
             entities=0,
             ticks=0,
             started_at=func.now(),
-            started_by=change.by.actor,
             finished_at=None,
+            **begun,
         )
     )
 

@@ -46,7 +46,7 @@ from registry.lifecycle import (
 )
 from registry.lifecycle.activation import Activation
 from registry.lifecycle.audit import By, Entry
-from registry.lifecycle.backfills import Backfill
+from registry.lifecycle.backfills import Backfill, TicksFrom
 from registry.lifecycle.changes import changes_of
 from registry.lifecycle.changing import Change, changing
 from registry.lifecycle.details import Details, details_of
@@ -256,14 +256,17 @@ class Registry:
             note, lambda change: experiments.stop(change, name, winner, without_history, beats)
         )
 
-    def begin_backfill(self, ref: str, note: str = "") -> Backfill | None:
+    def begin_backfill(
+        self, ref: str, note: str = "", ticks_from: TicksFrom | None = None
+    ) -> Backfill | None:
         """The backfill of a version, begun unless it was; None where it lacks nothing.
 
-        `pipelines.backfill` computes it. Raises `UnknownVersion`, and `NotAllowed` for a version
-        that is derived or retired.
+        `pipelines.backfill` computes it. One that reads its ticks elsewhere than `ticks_from` is
+        begun anew; without that it goes on. Raises `UnknownVersion`, and `NotAllowed` for a version
+        that is derived or retired, and where a process computes it from elsewhere.
         """
         with self._changing(note) as change:
-            return backfills.begin(change, ref)
+            return backfills.begin(change, ref, ticks_from)
 
     def finish_backfill(self, ref: str) -> Backfill | None:
         """Put on record that the backfill of a version has computed everything.

@@ -207,6 +207,24 @@ def test_an_activation_moves_a_view_to_what_was_backfilled_and_back(
     assert query(stores.postgres, MADE) == made
 
 
+def test_a_view_shows_no_backfill_of_a_version_that_is_not_active(
+    stores: Stores, engine: Engine
+) -> None:
+    """Rows that lack the active version, and blocks of another one for all of them."""
+    store(stores, given(engine), "price", log_of("price", 0, TOPIC_ID, random.Random(3)))
+    registry = Registry(engine, By("ann"))
+    tried = FeatureVersion("tried", "1.0.0", ("symbol",), "mean(price, 3)", source="price")
+    given(engine, tried)
+    registry.create_feature_version("tried", "2.0.0", {"expression": "mean(price, 4)"}, "1.0.0")
+    assert backfill(engine, stores.postgres, "tried@2.0.0").finished
+    assert set(in_the_view(stores, engine, "price", "tried").values()) == {None}
+    assert backfill(engine, stores.postgres, "tried@1.0.0").finished
+    shown = in_the_view(stores, engine, "price", "tried")
+    stored = blocks(stores.postgres, tried.ref)
+    assert shown == {tick: bits if status == 0 else None for tick, (bits, status) in stored.items()}
+    assert blocks(stores.postgres, "tried@2.0.0") != stored
+
+
 def test_a_tick_beside_those_of_a_block_has_no_value_of_it(stores: Stores, engine: Engine) -> None:
     catalog = given(engine)
     store(stores, catalog, "price", log_of("price", 0, TOPIC_ID, random.Random(5)))

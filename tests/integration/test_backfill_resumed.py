@@ -14,15 +14,18 @@ import pytest
 from sqlalchemy import Engine
 from typer.testing import CliRunner
 
-from pipelines.backfill.backfill import BackfillWork, Done
+from pipelines.backfill.backfill import BackfillWork
+from pipelines.backfill.computing import Done
 from pipelines.errors import BackfillElsewhere, BackfillEnded
 from pipelines.kafka.topics import Topic
+from pipelines.replay.throttle import READ_SECONDS
 from pipelines.stores.carried_rows import Home
 from pipelines.stores.postgres.carried_rows import CarriedOfflineRows
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from registry.database.engine import connect
 from registry.errors import NotAllowed, NotCovered
 from registry.features_file import read
+from registry.formats.heartbeat import Freshness
 from registry.lifecycle.audit import By
 from registry.lifecycle.coverage import coverage
 from registry.lifecycle.recording import record
@@ -194,6 +197,29 @@ def test_it_pauses_while_a_worker_is_behind(stores: Stores, registry: Registry) 
     assert work.run(report, stop) == Done()
     assert len(told) == 1
     assert str(told[0]).endswith("worker is 60 s behind")
+
+
+def test_it_rests_while_the_freshness_of_live_suffers(stores: Stores, registry: Registry) -> None:
+    """And goes on between rests, however long that lasts."""
+    beat(stores.redis_url, freshness=Freshness(0.1, 10))
+    told = list[str | None]()
+
+    def report(done: Done) -> None:
+        if not told:
+            beat(stores.redis_url, freshness=Freshness(0.22, 10))
+            time.sleep(READ_SECONDS)
+        told.append(done.waits)
+
+    found, heartbeats = begun(registry.engine, NEW), (stores.redis_url,)
+    work = BackfillWork(stores.postgres, registry.catalog(), found, 100, heartbeats=heartbeats)
+    assert work.run(report, GO_ON).finished
+    waited = {why for why in told if why is not None}
+    assert waited <= {
+        f"paused: ticks wait 0.22 s for the {sink} worker, 0.10 s before"
+        for sink in ("online", "offline")
+    }
+    assert waited
+    assert blocks(stores.postgres, NEW) == expected(stores)
 
 
 def test_to_retire_a_version_cancels_it(stores: Stores, registry: Registry) -> None:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from sqlalchemy import Engine
 
-from pipelines.backfill.backfill import BackfillWork, Done
+from pipelines.backfill.backfill import BackfillWork
+from pipelines.backfill.computing import Done
 from registry.lifecycle.audit import By
 from registry.lifecycle.backfills import Backfill
 from registry.lifecycle.registry import Registry

@@ -34,11 +34,11 @@ def beat(
     partitions: int = 1,
     instance: str = "one",
     cluster: bool = False,
-    **said: tuple[str, ...],
+    **said: Any,
 ) -> None:
     """A worker's heartbeat, as `live.heartbeats` writes it; it reads one partition of each topic.
 
-    A worker of no partitions knows no topic. `said` is what it says of its broker.
+    A worker of no partitions knows no topic. `said` is what it says of other things.
     """
     now = time.time()
     topics = ("ticks.price", "ticks.volume", "ticks.position") if partitions else ()

@@ -127,7 +127,7 @@ def _backfill(settings: Settings, registry: Registry, made: Plan) -> None:
     Also what was recorded before: a command that was killed goes on when it is repeated.
     """
     from registry.features_file import Text, read_text
-    from tickwell.commands.backfill import STOPPED, run_backfill
+    from tickwell.commands.backfill import STOPPED, Asked, run_backfill
 
     known = registry.catalog()
     for feature in read_text(Text(made.file, made.text), known).features:
@@ -135,7 +135,7 @@ def _backfill(settings: Settings, registry: Registry, made: Plan) -> None:
             continue
         found = registry.details(feature.ref)
         if found.covered < found.stored:
-            _, stopped = run_backfill(settings, registry, feature.ref)
+            _, stopped = run_backfill(settings, registry, Asked(feature.ref))
             if stopped:
                 raise typer.Exit(STOPPED)
 

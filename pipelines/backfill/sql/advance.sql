@@ -2,6 +2,6 @@
 UPDATE tickwell.backfills SET
     entity = %(entity)s, event_time = %(event_time)s, sequence = %(sequence)s,
     entities = entities + %(entities)s, ticks = ticks + %(ticks)s
-WHERE id = %(backfill)s AND state = 'running'
+WHERE id = %(backfill)s AND state = 'running' AND ticks_from = 'postgres'
     AND (entity, event_time, sequence)
         IS NOT DISTINCT FROM (%(from_entity)s, %(from_time)s::bigint, %(from_sequence)s::bigint)

@@ -1,5 +1,6 @@
--- The newest ticks of an entity up to a time and a sequence, oldest first, in the form of `read_ticks`.
--- Of each row schema at most `before`. `closed` says of each whether its row was closed then.
+-- The newest ticks of an entity up to a time and a sequence, oldest first, for COPY in binary format: all
+-- values have a fixed size. Of each row schema at most `before`. `closed` says of each whether its row was
+-- closed then. The value is that of `read_ticks`.
 SELECT wanted.number, row.event_time, row.sequence, row.op, row.value, row.closed
 FROM unnest(%(schemas)s::integer[]) WITH ORDINALITY AS wanted (schema_id, number)
 CROSS JOIN LATERAL (
