@@ -380,6 +380,9 @@ def _object(
     Raises `Uncommon`.
     """
     prepared, form = question.prepared, question.form
+    answer = _plain(question, entity, index, read, moment)
+    if answer is not None:
+        return answer, question.all_ok
     rows, tiers = [of.rows[index] for of in read], [of.tier_of(index) for of in read]
     try:
         found = prepared.evaluate(rows, tiers, moment)
@@ -391,3 +394,15 @@ def _object(
         return answer, [STATUSES[ranks[slot.value]] for slot in prepared.slots.values()]
     statuses = [found.statuses[slot.value] for slot in prepared.slots.values()]
     return form.one(entity.text, found, moment.now_ns), statuses
+
+
+def _plain(
+    question: Question, entity: AskedEntity, index: int, read: Sequence[TieredRows], moment: Moment
+) -> bytes | None:
+    """The same where all values are `ok`, and from one tier; else None."""
+    tier = read[0].tier_of(index)
+    for of, wanted in zip(read, question.prepared.rows, strict=True):
+        if of.tier_of(index) is not tier or moment.lagging(wanted.source.name, tier):
+            return None
+    found = question.prepared.plain([of.rows[index] for of in read], moment.now_ns)
+    return None if found is None else question.form.plain(entity.text, found, tier, moment.now_ns)

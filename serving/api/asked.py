@@ -18,6 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from registry.definitions import FeatureVersion
+from registry.formats.status import Status
 from serving.api.memo import Memo, TimeTexts
 from serving.api.objects import ObjectsForm
 from serving.api.parts import Part, parts_of
@@ -60,6 +61,8 @@ class Question:
         self.reads = reads
         self.form = ObjectsForm(prepared, times)
         self.sources = [wanted.source for wanted in prepared.rows]
+        self.all_ok = [Status.OK] * len(prepared.slots)
+        """The statuses of an answer about one entity, as a rule."""
 
 
 class AskedEntity(NamedTuple):
