@@ -18,7 +18,7 @@ from registry.definitions import FeatureVersion
 from registry.formats.status import RANK, Status
 from serving.api.memo import TimeTexts
 from serving.features.columns import NO_TIME, AnswerColumns, are_alike
-from serving.features.prepared import EntityValues, PlainValues, PreparedQuestion, Slot
+from serving.features.prepared import EntityValues, PlainValues, PreparedQuestion
 from serving.features.values import TIER_NAMES
 from serving.stores.row_store import Tier
 
