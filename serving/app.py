@@ -17,11 +17,13 @@ from serving.api import problems
 from serving.api.access import access
 from serving.api.admission import Admission
 from serving.api.answering import Answering, Records
+from serving.api.authentication import KeyCheck
 from serving.api.catalog_routes import CatalogRoutes
 from serving.api.compressing import Compressing
 from serving.api.connections import Connection
 from serving.api.consumers import by_header, by_key
 from serving.api.deadlines import Deadlines
+from serving.api.direct import DIRECT, Direct, DirectRoute
 from serving.api.documentation import Documentation
 from serving.api.feature_routes import ShortCut, feast_route, feature_routes
 from serving.api.lifecycle_routes import LifecycleRoutes
@@ -116,6 +118,23 @@ def create_app(
     consumer_of = (by_key if options.needs_keys else by_header)(usage.consumers)
     how = metrics, bounds, options.compress, consumer_of
     features = [*feature_routes(answering, *how), feast_route(answering, *how)]
+    checked = None if keys is None else KeyCheck(keys)
+    direct = (
+        []
+        if stores.heard is None
+        else [
+            DirectRoute(
+                "/features/online",
+                answering.known,
+                stores.heard,
+                metrics,
+                bounds,
+                consumer_of,
+                checked,
+                options.compress,
+            )
+        ]
+    )
     registry = RegistryCalls(options.postgres, options.rejected_topic, lambda: workers.heartbeats)
     known = CatalogRoutes(catalog)
     lifecycle = LifecycleRoutes(catalog, registry, takes_changes=options.needs_keys)
@@ -161,5 +180,6 @@ def create_app(
         exception_handlers=dict(problems.HANDLERS),
     )
     app.state.server = server
+    setattr(app.state, DIRECT, Direct(direct))
     app.router.redirect_slashes = False  # a redirect loses what a client has posted
     return app

@@ -124,13 +124,16 @@ class FeatureRoute:
         if admission.is_full:
             raise admission.refuse()
         ms = self._deadlines.ms_of(header)
-        began = asyncio.get_running_loop().time()
-        deadline = Deadline(began + ms / 1_000, ms)
+        now, left = asyncio.get_running_loop().time(), ms / 1_000
+        if exchange is not None and exchange.began is not None:
+            left -= now - exchange.began
+        end = now + left
+        deadline = Deadline(end, ms)
         if exchange is not None:
-            body, left = _within_limits(exchange.whole_body()), ms / 1_000
+            body = _within_limits(exchange.whole_body())
         else:
             body = await self._body(receive, min(self._body_seconds, ms / 1_000))
-            left = began + ms / 1_000 - asyncio.get_running_loop().time()
+            left = end - asyncio.get_running_loop().time()
             if admission.is_full:  # others have come while it was awaited
                 raise admission.refuse()
         body = decoded(scope["headers"], body, MAX_BODY_BYTES)

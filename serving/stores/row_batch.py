@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from hiredis import ReplyError
 
@@ -26,8 +26,22 @@ KEYS = b""
 Wanted = Sequence[tuple[bytes, Fields]]
 """Hashes by their keys, which are RESP bulk strings, or `KEYS`; and the fields wanted of each."""
 
-Found = asyncio.Future[list[list[Packed]] | Unavailable]
+Values = list[list[Packed]] | Unavailable
 """The values of the fields of each hash, `UNAVAILABLE` where the answer of a hash is an error."""
+
+Found = asyncio.Future[Values]
+
+
+class Hearer(Protocol):
+    """Who is told values, as a future is; nothing may be raised."""
+
+    def done(self) -> bool:
+        """Whether it is told already, or wants to be told nothing any more."""
+        ...
+
+    def set_result(self, result: Values, /) -> None:
+        """Tells it."""
+        ...
 
 
 class WrongAnswer(Exception):
@@ -35,10 +49,10 @@ class WrongAnswer(Exception):
 
 
 class Read(NamedTuple):
-    """What is wanted, and the future that is told."""
+    """What is wanted, and who is told."""
 
     wanted: Wanted
-    found: Found
+    found: Hearer
 
 
 class _Share(NamedTuple):

@@ -164,6 +164,8 @@ def test_what_is_too_large_once_it_is_decoded_is_refused() -> None:
 class Whole:
     """An exchange whose body is there, and which leaves the answer to messages."""
 
+    began: float | None = None
+
     def whole_body(self) -> bytes:
         return b"{}"
 
