@@ -1,7 +1,7 @@
 """The reads of one turn of the event loop as commands, and the answers to these as those of reads.
 
 Each hash that is wanted is one HMGET, in which a field that several reads want is named once; keys
-that are wanted are one MGET. A server serves nobody else while it works on a command, so none names
+that are wanted are one MGET. A read of many fields is a command by itself. A server serves nobody else while it works on a command, so none names
 more than `MAX_ROWS` fields: what is more is split into several commands.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
 from hiredis import ReplyError
@@ -44,6 +43,12 @@ class Hearer(Protocol):
         ...
 
 
+FEW = 16
+"""Fields up to which what several reads want of a hash is one command, and a field is in it once.
+What more want at once has a command for each: to find what is in several takes more than it saves.
+"""
+
+
 class WrongAnswer(Exception):
     """An answer cannot be the one to the command that it came for."""
 
@@ -55,12 +60,23 @@ class Read(NamedTuple):
     found: Hearer
 
 
-class _Share(NamedTuple):
-    """What one read wants of a hash, and where its values go: to a number in its answer."""
+class _Command:
+    """A read of one hash, or of keys, for one read or for several."""
 
-    fields: Fields
-    answer: list[list[Packed]]
-    number: int
+    __slots__ = ("fields", "key", "places", "shares")
+
+    def __init__(self, key: bytes, fields: Fields = ()) -> None:
+        self.key = key
+        self.fields = fields
+        """Without any it is for several reads, whose `places` it has."""
+        self.places: dict[bytes, int] = {}
+        self.shares: list[tuple[list[list[Packed]], int, list[int]]] = []
+        """Of each read its answer, the number in that of what is read here, and which it wants."""
+
+    def tell(self, values: list[Packed]) -> None:
+        """Put the values into the answers."""
+        for answer, number, places in self.shares:
+            answer[number] = [values[place] for place in places] if places else values
 
 
 class RowBatch:
@@ -69,27 +85,42 @@ class RowBatch:
     def __init__(self, reads: Sequence[Read]) -> None:
         self._reads = reads
         self._answers: list[list[list[Packed]]] = []
-        self._hashes: dict[bytes, list[_Share]] = {}
+        self._commands: list[_Command] = []
+        shared: dict[bytes, _Command] = {}
         for read in reads:
             answer: list[list[Packed]] = [[]] * len(read.wanted)
             self._answers.append(answer)
             for number, (key, fields) in enumerate(read.wanted):
-                if fields:  # Redis takes no HMGET without any
-                    share = _Share(fields, answer, number)
-                    self._hashes.setdefault(key, []).append(share)
-        self._fields = [_fields(shares) for shares in self._hashes.values()]
+                if len(fields) > FEW:
+                    alone = _Command(key, fields)
+                    alone.shares.append((answer, number, []))
+                    self._commands.append(alone)
+                elif fields:  # Redis takes no HMGET without any
+                    command = shared.get(key)
+                    if command is None:
+                        command = shared[key] = _Command(key)
+                        self._commands.append(command)
+                    places = command.places
+                    mine = [places.setdefault(field, len(places)) for field in fields]
+                    command.shares.append((answer, number, mine))
+        for command in shared.values():
+            command.fields = list(command.places)
         self._values: list[list[Packed]] = []
-        self.sizes = [
-            min(MAX_ROWS, len(fields) - begin)
-            for fields in self._fields
-            for begin in range(0, len(fields), MAX_ROWS)
-        ]
+        self.sizes: list[int] = []
         """The number of fields of each command."""
+        for command in self._commands:
+            many = len(command.fields)
+            if many <= MAX_ROWS:
+                self.sizes.append(many)
+            else:
+                begins = range(0, many, MAX_ROWS)
+                self.sizes += [min(MAX_ROWS, many - begin) for begin in begins]
 
     def packed(self) -> bytes:
         """The commands as they are sent."""
         parts: list[bytes] = []
-        for key, fields in zip(self._hashes, self._fields, strict=True):
+        for command in self._commands:
+            key, fields = command.key, command.fields
             for begin in range(0, len(fields), MAX_ROWS):
                 some = fields if len(fields) <= MAX_ROWS else fields[begin : begin + MAX_ROWS]
                 if key == KEYS:
@@ -121,18 +152,12 @@ class RowBatch:
 
     def tell(self) -> None:
         """Tells all reads their values, once all commands are answered, in the order of reads."""
-        commands = iter(self._values)
-        for shares, fields in zip(self._hashes.values(), self._fields, strict=True):
-            values = next(commands)
-            while len(values) < len(fields):
-                values = values + next(commands)
-            if len(shares) == 1:
-                _, answer, number = shares[0]
-                answer[number] = values
-            else:
-                by_field = dict(zip(fields, values, strict=True))
-                for own, answer, number in shares:
-                    answer[number] = [by_field[field] for field in own]
+        answered = iter(self._values)
+        for command in self._commands:
+            values = next(answered)
+            while len(values) < len(command.fields):
+                values = values + next(answered)
+            command.tell(values)
         for read, answer in zip(self._reads, self._answers, strict=True):
             if not read.found.done():  # it is when its request was cancelled
                 read.found.set_result(answer)
@@ -143,10 +168,3 @@ def fail(reads: Iterable[Read]) -> None:
     for read in reads:
         if not read.found.done():
             read.found.set_result(UNAVAILABLE)
-
-
-def _fields(shares: Sequence[_Share]) -> Fields:
-    """The fields that a hash is asked for: of one read as they are, of several each once."""
-    if len(shares) == 1:
-        return shares[0].fields
-    return list(dict.fromkeys(chain.from_iterable(share.fields for share in shares)))

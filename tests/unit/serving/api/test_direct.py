@@ -204,7 +204,6 @@ NAMED = request(b"X-Request-Id: mine")
         ((PLAIN.replace(b"1.1", b"1.0"),) * 1 + (LAST,), 0),
         ((PLAIN.replace(b"online", b"online?a"),) * 2 + (LAST,), 0),
         ((request(features=["nonsense"]),) * 2 + (LAST,), 0),
-        ((LAST, LAST), 0),
     ],
 )
 def test_answers_and_counts_are_the_applications(packets: tuple[bytes, ...], direct: int) -> None:
