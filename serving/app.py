@@ -23,9 +23,10 @@ from serving.api.compressing import Compressing
 from serving.api.connections import Connection
 from serving.api.consumers import by_header, by_key
 from serving.api.deadlines import Deadlines
-from serving.api.direct import DIRECT, Direct, DirectRoute
+from serving.api.direct import BATCH, DIRECT, ONE, Direct, DirectRoute
 from serving.api.documentation import Documentation
 from serving.api.feature_routes import ShortCut, feast_route, feature_routes
+from serving.api.known_answers import Known
 from serving.api.lifecycle_routes import LifecycleRoutes
 from serving.api.routes import Server
 from serving.api.search_route import CONNECTIONS as SEARCHES
@@ -119,22 +120,14 @@ def create_app(
     how = metrics, bounds, options.compress, consumer_of
     features = [*feature_routes(answering, *how), feast_route(answering, *how)]
     checked = None if keys is None else KeyCheck(keys)
-    direct = (
-        []
-        if stores.heard is None
-        else [
-            DirectRoute(
-                "/features/online",
-                answering.known,
-                stores.heard,
-                metrics,
-                bounds,
-                consumer_of,
-                checked,
-                options.compress,
-            )
-        ]
-    )
+    ways: dict[str, Known] = {ONE: answering.known, BATCH: answering.known_batches}
+    direct = [
+        DirectRoute(
+            path, known, stores.heard, metrics, bounds, consumer_of, (checked, options.compress)
+        )
+        for path, known in ways.items()
+        if stores.heard is not None
+    ]
     registry = RegistryCalls(options.postgres, options.rejected_topic, lambda: workers.heartbeats)
     known = CatalogRoutes(catalog)
     lifecycle = LifecycleRoutes(catalog, registry, takes_changes=options.needs_keys)

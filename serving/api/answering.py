@@ -10,7 +10,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from enum import Enum
 from functools import partial
 from typing import NamedTuple
 
@@ -24,7 +23,8 @@ from serving.api.asked import Asked, AskedBefore
 from serving.api.compact import compact
 from serving.api.deadlines import NO_DEADLINE, Deadline
 from serving.api.entity_answers import FEW, STATUSES, listed_of, now_of, object_of
-from serving.api.known_answers import KnownAnswers
+from serving.api.forms import Form
+from serving.api.known_answers import KnownAnswers, KnownBatches
 from serving.api.memo import TimeTexts
 from serving.api.noting import Noting
 from serving.api.objects import RESULTS, RESULTS_END
@@ -72,14 +72,6 @@ class Asking(NamedTuple):
 PLAINLY = Asking()
 
 
-class Form(Enum):
-    """How an answer about many entities is written."""
-
-    OBJECTS = "objects"
-    COMPACT = "compact"
-    ARROW = "arrow"
-
-
 Answered = tuple[bytes, Sequence[Read]]
 """An answer, and what it counts for once it is given."""
 
@@ -122,6 +114,7 @@ class Answering:
         self._asked = AskedBefore(rows, self._times, usage=self._usage)
         self.known = KnownAnswers(self._asked, catalog, workers, served, self._noting)
         """The same of what was asked before, where nobody has to wait for rows."""
+        self.known_batches = KnownBatches(self._asked, catalog, workers, self._noting, self._many)
 
     async def one(self, body: bytes, asking: Asking = PLAINLY) -> Answered:
         """The answer to an `OnlineRequest`."""

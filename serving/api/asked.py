@@ -212,6 +212,11 @@ class AskedBefore:
         self._of_catalog(names)
         return self._bodies.get(body)
 
+    def kept_batch(self, names: Names, body: bytes) -> Asked | None:
+        """The same of a batch."""
+        self._of_catalog(names)
+        return self._batches.get(body)
+
     def batch(self, names: Names, body: bytes) -> Asked:
         """What the body of a `BatchRequest` asks. Raises as `one`."""
         self._of_catalog(names)

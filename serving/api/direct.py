@@ -27,11 +27,12 @@ from serving.api.authentication import KeyCheck
 from serving.api.consumers import ConsumerOf
 from serving.api.content_codings import LEAST_BYTES
 from serving.api.feature_routes import OK, Bounds
-from serving.api.known_answers import KnownAnswers, KnownQuestion
+from serving.api.forms import Form, form_of, media_type
+from serving.api.known_answers import Known, KnownQuestion
 from serving.api.known_heads import KnownHeads, split
 from serving.api.request_log import KEY_NAME
 from serving.api.scopes import scope_needed
-from serving.errors import ServingError
+from serving.errors import InvalidRequest, ServingError
 from serving.metrics import Metrics
 from serving.stores.heard_rows import HeardRows, Judge
 from serving.stores.row_batch import Values
@@ -43,6 +44,8 @@ UNCOMMON_HEADERS = frozenset(
 )
 """Headers of which the ordinary way makes something that is not known here."""
 
+
+ONE, BATCH = "/features/online", "/features/batch"
 
 DIRECT = "direct"
 """The attribute of an application's state under which its connections find its `Direct`."""
@@ -59,6 +62,8 @@ class KnownRequest(NamedTuple):
     ms: int
     """In how many milliseconds it must be answered."""
 
+    form: Form
+
 
 class Exchange(Protocol):
     """A request that is answered directly, as its connection has it (`direct_exchange`)."""
@@ -71,8 +76,8 @@ class Exchange(Protocol):
         """Whether an answer can be written now."""
         ...
 
-    def answer(self, content: bytes) -> None:
-        """Write the answer."""
+    def answer(self, content: bytes, kind: bytes) -> None:
+        """Write the answer, of this media type."""
         ...
 
     def go_on(self, began: float) -> None:
@@ -81,33 +86,34 @@ class Exchange(Protocol):
 
 
 class DirectRoute:
-    """Answers what is posted to one path, about one entity each."""
+    """Answers what is posted to one path."""
 
     def __init__(
         self,
         path: str,
-        answers: KnownAnswers,
+        answers: Known,
         rows: HeardRows,
         metrics: Metrics,
         bounds: Bounds,
         consumer_of: ConsumerOf,
-        keys: KeyCheck | None = None,
-        compress: bool = False,
+        access: tuple[KeyCheck | None, bool] = (None, False),
     ) -> None:
-        """Without `keys` none is needed. With `compress` large answers are, and not here."""
+        """`access` has the check of API keys, None where none is needed, and whether large answers
+        are compressed, which is not done here."""
+        self._keys, compress = access
         self.path = path
         self.answers = answers
         self.rows = rows
         self.metrics = metrics
         self.admission, self.deadlines = bounds
         self._consumer_of = consumer_of
-        self._keys = keys
+        self._form_of = form_of if path == BATCH else _no_form
         self._needed = scope_needed("POST", path)
         self.most_bytes = LEAST_BYTES if compress else None
 
     def known(self, scope: Scope) -> KnownRequest | None:
         """What the head of a request says that was understood; None where it is not common."""
-        if scope["method"] != "POST" or scope["path"] != self.path or scope["query_string"]:
+        if scope["method"] != "POST" or scope["path"] != self.path:
             return None
         headers = scope["headers"]
         names = [name for name, _ in headers]
@@ -115,11 +121,12 @@ class DirectRoute:
             return None
         found = dict(reversed(headers))  # of several the first ones
         try:
+            form = self._form_of(scope)
             ms = self.deadlines.ms_of(found.get(deadlines.HEADER))
         except ServingError:
             return None
         key_headers = [header for header in headers if header[0] in KEY_HEADERS]
-        return KnownRequest(key_headers, found.get(consumers.HEADER), ms)
+        return KnownRequest(key_headers, found.get(consumers.HEADER), ms, form)
 
     def take(self, known: KnownRequest, exchange: Exchange) -> bool:
         """Begin to answer; False where the ordinary way must, and nothing has happened yet."""
@@ -137,7 +144,14 @@ class DirectRoute:
             consumer = self._consumer_of(scope, known.consumer)
         except ServingError:
             return False
-        return _Asked(self, question, exchange, consumer).ask(known.ms)
+        return _Asked(self, question, exchange, consumer, known.form).ask(known.ms)
+
+
+def _no_form(scope: Scope) -> Form:
+    """Of a route about one entity, which has one form. Raises `InvalidRequest`."""
+    if scope["query_string"]:
+        raise InvalidRequest("this route takes nothing behind a question mark")
+    return Form.OBJECTS
 
 
 class Direct:
@@ -167,7 +181,7 @@ class _Asked:
     """A question whose rows are asked for; it hears them."""
 
     __slots__ = (
-        *("_began", "_consumer", "_exchange", "_is_done", "_judge", "_question", "_route"),
+        *("_began", "_consumer", "_exchange", "_form", "_is_done", "_judge", "_question", "_route"),
         *("_size", "_slot", "_timed"),
     )
     _judge: Judge
@@ -175,10 +189,15 @@ class _Asked:
     _timed: float
 
     def __init__(
-        self, route: DirectRoute, question: KnownQuestion, exchange: Exchange, consumer: str
+        self,
+        route: DirectRoute,
+        question: KnownQuestion,
+        exchange: Exchange,
+        consumer: str,
+        form: Form,
     ) -> None:
         self._route, self._question, self._exchange = route, question, exchange
-        self._consumer = consumer
+        self._consumer, self._form = consumer, form
         self._is_done = False
         self._slot: set[Any] | None = None
         self._size = len(exchange.body)
@@ -212,7 +231,7 @@ class _Asked:
         if content is None:
             self._exchange.go_on(self._began)
         else:
-            self._exchange.answer(content)
+            self._exchange.answer(content, media_type(self._form))
 
     def expire(self) -> None:
         """The deadline has come."""
@@ -226,7 +245,9 @@ class _Asked:
         if heard is None or not self._exchange.may_answer():
             return None
         request_id = self._exchange.request_id
-        content = route.answers.answer(self._question, heard, request_id, route.most_bytes)
+        content = route.answers.answer(
+            self._question, heard, request_id, self._form, route.most_bytes
+        )
         if content is not None:
             route.metrics.request(route.path, OK, time.perf_counter() - self._timed)
             for counted, entities in self._question.reads:

@@ -55,11 +55,11 @@ class DirectExchange:
     def may_answer(self) -> bool:
         return not self._home.flow.write_paused
 
-    def answer(self, content: bytes) -> None:
+    def answer(self, content: bytes, kind: bytes) -> None:
         self.response_started = self.response_complete = True
         home = self._home
         if not self.disconnected:
-            head = b"content-length: %d\r\ncontent-type: application/json\r\n" % len(content)
+            head = b"content-length: %d\r\ncontent-type: %b\r\n" % (len(content), kind)
             headers = home.server_state.default_headers
             home.transport.write_whole(
                 whole_answer(headers, self.request_id, head, content, self.keep_alive)

@@ -1,8 +1,9 @@
 """The reads of one turn of the event loop as commands, and the answers to these as those of reads.
 
 Each hash that is wanted is one HMGET, in which a field that several reads want is named once; keys
-that are wanted are one MGET. A read of many fields is a command by itself. A server serves nobody else while it works on a command, so none names
-more than `MAX_ROWS` fields: what is more is split into several commands.
+that are wanted are one MGET. A read of many fields is a command by itself. A server serves nobody
+else while it works on a command, so none names more than `MAX_ROWS` fields: what is more is split
+into several commands.
 """
 
 from __future__ import annotations
@@ -44,9 +45,8 @@ class Hearer(Protocol):
 
 
 FEW = 16
-"""Fields up to which what several reads want of a hash is one command, and a field is in it once.
-What more want at once has a command for each: to find what is in several takes more than it saves.
-"""
+"""Number of fields up to which what a read wants of a hash is one command with what others want of
+it. To find which fields several large reads have in common takes more than it saves."""
 
 
 class WrongAnswer(Exception):

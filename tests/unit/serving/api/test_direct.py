@@ -24,7 +24,7 @@ from serving.api.answering import Answering
 from serving.api.authentication import Authentication, KeyCheck
 from serving.api.consumers import by_header
 from serving.api.deadlines import Deadlines
-from serving.api.direct import DIRECT, Direct, DirectRoute
+from serving.api.direct import BATCH, DIRECT, ONE, Direct, DirectRoute
 from serving.api.feature_routes import ShortCut, feature_routes
 from serving.api.problems import HANDLERS
 from serving.features.lookup import Names
@@ -42,7 +42,8 @@ from tests.support.served import catalog_of
 CATALOG = catalog_of(read())
 NAMES = ("current_price", "price_sma_5", "current_volume")
 VARYING = re.compile(
-    rb'date: [^\r]*\r\n|"age_seconds":[^,]*|content-length: \d+\r\n|\w{16}-[0-9a-f]+'
+    rb'"answered_at":"[^"]*"|"age_seconds":[^,]*'
+    rb"|date: [^\r]*\r\n|content-length: \d+\r\n|\w{16}-[0-9a-f]+"
 )
 """What differs from answer to answer: times, made ids, and with them the length."""
 
@@ -132,13 +133,13 @@ class Server:
             middleware.insert(0, known)
         self.app = Starlette(middleware=middleware, exception_handlers=dict(HANDLERS))
         if options.get("is_direct", True):
-            route = DirectRoute(
-                *("/features/online", answering.known, self.store, self.metrics, bounds),
-                consumer_of,
-                KeyCheck(self.watch) if needs_keys else None,
-                options.get("compress", False),
-            )
-            setattr(self.app.state, DIRECT, Direct([route]))
+            access = KeyCheck(self.watch) if needs_keys else None, options.get("compress", False)
+            how = self.store, self.metrics, bounds, consumer_of, access
+            direct = [
+                DirectRoute(ONE, answering.known, *how),
+                DirectRoute(BATCH, answering.known_batches, *how),
+            ]
+            setattr(self.app.state, DIRECT, Direct(direct))
 
     async def asked(self, *packets: bytes) -> bytes:
         """What is answered; each packet is sent once all requests before have their answers."""
@@ -148,7 +149,7 @@ class Server:
             for packet in packets:
                 writer.write(packet)
                 sent += packet
-                if sent.endswith(b"}}"):
+                if sent.endswith((b"}}", b"}]}")):
                     while len(complete(received)) < sent.count(b"POST "):
                         piece = await asyncio.wait_for(reader.read(65_536), 10)
                         if not piece:
@@ -166,6 +167,15 @@ class Server:
 def request(*headers: bytes, symbol: str = "A", features: Sequence[str] = NAMES) -> bytes:
     body = json.dumps({"features": features, "entity": {"symbol": symbol}}).encode()
     lines = (b"POST /features/online HTTP/1.1", b"Host: a", *headers)
+    return b"".join(b"%b\r\n" % line for line in lines) + (
+        b"Content-Length: %d\r\n\r\n" % len(body) + body
+    )
+
+
+def batch(*headers: bytes, symbols: Sequence[str] = "AB", query: bytes = b"") -> bytes:
+    entities = [{"symbol": symbol} for symbol in symbols]
+    body = json.dumps({"features": NAMES, "entities": entities}).encode()
+    lines = (b"POST /features/batch%b HTTP/1.1" % query, b"Host: a", *headers)
     return b"".join(b"%b\r\n" % line for line in lines) + (
         b"Content-Length: %d\r\n\r\n" % len(body) + body
     )
@@ -204,6 +214,12 @@ NAMED = request(b"X-Request-Id: mine")
         ((PLAIN.replace(b"1.1", b"1.0"),) * 1 + (LAST,), 0),
         ((PLAIN.replace(b"online", b"online?a"),) * 2 + (LAST,), 0),
         ((request(features=["nonsense"]),) * 2 + (LAST,), 0),
+        ((batch(), batch(), batch(), LAST), 1),
+        ((batch(symbols="A" * 20),) * 4 + (LAST,), 2),
+        ((batch(symbols="ABCD" * 5),) * 4 + (LAST,), 2),
+        ((batch(query=b"?compact"),) * 4 + (LAST,), 2),
+        ((batch(query=b"?compact"), batch(), batch(), batch(query=b"?compact"), LAST), 2),
+        ((batch(query=b"?nonsense"),) * 4 + (LAST,), 0),
     ],
 )
 def test_answers_and_counts_are_the_applications(packets: tuple[bytes, ...], direct: int) -> None:

@@ -12,10 +12,11 @@ import pytest
 from backports import zstd
 
 from serving.api.admission import Admission
-from serving.api.answering import Answered, Asking, Form
+from serving.api.answering import Answered, Asking
 from serving.api.deadlines import Deadline, Deadlines
 from serving.api.exchanges import EXCHANGE
 from serving.api.feature_routes import Bounds, Content, FeatureRoute, feature_routes
+from serving.api.forms import Form
 from serving.metrics import Metrics
 from serving.stores.fallback import LONGEST_SECONDS
 from serving.stores.waiting import waited_for
