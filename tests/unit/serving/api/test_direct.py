@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from starlette.middleware import Middleware
 from registry.api_keys import ApiKey
 from registry.features_file import read
 from registry.formats import api_key
+from registry.formats.heartbeat import Heartbeat, PartitionLag
 from registry.formats.origin import Origin
 from registry.formats.row import Row, pack
 from serving.api.admission import Admission
@@ -47,7 +49,7 @@ VARYING = re.compile(
 )
 """What differs from answer to answer: times, made ids, and with them the length."""
 
-TIME = 10**18
+TIME = time.time_ns()
 
 
 def row(source: str, *values: float, status: int = 0) -> bytes:
@@ -104,12 +106,22 @@ class Store(MemoryStore):
         return Heard(values, Tier.WARM)
 
 
+def on_time(until: float) -> Lag:
+    """What workers say that are on time until then, Unix seconds."""
+    lags = [PartitionLag(f"ticks.{source}", 0, 1, 1, 0, 0.0, 0.0) for source in CATALOG.sources]
+    topics = dict.fromkeys([lag.topic for lag in lags], 1)
+    beat = Heartbeat(
+        "online", "one", 1, until, "running", until, lag=tuple(lags), partitions=topics
+    )
+    return Lag([beat])
+
+
 class Watch:
-    """A catalog, workers that are on time, and keys."""
+    """A catalog, what is known of workers, and keys."""
 
     def __init__(self) -> None:
         self.names = Names(CATALOG)
-        self.lag: Any = Lag([])
+        self.lag = on_time(time.time() + 60)
         self.keyring: dict[bytes, ApiKey] = {}
 
 
@@ -259,6 +271,16 @@ def counted(server: Server) -> dict[tuple[str, str], int]:
     batch = server.usage.batch()
     counts = batch.counts if batch else ()
     return {(one.ref, one.consumer): one.reads for one in counts}
+
+
+def test_what_gets_late_is_lagging_from_then_on() -> None:
+    server = Server(ROWS)
+    told = [one.body for one in answers(server.ask(PLAIN, PLAIN, LAST))]
+    assert [body.count(b'"ok"') for body in told] == [3, 3, 3]
+    server.watch.lag = Lag([])
+    told = [one.body for one in answers(server.ask(PLAIN, PLAIN, LAST))]
+    assert [body.count(b'"lagging"') for body in told] == [3, 3, 3]
+    assert server.store.answered == 1 + 2
 
 
 @pytest.mark.parametrize(
