@@ -93,5 +93,5 @@ def _derive(
             first, *more = derived.times
             times[sources + number] = times[first]
             for other in more:
-                np.minimum(times[sources + number], times[other], times[sources + number])
+                np.minimum(times[sources + number], times[other], out=times[sources + number])
     return True

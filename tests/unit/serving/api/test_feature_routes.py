@@ -230,6 +230,23 @@ def test_no_timer_is_made_where_the_stores_answer_before() -> None:
     assert made[1] == made[0] + 1
 
 
+def test_the_time_of_a_request_began_when_it_came() -> None:
+    """Whoever tried to answer it before has had some of it."""
+
+    async def never(scope: Any, body: bytes, deadline: Deadline) -> Content:
+        return await asyncio.get_running_loop().create_future()
+
+    async def asked() -> tuple[int, bytes]:
+        late = Whole()
+        late.began = asyncio.get_running_loop().time() - 61.0
+        route = FeatureRoute("/a", never, Metrics(list), bounds())
+        headers = [(b"x-deadline-ms", b"60000")]
+        return await call(route, extensions={EXCHANGE: late}, headers=headers)
+
+    status, body = asyncio.run(asked())
+    assert (status, json.loads(body)["deadline_ms"]) == (503, 60_000)
+
+
 @pytest.mark.timeout(60)
 def test_more_requests_than_the_bound_are_refused_and_leave_no_trace() -> None:
     """Those whose bodies do not come take no place from those that are there."""
