@@ -283,6 +283,20 @@ def test_what_gets_late_is_lagging_from_then_on() -> None:
     assert server.store.answered == 1 + 2
 
 
+def test_a_worker_that_catches_up_while_rows_are_read_does_not_make_them_fresh() -> None:
+    server = Server(ROWS)
+    server.watch.lag = Lag([])
+
+    def hears(values: Values) -> Values:
+        server.watch.lag = on_time(time.time() + 60)
+        return values
+
+    server.store.hears = hears
+    told = [one.body for one in answers(server.ask(PLAIN, PLAIN, PLAIN, LAST))]
+    assert [body.count(b'"lagging"') for body in told] == [3, 3, 0, 0]
+    assert server.store.answered == 2
+
+
 @pytest.mark.parametrize(
     "hears",
     [lambda values: UNAVAILABLE, lambda values: [[b"junk"] for _ in values], lambda values: []],
