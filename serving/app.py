@@ -23,7 +23,8 @@ from serving.api.compressing import Compressing
 from serving.api.connections import Connection
 from serving.api.consumers import by_header, by_key
 from serving.api.deadlines import Deadlines
-from serving.api.direct import BATCH, DIRECT, ONE, Direct, DirectRoute
+from serving.api.direct import BATCH, ONE, Direct, DirectRoute
+from serving.api.direct_exchange import DIRECT
 from serving.api.documentation import Documentation
 from serving.api.feature_routes import ShortCut, feast_route, feature_routes
 from serving.api.known_answers import Known

@@ -11,15 +11,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.api import problems, request_heads, request_ids
-from serving.api.direct import DIRECT, Direct
-from serving.api.direct_exchange import DirectExchange
+from serving.api.direct_exchange import DIRECT, DirectExchange
 from serving.api.exchanges import EXCHANGE, Exchange
 from serving.api.refusals import Refusal
 from serving.api.request_heads import MAX_HEAD_BYTES, MAX_HEADERS
@@ -27,6 +26,9 @@ from serving.api.request_ids import REQUEST_ID
 from serving.api.unread import Unread
 from serving.api.write_gathering import GatheringTransport
 from serving.errors import MalformedRequest, ServingError
+
+if TYPE_CHECKING:  # it imports all that answers, which another application does not need
+    from serving.api.direct import Direct
 
 PIECE_BYTES = 4_096
 """Bytes that the parser is given at once. Every complete request in them is put into the pipeline,

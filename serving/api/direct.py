@@ -47,9 +47,6 @@ UNCOMMON_HEADERS = frozenset(
 
 ONE, BATCH = "/features/online", "/features/batch"
 
-DIRECT = "direct"
-"""The attribute of an application's state under which its connections find its `Direct`."""
-
 SURE_MS = 2_000
 """Milliseconds in which a store has answered, or is known not to: then there is time left."""
 

@@ -6,6 +6,9 @@ from typing import Any, Protocol
 
 from serving.api.exchanges import whole_answer
 
+DIRECT = "direct"
+"""The attribute of an application's state under which its connections find its `Direct`."""
+
 
 class _NobodyWaits:
     """In place of the event by which uvicorn tells an application that the client is gone."""

@@ -26,7 +26,8 @@ from serving.api.answering import Answering
 from serving.api.authentication import Authentication, KeyCheck
 from serving.api.consumers import by_header
 from serving.api.deadlines import Deadlines
-from serving.api.direct import BATCH, DIRECT, ONE, Direct, DirectRoute
+from serving.api.direct import BATCH, ONE, Direct, DirectRoute
+from serving.api.direct_exchange import DIRECT
 from serving.api.feature_routes import ShortCut, feature_routes
 from serving.api.problems import HANDLERS
 from serving.features.lookup import Names
