@@ -17,13 +17,17 @@ from serving.api import problems
 from serving.api.access import access
 from serving.api.admission import Admission
 from serving.api.answering import Answering, Records
+from serving.api.authentication import KeyCheck
 from serving.api.catalog_routes import CatalogRoutes
 from serving.api.compressing import Compressing
 from serving.api.connections import Connection
 from serving.api.consumers import by_header, by_key
 from serving.api.deadlines import Deadlines
+from serving.api.direct import BATCH, ONE, Direct, DirectRoute
+from serving.api.direct_exchange import DIRECT
 from serving.api.documentation import Documentation
 from serving.api.feature_routes import ShortCut, feast_route, feature_routes
+from serving.api.known_answers import Known
 from serving.api.lifecycle_routes import LifecycleRoutes
 from serving.api.offline_process import OfflineProcess, offline_route
 from serving.api.routes import Server
@@ -119,6 +123,15 @@ def create_app(
     features = [*feature_routes(answering, *how), feast_route(answering, *how)]
     past = OfflineProcess(options.postgres)
     features.append(offline_route(past, *how))
+    checked = None if keys is None else KeyCheck(keys)
+    ways: dict[str, Known] = {ONE: answering.known, BATCH: answering.known_batches}
+    direct = [
+        DirectRoute(
+            path, known, stores.heard, metrics, bounds, consumer_of, (checked, options.compress)
+        )
+        for path, known in ways.items()
+        if stores.heard is not None
+    ]
     registry = RegistryCalls(options.postgres, options.rejected_topic, lambda: workers.heartbeats)
     known = CatalogRoutes(catalog)
     lifecycle = LifecycleRoutes(catalog, registry, takes_changes=options.needs_keys)
@@ -165,5 +178,6 @@ def create_app(
         exception_handlers=dict(problems.HANDLERS),
     )
     app.state.server = server
+    setattr(app.state, DIRECT, Direct(direct))
     app.router.redirect_slashes = False  # a redirect loses what a client has posted
     return app

@@ -16,7 +16,8 @@ from serving.hot_metrics import hot_families
 from serving.metrics import Metrics
 from serving.stores.breakers import Breaker, probing
 from serving.stores.cold import ColdStore
-from serving.stores.fallback import Fallback
+from serving.stores.fallback import Fallback, HeardFallback
+from serving.stores.heard_rows import HeardRows
 from serving.stores.row_store import NamedRows, RowStore
 from serving.stores.warm import WarmStore
 from serving.watch.catalog import CatalogWatch
@@ -45,6 +46,11 @@ class Tiers:
         )
         self.store: RowStore = behind if self.hot is None else self.hot.store
         self.named: NamedRows | None = behind.named if self.hot is None else self.hot.store
+        warm_rows = self._warm.named
+        self.heard: HeardRows | None = None if warm_rows is None else HeardFallback(warm, warm_rows)
+        """Rows for who hears them; none of a cluster."""
+        if self.hot is not None:
+            self.heard = self.hot.store
         metrics.add(breaker_families(self.breakers))
         if self.hot is not None:
             metrics.add(hot_families(self.hot.store))

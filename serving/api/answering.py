@@ -7,24 +7,24 @@ moment. The general reader, which defines the answers, takes what is not prepare
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from enum import Enum
 from functools import partial
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
-from registry.definitions import Source
 from registry.formats.consumer import UNNAMED
 from registry.formats.status import RANK, Status
 from serving.api.arrow import arrow
-from serving.api.asked import Asked, AskedBefore, AskedEntity, Question
+from serving.api.asked import Asked, AskedBefore
 from serving.api.compact import compact
 from serving.api.deadlines import NO_DEADLINE, Deadline
+from serving.api.entity_answers import FEW, STATUSES, listed_of, now_of, object_of
+from serving.api.forms import Form
+from serving.api.known_answers import KnownAnswers, KnownBatches
 from serving.api.memo import TimeTexts
 from serving.api.noting import Noting
 from serving.api.objects import RESULTS, RESULTS_END
@@ -33,14 +33,13 @@ from serving.errors import StoresUnavailable
 from serving.features.columns import AnswerColumns, answer_columns
 from serving.features.lookup import Names
 from serving.features.plan import Entity
-from serving.features.prepared import PreparedQuestion, Uncommon
+from serving.features.prepared import Uncommon
 from serving.features.reader import Evaluated, Reader, answers_of
 from serving.features.served_values import told_columns, told_many, told_one
 from serving.features.table import (
     AnswerTable,
     ListedColumn,
     evaluated_table,
-    listed_entities,
     listed_table,
     prepared_table,
     several_kinds,
@@ -51,14 +50,7 @@ from serving.stores.breakers import Breakers
 from serving.stores.row_store import UNAVAILABLE, NamedRows, Tier, TieredRows, Unavailable
 from serving.usage import Read, Usage
 from serving.watch.catalog import CatalogWatch
-from serving.watch.workers import Lag, Sink, WorkersWatch
-
-FEW = 12
-"""Up to so many entities are answered one by one: columns have a cost of their own."""
-
-STATUSES = list(Status)
-"""By their ranks."""
-
+from serving.watch.workers import WorkersWatch
 
 Consumer = Callable[[], str]
 """Says who asks, where an experiment depends on it."""
@@ -78,14 +70,6 @@ class Asking(NamedTuple):
 
 
 PLAINLY = Asking()
-
-
-class Form(Enum):
-    """How an answer about many entities is written."""
-
-    OBJECTS = "objects"
-    COMPACT = "compact"
-    ARROW = "arrow"
 
 
 Answered = tuple[bytes, Sequence[Read]]
@@ -128,6 +112,9 @@ class Answering:
         self._noting = Noting(log)
         self._times = TimeTexts()
         self._asked = AskedBefore(rows, self._times, usage=self._usage)
+        self.known = KnownAnswers(self._asked, catalog, workers, served, self._noting)
+        """The same of what was asked before, where nobody has to wait for rows."""
+        self.known_batches = KnownBatches(self._asked, catalog, workers, self._noting, self._many)
 
     async def one(self, body: bytes, asking: Asking = PLAINLY) -> Answered:
         """The answer to an `OnlineRequest`."""
@@ -138,8 +125,8 @@ class Answering:
             wanted = [(s.name, [n]) for s, n in zip(question.sources, entity.names, strict=True)]
             rows = await self._read(wanted)
             try:
-                moment = _now(lag, asked.names.catalog.sources)
-                answer, statuses = _object(question, entity, 0, rows, moment)
+                moment = now_of(lag, asked.names.catalog.sources)
+                answer, statuses = object_of(question, entity, 0, rows, moment)
             except Uncommon:
                 pass
             else:
@@ -168,7 +155,7 @@ class Answering:
             lag = self._workers.lag
             parts = with_rows(asked.parts, await self._read(asked.wanted))
             with suppress(Uncommon):
-                moment = _now(lag, asked.names.catalog.sources)
+                moment = now_of(lag, asked.names.catalog.sources)
                 answer, table = self._many(asked, parts, moment, form)
                 if self._noting.is_due():
                     told = told_many(answer, table)
@@ -207,8 +194,8 @@ class Answering:
             wanted = [(s.name, named) for s, named in zip(question.sources, of, strict=True)]
             rows = await self._read(wanted)
             with suppress(Uncommon):
-                moment = _now(lag, names.catalog.sources)
-                listed = _listed(question.prepared, rows, moment)
+                moment = now_of(lag, names.catalog.sources)
+                listed = listed_of(question.prepared, rows, moment)
                 self._served.update(STATUSES[r] for column in listed.values() for r in column.ranks)
                 if self._noting.is_due():
                     parts = [Part(question, asked.entities, range(len(asked.entities)), rows)]
@@ -241,7 +228,7 @@ class Answering:
                 for index, (which, entity) in enumerate(
                     zip(part.which, part.entities, strict=True)
                 ):
-                    found = _object(part.question, entity, index, part.rows, moment)
+                    found = object_of(part.question, entity, index, part.rows, moment)
                     answers[which], statuses = found
                     counted += statuses
             self._count(counted)
@@ -298,7 +285,7 @@ class Answering:
         try:
             async with asyncio.timeout_at(asking.deadline.at):
                 while True:
-                    moment = partial(_now, self._workers.lag, names.catalog.sources)
+                    moment = partial(now_of, self._workers.lag, names.catalog.sources)
                     evaluated = await self._reader.evaluate(
                         names, features, entities, moment, asking.consumer
                     )
@@ -337,57 +324,3 @@ class Answering:
 
 def _objects(answers: Iterable[bytes]) -> bytes:
     return RESULTS + b",".join(answers) + RESULTS_END
-
-
-def _now(lag: Lag, sources: Mapping[str, Source]) -> Moment:
-    """The moment of an answer, once its rows are read.
-
-    What is lagging follows from what was known of the workers before that, and is the same for all
-    rows: a worker may catch up meanwhile, and a row from before that would pass for one that is up
-    to date.
-    """
-    now = time.time_ns()
-
-    def lagging(source: str, tier: Tier) -> bool:
-        sink: Sink = "offline" if tier is Tier.COLD else "online"
-        return now > lag.on_time_until(sources[source].topic, sink) * 10**9
-
-    return Moment(now, lagging)
-
-
-def _listed(
-    prepared: PreparedQuestion, read: Sequence[TieredRows], moment: Moment
-) -> dict[str, ListedColumn]:
-    """The columns of a prepared question. Raises `Uncommon`."""
-    count = len(read[0].rows)
-    if count <= FEW:
-        with suppress(Uncommon):  # columns take more
-            each = [
-                prepared.evaluate(
-                    [of.rows[index] for of in read], [of.tier_of(index) for of in read], moment
-                )
-                for index in range(count)
-            ]
-            return listed_entities(prepared, each)
-    return listed_table(prepared_table(prepared, answer_columns(prepared, read, moment)))
-
-
-def _object(
-    question: Question, entity: AskedEntity, index: int, read: Sequence[TieredRows], moment: Moment
-) -> tuple[bytes, Sequence[Status]]:
-    """The answer about one entity, and the statuses of its values; `index` is that of its rows.
-
-    Raises `Uncommon`.
-    """
-    prepared, form = question.prepared, question.form
-    rows, tiers = [of.rows[index] for of in read], [of.tier_of(index) for of in read]
-    try:
-        found = prepared.evaluate(rows, tiers, moment)
-    except Uncommon:  # columns take more
-        own = [TieredRows([row], tier) for row, tier in zip(rows, tiers, strict=True)]
-        columns = answer_columns(prepared, own, moment)
-        answer = form.many([entity.text], columns)[len(RESULTS) : -len(RESULTS_END)]
-        ranks = columns.ranks[0].tolist()
-        return answer, [STATUSES[ranks[slot.value]] for slot in prepared.slots.values()]
-    statuses = [found.statuses[slot.value] for slot in prepared.slots.values()]
-    return form.one(entity.text, found, moment.now_ns), statuses

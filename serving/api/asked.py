@@ -18,6 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from registry.definitions import FeatureVersion
+from registry.formats.status import Status
 from serving.api.memo import Memo, TimeTexts
 from serving.api.objects import ObjectsForm
 from serving.api.parts import Part, parts_of
@@ -34,7 +35,7 @@ KEPT_BYTES = 32_000_000
 LONGEST_KEPT = 1_024
 """Bytes of a text by which something is kept."""
 
-BYTES_BESIDE_TEXT = 600
+BYTES_BESIDE_TEXT = 900
 """What is kept by a text takes so much beside it, about."""
 
 TEXT = attrgetter("text")
@@ -60,6 +61,9 @@ class Question:
         self.reads = reads
         self.form = ObjectsForm(prepared, times)
         self.sources = [wanted.source for wanted in prepared.rows]
+        self.topics = tuple([source.topic for source in self.sources])
+        self.all_ok = [Status.OK] * len(prepared.slots)
+        """The statuses of an answer about one entity, as a rule."""
 
 
 class AskedEntity(NamedTuple):
@@ -202,6 +206,16 @@ class AskedBefore:
             if asked.questions is not None and self._has_room(body):
                 self._bodies[body] = asked
         return asked
+
+    def kept(self, names: Names, body: bytes) -> Asked | None:
+        """The same of a body that is kept, None of any other one."""
+        self._of_catalog(names)
+        return self._bodies.get(body)
+
+    def kept_batch(self, names: Names, body: bytes) -> Asked | None:
+        """The same of a batch."""
+        self._of_catalog(names)
+        return self._batches.get(body)
 
     def batch(self, names: Names, body: bytes) -> Asked:
         """What the body of a `BatchRequest` asks. Raises as `one`."""

@@ -81,44 +81,17 @@ class Refusal(NamedTuple):
     context: Mapping[str, str] = {}
 
 
-class Authentication:
-    """The middleware. Requests are refused with 401 and 403, and 503 while no keys are known."""
+class KeyCheck:
+    """Says whose a request is, and whether its key has the scope that is needed."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        keys: KnownKeys,
-        metrics: Metrics,
-        log: BoundedLog | None = None,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._app = app
+    def __init__(self, keys: KnownKeys, clock: Callable[[], float] = time.time) -> None:
         self._keys = keys
-        self._metrics = metrics
-        self._log = log or BoundedLog(logger)
         self._clock = clock
         self._keyring: Keyring = {}
         self._valid: Memo[Header, Identity] = Memo(MEMO_BYTES)
         self._refused: Memo[Header, Refusal] = Memo(MEMO_BYTES)
 
-    async def __call__(self, scope: RequestScope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                await self._app(scope, receive, send)
-            return  # no other protocol is spoken, and none is let pass
-        needed = scope_needed(scope["method"], scope["path"])
-        if needed is not None:
-            try:
-                given = [(name, value) for name, value in scope["headers"] if name in HEADERS]
-                identity = self._identity(given)
-                scope[KEY_NAME] = identity.key
-                self._check(identity, needed)
-            except ServingError as error:
-                await self._refuse(error, scope, receive, send)
-                return
-        await self._app(scope, receive, send)
-
-    def _identity(self, given: Sequence[Header]) -> Identity:
+    def identity(self, given: Sequence[Header]) -> Identity:
         """Whose the key in these headers is. Raises `KeyMissing`, `KeyRefused` and `NotReady`."""
         keyring = self._keys.keyring
         if keyring is not self._keyring:
@@ -137,7 +110,7 @@ class Authentication:
             raise found.kind(found.detail, **found.context)
         return self._valid.keep(header, found, size)
 
-    def _check(self, identity: Identity, needed: str) -> None:
+    def check(self, identity: Identity, needed: str) -> None:
         """Raises `KeyRefused` for a key that has expired, `ScopeMissing`."""
         if identity.expires is not None and identity.expires <= self._clock():
             over = datetime.fromtimestamp(identity.expires, UTC).isoformat(timespec="seconds")
@@ -149,6 +122,40 @@ class Authentication:
                 f"a key that has it (`tickwell keys create NAME --scope {needed}` makes one)",
                 scope=needed,
             )
+
+
+class Authentication:
+    """The middleware. Requests are refused with 401 and 403, and 503 while no keys are known."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: KnownKeys,
+        metrics: Metrics,
+        log: BoundedLog | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._app = app
+        self._keys = KeyCheck(keys, clock)
+        self._metrics = metrics
+        self._log = log or BoundedLog(logger)
+
+    async def __call__(self, scope: RequestScope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
+            return  # no other protocol is spoken, and none is let pass
+        needed = scope_needed(scope["method"], scope["path"])
+        if needed is not None:
+            try:
+                given = [(name, value) for name, value in scope["headers"] if name in HEADERS]
+                identity = self._keys.identity(given)
+                scope[KEY_NAME] = identity.key
+                self._keys.check(identity, needed)
+            except ServingError as error:
+                await self._refuse(error, scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
     async def _refuse(
         self, error: ServingError, scope: RequestScope, receive: Receive, send: Send

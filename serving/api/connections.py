@@ -11,13 +11,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.api import problems, request_heads, request_ids
+from serving.api.direct_exchange import DIRECT, DirectExchange
 from serving.api.exchanges import EXCHANGE, Exchange
 from serving.api.refusals import Refusal
 from serving.api.request_heads import MAX_HEAD_BYTES, MAX_HEADERS
@@ -25,6 +26,9 @@ from serving.api.request_ids import REQUEST_ID
 from serving.api.unread import Unread
 from serving.api.write_gathering import GatheringTransport
 from serving.errors import MalformedRequest, ServingError
+
+if TYPE_CHECKING:  # it imports all that answers, which another application does not need
+    from serving.api.direct import Direct
 
 PIECE_BYTES = 4_096
 """Bytes that the parser is given at once. Every complete request in them is put into the pipeline,
@@ -65,6 +69,16 @@ class Connection(HttpToolsProtocol):
     """When the connection is closed if no request comes, by the clock of the loop: so long after
     its start or its last answer. Single bytes do not postpone it."""
 
+    _waits: bool = False
+    """Whether a request is answered directly; the parser has not seen it, and may have to."""
+
+    _direct: Direct | None = None
+    """What is answered directly."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._direct = getattr(getattr(self.app, "state", None), DIRECT, None)
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         gathering = GatheringTransport(transport, self.loop, self.unread, self.unread_seconds)
         super().connection_made(gathering)
@@ -81,9 +95,49 @@ class Connection(HttpToolsProtocol):
             super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
-        if not (self._refused or self.transport.is_closing()):
-            self._unfed += data
-            self._feed()
+        if self._refused or self.transport.is_closing():
+            return
+        direct = None if self._unfed or self._is_busy else self._direct
+        if direct is not None and self._take_direct(direct, data):
+            return
+        self._unfed += data
+        self._feed()
+        if direct is not None:
+            self._learn(direct, data)
+
+    def _take_direct(self, direct: Direct, data: bytes) -> bool:
+        """Have a request answered directly that is known, and all that has come."""
+        found = direct.heads.find(data)
+        if found is None:
+            return False
+        (route, known), given, body = found
+        request_id = given or request_ids.make()
+        exchange = DirectExchange(self, data, body, request_id, keep_alive=not self._is_last)
+        if not route.take(known, exchange):
+            return False
+        self.cycle, self._waits = exchange, True  # type: ignore[assignment]
+        return True
+
+    def _learn(self, direct: Direct, data: bytes) -> None:
+        """Keep the head of a request, the only one that has come, if others like it are direct."""
+        if self._unfed or self._head_began or self._in_body or not self.cycle.keep_alive:
+            return
+        scope: Any = self.scope
+        direct.learn(scope, data, len(self.cycle.body))
+
+    def direct_is_answered(self) -> None:
+        self._waits = False
+        self.on_response_complete()
+
+    def direct_goes_on(self, exchange: DirectExchange, began: float) -> None:
+        self._waits = False
+        self.cycle = None  # type: ignore[assignment]
+        if self.transport.is_closing():
+            return
+        self._unfed = exchange.data + self._unfed
+        self._feed()
+        if isinstance(self.cycle, Exchange):
+            self.cycle.began = began
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
@@ -130,13 +184,18 @@ class Connection(HttpToolsProtocol):
 
     def close_idle(self) -> None:
         """Close the connection unless a request, or the beginning of one, has come."""
-        if not (self._requested or self._head_began or self._unfed or self._in_body):
+        if not (self._unfed or self._is_busy):
             self.transport.close()
 
     @property
     def _requested(self) -> bool:
         """Whether a request waits for its answer."""
         return self.cycle is not None and not self.cycle.response_complete
+
+    @property
+    def _is_busy(self) -> bool:
+        """Whether some of a request has come, or it waits for its answer."""
+        return self._requested or self._head_began or self._in_body
 
     @property
     def _head_began(self) -> bool:
@@ -151,7 +210,7 @@ class Connection(HttpToolsProtocol):
     def _feed(self) -> None:
         """Give the parser what has come, until a request waits for the answer before it."""
         data, start = self._unfed, 0
-        while start < len(data) and not self.pipeline and not self._refused:
+        while start < len(data) and not (self.pipeline or self._refused or self._waits):
             start += self._parse(data[start : start + PIECE_BYTES])
         self._unfed = b"" if self._refused else data[start:]
         if self._unfed:

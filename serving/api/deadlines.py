@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from serving.errors import DeadlineMissed, InvalidRequest
 from serving.stores.waiting import was_waited_for
@@ -50,6 +50,14 @@ class Deadline(NamedTuple):
 NO_DEADLINE = Deadline(None, 0)
 
 
+class Expiring(Protocol):
+    """What is told when its deadline has come."""
+
+    def expire(self) -> None:
+        """The deadline has come."""
+        ...
+
+
 class Waiting:
     """A task that is cancelled at its deadline, unless it has ended its wait before."""
 
@@ -70,7 +78,7 @@ class Timers:
     """
 
     def __init__(self) -> None:
-        self._slots: dict[int, set[Waiting]] = {}
+        self._slots: dict[int, set[Expiring]] = {}
 
     async def within(self, deadline: Deadline, answer: Awaitable[T]) -> T:
         """The answer. Raises `DeadlineMissed`, at the deadline or up to `SLOT_SECONDS` later."""
@@ -78,8 +86,7 @@ class Timers:
         task = asyncio.current_task()
         assert task is not None
         waiting = Waiting(task)
-        slot = self._slot(math.ceil(deadline.at / SLOT_SECONDS))
-        slot.add(waiting)
+        slot = self.add(deadline.at, waiting)
         try:
             return await answer
         except asyncio.CancelledError as ended:
@@ -89,7 +96,13 @@ class Timers:
         finally:
             slot.discard(waiting)
 
-    def _slot(self, number: int) -> set[Waiting]:
+    def add(self, moment: float, waiting: Expiring) -> set[Expiring]:
+        """Have somebody told at a moment, by the loop's clock, unless taken out of the set."""
+        slot = self._slot(math.ceil(moment / SLOT_SECONDS))
+        slot.add(waiting)
+        return slot
+
+    def _slot(self, number: int) -> set[Expiring]:
         """Who waits until a moment."""
         slot = self._slots.get(number)
         if slot is None:
@@ -98,7 +111,7 @@ class Timers:
         return slot
 
     def _expire(self, number: int) -> None:
-        for waiting in self._slots.pop(number):
+        for waiting in list(self._slots.pop(number)):  # who is told takes itself out
             waiting.expire()
 
 

@@ -29,6 +29,9 @@ class Exchange(RequestResponseCycle):
     request_id: bytes
     """What the answer has as `X-Request-Id`. It is set before the application begins."""
 
+    began: float | None = None
+    """When the request came, by the loop's clock, if that was before the application began."""
+
     async def send(self, message: ASGISendEvent) -> None:
         if message["type"] == "http.response.start":
             named = (request_ids.HEADER, self.request_id)
@@ -57,16 +60,27 @@ class Exchange(RequestResponseCycle):
             return False
         self.response_started = self.response_complete = True
         self.waiting_for_100_continue = False
-        named = b"x-request-id: %b\r\n" % self.request_id
-        end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
         self.transport.write_whole(
-            b"".join((OK_LINE, lines_of(self.default_headers), named, head, end, content))
+            whole_answer(self.default_headers, self.request_id, head, content, self.keep_alive)
         )
         self.message_event.set()
         if not self.keep_alive:
             self.transport.close()
         self.on_response()
         return True
+
+
+def whole_answer(
+    headers: list[tuple[bytes, bytes]],
+    request_id: bytes,
+    head: bytes,
+    content: bytes,
+    keep_alive: bool,
+) -> bytes:
+    """The bytes of an answer; `headers` are uvicorn's own, and `head` has the lines of others."""
+    end = b"\r\n" if keep_alive else b"connection: close\r\n\r\n"
+    lines = OK_LINE, lines_of(headers), b"x-request-id: ", request_id, b"\r\n", head, end
+    return b"".join((*lines, content))
 
 
 def _size(message: Any) -> int:

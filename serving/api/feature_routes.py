@@ -7,7 +7,6 @@ too, is gone past by `ShortCut`.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
@@ -19,14 +18,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.api import consumers, deadlines
 from serving.api.admission import Admission
-from serving.api.answering import Answering, Asking, Form
-from serving.api.arrow import MEDIA_TYPE
+from serving.api.answering import Answering, Asking
 from serving.api.consumers import ConsumerOf, name_of, nobody
 from serving.api.content_codings import LEAST_BYTES, coded, decoded
 from serving.api.deadlines import Deadline, Deadlines
 from serving.api.exchanges import EXCHANGE, Exchange
 from serving.api.feast import PATH as FEAST_PATH
 from serving.api.feast import FeastRoute
+from serving.api.forms import JSON, form_of, media_type
 from serving.api.problems import document_of
 from serving.api.request_ids import REQUEST_ID
 from serving.api.requests import MAX_BODY_BYTES
@@ -38,12 +37,7 @@ from serving.usage import Read
 BODY_SECONDS = 5.0
 """Seconds in which the body of a request must come."""
 
-COMPACT = (b"compact", b"compact=")
-NOT_WANTED = re.compile(rb"(^|;)\s*q=0(\.0*)?\s*(;|$)")
-"""Of the parameters of a media type in `Accept`: those that refuse it."""
-
 OK, INTERNAL_SERVER_ERROR = HTTPStatus.OK.value, HTTPStatus.INTERNAL_SERVER_ERROR.value
-JSON, ARROW = b"application/json", MEDIA_TYPE.encode()
 NONE: dict[str, Exchange] = {}
 
 
@@ -129,13 +123,16 @@ class FeatureRoute:
         if admission.is_full:
             raise admission.refuse()
         ms = self._deadlines.ms_of(header)
-        began = asyncio.get_running_loop().time()
-        deadline = Deadline(began + ms / 1_000, ms)
+        now, left = asyncio.get_running_loop().time(), ms / 1_000
+        if exchange is not None and exchange.began is not None:
+            left -= now - exchange.began
+        end = now + left
+        deadline = Deadline(end, ms)
         if exchange is not None:
-            body, left = _within(exchange.whole_body(), self._most_bytes), ms / 1_000
+            body = _within(exchange.whole_body(), self._most_bytes)
         else:
             body = await self._body(receive, min(self._body_seconds, ms / 1_000))
-            left = began + ms / 1_000 - asyncio.get_running_loop().time()
+            left = end - asyncio.get_running_loop().time()
             if admission.is_full:  # others have come while it was awaited
                 raise admission.refuse()
         body = decoded(scope["headers"], body, self._most_bytes)
@@ -205,9 +202,9 @@ def feature_routes(
         return content, JSON, reads
 
     async def batch(scope: Scope, body: bytes, deadline: Deadline) -> Content:
-        form = _form(scope)
+        form = form_of(scope)
         content, reads = await answering.many(body, form, _asking(scope, deadline))
-        return content, ARROW if form is Form.ARROW else JSON, reads
+        return content, media_type(form), reads
 
     routes = {"/features/online": online, "/features/batch": batch}
     return [
@@ -245,32 +242,6 @@ def _own_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes | None, 
         elif name == CONSUMER and consumer is None:
             consumer = value
     return deadline, consumer
-
-
-def _form(scope: Scope) -> Form:
-    """The form that a client asks for: Arrow by `Accept`, compact JSON by `?compact`.
-
-    Raises `InvalidRequest`.
-    """
-    query = scope["query_string"]
-    if query not in (b"", *COMPACT):
-        raise InvalidRequest("this route takes ?compact, and nothing else behind a question mark")
-    if accepts_arrow(scope):
-        return Form.ARROW
-    return Form.COMPACT if query else Form.OBJECTS
-
-
-def accepts_arrow(scope: Scope) -> bool:
-    """Whether a client asks for Arrow, by `Accept`."""
-    return any(
-        name == b"accept" and any(map(_is_arrow, value.split(b",")))
-        for name, value in scope["headers"]
-    )
-
-
-def _is_arrow(accepted: bytes) -> bool:
-    media_type, _, parameters = accepted.partition(b";")
-    return media_type.strip().lower() == ARROW and not NOT_WANTED.search(parameters)
 
 
 def _asking(scope: Scope, deadline: Deadline) -> Asking:

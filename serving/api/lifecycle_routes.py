@@ -27,7 +27,8 @@ from registry.lifecycle.new_versions import DeclaredVersion
 from registry.lifecycle.registry import Registry
 from serving.api.catalog_routes import FEATURE
 from serving.api.deadlines import Deadline, Deadlines
-from serving.api.feature_routes import JSON, Bounds, Content, FeatureRoute
+from serving.api.feature_routes import Bounds, Content, FeatureRoute
+from serving.api.forms import JSON
 from serving.api.request_ids import REQUEST_ID
 from serving.api.request_log import KEY_NAME
 from serving.errors import ChangesNotAllowed, InvalidRequest

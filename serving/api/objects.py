@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from registry.definitions import FeatureVersion
-from registry.formats.status import Status
+from registry.formats.status import RANK, Status
 from serving.api.memo import TimeTexts
 from serving.features.columns import NO_TIME, AnswerColumns, are_alike
-from serving.features.prepared import EntityValues, PreparedQuestion
+from serving.features.prepared import EntityValues, PlainValues, PreparedQuestion
 from serving.features.values import TIER_NAMES
+from serving.stores.row_store import Tier
 
 NULL = b"null"
+OK = RANK[Status.OK]
 STATUS_TEXT = {status: msgspec.json.encode(status) for status in Status}
 TIER_TEXTS = [msgspec.json.encode(name) for name in TIER_NAMES]
 TIER_ENDS = [b',"tier":' + text for text in TIER_TEXTS]
@@ -56,9 +59,29 @@ class ObjectsForm:
             after_status = b',"version":' + version + b',"event_time":'
             parts += [before + name, b',"status":', after_status, b',"age_seconds":', b',"tier":']
             before = b"},"
+        self._plain_text = _plain_text(self._names, [middles[OK] for middles in self._middles])
+        values = question.stored + len(question.derived)
+        texts = [index for value, time in self._slots for index in (value, values + time)]
+        self._plain_texts = itemgetter(*texts)
         self._template = [text for part in parts for text in (part, b"")] + [b"}}}"]
         self._of_many: dict[bytes, list[bytes]] = {}
         """What is the same of each of many, by the end of a value: its tier, or nothing."""
+
+    def plain(self, entity: bytes, found: PlainValues, tier: Tier, now_ns: int) -> bytes:
+        """The answer of an entity whose values are all `ok` and from one tier, as `one` has it."""
+        values, times = found
+        once = dict.fromkeys(times)  # a derived feature has the time of one of its parts
+        ages = [(now_ns - time) / 1e9 for time in once]
+        numbers = msgspec.json.encode(values + ages)[1:-1].split(b",")
+        tails = {
+            time: b'%b,"age_seconds":%b%b' % (self._times(time), age, TIER_ENDS[tier])
+            for time, age in zip(once, numbers[len(values) :], strict=True)
+        }
+        if len(tails) < len(times):
+            numbers[len(values) :] = [tails[time] for time in times]
+        else:
+            numbers[len(values) :] = tails.values()
+        return self._plain_text % (entity, *self._plain_texts(numbers))
 
     def one(self, entity: bytes, found: EntityValues, now_ns: int) -> bytes:
         """The answer of an entity, of which `entity` is the text."""
@@ -148,6 +171,23 @@ class ObjectsForm:
             for time, texts in zip(once, of_ages, strict=True)
         }
         return columns, [tails[time] for time in first]
+
+
+def _plain_text(names: Sequence[bytes], middles: Sequence[bytes]) -> bytes:
+    """What answers about one entity have in common where all values are `ok` and of one tier.
+
+    It is a format that takes the entity and, of each feature, its value and what follows that.
+    """
+    pieces, before = [ENTITY, b"%b"], b',"features":{'
+    for name, middle in zip(names, middles, strict=True):
+        pieces += [_as_it_is(before + name), b"%b", _as_it_is(middle), b"%b"]
+        before = b"},"
+    return b"".join([*pieces, b"}}}"])
+
+
+def _as_it_is(text: bytes) -> bytes:
+    """A text in a format."""
+    return text.replace(b"%", b"%%")
 
 
 def _version(feature: FeatureVersion, deprecated: Mapping[str, str]) -> bytes:

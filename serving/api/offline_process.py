@@ -11,10 +11,10 @@ import msgspec
 from starlette.types import Scope
 
 from serving import errors
-from serving.api.arrow import MEDIA_TYPE
 from serving.api.consumers import ConsumerOf, nobody
 from serving.api.deadlines import Deadline, Deadlines
-from serving.api.feature_routes import Bounds, Content, FeatureRoute, accepts_arrow
+from serving.api.feature_routes import Bounds, Content, FeatureRoute
+from serving.api.forms import ARROW, JSON, accepts_arrow
 from serving.api.offline import MOST_BODY_BYTES, SIZE_BYTES, OfflineQuestion, OfflineReply
 from serving.errors import NotReady, Overloaded, ServingError
 from serving.metrics import Metrics
@@ -27,7 +27,6 @@ BODY_SECONDS = 30.0
 """Seconds in which the body of a question must come: it may be large."""
 
 END_SECONDS = 2.0
-JSON, ARROW = b"application/json", MEDIA_TYPE.encode()
 
 
 class OfflineProcess:

@@ -19,7 +19,7 @@ HEADER = b"x-request-id"
 REQUEST_ID = "tickwell.request_id"
 """The key of a scope under which the id is, as text."""
 
-_is_sane = re.compile(rb"[!-~]{1,128}").fullmatch
+is_sane = re.compile(rb"[!-~]{1,128}").fullmatch
 """Visible ASCII that a header, a log line and a JSON text hold as it is, and that is not long."""
 
 
@@ -43,12 +43,14 @@ class RequestIds:
 
 
 _ids = RequestIds()
+make = _ids.make
+"""Makes the id of a request that has none."""
 
 
 def id_of(names: Sequence[bytes], headers: Sequence[tuple[bytes, bytes]]) -> bytes:
     """The id of a request with these headers, of which `names` are the names, in lower case."""
     if HEADER in names:
         given = [value for name, value in headers if name == HEADER]
-        if len(given) == 1 and _is_sane(given[0]):
+        if len(given) == 1 and is_sane(given[0]):
             return given[0]
     return _ids.make()

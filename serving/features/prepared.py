@@ -53,6 +53,13 @@ class EntityValues(NamedTuple):
     tiers: list[Tier]
 
 
+class PlainValues(NamedTuple):
+    """The same of an entity whose values are all `ok`."""
+
+    values: list[float]
+    times: list[int]
+
+
 class StoredColumns(NamedTuple):
     """Where rows of one row schema have the wanted features."""
 
@@ -73,6 +80,7 @@ class WantedRows:
         self.max_ages = [NEVER if f.max_age_ns is None else f.max_age_ns for f in self.features]
         self.least_max_age = min(self.max_ages)
         self._names = names
+        self.first_value = 1 + len(self.features)
         self._unpacks: dict[bytes, Unpack] = {}
         self._columns: dict[bytes, StoredColumns] = {}
         self._no_values = [math.nan] * len(self.features)
@@ -107,6 +115,25 @@ class WantedRows:
             for status, most in zip(stored, self.max_ages, strict=True)
         ]
         return int(time), values, statuses
+
+    def read_plain(self, row: Packed, now_ns: int) -> tuple[float, ...] | None:
+        """The event time of a row, statuses and values (from `first_value` on), if all are `ok`.
+
+        None where any is not, or is too old, and where it is not known yet how rows of this row
+        schema are read.
+        """
+        if not isinstance(row, bytes):
+            return None
+        unpack = self._unpacks.get(row[:SCHEMA_END])
+        if unpack is None:
+            return None
+        try:
+            found = unpack(row)
+        except struct.error:  # the row has another size
+            return None
+        if any(found[1 : self.first_value]) or now_ns - found[0] > self.least_max_age:
+            return None
+        return found
 
     def indexes(self, schema: bytes) -> tuple[int, list[int | None]]:
         """How many features rows have that begin so, and the indexes of the wanted ones.
@@ -188,6 +215,28 @@ class PreparedQuestion:
         """The row of an entity in each source of `rows`."""
         sources = [one.source for one in self.rows]
         return [RowId(s.name, tuple([entity[field] for field in s.key])) for s in sources]
+
+    def plain(self, rows: Sequence[Packed], now_ns: int) -> PlainValues | None:
+        """The values of an entity where none is lagging and all are `ok`, None where any is not.
+
+        They are those of `evaluate`, in a third of the time.
+        """
+        found = PlainValues([], [])
+        values, times = found
+        for wanted, row in zip(self.rows, rows, strict=True):
+            read = wanted.read_plain(row, now_ns)
+            if read is None:
+                return None
+            times.append(int(read[0]))
+            values += read[wanted.first_value :]
+        for derived in self.derived:
+            value = derived.arithmetic.value(values)
+            oldest = min([times[index] for index in derived.times])
+            if not math.isfinite(value) or now_ns - oldest > derived.max_age_ns:
+                return None
+            values.append(value)
+            times.append(oldest)
+        return found
 
     def evaluate(
         self, rows: Sequence[Packed], tiers: Sequence[Tier], moment: Moment

@@ -14,7 +14,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
 from serving.stores.breakers import Breaker
+from serving.stores.heard_rows import HeardRows, Judge, Wanted
 from serving.stores.resp import text_of
+from serving.stores.row_batch import Hearer
 from serving.stores.row_store import (
     Group,
     Key,
@@ -190,6 +192,16 @@ class NamedFallback:
             if is_last(attempt, is_cold, breaker):
                 break
         return found
+
+
+class HeardFallback:
+    """The `HeardRows` of both: those of warm, while it is asked."""
+
+    def __init__(self, breaker: Breaker, rows: HeardRows) -> None:
+        self._breaker, self._rows = breaker, rows
+
+    def ask(self, wanted: Wanted, hearer: Hearer) -> Judge | None:
+        return None if self._breaker.is_open else self._rows.ask(wanted, hearer)
 
 
 def is_last(attempt: int, was_cold: bool, breaker: Breaker) -> bool:

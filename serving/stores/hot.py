@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from registry.formats.entity_name import entity_id, key_values
 from registry.formats.hot import HOME as HOT_HOME
 from registry.formats.hot import TOKEN_BYTES, row_key
 from registry.redis_clients import HOT, Limits
+from serving.stores.heard_rows import Heard, Judge, Wanted
 from serving.stores.hot_marks import MARKS_SECONDS, Marks
 from serving.stores.hot_promotion import Promotion
 from serving.stores.hot_trust import Trust
@@ -32,7 +34,7 @@ from serving.stores.named_reads import NamedById, read_by_name
 from serving.stores.newest_served import HOME, NewestServed, has_home
 from serving.stores.pinned_hot import PinnedHot
 from serving.stores.resp import bulk
-from serving.stores.row_batch import KEYS
+from serving.stores.row_batch import KEYS, Hearer, Values
 from serving.stores.row_store import (
     UNAVAILABLE,
     Group,
@@ -58,7 +60,6 @@ MOST_NAMES = 20_000
 KEY_BEGIN = row_key("", "")[:-1]
 """How the key of every row begins: source and entity follow, with a colon between them."""
 
-Wanted = Sequence[tuple[str, Sequence[bytes]]]
 Siblings = Callable[[str], Collection[str]]
 """The other sources that have rows of the entities of a source."""
 
@@ -125,6 +126,37 @@ class HotStore:
             return await self._completed(wanted, names, believed, behind)
         self.counts.found[Tier.HOT] += len(names)
         return _split(wanted, believed)
+
+    def ask(self, wanted: Wanted, hearer: Hearer) -> Judge | None:
+        if not self.trust.is_given:
+            return None
+        names = wanted[0][1] if len(wanted) == 1 else [name for _, of in wanted for name in of]
+        now = asyncio.get_running_loop().time()
+        self._marks.ask(now)
+        self._newest.forget(now)
+        self._link.read_into([(KEYS, names)], hearer)
+        return partial(self._heard, wanted, names)
+
+    def _heard(self, wanted: Wanted, names: Sequence[bytes], answer: Values) -> Heard | None:
+        """All rows where each is believed; it is then that they count as asked for."""
+        if isinstance(answer, Unavailable):
+            self.trust.lose()
+            return None
+        (values,) = answer
+        live, believed = self._marks.live, []
+        for value in values:
+            if not isinstance(value, bytes) or value[:TOKEN_BYTES] not in live:
+                return None
+            believed.append(value[TOKEN_BYTES:])
+        newest = self._newest
+        if not newest.has_none_of(names) and any(map(newest.is_older, names, believed)):
+            return None
+        self.counts.rows += len(names)
+        self.counts.asked[Tier.HOT] += len(names)
+        self.counts.found[Tier.HOT] += len(names)
+        if self._most_read is not None:
+            self._most_read.note(wanted)
+        return Heard([of.rows for of in _split(wanted, believed)], Tier.HOT)
 
     async def rows(self, wanted: Sequence[RowId], behind: RowStore | None = None) -> TieredRows:
         """The rows in the order of `wanted`, as above; of groups' entities from behind hot.

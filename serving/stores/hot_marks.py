@@ -12,10 +12,12 @@ was read. So what is believed is at most that much older than the mark itself al
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple
 
 from registry.formats.hot import HOME_LAYOUT, mark_key
-from serving.stores.row_batch import KEYS, Found
+from serving.stores.row_batch import KEYS, Values
 from serving.stores.row_link import RowLink, bulk
 from serving.stores.row_store import Unavailable
 
@@ -75,12 +77,10 @@ class Marks:
         if self._seconds:
             self._pause = max(self._seconds, min(MOST_SECONDS, len(self._keys) / MARKS_A_SECOND))
         if self._keys:
-            homes = list(self._keys)
-            found = self._link.read([(KEYS, list(self._keys.values()))])
-            found.add_done_callback(lambda found: self._take(homes, found))
+            wanted = [(KEYS, list(self._keys.values()))]
+            self._link.read_into(wanted, _Heard(partial(self._take, list(self._keys))))
 
-    def _take(self, homes: list[bytes], found: Found) -> None:
-        answer = found.result()
+    def _take(self, homes: list[bytes], answer: Values) -> None:
         marks = [] if isinstance(answer, Unavailable) else answer[0]
         self.tokens = {
             home: mark for home, mark in zip(homes, marks, strict=False) if isinstance(mark, bytes)
@@ -88,3 +88,15 @@ class Marks:
         self.live = frozenset(self.tokens.values())
         if not marks or any(isinstance(mark, Unavailable) for mark in marks):
             self._is_due = True
+
+
+class _Heard(NamedTuple):
+    """Hears marks at once: rows that are read with them are believed only under these."""
+
+    take: Callable[[Values], None]
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, answer: Values) -> None:
+        self.take(answer)

@@ -1,16 +1,16 @@
 """The reads of one turn of the event loop as commands, and the answers to these as those of reads.
 
 Each hash that is wanted is one HMGET, in which a field that several reads want is named once; keys
-that are wanted are one MGET. A server serves nobody else while it works on a command, so none names
-more than `MAX_ROWS` fields: what is more is split into several commands.
+that are wanted are one MGET. A read of many fields is a command by itself. A server serves nobody
+else while it works on a command, so none names more than `MAX_ROWS` fields: what is more is split
+into several commands.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from hiredis import ReplyError
 
@@ -26,8 +26,27 @@ KEYS = b""
 Wanted = Sequence[tuple[bytes, Fields]]
 """Hashes by their keys, which are RESP bulk strings, or `KEYS`; and the fields wanted of each."""
 
-Found = asyncio.Future[list[list[Packed]] | Unavailable]
+Values = list[list[Packed]] | Unavailable
 """The values of the fields of each hash, `UNAVAILABLE` where the answer of a hash is an error."""
+
+Found = asyncio.Future[Values]
+
+
+class Hearer(Protocol):
+    """Who is told values, as a future is; nothing may be raised."""
+
+    def done(self) -> bool:
+        """Whether it is told already, or wants to be told nothing any more."""
+        ...
+
+    def set_result(self, result: Values, /) -> None:
+        """Tells it."""
+        ...
+
+
+FEW = 16
+"""Number of fields up to which what a read wants of a hash is one command with what others want of
+it. To find which fields several large reads have in common takes more than it saves."""
 
 
 class WrongAnswer(Exception):
@@ -35,18 +54,29 @@ class WrongAnswer(Exception):
 
 
 class Read(NamedTuple):
-    """What is wanted, and the future that is told."""
+    """What is wanted, and who is told."""
 
     wanted: Wanted
-    found: Found
+    found: Hearer
 
 
-class _Share(NamedTuple):
-    """What one read wants of a hash, and where its values go: to a number in its answer."""
+class _Command:
+    """A read of one hash, or of keys, for one read or for several."""
 
-    fields: Fields
-    answer: list[list[Packed]]
-    number: int
+    __slots__ = ("fields", "key", "places", "shares")
+
+    def __init__(self, key: bytes, fields: Fields = ()) -> None:
+        self.key = key
+        self.fields = fields
+        """Without any it is for several reads, whose `places` it has."""
+        self.places: dict[bytes, int] = {}
+        self.shares: list[tuple[list[list[Packed]], int, list[int]]] = []
+        """Of each read its answer, the number in that of what is read here, and which it wants."""
+
+    def tell(self, values: list[Packed]) -> None:
+        """Put the values into the answers."""
+        for answer, number, places in self.shares:
+            answer[number] = [values[place] for place in places] if places else values
 
 
 class RowBatch:
@@ -55,27 +85,42 @@ class RowBatch:
     def __init__(self, reads: Sequence[Read]) -> None:
         self._reads = reads
         self._answers: list[list[list[Packed]]] = []
-        self._hashes: dict[bytes, list[_Share]] = {}
+        self._commands: list[_Command] = []
+        shared: dict[bytes, _Command] = {}
         for read in reads:
             answer: list[list[Packed]] = [[]] * len(read.wanted)
             self._answers.append(answer)
             for number, (key, fields) in enumerate(read.wanted):
-                if fields:  # Redis takes no HMGET without any
-                    share = _Share(fields, answer, number)
-                    self._hashes.setdefault(key, []).append(share)
-        self._fields = [_fields(shares) for shares in self._hashes.values()]
+                if len(fields) > FEW:
+                    alone = _Command(key, fields)
+                    alone.shares.append((answer, number, []))
+                    self._commands.append(alone)
+                elif fields:  # Redis takes no HMGET without any
+                    command = shared.get(key)
+                    if command is None:
+                        command = shared[key] = _Command(key)
+                        self._commands.append(command)
+                    places = command.places
+                    mine = [places.setdefault(field, len(places)) for field in fields]
+                    command.shares.append((answer, number, mine))
+        for command in shared.values():
+            command.fields = list(command.places)
         self._values: list[list[Packed]] = []
-        self.sizes = [
-            min(MAX_ROWS, len(fields) - begin)
-            for fields in self._fields
-            for begin in range(0, len(fields), MAX_ROWS)
-        ]
+        self.sizes: list[int] = []
         """The number of fields of each command."""
+        for command in self._commands:
+            many = len(command.fields)
+            if many <= MAX_ROWS:
+                self.sizes.append(many)
+            else:
+                begins = range(0, many, MAX_ROWS)
+                self.sizes += [min(MAX_ROWS, many - begin) for begin in begins]
 
     def packed(self) -> bytes:
         """The commands as they are sent."""
         parts: list[bytes] = []
-        for key, fields in zip(self._hashes, self._fields, strict=True):
+        for command in self._commands:
+            key, fields = command.key, command.fields
             for begin in range(0, len(fields), MAX_ROWS):
                 some = fields if len(fields) <= MAX_ROWS else fields[begin : begin + MAX_ROWS]
                 if key == KEYS:
@@ -107,18 +152,12 @@ class RowBatch:
 
     def tell(self) -> None:
         """Tells all reads their values, once all commands are answered, in the order of reads."""
-        commands = iter(self._values)
-        for shares, fields in zip(self._hashes.values(), self._fields, strict=True):
-            values = next(commands)
-            while len(values) < len(fields):
-                values = values + next(commands)
-            if len(shares) == 1:
-                _, answer, number = shares[0]
-                answer[number] = values
-            else:
-                by_field = dict(zip(fields, values, strict=True))
-                for own, answer, number in shares:
-                    answer[number] = [by_field[field] for field in own]
+        answered = iter(self._values)
+        for command in self._commands:
+            values = next(answered)
+            while len(values) < len(command.fields):
+                values = values + next(answered)
+            command.tell(values)
         for read, answer in zip(self._reads, self._answers, strict=True):
             if not read.found.done():  # it is when its request was cancelled
                 read.found.set_result(answer)
@@ -129,10 +168,3 @@ def fail(reads: Iterable[Read]) -> None:
     for read in reads:
         if not read.found.done():
             read.found.set_result(UNAVAILABLE)
-
-
-def _fields(shares: Sequence[_Share]) -> Fields:
-    """The fields that a hash is asked for: of one read as they are, of several each once."""
-    if len(shares) == 1:
-        return shares[0].fields
-    return list(dict.fromkeys(chain.from_iterable(share.fields for share in shares)))

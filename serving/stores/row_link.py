@@ -23,7 +23,7 @@ from serving.stores.link_call import Answer, Call
 from serving.stores.link_connection import NO_ANSWER, Handlers, LinkConnection, connect
 from serving.stores.redis_reads import is_of_key
 from serving.stores.resp import bulk, packed
-from serving.stores.row_batch import Found, Read, RowBatch, Wanted, fail
+from serving.stores.row_batch import Found, Hearer, Read, RowBatch, Wanted, fail
 
 __all__ = ["RowLink", "bulk"]
 
@@ -92,13 +92,17 @@ class RowLink:
         is none, `UNAVAILABLE` where Redis answers with an error. The future is `UNAVAILABLE` as a
         whole where Redis does not answer in time; it never raises, and may be cancelled.
         """
-        loop = asyncio.get_running_loop()
-        found: Found = loop.create_future()
+        found: Found = asyncio.get_running_loop().create_future()
+        self.read_into(wanted, found)
+        return found
+
+    def read_into(self, wanted: Wanted, found: Hearer) -> None:
+        """The same, where somebody hears the answer at once, and need not wait for a future."""
         if not self._asked and not self._calls:
+            loop = asyncio.get_running_loop()
             self._asked_at = loop.time()
             loop.call_soon(self._send)
         self._asked.append(Read(wanted, found))
-        return found
 
     def call(self, command: Sequence[str | bytes]) -> Answer:
         """The answer to any other command, which is sent behind the reads of the same turn.

@@ -116,6 +116,7 @@ class Lag:
     def __init__(self, heartbeats: Sequence[Heartbeat]) -> None:
         self.heartbeats = heartbeats
         self._until: dict[tuple[str, Sink], float] = {}
+        self._all_until: dict[tuple[str, ...], float] = {}
 
     def on_time_until(self, topic: str, sink: Sink = "online") -> float:
         """Up to when a topic is not lagging in the store of a sink, Unix seconds.
@@ -126,6 +127,14 @@ class Lag:
         until = self._until.get(asked)
         if until is None:
             until = self._until[asked] = self._decide(topic, sink)
+        return until
+
+    def all_on_time_until(self, topics: tuple[str, ...]) -> float:
+        """Up to when none of these topics is lagging online."""
+        until = self._all_until.get(topics)
+        if until is None:
+            until = min([self.on_time_until(topic) for topic in topics])
+            self._all_until[topics] = until
         return until
 
     def _decide(self, topic: str, sink: Sink) -> float:

@@ -17,7 +17,9 @@ from registry.features_file import read
 from registry.formats.origin import Origin
 from registry.formats.row import Row, pack
 from registry.formats.status import Status
-from serving.api.answering import FEW, Answering, Form
+from serving.api.answering import Answering
+from serving.api.entity_answers import FEW
+from serving.api.forms import Form
 from serving.errors import StoresUnavailable, UnknownFeature
 from serving.features.lookup import Names
 from serving.features.reader import Reader

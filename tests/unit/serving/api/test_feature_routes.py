@@ -12,10 +12,11 @@ import pytest
 from backports import zstd
 
 from serving.api.admission import Admission
-from serving.api.answering import Answered, Asking, Form
+from serving.api.answering import Answered, Asking
 from serving.api.deadlines import Deadline, Deadlines
 from serving.api.exchanges import EXCHANGE
 from serving.api.feature_routes import Bounds, Content, FeatureRoute, feature_routes
+from serving.api.forms import Form
 from serving.metrics import Metrics
 from serving.stores.fallback import LONGEST_SECONDS
 from serving.stores.waiting import waited_for
@@ -164,6 +165,8 @@ def test_what_is_too_large_once_it_is_decoded_is_refused() -> None:
 class Whole:
     """An exchange whose body is there, and which leaves the answer to messages."""
 
+    began: float | None = None
+
     def whole_body(self) -> bytes:
         return b"{}"
 
@@ -225,6 +228,23 @@ def test_no_timer_is_made_where_the_stores_answer_before() -> None:
         route = FeatureRoute("/a", timers, Metrics(list), bounds())
         asyncio.run(call(route, extensions=WHOLE, headers=[(b"x-deadline-ms", value)]))
     assert made[1] == made[0] + 1
+
+
+def test_the_time_of_a_request_began_when_it_came() -> None:
+    """Whoever tried to answer it before has had some of it."""
+
+    async def never(scope: Any, body: bytes, deadline: Deadline) -> Content:
+        return await asyncio.get_running_loop().create_future()
+
+    async def asked() -> tuple[int, bytes]:
+        late = Whole()
+        late.began = asyncio.get_running_loop().time() - 61.0
+        route = FeatureRoute("/a", never, Metrics(list), bounds())
+        headers = [(b"x-deadline-ms", b"60000")]
+        return await call(route, extensions={EXCHANGE: late}, headers=headers)
+
+    status, body = asyncio.run(asked())
+    assert (status, json.loads(body)["deadline_ms"]) == (503, 60_000)
 
 
 @pytest.mark.timeout(60)

@@ -23,7 +23,9 @@ from registry.formats.origin import Origin
 from registry.formats.row import Row, pack
 from registry.formats.served_log import Served, bits_of, read_served
 from registry.formats.status import Status
-from serving.api.answering import FEW, Answering, Asking, Form, Records
+from serving.api.answering import Answering, Asking, Records
+from serving.api.entity_answers import FEW
+from serving.api.forms import Form
 from serving.errors import StoresUnavailable
 from serving.features.reader import Reader
 from serving.features.served_values import MOST_ROWS, MOST_VALUES

@@ -25,8 +25,10 @@ from registry.definitions import Catalog, RowSchema
 from registry.features_file import read
 from registry.formats.origin import Origin
 from registry.formats.row import Row, pack
-from serving.api.answering import FEW, Answering, Form
+from serving.api.answering import Answering
 from serving.api.compact import CompactAnswer
+from serving.api.entity_answers import FEW
+from serving.api.forms import Form
 from serving.errors import StoresUnavailable, WrongEntity
 from serving.features.reader import Reader
 from serving.stores.row_store import UNAVAILABLE, Group, MemberSet, Packed, RowId, Tier

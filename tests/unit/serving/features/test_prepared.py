@@ -21,6 +21,7 @@ from registry.definitions import Catalog, RowSchema
 from registry.features_file import read
 from registry.formats.origin import Origin
 from registry.formats.row import Row, pack, unpack
+from registry.formats.status import Status
 from serving.api.arrow import arrow
 from serving.api.compact import compact
 from serving.api.memo import TimeTexts
@@ -201,6 +202,11 @@ def test_an_answer_is_the_readers_to_the_byte(situation: Situation) -> None:
             assert schemas & {OLDER, REVERSED}
         else:
             assert form.one(text, alone, NOW) == answer
+            if len(set(tiers)) == 1 and not situation.lagging:
+                plain = question.plain(packed, NOW)
+                assert (plain is not None) == (set(alone.statuses) == {Status.OK})
+                if plain is not None:
+                    assert form.plain(text, plain, tiers[0], NOW) == answer
 
 
 def as_answers(found: dict[str, Any], rows: Mapping[RowId, Packed]) -> list[bytes]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from registry.formats.hot import HOME_LAYOUT, mark_key
 from serving.stores.hot_marks import MOST_MARKS, Marks
+from serving.stores.row_batch import KEYS
 from serving.stores.row_link import RowLink
 from tests.support.apps import in_a_loop
 from tests.support.scripted_redis import Client, scripted_redis, values
@@ -78,3 +79,31 @@ async def test_partitions_are_bounded() -> None:
     assert marks.homes() == {home(MOST_MARKS)}
     assert marks.knows(home(MOST_MARKS))
     assert not marks.knows(home(0))
+
+
+@in_a_loop
+async def test_marks_are_known_before_who_reads_rows_with_them_hears_these() -> None:
+    """A row that is heard at once is believed under the mark that was read with it, or not."""
+    live = b"token 00"
+    hot = Hot([live], [None, live + b"row"])
+    async with scripted_redis(hot) as server:
+        link = RowLink(server.url)
+        marks = Marks(link, seconds=0.0)
+        marks.learn(home(0))
+        marks.ask(0.0)
+        await turn()
+        assert marks.live == {live}
+        heard: list[Any] = []
+
+        class Hearer:
+            def done(self) -> bool:
+                return False
+
+            def set_result(self, values: Any) -> None:
+                heard.append((marks.live, values))
+
+        marks.ask(0.0)
+        link.read_into([(KEYS, [b"$1\r\na\r\n"])], Hearer())
+        await turn()
+        assert heard == [(frozenset(), [[live + b"row"]])]
+        await link.close()
