@@ -16,7 +16,7 @@ from pipelines.runtime.array_types import Bytes, Floats, Int32s, Int64s
 from pipelines.stores.postgres.row_copy import CHUNK_BYTES
 from registry.resources import sql
 
-STORED_TICKS = sql(__package__, "stored_ticks")
+STORED_TICKS, IN_KEY_ORDER = sql(__package__, "stored_ticks"), sql(__package__, "in_key_order")
 COPY = "COPY ({}) TO STDOUT (FORMAT binary)"
 
 
@@ -76,7 +76,7 @@ class HeldTicks:
 
 
 def with_rows(cursor: Any, held: Held, schemas: Sequence[int]) -> NDArray[np.bool_]:
-    """Of each tick whether it has a row in one of some row schemas."""
+    """Of each tick whether it has a row in one of some row schemas, asked in a transaction."""
     starts = np.flatnonzero(np.diff(held.entity, prepend=-1))
     ends = np.append(starts[1:], len(held.entity)) - 1
     wanted = {
@@ -88,6 +88,7 @@ def with_rows(cursor: Any, held: Held, schemas: Sequence[int]) -> NDArray[np.boo
         "last_sequences": held.sequence[ends].tolist(),
     }
     sent = BytesIO()
+    cursor.execute(IN_KEY_ORDER)
     made = cursor.mogrify(STORED_TICKS, wanted).decode()
     cursor.copy_expert(COPY.format(made), sent, CHUNK_BYTES)
     rows = [(number, columns) for number, columns in copied_rows(sent.getbuffer(), (WHOLE, WHOLE))]

@@ -29,11 +29,12 @@ from registry.resources import sql
 
 ENTITIES, READ_TICKS = sql(__package__, "entities"), sql(__package__, "read_ticks")
 READ_EARLIER = sql(__package__, "read_earlier")
+IN_KEY_ORDER = sql(__package__, "in_key_order")
 REPLAYED_BEYOND = sql(__package__, "replayed_beyond")
 COPY = "COPY ({}) TO STDOUT (FORMAT binary)"
 
-ROWS_A_PIECE = 131_072
-"""Rows that a statement gives at most for each row schema: 8 MB."""
+ROWS_A_PIECE = 262_144
+"""Rows that a statement gives at most for each row schema: 9 MB."""
 
 MOST_ENTITIES = 4_096
 """Entities that a statement reads at most."""
@@ -112,8 +113,7 @@ class StoredTicks:
             if position.event_time is not None and position.sequence is not None:
                 after[0] = position.event_time, position.sequence
                 earlier = self._earlier(cursor, planned)
-            # in the order of the primary key nothing has to be sorted
-            cursor.execute("SET LOCAL enable_bitmapscan = off")
+            cursor.execute(IN_KEY_ORDER)
             copied = self._copied(
                 cursor,
                 READ_TICKS,
@@ -126,6 +126,7 @@ class StoredTicks:
                     "after_sequences": [sequence for _, sequence in after for _ in range(n)],
                     "most": most,
                     "all": self._all,
+                    "whole": position.event_time is None,
                     "op_bits": OP_BITS,
                 },
             )

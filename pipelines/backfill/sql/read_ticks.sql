@@ -1,9 +1,9 @@
 -- The next ticks of entities in a row schema, behind a time and a sequence, for COPY in binary format: of
 -- each entity and row schema one row with an array of each column, in the order of the ticks. A row a tick
--- costs the server and whoever reads it half as much again. Of each at most `most`. Of the partition that
--- is an entity's home only ticks before `end` count, unless `all` that is stored does. A sequence has the
--- operation in its last bits. The value of a field is NULL where a tick has another number of fields than
--- its source.
+-- costs the server and whoever reads it half as much again. Of each at most `most`; with `whole` from its
+-- first one on. Of the partition that is an entity's home only ticks before `end` count, unless `all` that
+-- is stored does. A sequence has the operation in its last bits. The value of a field is NULL where a tick
+-- has another number of fields than its source.
 SELECT wanted.number, row.*
 FROM unnest(
     %(entities)s::text[], %(schemas)s::integer[], %(topics)s::uuid[], %(ends)s::bigint[],
@@ -20,8 +20,11 @@ CROSS JOIN LATERAL (
         FROM tickwell.feature_rows AS stored
         WHERE stored.entity = wanted.entity AND stored.schema_id = wanted.schema_id
             AND stored.revision = 0
-            AND stored.event_time >= wanted.after_time
-            AND (stored.event_time, stored.sequence) > (wanted.after_time, wanted.after_sequence)
+            AND (%(whole)s OR stored.event_time >= wanted.after_time)
+            AND (
+                %(whole)s
+                OR (stored.event_time, stored.sequence) > (wanted.after_time, wanted.after_sequence)
+            )
             AND (%(all)s OR stored.topic_id <> wanted.topic_id OR stored."offset" < wanted."end")
         ORDER BY stored.event_time, stored.sequence LIMIT %(most)s
     ) AS tick
