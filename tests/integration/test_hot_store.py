@@ -18,7 +18,7 @@ from serving.stores.most_read import MostRead
 from serving.stores.row_store import UNAVAILABLE, RowId, Tier, TieredRows
 from serving.stores.warm import WarmStore
 from tests.support.apps import in_a_loop
-from tests.support.both_tiers import ALWAYS, A, B, BothTiers, read, settled, until, using
+from tests.support.both_tiers import ALWAYS, A, B, BothTiers, heard, read, settled, until, using
 from tests.support.cluster import Cluster
 from tests.support.hot_worker import HotWorker, row
 from tests.support.row_stores import MemoryStore
@@ -37,7 +37,10 @@ def test_what_is_asked_for_comes_in_and_is_kept_up_to_date(tiers: BothTiers) -> 
         wanted = A, B, nobody
         assert await read(store, *wanted) == [(row, Tier.WARM) for row in (first, first, None)]
         assert await until(store, Tier.HOT, A, B) == [first, first]
+        assert await heard(store, A, B) == [first, first]
+        assert await heard(store, A, nobody) is None
         second = worker.write(["A"])
+        assert await heard(store, B, A) == [first, second]
         assert await read(store, *wanted) == [
             (second, Tier.HOT),
             (first, Tier.HOT),
@@ -80,7 +83,7 @@ def test_other_sources_of_an_entity_come_in_with_it(tiers: BothTiers) -> None:
         await store.rows([A])
         await settled(store)
         assert sorted(tiers.hot.keys("th:row:*")) == [b"th:row:price:A", b"th:row:volume:A"]
-        assert await read(store, RowId("volume", ("A",)))
+        assert (await store.rows([RowId("volume", ("A",))])).rows
         assert store.counts.found[Tier.HOT] == 1
 
     using(tiers, act, ALWAYS._replace(siblings=siblings.__getitem__))

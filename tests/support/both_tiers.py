@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from serving.stores.hot import HotOptions, HotStore
+from serving.stores.row_batch import Found
 from serving.stores.row_store import RowId, RowStore, Tier
 from serving.stores.warm import WarmStore
 from tests.support.hot_worker import HotWorker
@@ -55,9 +56,20 @@ def using(
 
 
 async def read(store: HotStore, *wanted: RowId) -> list[tuple[Any, Tier]]:
-    """Each row, and its tier."""
+    """Each row, and its tier. What is heard of them at once must be the same."""
+    at_once = await heard(store, *wanted) if all(len(row.entity) == 1 for row in wanted) else None
     found = await store.rows(wanted)
+    assert at_once is None or at_once == list(found.rows)
     return [(row, found.tier_of(index)) for index, row in enumerate(found.rows)]
+
+
+async def heard(store: HotStore, *wanted: RowId) -> list[Any] | None:
+    """The rows, where all are heard from hot."""
+    told: Found = asyncio.get_running_loop().create_future()
+    judge = store.ask([(row.source, [store.name(row)]) for row in wanted], told)
+    found = None if judge is None else judge(await told)
+    assert found is None or found.tier is Tier.HOT
+    return None if found is None else [row for of in found.rows for row in of]
 
 
 async def until(store: HotStore, tier: Tier, *wanted: RowId) -> list[Any]:

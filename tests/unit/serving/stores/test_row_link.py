@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from serving.stores.row_batch import FEW
 from serving.stores.row_link import PAUSE_SECONDS, RowLink
 from serving.stores.row_store import UNAVAILABLE
 from tests.support.apps import in_a_loop
@@ -43,9 +44,32 @@ async def test_reads_of_a_turn_are_one_command_a_hash_that_names_a_field_once() 
     assert commands == [
         [b"HMGET", b"h", b"b", b"a", b"c"],
         [b"HMGET", b"g", b"a"],
-        [b"HMGET", b"h", b"a", b"a"],
+        [b"HMGET", b"h", b"a"],
     ]
-    assert counted == [3, 1, 2]
+    assert counted == [3, 1, 1]
+
+
+@in_a_loop
+async def test_a_read_of_many_fields_is_a_command_by_itself() -> None:
+    many = [f"{number}" for number in range(FEW + 1)]
+    commands = []
+
+    async def act(client: Client) -> None:
+        commands.extend([await client.command() for _ in range(3)])
+        await client.say(*map(echoed, commands))
+
+    async with scripted_redis(act) as server:
+        link = RowLink(server.url, limits=LONG)
+        reads = [wanted(h=["a"]), wanted(h=many), wanted(h=["b", "a"]), wanted(h=["1", *many])]
+        raw = [field.encode() for field in many]
+        expected = [[[b"a"]], [raw], [[b"b", b"a"]], [[b"1", *raw]]]
+        assert await asyncio.gather(*map(link.read, reads)) == expected
+        await link.close()
+    assert [command[2:] for command in commands] == [
+        [b"a", b"b"],
+        raw,
+        [b"1", *raw],
+    ]
 
 
 @in_a_loop
