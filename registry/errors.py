@@ -141,9 +141,9 @@ class ViewBusy(RegistryError):
     def __init__(self, view: str, patience: str) -> None:
         super().__init__(
             f"{view} was being read for longer than {patience}, and every later query would have "
-            "had to wait. The definitions are recorded, and only new columns of the view are "
-            "missing: let that transaction end (pg_stat_activity shows it), then run `tickwell "
-            "migrate` again"
+            "had to wait. The definitions are recorded, and the view is as it was: it lacks new "
+            "columns, and one that an earlier build has made follows no activation. Let that "
+            "transaction end (pg_stat_activity shows it), then run `tickwell migrate` again"
         )
 
 

@@ -108,7 +108,7 @@ def migrate(
             registry.plan(file)  # raises where the file contradicts what is recorded
         if begin is not None:
             begin.publish(known)
-        _ensure_topics(settings, known, stopped)
+        make_topics(settings, known, stopped)
         create_views(engine)
     except DBAPIError as error:
         raise TickwellError(f"TICKWELL_POSTGRES: {one_line(error.orig)}") from None
@@ -127,7 +127,7 @@ def apply(
     """
     _check_formats(settings, sources_in(file).sources)
     known = registry.apply(file, expected, note=note)
-    _ensure_topics(settings, known)
+    make_topics(settings, known)
     return known
 
 
@@ -146,7 +146,8 @@ def _check_formats(settings: Settings, sources: Iterable[Source]) -> None:
         check_format(source, settings.registry_connection)
 
 
-def _ensure_topics(settings: Settings, known: Catalog, stopped: Event = NEVER) -> None:
+def make_topics(settings: Settings, known: Catalog, stopped: Event = NEVER) -> None:
+    """Make the topics of what is recorded that are not there. Raises `PipelineError`."""
     topics = [source.topic for source in known.sources.values()]
     names = [*topics, settings.rejected_topic]
     ensure_topics(settings.kafka_connection, names, settings.partitions, stopped)

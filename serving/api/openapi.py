@@ -18,11 +18,11 @@ from serving.api.operations import (
     EVERYWHERE,
     EXAMPLES,
     JSON,
-    KNOWN_TAG,
     OPERATIONS,
     Document,
     Operation,
 )
+from serving.api.parameters import KNOWN_TAG
 from serving.api.problems import PROBLEM_MEDIA_TYPE, PROBLEMS, ProblemDocument
 from serving.api.scopes import scope_needed
 from serving.errors import NotReady

@@ -11,13 +11,10 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
-from registry.formats import consumer
 from registry.formats.heartbeat import Heartbeat
 from registry.lifecycle.lineage import Lineage
-from registry.lifecycle.search import LONGEST, MOST_FEATURES, Page
+from registry.lifecycle.search import Page
 from registry.lifecycle.usage import FeatureUsage
-from registry.lifecycle.usage_recording import RETENTION_DAYS
-from registry.naming import NAME as NAMES
 from serving.api.arrow import MEDIA_TYPE as ARROW
 from serving.api.compact import CompactAnswer
 from serving.api.feast import PATH as FEAST_PATH
@@ -31,8 +28,19 @@ from serving.api.lifecycle_routes import (
 )
 from serving.api.offline import OfflineAnswer, OfflineRequest
 from serving.api.offline_process import PATH as OFFLINE_PATH
+from serving.api.parameters import (
+    BELOW,
+    COMPACT,
+    CONSUMER,
+    DAYS,
+    ENTITY,
+    FEATURE_NAME,
+    NAME,
+    SEARCH,
+    TAG,
+    Document,
+)
 from serving.api.requests import BatchRequest, OnlineRequest
-from serving.api.search_route import FEATURES
 from serving.api.search_route import PATH as SEARCH_PATH
 from serving.errors import (
     ChangesNotAllowed,
@@ -59,7 +67,6 @@ from serving.features.reader import Answer
 
 JSON, TEXT, HTML = "application/json", "text/plain", "text/html"
 
-Document = dict[str, Any]
 Errors = tuple[type[ServingError], ...]
 
 
@@ -139,92 +146,6 @@ CHANGING: Errors = (
     DeadlineMissed,
     Overloaded,
 )
-COMPACT = {
-    "name": "compact",
-    "in": "query",
-    "description": "Answer by columns, in about a fifth of the bytes.",
-    "allowEmptyValue": True,
-    "schema": {"type": "string", "enum": [""]},
-}
-NAME = {
-    "name": "name",
-    "in": "path",
-    "required": True,
-    "description": "A feature's name, an alias, or either with a version: `price_sma_5@1.0.0`.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 128},
-    "example": "price_sma_5",
-}
-FEATURE_NAME = NAME | {"description": "A feature's name: `price_sma_5`."}
-BELOW = {
-    "name": "below",
-    "in": "query",
-    "description": "The number that an answer gave: the lines before it.",
-    "schema": {"type": "integer", "minimum": 0, "maximum": 10**18 - 1},
-}
-ENTITY = {
-    "name": "entity",
-    "in": "query",
-    "description": "The key fields of one kind of entity, in any order: `portfolio,symbol`.",
-    "style": "form",
-    "explode": False,
-    "schema": {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}},
-}
-TAG = {
-    "name": "tag",
-    "in": "query",
-    "description": "A tag that a feature must have; given again, one more.",
-    "schema": {"type": "array", "items": {"type": "string", "minLength": 1}},
-}
-CONSUMER = {
-    "name": consumer.HEADER,
-    "in": "header",
-    "description": (
-        f"Who asks, for the counts of reads: {consumer.FORM}. Where the server needs API keys, the "
-        "key's name counts instead."
-    ),
-    "schema": {"type": "string", "pattern": f"^{consumer.NAME.pattern}$"},
-    "example": "pricing-model",
-}
-DAYS = {
-    "name": "days",
-    "in": "query",
-    "description": "How many days, up to today (UTC).",
-    "schema": {"type": "integer", "minimum": 1, "maximum": RETENTION_DAYS, "default": 30},
-}
-SEARCH: Sequence[Document] = (
-    {
-        "name": "q",
-        "in": "query",
-        "required": True,
-        "description": "What to look for: a name, or words; case and typing errors do not matter.",
-        "schema": {"type": "string", "maxLength": LONGEST},
-        "example": "price volatility",
-    },
-    {
-        "name": "limit",
-        "in": "query",
-        "description": "The most features of a page.",
-        "schema": {
-            "type": "integer",
-            "minimum": 1,
-            "maximum": MOST_FEATURES,
-            "default": FEATURES,
-        },
-    },
-    {
-        "name": "after",
-        "in": "query",
-        "description": "The `next` of the page before.",
-        "schema": {"type": "string", "pattern": f"^{NAMES.pattern}$"},
-    },
-)
-KNOWN_TAG = {
-    "name": "If-None-Match",
-    "in": "header",
-    "description": "The `ETag` of an earlier answer, which is not sent again while it holds.",
-    "schema": {"type": "string"},
-}
-
 OPERATIONS = (
     Operation(
         "Features",

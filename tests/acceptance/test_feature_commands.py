@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import tomllib
+import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipelines.kafka.topics import existing
+from registry.database.engine import connect
+from registry.features_file import text_of
+from registry.lifecycle.audit import By
+from registry.lifecycle.registry import Registry
 from tests.support.pipeline import Pipeline
 
 OLD, NEW = "price_sma_5@1.0.0", "price_sma_5@2.0.0"
@@ -49,6 +55,37 @@ def told(running: Pipeline, *arguments: str) -> Any:
 def state(running: Pipeline, ref: str) -> str:
     found: str = told(running, "show", ref)["state"]
     return found
+
+
+NEW_SOURCE = """
+[[source]]
+name = "book"
+topic = "{topic}"
+key = ["symbol"]
+fields = ["bid"]
+
+[[feature]]
+name = "best_bid"
+version = "1.0.0"
+source = "book"
+expression = "last(bid)"
+"""
+
+
+def test_an_apply_that_was_killed_before_it_made_topics_is_repeated(
+    running: Pipeline, tmp_path: Path
+) -> None:
+    """What was recorded is not new any more; its topic is made all the same."""
+    topic, file = f"ticks.book.{uuid.uuid4().hex}", tmp_path / "book.toml"
+    text = running.run_tickwell("features", "export") + NEW_SOURCE.format(topic=topic)
+    file.write_text(text)
+    engine = connect(running.settings.postgres)
+    Registry(engine, By("ann")).apply(text_of(file))
+    engine.dispose()
+    assert existing(running.settings.kafka_connection, [topic]) == {}
+    said = running.run_tickwell("features", "apply", "--features", str(file), "--yes")
+    assert "nothing is new" in said
+    assert topic in existing(running.settings.kafka_connection, [topic])
 
 
 def test_a_change_is_planned_applied_and_taken_back(

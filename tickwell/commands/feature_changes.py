@@ -86,7 +86,7 @@ def apply(
         from registry.features_file import Text
         from registry.serial import serial
         from tickwell.migrate import apply as apply_file
-        from tickwell.migrate import remarks_on_topics
+        from tickwell.migrate import make_topics, remarks_on_topics
 
         if saved is not None:
             if file is not None:
@@ -101,6 +101,8 @@ def apply(
         if made.changes_nothing:
             if saved is not None and serial(registry.engine) != made.expected:
                 raise StalePlan
+            if settings.kafka:  # one that was killed before it made them is repeated
+                make_topics(settings, registry.catalog())
             if as_json:
                 print_json(made.page)
             if with_backfill:
