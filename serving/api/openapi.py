@@ -19,10 +19,9 @@ from serving.api.operations import (
     EXAMPLES,
     JSON,
     OPERATIONS,
-    Document,
     Operation,
 )
-from serving.api.parameters import KNOWN_TAG
+from serving.api.parameters import KNOWN_TAG, Document
 from serving.api.problems import PROBLEM_MEDIA_TYPE, PROBLEMS, ProblemDocument
 from serving.api.scopes import scope_needed
 from serving.errors import NotReady
