@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from registry.formats.row import SCHEMA_END
 from registry.formats.status import RANK, Status
-from serving.features.plain_columns import plain_columns
 from serving.features.prepared import PreparedQuestion, Slot, Uncommon, WantedDerived, WantedRows
 from serving.features.values import STATUS, Moment
 from serving.stores.row_store import Packed, Tier, TieredRows
@@ -60,9 +59,6 @@ def answer_columns(
 
     Raises `Uncommon`.
     """
-    plain = plain_columns(question, rows, moment)
-    if plain is not None:
-        return _plain(moment.now_ns, *plain)
     n = len(rows[0].rows)
     values, times = question.stored + len(question.derived), len(rows) + len(question.derived)
     found = AnswerColumns(
@@ -95,15 +91,6 @@ def answer_columns(
         return found._replace(absent=None, are_ok=True)
     assert found.absent is not None
     return found if found.absent.any() else found._replace(absent=None)
-
-
-def _plain(
-    now_ns: int, values: NDArray[np.float64], times: NDArray[np.int64], tier: Tier
-) -> AnswerColumns:
-    """What is known where all values are `ok`."""
-    ranks = np.zeros(values.shape, np.uint8)
-    tiers = np.full(times.shape, tier, np.uint8)
-    return AnswerColumns(now_ns, values.T, ranks.T, times.T, tiers.T, None, True)
 
 
 def _put_rows(
