@@ -26,6 +26,7 @@ from tests.support.backfills import Tick, backfill, blocks
 from tests.support.carried import carry
 from tests.support.past import PORTFOLIOS, SYMBOLS, Cell, Market, asked, cells, joining
 from tests.support.rebuilds import Stores
+from tests.support.seeds import seeds
 from tests.support.sinks import query
 
 OF_SYMBOLS = ["current_price", "price_sma_5", "price_volatility", "spread"]
@@ -75,7 +76,7 @@ def served(
     return found
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", seeds(3, 8))
 def test_a_row_has_what_was_served_at_its_moment(stores: Stores, seed: int) -> None:
     """Ticks that come late, at one time, ahead of their time; closes; two row schemas."""
     chance = random.Random(seed)
@@ -237,7 +238,7 @@ def _evaluated(expression: str, parts: Mapping[str, Known]) -> Known:
     return Known(value, status, min(times, default=None))
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", seeds(3, 10))
 def test_every_cell_is_what_a_search_of_all_rows_finds(stores: Stores, seed: int) -> None:
     """Rows that became known long after, versions with and without a backfill, moments on ticks."""
     chance = random.Random(seed)
