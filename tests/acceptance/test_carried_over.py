@@ -126,6 +126,7 @@ def test_positions_that_never_tick_again(running: Pipeline, hot_redis: str) -> N
     assert assert_no_difference(running).looked["rows beside others of a tick"] == n
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_workers_that_are_killed_in_the_middle(running: Pipeline) -> None:
     n = 6_000

@@ -27,6 +27,7 @@ def rejected(running: Pipeline) -> list[Any]:
     )
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_what_was_decided_stays_when_the_rules_change(running: Pipeline) -> None:
     for sink in BOTH:

@@ -237,6 +237,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
     return build(tmp_path_factory.mktemp("image") / "tickwell")
 
 
+@pytest.mark.long
 def test_nothing_is_compiled_at_a_start(image: Image) -> None:
     output = run(image, ["python", "-c", COMPILED + COUNTED.format("advance")])
     assert output.stderr == ""

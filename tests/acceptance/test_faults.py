@@ -55,6 +55,7 @@ def own(services: Services, data: Path, tmp_path: Path, hot_redis: str) -> Itera
         process.stop()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_one_after_the_other(own: Pipeline, services: Services) -> None:
     """Restarts in turn, of the broker, of stores; offsets that lie; a full Redis, an older one."""

@@ -62,7 +62,7 @@ NEW_SOURCE = """
 name = "book"
 topic = "{topic}"
 key = ["symbol"]
-fields = ["bid"]
+fields = [{{ name = "bid" }}]
 
 [[feature]]
 name = "best_bid"

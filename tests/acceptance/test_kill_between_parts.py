@@ -73,6 +73,7 @@ def unfinished(client: redis.Redis, topic_id: bytes, partition: int) -> int:
     return max(begun - watermark, 0)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_killed_between_two_parts_of_a_large_run(running: Pipeline) -> None:
     producer = running.producer(**{"queue.buffering.max.messages": 1_000_000})
