@@ -68,12 +68,8 @@ class Changes:
 
     def _work(self) -> None:
         while not self._stop.wait(self._chance.expovariate(1 / MEAN_SECONDS)):
-            ways = [self._create, self._activate, self._back, self._give_up]
-            # while an experiment runs its name cannot move, so it does not run for long
-            ways += [self._start, self._stop_experiment, self._stop_experiment]
-            change = self._chance.choice(ways)
             try:
-                done = change()
+                done = self._next()()
             except NotAllowed:
                 done = REFUSED
             except (DBAPIError, ViewBusy, Unknown):
@@ -83,6 +79,17 @@ class Changes:
                 raise
             self.done[done] += 1
             self.say(f"registry: {done}")
+
+    def _next(self) -> Callable[[], str]:
+        """The next change; without a second version the others have nothing to change."""
+        if not self.done["recorded"]:
+            return self._create
+        if not self.done["activated"]:
+            return self._activate
+        ways = [self._create, self._activate, self._back, self._give_up]
+        # while an experiment runs its name cannot move, so it does not run for long
+        ways += [self._start, self._stop_experiment, self._stop_experiment]
+        return self._chance.choice(ways)
 
     def _create(self) -> str:
         known = versions_of(self._registry.catalog(), NAME)
