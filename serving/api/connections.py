@@ -119,8 +119,13 @@ class Connection(HttpToolsProtocol):
         return True
 
     def _learn(self, direct: Direct, data: bytes) -> None:
-        """Keep the head of a request, the only one that has come, if others like it are direct."""
-        if self._unfed or self._head_began or self._in_body or not self.cycle.keep_alive:
+        """Keep the head of a request, the only one that has come, if others like it are direct.
+
+        There is none after an empty line, which may stand in front of one (RFC 9112, 2.2).
+        """
+        if self.cycle is None or self._unfed or self._head_began or self._in_body:
+            return
+        if not self.cycle.keep_alive:
             return
         scope: Any = self.scope
         direct.learn(scope, data, len(self.cycle.body))

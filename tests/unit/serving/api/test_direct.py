@@ -211,6 +211,7 @@ NAMED = request(b"X-Request-Id: mine")
         ((NAMED, NAMED.replace(b"mine", b"yours"), LAST), 1),
         ((NAMED, NAMED.replace(b"mine", b"no good"), LAST), 0),
         ((PLAIN, PLAIN[:50], PLAIN[50:], PLAIN, LAST), 1),
+        ((b"\r\n", PLAIN, b"\r\n", PLAIN, LAST), 1),
         ((PLAIN, PLAIN + PLAIN, LAST), 0),
         ((PLAIN, PLAIN + PLAIN[:30], PLAIN[30:], LAST), 0),
         ((PLAIN + PLAIN, PLAIN, PLAIN, LAST), 1),
