@@ -349,6 +349,39 @@ def test_a_deadline_ends_a_direct_answer_from_its_own_beginning() -> None:
 
 
 def test_a_full_server_refuses() -> None:
+    # the third is waited for directly, too, and the time of each is counted from its beginning
+    assert server.metrics.total("tickwell_request_seconds_sum", route=ONE) >= 0.2
+
+
+def test_a_deadline_is_that_of_its_request_whatever_came_behind_it() -> None:
+    """The one behind it has its own time, from the moment at which it is begun."""
+    server = Server(ROWS)
+
+    async def asked() -> bytes:
+        async with listening(server.app, proxy_headers=False) as address:
+            reader, writer = await asyncio.open_connection(*address)
+            hurried, next_one = (request(b"X-Deadline-Ms: %d" % ms) for ms in (400, 700))
+            writer.write(hurried)
+            received = await reader.read(65_536)
+            server.store.hears = lambda values: None
+            writer.write(hurried)
+            while not server.store.heard:
+                await asyncio.sleep(0.001)
+            ordinary = server.store.named_rows
+
+            async def never(wanted: Any) -> Any:
+                server.store.named_rows = ordinary  # type: ignore[method-assign]
+                await asyncio.Event().wait()
+
+            server.store.named_rows = never  # type: ignore[method-assign]
+            writer.write(next_one)
+            while len(complete(received)) < 3:
+                received += await asyncio.wait_for(reader.read(65_536), 10)
+            writer.close()
+            return received
+
+    statuses = [one.status for one in answers(run(asked(), uvloop.new_event_loop))]
+    assert statuses == [200, 503, 200]
     server = Server(ROWS)
 
     def hears(values: Values) -> Values:
