@@ -414,6 +414,34 @@ def test_a_key_that_is_revoked_is_refused_at_once() -> None:
 def test_what_is_large_is_left_to_who_compresses_it() -> None:
     features = ["price_sma_5@1.0.0" if n else "price_sma_5" for n in range(2)]
     server = Server(ROWS, compress=True)
+def test_batches_are_left_to_who_compresses_them() -> None:
+    """As a rule they are large: to ask for their rows here too would be for nothing."""
+    server = Server(ROWS, compress=True)
+    assert len(answers(server.ask(batch(), batch(), batch(), LAST))) == 4
+    assert (server.store.heard, server.store.waited) == (0, 4)
+
+
+def test_an_idle_connection_keeps_nothing_of_its_last_request() -> None:
+    class Home:
+        scope = None
+        flow = SimpleNamespace(write_paused=False)
+        server_state = SimpleNamespace(default_headers=[])
+        transport = SimpleNamespace(write_whole=lambda content: None)
+        answered = 0
+
+        def direct_is_answered(self) -> None:
+            self.answered += 1
+
+        def direct_goes_on(self, exchange: DirectExchange, began: float) -> None:
+            raise AssertionError
+
+    home = Home()
+    exchange = DirectExchange(home, PLAIN, PLAIN[-10:], b"id", keep_alive=True)
+    exchange.answer(b"{}", b"application/json")
+    assert home.answered == 1
+    assert (exchange.data, exchange.body) == (b"", b"")
+
+
     assert len(answers(server.ask(request(features=features), request(features=features), LAST)))
     assert server.store.answered == 1
 
