@@ -8,6 +8,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ from serving.api.authentication import Authentication, KeyCheck
 from serving.api.consumers import by_header
 from serving.api.deadlines import Deadlines
 from serving.api.direct import BATCH, ONE, Direct, DirectRoute
-from serving.api.direct_exchange import DIRECT
+from serving.api.direct_exchange import DIRECT, DirectExchange
 from serving.api.feature_routes import ShortCut, feature_routes
 from serving.api.problems import HANDLERS
 from serving.features.lookup import Names
