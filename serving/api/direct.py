@@ -247,6 +247,7 @@ class _Asked:
             self._question, heard, request_id, self._form, route.most_bytes
         )
         if content is not None:
+            heard.on_answer()
             route.metrics.request(route.path, OK, time.perf_counter() - self._timed)
             for counted, entities in self._question.reads:
                 counted[self._consumer] += entities

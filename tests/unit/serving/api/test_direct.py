@@ -104,8 +104,10 @@ class Store(MemoryStore):
     def _judged(self, values: Values) -> Heard | None:
         if isinstance(values, Unavailable):
             return None
+        return Heard(values, Tier.WARM, self._count)
+
+    def _count(self) -> None:
         self.answered += 1
-        return Heard(values, Tier.WARM)
 
 
 def on_time(until: float) -> Lag:
@@ -209,10 +211,10 @@ NAMED = request(b"X-Request-Id: mine")
     ("packets", "direct"),
     [
         ((PLAIN, PLAIN, PLAIN, LAST), 2),
+        ((b"\r\n", PLAIN, b"\r\n", PLAIN, LAST), 1),
         ((NAMED, NAMED.replace(b"mine", b"yours"), LAST), 1),
         ((NAMED, NAMED.replace(b"mine", b"no good"), LAST), 0),
         ((PLAIN, PLAIN[:50], PLAIN[50:], PLAIN, LAST), 1),
-        ((b"\r\n", PLAIN, b"\r\n", PLAIN, LAST), 1),
         ((PLAIN, PLAIN + PLAIN, LAST), 0),
         ((PLAIN, PLAIN + PLAIN[:30], PLAIN[30:], LAST), 0),
         ((PLAIN + PLAIN, PLAIN, PLAIN, LAST), 1),
@@ -310,7 +312,7 @@ def test_what_cannot_be_answered_directly_is_answered(hears: Any) -> None:
     server.store.hears = hears
     packets = (PLAIN, PLAIN, PLAIN, LAST)
     assert same(server.ask(*packets)) == same(ordinary.ask(*packets))
-    assert server.store.heard == 2
+    assert (server.store.heard, server.store.answered) == (2, 0)
     assert server.store.waited == ordinary.store.waited == 4
     assert server.served == ordinary.served
     assert totals(server) == totals(ordinary)
@@ -347,9 +349,6 @@ def test_a_deadline_ends_a_direct_answer_from_its_own_beginning() -> None:
     assert (first.status, late.status) == (200, 503)
     assert json.loads(late.body)["deadline_ms"] == 100
     assert server.admission.answering == 0
-
-
-def test_a_full_server_refuses() -> None:
     # the third is waited for directly, too, and the time of each is counted from its beginning
     assert server.metrics.total("tickwell_request_seconds_sum", route=ONE) >= 0.2
 
@@ -383,6 +382,9 @@ def test_a_deadline_is_that_of_its_request_whatever_came_behind_it() -> None:
 
     statuses = [one.status for one in answers(run(asked(), uvloop.new_event_loop))]
     assert statuses == [200, 503, 200]
+
+
+def test_a_full_server_refuses() -> None:
     server = Server(ROWS)
 
     def hears(values: Values) -> Values:
@@ -412,9 +414,6 @@ def test_a_key_that_is_revoked_is_refused_at_once() -> None:
     assert server.store.answered == 1
 
 
-def test_what_is_large_is_left_to_who_compresses_it() -> None:
-    features = ["price_sma_5@1.0.0" if n else "price_sma_5" for n in range(2)]
-    server = Server(ROWS, compress=True)
 def test_batches_are_left_to_who_compresses_them() -> None:
     """As a rule they are large: to ask for their rows here too would be for nothing."""
     server = Server(ROWS, compress=True)
@@ -443,6 +442,9 @@ def test_an_idle_connection_keeps_nothing_of_its_last_request() -> None:
     assert (exchange.data, exchange.body) == (b"", b"")
 
 
+def test_what_is_large_is_left_to_who_compresses_it() -> None:
+    features = ["price_sma_5@1.0.0" if n else "price_sma_5" for n in range(2)]
+    server = Server(ROWS, compress=True)
     assert len(answers(server.ask(request(features=features), request(features=features), LAST)))
     assert server.store.answered == 1
 
