@@ -13,7 +13,25 @@ MOST_READ = 10
 
 
 def plan_lines(plan: Plan, valued: Sequence[VersionValues]) -> Iterator[str]:
-    """The page of a plan; `valued` has the values of new versions, as far as they are computed."""
+    """The page of a plan; `valued` has the values of new versions, as far as they are computed.
+
+    A line holds nothing that a terminal would obey: its words come from whoever wrote the file,
+    which may be somebody else than who decides, and keys from producers.
+    """
+    return map(_harmless, _lines(plan, valued))
+
+
+def _harmless(text: str) -> str:
+    """A text with escapes for what is not printed."""
+    if text.isprintable():
+        return text
+    shown = (
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text
+    )
+    return "".join(shown)
+
+
+def _lines(plan: Plan, valued: Sequence[VersionValues]) -> Iterator[str]:
     page = plan.page
     yield f"plan of serial {plan.serial}: {plan.file} beside what is recorded"
     yield from (f"  + source {name}" for name in page.new_sources)

@@ -147,10 +147,18 @@ class Suffers(NamedTuple):
 
 
 def remember(before: dict[Worker, float], heartbeats: Iterable[Heartbeat]) -> None:
-    """Take over the freshness of workers of which none was known: what it is when one begins."""
+    """Take over the freshness of workers of which none was known: what it is when one begins.
+
+    Of a worker that joins later it is no worse than that of those of its sink that are known: while
+    it catches up it says nothing of what is usual.
+    """
+    least: dict[str, float] = {}
+    for (sink, _), known in before.items():
+        least[sink] = min(known, least.get(sink, known))
     for beat in heartbeats:
         if beat.freshness is not None:
-            before.setdefault((beat.sink, beat.instance), beat.freshness.p99_seconds)
+            first = beat.freshness.p99_seconds
+            before.setdefault((beat.sink, beat.instance), min(first, least.get(beat.sink, first)))
 
 
 def worst_freshness(

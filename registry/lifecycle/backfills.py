@@ -134,12 +134,16 @@ def begin(change: Change, ref: str, ticks_from: TicksFrom | None = None) -> Back
     return backfill_of(change, ref)
 
 
-def finish(change: Change, ref: str) -> Backfill | None:
+def finish(change: Change, ref: str, computed: Backfill | None = None) -> Backfill | None:
     """Put on record that a backfill has computed everything; one that was cancelled stays so.
 
-    One from Kafka is then of the offsets that it has read, and of no others.
+    One from Kafka is then of the offsets that it has read, and of no others. With `computed` it is
+    that one: another may have been begun once nobody computed it any more, and has no values yet.
+    Raises `NotAllowed` then.
     """
     found = backfill_of(change, ref)
+    if computed is not None and found is not None and found.state == "running":
+        _check_same(found, computed)
     if found is not None and found.state == "running" and found.ticks_from == "kafka":
         _keep_what_was_read(change, found)
     ended = _end(change, ref, "complete")
@@ -236,6 +240,15 @@ def _check_not_computed(change: Change, found: Backfill) -> None:
     if not change.connection.execute(free).scalar_one():
         raise NotAllowed(
             f"{found.ref} is being backfilled from {found.ticks_from}: wait for that, or stop it"
+        )
+
+
+def _check_same(found: Backfill, computed: Backfill) -> None:
+    """Raises `NotAllowed` where a backfill was begun anew since one was computed."""
+    if (found.id, found.started_at) != (computed.id, computed.started_at):
+        raise NotAllowed(
+            f"the backfill of {found.ref} was begun anew meanwhile, from {found.ticks_from}, by "
+            f"{found.started_by}: `tickwell backfill {found.ref}` goes on with that one"
         )
 
 

@@ -268,14 +268,15 @@ class Registry:
         with self._changing(note) as change:
             return backfills.begin(change, ref, ticks_from)
 
-    def finish_backfill(self, ref: str) -> Backfill | None:
+    def finish_backfill(self, ref: str, computed: Backfill | None = None) -> Backfill | None:
         """Put on record that the backfill of a version has computed everything.
 
-        The view of its source shows the values then. It stays on record where that view is in use
-        for too long, which raises `ViewBusy`: it is extended when this is called again.
+        With `computed` it is that one, as it was begun: raises `NotAllowed` where it was begun anew
+        since. The view of its source shows the values then. It stays on record where that view is
+        in use for too long, which raises `ViewBusy`: it is extended when this is called again.
         """
         with self._changing("") as change:
-            found = backfills.finish(change, ref)
+            found = backfills.finish(change, ref, computed)
         self.extend_views()
         return found
 

@@ -72,6 +72,9 @@ class Connection(HttpToolsProtocol):
     _waits: bool = False
     """Whether a request is answered directly; the parser has not seen it, and may have to."""
 
+    _came: float | None = None
+    """When the request came that the parser is given next, if it was looked at before."""
+
     _direct: Direct | None = None
     """What is answered directly."""
 
@@ -119,8 +122,13 @@ class Connection(HttpToolsProtocol):
         return True
 
     def _learn(self, direct: Direct, data: bytes) -> None:
-        """Keep the head of a request, the only one that has come, if others like it are direct."""
-        if self._unfed or self._head_began or self._in_body or not self.cycle.keep_alive:
+        """Keep the head of a request, the only one that has come, if others like it are direct.
+
+        There is none after an empty line, which may stand in front of one (RFC 9112, 2.2).
+        """
+        if self.cycle is None or self._unfed or self._head_began or self._in_body:
+            return
+        if not self.cycle.keep_alive:
             return
         scope: Any = self.scope
         direct.learn(scope, data, len(self.cycle.body))
@@ -134,10 +142,8 @@ class Connection(HttpToolsProtocol):
         self.cycle = None  # type: ignore[assignment]
         if self.transport.is_closing():
             return
-        self._unfed = exchange.data + self._unfed
+        self._unfed, self._came = exchange.data + self._unfed, began
         self._feed()
-        if isinstance(self.cycle, Exchange):
-            self.cycle.began = began
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
@@ -277,10 +283,9 @@ class Connection(HttpToolsProtocol):
         scope["path"] = unquote(path) if "%" in path else path
         scope["raw_path"] = target.path
         scope["query_string"] = target.query or b""
-        before, self.cycle = (
-            self.cycle,
-            self._cycle(version != "1.0" and parser.should_keep_alive()),
-        )
+        begun = self._cycle(version != "1.0" and parser.should_keep_alive())
+        begun.began, self._came = self._came, None
+        before, self.cycle = self.cycle, begun
         if before is None or before.response_complete:
             self._start_asgi_task(self.cycle, self.app)
         else:

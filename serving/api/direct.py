@@ -96,7 +96,7 @@ class DirectRoute:
         access: tuple[KeyCheck | None, bool] = (None, False),
     ) -> None:
         """`access` has the check of API keys, None where none is needed, and whether large answers
-        are compressed, which is not done here."""
+        are compressed, which is not done here: those about many entities are left then."""
         self._keys, compress = access
         self.path = path
         self.answers = answers
@@ -107,10 +107,11 @@ class DirectRoute:
         self._form_of = form_of if path == BATCH else _no_form
         self._needed = scope_needed("POST", path)
         self.most_bytes = LEAST_BYTES if compress else None
+        self._is_left = compress and path == BATCH
 
     def known(self, scope: Scope) -> KnownRequest | None:
         """What the head of a request says that was understood; None where it is not common."""
-        if scope["method"] != "POST" or scope["path"] != self.path:
+        if self._is_left or scope["method"] != "POST" or scope["path"] != self.path:
             return None
         headers = scope["headers"]
         names = [name for name, _ in headers]
@@ -246,6 +247,7 @@ class _Asked:
             self._question, heard, request_id, self._form, route.most_bytes
         )
         if content is not None:
+            heard.on_answer()
             route.metrics.request(route.path, OK, time.perf_counter() - self._timed)
             for counted, entities in self._question.reads:
                 counted[self._consumer] += entities

@@ -60,6 +60,7 @@ class DirectExchange:
 
     def answer(self, content: bytes, kind: bytes) -> None:
         self.response_started = self.response_complete = True
+        self.data = self.body = b""  # the connection has this until its next request comes
         home = self._home
         if not self.disconnected:
             head = b"content-length: %d\r\ncontent-type: %b\r\n" % (len(content), kind)

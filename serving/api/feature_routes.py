@@ -90,6 +90,8 @@ class FeatureRoute:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began, status = time.perf_counter(), INTERNAL_SERVER_ERROR
         exchange: Exchange | None = (scope.get("extensions") or NONE).get(EXCHANGE)
+        if exchange is not None and exchange.began is not None:  # it has waited before this
+            began -= asyncio.get_running_loop().time() - exchange.began
         try:
             deadline, named = _own_headers(scope["headers"])
             deadline = deadline if self._hurries else None

@@ -74,4 +74,5 @@ class KnownHeads(Generic[T]):
 
     def keep(self, head: SplitHead, body_bytes: int, known: T) -> None:
         """Keep what is known of requests with a head, whose bodies have so many bytes."""
-        self._known.keep(head.text, (body_bytes, known), len(head.text) + BYTES_BESIDE_HEAD)
+        if head.text not in self._known:
+            self._known.keep(head.text, (body_bytes, known), len(head.text) + BYTES_BESIDE_HEAD)

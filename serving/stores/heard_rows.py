@@ -16,11 +16,17 @@ Wanted = Sequence[tuple[str, Sequence[bytes]]]
 """Sources, and names of rows of each."""
 
 
+def not_counted() -> None:
+    """Of a store that does not count what it was asked for."""
+
+
 class Heard(NamedTuple):
     """The rows of each source, of which none is unavailable, and the tier that all are from."""
 
     rows: Sequence[Sequence[Packed]]
     tier: Tier
+    on_answer: Callable[[], None] = not_counted
+    """Counts them as asked for, once they are answered: else they are asked for again."""
 
 
 Judge = Callable[[Values], Heard | None]

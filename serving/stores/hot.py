@@ -138,7 +138,7 @@ class HotStore:
         return partial(self._heard, wanted, names)
 
     def _heard(self, wanted: Wanted, names: Sequence[bytes], answer: Values) -> Heard | None:
-        """All rows where each is believed; it is then that they count as asked for."""
+        """All rows where each is believed, which count as asked for once they are answered."""
         if isinstance(answer, Unavailable):
             self.trust.lose()
             return None
@@ -151,12 +151,15 @@ class HotStore:
         newest = self._newest
         if not newest.has_none_of(names) and any(map(newest.is_older, names, believed)):
             return None
-        self.counts.rows += len(names)
-        self.counts.asked[Tier.HOT] += len(names)
-        self.counts.found[Tier.HOT] += len(names)
+        rows = [of.rows for of in _split(wanted, believed)]
+        return Heard(rows, Tier.HOT, partial(self._count_heard, wanted, len(names)))
+
+    def _count_heard(self, wanted: Wanted, rows: int) -> None:
+        self.counts.rows += rows
+        self.counts.asked[Tier.HOT] += rows
+        self.counts.found[Tier.HOT] += rows
         if self._most_read is not None:
             self._most_read.note(wanted)
-        return Heard([of.rows for of in _split(wanted, believed)], Tier.HOT)
 
     async def rows(self, wanted: Sequence[RowId], behind: RowStore | None = None) -> TieredRows:
         """The rows in the order of `wanted`, as above; of groups' entities from behind hot.

@@ -78,7 +78,8 @@ class Marks:
             self._pause = max(self._seconds, min(MOST_SECONDS, len(self._keys) / MARKS_A_SECOND))
         if self._keys:
             wanted = [(KEYS, list(self._keys.values()))]
-            self._link.read_into(wanted, _Heard(partial(self._take, list(self._keys))))
+            heard = _Heard(partial(self._take, list(self._keys)))
+            self._link.read_into(wanted, heard, is_first=True)
 
     def _take(self, homes: list[bytes], answer: Values) -> None:
         marks = [] if isinstance(answer, Unavailable) else answer[0]

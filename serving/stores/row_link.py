@@ -96,13 +96,19 @@ class RowLink:
         self.read_into(wanted, found)
         return found
 
-    def read_into(self, wanted: Wanted, found: Hearer) -> None:
-        """The same, where somebody hears the answer at once, and need not wait for a future."""
+    def read_into(self, wanted: Wanted, found: Hearer, is_first: bool = False) -> None:
+        """The same, where somebody hears the answer at once, and need not wait for a future.
+
+        What `is_first` is read, and told, ahead of all else that is asked in this turn.
+        """
         if not self._asked and not self._calls:
             loop = asyncio.get_running_loop()
             self._asked_at = loop.time()
             loop.call_soon(self._send)
-        self._asked.append(Read(wanted, found))
+        if is_first:
+            self._asked.insert(0, Read(wanted, found))
+        else:
+            self._asked.append(Read(wanted, found))
 
     def call(self, command: Sequence[str | bytes]) -> Answer:
         """The answer to any other command, which is sent behind the reads of the same turn.

@@ -169,6 +169,25 @@ def test_of_two_at_once_one_is_told(stores: Stores, registry: Registry) -> None:
     assert blocks(stores.postgres, NEW) == expected(stores)
 
 
+def test_who_has_computed_one_does_not_complete_another(stores: Stores, registry: Registry) -> None:
+    """It is begun anew between the last value of the one before and its end: nothing is there."""
+    found = begun(registry.engine, NEW)
+    work = BackfillWork(stores.postgres, registry.catalog(), found)
+    assert work.run(lambda _: None, GO_ON).finished
+    other = registry.begin_backfill(NEW, ticks_from="kafka")
+    with pytest.raises(NotAllowed, match=r"was begun anew meanwhile, from kafka, by ann:"):
+        registry.finish_backfill(NEW, found)
+    assert begun(registry.engine, NEW) == other
+    anew = registry.begin_backfill(NEW, ticks_from="postgres")
+    assert blocks(stores.postgres, NEW) == {}
+    for one in (found, other):
+        with pytest.raises(NotAllowed, match="from postgres"):
+            registry.finish_backfill(NEW, one)
+    assert begun(registry.engine, NEW) == anew
+    assert anew is not None
+    assert anew.state == "running"
+
+
 def test_one_that_lost_its_lock_stores_nothing(stores: Stores, registry: Registry) -> None:
     """As behind a pool, which gives the session of the lock to others."""
     found = begun(registry.engine, NEW)

@@ -52,6 +52,27 @@ def test_what_is_asked_for_comes_in_and_is_kept_up_to_date(tiers: BothTiers) -> 
     using(tiers, act)
 
 
+def test_what_is_heard_counts_once_it_is_answered(tiers: BothTiers) -> None:
+    """What is heard and not answered is asked for again, and counts then."""
+    tiers.worker().write(["A"])
+    noted = MostRead(every=1)
+
+    async def act(store: HotStore) -> None:
+        await until(store, Tier.HOT, A)
+        wanted, told = [("price", [store.name(A)])], asyncio.get_running_loop().create_future()
+        judge = store.ask(wanted, told)
+        assert judge is not None
+        rows, reads = store.counts.rows, noted.reads()
+        found = judge(await told)
+        assert found is not None
+        assert (store.counts.rows, noted.reads()) == (rows, reads)
+        found.on_answer()
+        assert store.counts.rows == rows + 1
+        assert noted.reads() != reads
+
+    using(tiers, act, ALWAYS._replace(most_read=noted))
+
+
 def test_by_name_as_by_id(tiers: BothTiers) -> None:
     """In any order and repeated, some from hot and some from behind it."""
     prices, volumes = tiers.worker(0), tiers.worker(1)

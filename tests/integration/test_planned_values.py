@@ -151,6 +151,19 @@ def test_a_plan_as_text_has_the_values_below_their_version(
     assert f"        {OLD} (active): warming, warming, warming" in below
 
 
+def test_nothing_in_a_plan_is_obeyed_by_a_terminal(
+    log: Log, registry: Registry, postgres_database: str
+) -> None:
+    """Keys of ticks have no control characters; what turns the direction of a text they may."""
+    prices(log, "A\u202e", 1, 2, 4)
+    words = 'description = "the mean\\u001b[1A\\n  refused: all"\n'
+    plan = registry.plan(Text("\x1b]0;new.toml\x07", registry.export() + SECOND_MEAN + words))
+    lines = list(plan_lines(plan, planned_values(postgres_database, registry, plan)))
+    assert all(line.isprintable() for line in lines)
+    assert any(line.startswith(r"      A\u202e: warming") for line in lines)
+    assert any(r"the mean\x1b[1A\n  refused: all" in line for line in lines)
+
+
 def test_versions_beyond_the_first_ones_are_not_computed(
     log: Log, registry: Registry, postgres_database: str, recorded: Catalog
 ) -> None:

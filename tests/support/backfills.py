@@ -84,7 +84,8 @@ def backfill(
 ) -> Done:
     """Backfill a version, and stop after some pieces, if given; as the command does."""
     registry = Registry(engine, By("ann"))
-    work = BackfillWork(postgres, registry.catalog(), begun(engine, ref), rows_a_piece)
+    one = begun(engine, ref)
+    work = BackfillWork(postgres, registry.catalog(), one, rows_a_piece)
     stop, done = GO_ON if pieces is None else Event(), []
 
     def report(each: Done) -> None:
@@ -94,5 +95,5 @@ def backfill(
 
     found = work.run(report, stop)
     if found.finished:
-        registry.finish_backfill(ref)
+        registry.finish_backfill(ref, one)
     return found

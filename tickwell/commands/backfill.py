@@ -116,7 +116,7 @@ def run_backfill(
     if not done.finished:
         typer.echo(f"`tickwell backfill {ref}` goes on from here", err=True)
         return found, True
-    ended = registry.finish_backfill(ref)
+    ended = registry.finish_backfill(ref, found)
     if ended is not None and ended.state == "complete":
         _tell_lost(registry, found, ended)
     return ended, False

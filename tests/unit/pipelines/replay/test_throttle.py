@@ -85,6 +85,18 @@ def test_when_the_freshness_of_live_suffers(
     assert (found and found.times) == (times and pytest.approx(times))
 
 
+def test_a_worker_that_joins_later_is_compared_with_those_before_it() -> None:
+    """Its first ten seconds are those in which it catches up, beside the backfill."""
+    known: dict[tuple[str, str], float] = {}
+    remember(known, [fresh("online", 0.2), fresh("online", 0.3, "two"), fresh("offline", 3.0)])
+    later = [fresh("online", 40.0, "three"), fresh("offline", 2.0, "three")]
+    remember(known, later)
+    assert (known["online", "three"], known["offline", "three"]) == (0.2, 2.0)
+    found = worst_freshness(known, [fresh("online", 4.0, "three")])
+    assert found is not None
+    assert found.why == "ticks wait 4.00 s for the online worker, 0.20 s before"
+
+
 def test_the_worker_that_suffers_most_is_told() -> None:
     known: dict[tuple[str, str], float] = {}
     remember(known, [fresh("online", 0.2), fresh("offline", 1.0), fresh("offline", 0.1, "two")])

@@ -69,3 +69,14 @@ def test_what_is_changed_anywhere_is_not_found(other: bytes, one: int, two: int)
 
 def test_a_long_head_is_not_kept() -> None:
     assert split(BEGIN + b"a: %b\r\n" % (b"a" * 2_048) + END + BODY) is None
+
+
+def test_a_head_that_comes_again_takes_no_more_room() -> None:
+    """It does with each request that is not answered directly; the others would be forgotten."""
+    heads: KnownHeads[str] = KnownHeads(most_bytes=10_000)
+    one, two = (BEGIN + line + END for line in (b"a: 1\r\n", b"a: 2\r\n"))
+    for head in (one, *[two] * 100):
+        found = split(head + BODY)
+        assert found is not None
+        heads.keep(found, len(BODY), "known")
+    assert heads.find(one + BODY) == ("known", None, BODY)

@@ -7,7 +7,7 @@ from typing import Any
 
 from registry.formats.hot import HOME_LAYOUT, mark_key
 from serving.stores.hot_marks import MOST_MARKS, Marks
-from serving.stores.row_batch import KEYS
+from serving.stores.row_batch import FEW, KEYS
 from serving.stores.row_link import RowLink
 from tests.support.apps import in_a_loop
 from tests.support.scripted_redis import Client, scripted_redis, values
@@ -107,3 +107,21 @@ async def test_marks_are_known_before_who_reads_rows_with_them_hears_these() -> 
         await turn()
         assert heard == [(frozenset(), [[live + b"row"]])]
         await link.close()
+
+
+@in_a_loop
+async def test_marks_are_read_ahead_of_all_rows_of_their_turn() -> None:
+    """Else a mark that is set between the two would vouch for a row that was read before it."""
+    partitions = range(FEW + 1)  # so many that they are a command by themselves
+    hot = Hot([b"token"] * len(partitions), [b"row"] * 2)
+    async with scripted_redis(hot) as server:
+        link = RowLink(server.url)
+        marks = Marks(link)
+        earlier = link.read([(KEYS, [b"$1\r\na\r\n"])])
+        for partition in partitions:
+            marks.learn(home(partition))
+        marks.ask(0.0)
+        later = link.read([(KEYS, [b"$1\r\nb\r\n"])])
+        assert await earlier == await later == [[b"row"]]
+        await link.close()
+    assert hot.commands == [[b"MGET", *map(key, partitions)], [b"MGET", b"a", b"b"]]
