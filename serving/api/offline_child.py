@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import sys
-from datetime import datetime
 from typing import IO
 
 import msgspec
@@ -30,8 +29,9 @@ from serving.api.offline import (
     in_arrow,
     in_json,
 )
-from serving.errors import InvalidRequest, NotReady, ServingError, StoresUnavailable
+from serving.errors import NotReady, ServingError, StoresUnavailable
 from serving.history.building import Wanted
+from serving.history.moments import known_by
 from serving.history.point_in_time import PointInTimeJoin
 from serving.history.snapshot import snapshot
 from serving.history.training_set import Form, Report, check_columns
@@ -92,7 +92,7 @@ def _is_plain(value: object) -> bool:
 def _answer(question: OfflineQuestion) -> bytes:
     asked = _asked(question)
     check_size(asked.table.num_rows, len(asked.features))
-    known = None if asked.as_known_at is None else _nanoseconds(asked.as_known_at)
+    known = None if asked.as_known_at is None else known_by("as_known_at", asked.as_known_at)
     form = Form(asked.stale, asked.event_times)
     wanted = Wanted(asked.features, asked.time_column, asked.timezone, known, form)
     report = Report()
@@ -109,17 +109,6 @@ def _asked(question: OfflineQuestion) -> Asked:
     if kind == MEDIA_TYPE:
         return asked_in_arrow(question.body, question.query)
     return asked_in_json(question.body, question.query)
-
-
-def _nanoseconds(text: str) -> int:
-    """A moment of the past. Raises `InvalidRequest`."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise InvalidRequest(f"as_known_at: {error}") from None
-    if moment.tzinfo is None:
-        raise InvalidRequest(f"as_known_at {text!r} has no time zone: 2026-11-24T09:00:00Z has one")
-    return int(moment.timestamp()) * 10**9 + moment.microsecond * 1_000
 
 
 if __name__ == "__main__":

@@ -107,21 +107,19 @@ def joined_here(frame: EntityFrame, feature_names: Sequence[str], options: PastO
     from serving.errors import ServingError
     from serving.history.building import Wanted
     from serving.history.files import ROWS_A_PIECE
+    from serving.history.moments import known_by
     from serving.history.point_in_time import PointInTimeJoin
     from serving.history.snapshot import snapshot
     from serving.history.training_set import Form, Report
 
     settings = Settings.of_stack()
     settings.need("postgres")
-    known = None
-    if options.as_known_at is not None:
-        assert options.known_at is not None
-        known = int(options.as_known_at.timestamp()) * 10**9
-        known += options.as_known_at.microsecond * 1_000
     form = Form(options.stale, options.event_times)
     names = names_of(feature_names)
-    wanted = Wanted(names, options.time_column, options.timezone, known, form)
+    at = options.known_at
     try:
+        known = None if at is None else known_by("as_known_at", at)
+        wanted = Wanted(names, options.time_column, options.timezone, known, form)
         with snapshot(settings.postgres) as seen:
             join = PointInTimeJoin.of_names(seen, names)
             check_free(frame.names, [c for name in join.versions for c in form.columns(name)])

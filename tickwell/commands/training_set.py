@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from threading import Event
@@ -81,12 +80,13 @@ def build(
     settings.need("postgres")
     if out.exists() and not overwrite:
         raise TickwellError(f"{out} is there already: name another file, or give --overwrite")
-    known = None if as_known_at is None else _nanoseconds("--as-known-at", as_known_at)
     with late_imports():
         from serving.history.building import Stopped, Wanted
         from serving.history.building import build as build_set
+        from serving.history.moments import known_by
         from serving.history.training_set import Form
 
+    known = None if as_known_at is None else known_by("--as-known-at", as_known_at)
     form = Form(stale.value, event_times)
     wanted = Wanted(feature, time_column, timezone, known, form)
     stop = Event()
@@ -154,20 +154,6 @@ def _why(error: Exception) -> str:
     from tickwell.cli import message_for
 
     return message_for(error) or str(error)
-
-
-def _nanoseconds(option: str, text: str) -> int:
-    """A moment that is not in the future. Raises `TickwellError`."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise TickwellError(f"{option} {text}: {error}") from None
-    if moment.tzinfo is None:
-        raise TickwellError(f"{option} {text}: say in which time zone, as 2026-11-24T09:00:00Z")
-    found = int(moment.timestamp()) * 10**9 + moment.microsecond * 1_000
-    if found > time.time_ns() - 10**9:
-        raise TickwellError(f"{option} {text}: it must be a second ago at least")
-    return found
 
 
 def _with_progress_bar(work: Callable[[Callable[[int, int], None]], T]) -> T:
