@@ -13,8 +13,10 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
+import psycopg2
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from registry import catalog
 from registry.database.engine import STATEMENT_TIMEOUT, connect
@@ -54,7 +56,8 @@ class Snapshot:
     def copied(self, statement: str, asked: Sequence[Mapping[str, Any]]) -> list[memoryview]:
         """The rows of a statement for each of the parameters, in PostgreSQL's binary COPY format.
 
-        They are asked for at the same time, one by each session (`shares`).
+        They are asked for at the same time, one by each session (`shares`). Raises SQLAlchemy's
+        `DBAPIError`.
         """
         assert len(asked) <= len(self._connections)
         pairs = zip(self._connections, asked, strict=False)
@@ -91,7 +94,10 @@ def _reading(engine: Engine) -> Iterator[Connection]:
 def _copied(connection: Connection, statement: str, parameters: Mapping[str, Any]) -> memoryview:
     raw: Any = connection.connection.driver_connection
     sent = BytesIO()
-    with raw.cursor() as cursor:
-        made = cursor.mogrify(statement, parameters).decode()
-        cursor.copy_expert(COPY.format(made), sent, CHUNK_BYTES)
+    try:
+        with raw.cursor() as cursor:
+            made = cursor.mogrify(statement, parameters).decode()
+            cursor.copy_expert(COPY.format(made), sent, CHUNK_BYTES)
+    except psycopg2.Error as error:  # SQLAlchemy does not see what goes past it
+        raise DBAPIError.instance("COPY", {}, error, psycopg2.Error) from None
     return sent.getbuffer()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -31,7 +29,7 @@ from tests.support.pipeline import wait_for
 from tests.support.rebuilds import Stores
 from tests.support.running_server import running
 from tests.support.sinks import query
-from tests.support.training_sets import ARROW, FEATURES, Made, in_json, ipc, making
+from tests.support.training_sets import ARROW, FEATURES, Made, in_json, ipc, making, run
 from tickwell import AsyncClient, Client
 from tickwell.client.errors import ClientError, ProblemAnswer
 
@@ -137,17 +135,6 @@ def test_rows_of_any_number_are_joined_by_the_caller(
     n = len(made.moments)
     for first in (0, n, len(table) - n):
         made.check(found.slice(first, n))
-
-
-def run(made: Made, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tickwell", "training-set", *map(str, arguments)],
-        env={"TICKWELL_POSTGRES": made.postgres, "PATH": "", "TICKWELL_DATA": "/nonexistent"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 def test_the_command_writes_a_file(made: Made, tmp_path: Path) -> None:

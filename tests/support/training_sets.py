@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -92,3 +95,15 @@ def ipc(table: Any) -> bytes:
         stream.write_table(table)
     written: bytes = sink.getvalue().to_pybytes()
     return written
+
+
+def run(made: Made, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """What `tickwell training-set` says, which sees no more than the database."""
+    return subprocess.run(
+        [sys.executable, "-m", "tickwell", "training-set", *map(str, arguments)],
+        env={"TICKWELL_POSTGRES": made.postgres, "PATH": "", "TICKWELL_DATA": "/nonexistent"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )

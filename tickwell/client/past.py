@@ -21,6 +21,7 @@ from tickwell.client.entity_frames import EntityFrame, check_free
 from tickwell.client.errors import ClientError
 from tickwell.client.questions import ARROW, Question, names_of
 from tickwell.client.values import FeatureInfo
+from tickwell.errors import one_line
 from tickwell.settings import Settings
 
 DEADLINE_SECONDS = 60.0
@@ -104,6 +105,9 @@ def joined_here(frame: EntityFrame, feature_names: Sequence[str], options: PastO
     Raises `ClientError`.
     """
     pa = imported("pyarrow", "pyarrow")
+    from sqlalchemy.exc import DBAPIError
+
+    from registry.errors import RegistryError
     from serving.errors import ServingError
     from serving.history.building import Wanted
     from serving.history.files import ROWS_A_PIECE
@@ -131,8 +135,10 @@ def joined_here(frame: EntityFrame, feature_names: Sequence[str], options: PastO
             for first in range(0, table.num_rows, ROWS_A_PIECE):
                 piece = table.slice(first, ROWS_A_PIECE)
                 parts.append(wanted.joined(join, piece, report, first))
-    except ServingError as error:
-        raise ClientError(error.detail) from None
+    except (ServingError, RegistryError) as error:
+        raise ClientError(str(error)) from None
+    except DBAPIError as error:
+        raise ClientError(f"TICKWELL_POSTGRES: {one_line(error.orig)}") from None
     return pa.concat_tables(parts)
 
 
