@@ -76,7 +76,10 @@ class OfflineProcess:
         process = self._process
         if process is None or process.returncode is not None:
             process = self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "serving.api.offline_child"), stdin=PIPE, stdout=PIPE
+                *(sys.executable, "-m", "serving.api.offline_child"),
+                stdin=PIPE,
+                stdout=PIPE,
+                start_new_session=True,  # Ctrl-C is for the server
             )
         assert process.stdin is not None
         assert process.stdout is not None
@@ -125,6 +128,7 @@ def offline_route(
         compress,
         consumer_of,
         most_bytes=MOST_BODY_BYTES,
+        ends_with_client=True,
     )
 
 

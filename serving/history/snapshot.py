@@ -29,6 +29,13 @@ CONNECT_SECONDS, SILENCE_MS = 5, 15_000
 STATEMENT_TIMEOUT_MS = 120_000
 """Milliseconds. A statement of a training set takes a second, more on a machine that is busy."""
 
+CHECKED = text(
+    "SELECT set_config(name, '1s', true) FROM pg_settings"
+    " WHERE name = 'client_connection_check_interval'"
+)
+"""Lets a session look each second whether its client is there: one that is ended in the middle
+of a statement would else leave it running, until it is done or its time is over."""
+
 CHUNK_BYTES = 1 << 20
 
 Int64s = NDArray[np.int64]
@@ -78,6 +85,7 @@ def snapshot(url: str, sessions: int = SESSIONS) -> Iterator[Snapshot]:
                 other.exec_driver_sql(f"SET TRANSACTION SNAPSHOT '{seen}'")
             for one in connections:
                 one.execute(STATEMENT_TIMEOUT, {"milliseconds": str(STATEMENT_TIMEOUT_MS)})
+                one.execute(CHECKED)
             threads = stack.enter_context(ThreadPoolExecutor(sessions, "history"))
             yield Snapshot(connections, threads)
     finally:
