@@ -103,6 +103,10 @@ def _key(column: Any, name: str, first: int) -> Any:
         row = first + pc.index(column.is_null(), True).as_py()
         raise InvalidRequest(f"{name} is null in row {row}: an entity needs all its key fields")
     texts = column.cast(pa.string())
+    try:
+        texts.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise InvalidRequest(f"{name} is no text: {error}") from None
     odd = pc.match_substring_regex(texts, "^$|[\\x00-\\x1f]")
     if pc.any(odd).as_py():
         row = pc.index(odd, True).as_py()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
+import numpy as np
+import psutil
 import psycopg2
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +28,9 @@ from tickwell.client.errors import ClientError, ProblemAnswer
 
 WAITING = "FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
 CANCEL = f"SELECT pg_cancel_backend(pid) {WAITING}"
+
+OPTIONS = "-f", "price_sma_5", "--time-column", "at", "-o"
+MADE_BY = b"tickwell.training_set"
 
 T = TypeVar("T")
 
@@ -76,8 +84,7 @@ def test_statements_that_take_too_long(
 
     rows, out = tmp_path / "rows.parquet", tmp_path / "set.parquet"
     pq.write_table(made.arrow(), rows)
-    options = "-f", "price_sma_5", "--time-column", "at", "-o", out
-    done = cancelled(made, lambda: run(made, "build", rows, *options))
+    done = cancelled(made, lambda: run(made, "build", rows, *OPTIONS, out))
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("tickwell: TICKWELL_POSTGRES: canceling")
     assert [file.name for file in tmp_path.iterdir()] == [rows.name]
@@ -87,3 +94,140 @@ def test_statements_that_take_too_long(
     told = pytest.raises(ClientError, match="TICKWELL_POSTGRES: canceling")
     with Client(made.url, deadline_seconds=60) as client, told:
         cancelled(made, lambda: client.get_offline_features(FEATURES, many, "at"))
+
+
+def test_a_client_that_goes_away_holds_up_nobody(made: Made) -> None:
+    """Its question ends with it, though the deadline is far."""
+    url = f"{made.url}/features/offline"
+    with psycopg2.connect(made.postgres) as connection:
+        connection.cursor().execute("LOCK TABLE tickwell.feature_rows")
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(url, json=in_json(made), timeout=httpx.Timeout(60, read=2))
+        ended = lambda: not query(made.postgres, f"SELECT 1 {WAITING}")  # noqa: E731
+        wait_for("nobody is asked, before the deadline", ended, patience=40)
+        connection.rollback()
+    assert httpx.post(url, json=in_json(made), timeout=60).status_code == 200
+
+
+def test_the_process_of_joins_is_not_in_the_session_of_the_server(made: Made) -> None:
+    """What a terminal sends to all of a session, as with Ctrl-C, is for the server alone."""
+    url = f"{made.url}/features/offline"
+    assert httpx.post(url, json=in_json(made), timeout=60).status_code == 200
+    joins = [
+        child.pid
+        for child in psutil.Process().children()
+        if "serving.api.offline_child" in child.cmdline()
+    ]
+    assert [os.getsid(pid) for pid in joins] == joins != []
+
+
+def broken(rows: Path, place: Path) -> dict[str, Path]:
+    """Files that are not what they seem to be."""
+    whole = rows.read_bytes()
+    files = {
+        "nothing": b"",
+        "pages": whole[:4] + b"\x7f" * 200 + whole[204:],
+        "footer": whole[:-40] + b"\xff" * 32 + whole[-8:],
+        "end": whole[: len(whole) // 2],
+    }
+    found = {"absent": place / "absent", "folder": place}
+    for name, content in files.items():
+        found[name] = place / f"{name}.parquet"
+        found[name].write_bytes(content)
+    table = pq.read_table(rows).slice(0, 1)
+    sizes, text = pa.py_buffer(np.array([0, 2], np.int32)), pa.py_buffer(b"\xff\xfe")
+    symbol = pa.Array.from_buffers(pa.string(), 1, [None, sizes, text])
+    found["text"] = place / "text.parquet"
+    pq.write_table(table.set_column(0, "symbol", symbol), found["text"])
+    return found
+
+
+def test_files_that_cannot_be_read_or_written(made: Made, tmp_path: Path, small: Path) -> None:
+    """A line says which, and nothing is left of what was begun."""
+    rows, out = tmp_path / "rows.parquet", tmp_path / "set.parquet"
+    pq.write_table(made.arrow(), rows)
+    for file in broken(rows, tmp_path).values():
+        done = run(made, "build", file, *OPTIONS, out)
+        last = done.stderr.splitlines()[-1]
+        assert (done.returncode, last[:9], "Traceback" in done.stderr) == (1, "tickwell:", False)
+        assert run(made, "verify", file).returncode == 2
+    before = sorted(tmp_path.iterdir())
+    many = pa.concat_tables([made.arrow()] * 2_000)
+    large = small.parent / "large.parquet"
+    noise = np.random.default_rng(1).random(len(many))
+    pq.write_table(many.append_column("noise", pa.array(noise)), large)
+    for place, said in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "no" / "set", "No such file or directory"),
+        (rows / "set", "Not a directory"),
+        (small / "set", "No space left on device"),
+    ):
+        done = run(made, "build", large, *OPTIONS, place, "--overwrite")
+        last = done.stderr.splitlines()[-1]
+        assert (done.returncode, last.startswith("tickwell: ")) == (1, True), done.stderr
+        assert str(place) in last
+        assert said in last
+    assert sorted(tmp_path.iterdir()) == before
+    assert list(small.iterdir()) == []
+    out.touch()
+    link = tmp_path / "link"
+    link.symlink_to(out)
+    assert run(made, "build", rows, *OPTIONS, link, "--overwrite").returncode == 0
+    assert link.is_symlink()
+    assert pq.read_table(out).num_rows == len(made.moments)
+
+
+@pytest.fixture
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder on a disk of its own, of 64 kB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root mounts a disk")
+    place = tmp_path_factory.mktemp("disk") / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("a disk cannot be mounted here")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_file_that_is_no_training_set_any_more(made: Made, tmp_path: Path) -> None:
+    """That it could not be compared is another result than that it differs."""
+    rows, out = tmp_path / "rows.parquet", tmp_path / "set.parquet"
+    pq.write_table(made.arrow(), rows)
+    assert run(made, "build", rows, *OPTIONS, out, "--event-times").returncode == 0
+    table = pq.read_table(out)
+    made_by = json.loads(table.schema.metadata[MADE_BY])
+
+    def otherwise(**how: Any) -> Any:
+        told = json.dumps({**made_by, **how}).encode()
+        return table.replace_schema_metadata({**table.schema.metadata, MADE_BY: told})
+
+    def as_type(column: str, type_: Any) -> Any:
+        number = table.schema.get_field_index(column)
+        return table.set_column(number, column, table.column(column).cast(type_, safe=False))
+
+    n = len(table)
+    status = table.schema.get_field_index("price_sma_5__status")
+    changed = [
+        otherwise(pins={}),
+        otherwise(as_known_at=2**70),
+        otherwise(as_known_at=-(2**63)),
+        as_type("price_sma_5", pa.float32()),
+        as_type("price_sma_5", pa.string()),
+        as_type("price_sma_5__event_time", pa.timestamp("us", "UTC")),
+        table.set_column(status, "price_sma_5__status", pa.array(range(n))),
+        table.append_column("price_sma_5", table.column("price_sma_5")),
+        table.drop_columns(["price_sma_5"]),
+        table.drop_columns(["at"]),
+    ]
+    place = tmp_path / "changed.parquet"
+    for one in changed:
+        pq.write_table(one, place)
+        done = run(made, "verify", place)
+        assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+    empty = made._replace(postgres=made.postgres.rpartition("/")[0] + "/no_such_database")
+    assert run(empty, "verify", out).returncode == 2
+    assert run(made, "verify", out).returncode == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -78,6 +79,8 @@ def build(
     """
     settings = Settings.of_stack()
     settings.need("postgres")
+    if out.is_dir():
+        raise TickwellError(f"{out} is a folder: name a file")
     if out.exists() and not overwrite:
         raise TickwellError(f"{out} is there already: name another file, or give --overwrite")
     with late_imports():
@@ -117,24 +120,21 @@ def verify(
     Ends with 0 where nothing differs, with 1 where something does, and with 2 where it could not
     look.
     """
-    settings = Settings.of_stack()
-    settings.need("postgres")
     with late_imports():
-        from sqlalchemy.exc import DBAPIError
-
-        from serving.errors import ServingError
         from serving.history.building import Stopped
         from serving.history.verification import verify as verify_set
 
     stop = Event()
     stop_on(stop)
     try:
+        settings = Settings.of_stack()
+        settings.need("postgres")
         found = _with_progress_bar(lambda show: verify_set(settings.postgres, file, show, stop))
     except Stopped:
         typer.echo("stopped: it was not compared as a whole", err=True)
         raise typer.Exit(STOPPED) from None
-    except (ServingError, DBAPIError, OSError) as error:
-        typer.echo(f"tickwell: {_why(error)}", err=True)
+    except Exception as error:  # whatever it is, 1 would say that something differs
+        _say(error)
         raise typer.Exit(NOT_LOOKED) from None
     if as_json:
         _print_verified_json(found)
@@ -150,10 +150,15 @@ def verify(
         raise typer.Exit(1)
 
 
-def _why(error: Exception) -> str:
+def _say(error: Exception) -> None:
+    """Print the line that a user sees of an error, or the traceback of a defect."""
     from tickwell.cli import message_for
 
-    return message_for(error) or str(error)
+    message = message_for(error)
+    if message is None:
+        traceback.print_exception(error)
+    else:
+        typer.echo(f"tickwell: {message}", err=True)
 
 
 def _with_progress_bar(work: Callable[[Callable[[int, int], None]], T]) -> T:
