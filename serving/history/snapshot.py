@@ -38,6 +38,9 @@ of a statement would else leave it running, until it is done or its time is over
 
 CHUNK_BYTES = 1 << 20
 
+ROW_BYTES = 32_000_000
+"""Bytes of rows that are in memory at once, about: a row of 500 features has 6,500."""
+
 Int64s = NDArray[np.int64]
 COPY = "COPY ({}) TO STDOUT (FORMAT binary)"
 
@@ -45,7 +48,10 @@ COPY = "COPY ({}) TO STDOUT (FORMAT binary)"
 class Snapshot:
     """The database as it was at one moment; `snapshot` makes one."""
 
-    def __init__(self, connections: Sequence[Connection], threads: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, connections: Sequence[Connection], threads: ThreadPoolExecutor, row_bytes: int
+    ) -> None:
+        self.row_bytes = row_bytes
         self._connections = connections
         self._threads = threads
         self.catalog: Catalog = catalog.read(connections[0])
@@ -73,8 +79,11 @@ class Snapshot:
 
 
 @contextmanager
-def snapshot(url: str, sessions: int = SESSIONS) -> Iterator[Snapshot]:
-    """The database at `url` as it is now. Raises SQLAlchemy's `DBAPIError`, and `RegistryEmpty`."""
+def snapshot(url: str, sessions: int = SESSIONS, row_bytes: int = ROW_BYTES) -> Iterator[Snapshot]:
+    """The database at `url` as it is now; rows are read about `row_bytes` at a time.
+
+    Raises SQLAlchemy's `DBAPIError`, and `RegistryEmpty`.
+    """
     engine = connect(url, CONNECT_SECONDS, silence_ms=SILENCE_MS, pool_size=sessions)
     try:
         with ExitStack() as stack:
@@ -87,7 +96,7 @@ def snapshot(url: str, sessions: int = SESSIONS) -> Iterator[Snapshot]:
                 one.execute(STATEMENT_TIMEOUT, {"milliseconds": str(STATEMENT_TIMEOUT_MS)})
                 one.execute(CHECKED)
             threads = stack.enter_context(ThreadPoolExecutor(sessions, "history"))
-            yield Snapshot(connections, threads)
+            yield Snapshot(connections, threads, row_bytes)
     finally:
         engine.dispose()
 
