@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
+from resource import RLIM_INFINITY, RLIMIT_DATA, getpagesize, getrlimit, setrlimit
 from typing import IO
 
 import msgspec
@@ -29,7 +31,7 @@ from serving.api.offline import (
     in_arrow,
     in_json,
 )
-from serving.errors import NotReady, ServingError, StoresUnavailable
+from serving.errors import NotReady, ServingError, StoresUnavailable, TooLarge
 from serving.history.building import Wanted
 from serving.history.moments import known_by
 from serving.history.point_in_time import PointInTimeJoin
@@ -40,9 +42,19 @@ NICE = 5
 """How much rather the processes are served that answer what is asked of the present."""
 
 
+MOST_MEMORY = 3 << 29
+"""Bytes that questions may take: a few bytes of one may say that they are many. What is within the
+other limits takes half of it."""
+
+STATUS = Path("/proc/self/statm")
+"""Pages of memory that a process has, those of its data in the sixth place; there is none but on
+Linux, which alone bounds them."""
+
+
 def main() -> None:
     """Answer what is asked on stdin, on stdout."""
     os.nice(NICE)
+    _bound_memory()
     questions, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
     while (message := read_message(questions)) is not None:
@@ -50,6 +62,16 @@ def main() -> None:
         encoded = msgspec.msgpack.encode(reply)
         replies.write(len(encoded).to_bytes(SIZE_BYTES) + encoded)
         replies.flush()
+
+
+def _bound_memory() -> None:
+    """Let what takes too much memory be an error, before the system ends other processes."""
+    if not STATUS.exists():
+        return
+    most = int(STATUS.read_text().split()[5]) * getpagesize() + MOST_MEMORY
+    _, allowed = getrlimit(RLIMIT_DATA)
+    if allowed == RLIM_INFINITY or allowed > most:
+        setrlimit(RLIMIT_DATA, (most, allowed))
 
 
 def read_message(stream: IO[bytes]) -> bytes | None:
@@ -66,6 +88,8 @@ def _reply(question: OfflineQuestion) -> OfflineReply:
         return OfflineReply(_answer(question))
     except ServingError as error:
         return _told(error)
+    except MemoryError:
+        return _told(TooLarge("the rows take more memory than a question may: ask in parts"))
     except RegistryEmpty as error:
         return _told(NotReady(str(error)))
     except DBAPIError as error:

@@ -22,7 +22,7 @@ import pytest
 from tests.support.pipeline import wait_for
 from tests.support.rebuilds import Stores
 from tests.support.sinks import query
-from tests.support.training_sets import FEATURES, Made, in_json, making, run
+from tests.support.training_sets import ARROW, FEATURES, Made, in_json, ipc, making, rfc_3339, run
 from tickwell import Client
 from tickwell.client.errors import ClientError, ProblemAnswer
 
@@ -30,6 +30,7 @@ WAITING = "FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
 CANCEL = f"SELECT pg_cancel_backend(pid) {WAITING}"
 
 OPTIONS = "-f", "price_sma_5", "--time-column", "at", "-o"
+KEYS = ["symbol", "at"]
 MADE_BY = b"tickwell.training_set"
 
 T = TypeVar("T")
@@ -231,3 +232,43 @@ def test_a_file_that_is_no_training_set_any_more(made: Made, tmp_path: Path) -> 
     empty = made._replace(postgres=made.postgres.rpartition("/")[0] + "/no_such_database")
     assert run(empty, "verify", out).returncode == 2
     assert run(made, "verify", out).returncode == 0
+
+
+def ways_to_grow(made: Made) -> dict[str, dict[str, Any]]:
+    """Questions of which a few bytes say that they are many."""
+    n, symbol = 100_000, "x" * 1_000_000
+    arrow = {"params": {"feature": "current_price", "time_column": "at"}}
+    arrow["headers"] = {"content-type": ARROW}
+    at = pa.array([made.moments[0]] * n).cast(pa.timestamp("ns", "UTC"))
+    found = {}
+    for type_ in (pa.string(), pa.large_string()):
+        keys = pa.DictionaryArray.from_arrays(np.zeros(n, np.int32), pa.array([symbol], type_))
+        found[f"a dictionary of {type_}"] = {**arrow, "content": ipc(pa.table([keys, at], KEYS))}
+    view = np.array([len(symbol), int.from_bytes(b"xxxx"), 0, 0], np.int32)
+    buffers = [None, pa.py_buffer(np.tile(view, n)), pa.py_buffer(symbol.encode())]
+    keys = pa.Array.from_buffers(pa.string_view(), n, buffers)
+    found["views"] = {**arrow, "content": ipc(pa.table([keys, at], KEYS))}
+    zeros = dict.fromkeys(map(str, range(24)), pa.array([bytes(100_000_000)]))
+    table = pa.table({"symbol": ["A"], "at": at[:1], **zeros})
+    found["zeros"] = {**arrow, "content": ipc(table, compression="zstd")}
+    entities = [{f"key{n}": "A"} for n in range(10_000)]
+    times = [rfc_3339(made.moments[0])] * len(entities)
+    body = in_json(made, features=["current_price"], entities=entities, timestamps=times)
+    found["fields"] = {"json": body}
+    return found
+
+
+def test_questions_that_grow(made: Made) -> None:
+    """What a client sends is bounded as what it comes to; and then as before."""
+    url = f"{made.url}/features/offline"
+    for way, question in ways_to_grow(made).items():
+        sent = httpx.post(url, timeout=60, **question)
+        assert sent.status_code in (413, 422), (way, sent.text[:500])
+        (joins,) = [
+            child
+            for child in psutil.Process().children()
+            if "serving.api.offline_child" in child.cmdline()
+        ]
+        peak = Path(f"/proc/{joins.pid}/status").read_text().partition("VmHWM:")[2].split()[0]
+        assert int(peak) < 2_200_000, (way, peak)
+    assert httpx.post(url, json=in_json(made), timeout=60).status_code == 200

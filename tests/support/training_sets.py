@@ -89,9 +89,10 @@ def in_json(made: Made, **more: Any) -> dict[str, Any]:
     }
 
 
-def ipc(table: Any) -> bytes:
+def ipc(table: Any, compression: str | None = None) -> bytes:
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as stream:
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_stream(sink, table.schema, options=options) as stream:
         stream.write_table(table)
     written: bytes = sink.getvalue().to_pybytes()
     return written
