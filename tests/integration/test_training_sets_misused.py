@@ -10,15 +10,23 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
 
+import duckdb
 import httpx
 import numpy as np
+import pandas as pd
+import polars as pl
 import psutil
 import psycopg2
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from registry.database.engine import connect
+from registry.features_file import Text
+from registry.lifecycle.audit import By
+from registry.lifecycle.registry import Registry
 from tests.support.pipeline import wait_for
 from tests.support.rebuilds import Stores
 from tests.support.sinks import query
@@ -272,3 +280,68 @@ def test_questions_that_grow(made: Made) -> None:
         peak = Path(f"/proc/{joins.pid}/status").read_text().partition("VmHWM:")[2].split()[0]
         assert int(peak) < 2_200_000, (way, peak)
     assert httpx.post(url, json=in_json(made), timeout=60).status_code == 200
+
+
+def test_a_column_of_the_caller_is_never_put_over(made: Made, stores: Stores) -> None:
+    """What is in a set is known to the server alone, which does not see all columns."""
+    registry = Registry(connect(stores.postgres, pool_size=1), By("ann"))
+    features = '"current_price@1.0.0", "price_sma_5@1.0.0"'
+    sets = f'[[set]]\nname = "momentum"\nversion = "1"\nfeatures = [{features}]\n'
+    registry.apply(Text("sets.toml", registry.export() + sets))
+    mine = made.arrow().append_column("price_sma_5", pa.array([7.0] * len(made.moments)))
+    with Client(made.url, deadline_seconds=60) as client:
+        for frame in (mine, pl.from_arrow(mine), mine.to_pandas(), duckdb.from_arrow(mine)):
+            with pytest.raises(ValueError, match="price_sma_5 already"):
+                client.get_offline_features(["set:momentum@1"], frame, "at")
+
+
+def test_stamps_of_python_are_not_read_by_guess(made: Made) -> None:
+    """Arrow takes one without a zone for UTC where the first one has a zone."""
+    zone = ZoneInfo("America/New_York")
+    mixed = [datetime(2023, 11, 14, 12, tzinfo=zone), datetime(2023, 11, 14, 12)]
+    nanoseconds = [pd.Timestamp(moment, tz="UTC") for moment in made.moments[:2]]
+    with Client(made.url, deadline_seconds=60) as client:
+        for moments in (mixed, mixed[::-1], nanoseconds):
+            frame = pd.DataFrame({"symbol": ["A", "B"], "at": pd.Series(moments, dtype=object)})
+            with pytest.raises(ClientError, match="to_datetime"):
+                client.get_offline_features(["price_sma_5"], frame, "at")
+        frame["at"] = pd.to_datetime(frame["at"], utc=True)
+        assert len(client.get_offline_features(["price_sma_5"], frame, "at")) == 2
+        twice = pd.concat([frame, frame[["symbol"]]], axis=1)
+        with pytest.raises(ClientError, match="symbol"):
+            client.get_offline_features(["price_sma_5"], twice, "at")
+
+
+def test_rows_without_moments_are_refused_before_they_are_joined(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TICKWELL_POSTGRES", made.postgres)
+    many = pa.concat_tables([made.arrow()] * (100_000 // len(made.moments) + 1))
+    with Client(made.url, deadline_seconds=60) as client:
+        for frame in (many, pl.from_arrow(many), many.to_pandas()):
+            with pytest.raises(ValueError, match="event_timestamp_col"):
+                client.get_offline_features(FEATURES, frame, "when")
+
+
+def test_a_pinned_version_has_its_key_though_no_active_one_has_it(
+    made: Made, stores: Stores
+) -> None:
+    """A version that is on standby may be the only one of a kind of entity."""
+    stores.execute("DELETE FROM tickwell.active_versions WHERE name LIKE 'p%%'")
+    stores.execute("UPDATE tickwell.serial SET number = number + 1")
+    pins = ["portfolio_exposure@1.0.0"]
+    wait_for(
+        "the server knows it",
+        lambda: "portfolio_exposure" not in httpx.get(f"{made.url}/features").text,
+    )
+    with Client(made.url, deadline_seconds=60) as client:
+        assert not any("portfolio" in one.entity for one in client.features())
+        found = client.get_offline_features(pins, made.arrow(), "at")
+    assert [
+        (None if value is None else float(value).hex(), status)
+        for value, status in zip(
+            found.column(pins[0]).to_pylist(),
+            found.column(f"{pins[0]}__status").to_pylist(),
+            strict=True,
+        )
+    ] == [(bits, status) for bits, status, _ in made.expected["portfolio_exposure"]]

@@ -56,18 +56,30 @@ def is_for_server(frame_rows: int, feature_names: Sequence[str]) -> bool:
     return frame_rows <= MOST_ROWS and frame_rows * len(names_of(feature_names)) <= MOST_CELLS
 
 
-def key_columns(frame: EntityFrame, known: Iterable[FeatureInfo], time_column: str) -> list[str]:
-    """The columns that say which entity a row is of, and when: nothing else is sent.
+def pinned(feature_names: Sequence[str], known: Iterable[FeatureInfo]) -> list[str]:
+    """The versions that are named and are not among those that are active."""
+    active = {f"{feature.name}@{feature.version}" for feature in known}
+    return [
+        name
+        for name in names_of(feature_names)
+        if "@" in name and not name.startswith(SET_PREFIX) and name not in active
+    ]
 
-    Raises ValueError where there is no such column of moments.
-    """
+
+def key_columns(frame: EntityFrame, known: Iterable[FeatureInfo], time_column: str) -> list[str]:
+    """The columns that say which entity a row is of, and when: nothing else is sent."""
+    _check_moments(frame, time_column)
+    fields = {field for feature in known for field in feature.entity}
+    return [name for name in frame.names if name in fields or name == time_column]
+
+
+def _check_moments(frame: EntityFrame, time_column: str) -> None:
+    """Raises ValueError where there is no such column of moments."""
     if time_column not in frame.names:
         raise ValueError(
             f"entity_df has no column {time_column!r}: name that of the moments, "
             "event_timestamp_col=…"
         )
-    fields = {field for feature in known for field in feature.entity}
-    return [name for name in frame.names if name in fields or name == time_column]
 
 
 def question(table: Any, feature_names: Sequence[str], options: PastOptions) -> Question[Any]:
@@ -116,6 +128,7 @@ def joined_here(frame: EntityFrame, feature_names: Sequence[str], options: PastO
     from serving.history.snapshot import snapshot
     from serving.history.training_set import Form, Report
 
+    _check_moments(frame, options.time_column)
     settings = Settings.of_stack()
     settings.need("postgres")
     form = Form(options.stale, options.event_times)
