@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -345,3 +346,46 @@ def test_a_pinned_version_has_its_key_though_no_active_one_has_it(
             strict=True,
         )
     ] == [(bits, status) for bits, status, _ in made.expected["portfolio_exposure"]]
+
+
+ODD = ("\\", "'; --", "%s %(x)s", "é€", "{a,b}", "NULL", '"q"', " ", "Ã©")
+AS_ANOTHER = """
+    INSERT INTO tickwell.feature_rows (
+        schema_id, entity, event_time, sequence, revision, tick_time, seq, op, fields, features,
+        status, known_at, topic_id, partition, "offset", index
+    )
+    SELECT
+        schema_id, %s, event_time, sequence, revision, tick_time, seq, op, fields, features,
+        status, known_at, topic_id, partition, "offset", index
+    FROM tickwell.feature_rows WHERE entity = 'A'
+"""
+READER = """
+    CREATE ROLE {0} LOGIN PASSWORD 'r';
+    ALTER ROLE {0} SET client_encoding = 'LATIN1';
+    ALTER ROLE {0} SET standard_conforming_strings = off;
+    ALTER ROLE {0} SET default_transaction_isolation = 'serializable';
+    GRANT USAGE ON SCHEMA tickwell TO {0};
+    GRANT SELECT ON ALL TABLES IN SCHEMA tickwell TO {0}
+"""
+
+
+def test_an_account_that_only_reads_and_keys_that_look_like_something_else(
+    made: Made, stores: Stores, tmp_path: Path
+) -> None:
+    """Whatever the account is set to."""
+    for key in ODD:
+        stores.execute(AS_ANOTHER, key)
+    at = pa.array(made.moments[:1] * (len(ODD) + 1)).cast(pa.timestamp("ns", "UTC"))
+    rows, out = tmp_path / "rows.parquet", tmp_path / "set.parquet"
+    pq.write_table(pa.table({"symbol": ["A", *ODD], "at": at}), rows)
+    reader = f"reader_{uuid.uuid4().hex[:8]}"
+    stores.execute(READER.format(reader))
+    try:
+        account = f"postgresql://{reader}:r@{made.postgres.rpartition('@')[2]}"
+        done = run(made._replace(postgres=account), "build", rows, *OPTIONS, out)
+    finally:
+        stores.execute(f"DROP OWNED BY {reader}; DROP ROLE {reader}")
+    assert done.returncode == 0, done.stderr
+    found = pq.read_table(out).select(["price_sma_5", "price_sma_5__status"]).to_pylist()
+    assert found == found[:1] * len(found)
+    assert found[0]["price_sma_5__status"] != "missing"
