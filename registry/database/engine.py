@@ -21,6 +21,9 @@ ISOLATION = "READ COMMITTED"
 """The isolation of a transaction, whatever the database or the account is set to: what is read once
 a lock is held must be what its last holder has left."""
 
+ENCODING = "utf8"
+"""The encoding of texts, whatever the account is set to: a key may have any characters."""
+
 STATEMENT_TIMEOUT = text("SELECT set_config('statement_timeout', :milliseconds, true)")
 
 
@@ -37,7 +40,9 @@ def connect(
     A statement may take `statement_timeout_ms`; 0 for as long as the server allows. A server whose
     system acknowledges nothing for `silence_ms` counts as gone; 0 for what this system says.
     """
-    given = {"connect_timeout": connect_timeout} if connect_timeout else {}
+    given: dict[str, Any] = {"client_encoding": ENCODING}
+    if connect_timeout:
+        given["connect_timeout"] = connect_timeout
     if silence_ms:
         given |= {"tcp_user_timeout": silence_ms, **KEEPALIVES}
     parameters = dsn(url, **given)

@@ -22,6 +22,7 @@ from serving.api.answering import Answering, Asking
 from serving.api.consumers import ConsumerOf, name_of, nobody
 from serving.api.content_codings import LEAST_BYTES, coded, decoded
 from serving.api.deadlines import Deadline, Deadlines
+from serving.api.disconnects import while_there
 from serving.api.exchanges import EXCHANGE, Exchange
 from serving.api.feast import PATH as FEAST_PATH
 from serving.api.feast import FeastRoute
@@ -75,8 +76,14 @@ class FeatureRoute:
         consumer_of: ConsumerOf = nobody,
         hurries: bool = True,
         most_bytes: int = MAX_BODY_BYTES,
+        ends_with_client: bool = False,
     ) -> None:
-        """With `hurries` a client decides in which time it is answered."""
+        """With `hurries` a client decides in which time it is answered.
+
+        With `ends_with_client` an answer is given up when its client goes away, which is only worth
+        its cost where an answer takes seconds.
+        """
+        self._ends_with_client = ends_with_client
         self.path = path
         self._most_bytes = most_bytes
         self._hurries = hurries
@@ -142,9 +149,11 @@ class FeatureRoute:
         admission.answering += 1
         admission.answering_bytes += size
         try:
-            if left >= LONGEST_SECONDS:
-                return await self._coded(scope, body, deadline)
             answer = self._coded(scope, body, deadline)
+            if self._ends_with_client:
+                answer = while_there(receive, answer)
+            if left >= LONGEST_SECONDS:
+                return await answer
             return await self._deadlines.timers.within(deadline, answer)
         finally:
             admission.answering -= 1

@@ -28,6 +28,9 @@ MOST_CELLS = 2_000_000
 
 MOST_BODY_BYTES = 8_388_608
 
+MOST_FIELDS = 64
+"""Key fields of all entities of a question: each is a column, of as many rows as entities."""
+
 MOMENT = "timestamp"
 """The column of moments, unless another one is named."""
 
@@ -113,7 +116,7 @@ class OfflineReply(Struct):
 
 
 def asked_in_json(body: bytes, query: str) -> Asked:
-    """The question of a body in JSON. Raises `InvalidRequest`."""
+    """The question of a body in JSON. Raises `InvalidRequest` and `TooLarge`."""
     import pyarrow as pa
 
     if query:
@@ -125,6 +128,10 @@ def asked_in_json(body: bytes, query: str) -> Asked:
             "each entity needs its moment"
         )
     fields = dict.fromkeys(field for entity in given.entities for field in entity)
+    if len(fields) > MOST_FIELDS:
+        raise TooLarge(
+            f"the entities have {len(fields):,} key fields; at most {MOST_FIELDS} are read"
+        )
     if MOMENT in fields:
         raise InvalidRequest(f"{MOMENT} is no key field: moments stand in `timestamps`")
     columns = {
@@ -166,6 +173,8 @@ def asked_in_arrow(body: bytes, query: str) -> Asked:
         with pa.ipc.open_stream(body) as stream:
             table = stream.read_all()
         table.validate(full=True)
+    except MemoryError:  # is one of Arrow's, too
+        raise
     except (pa.ArrowException, OSError) as error:
         raise InvalidRequest(f"the body is no stream of Arrow IPC: {error}") from None
     return Asked(

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 import sys
-from datetime import datetime
+from pathlib import Path
+from resource import RLIM_INFINITY, RLIMIT_DATA, getpagesize, getrlimit, setrlimit
 from typing import IO
 
 import msgspec
@@ -30,8 +31,9 @@ from serving.api.offline import (
     in_arrow,
     in_json,
 )
-from serving.errors import InvalidRequest, NotReady, ServingError, StoresUnavailable
+from serving.errors import NotReady, ServingError, StoresUnavailable, TooLarge
 from serving.history.building import Wanted
+from serving.history.moments import known_by
 from serving.history.point_in_time import PointInTimeJoin
 from serving.history.snapshot import snapshot
 from serving.history.training_set import Form, Report, check_columns
@@ -40,9 +42,19 @@ NICE = 5
 """How much rather the processes are served that answer what is asked of the present."""
 
 
+MOST_MEMORY = 3 << 29
+"""Bytes that questions may take: a few bytes of one may say that they are many. What is within the
+other limits takes half of it."""
+
+STATUS = Path("/proc/self/statm")
+"""Pages of memory that a process has, those of its data in the sixth place; there is none but on
+Linux, which alone bounds them."""
+
+
 def main() -> None:
     """Answer what is asked on stdin, on stdout."""
     os.nice(NICE)
+    _bound_memory()
     questions, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
     while (message := read_message(questions)) is not None:
@@ -50,6 +62,16 @@ def main() -> None:
         encoded = msgspec.msgpack.encode(reply)
         replies.write(len(encoded).to_bytes(SIZE_BYTES) + encoded)
         replies.flush()
+
+
+def _bound_memory() -> None:
+    """Let what takes too much memory be an error, before the system ends other processes."""
+    if not STATUS.exists():
+        return
+    most = int(STATUS.read_text().split()[5]) * getpagesize() + MOST_MEMORY
+    _, allowed = getrlimit(RLIMIT_DATA)
+    if allowed == RLIM_INFINITY or allowed > most:
+        setrlimit(RLIMIT_DATA, (most, allowed))
 
 
 def read_message(stream: IO[bytes]) -> bytes | None:
@@ -66,6 +88,8 @@ def _reply(question: OfflineQuestion) -> OfflineReply:
         return OfflineReply(_answer(question))
     except ServingError as error:
         return _told(error)
+    except MemoryError:
+        return _told(TooLarge("the rows take more memory than a question may: ask in parts"))
     except RegistryEmpty as error:
         return _told(NotReady(str(error)))
     except DBAPIError as error:
@@ -92,7 +116,7 @@ def _is_plain(value: object) -> bool:
 def _answer(question: OfflineQuestion) -> bytes:
     asked = _asked(question)
     check_size(asked.table.num_rows, len(asked.features))
-    known = None if asked.as_known_at is None else _nanoseconds(asked.as_known_at)
+    known = None if asked.as_known_at is None else known_by("as_known_at", asked.as_known_at)
     form = Form(asked.stale, asked.event_times)
     wanted = Wanted(asked.features, asked.time_column, asked.timezone, known, form)
     report = Report()
@@ -109,17 +133,6 @@ def _asked(question: OfflineQuestion) -> Asked:
     if kind == MEDIA_TYPE:
         return asked_in_arrow(question.body, question.query)
     return asked_in_json(question.body, question.query)
-
-
-def _nanoseconds(text: str) -> int:
-    """A moment of the past. Raises `InvalidRequest`."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise InvalidRequest(f"as_known_at: {error}") from None
-    if moment.tzinfo is None:
-        raise InvalidRequest(f"as_known_at {text!r} has no time zone: 2026-11-24T09:00:00Z has one")
-    return int(moment.timestamp()) * 10**9 + moment.microsecond * 1_000
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from contextlib import suppress
@@ -27,6 +28,10 @@ BODY_SECONDS = 30.0
 """Seconds in which the body of a question must come: it may be large."""
 
 END_SECONDS = 2.0
+
+ALLOCATES = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
+"""Lets Arrow set no memory aside, of which it takes a GiB by default: what a process may have is
+bounded."""
 
 
 class OfflineProcess:
@@ -76,7 +81,11 @@ class OfflineProcess:
         process = self._process
         if process is None or process.returncode is not None:
             process = self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "serving.api.offline_child"), stdin=PIPE, stdout=PIPE
+                *(sys.executable, "-m", "serving.api.offline_child"),
+                stdin=PIPE,
+                stdout=PIPE,
+                env={**os.environ, **ALLOCATES},
+                start_new_session=True,  # Ctrl-C is for the server
             )
         assert process.stdin is not None
         assert process.stdout is not None
@@ -125,6 +134,7 @@ def offline_route(
         compress,
         consumer_of,
         most_bytes=MOST_BODY_BYTES,
+        ends_with_client=True,
     )
 
 

@@ -26,6 +26,9 @@ NANOSECONDS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 
 TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 
+MOST_KEY_BYTES = 1_020
+"""Of a key: 255 characters of four bytes."""
+
 FIRST_MOMENT, LAST_MOMENT = -(2**63) + 1, 2**63 - 2
 """Nanoseconds UTC: the years 1677 to 2262. The numbers beside them stand for no time."""
 
@@ -89,6 +92,7 @@ def _column(table: Any, name: str) -> Any:
 
 def _key(column: Any, name: str, first: int) -> Any:
     if pa.types.is_dictionary(column.type):
+        _check_lengths(column.dictionary, name)  # each may stand in all rows
         column = column.dictionary_decode()
     if pa.types.is_null(column.type) and len(column):
         raise InvalidRequest(f"{name} is null in row {first}: an entity needs all its key fields")
@@ -102,7 +106,12 @@ def _key(column: Any, name: str, first: int) -> Any:
     if column.null_count:
         row = first + pc.index(column.is_null(), True).as_py()
         raise InvalidRequest(f"{name} is null in row {row}: an entity needs all its key fields")
+    _check_lengths(column, name)
     texts = column.cast(pa.string())
+    try:
+        texts.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise InvalidRequest(f"{name} is no text: {error}") from None
     odd = pc.match_substring_regex(texts, "^$|[\\x00-\\x1f]")
     if pc.any(odd).as_py():
         row = pc.index(odd, True).as_py()
@@ -111,6 +120,22 @@ def _key(column: Any, name: str, first: int) -> Any:
             "control characters"
         )
     return texts
+
+
+def _check_lengths(column: Any, name: str) -> None:
+    """Raises `InvalidRequest` for a text that is too long: it may be that of many rows at once."""
+    if not any(is_text(column.type) for is_text in TEXTS):
+        return
+    if pa.types.is_string_view(column.type):  # Arrow has no function for them
+        views = np.frombuffer(column.buffers()[1] or b"", np.int32).reshape(-1, 4)
+        sizes = views[column.offset : column.offset + len(column), 0]
+        most = int(sizes.max(initial=0, where=column.is_valid().to_numpy(zero_copy_only=False)))
+    else:
+        most = pc.max(pc.binary_length(column)).as_py() or 0
+    if most > MOST_KEY_BYTES:
+        raise InvalidRequest(
+            f"{name} has a text of {most:,} bytes: a key has at most {MOST_KEY_BYTES:,}"
+        )
 
 
 def _moments(column: Any, name: str, timezone: str | None, first: int) -> Int64s:

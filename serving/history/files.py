@@ -6,25 +6,30 @@ in its own metadata how it was made, so that `serving.history.verification` can 
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from serving.errors import InvalidRequest
+from serving.history.entity_rows import LAST_MOMENT
 from serving.history.training_set import Stale
 
 ROWS_A_PIECE = 50_000
 """Entity rows that are joined at a time: about 50 MB with ten features."""
 
 BUFFER_BYTES = 262_144
+
+LONGEST_PREFIX = 60
+"""Characters of a file's name that its temporary one begins with: a name may have 255 bytes."""
 
 MADE = b"tickwell.training_set"
 """The key of the metadata that say how a training set was made."""
@@ -40,7 +45,7 @@ class Made(Struct):
     pins: dict[str, str]
     time_column: str
     timezone: str | None
-    as_known_at: int | None
+    as_known_at: Annotated[int, Meta(ge=0, le=LAST_MOMENT)] | None
     stale: Stale
     event_times: bool
     made_at: int
@@ -70,45 +75,79 @@ def made_of(schema: Any) -> Made | None:
 
 
 def pieces(source: Any) -> Iterator[Any]:
-    """The rows of an opened file, as tables."""
-    for batch in source.iter_batches(ROWS_A_PIECE):
+    """The rows of an opened file, as tables. Raises `InvalidRequest` for bytes that are no rows."""
+    batches = source.iter_batches(ROWS_A_PIECE)
+    while True:
+        try:
+            batch = next(batches, None)
+        except (pa.ArrowException, OSError) as error:
+            raise InvalidRequest(
+                f"the Parquet file cannot be read to its end: {one_line(error)}"
+            ) from None
+        if batch is None:
+            return
         yield pa.Table.from_batches([batch])
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
     """A Parquet file. Raises `InvalidRequest` for what is none, and OSError."""
+    path.open("rb").close()  # its error names the file, Arrow's does not
     try:
         # what is buffered ahead takes as much memory as the file has bytes
         source = pq.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER_BYTES)
-    except pa.ArrowInvalid as error:
-        raise InvalidRequest(f"{path} is no Parquet file: {error}") from None
+    except (pa.ArrowException, OSError) as error:
+        raise InvalidRequest(f"{path} is no Parquet file: {one_line(error)}") from None
     with source:
         yield source
 
 
 @contextmanager
 def written(path: Path) -> Iterator[Callable[[Any], None]]:
-    """Writes tables to a Parquet file, which is at `path` at the end."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    """Writes tables to a Parquet file, which is at `path` at the end.
+
+    Raises OSError, which names the path.
+    """
+    path = path.resolve()  # of a link it is the file that is written
+    with _naming(path):
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:LONGEST_PREFIX]}.", dir=path.parent)
     os.close(handle)
     writer: Any = None
 
     def write(table: Any) -> None:
         nonlocal writer
-        if writer is None:
-            writer = pq.ParquetWriter(name, table.schema, compression="zstd")
-        writer.write_table(table)
+        with _naming(path):
+            if writer is None:
+                writer = pq.ParquetWriter(name, table.schema, compression="zstd")
+            writer.write_table(table)
 
     try:
         yield write
-        writer.close()
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, path)
+        with _naming(path):
+            writer.close()
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(name, 0o666 & ~umask)
+            os.replace(name, path)
     except BaseException:
         if writer is not None and writer.is_open:
-            writer.close()
+            with suppress(OSError):  # as on a disk that is full
+                writer.close()
         Path(name).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Errors of the system name this path: Arrow's name none, others one beside it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise OSError(errno.EIO, one_line(error), str(path)) from None
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from None
+
+
+def one_line(error: Exception) -> str:
+    """What an error says; Arrow says some in several lines."""
+    return " ".join(str(error).split())

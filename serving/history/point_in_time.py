@@ -10,7 +10,7 @@ sum over entities is over those that were open then.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -130,9 +130,19 @@ class PointInTimeJoin:
         """The key fields of a source, in the order in which entities are named."""
         return self._names.catalog.sources[source].key
 
-    def ticks(self, source: str, asked: Asked) -> TicksAsOf:
-        """The ticks of one source that questions ask for."""
-        return TicksAsOf(self._snapshot, self._names, source, asked, self._backfills)
+    def ticks(self, source: str, asked: Asked, refs: Collection[str]) -> TicksAsOf:
+        """The ticks of one source that questions ask for, with what they have of these versions."""
+        return TicksAsOf(self._snapshot, self._names, source, asked, refs, self._backfills)
+
+    def stored_of_rows(self) -> list[FeatureVersion]:
+        """The stored features of the rows' own entities, and those of derived ones."""
+        found: list[FeatureVersion] = []
+        for version in self.versions.values():
+            if version.source is not None:
+                found.append(version)
+            elif version.over is None:
+                found += self._names.derived[version.ref].parts.values()
+        return found
 
     # ------------------------------------------------------------ of one entity
 
@@ -195,7 +205,9 @@ class PointInTimeJoin:
         row = np.repeat(np.arange(len(own)), [len(one) for one in own])
         flat = [member for one in own for member in one]
         moments, known = of_rows.moments[row], of_rows.known[row]
-        ticks = self.ticks(over, _asked(flat, moments, known))
+        stored = formula.parts.values()
+        refs = [part.ref for part in stored if part.source == over]
+        ticks = self.ticks(over, _asked(flat, moments, known), refs)
         ends = np.cumsum([0, *map(len, own)])
         columns = _PartColumns(formula)
         for name, part in formula.parts.items():
@@ -206,7 +218,7 @@ class PointInTimeJoin:
                 assert part.source is not None
                 fields = self.key_of(part.source)
                 entities = [SEPARATOR.join([key[field] for field in fields]) for key in keys]
-                of_part = self.ticks(part.source, _asked(entities, moments, known))
+                of_part = self.ticks(part.source, _asked(entities, moments, known), [part.ref])
             columns.add(name, past_column(part, of_part, moments))
         is_there, is_closed = ticks.event_times != NO_TIME, ticks.closed
         closes = ticks.event_times
@@ -257,7 +269,8 @@ class _Stored:
         if source not in self._ticks:
             names, entity = self._of_rows.rows.entities(self._join.key_of(source))
             asked = Asked(names, entity, self.moments, self._of_rows.known)
-            self._ticks[source] = self._join.ticks(source, asked)
+            refs = [one.ref for one in self._join.stored_of_rows() if one.source == source]
+            self._ticks[source] = self._join.ticks(source, asked, refs)
         return self._ticks[source]
 
 

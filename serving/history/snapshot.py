@@ -13,8 +13,10 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
+import psycopg2
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from registry import catalog
 from registry.database.engine import STATEMENT_TIMEOUT, connect
@@ -27,7 +29,17 @@ CONNECT_SECONDS, SILENCE_MS = 5, 15_000
 STATEMENT_TIMEOUT_MS = 120_000
 """Milliseconds. A statement of a training set takes a second, more on a machine that is busy."""
 
+CHECKED = text(
+    "SELECT set_config(name, '1s', true) FROM pg_settings"
+    " WHERE name = 'client_connection_check_interval'"
+)
+"""Lets a session look each second whether its client is there: one that is ended in the middle
+of a statement would else leave it running, until it is done or its time is over."""
+
 CHUNK_BYTES = 1 << 20
+
+ROW_BYTES = 32_000_000
+"""Bytes of rows that are in memory at once, about: a row of 500 features has 6,500."""
 
 Int64s = NDArray[np.int64]
 COPY = "COPY ({}) TO STDOUT (FORMAT binary)"
@@ -36,7 +48,10 @@ COPY = "COPY ({}) TO STDOUT (FORMAT binary)"
 class Snapshot:
     """The database as it was at one moment; `snapshot` makes one."""
 
-    def __init__(self, connections: Sequence[Connection], threads: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, connections: Sequence[Connection], threads: ThreadPoolExecutor, row_bytes: int
+    ) -> None:
+        self.row_bytes = row_bytes
         self._connections = connections
         self._threads = threads
         self.catalog: Catalog = catalog.read(connections[0])
@@ -54,7 +69,8 @@ class Snapshot:
     def copied(self, statement: str, asked: Sequence[Mapping[str, Any]]) -> list[memoryview]:
         """The rows of a statement for each of the parameters, in PostgreSQL's binary COPY format.
 
-        They are asked for at the same time, one by each session (`shares`).
+        They are asked for at the same time, one by each session (`shares`). Raises SQLAlchemy's
+        `DBAPIError`.
         """
         assert len(asked) <= len(self._connections)
         pairs = zip(self._connections, asked, strict=False)
@@ -63,8 +79,11 @@ class Snapshot:
 
 
 @contextmanager
-def snapshot(url: str, sessions: int = SESSIONS) -> Iterator[Snapshot]:
-    """The database at `url` as it is now. Raises SQLAlchemy's `DBAPIError`, and `RegistryEmpty`."""
+def snapshot(url: str, sessions: int = SESSIONS, row_bytes: int = ROW_BYTES) -> Iterator[Snapshot]:
+    """The database at `url` as it is now; rows are read about `row_bytes` at a time.
+
+    Raises SQLAlchemy's `DBAPIError`, and `RegistryEmpty`.
+    """
     engine = connect(url, CONNECT_SECONDS, silence_ms=SILENCE_MS, pool_size=sessions)
     try:
         with ExitStack() as stack:
@@ -75,8 +94,9 @@ def snapshot(url: str, sessions: int = SESSIONS) -> Iterator[Snapshot]:
                 other.exec_driver_sql(f"SET TRANSACTION SNAPSHOT '{seen}'")
             for one in connections:
                 one.execute(STATEMENT_TIMEOUT, {"milliseconds": str(STATEMENT_TIMEOUT_MS)})
+                one.execute(CHECKED)
             threads = stack.enter_context(ThreadPoolExecutor(sessions, "history"))
-            yield Snapshot(connections, threads)
+            yield Snapshot(connections, threads, row_bytes)
     finally:
         engine.dispose()
 
@@ -91,7 +111,10 @@ def _reading(engine: Engine) -> Iterator[Connection]:
 def _copied(connection: Connection, statement: str, parameters: Mapping[str, Any]) -> memoryview:
     raw: Any = connection.connection.driver_connection
     sent = BytesIO()
-    with raw.cursor() as cursor:
-        made = cursor.mogrify(statement, parameters).decode()
-        cursor.copy_expert(COPY.format(made), sent, CHUNK_BYTES)
+    try:
+        with raw.cursor() as cursor:
+            made = cursor.mogrify(statement, parameters).decode()
+            cursor.copy_expert(COPY.format(made), sent, CHUNK_BYTES)
+    except psycopg2.Error as error:  # SQLAlchemy does not see what goes past it
+        raise DBAPIError.instance("COPY", {}, error, psycopg2.Error) from None
     return sent.getbuffer()

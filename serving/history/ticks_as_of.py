@@ -8,7 +8,7 @@ backfill computed of this tick, or none: never that of an older one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,26 +62,60 @@ class _Distinct(NamedTuple):
     """(n,) Which of them each question is."""
 
 
+class _Column(NamedTuple):
+    """What rows say of a version, of each of the questions that differ."""
+
+    values: Floats
+    ranks: Ranks
+    lacks: NDArray[np.bool_]
+
+
 class TicksAsOf:
-    """The ticks of n questions in one source, and columns of what their rows say."""
+    """The ticks of n questions in one source, and columns of what their rows say.
+
+    Of the rows only `refs` are kept, versions as `name@version`: others may be many.
+    """
 
     def __init__(
-        self, snapshot: Snapshot, names: Names, source: str, asked: Asked, backfills: Backfills
+        self,
+        snapshot: Snapshot,
+        names: Names,
+        source: str,
+        asked: Asked,
+        refs: Collection[str],
+        backfills: Backfills,
     ) -> None:
         self._snapshot = snapshot
         self._names = names
         self._backfills = backfills
         self._distinct = _distinct(asked)
-        schemas = [one for one in names.catalog.schemas.values() if one.source == source]
-        self._rows = _found(snapshot, self._distinct, sorted(one.id for one in schemas))
-        m, which = len(self._distinct.moments), self._rows["number"]
+        m = len(self._distinct.moments)
         self._times = np.full(m, NO_TIME, np.int64)
-        self._times[which] = self._rows["event_time"]
         self._sequences = np.zeros(m, np.int64)
-        self._sequences[which] = self._rows["sequence"]
         self._closed = np.zeros(m, np.bool_)
-        if self._rows["status"].shape[1]:
-            self._closed[which] = self._rows["status"][:, 0] == ValueStatus.CLOSED
+        self._columns = {
+            ref: _Column(np.full(m, np.nan), np.full(m, MISSING, np.uint8), np.ones(m, np.bool_))
+            for ref in refs
+        }
+        schemas = [one for one in names.catalog.schemas.values() if one.source == source]
+        for rows in _found(snapshot, self._distinct, sorted(one.id for one in schemas)):
+            self._keep(rows)
+
+    def _keep(self, rows: Any) -> None:
+        which = rows["number"]
+        self._times[which] = rows["event_time"]
+        self._sequences[which] = rows["sequence"]
+        if rows["status"].shape[1]:
+            self._closed[which[rows["status"][:, 0] == ValueStatus.CLOSED]] = True
+        for schema in np.unique(rows["schema_id"]):  # a tick that is in several has equal values
+            of_schema = rows["schema_id"] == schema
+            numbers = which[of_schema]
+            for ref, column in self._columns.items():
+                index = self._names.index(int(schema), ref)
+                if index is not None:
+                    column.values[numbers] = rows["values"]["value"][of_schema, index]
+                    column.ranks[numbers] = RANK_OF[rows["status"][of_schema, index]]
+                    column.lacks[numbers] = False
 
     @property
     def event_times(self) -> Int64s:
@@ -96,21 +130,10 @@ class TicksAsOf:
     def column(self, ref: str) -> tuple[Floats, Ranks, NDArray[np.bool_]]:
         """Values of a version, the ranks of their statuses, and where it has none of the tick.
 
-        Each is (n,). A value is NaN where there is none.
+        Each is (n,). A value is NaN where there is none. The version is one of `refs`.
         """
-        m = len(self._distinct.moments)
-        values, ranks = np.full(m, np.nan), np.full(m, MISSING, np.uint8)
-        lacks = self._times != NO_TIME
-        rows = self._rows
-        for schema in np.unique(rows["schema_id"]):  # a tick that is in several has equal values
-            index = self._names.index(int(schema), ref)
-            if index is None:
-                continue
-            of_schema = rows["schema_id"] == schema
-            which = rows["number"][of_schema]
-            values[which] = rows["values"]["value"][of_schema, index]
-            ranks[which] = RANK_OF[rows["status"][of_schema, index]]
-            lacks[which] = False
+        values, ranks, lacks = self._columns[ref]
+        lacks &= self._times != NO_TIME
         backfill = self._backfills.get(ref)
         if backfill is not None and lacks.any():
             which, found, statuses = self._backfilled(backfill, np.flatnonzero(lacks))
@@ -163,29 +186,29 @@ def _distinct(asked: Asked) -> _Distinct:
     return _Distinct(entities, asked.moments[first], asked.known[first], of)
 
 
-def _found(snapshot: Snapshot, asked: _Distinct, schemas: Sequence[int]) -> Any:
-    """The rows of the ticks that are there, numbered as the questions."""
-    features = max((len(snapshot.catalog.schemas[one].features) for one in schemas), default=0)
-    dtype = _dtype(features)
+def _found(snapshot: Snapshot, asked: _Distinct, schemas: Sequence[int]) -> Iterator[Any]:
+    """The rows of the ticks that are there, numbered as the questions, some at a time."""
     if not schemas:
-        return np.empty(0, dtype)
+        return
+    features = max(len(snapshot.catalog.schemas[one].features) for one in schemas)
+    dtype = _dtype(features)
     shared = {
         "schemas": list(schemas),
         "features": features,
         "padding": bytes(ARRAY_HEADER_BYTES + 12 * features),
     }
-    left, found = np.arange(len(asked.moments)), []
+    most = max(1, snapshot.row_bytes // dtype.itemsize)
+    left = np.arange(len(asked.moments))
     for span in SPANS:
-        if not len(left):
-            break
-        parts = [{**shared, **_question(asked, part, span)} for part in snapshot.shares(left)]
-        rows = [_rows(one, dtype) for one in snapshot.copied(TICKS_AS_OF, parts)]
-        found += rows
         answered = np.zeros(len(asked.moments), np.bool_)
-        for one in rows:
-            answered[one["number"]] = True
+        for begin in range(0, len(left), most):
+            shares = snapshot.shares(left[begin : begin + most])
+            parts = [{**shared, **_question(asked, part, span)} for part in shares]
+            for sent in snapshot.copied(TICKS_AS_OF, parts):
+                rows = _rows(sent, dtype)
+                answered[rows["number"]] = True
+                yield rows
         left = left[~answered[left]]
-    return np.concatenate(found) if found else np.empty(0, dtype)
 
 
 def _question(asked: _Distinct, part: NDArray[np.intp], span: int | None) -> dict[str, Any]:

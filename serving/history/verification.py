@@ -8,17 +8,19 @@ that is told apart.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from registry.formats.status import Status
 from serving.errors import InvalidRequest
 from serving.history.building import Stopped, Wanted
+from serving.history.entity_rows import TEXTS
 from serving.history.files import made_of, opened, pieces
 from serving.history.point_in_time import PointInTimeJoin
 from serving.history.snapshot import snapshot
@@ -63,11 +65,8 @@ def verify(
         if made is None:
             raise InvalidRequest(f"{file} is no training set: it does not say how it was made")
         form = Form(made.stale, made.event_times)
-        columns = [column for name in made.pins for column in form.columns(name)]
-        gone = [column for column in columns if column not in source.schema_arrow.names]
-        if gone:
-            raise InvalidRequest(f"{file} has lost its column {gone[0]}")
         join = PointInTimeJoin.of_pins(seen, made.pins)
+        _check_columns(source.schema_arrow, join.versions, form)
         wanted = Wanted((), made.time_column, made.timezone, made.as_known_at, form)
         found = Verified(features={name: Differences() for name in made.pins})
         progress(0, source.metadata.num_rows)
@@ -80,6 +79,32 @@ def verify(
             found.rows += table.num_rows
             progress(found.rows, source.metadata.num_rows)
     return found
+
+
+def _check_columns(schema: Any, features: Collection[str], form: Form) -> None:
+    """Raises `InvalidRequest` unless a file has the columns of a training set, as they were."""
+    if not features:
+        raise InvalidRequest("the training set has no features that could be compared")
+    for name in features:
+        for column in form.columns(name):
+            times = schema.names.count(column)
+            if times != 1:
+                raise InvalidRequest(
+                    f"the training set has {times} columns {column}, and was made with one"
+                )
+        of_value, of_status = schema.field(name).type, schema.field(f"{name}{STATUS}").type
+        if not pa.types.is_float64(of_value):
+            raise InvalidRequest(f"the column {name} is {of_value}, and was made as double")
+        if pa.types.is_dictionary(of_status):
+            of_status = of_status.value_type
+        if not any(is_text(of_status) for is_text in TEXTS):
+            raise InvalidRequest(f"the column {name}{STATUS} is {of_status}, and was made as text")
+        if form.event_times:
+            of_time = schema.field(f"{name}{EVENT_TIME}").type
+            if of_time != pa.timestamp("ns", "UTC"):
+                raise InvalidRequest(
+                    f"the column {name}{EVENT_TIME} is {of_time}, and was made in nanoseconds UTC"
+                )
 
 
 def _compare(name: str, table: Any, anew: Any, differences: Differences, first: int) -> None:

@@ -20,6 +20,7 @@ from serving.features.lookup import Names
 from serving.features.reader import Reader
 from serving.features.times import to_rfc_3339
 from serving.features.values import Moment
+from serving.history.snapshot import ROW_BYTES
 from serving.stores.warm import WarmStore
 from tests.oracle.derived import STATUSES, Known, expect_sum
 from tests.support.backfills import Tick, backfill, blocks
@@ -293,7 +294,8 @@ def test_every_cell_is_what_a_search_of_all_rows_finds(stores: Stores, seed: int
         moments = [moment for _, moment in questions]
         rows = asked(moments, **{kind: [entity for entity, _ in questions]})
         last = max(known) + 1
-        with joining(stores.postgres, names) as join:
+        in_pieces = chance.choice([1, 1_000, ROW_BYTES])
+        with joining(stores.postgres, names, in_pieces) as join:
             columns = join.columns(rows)
             then = join.columns(rows, rows.moments * 0 + last)
             versions = join.versions

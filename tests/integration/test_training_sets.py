@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import duckdb
 import httpx
@@ -28,91 +25,21 @@ from registry.lifecycle.audit import By
 from registry.lifecycle.registry import Registry
 from serving.app import ServerOptions, create_app
 from tests.support.backfills import backfill
-from tests.support.past import PORTFOLIOS, SYMBOLS, Cell, Market, asked, cells, joining
 from tests.support.pipeline import wait_for
 from tests.support.rebuilds import Stores
 from tests.support.running_server import running
-from tests.support.served import beating
 from tests.support.sinks import query
+from tests.support.training_sets import ARROW, FEATURES, Made, in_json, ipc, making, run
 from tickwell import AsyncClient, Client
 from tickwell.client.errors import ClientError, ProblemAnswer
 
-FEATURES = ["current_price", "price_sma_5", "portfolio_exposure"]
 WAITING = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-ARROW = "application/vnd.apache.arrow.stream"
-
-
-class Made(NamedTuple):
-    """A server, and rows of which it is known what belongs to them."""
-
-    url: str
-    postgres: str
-    symbols: list[str]
-    portfolios: list[str]
-    moments: list[int]
-    expected: dict[str, list[Cell]]
-
-    def arrow(self) -> pa.Table:
-        stamps = pa.array(self.moments).cast(pa.timestamp("ns", "UTC"))
-        label = pa.array(range(len(self.moments)), pa.int8() if len(self.moments) < 100 else None)
-        columns = {"symbol": self.symbols, "at": stamps, "portfolio": self.portfolios}
-        return pa.table({**columns, "label": label})
-
-    def check(self, found: Any, features: list[str] = FEATURES) -> None:
-        """A table of Arrow has what belongs to the rows."""
-        for name in features:
-            values = found.column(name).to_pylist()
-            statuses = found.column(f"{name}__status").to_pylist()
-            assert [
-                (None if value is None or value != value else float(value).hex(), status)
-                for value, status in zip(values, statuses, strict=True)
-            ] == [(bits, status) for bits, status, _ in self.expected[name]]
 
 
 @pytest.fixture
 def made(stores: Stores, hot_redis: str) -> Iterator[Made]:
-    chance = random.Random(7)
-    market = Market(stores, chance, stores.catalog)
-    moments = []
-    for _ in range(20):
-        market.tick(chance.choice(["price", "price", "position"]), 8)
-        market.at_ms += 1_000
-        moments.append(market.at_ms * 10**6 + chance.randrange(10**6))
-    n = 60
-    symbols = [chance.choice([*SYMBOLS, "nobody"]) for _ in range(n)]
-    portfolios = [chance.choice(PORTFOLIOS) for _ in range(n)]
-    times = chance.choices(moments, k=n)
-    with joining(stores.postgres, FEATURES) as join:
-        columns = join.columns(asked(times, symbol=symbols, portfolio=portfolios))
-    expected = {name: cells(column) for name, column in columns.items()}
-    assert {status for found in expected.values() for _, status, _ in found} >= {"ok", "missing"}
-    options = ServerOptions(stores.redis_url, hot_redis, stores.postgres)
-    with beating(stores.redis_url), running(create_app(options)) as url:
-        yield Made(url, stores.postgres, symbols, portfolios, times, expected)
-
-
-def rfc_3339(moment: int) -> str:
-    return f"{datetime.fromtimestamp(moment // 10**9, UTC):%Y-%m-%dT%H:%M:%S}.{moment % 10**9:09}Z"
-
-
-def in_json(made: Made, **more: Any) -> dict[str, Any]:
-    return {
-        "features": FEATURES,
-        "entities": [
-            {"symbol": symbol, "portfolio": portfolio}
-            for symbol, portfolio in zip(made.symbols, made.portfolios, strict=True)
-        ],
-        "timestamps": [rfc_3339(moment) for moment in made.moments],
-        **more,
-    }
-
-
-def ipc(table: Any) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as stream:
-        stream.write_table(table)
-    written: bytes = sink.getvalue().to_pybytes()
-    return written
+    with making(stores, hot_redis) as found:
+        yield found
 
 
 def test_json_and_arrow_say_the_same(made: Made) -> None:
@@ -208,17 +135,6 @@ def test_rows_of_any_number_are_joined_by_the_caller(
     n = len(made.moments)
     for first in (0, n, len(table) - n):
         made.check(found.slice(first, n))
-
-
-def run(made: Made, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tickwell", "training-set", *map(str, arguments)],
-        env={"TICKWELL_POSTGRES": made.postgres, "PATH": "", "TICKWELL_DATA": "/nonexistent"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 def test_the_command_writes_a_file(made: Made, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from registry.language.program import compile_program
 from registry.source_rules import SourceRules
 from serving.history.entity_rows import EntityRows, entity_rows
 from serving.history.point_in_time import PastColumn, PointInTimeJoin
-from serving.history.snapshot import snapshot
+from serving.history.snapshot import ROW_BYTES, snapshot
 from tests.oracle.messages import Record
 from tests.support.logs import NOW_MS, TOPIC_ID, runs
 from tests.support.rebuilds import Stores
@@ -95,8 +95,10 @@ def asked(moments: Sequence[int], **keys: Sequence[str]) -> EntityRows:
 
 
 @contextmanager
-def joining(postgres: str, features: Sequence[str]) -> Iterator[PointInTimeJoin]:
-    with snapshot(postgres) as seen:
+def joining(
+    postgres: str, features: Sequence[str], row_bytes: int = ROW_BYTES
+) -> Iterator[PointInTimeJoin]:
+    with snapshot(postgres, row_bytes=row_bytes) as seen:
         yield PointInTimeJoin.of_names(seen, features)
 
 

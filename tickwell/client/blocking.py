@@ -136,8 +136,11 @@ class Client:
         else:
             call = self._begin(deadline_seconds)
             known = self._ask(questions.features((), ()), call)
+            for name in past.pinned(feature_names, known):
+                known.append(self._ask(questions.feature(name), call))
             table = frame.columns(past.key_columns(frame, known, event_timestamp_col))
             added = self._ask(past.question(table, feature_names, options), call)
+        check_free(frame.names, added.schema.names)  # what is in a set is known by now
         found: Frame = frame.beside(added)
         return found
 

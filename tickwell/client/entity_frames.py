@@ -82,10 +82,19 @@ def _of_pandas(frame: Any) -> EntityFrame:
     pa, pandas = imported("pyarrow", "pyarrow"), imported("pandas", "pandas")
 
     def columns(names: Sequence[str]) -> Any:
+        taken = frame[list(names)]
         try:
-            return pa.Table.from_pandas(frame[list(names)], preserve_index=False)
-        except (pa.ArrowException, TypeError) as error:
+            table = pa.Table.from_pandas(taken, preserve_index=False)
+        except (pa.ArrowException, TypeError, ValueError) as error:
             raise ClientError(f"entity_df: {error}") from None
+        for name, type_ in zip(table.schema.names, table.schema.types, strict=True):
+            if pa.types.is_timestamp(type_) and taken[name].dtype == object:
+                # Arrow takes those without a zone for UTC, and cuts them to microseconds
+                raise ClientError(
+                    f"entity_df: {name} has objects of Python, which may be of several kinds: make "
+                    f"stamps of them, as pandas.to_datetime({name}, utc=True) does"
+                )
+        return table
 
     def beside(added: Any) -> Any:
         made = {}

@@ -21,6 +21,7 @@ from tickwell.client.entity_frames import EntityFrame, check_free
 from tickwell.client.errors import ClientError
 from tickwell.client.questions import ARROW, Question, names_of
 from tickwell.client.values import FeatureInfo
+from tickwell.errors import one_line
 from tickwell.settings import Settings
 
 DEADLINE_SECONDS = 60.0
@@ -55,18 +56,30 @@ def is_for_server(frame_rows: int, feature_names: Sequence[str]) -> bool:
     return frame_rows <= MOST_ROWS and frame_rows * len(names_of(feature_names)) <= MOST_CELLS
 
 
-def key_columns(frame: EntityFrame, known: Iterable[FeatureInfo], time_column: str) -> list[str]:
-    """The columns that say which entity a row is of, and when: nothing else is sent.
+def pinned(feature_names: Sequence[str], known: Iterable[FeatureInfo]) -> list[str]:
+    """The versions that are named and are not among those that are active."""
+    active = {f"{feature.name}@{feature.version}" for feature in known}
+    return [
+        name
+        for name in names_of(feature_names)
+        if "@" in name and not name.startswith(SET_PREFIX) and name not in active
+    ]
 
-    Raises ValueError where there is no such column of moments.
-    """
+
+def key_columns(frame: EntityFrame, known: Iterable[FeatureInfo], time_column: str) -> list[str]:
+    """The columns that say which entity a row is of, and when: nothing else is sent."""
+    _check_moments(frame, time_column)
+    fields = {field for feature in known for field in feature.entity}
+    return [name for name in frame.names if name in fields or name == time_column]
+
+
+def _check_moments(frame: EntityFrame, time_column: str) -> None:
+    """Raises ValueError where there is no such column of moments."""
     if time_column not in frame.names:
         raise ValueError(
             f"entity_df has no column {time_column!r}: name that of the moments, "
             "event_timestamp_col=…"
         )
-    fields = {field for feature in known for field in feature.entity}
-    return [name for name in frame.names if name in fields or name == time_column]
 
 
 def question(table: Any, feature_names: Sequence[str], options: PastOptions) -> Question[Any]:
@@ -104,24 +117,26 @@ def joined_here(frame: EntityFrame, feature_names: Sequence[str], options: PastO
     Raises `ClientError`.
     """
     pa = imported("pyarrow", "pyarrow")
+    from sqlalchemy.exc import DBAPIError
+
+    from registry.errors import RegistryError
     from serving.errors import ServingError
     from serving.history.building import Wanted
     from serving.history.files import ROWS_A_PIECE
+    from serving.history.moments import known_by
     from serving.history.point_in_time import PointInTimeJoin
     from serving.history.snapshot import snapshot
     from serving.history.training_set import Form, Report
 
+    _check_moments(frame, options.time_column)
     settings = Settings.of_stack()
     settings.need("postgres")
-    known = None
-    if options.as_known_at is not None:
-        assert options.known_at is not None
-        known = int(options.as_known_at.timestamp()) * 10**9
-        known += options.as_known_at.microsecond * 1_000
     form = Form(options.stale, options.event_times)
     names = names_of(feature_names)
-    wanted = Wanted(names, options.time_column, options.timezone, known, form)
+    at = options.known_at
     try:
+        known = None if at is None else known_by("as_known_at", at)
+        wanted = Wanted(names, options.time_column, options.timezone, known, form)
         with snapshot(settings.postgres) as seen:
             join = PointInTimeJoin.of_names(seen, names)
             check_free(frame.names, [c for name in join.versions for c in form.columns(name)])
@@ -133,8 +148,10 @@ def joined_here(frame: EntityFrame, feature_names: Sequence[str], options: PastO
             for first in range(0, table.num_rows, ROWS_A_PIECE):
                 piece = table.slice(first, ROWS_A_PIECE)
                 parts.append(wanted.joined(join, piece, report, first))
-    except ServingError as error:
-        raise ClientError(error.detail) from None
+    except (ServingError, RegistryError) as error:
+        raise ClientError(str(error)) from None
+    except DBAPIError as error:
+        raise ClientError(f"TICKWELL_POSTGRES: {one_line(error.orig)}") from None
     return pa.concat_tables(parts)
 
 

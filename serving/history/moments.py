@@ -1,0 +1,34 @@
+"""Moments of the past at which something was known, in nanoseconds UTC."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+from serving.errors import InvalidRequest
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+SETTLED_NS = 10**9
+"""Nanoseconds a moment must be ago: what came later than this may still be on its way."""
+
+
+def known_by(name: str, given: str | datetime) -> int:
+    """The moment that `name` was given, RFC 3339 as text, exact to the microsecond.
+
+    What is known by a moment that has not come yet would be another thing each time it is asked.
+    Raises `InvalidRequest` for it, and for what has no time zone or is no moment.
+    """
+    try:
+        moment = given if isinstance(given, datetime) else datetime.fromisoformat(given)
+    except ValueError as error:
+        raise InvalidRequest(f"{name} {given}: {error}") from None
+    if moment.tzinfo is None:
+        raise InvalidRequest(f"{name} {given} has no time zone: 2026-11-24T09:00:00Z has one")
+    found = (moment - EPOCH) // MICROSECOND * 1_000
+    if found > time.time_ns() - SETTLED_NS:
+        raise InvalidRequest(f"{name} {given}: it must be a second ago at least")
+    if found < 0:
+        raise InvalidRequest(f"{name} {given} lies before 1970, when nothing was known")
+    return found
