@@ -46,8 +46,8 @@ BATCHES_PART = 8
 LONGEST_BATCH_KEPT = 16_384
 """Bytes of the body of a batch that is kept as a whole."""
 
-BATCH_ENTITY_BYTES = 40
-"""What a kept batch takes for each of its entities, beside its body."""
+BATCH_BYTES, BATCH_ENTITY_BYTES = 900, 40
+"""What a kept batch takes beside its body, and for each of its entities."""
 
 QUESTION_BYTES, QUESTION_FEATURE_BYTES = 4_096, 1_024
 """What a question takes, and each feature in it, about: texts of each status are kept of it."""
@@ -226,7 +226,7 @@ class AskedBefore:
             if asked is None:
                 return self._new_batch(names, body)
             if len(body) <= LONGEST_BATCH_KEPT:
-                size = len(body) + BATCH_ENTITY_BYTES * len(asked.entities)
+                size = len(body) + BATCH_BYTES + BATCH_ENTITY_BYTES * len(asked.entities)
                 self._batches.keep(body, asked, size)
         return asked
 

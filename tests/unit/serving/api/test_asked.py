@@ -168,6 +168,25 @@ def test_what_is_kept_is_bounded() -> None:
     assert most < 1_200_000
 
 
+def test_whole_batches_are_bounded_with_what_is_worked_out_of_them() -> None:
+    """However small each is: an eighth of what is kept is theirs."""
+    asked, most = before(most_bytes=8_000_000), 0
+    symbols = [f"S{i}" for i in range(100)]
+    asked.batch(NAMES, batch(["current_price"], symbols))
+    tracemalloc.start()
+    for one in symbols:
+        for other in symbols:
+            body = batch(["current_price"], [one, other])
+            asked.batch(NAMES, body)
+            kept = asked.kept_batch(NAMES, body)
+            assert kept is not None
+            assert kept.wanted
+            assert kept.texts
+            most = max(most, tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert most < 1_500_000
+
+
 def test_what_is_known_stays_known_beside_what_is_new() -> None:
     """Else a new symbol in each batch would push all others out."""
     asked = before(most_bytes=600_000)
