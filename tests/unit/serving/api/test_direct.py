@@ -172,11 +172,12 @@ def test_a_deadline_is_that_of_its_request_whatever_came_behind_it() -> None:
                 await asyncio.sleep(0.001)
             ordinary = server.store.named_rows
 
-            async def never(wanted: Any) -> Any:
+            async def late(wanted: Any) -> Any:
                 server.store.named_rows = ordinary  # type: ignore[method-assign]
-                await asyncio.Event().wait()
+                await asyncio.sleep(0.2)  # in time, if it had its whole time again
+                return await ordinary(wanted)
 
-            server.store.named_rows = never  # type: ignore[method-assign]
+            server.store.named_rows = late  # type: ignore[method-assign]
             writer.write(next_one)
             while len(complete(received)) < 3:
                 received += await asyncio.wait_for(reader.read(65_536), 10)
