@@ -119,16 +119,8 @@ class AsyncClient:
     ) -> Frame:
         """A frame's rows with the features that were served at their moments.
 
-        `entity_df` is a DataFrame of pandas or polars, a relation of DuckDB or a table of Arrow. It
-        has the key fields as columns of text, and moments in `event_timestamp_col`; naive ones are
-        local times of `timezone`. What comes back is of the same kind, with a column for each
-        feature, null (NaN in pandas) where there was no value, and `<feature>__status`; with
-        `event_times` also `<feature>__event_time`. With `stale="null"` values that were too old are
-        null. Nothing that happened, or became known, after a row's moment is in it; with
-        `as_known_at`, a datetime, what became known by then is.
-
-        Up to 100,000 rows are joined by the server. More are joined in this process, which reads
-        Postgres (`TICKWELL_POSTGRES`). A call takes a minute at most unless told otherwise.
+        It is `tickwell.Client.get_offline_features`, which says what goes in and comes out; what is
+        joined in this process is joined in a thread.
         """
         frame = entity_frame(entity_df)
         options = past.PastOptions(event_timestamp_col, timezone, as_known_at, stale, event_times)
