@@ -50,6 +50,7 @@ def connect(
         "postgresql+psycopg2://",
         creator=lambda: opened(parameters),
         isolation_level=ISOLATION,
+        executemany_mode="values_plus_batch",  # not a round trip for each row
         **options,
     )
     if statement_timeout_ms:

@@ -33,7 +33,6 @@ from sqlalchemy import (
     Select,
     case,
     cast,
-    column,
     exists,
     func,
     literal_column,
@@ -48,13 +47,14 @@ from sqlalchemy.sql.elements import ColumnElement
 from registry.catalog import read
 from registry.database.active_columns import DIALECT, names_of, schemas_of
 from registry.database.backfill_tables import backfills
-from registry.database.tables import active_columns, feature_rows, row_schemas, sources
+from registry.database.tables import feature_rows, row_schemas, sources
 from registry.definitions import Catalog, Source
 from registry.errors import NotOurView, ViewBusy
 from registry.formats.entity_name import SEPARATOR
 from registry.resources import sql
 
 VIEW_COLUMNS = sql(__package__, "view_columns")
+ACTIVE_VALUE = sql(__package__, "active_value")
 BACKFILLED_VALUE = sql(__package__, "backfilled_value")
 PROBE = "pg_temp.tickwell_view"
 LOCK = 7_242_019_006
@@ -124,7 +124,7 @@ def _create_view(connection: Connection, catalog: Catalog, source: Source, patie
     if present is None:
         connection.exec_driver_sql(f"CREATE VIEW {names.quoted} AS {query}")
         return
-    if _has_query(connection, names, query):
+    if len(order) == len(present.columns) and _has_query(connection, names, query):
         return
     kept = [option for option in present.options or () if not option.startswith("check_option=")]
     options = f" WITH ({', '.join(kept)})" if kept else ""
@@ -157,6 +157,10 @@ def _has_query(connection: Connection, names: _Names, query: str) -> bool:
     answer = connection.execute(same).scalar_one()
     connection.exec_driver_sql(f"DROP VIEW {PROBE}")
     return bool(answer)
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _class(name: str) -> ColumnElement[Any]:
@@ -197,18 +201,17 @@ def _columns(
 
 
 def _feature(source: Source, name: str, backfilled: bool) -> ColumnElement[Any]:
-    """The active version's value. What is asked for once is looked up once, before all rows."""
-    of = active_columns.c
-    # A value that is kept compressed would be unpacked for each row; one that was computed is not.
-    unpacked = of.indexes.op("||")(literal_column("'{}'::integer[]")).label("indexes")
-    indexes = select(unpacked).where(of.source == source.name, of.name == name)
-    of_row = rows.features[indexes.scalar_subquery()[rows.schema_id]]
+    """The active version's value: as text, since a row may have a thousand."""
+    of_row = _of_feature(ACTIVE_VALUE, source, name)
     if not backfilled:
         return _absent(of_row)
-    stored = text(BACKFILLED_VALUE).bindparams(source=source.name, name=name)
-    value = stored.columns(column("value", Double())).scalar_subquery()
     # A row schema with the version has NaN where there is no value, so only others look further.
-    return _absent(func.coalesce(of_row, value))
+    return _absent(func.coalesce(of_row, _of_feature(BACKFILLED_VALUE, source, name)))
+
+
+def _of_feature(template: str, source: Source, name: str) -> ColumnElement[Any]:
+    value = template.replace(":source", _quoted(source.name)).replace(":name", _quoted(name))
+    return literal_column(f"({value})", Double())
 
 
 def _is_in_newer(source: Source) -> ColumnElement[bool]:
