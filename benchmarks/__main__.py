@@ -10,7 +10,7 @@ round, on one backlog, each in a database, a Redis and a consumer group of its o
 to `results.json` at once, the tables to `results.md` in the end. `--quick` tries everything with
 sizes that are too small for figures. `builds` compares the processor time and the memory of this
 checkout with those of another one, `--before`, in pairs. `growth` and `serving` take that one too,
-if named. Of `serving` `--only` selects loads: `--only "^one, 32"`.
+if named. `--only` selects subjects of the measures: `serving --only "^one, 32"`.
 """
 
 from __future__ import annotations
@@ -177,8 +177,7 @@ class _Bench:
         cases = serving.cases(wanted.serving_seconds, before, max(wanted.entities))
         for number in self._rounds():
             for subject, run in cases:
-                if wanted.only is None or wanted.only.search(subject):
-                    self._do("serving", number, subject, run)
+                self._do("serving", number, subject, run)
 
     def hits(self) -> None:
         entities = max(self._wanted.entities)
@@ -294,7 +293,9 @@ class _Bench:
                 self._do("training", number, f"{rows:,} entity rows", training.sets, rows)
 
     def _do(self, measure: str, number: int, subject: str, work: Any, *arguments: Any) -> bool:
-        """Do one run, and record it; whether it came to something."""
+        """Do one run, unless it is left out, and record it; whether it came to something."""
+        if self._wanted.only is not None and not self._wanted.only.search(subject):
+            return False
         do = partial(work, self._services, *arguments)
         return self._recorder.attempt(measure, subject, number, do)
 
@@ -333,7 +334,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--load-seconds", type=float, default=20.0)
     parser.add_argument("--serving-seconds", type=float, default=5.0, help="of each load")
     parser.add_argument(
-        "--only", type=re.compile, metavar="REGEX", help="of `serving`, subjects in which it is"
+        "--only", type=re.compile, metavar="REGEX", help="subjects in which it is found"
     )
     parser.add_argument("--entities", type=int, nargs="+", default=growth.ENTITIES)
     parser.add_argument("--sinks", nargs="+", default=SINKS, choices=SINKS, help="of `growth`")
