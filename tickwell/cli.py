@@ -12,6 +12,7 @@ from tickwell.commands.backfill import backfill
 from tickwell.commands.bench import bench
 from tickwell.commands.demo import demo
 from tickwell.commands.down import down
+from tickwell.commands.drift import drift
 from tickwell.commands.env import env
 from tickwell.commands.experiment import experiment
 from tickwell.commands.feast import feast
@@ -56,7 +57,7 @@ def options(
 
 COMMANDS = (
     *(up, down, status, env, get, bench, produce, replay, backfill, rebuild_online),
-    *(migrate, worker, serve, warm, demo),
+    *(migrate, worker, serve, warm, demo, drift),
 )
 for command in COMMANDS:
     app.command()(command)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime, timedelta
 
+from registry.durations import DURATION, span_ns
 from serving.errors import InvalidRequest
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -32,3 +33,18 @@ def known_by(name: str, given: str | datetime) -> int:
     if found < 0:
         raise InvalidRequest(f"{name} {given} lies before 1970, when nothing was known")
     return found
+
+
+def since(name: str, given: str, until: int) -> int:
+    """The moment that `name` was given: RFC 3339, or how long before `until`, as 24h.
+
+    Raises `InvalidRequest`, and `DefinitionError` for what is neither.
+    """
+    if DURATION.fullmatch(given):
+        return max(0, until - span_ns(given, name))
+    return known_by(name, given)
+
+
+def settled() -> int:
+    """The newest moment that can be asked about."""
+    return time.time_ns() - SETTLED_NS
