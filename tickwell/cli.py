@@ -22,6 +22,7 @@ from tickwell.commands.keys import keys
 from tickwell.commands.migrate import migrate
 from tickwell.commands.produce import produce
 from tickwell.commands.rebuild_online import rebuild_online
+from tickwell.commands.repair import repair
 from tickwell.commands.replay import replay
 from tickwell.commands.serve import serve
 from tickwell.commands.status import status
@@ -56,7 +57,7 @@ def options(
 
 
 COMMANDS = (
-    *(up, down, status, env, get, bench, produce, replay, backfill, rebuild_online),
+    *(up, down, status, env, get, bench, produce, replay, backfill, repair, rebuild_online),
     *(migrate, worker, serve, warm, demo, drift),
 )
 for command in COMMANDS:
