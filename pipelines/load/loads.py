@@ -23,9 +23,12 @@ from pipelines.load.identity import FileContents
 from pipelines.load.sorted_runs import Span
 from pipelines.load.spill import Spilled
 from pipelines.stores.postgres.connection import CONNECTION
+from registry.catalog import read
+from registry.database.active_columns import update_active_columns
 from registry.database.engine import connect, dsn, opened
 from registry.database.load_tables import load_overlaps, load_partitions, loads
 from registry.formats.loaded_rows import loaded
+from registry.lifecycle.changing import LOCK
 
 LOCK_CLASS = 724_201_909
 """The first number of the advisory lock of whoever loads ticks; the second is of their source."""
@@ -143,11 +146,14 @@ class Loads:
             for entity, span in overlaps.items()
         ]
         with self._connection() as connection:
+            # views show the rows of loads from the first one of a row schema on
+            connection.execute(select(func.pg_advisory_xact_lock(LOCK)))
             made = connection.execute(upsert(loads).values(row).on_conflict_do_nothing())
             if made.rowcount:
                 connection.execute(insert(load_partitions), parts)
                 if met:
                     connection.execute(insert(load_overlaps), met)
+                update_active_columns(connection, read(connection))
 
     def progress(self, load_id: bytes) -> dict[int, tuple[int, int]]:
         """Of each partition of a load how many offsets are done, and how many there are."""

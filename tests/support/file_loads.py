@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import random
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple
 
+import psycopg2
+import pyarrow as pa
+
+from pipelines.kafka.run import Run
 from pipelines.load.loads import Loads, RecordedLoad, alone
 from pipelines.load.planning import LoadOptions, Plan, Planner
 from pipelines.load.spill import KnownAt
@@ -17,7 +23,10 @@ from pipelines.replay.replay import Done, Report
 from registry import catalog as recorded
 from registry.database.engine import connect
 from registry.definitions import Catalog
+from tests.oracle.messages import Record
+from tests.support.logs import runs
 from tests.support.sinks import query
+from tests.support.tick_files import TS, csv_of, parquet_of
 
 GO_ON = Event()
 DELAY_NS = 250 * 10**6
@@ -33,6 +42,9 @@ class Asked(NamedTuple):
     dry_run: bool = False
 
 
+EVERYTHING = Asked()
+
+
 def catalog_at(postgres: str) -> Catalog:
     engine = connect(postgres)
     try:
@@ -44,7 +56,7 @@ def catalog_at(postgres: str) -> Catalog:
 def load_files(
     postgres: str,
     files: Sequence[Path],
-    asked: Asked = Asked(),  # noqa: B008
+    asked: Asked = EVERYTHING,
     report: Report = lambda done: None,
     stop: Event = GO_ON,
     **options: Any,
@@ -69,9 +81,7 @@ def planner_of(
     catalog = catalog_at(postgres)
     delay = None if asked.known_at is not None else DELAY_NS
     how = LoadOptions(
-        FileOptions(
-            **options, known_at=asked.known_at, names_entities=True, keep_rows=True
-        ),
+        FileOptions(**options, known_at=asked.known_at, names_entities=True, keep_rows=True),
         KnownAt(delay),
         "test",
         run_ticks=asked.run_ticks,
@@ -92,9 +102,9 @@ def loads_at(postgres: str) -> list[RecordedLoad]:
 
 
 LOADED = (
-    "SELECT -schema_id, entity, event_time, sequence, tick_time, seq, op, fields,"
-    " array_send(features)::text, status::text, known_at, topic_id::text, partition,"
-    ' "offset", index FROM tickwell.feature_rows'
+    "SELECT -schema_id, entity, event_time, sequence, tick_time, seq, op,"
+    " array_send(fields)::text, array_send(features)::text, status::text, known_at,"
+    ' topic_id::text, partition, "offset", index FROM tickwell.feature_rows'
 )
 
 
@@ -108,10 +118,69 @@ def live_rows(postgres: str) -> list[tuple[Any, ...]]:
     return query(postgres, f"{LOADED} WHERE schema_id > 0 ORDER BY 1, 2, 3, 4")
 
 
-def csv_lines(ticks: Iterable[tuple[Any, ...]]) -> list[str]:
-    """Lines of a CSV: symbol, price, ts in milliseconds, seq."""
-    return ["symbol,price,ts,seq", *(",".join(map(_cell, tick)) for tick in ticks)]
+Tick = tuple[str, float, int, int | None]
 
 
-def _cell(value: Any) -> str:
-    return "" if value is None else str(value)
+def ticks(n: int, seed: int = 1, symbols: str = "ABCDEFGH", first: int = TS) -> list[Tick]:
+    """Ticks in any order of time; some at one time, some doubled."""
+    chance = random.Random(seed)
+    made: list[Tick] = []
+    for number in range(n):
+        seq = chance.choice([None, None, chance.randrange(4)])
+        ts = first + 1000 * (number // 9) + chance.choice([0, 0, 250])
+        made.append((chance.choice(symbols), chance.uniform(1, 2), ts, seq))
+    chance.shuffle(made)
+    return made
+
+
+def as_csv(directory: Path, made: list[Tick], name: str = "t.csv") -> Path:
+    lines = [",".join("" if cell is None else str(cell) for cell in tick) for tick in made]
+    return csv_of(directory, "symbol,price,ts,seq", *lines, name=name)
+
+
+def as_parquet(directory: Path, made: list[Tick]) -> Path:
+    symbol, price, ts, seq = zip(*made, strict=True)
+    stamps = pa.array(list(ts), pa.timestamp("ms", "UTC"))
+    return parquet_of(directory, symbol=list(symbol), price=list(price), ts=stamps, seq=list(seq))
+
+
+def in_order(made: list[Tick]) -> list[Tick]:
+    """By entity, time, sequence number (none comes first), and input."""
+    return sorted(made, key=lambda t: (t[0], t[2], -(2**63) if t[3] is None else t[3]))
+
+
+def records_of(made: list[Tick], delay_ms: int = 250) -> list[Record]:
+    """The log that a broker would have had, had it got the ticks in their order."""
+    return [
+        Record(
+            "ticks.price", 0, offset, ts + delay_ms, symbol.encode(), _json(symbol, price, ts, seq)
+        )
+        for offset, (symbol, price, ts, seq) in enumerate(in_order(made))
+    ]
+
+
+def _json(symbol: str, price: float, ts: int, seq: int | None) -> bytes:
+    of_seq = "" if seq is None else f', "seq": {seq}'
+    return f'{{"symbol": "{symbol}", "price": {price!r}, "ts": {ts}{of_seq}}}'.encode()
+
+
+def without_origins(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Rows of `loaded_rows`, but for where they come from."""
+    return [row[:11] for row in rows]
+
+
+def runs_of(made: list[Tick], base: int = 0, size: int = 40) -> list[Run]:
+    """What Kafka has of the same ticks, in their order, in runs of its partition 0."""
+    records = [replace(one, offset=base + n) for n, one in enumerate(records_of(made))]
+    return list(runs(records, range(size, len(records), size), base))
+
+
+def forget_everything(postgres: str) -> None:
+    """Empty the tables of ticks and of loads."""
+    connection = psycopg2.connect(postgres)
+    connection.autocommit = True
+    connection.cursor().execute(
+        "TRUNCATE tickwell.feature_rows, tickwell.entities, tickwell.watermarks, tickwell.topics,"
+        " tickwell.schema_starts, tickwell.rejected_ticks, tickwell.loads CASCADE"
+    )
+    connection.close()
