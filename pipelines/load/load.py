@@ -26,7 +26,6 @@ from pipelines.compute.entity_state import LoadedStates, joined
 from pipelines.compute.run_computation import RunComputation
 from pipelines.kafka.run import Run
 from pipelines.load.load_sink import APPLICATION, BatchStore, CountingSink, LoadSink
-from pipelines.load.loads import load_name
 from pipelines.load.sorted_runs import RUN_TICKS, Partition, SortedRun, Span, sorted_runs
 from pipelines.load.spill import MALFORMED, ticks_file
 from pipelines.produce.read_ahead import ahead
@@ -38,7 +37,7 @@ from pipelines.stores.postgres.states_from_rows import states_of
 from pipelines.ticks.columns import NO_SEQ, Rejection
 from pipelines.ticks.rejection_reasons import MALFORMED as MALFORMED_REASON
 from registry.definitions import Catalog, RowSchema, Source
-from registry.formats.loaded_rows import loaded
+from registry.formats.loaded_rows import load_topic, loaded
 from registry.formats.origin import Origin
 from registry.formats.row import ValueStatus
 from registry.language.program import compile_program
@@ -100,7 +99,7 @@ class Load:
 
     def partition(self, number: int) -> Partition:
         """A partition, as its ticks have it for their origin."""
-        return Partition(self.directory, load_name(self.source), self.load_id, number)
+        return Partition(self.directory, load_topic(self.source), self.load_id, number)
 
     def computation(self) -> RunComputation:
         """What decides and computes the runs."""

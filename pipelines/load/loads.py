@@ -27,7 +27,7 @@ from registry.catalog import read
 from registry.database.active_columns import update_active_columns
 from registry.database.engine import connect, dsn, opened
 from registry.database.load_tables import load_overlaps, load_partitions, loads
-from registry.formats.loaded_rows import loaded
+from registry.formats.loaded_rows import load_topic, loaded
 from registry.lifecycle.changing import LOCK
 
 LOCK_CLASS = 724_201_909
@@ -72,12 +72,7 @@ class RecordedLoad:
     @property
     def name(self) -> str:
         """How it is named where rows have a topic."""
-        return load_name(self.source)
-
-
-def load_name(source: str) -> str:
-    """What stands for the topic of loaded ticks: no topic's name has a colon."""
-    return f"load:{source}"
+        return load_topic(self.source)
 
 
 class Loads:

@@ -28,7 +28,7 @@ from pipelines.runtime.array_types import Int64s
 if TYPE_CHECKING:
     import duckdb
 
-RUN_TICKS = 32_768
+RUN_TICKS = 16_384
 """Ticks of a run: what a transaction stores."""
 
 SORT_MEMORY = "192MB"

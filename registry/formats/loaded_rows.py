@@ -14,6 +14,11 @@ def loaded(identifier: int) -> int:
     return -identifier
 
 
+def load_topic(source: str) -> str:
+    """What stands for the topic of loaded ticks: no topic's name has a colon."""
+    return f"load:{source}"
+
+
 def row_schema_of(schema_id: int) -> int:
     """The row schema of a row, loaded or not."""
     return abs(schema_id)

@@ -172,7 +172,8 @@ def without_origins(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 def runs_of(made: list[Tick], base: int = 0, size: int = 40) -> list[Run]:
     """What Kafka has of the same ticks, in their order, in runs of its partition 0."""
     records = [replace(one, offset=base + n) for n, one in enumerate(records_of(made))]
-    return list(runs(records, range(size, len(records), size), base))
+    made_runs = runs(records, range(size, len(records), size), base)
+    return [replace(run, topic="ticks.price") for run in made_runs]
 
 
 def forget_everything(postgres: str) -> None:
