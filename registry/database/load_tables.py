@@ -23,14 +23,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from registry.database.tables import NOW, metadata, row_schemas, sources
+from registry.database.tables import NOW, metadata
 
 loads = Table(
     "loads",
     metadata,
     Column("id", Uuid, primary_key=True),
-    Column("source", Text, ForeignKey(sources.c.name), nullable=False),
-    Column("schema_id", Integer, ForeignKey(row_schemas.c.id), nullable=False),
+    Column("source", Text, nullable=False),
+    Column("schema_id", Integer, nullable=False),
     Column("rules", Integer, nullable=False),
     Column("files", JSONB, nullable=False),
     Column("mapping", JSONB, nullable=False),

@@ -7,8 +7,8 @@
 -- that its source had when it began.
 CREATE TABLE tickwell.loads (
     id uuid PRIMARY KEY,
-    source text NOT NULL REFERENCES tickwell.sources (name),
-    schema_id integer NOT NULL REFERENCES tickwell.row_schemas (id),
+    source text NOT NULL,
+    schema_id integer NOT NULL,
     rules integer NOT NULL,
     files jsonb NOT NULL,
     mapping jsonb NOT NULL,
