@@ -189,9 +189,8 @@ def _run(partition: Partition, rows: pa.RecordBatch, offsets: Int64s, over: tupl
 def _spans(column: Any) -> tuple[Int64s, Any]:
     """Where each text begins and ends in the bytes of all."""
     _, offsets, data = column.buffers()
-    bounds = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1]
-    bounds = bounds.astype(np.int64)
+    whole = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1]
+    bounds: Int64s = whole.astype(np.int64)
     first, last = (int(bounds[0]), int(bounds[-1])) if len(column) else (0, 0)
     found = np.frombuffer(data, np.uint8)[first:last] if data else np.empty(0, np.uint8)
-    spans: Int64s = np.stack([bounds[:-1], bounds[1:]], axis=1) - first
-    return spans, found
+    return np.stack([bounds[:-1], bounds[1:]], axis=1) - first, found

@@ -10,6 +10,7 @@ import pytest
 from pipelines.load.errors import RowsDiffer
 from tests.oracle.features import expect
 from tests.support.file_loads import (
+    Asked,
     Tick,
     as_csv,
     forget_everything,
@@ -62,6 +63,24 @@ def test_a_file_that_grew_adds_what_is_new(database: str, tmp_path: Path, seed: 
     forget_everything(database)
     load_files(database, [as_csv(tmp_path, made)])
     assert without_origins(loaded_rows(database)) == found
+
+
+def test_a_file_around_another_one_goes_on_from_its_rows(database: str, tmp_path: Path) -> None:
+    """What is before it begins without windows, what is after it has those of its last rows."""
+    made = in_order(ticks(900, symbols="AB"))
+    first, last = (TS + 30_000) * 10**6, (TS + 70_000) * 10**6
+    middle = [tick for tick in made if first <= tick[2] * 10**6 <= last]
+    load_files(database, [as_csv(tmp_path, middle, "middle.csv")])
+    done = load_files(database, [as_csv(tmp_path, made, "whole.csv")], Asked(run_ticks=2_000))
+    assert done.passed_over == len(middle)
+    found = without_origins(loaded_rows(database))
+    forget_everything(database)
+    load_files(database, [as_csv(tmp_path, made)])
+    whole = without_origins(loaded_rows(database))
+    assert len(found) == len(whole)
+    around = [row for row in whole if not first <= row[2] <= last]
+    assert [row for row in found if not first <= row[2] <= last] == around
+    assert {row[2] > last for row in around} == {True, False}
 
 
 def test_a_later_file_goes_on_with_the_windows_and_an_earlier_one_begins_without(
