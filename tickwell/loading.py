@@ -35,13 +35,18 @@ LOAD_ID = 8
 
 
 class Wanted(NamedTuple):
-    """How a load is done. `delay` is a duration as it is written, as 250ms."""
+    """How a load is done. `delay` is a duration as it is written, as 250ms.
+
+    With a `table` or a `query` it is of a database.
+    """
 
     known_at: str | None
     delay: str | None
     jobs: int
     throttled: bool
     dry_run: bool
+    table: str | None = None
+    query: str | None = None
 
 
 class Loading:
@@ -99,6 +104,8 @@ class Loading:
         from pipelines.load.remote_files import fetch, is_remote
         from pipelines.produce.file_names import expand
 
+        if self._wanted.table or self._wanted.query:
+            return [self._copied(directory)]
         found: list[Path] = []
         for name in self._names:
             if is_remote(name):
@@ -106,6 +113,23 @@ class Loading:
             else:
                 found += expand([name])
         return found
+
+    def _copied(self, directory: Path) -> Path:
+        """What a database has, as a file."""
+        from rich.progress import Progress, SpinnerColumn, TextColumn
+
+        from pipelines.load import table_copy
+
+        if len(self._names) != 1 or (self._wanted.table and self._wanted.query):
+            raise TickwellError("--table, --query: one of them, of one database that --from names")
+        wanted = table_copy.Wanted(self._wanted.table, self._wanted.query)
+        with Progress(SpinnerColumn(), TextColumn("{task.description}")) as progress:
+            task = progress.add_task("copying")
+
+            def told(rows: int) -> None:
+                progress.update(task, description=f"copying: {rows:,} rows")
+
+            return table_copy.copy_table(self._names[0], wanted, directory, told, self._stop)
 
     def _load_options(self) -> LoadOptions:
         from dataclasses import replace

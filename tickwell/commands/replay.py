@@ -74,6 +74,20 @@ def replay(
             help="How long after its time each tick became known, as 250ms.", rich_help_panel=LOADS
         ),
     ] = None,
+    table: Annotated[
+        str | None,
+        typer.Option(
+            help="A table of the database that --from names by a URL of SQLAlchemy.",
+            rich_help_panel=LOADS,
+        ),
+    ] = None,
+    query: Annotated[
+        str | None,
+        typer.Option(
+            help="A query there; ORDER BY makes it the same load the next time.",
+            rich_help_panel=LOADS,
+        ),
+    ] = None,
     list_loads: Annotated[
         bool, typer.Option("--list", help="Print the loads of files.", rich_help_panel=LOADS)
     ] = False,
@@ -117,10 +131,10 @@ def replay(
             raise TickwellError(f"{given}: a load of files has no such bounds")
         if source is None or len(source) != 1:
             raise TickwellError("--from: --source says what the rows are: price, volume, position")
-        wanted_load = WantedLoad(known_at, delay, jobs, not no_throttle, dry_run)
+        wanted_load = WantedLoad(known_at, delay, jobs, not no_throttle, dry_run, table, query)
         Loading(files, source[0], options, wanted_load).run()
         return
-    if options != type(options)() or known_at or delay:
+    if options != type(options)() or known_at or delay or table or query:
         raise TickwellError("flags that say how files are read need --from")
     settings = Settings.of_stack()
     settings.need("kafka", "postgres")
