@@ -11,6 +11,7 @@ waits for none of it: no row, no lock and no watermark of its own is touched.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from pipelines.errors import BackfillElsewhere, BackfillEnded
 from pipelines.replay.throttle import Throttle
 from pipelines.stores.postgres.connection import Database
 from registry.definitions import Catalog
+from registry.formats.loaded_rows import loaded
 from registry.lifecycle.backfills import Backfill, schemas_to_read
 from registry.lifecycle.states import version_of
 from registry.resources import sql
@@ -61,12 +63,11 @@ class BackfillWork:
             storing = stack.enter_context(closing(Database(self.postgres, APPLICATION)))
             position, done = self._progress(storing), Done()
             computation = Recomputation(program_of(self.catalog, self.backfill.ref))
-            readers = [self._reader(stack, computation) for _ in range(READERS)]
             throttle = stack.enter_context(closing(Throttle(self.heartbeats, self.cluster)))
             pool = stack.enter_context(ThreadPoolExecutor(1, "store"))
             stored: Future[Done] | None = None
             wait_for_live(throttle, done, report, stop)
-            for piece in pieces(readers, position):
+            for piece in self._pieces(stack, computation, position):
                 wait_for_live(throttle, done, report, stop)
                 if stop.is_set():
                     return done if stored is None else stored.result()
@@ -91,12 +92,45 @@ class BackfillWork:
             cursor.execute("SELECT count(*) FROM tickwell.entities WHERE source = %s", (source,))
             return int(cursor.fetchone()[0])
 
-    def _reader(self, stack: ExitStack, computation: Recomputation) -> StoredTicks:
-        database = stack.enter_context(closing(Database(self.postgres, APPLICATION)))
+    def _pieces(
+        self, stack: ExitStack, computation: Recomputation, position: Position
+    ) -> Iterator[Piece]:
+        """The ticks of live behind a position, and then those that were loaded.
+
+        They are never in one window: a row of live has what a replay of its log would give it.
+        """
+        databases = [
+            stack.enter_context(closing(Database(self.postgres, APPLICATION)))
+            for _ in range(READERS)
+        ]
         schemas = schemas_to_read(self.catalog, self.backfill.ref)
+        if not position.of_loads:
+            yield from pieces(self._readers(databases, computation, schemas, False), position)
+            position = Position(None, of_loads=True)
+        found = self._with_loads(databases[0], computation.source.name)
+        of_loads = {loaded(n): lacks for n, lacks in schemas.items() if loaded(n) in found}
+        if of_loads:
+            for piece in pieces(self._readers(databases, computation, of_loads, True), position):
+                yield piece._replace(entities=0)  # they are counted already
+
+    def _readers(
+        self,
+        databases: Sequence[Database],
+        computation: Recomputation,
+        schemas: Mapping[int, bool],
+        of_loads: bool,
+    ) -> list[StoredTicks]:
         source, field, before = computation.source, computation.field, computation.before
-        wanted = Wanted(source, self.backfill, schemas, field, before)
-        return StoredTicks(database, wanted, self.rows_a_piece)
+        wanted = Wanted(source, self.backfill, schemas, field, before, of_loads)
+        return [StoredTicks(one, wanted, self.rows_a_piece) for one in databases]
+
+    def _with_loads(self, database: Database, source: str) -> set[int]:
+        """The ids under which a source has loaded rows."""
+        with database.transaction() as cursor:
+            cursor.execute(
+                "SELECT DISTINCT schema_id FROM tickwell.loads WHERE source = %s", (source,)
+            )
+            return {loaded(number) for (number,) in cursor.fetchall()}
 
     def _progress(self, database: Database) -> Position:
         with database.transaction() as cursor:
@@ -115,7 +149,8 @@ class BackfillWork:
             value=values.features[which, 0],
             status=values.status[which, 0],
         )
-        return copy_bytes(self.backfill.id, piece.names, ticks)
+        own = self.backfill.id
+        return copy_bytes(loaded(own) if piece.following.of_loads else own, piece.names, ticks)
 
     def _stored(
         self, database: Database, position: Position, piece: Piece, blocks: bytes, done: Done
@@ -127,6 +162,8 @@ class BackfillWork:
             "from_entity": position.entity,
             "from_time": position.event_time,
             "from_sequence": position.sequence,
+            "from_loads": position.of_loads,
+            "of_loads": following.of_loads,
             "entity": following.entity,
             "event_time": following.event_time,
             "sequence": following.sequence,

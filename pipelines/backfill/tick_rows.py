@@ -17,11 +17,19 @@ FIRST_ENTITIES = 1
 
 
 class Position(NamedTuple):
-    """How far a backfill has come: to a tick of an entity, or to its end where there is no time."""
+    """How far a backfill has come: to a tick of an entity, or to its end where there is no time.
+
+    All ticks of live come first, then those that were loaded, `of_loads`.
+    """
 
     entity: str | None
     event_time: int | None = None
     sequence: int | None = None
+    of_loads: bool = False
+
+    def behind(self, entity: str) -> Position:
+        """The end of an entity, of ticks of the same kind."""
+        return Position(entity, of_loads=self.of_loads)
 
 
 class Piece(NamedTuple):

@@ -67,6 +67,8 @@ class Wanted(NamedTuple):
     schemas: Mapping[int, bool]
     field: int
     before: int
+    of_loads: bool = False
+    """Whether the ticks are those that were loaded; all of them count then."""
 
 
 class StoredTicks:
@@ -85,7 +87,7 @@ class StoredTicks:
             where = str(UUID(bytes=one.topic_id)), one.partition
             self._ends[where] = max(one.end, self._ends.get(where, 0))
         self._of_field = {"fields": len(wanted.source.fields), "field": wanted.field + 1}
-        self._all: bool | None = None
+        self._all: bool | None = True if wanted.of_loads else None
 
     def plan(self, position: Position, many: int) -> Planned | None:
         """What to read behind a position; None where there is no entity any more.
@@ -136,9 +138,11 @@ class StoredTicks:
         found = TickRows(ticks, n, earlier)
         cut = found.cut(most)
         if cut is None:
-            following = Position(names[-1])
+            following = position.behind(names[-1])
         else:
-            following = Position(names[cut.place], cut.event_time, cut.sequence)
+            following = position._replace(
+                entity=names[cut.place], event_time=cut.event_time, sequence=cut.sequence
+            )
             names = names[: cut.place + 1]
         # so many that the longest of them would not be cut
         fit = self._rows_a_piece // (2 * max(1, found.longest()))
@@ -224,7 +228,7 @@ def pieces(readers: Sequence[StoredTicks], position: Position) -> Iterator[Piece
                     following = None
                     break
                 waiting.append((pool.submit(free[0].read, planned), free.popleft()))
-                following = Position(planned.names[-1])
+                following = position.behind(planned.names[-1])
             if piece is not None:
                 yield piece
             if not waiting:

@@ -13,6 +13,9 @@ from pipelines.produce.options import FileOptions
 from pipelines.produce.table_files import Table
 from registry.definitions import Source
 
+KNOWN_AT = "known_at"
+"""The name of the column of when a row became known, which is no field of a tick."""
+
 
 class FieldColumns(NamedTuple):
     """The fields of a tick in their order (`names`): columns by index, or constants.
@@ -74,6 +77,11 @@ def fields_of(table: Table, source: Source, options: FileOptions) -> FieldColumn
         names.append(field)
         columns[field] = found
         shown[field] = wanted
+    if options.known_at is not None:
+        known_at = _find(table, options.known_at, KNOWN_AT)
+        if known_at is None:
+            raise Mistaken(f"{table.file} has no column {options.known_at} (--known-at)")
+        columns[KNOWN_AT], shown[KNOWN_AT] = known_at, options.known_at
     if missing:
         raise ColumnMissing(table.file, missing, source.key, table.names, _data_hint(table))
     if by_number and table.looks_like_data and options.header is None:

@@ -19,7 +19,7 @@ def expand(arguments: Sequence[str]) -> list[Path]:
         path = Path(argument)
         if path.is_dir():
             files = sorted(
-                file for file in path.iterdir() if file.is_file() and _is_table(file.name)
+                file for file in path.iterdir() if file.is_file() and is_table(file.name)
             )
         elif path.exists():
             if not path.is_file():
@@ -47,7 +47,8 @@ ENDINGS = (".csv", ".tsv", ".txt", ".parquet")
 COMPRESSED = (".gz", ".zst", ".bz2", ".zip")
 
 
-def _is_table(name: str) -> bool:
+def is_table(name: str) -> bool:
+    """Whether a file of a folder is read, by its name."""
     lower = name.lower()
     for ending in COMPRESSED:
         lower = lower.removesuffix(ending)

@@ -38,3 +38,7 @@ class FileOptions:
     as_if_now: bool = False
     keep_rows: bool = False
     """Whether every column is read, so that a refused row can be written elsewhere."""
+    known_at: str | None = None
+    """The column of when a row became known, for a load; None for none."""
+    names_entities: bool = False
+    """Whether each row's entity is named, for a load."""

@@ -18,7 +18,7 @@ from pipelines.produce.arrow_arrays import text as scalar
 from pipelines.produce.cell_columns import Tokens, texts
 from pipelines.produce.errors import Problem
 from pipelines.produce.event_times import UNKNOWN, TimeReader, day
-from pipelines.produce.field_columns import FieldColumns, fields_of
+from pipelines.produce.field_columns import KNOWN_AT, FieldColumns, fields_of
 from pipelines.produce.local_times import LocalTimes
 from pipelines.produce.messages import Batch, Member, Messages, messages
 from pipelines.produce.options import FileOptions
@@ -26,7 +26,9 @@ from pipelines.produce.table_files import Rows, Table, open_table
 from pipelines.runtime.array_types import Int64s
 from pipelines.ticks.event_time import NANOSECONDS
 from registry.definitions import Source
-from registry.formats.entity_name import entity_id
+from registry.formats.entity_name import SEPARATOR, entity_id
+
+SEPARATOR_TEXT = scalar(SEPARATOR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,10 @@ class TickRows:
     plan: FieldColumns
     original: Rows | None = None
     unclear: Sequence[Problem] = ()
+    known_at: Int64s | None = None
+    """When the good rows became known, nanoseconds, where a column says so."""
+    entities: Any = None
+    """The entities of the good rows, an Arrow array of text, where they are asked for."""
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -73,6 +79,8 @@ class TickRows:
             keys=kept(self.keys),
             members=[member._replace(tokens=kept(member.tokens)) for member in self.members],
             times=None if self.times is None else self.times[which],
+            known_at=None if self.known_at is None else self.known_at[which],
+            entities=None if self.entities is None else kept(self.entities),
             problems=(),
             empty=0,
             unclear=(),
@@ -111,6 +119,7 @@ class TickFile:
         self._earliest = source.earliest_ns
         self._times = TimeReader(options, source.ts_unit, self._earliest)
         self.local_times = LocalTimes(options.tz, source.skew_ns)
+        self._local_known = LocalTimes(options.tz, source.skew_ns)
         self.table: Table = open_table(file, options)
         try:
             self._plan: FieldColumns = fields_of(self.table, source, options)
@@ -129,8 +138,11 @@ class TickFile:
         with closing(self.table):
             for rows in self.table.rows(list(wanted)):
                 yield self._block(rows, position)
-        column = self._plan.column_of("ts")
-        unclear = [Problem(one.row, column, one.text) for one in sorted(self.local_times.finish())]
+        unclear = [
+            Problem(one.row, self._plan.column_of(name), one.text)
+            for name, found in (("ts", self.local_times), (KNOWN_AT, self._local_known))
+            for one in sorted(found.finish())
+        ]
         if unclear:
             none = np.empty(0, np.int64)
             nothing = strings([])
@@ -146,15 +158,17 @@ class TickFile:
 
         judged = _Judged(self._options.skip_empty)
         fields = {name: self._field(name, column, n) for name in self._plan.names if name != "ts"}
-        times = None
+        times = known_at = None
         if not self._options.as_if_now:
-            times = self._times_of(fields, column, numbers, judged)
+            times = self._times_of("ts", fields, column, numbers, judged)
+        if KNOWN_AT in self._plan.columns:
+            known_at = self._times_of(KNOWN_AT, fields, column, numbers, judged)
         for field in fields.values():
             empty = field.tokens.empty
             if self._options.skip_empty and field.name not in self._plan.required:
                 empty = {}  # the field is left out, as where its cell is empty
             judged.add(field.column, field.tokens.wrong, empty)
-        self._find_absent(fields, times, judged)
+        self._find_absent(fields, {"ts": times, KNOWN_AT: known_at}, judged)
         good = judged.good(n)
         whole = bool(good.all())
         bits = None if whole else booleans(good)
@@ -179,7 +193,14 @@ class TickFile:
             empty=len(judged.empty),
             plan=self._plan,
             original=rows if self._options.keep_rows else None,
+            known_at=known_at if known_at is None or whole else known_at[good],
+            entities=kept(self._entities(fields)) if self._options.names_entities else None,
         )
+
+    def _entities(self, fields: Mapping[str, _Field]) -> Any:
+        """The names of the rows' entities, as `formats.entity_name` makes them."""
+        keys = [fields[name].text for name in self._source.key]
+        return keys[0] if len(keys) == 1 else pc.binary_join_element_wise(*keys, SEPARATOR_TEXT)
 
     def _field(self, name: str, column: Callable[[int], Any], rows: int) -> _Field:
         """A field other than the time."""
@@ -209,18 +230,20 @@ class TickFile:
 
     def _times_of(
         self,
+        name: str,
         fields: Mapping[str, _Field],
         column: Callable[[int], Any],
         numbers: Int64s,
         judged: _Judged,
     ) -> Int64s:
-        """The event times of all rows, `UNKNOWN` where there is none."""
-        shown = self._plan.column_of("ts")
-        constant = self._plan.constant("ts", len(numbers))
-        given = [column(index) for index in self._plan.columns.get("ts", ())]
+        """The times of all rows in `ts`, or when they became known; `UNKNOWN` without one."""
+        shown = self._plan.column_of(name)
+        constant = self._plan.constant(name, len(numbers))
+        given = [column(index) for index in self._plan.columns.get(name, ())]
         times = self._times.read([constant] if constant is not None else given, shown)
         keys = [fields[name].text for name in self._source.key]
-        self.local_times.to_utc(
+        local = self.local_times if name == "ts" else self._local_known
+        local.to_utc(
             times.nanoseconds,
             times.local,
             lambda index: entity_id([key[index].as_py() for key in keys]),
@@ -237,7 +260,10 @@ class TickFile:
         return times.nanoseconds
 
     def _find_absent(
-        self, fields: Mapping[str, _Field], times: Int64s | None, judged: _Judged
+        self,
+        fields: Mapping[str, _Field],
+        times: Mapping[str, Int64s | None],
+        judged: _Judged,
     ) -> None:
         """Find the rows that lack a field which a tick needs."""
         judged_already = judged.wrong.keys() | judged.empty
@@ -252,9 +278,10 @@ class TickFile:
                 continue
             absent = np.flatnonzero(_is_any(field.tokens.tokens, ("",)) & needed).tolist()
             judged.absent(field.column, field.name, set(absent) - judged_already)
-        if times is not None:
-            absent = np.flatnonzero(times == UNKNOWN).tolist()
-            judged.absent(self._plan.column_of("ts"), "ts", set(absent) - judged_already)
+        for name, found in times.items():
+            if found is not None:
+                absent = np.flatnonzero(found == UNKNOWN).tolist()
+                judged.absent(self._plan.column_of(name), name, set(absent) - judged_already)
 
 
 class _Judged:

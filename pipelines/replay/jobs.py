@@ -16,11 +16,10 @@ from logging import CRITICAL, getLogger
 from multiprocessing import connection, get_context, parent_process
 from queue import Empty
 from threading import Thread
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from pipelines.errors import JobEnded, PipelineError
-from pipelines.replay.ranges import Range
-from pipelines.replay.replay import Done, Replay, Report
+from pipelines.replay.replay import Done, Report
 from pipelines.replay.stop import Stop
 
 POLL_SECONDS = 0.1
@@ -30,8 +29,29 @@ _reports: Any = None
 _stop: Any = None
 
 
-def run_ranges(replay: Replay, ranges: Sequence[Range], report: Report, stop: Stop) -> Done:
-    """Replay ranges one after the other until all are done or `stop` is set."""
+class Part(Protocol):
+    """A piece of work: a range of a replay, or a partition of a load."""
+
+    @property
+    def offsets(self) -> int:
+        """How many offsets there are to read."""
+        ...
+
+
+P = TypeVar("P", bound=Part, contravariant=True)
+Q = TypeVar("Q", bound=Part)
+
+
+class Work(Protocol[P]):
+    """What is done with each part; it is pickled for the processes of jobs."""
+
+    def run(self, part: P, report: Report, stop: Stop) -> Done:
+        """Do a part until it is done or `stop` is set."""
+        ...
+
+
+def run_ranges(work: Work[Q], ranges: Sequence[Q], report: Report, stop: Stop) -> Done:
+    """Do ranges one after the other until all are done or `stop` is set."""
     done = [Done() for _ in ranges]
     for number, part in enumerate(ranges):
         if stop.is_set():
@@ -41,14 +61,12 @@ def run_ranges(replay: Replay, ranges: Sequence[Range], report: Report, stop: St
             done[number] = range_done
             report(Done.sum(done))
 
-        done[number] = replay.run(part, report_range, stop)
+        done[number] = work.run(part, report_range, stop)
     return Done.sum(done)
 
 
-def run_in_jobs(
-    replay: Replay, ranges: Sequence[Range], jobs: int, report: Report, stop: Stop
-) -> Done:
-    """Replay ranges, `jobs` at a time, until all are done or `stop` is set.
+def run_in_jobs(work: Work[Q], ranges: Sequence[Q], jobs: int, report: Report, stop: Stop) -> Done:
+    """Do ranges, `jobs` at a time, until all are done or `stop` is set.
 
     An error that ends one job ends the others at their next run. Raises `JobEnded` with the first
     error, also when a job was killed.
@@ -61,7 +79,7 @@ def run_in_jobs(
     order = sorted(range(len(ranges)), key=lambda number: -ranges[number].offsets)
     with ProcessPoolExecutor(jobs, context, _begin, (reports, ended)) as pool:
         with _uninterrupted():
-            numbers = {pool.submit(_run, replay, n, ranges[n]): n for n in order}
+            numbers = {pool.submit(_run, work, n, ranges[n]): n for n in order}
         running = set(numbers)
         try:
             while running:
@@ -136,8 +154,8 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _run(replay: Replay, number: int, part: Range) -> Done | str:
-    """Replay a range; an error is returned as text, as not every error can be pickled."""
+def _run(work: Any, number: int, part: Any) -> Done | str:
+    """Do a range; an error is returned as text, as not every error can be pickled."""
 
     def report(done: Done) -> None:
         _reports.put((number, done))
@@ -145,6 +163,7 @@ def _run(replay: Replay, number: int, part: Range) -> Done | str:
     if _stop.is_set():
         return Done()
     try:
-        return replay.run(part, report, _stop)
+        done: Done = work.run(part, report, _stop)
+        return done
     except PipelineError as error:
         return str(error)

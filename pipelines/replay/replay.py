@@ -64,7 +64,7 @@ class Done:
     """Progress over ranges: `offsets` read, rows computed, and how many of those are new.
 
     `keys` are the message keys that were found, when only some are wanted. `waits` says what the
-    replay waits for.
+    replay waits for. `bytes` are those of the rows, where they are counted.
     """
 
     offsets: int = 0
@@ -74,6 +74,7 @@ class Done:
     passed_over: int = 0
     keys: set[str] = field(default_factory=set)
     waits: str | None = None
+    bytes: int = 0
 
     @classmethod
     def sum(cls, parts: Sequence[Done]) -> Done:
@@ -87,6 +88,7 @@ class Done:
             total.passed_over += part.passed_over
             total.keys |= part.keys
             total.waits = total.waits or part.waits
+            total.bytes += part.bytes
         return total
 
 

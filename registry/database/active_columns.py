@@ -33,8 +33,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.sql.elements import ColumnElement
 
 from registry.database.backfill_tables import backfills
+from registry.database.load_tables import loads
 from registry.database.tables import active_columns
 from registry.definitions import Catalog, RowSchema
+from registry.formats.loaded_rows import loaded
 from registry.resources import sql
 
 DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
@@ -102,7 +104,9 @@ def update_active_columns(connection: Connection, catalog: Catalog) -> None:
     if not ids:
         return
     later = {name: found[1:] for name, found in ids.items()}
-    _replace_function(connection, IS_ROW_SCHEMA, _by_source(ids, _is_in))
+    of_loads = _of_loads(connection)
+    all_ids = {name: [*found, *of_loads.get(name, ())] for name, found in ids.items()}
+    _replace_function(connection, IS_ROW_SCHEMA, _by_source(all_ids, _is_in))
     _replace_function(connection, IS_LATER_ROW_SCHEMA, _by_source(later, _is_in))
     _replace_function(connection, NEWEST_ROW_SCHEMA, _by_source(ids, _newest))
 
@@ -119,6 +123,15 @@ def names_of(schemas: Sequence[RowSchema]) -> list[str]:
     """The names of the features that rows ever had, in the order in which they first had them."""
     names = (ref.partition("@")[0] for schema in schemas for ref in schema.features)
     return list(dict.fromkeys(names))
+
+
+def _of_loads(connection: Connection) -> dict[str, list[int]]:
+    """The ids under which a source has loaded rows; a source without loads has none."""
+    of, found = loads.c, dict[str, list[int]]()
+    wanted = select(of.source, of.schema_id).distinct().order_by(of.source, of.schema_id)
+    for source, schema_id in connection.execute(wanted):
+        found.setdefault(source, []).append(loaded(schema_id))
+    return found
 
 
 def _complete(connection: Connection) -> dict[str, int]:

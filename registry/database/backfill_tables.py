@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Double,
@@ -43,6 +44,7 @@ backfills = Table(
     Column("started_by", Text, nullable=False),
     Column("finished_at", DateTime(timezone=True)),
     Column("ticks_from", Text, nullable=False, server_default=text("'postgres'")),
+    Column("of_loads", Boolean, nullable=False, server_default=text("false")),
     UniqueConstraint("name", "version"),
 )
 
@@ -69,7 +71,7 @@ backfill_reads = Table(
 backfilled_blocks = Table(
     "backfilled_blocks",
     metadata,
-    Column("backfill", Integer, ForeignKey(backfills.c.id), primary_key=True),
+    Column("backfill", Integer, primary_key=True),
     Column("entity", Text, primary_key=True),
     Column("first_event_time", BigInteger, primary_key=True),
     Column("first_sequence", BigInteger, primary_key=True),

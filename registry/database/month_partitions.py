@@ -10,7 +10,7 @@ begins.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from sqlalchemy import Engine, text
@@ -20,6 +20,7 @@ from registry.resources import sql
 
 logger = logging.getLogger(__name__)
 ATTACH = sql(__package__, "attach_partition")
+IS_MISSING = sql(__package__, "is_month_missing")
 LOCK = 7_242_019_002
 """Advisory lock: of two maintenances at once, one waits and finds the partitions attached."""
 
@@ -34,8 +35,15 @@ def attach_ahead(engine: Engine, now: datetime, months: int = 3) -> list[str]:
     Returns the names of the new ones. A month whose rows are in the default partition already stays
     in it, and a warning says so.
     """
+    number = month_of(now)
+    return attach(engine, range(number - 1, number + months + 1))
+
+
+def attach(engine: Engine, months: Iterable[int]) -> list[str]:
+    """Attach the missing partitions of some months, by their numbers (`month_of`); as above."""
     attached = []
-    for first, following in _months(now, months):
+    for month in months:
+        first, following = _first(month), _first(month + 1)
         name = f"feature_rows_{first:%Y_%m}"
         bounds = {"low": _nanoseconds(first), "high": _nanoseconds(following)}
         try:
@@ -58,10 +66,25 @@ def attach_ahead(engine: Engine, now: datetime, months: int = 3) -> list[str]:
     return attached
 
 
-def _months(now: datetime, ahead: int) -> Iterator[tuple[datetime, datetime]]:
-    number = now.astimezone(UTC).year * 12 + now.astimezone(UTC).month - 1
-    for month in range(number - 1, number + ahead + 1):
-        yield _first(month), _first(month + 1)
+def unattached(engine: Engine, months: Iterable[int]) -> list[str]:
+    """Those of some months, as 2026-11, that have no partition and whose rows can get one.
+
+    A month of which the default partition has rows is none of them.
+    """
+    wanted = {f"feature_rows_{_first(month):%Y_%m}": month for month in months}
+    missing = []
+    with engine.connect() as connection:
+        for name, month in wanted.items():
+            bounds = {"low": _nanoseconds(_first(month)), "high": _nanoseconds(_first(month + 1))}
+            found = connection.execute(text(IS_MISSING), {"name": f"tickwell.{name}", **bounds})
+            if found.scalar_one():
+                missing.append(f"{_first(month):%Y-%m}")
+    return missing
+
+
+def month_of(moment: datetime) -> int:
+    """The number of a moment's month: those since the year 0."""
+    return moment.astimezone(UTC).year * 12 + moment.astimezone(UTC).month - 1
 
 
 def _first(month: int) -> datetime:

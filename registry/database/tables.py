@@ -25,6 +25,7 @@
     tickwell.search_documents  one a feature, and in search_words the words of all
     tickwell.sources, row_schemas
 
+Those of backfills and of loads are described in `backfill_tables` and `load_tables`.
 Times of ticks are bigint nanoseconds UTC, times of Tickwell's own work are timestamptz.
 """
 

@@ -7,7 +7,8 @@ ticks that are computed afterwards are no rows: workers would load them as windo
 that is over, and a view would show them in place of the tick's other features.
 
 The ticks are read in the rows of Postgres, or in Kafka, whose log may have lost some: a backfill
-from Kafka is complete when it has read what the log has, and of the rest it says nothing.
+from Kafka is complete when it has read what the log has, and of the rest it says nothing; nor does
+it of ticks that were loaded from files.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from registry.database.backfill_tables import (
 )
 from registry.definitions import Catalog
 from registry.errors import NotAllowed
+from registry.formats.loaded_rows import loaded
 from registry.lifecycle.audit import audit
 from registry.lifecycle.changing import Change
 from registry.lifecycle.coverage import (
@@ -299,7 +301,9 @@ def _by_partition(
 def _begin_anew(change: Change, number: int, begun: Mapping[str, Any]) -> None:
     """Forget what a backfill has computed: other ticks are wanted than when it began."""
     connection = change.connection
-    for table in (backfilled_blocks, backfill_ranges, backfill_reads):
+    blocks = backfilled_blocks.c.backfill.in_([number, loaded(number)])
+    connection.execute(delete(backfilled_blocks).where(blocks))
+    for table in (backfill_ranges, backfill_reads):
         connection.execute(delete(table).where(table.c.backfill == number))
     connection.execute(
         update(backfills)
@@ -308,6 +312,7 @@ def _begin_anew(change: Change, number: int, begun: Mapping[str, Any]) -> None:
             entity=None,
             event_time=None,
             sequence=None,
+            of_loads=False,
             entities=0,
             ticks=0,
             started_at=func.now(),

@@ -16,6 +16,8 @@ schema, moves no start.
 What is stored without a version can be computed afterwards (`registry.lifecycle.backfills`). The
 ranges of a backfill count once it is complete.
 
+Ticks that were loaded from files are offsets of partitions, too, those of their load.
+
 A derived version is computed when it is read: it has no ranges of its own, and lacks nothing.
 """
 
@@ -28,6 +30,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Select, and_, exists, select
 
 from registry.database.backfill_tables import backfill_ranges, backfills
+from registry.database.load_tables import load_partitions, loads
 from registry.database.tables import (
     carried_over,
     row_schemas,
@@ -37,6 +40,7 @@ from registry.database.tables import (
 )
 from registry.definitions import Catalog, FeatureVersion, Source
 from registry.formats.heartbeat import Heartbeat
+from registry.formats.loaded_rows import load_topic
 from registry.lifecycle.states import version_of
 
 
@@ -274,7 +278,23 @@ def _parts(connection: Connection, source: Source) -> list[_Part]:
         known = found.setdefault((partition.topic_id, partition.partition), part)
         if row.schema_id is not None:
             known.starts.append(_Start(row.from_offset, row.schema_id))
-    return list(found.values())
+    return [*found.values(), *_parts_of_loads(connection, source)]
+
+
+def _parts_of_loads(connection: Connection, source: Source) -> list[_Part]:
+    """The partitions of the loads of a source: each load is stored in one row schema."""
+    of, whole = load_partitions.c, loads.c
+    wanted = (
+        select(of.load, of.partition, of.next_offset, whole.schema_id)
+        .join(loads, whole.id == of.load)
+        .where(whole.source == source.name, of.next_offset > 0)
+        .order_by(whole.began_at, whole.id, of.partition)
+    )
+    topic = load_topic(source.name)
+    return [
+        _Part(TopicPartition(topic, load.bytes, partition), True, done, [_Start(0, schema_id)])
+        for load, partition, done, schema_id in connection.execute(wanted)
+    ]
 
 
 def _reading(source: Source) -> Select[Any]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.database.repair_tables import CANCELLED
+from registry.formats.loaded_rows import loaded, row_schema_of
 from registry.formats.row import ValueStatus
 from registry.resources import sql
 from serving.features.columns import MISSING, NO_TIME, RANK_OF
@@ -23,6 +24,9 @@ from serving.history.snapshot import Snapshot
 
 TICKS_AS_OF, TICKS_AS_KNOWN = sql(__package__, "ticks_as_of"), sql(__package__, "ticks_as_known")
 BACKFILLED = sql(__package__, "backfilled_values")
+
+LOADED = "SELECT DISTINCT -schema_id FROM tickwell.loads WHERE source = %(source)s ORDER BY 1 DESC"
+"""The ids under which a source has loaded rows: in a database without loads nobody looks there."""
 
 DAY_NS = 86_400 * 10**9
 SPANS = (DAY_NS, 8 * DAY_NS, 64 * DAY_NS, None)
@@ -98,13 +102,15 @@ class TicksAsOf:
         self._sequences = np.zeros(m, np.int64)
         self._closed = np.zeros(m, np.bool_)
         self._revised = np.zeros(m, np.bool_)
+        self._loaded = np.zeros(m, np.bool_)
         self._columns = {
             ref: _Column(np.full(m, np.nan), np.full(m, MISSING, np.uint8), np.ones(m, np.bool_))
             for ref in refs
         }
-        schemas = [one for one in names.catalog.schemas.values() if one.source == source]
+        schemas = [one.id for one in names.catalog.schemas.values() if one.source == source]
+        of_loads = [number for (number,) in snapshot.rows(LOADED, {"source": source})]
         statement = TICKS_AS_KNOWN if asked.repaired else TICKS_AS_OF
-        for rows in _found(snapshot, statement, self._distinct, [one.id for one in schemas]):
+        for rows in _found(snapshot, statement, self._distinct, [*of_loads, *sorted(schemas)]):
             self._keep(rows)
 
     def _keep(self, rows: Any) -> None:
@@ -117,8 +123,9 @@ class TicksAsOf:
         for schema in np.unique(rows["schema_id"]):  # a tick that is in several has equal values
             of_schema = rows["schema_id"] == schema
             numbers = which[of_schema]
+            self._loaded[numbers] = schema < 0
             for ref, column in self._columns.items():
-                index = self._names.index(int(schema), ref)
+                index = self._names.index(row_schema_of(int(schema)), ref)
                 if index is not None:
                     column.values[numbers] = rows["values"]["value"][of_schema, index]
                     column.ranks[numbers] = RANK_OF[rows["status"][of_schema, index]]
@@ -156,8 +163,8 @@ class TicksAsOf:
         asked = self._distinct
         parts = [
             {
-                "backfill": backfill,
                 "numbers": part.tolist(),
+                "backfills": np.where(self._loaded[part], loaded(backfill), backfill).tolist(),
                 "entities": [asked.entities[i] for i in part.tolist()],
                 "event_times": self._times[part].tolist(),
                 "sequences": self._sequences[part].tolist(),
@@ -201,10 +208,10 @@ def _found(
     """The rows of the ticks that are there, numbered as the questions, some at a time."""
     if not schemas:
         return
-    features = max(len(snapshot.catalog.schemas[one].features) for one in schemas)
+    features = max(len(snapshot.catalog.schemas[row_schema_of(one)].features) for one in schemas)
     dtype = _dtype(features)
     shared = {
-        "schemas": sorted(schemas),
+        "schemas": list(schemas),
         "features": features,
         "cancelled": CANCELLED,
         "padding": bytes(ARRAY_HEADER_BYTES + 12 * features),

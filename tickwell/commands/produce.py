@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from tickwell import file_flags
 from tickwell.errors import TickwellError
+from tickwell.file_flags import ROWS
 
-if TYPE_CHECKING:
-    from decimal import Decimal
-
-FILES, ROWS, SENDING = "What the files are", "Which rows, in which order", "Sending"
+SENDING = "Sending"
 
 
 def produce(
@@ -26,75 +25,16 @@ def produce(
         ),
     ],
     source: Annotated[str, typer.Option(help="What the rows are: price, volume, position …")],
-    column: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--map",
-            help="FIELD=COLUMN where they differ: price=close, by number ts=#1, ts=Date+Time.",
-            rich_help_panel=FILES,
-        ),
-    ] = None,
-    constant: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help="FIELD=VALUE for what has no column, as symbol=GOOG.",
-            rich_help_panel=FILES,
-        ),
-    ] = None,
-    columns: Annotated[
-        str | None,
-        typer.Option(
-            help="Names of the columns, as ts,price,size; the file has none then.",
-            rich_help_panel=FILES,
-        ),
-    ] = None,
-    header: Annotated[
-        bool | None,
-        typer.Option(
-            "--header/--no-header",
-            help="Whether the first row has the names of the columns.",
-            show_default=False,
-            rich_help_panel=FILES,
-        ),
-    ] = None,
-    delimiter: Annotated[
-        str | None,
-        typer.Option(help="One character, or tab; found out unless set.", rich_help_panel=FILES),
-    ] = None,
-    ts_unit: Annotated[
-        str | None,
-        typer.Option(
-            help="What integer times count: s, ms, us, ns since 1970, or yyyymmdd.",
-            rich_help_panel=FILES,
-        ),
-    ] = None,
-    ts_format: Annotated[
-        str | None,
-        typer.Option(
-            help="How times are written, as '%d.%m.%Y %H:%M:%S.%f' (Python's strptime).",
-            rich_help_panel=FILES,
-        ),
-    ] = None,
-    tz: Annotated[
-        str | None,
-        typer.Option(
-            help="Time zone of times without one, as Europe/Berlin; UTC unless set.",
-            rich_help_panel=FILES,
-        ),
-    ] = None,
-    scale: Annotated[
-        list[str] | None,
-        typer.Option(help="FIELD=FACTOR of integers, as price=1e-9.", rich_help_panel=FILES),
-    ] = None,
-    skip_empty: Annotated[
-        bool,
-        typer.Option(
-            "--skip-empty",
-            help="Pass over rows that lack a value, and count them.",
-            rich_help_panel=ROWS,
-        ),
-    ] = False,
+    column: file_flags.Map = None,
+    constant: file_flags.Set = None,
+    columns: file_flags.Columns = None,
+    header: file_flags.Header = None,
+    delimiter: file_flags.Delimiter = None,
+    ts_unit: file_flags.TsUnit = None,
+    ts_format: file_flags.TsFormat = None,
+    tz: file_flags.Zone = None,
+    scale: file_flags.Scale = None,
+    skip_empty: file_flags.SkipEmpty = False,
     reject: Annotated[
         Path | None,
         typer.Option(
@@ -155,65 +95,11 @@ def produce(
     Exit codes: 0 all ticks are accepted; 1 nothing was sent, or not all of it; 3 workers rejected
     some; 4 no worker takes them (--patience without progress); 130 stopped.
     """
-    from pipelines.produce.options import FileOptions
     from tickwell.production import Production, Wanted
 
+    options = file_flags.file_options(locals())
     if sort and as_if_now:
         raise TickwellError("--sort: with --as-if-now rows have no times to sort by")
-    options = FileOptions(
-        columns=_pairs("--map", column, "price=close"),
-        constants=_pairs("--set", constant, "symbol=GOOG"),
-        header=header,
-        names=[name.strip() for name in columns.split(",")] if columns else (),
-        delimiter=_delimiter(delimiter),
-        ts_unit=_unit(ts_unit),
-        ts_format=ts_format,
-        tz=tz,
-        scales=_scales(scale),
-        skip_empty=skip_empty,
-        as_if_now=as_if_now,
-        keep_rows=reject is not None,
-    )
+    options = replace(options, as_if_now=as_if_now, keep_rows=reject is not None)
     wanted = Wanted(reject, sort, allow_late, limit, rate, not no_confirm, patience)
     Production(files, source, options, wanted).run()
-
-
-def _pairs(flag: str, pairs: Sequence[str] | None, example: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for pair in pairs or ():
-        field, equals, value = pair.partition("=")
-        if not (field and equals and value):
-            raise TickwellError(f"{flag} {pair}: write it as {example}")
-        if field in found:
-            raise TickwellError(f"{flag} {pair}: {field} is given already, as {found[field]}")
-        found[field] = value
-    return found
-
-
-def _scales(pairs: Sequence[str] | None) -> dict[str, Decimal]:
-    from decimal import Decimal, InvalidOperation
-
-    found = {}
-    for field, value in _pairs("--scale", pairs, "price=1e-9").items():
-        try:
-            found[field] = Decimal(value)
-        except InvalidOperation:
-            raise TickwellError(f"--scale {field}={value}: {value!r} is not a number") from None
-        if not (found[field].is_finite() and found[field] > 0):
-            raise TickwellError(f"--scale {field}={value}: a scale is a number above zero")
-    return found
-
-
-def _delimiter(given: str | None) -> str | None:
-    found = {"tab": "\t", "\\t": "\t"}.get(given or "", given)
-    if found is not None and (len(found) != 1 or not found.isascii() or found in '"\r\n'):
-        raise TickwellError(f"--delimiter {given}: it is one character, or tab")
-    return found
-
-
-def _unit(given: str | None) -> Any:
-    from pipelines.produce.options import FILE_UNITS
-
-    if given is not None and given not in FILE_UNITS:
-        raise TickwellError(f"--ts-unit {given}: there are {', '.join(FILE_UNITS)}")
-    return given

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tickwell import file_flags
 from tickwell.errors import TickwellError
 from tickwell.late_imports import late_imports
+from tickwell.loading import Loading, catalog_of, show_loads
+from tickwell.loading import Wanted as WantedLoad
 from tickwell.settings import Settings
 from tickwell.signals import stop_on
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from registry.definitions import Catalog
 
 STOPPED = 130
+LOADS = "Loads of files"
 
 
 def replay(
@@ -48,12 +52,90 @@ def replay(
     no_throttle: Annotated[
         bool, typer.Option("--no-throttle", help="Do not pause while the workers lag.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the ranges.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print what there is to do.")
+    ] = False,
+    files: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from",
+            help="Load ticks of files, and not of Kafka: CSV or Parquet, a folder, a pattern, or "
+            "the URL of an object store; may be repeated.",
+            rich_help_panel=LOADS,
+        ),
+    ] = None,
+    known_at: Annotated[
+        str | None,
+        typer.Option(help="The column of when a tick became known.", rich_help_panel=LOADS),
+    ] = None,
+    delay: Annotated[
+        str | None,
+        typer.Option(
+            help="How long after its time each tick became known, as 250ms.", rich_help_panel=LOADS
+        ),
+    ] = None,
+    table: Annotated[
+        str | None,
+        typer.Option(
+            help="A table of the database that --from names by a URL of SQLAlchemy.",
+            rich_help_panel=LOADS,
+        ),
+    ] = None,
+    query: Annotated[
+        str | None,
+        typer.Option(
+            help="A query there; ORDER BY makes it the same load the next time.",
+            rich_help_panel=LOADS,
+        ),
+    ] = None,
+    list_loads: Annotated[
+        bool, typer.Option("--list", help="Print the loads of files.", rich_help_panel=LOADS)
+    ] = False,
+    column: file_flags.Map = None,
+    constant: file_flags.Set = None,
+    columns: file_flags.Columns = None,
+    header: file_flags.Header = None,
+    delimiter: file_flags.Delimiter = None,
+    ts_unit: file_flags.TsUnit = None,
+    ts_format: file_flags.TsFormat = None,
+    tz: file_flags.Zone = None,
+    scale: file_flags.Scale = None,
+    skip_empty: file_flags.SkipEmpty = False,
 ) -> None:
-    """Recompute rows from Kafka and compare them with those that are stored.
+    """Recompute rows from Kafka and compare them with those that are stored, or load files.
 
-    A replay that was stopped or killed resumes when it is started with the same arguments.
+    With --from, ticks of files go into history as live would have decided and computed them. They
+    must be older than what Kafka has brought of their entities, or equal to it.
+
+    What was stopped or killed goes on when it is started with the same arguments.
     """
+    if list_loads:
+        settings = Settings.of_stack()
+        settings.need("postgres")
+        show_loads(settings.postgres)
+        return
+    of_log = {
+        "--entity": entity,
+        "--partition": partition,
+        "--from-offset": from_offset,
+        "--to-offset": to_offset,
+        "--from-time": from_time,
+        "--to-time": to_time,
+        "--cold": cold or None,
+        "--restart": restart or None,
+    }
+    options = file_flags.file_options(locals())
+    if files:
+        given = ", ".join(flag for flag, value in of_log.items() if value not in (None, []))
+        if given:
+            raise TickwellError(f"{given}: a load of files has no such bounds")
+        if source is None or len(source) != 1:
+            raise TickwellError("--from: --source says what the rows are: price, volume, position")
+        wanted_load = WantedLoad(known_at, delay, jobs, not no_throttle, dry_run, table, query)
+        Loading(files, source[0], options, wanted_load).run()
+        return
+    if options != type(options)() or known_at or delay or table or query:
+        raise TickwellError("flags that say how files are read need --from")
     settings = Settings.of_stack()
     settings.need("kafka", "postgres")
     from_ms, to_ms = _milliseconds("--from-time", from_time), _milliseconds("--to-time", to_time)
@@ -62,7 +144,7 @@ def replay(
         from pipelines.replay.ranges import Wanted, plan
         from pipelines.replay.replay import Replay
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # errors are reported below
-    catalog = _catalog(settings.postgres)
+    catalog = catalog_of(settings.postgres)
     wanted = Wanted(
         sources=_known(source or [], catalog),
         entities=tuple(entity or ()),
@@ -164,27 +246,6 @@ def _with_progress_bar(work: Replay, ranges: Sequence[Range], jobs: int, stop: E
         if jobs == 1 or len(left) < 2:
             return run_ranges(work, left, show, stop)
         return run_in_jobs(work, left, min(jobs, len(left)), show, stop)
-
-
-def _catalog(postgres: str) -> Catalog:
-    from sqlalchemy.exc import DBAPIError, ProgrammingError
-
-    from registry import catalog
-    from registry.database.engine import connect
-
-    engine = connect(postgres, connect_timeout=10)
-    try:
-        return catalog.load(engine)
-    except ProgrammingError:
-        raise TickwellError(
-            "the database has no tables of ours yet: run `tickwell migrate`"
-        ) from None
-    except DBAPIError as error:
-        raise TickwellError(
-            f"TICKWELL_POSTGRES: {str(error.orig).strip().splitlines()[0]}"
-        ) from None
-    finally:
-        engine.dispose()
 
 
 def _known(sources: Sequence[str], catalog: Catalog) -> tuple[str, ...]:

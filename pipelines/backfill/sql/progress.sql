@@ -1,2 +1,2 @@
-SELECT entity, event_time, sequence FROM tickwell.backfills
+SELECT entity, event_time, sequence, of_loads FROM tickwell.backfills
 WHERE id = %(backfill)s AND state = 'running'

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from io import BytesIO
 from time import monotonic
 from typing import Any
@@ -67,20 +67,36 @@ def load_states(
     many, most, start = max(1, FIRST_TICKS // depth), max(1, MOST_TICKS // depth), 0
     while start < len(places):
         piece, began = places[start : start + many], monotonic()
-        with database.transaction() as cursor:
-            ticks = _copied(cursor, {**wanted, "entities": [names[i] for i in piece]}, source)
-        # at once: the answers take five times the memory of the states
-        parts.append(_states(np.array(piece, np.int64)[ticks["place"] - 1], ticks))
+        some = {**wanted, "entities": [names[i] for i in piece]}
+        parts.append(states_of(database, TICKS, some, piece, source))
         start += len(piece)
         if monotonic() - began < QUICK_SECONDS:
             many = min(2 * many, most)
     return joined(parts, len(source.fields))
 
 
-def _copied(cursor: Any, wanted: Mapping[str, Any], source: Source) -> Any:
+def states_of(
+    database: Database,
+    statement: str,
+    wanted: Mapping[str, Any],
+    places: Sequence[int],
+    source: Source,
+) -> LoadedStates:
+    """The states after the ticks that a statement gives, in the form of `load_ticks.sql`.
+
+    `places` are the indexes that its entities have for the caller. Raises `StoreUnavailable` and
+    `StateOfOtherFields`.
+    """
+    with database.transaction() as cursor:
+        ticks = _copied(cursor, statement, wanted, source)
+    # at once: the answers take five times the memory of the states
+    return _states(np.array(places, np.int64)[ticks["place"] - 1], ticks)
+
+
+def _copied(cursor: Any, statement: str, wanted: Mapping[str, Any], source: Source) -> Any:
     """The ticks that a statement gives, as `_tick_row`."""
     sent, dtype = BytesIO(), _tick_row(len(source.fields))
-    cursor.copy_expert(COPY.format(cursor.mogrify(TICKS, wanted).decode()), sent, CHUNK_BYTES)
+    cursor.copy_expert(COPY.format(cursor.mogrify(statement, wanted).decode()), sent, CHUNK_BYTES)
     rows = sent.getbuffer()[len(HEADER) : -len(TRAILER)]
     whole, rest = divmod(len(rows), dtype.itemsize)
     ticks = np.frombuffer(rows, dtype, whole)

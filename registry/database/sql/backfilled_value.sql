@@ -1,13 +1,14 @@
 -- The value of the active version of a feature that a row's tick has in a block; NULL where it has none.
 -- The last block that begins at the tick or before it has it, or no block has. Of ticks at one time the
--- first one of the block is found by its step, and the others follow it.
+-- first one of the block is found by its step, and the others follow it. Those of loaded ticks are under the
+-- negative of the backfill's id.
 SELECT CASE
     WHEN coalesce(block.steps[found.number], block.long_steps[found.number]) = found.step
     THEN block.values[found.number]
 END AS value
 FROM (
     SELECT * FROM tickwell.backfilled_blocks AS stored
-    WHERE stored.backfill = (
+    WHERE stored.backfill = CASE WHEN tickwell.feature_rows.schema_id < 0 THEN -1 ELSE 1 END * (
             SELECT backfill FROM tickwell.active_columns
             WHERE source = :source AND name = :name
         )

@@ -5,12 +5,12 @@ SELECT
     asked.number, block.values[found.number],
     coalesce(get_byte(block.statuses, found.number - 1), 0)::smallint
 FROM unnest(
-    %(numbers)s::integer[], %(entities)s::text[], %(event_times)s::bigint[],
-    %(sequences)s::bigint[]
-) AS asked (number, entity, event_time, sequence)
+    %(numbers)s::integer[], %(backfills)s::integer[], %(entities)s::text[],
+    %(event_times)s::bigint[], %(sequences)s::bigint[]
+) AS asked (number, backfill, entity, event_time, sequence)
 CROSS JOIN LATERAL (
     SELECT * FROM tickwell.backfilled_blocks AS stored
-    WHERE stored.backfill = %(backfill)s AND stored.entity = asked.entity
+    WHERE stored.backfill = asked.backfill AND stored.entity = asked.entity
         AND (stored.first_event_time, stored.first_sequence)
             <= (asked.event_time, asked.sequence)
     ORDER BY stored.first_event_time DESC, stored.first_sequence DESC

@@ -1,0 +1,1 @@
+"""Loads: ticks of files into history, decided and computed as live does it, without Kafka."""

@@ -1,0 +1,167 @@
+"""Loads that are stopped or killed, and beside others."""
+
+from __future__ import annotations
+
+import pickle
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from pipelines.errors import PipelineError
+from pipelines.load.errors import LoadElsewhere, LoadMoved
+from pipelines.load.loads import Loads, alone
+from pipelines.replay.replay import Done
+from tests.support.file_loads import (
+    GO_ON,
+    Asked,
+    as_csv,
+    forget_everything,
+    load_files,
+    loaded_rows,
+    loads_at,
+    planner_of,
+    run,
+    ticks,
+)
+from tests.support.pipeline import wait_for
+from tests.support.sinks import query
+
+ASKED = Asked(run_ticks=30)
+KILLED = """
+import pickle, sys
+from threading import Event
+from pipelines.replay.jobs import run_in_jobs, run_ranges
+
+load, parts, jobs = pickle.load(sys.stdin.buffer)
+if jobs == 1:
+    run_ranges(load, parts, lambda done: None, Event())
+else:
+    run_in_jobs(load, parts, jobs, lambda done: None, Event())
+"""
+
+
+def rejected(postgres: str) -> list[object]:
+    columns = 'topic_id, partition, "offset", index, reason, detail, key, value'
+    found = query(postgres, f"SELECT {columns} FROM tickwell.rejected_ticks ORDER BY 1, 2, 3, 4")
+    return [tuple(bytes(c) if isinstance(c, memoryview) else c for c in row) for row in found]
+
+
+def progress_of(postgres: str) -> int:
+    statement = "SELECT coalesce(sum(next_offset), 0) FROM tickwell.load_partitions"
+    ((offsets,),) = query(postgres, statement)
+    return int(offsets)
+
+
+def stop_after(stop: Event, offsets: int, done: Done) -> None:
+    if done.offsets > offsets:
+        stop.set()
+
+
+def files_of(directory: Path) -> list[Path]:
+    """Two files that cover the same times, with rows that are no ticks."""
+    files = []
+    for seed in (1, 2):
+        file = as_csv(directory, ticks(2_000, seed), f"{seed}.csv")
+        file.write_text(file.read_text() + "A,x,1,1\n" * 20)
+        files.append(file)
+    return files
+
+
+def test_a_stopped_load_goes_on_where_it_was(database: str, tmp_path: Path) -> None:
+    files = files_of(tmp_path)
+    load_files(database, files, ASKED)
+    whole = loaded_rows(database), rejected(database)
+    forget_everything(database)
+    steps = 0
+    while not loads_at(database) or loads_at(database)[0].finished_at is None:
+        stop, begun = Event(), progress_of(database)
+        load_files(database, files, ASKED, partial(stop_after, stop, 900), stop)
+        assert progress_of(database) > begun
+        steps += 1
+    assert steps > 2
+    assert (loaded_rows(database), rejected(database)) == whole
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_killed_at_any_instant_it_goes_on(database: str, tmp_path: Path, jobs: int) -> None:
+    chance, files = random.Random(jobs), files_of(tmp_path)
+    load_files(database, files, ASKED)
+    whole = loaded_rows(database), rejected(database)
+    (finished,) = loads_at(database)
+    forget_everything(database)
+    kills = 0
+    while kills < 5:
+        with Loads.at(database) as loads, tempfile.TemporaryDirectory() as directory:
+            planner = planner_of(database, loads, files, ASKED)
+            plan = planner.plan(Path(directory), lambda part, rows: None, GO_ON)
+            left = [part for part in plan.parts if part.offsets]
+            before = progress_of(database)
+            process = subprocess.Popen([sys.executable, "-c", KILLED], stdin=subprocess.PIPE)
+            assert process.stdin is not None
+            with process.stdin as stdin:
+                pickle.dump((plan.load, left, jobs), stdin)
+            wait_for("progress", lambda n=before: progress_of(database) > n)
+            time.sleep(chance.uniform(0, 0.05))
+            kills += 1
+            process.kill()
+            process.wait()
+    load_files(database, files, ASKED)
+    assert (loaded_rows(database), rejected(database)) == whole
+    (load,) = loads_at(database)
+    assert load.finished_at is not None
+    counts = ("offsets", "ends", "rows", "passed_over", "rejected")
+    assert [getattr(load, name) for name in counts] == [getattr(finished, name) for name in counts]
+
+
+def test_one_load_of_a_source_at_a_time(database: str, tmp_path: Path) -> None:
+    file = as_csv(tmp_path, ticks(100))
+    with alone(database, "price"), pytest.raises(LoadElsewhere):
+        load_files(database, [file])
+    assert load_files(database, [file]).rows > 0
+
+
+def test_of_two_processes_with_one_load_the_slower_one_stores_nothing(
+    database: str, tmp_path: Path
+) -> None:
+    """Behind a pool that gives sessions away both may believe that they are alone."""
+    file = as_csv(tmp_path, ticks(300))
+    with Loads.at(database) as loads, tempfile.TemporaryDirectory() as directory:
+        planner = planner_of(database, loads, [file], ASKED)
+        plan = planner.plan(Path(directory), lambda part, rows: None, GO_ON)
+        run(plan, 1, lambda done: None, GO_ON)
+        stored = loaded_rows(database)
+        with pytest.raises(LoadMoved):
+            run(plan, 1, lambda done: None, GO_ON)
+    assert loaded_rows(database) == stored
+
+
+def test_a_load_goes_on_in_the_row_schema_in_which_it_began(
+    database: str, tmp_path: Path, engine: object
+) -> None:
+    from registry.lifecycle.audit import By
+    from registry.lifecycle.registry import Registry
+
+    file, stop = as_csv(tmp_path, ticks(600)), Event()
+    load_files(database, [file], ASKED, lambda done: stop.set(), stop)
+    registry = Registry(engine, By("ann"))  # type: ignore[arg-type]
+    registry.create_feature_version(
+        "price_sma_5", "2.0.0", {"expression": "mean(price, 6)"}, "1.0.0"
+    )
+    load_files(database, [file], ASKED)
+    assert {row[0] for row in loaded_rows(database)} == {loads_at(database)[0].schema_id}
+
+
+def test_rules_that_changed_meanwhile_are_told(database: str, tmp_path: Path) -> None:
+    file, stop = as_csv(tmp_path, ticks(600)), Event()
+    load_files(database, [file], ASKED, lambda done: stop.set(), stop)
+    query(database, "UPDATE tickwell.loads SET rules = rules + 1 RETURNING 1")
+    with pytest.raises(PipelineError, match="rules of price were changed"):
+        load_files(database, [file], ASKED)
