@@ -19,7 +19,7 @@ import pyarrow as pa
 from registry.formats.status import RANK, Status, has_value
 from serving.errors import InvalidRequest
 from serving.features.columns import NO_TIME
-from serving.history.point_in_time import PastColumn
+from serving.history.past_columns import PastColumn
 
 STATUS, EVENT_TIME = "__status", "__event_time"
 LAST_WITH_VALUE = max(RANK[status] for status in Status if has_value(status))

@@ -17,10 +17,13 @@ from pipelines.live.materializer import Materializer
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from pipelines.stores.sink import Sink
 from registry.definitions import Catalog
+from registry.formats.status import Status
 from registry.language.program import compile_program
 from registry.source_rules import SourceRules
+from serving.features.columns import NO_TIME
 from serving.history.entity_rows import EntityRows, entity_rows
-from serving.history.point_in_time import PastColumn, PointInTimeJoin
+from serving.history.past_columns import PastColumn
+from serving.history.point_in_time import PointInTimeJoin
 from serving.history.snapshot import ROW_BYTES, snapshot
 from tests.oracle.messages import Record
 from tests.support.logs import NOW_MS, TOPIC_ID, runs
@@ -108,13 +111,11 @@ Cell = tuple[str | None, str, int | None]
 
 def cells(column: PastColumn) -> list[Cell]:
     """What a column says of each row."""
-    from serving.features.columns import NO_TIME
-    from serving.history.point_in_time import STATUSES
-
+    statuses = list(Status)
     return [
         (
             None if value != value else float(value).hex(),
-            STATUSES[rank].value,
+            statuses[rank].value,
             None if time == NO_TIME else time,
         )
         for value, rank, time in zip(
