@@ -9,19 +9,17 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from msgspec import Meta, Struct
 
 from serving.errors import InvalidRequest
-from serving.history.entity_rows import LAST_MOMENT
-from serving.history.training_set import Stale
+from serving.history.made import Made, made_in
 
 ROWS_A_PIECE = 50_000
 """Entity rows that are joined at a time: about 50 MB with ten features."""
@@ -33,22 +31,6 @@ LONGEST_PREFIX = 60
 
 MADE = b"tickwell.training_set"
 """The key of the metadata that say how a training set was made."""
-
-
-class Made(Struct):
-    """How a training set was made: all that its rows and the database do not say.
-
-    `pins` has the version of each feature, `name@version`, by the name of its column. Times are
-    nanoseconds UTC.
-    """
-
-    pins: dict[str, str]
-    time_column: str
-    timezone: str | None
-    as_known_at: Annotated[int, Meta(ge=0, le=LAST_MOMENT)] | None
-    stale: Stale
-    event_times: bool
-    made_at: int
 
 
 def beside(table: Any, added: Any, made: Made | None = None) -> Any:
@@ -68,15 +50,15 @@ def made_of(schema: Any) -> Made | None:
     told = (schema.metadata or {}).get(MADE)
     if told is None:
         return None
-    try:
-        return msgspec.json.decode(told, type=Made)
-    except msgspec.MsgspecError as error:
-        raise InvalidRequest(f"it was made by another build, which told it so: {error}") from None
+    return made_in(told)
 
 
-def pieces(source: Any) -> Iterator[Any]:
-    """The rows of an opened file, as tables. Raises `InvalidRequest` for bytes that are no rows."""
-    batches = source.iter_batches(ROWS_A_PIECE)
+def pieces(source: Any, columns: Sequence[str] | None = None) -> Iterator[Any]:
+    """The rows of an opened file, as tables, with some of the columns, or with all.
+
+    Raises `InvalidRequest` for bytes that are no rows.
+    """
+    batches = source.iter_batches(ROWS_A_PIECE, columns=columns)
     while True:
         try:
             batch = next(batches, None)

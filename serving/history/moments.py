@@ -1,10 +1,12 @@
-"""Moments of the past at which something was known, in nanoseconds UTC."""
+"""Moments of the past at which something was known, and delays, in nanoseconds."""
 
 from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
 
+from registry.durations import span_ns
+from registry.errors import DefinitionError
 from serving.errors import InvalidRequest
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -12,6 +14,9 @@ MICROSECOND = timedelta(microseconds=1)
 
 SETTLED_NS = 10**9
 """Nanoseconds a moment must be ago: what came later than this may still be on its way."""
+
+LONGEST_DELAY = "365d"
+LONGEST_DELAY_NS = span_ns(LONGEST_DELAY, "delay", LONGEST_DELAY, "delay")
 
 
 def known_by(name: str, given: str | datetime) -> int:
@@ -32,3 +37,21 @@ def known_by(name: str, given: str | datetime) -> int:
     if found < 0:
         raise InvalidRequest(f"{name} {given} lies before 1970, when nothing was known")
     return found
+
+
+def delay_of(name: str, given: str | timedelta | None) -> int:
+    """The duration that `name` was given, as 250ms or 5s; None for none.
+
+    Raises `InvalidRequest`.
+    """
+    if given is None:
+        return 0
+    if isinstance(given, timedelta):
+        found = given // MICROSECOND * 1_000
+        if not 0 <= found <= LONGEST_DELAY_NS:
+            raise InvalidRequest(f"{name} {given}: it must be between 0 and {LONGEST_DELAY}")
+        return found
+    try:
+        return span_ns(given, name, LONGEST_DELAY, name)
+    except DefinitionError as error:
+        raise InvalidRequest(str(error)) from None

@@ -10,17 +10,19 @@ sum over entities is over those that were open then.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
 from registry.definitions import FeatureVersion
 from registry.language.arithmetic import compile_arithmetic
 from serving.errors import InvalidRequest, UnknownFeature
-from serving.features.columns import LAGGING, UNDEFINED
+from serving.features.columns import LAGGING, MISSING, NO_TIME, UNDEFINED
 from serving.features.lookup import Names
 from serving.history.entity_rows import EntityRows
 from serving.history.past_columns import Int64s, PastColumn, judged
+from serving.history.served_versions import AS_SERVED, Meanings, meanings
 from serving.history.snapshot import Snapshot
 from serving.history.sources import OfRows, Sources, StoredColumns
 from serving.history.sums import summed
@@ -30,58 +32,144 @@ class PointInTimeJoin:
     """Joins rows with features, in one snapshot of the database.
 
     `versions` are the features by the names that their columns get; `of_names` and `of_pins` find
-    them. What a name means is what it means in the snapshot, for all moments.
+    them. What a name means is what it means in the snapshot, for all moments; but those in `served`
+    mean in each row what was served at its moment.
     """
 
     def __init__(
-        self, snapshot: Snapshot, names: Names, versions: Mapping[str, FeatureVersion]
+        self,
+        snapshot: Snapshot,
+        names: Names,
+        versions: Mapping[str, FeatureVersion],
+        served: Mapping[str, Meanings] = MappingProxyType({}),
     ) -> None:
         self._names = names
         self._sources = Sources(snapshot, names)
         self.versions = versions
+        self.served = served
+        self._all = [one for name in versions for one in self._meant(name)]
 
     @classmethod
-    def of_names(cls, snapshot: Snapshot, features: Sequence[str]) -> PointInTimeJoin:
+    def of_names(
+        cls, snapshot: Snapshot, features: Sequence[str], as_served: bool = False
+    ) -> PointInTimeJoin:
         """A join with features as requests name them.
 
-        Raises as `Names.versions`, and `InvalidRequest` where an experiment decides what a name
-        means.
+        With `as_served` a name without a version means in each row what was served then. Raises as
+        `Names.versions`, and `InvalidRequest` where an experiment decides what a name means, and
+        as `meanings`.
         """
         names = Names(snapshot.catalog)
         versions = names.versions(features)
+        if as_served:
+            of = {n: names.name_of(n) for n in features if n in versions and "@" not in n}
+            meant = meanings(snapshot, set(of.values()))
+            return cls(snapshot, names, versions, {n: meant[one] for n, one in of.items()})
         for name, experiment in names.tested(features).items():
             raise InvalidRequest(
                 f"{name} means several versions, as the experiment {experiment.name} decides: name "
-                f"one, as {versions[name].ref}",
+                f"one, as {versions[name].ref}, or take them as served (versions='as_served', "
+                "--versions as_served)",
                 feature=name,
             )
         return cls(snapshot, names, versions)
 
     @classmethod
     def of_pins(cls, snapshot: Snapshot, pins: Mapping[str, str]) -> PointInTimeJoin:
-        """A join with versions, each `name@version`, retired or not. Raises `UnknownFeature`."""
-        known = snapshot.catalog.features
-        for pin in pins.values():
+        """A join with versions, each `name@version`, retired or not, or `name@as_served`.
+
+        Raises `UnknownFeature`, and as `meanings`.
+        """
+        known, active = snapshot.catalog.features, snapshot.catalog.active
+        versions, of = {}, {}
+        for name, pin in pins.items():
+            feature, _, version = pin.partition("@")
+            if version == AS_SERVED:
+                of[name] = feature
+                pin = f"{feature}@{active.get(feature)}"
             if pin not in known:
                 raise UnknownFeature(f"{pin} was never recorded here", feature=pin)
-        versions = {name: known[pin] for name, pin in pins.items()}
-        return cls(snapshot, Names(snapshot.catalog), versions)
+            versions[name] = known[pin]
+        meant = meanings(snapshot, set(of.values()))
+        served = {name: meant[feature] for name, feature in of.items()}
+        return cls(snapshot, Names(snapshot.catalog), versions, served)
+
+    @property
+    def pins(self) -> dict[str, str]:
+        """What `of_pins` makes this join of, by the names of columns."""
+        return {
+            name: f"{version.name}@{AS_SERVED}" if name in self.served else version.ref
+            for name, version in self.versions.items()
+        }
 
     @property
     def key_fields(self) -> list[str]:
         """The key fields that rows have to name."""
-        fields = (field for version in self.versions.values() for field in version.entity)
+        fields = (field for version in self._all for field in version.entity)
         return list(dict.fromkeys(fields))
 
-    def columns(self, rows: EntityRows, known: Int64s | None = None) -> dict[str, PastColumn]:
+    @property
+    def topics(self) -> set[str]:
+        """The topics of which the features are made."""
+        sources = self._names.catalog.sources
+        return {
+            sources[source].topic
+            for version in self._all
+            for source in (version.source, version.over, *self._sources_of_parts(version))
+            if source is not None
+        }
+
+    def _sources_of_parts(self, version: FeatureVersion) -> list[str | None]:
+        if not version.derived:
+            return []
+        return [part.source for part in self._names.derived[version.ref].parts.values()]
+
+    def _meant(self, name: str) -> list[FeatureVersion]:
+        """The versions that a column may have values of."""
+        if name not in self.served:
+            return [self.versions[name]]
+        feature, known = self.versions[name].name, self._names.catalog.features
+        return [known[f"{feature}@{number}"] for number in self.served[name].versions]
+
+    def columns(
+        self, rows: EntityRows, known: Int64s | None = None, first: int = 0
+    ) -> dict[str, PastColumn]:
         """The features of rows, by requested name.
 
         `known` (n,) is when each row's ticks had to be there, nanoseconds UTC; by default at the
-        row's own moment.
+        row's own moment. Raises `InvalidRequest` where it is not known which version was served in
+        a row; rows are counted from `first`.
         """
         of_rows = OfRows(rows, rows.moments if known is None else known)
-        stored = StoredColumns(self._sources, of_rows, self._stored(self.versions.values()))
-        return {name: self._column(one, stored, of_rows) for name, one in self.versions.items()}
+        stored = StoredColumns(self._sources, of_rows, self._stored(self._all))
+        return {
+            name: self._served(name, stored, of_rows, first)
+            if name in self.served
+            else self._column(version, stored, of_rows)
+            for name, version in self.versions.items()
+        }
+
+    def _served(self, name: str, stored: StoredColumns, of_rows: OfRows, first: int) -> PastColumn:
+        """A column with the version of each row that was served then."""
+        version, n = self.versions[name], len(of_rows.rows)
+        entities, entity = of_rows.rows.entities(version.entity)
+        served = self.served[name].served(of_rows.moments, entities, entity, first)
+        found = PastColumn(
+            version,
+            np.full(n, np.nan),
+            np.full(n, MISSING, np.uint8),
+            np.full(n, NO_TIME, np.int64),
+            np.zeros(n, np.bool_),
+            served,
+        )
+        for number, one in enumerate(self._meant(name)):
+            has = served.which == number
+            if not has.any():
+                continue
+            column = self._column(one, stored, of_rows)
+            found.values[has], found.ranks[has] = column.values[has], column.ranks[has]
+            found.event_times[has], found.lacks[has] = column.event_times[has], column.lacks[has]
+        return found
 
     def _column(
         self, version: FeatureVersion, stored: StoredColumns, of_rows: OfRows
@@ -93,7 +181,7 @@ class PointInTimeJoin:
             return summed(self._sources, version, parts, of_rows)
         return _derived(version, parts, stored)
 
-    def _stored(self, versions: Iterable[FeatureVersion]) -> list[FeatureVersion]:
+    def _stored(self, versions: Sequence[FeatureVersion]) -> list[FeatureVersion]:
         """The stored features of the rows' own entities, and those of derived ones."""
         found: list[FeatureVersion] = []
         for version in versions:

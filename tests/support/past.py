@@ -10,9 +10,11 @@ from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
+from faust.types import TP
 
 from pipelines.compute.run_computation import RunComputation
 from pipelines.kafka.topics import Topic
+from pipelines.live.log_ends import LogEnds
 from pipelines.live.materializer import Materializer
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from pipelines.stores.sink import Sink
@@ -31,6 +33,7 @@ from tests.support.rebuilds import Stores
 from tests.support.sinks import GO_ON
 
 SYMBOLS, PORTFOLIOS = "ABCD", ("P", "Q")
+TOPIC_IDS = {"price": TOPIC_ID, "position": TOPIC_ID[::-1]}
 MOMENT = "at"
 
 
@@ -60,7 +63,7 @@ class Market:
         schema = catalog.schemas[catalog.writing[source]]
         program = compile_program(catalog, schema)
         rules = SourceRules.of(catalog, source)
-        sink.settle(Topic(f"ticks.{source}", TOPIC_ID, 1))
+        sink.settle(Topic(f"ticks.{source}", TOPIC_IDS[source], 1))
         return Materializer(RunComputation(rules, schema, program, 1_000), sink)
 
     def tick(self, source: str, n: int) -> None:
@@ -69,7 +72,7 @@ class Market:
         records = [self._record(source, offset) for offset in range(first, first + n)]
         self._offsets[source] += n
         (run,) = runs(records, [])
-        run = replace(run, topic=f"ticks.{source}")
+        run = replace(run, topic=f"ticks.{source}", topic_id=TOPIC_IDS[source])
         for worker in self._workers[source]:
             worker.materialize(run, GO_ON)
 
@@ -88,6 +91,18 @@ class Market:
             key = "P"
         at, value = self.at_ms, json.dumps(made).encode()
         return Record(f"ticks.{source}", 0, offset, at, key.encode(), value)
+
+    def close(self, at_ms: int, unstored: int = 0) -> None:
+        """Workers have seen, after a moment, that so many ticks are left to be stored, or none."""
+        ends = {
+            TP(f"ticks.{source}", 0): offset + unstored for source, offset in self._offsets.items()
+        }
+        topic_ids = {f"ticks.{source}": topic_id for source, topic_id in TOPIC_IDS.items()}
+        reports = LogEnds(self._stores.postgres, topic_ids)
+        reports.note(dict.fromkeys(ends, (0, at_ms / 1000)))
+        reports.note({tp: (end, at_ms / 1_000 + 1) for tp, end in ends.items()})
+        reports.report()
+        reports.close()
 
 
 def asked(moments: Sequence[int], **keys: Sequence[str]) -> EntityRows:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Literal
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlencode
 
 import msgspec
@@ -24,11 +24,15 @@ from tickwell.client.values import FeatureInfo
 from tickwell.errors import one_line
 from tickwell.settings import Settings
 
+if TYPE_CHECKING:
+    from serving.history.wanted import Wanted
+
 DEADLINE_SECONDS = 60.0
 """Seconds that a server may take for a training set, unless the call is told otherwise."""
 
 PATH = "/features/offline"
 Stale = Literal["keep", "null"]
+Versions = Literal["active", "as_served"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +42,11 @@ class PastOptions:
     time_column: str
     timezone: str | None = None
     as_known_at: datetime | None = None
+    delay: timedelta | str | None = None
+    versions: Versions = "active"
     stale: Stale = "keep"
     event_times: bool = False
+    allow_open: bool = False
 
     @property
     def known_at(self) -> str | None:
@@ -49,6 +56,13 @@ class PastOptions:
         if self.as_known_at.tzinfo is None:
             raise ValueError(f"as_known_at={self.as_known_at!r} has no time zone")
         return self.as_known_at.isoformat()
+
+    @property
+    def delay_text(self) -> str | None:
+        """How long before each moment ticks had to be known, as 250ms."""
+        if isinstance(self.delay, timedelta):
+            return f"{self.delay // timedelta(microseconds=1)}us"
+        return self.delay
 
 
 def is_for_server(frame_rows: int, feature_names: Sequence[str]) -> bool:
@@ -90,8 +104,11 @@ def question(table: Any, feature_names: Sequence[str], options: PastOptions) -> 
         "time_column": options.time_column,
         "timezone": options.timezone,
         "as_known_at": options.known_at,
+        "delay": options.delay_text,
+        "versions": options.versions,
         "stale": options.stale,
         "event_times": "true" if options.event_times else "false",
+        "allow_open": "true" if options.allow_open else "false",
     }
     asked += [(name, value) for name, value in settings.items() if value is not None]
     sink = pa.BufferOutputStream()
@@ -121,33 +138,28 @@ def joined_here(frame: EntityFrame, feature_names: Sequence[str], options: PastO
 
     from registry.errors import RegistryError
     from serving.errors import ServingError
-    from serving.history.building import Wanted
     from serving.history.files import ROWS_A_PIECE
-    from serving.history.moments import known_by
-    from serving.history.point_in_time import PointInTimeJoin
     from serving.history.snapshot import snapshot
-    from serving.history.training_set import Form, Report
+    from serving.history.wanted import SetJoin
 
     _check_moments(frame, options.time_column)
     settings = Settings.of_stack()
     settings.need("postgres")
-    form = Form(options.stale, options.event_times)
-    names = names_of(feature_names)
-    at = options.known_at
     try:
-        known = None if at is None else known_by("as_known_at", at)
-        wanted = Wanted(names, options.time_column, options.timezone, known, form)
+        wanted = _wanted(feature_names, options)
         with snapshot(settings.postgres) as seen:
-            join = PointInTimeJoin.of_names(seen, names)
-            check_free(frame.names, [c for name in join.versions for c in form.columns(name)])
-            missing = [field for field in join.key_fields if field not in frame.names]
+            join = SetJoin(seen, wanted)
+            form, fields = wanted.form, join.join.key_fields
+            check_free(frame.names, [c for name in join.join.versions for c in form.columns(name)])
+            missing = [field for field in fields if field not in frame.names]
             if missing:
                 raise ClientError(f"entity_df has no column {missing[0]!r}, a key field")
-            table = frame.columns([*join.key_fields, options.time_column])
-            report, parts = Report(), []
-            for first in range(0, table.num_rows, ROWS_A_PIECE):
-                piece = table.slice(first, ROWS_A_PIECE)
-                parts.append(wanted.joined(join, piece, report, first))
+            table = frame.columns([*fields, options.time_column])
+            join.check([table])
+            parts = [
+                join.added(table.slice(first, ROWS_A_PIECE))
+                for first in range(0, table.num_rows, ROWS_A_PIECE)
+            ]
     except (ServingError, RegistryError) as error:
         raise ClientError(str(error)) from None
     except DBAPIError as error:
@@ -155,10 +167,29 @@ def joined_here(frame: EntityFrame, feature_names: Sequence[str], options: PastO
     return pa.concat_tables(parts)
 
 
+def _wanted(feature_names: Sequence[str], options: PastOptions) -> Wanted:
+    """What the options say. Raises `InvalidRequest`."""
+    from serving.history.moments import delay_of, known_by
+    from serving.history.wanted import Wanted
+
+    at = options.known_at
+    return Wanted(
+        names_of(feature_names),
+        options.time_column,
+        options.timezone,
+        None if at is None else known_by("as_known_at", at),
+        delay_of("delay", options.delay),
+        options.versions,
+        options.stale,
+        options.event_times,
+        options.allow_open,
+    )
+
+
 def added_columns(feature_names: Sequence[str], options: PastOptions) -> list[str]:
     """The columns that are added for features which are no sets."""
     from serving.history.training_set import Form
 
-    form = Form(options.stale, options.event_times)
+    form = Form(options.stale, options.event_times, options.versions == "as_served")
     plain = [name for name in names_of(feature_names) if not name.startswith(SET_PREFIX)]
     return [column for name in plain for column in form.columns(name)]

@@ -38,6 +38,13 @@ class StaleValues(StrEnum):
     NULL = "null"
 
 
+class Versions(StrEnum):
+    """What a name without a version means."""
+
+    ACTIVE = "active"
+    AS_SERVED = "as_served"
+
+
 @training_set.callback()
 def options() -> None:
     """Join features to entities at moments."""
@@ -61,11 +68,22 @@ def build(
         str | None,
         typer.Option(help="What was known at this moment, not at each row's own; RFC 3339."),
     ] = None,
+    delay: Annotated[
+        str | None,
+        typer.Option(help="Take what was known so long before each moment, as 250ms."),
+    ] = None,
+    versions: Annotated[
+        Versions,
+        typer.Option(help="What a name without one means: active now, or served at the moment."),
+    ] = Versions.ACTIVE,
     stale: Annotated[
         StaleValues, typer.Option(help="keep: stale values are there; null: they are not.")
     ] = StaleValues.KEEP,
     event_times: Annotated[
         bool, typer.Option("--event-times", help="Add the event time of each value.")
+    ] = False,
+    allow_open: Annotated[
+        bool, typer.Option("--allow-open", help="Also take moments that are not all stored yet.")
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the file if there is one.")
@@ -84,14 +102,22 @@ def build(
     if out.exists() and not overwrite:
         raise TickwellError(f"{out} is there already: name another file, or give --overwrite")
     with late_imports():
-        from serving.history.building import Stopped, Wanted
+        from serving.history.building import Stopped
         from serving.history.building import build as build_set
-        from serving.history.moments import known_by
-        from serving.history.training_set import Form
+        from serving.history.moments import delay_of, known_by
+        from serving.history.wanted import Wanted
 
-    known = None if as_known_at is None else known_by("--as-known-at", as_known_at)
-    form = Form(stale.value, event_times)
-    wanted = Wanted(feature, time_column, timezone, known, form)
+    wanted = Wanted(
+        feature,
+        time_column,
+        timezone,
+        None if as_known_at is None else known_by("--as-known-at", as_known_at),
+        delay_of("--delay", delay),
+        versions.value,
+        stale.value,
+        event_times,
+        allow_open,
+    )
     stop = Event()
     stop_on(stop)
     began = time.monotonic()
@@ -191,6 +217,11 @@ def _print(report: Report) -> None:
     if not console.is_terminal:
         console.width = 1000
     console.print(table)
+    if report.open:
+        typer.echo(f"open: {report.open:,} rows, which may be others later", err=True)
+    for name, served in report.served.items():
+        shown = ", ".join(f"{times:,} of {one or 'none yet'}" for one, times in served.items())
+        typer.echo(f"{name}: {shown}", err=True)
     for name, holes in report.holes.items():
         if holes:
             ref = report.versions[name]
@@ -212,7 +243,9 @@ def _print_json(report: Report) -> None:
         }
         for name, counts in report.statuses.items()
     }
-    typer.echo(json.dumps({"rows": report.rows, "features": features}))
+    for name, served in report.served.items():
+        features[name]["versions"] = dict(served)
+    typer.echo(json.dumps({"rows": report.rows, "open": report.open, "features": features}))
 
 
 def _print_verified_json(found: Verified) -> None:

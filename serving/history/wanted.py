@@ -1,0 +1,119 @@
+"""What a training set is to have, and the join that makes it, a table of rows after the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from serving.errors import InvalidRequest
+from serving.history.closing import closed
+from serving.history.entity_rows import FIRST_MOMENT, EntityRows, Int64s, entity_rows
+from serving.history.made import Made
+from serving.history.point_in_time import PointInTimeJoin
+from serving.history.snapshot import Snapshot
+from serving.history.training_set import Form, Report, Stale, table_of
+
+Versions = Literal["active", "as_served"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a training set is to have.
+
+    `time_column` has the moments; naive ones are local times of `timezone`. Each row has what was
+    known `delay` nanoseconds before its moment; with `as_known_at`, nanoseconds UTC, what was known
+    then. A name without a version means what is active now, or in each row what was served at its
+    moment. A set that is open (`serving.history.closing`) is made with `allow_open` alone. Raises
+    `InvalidRequest` for what goes not together.
+    """
+
+    features: Sequence[str]
+    time_column: str = "timestamp"
+    timezone: str | None = None
+    as_known_at: int | None = None
+    delay: int = 0
+    versions: Versions = "active"
+    stale: Stale = "keep"
+    event_times: bool = False
+    allow_open: bool = False
+
+    def __post_init__(self) -> None:
+        if self.delay and self.as_known_at is not None:
+            raise InvalidRequest(
+                "a delay is before each row's moment, and with as_known_at one moment counts for "
+                "all rows: give one of them"
+            )
+
+    @property
+    def form(self) -> Form:
+        """The columns of the set."""
+        return Form(self.stale, self.event_times, self.versions == "as_served")
+
+    def known(self, moments: Int64s) -> Int64s:
+        """By when ticks had to be known that count at the moments."""
+        if self.as_known_at is not None:
+            return np.full(len(moments), self.as_known_at, np.int64)
+        return np.maximum(moments, FIRST_MOMENT + self.delay) - self.delay
+
+
+class SetJoin:
+    """Joins tables of rows with the features of a training set, in one snapshot.
+
+    `report` says what is in it so far. Without `join` it is one with the features that are wanted.
+    Raises as `PointInTimeJoin.of_names`.
+    """
+
+    def __init__(
+        self, snapshot: Snapshot, wanted: Wanted, join: PointInTimeJoin | None = None
+    ) -> None:
+        self.wanted = wanted
+        self.join = join or PointInTimeJoin.of_names(
+            snapshot, wanted.features, wanted.versions == "as_served"
+        )
+        self.closed = closed(snapshot, self.join.topics)
+        self.report = Report()
+
+    def check(self, tables: Iterable[Any]) -> None:
+        """Count the rows that are open, of tables with the column of moments.
+
+        Raises `OpenTrainingSet` unless they are allowed, and `InvalidRequest`.
+        """
+        first = 0
+        for table in tables:
+            rows = self._rows(table, (), first)
+            known = self.wanted.known(rows.moments)
+            if not self.wanted.allow_open:
+                self.closed.check(known, first)
+            self.report.open += self.closed.open_rows(known)
+            first += len(rows)
+
+    def added(self, table: Any) -> Any:
+        """The columns that are added to the next rows. Raises `InvalidRequest`."""
+        first = self.report.rows
+        rows = self._rows(table, self.join.key_fields, first)
+        columns = self.join.columns(rows, self.wanted.known(rows.moments), first)
+        self.report.count(columns)
+        return table_of(columns, self.wanted.form)
+
+    def _rows(self, table: Any, fields: Sequence[str], first: int) -> EntityRows:
+        return entity_rows(table, fields, self.wanted.time_column, self.wanted.timezone, first)
+
+    def made(self) -> Made:
+        """What the set says of how it was made, once its rows are checked."""
+        return Made(
+            pins=self.join.pins,
+            time_column=self.wanted.time_column,
+            timezone=self.wanted.timezone,
+            as_known_at=self.wanted.as_known_at,
+            stale=self.wanted.stale,
+            event_times=self.wanted.event_times,
+            made_at=time.time_ns(),
+            delay=self.wanted.delay,
+            versions=self.wanted.versions,
+            open=self.report.open,
+            closed_until=self.closed.until,
+        )
