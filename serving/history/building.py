@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 from serving.history.files import beside, opened, pieces, written
+from serving.history.named import Keeper, Keeping, check_name
 from serving.history.snapshot import snapshot
 from serving.history.training_set import Report, check_columns
-from serving.history.wanted import SetJoin, Wanted
-
-
-class Stopped(Exception):
-    """It was stopped before its end."""
+from serving.history.wanted import SetJoin, Stopped, Wanted
 
 
 def build(
@@ -24,14 +22,19 @@ def build(
     wanted: Wanted,
     progress: Callable[[int, int], None],
     stop: Event,
+    keeping: Keeping | None = None,
 ) -> Report:
     """Write the rows of a Parquet file, with features joined to them, to another one.
 
-    `progress` takes the number of rows that are done, and of all. Raises `InvalidRequest`,
-    `OpenTrainingSet`, `UnknownFeature`, SQLAlchemy's `DBAPIError`, OSError, and `Stopped`.
+    `progress` takes the number of rows that are done, and of all; `keeping` keeps the set by its
+    name, before the file is there. Raises `InvalidRequest`, `OpenTrainingSet`, `UnknownFeature`,
+    `RegistryError`, SQLAlchemy's `DBAPIError`, OSError, and `Stopped`.
     """
-    with opened(entities) as source, snapshot(postgres) as seen:
+    if keeping is not None:
+        check_name(postgres, keeping.name)
+    with opened(entities) as source, snapshot(postgres) as seen, ExitStack() as stack:
         join = SetJoin(seen, wanted)
+        keeper = None if keeping is None else stack.enter_context(Keeper(join))
         check_columns(source.schema_arrow.names, list(join.join.versions), wanted.form)
         check_moments(join, source)
         report, total, made = join.report, source.metadata.num_rows, join.made()
@@ -45,6 +48,8 @@ def build(
             if total == 0:
                 table = source.schema_arrow.empty_table()
                 write(beside(table, join.added(table), made))
+            if keeper is not None and keeping is not None:
+                keeper.save(postgres, keeping)
     return report
 
 

@@ -11,7 +11,7 @@ Only what workers will store counts: a replay, a backfill or a load adds to hist
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from registry.resources import sql
@@ -32,6 +32,18 @@ NEVER = FIRST_MOMENT
 """The moment up to which history is closed of which nothing is known."""
 
 
+class StoredPartition(NamedTuple):
+    """What is stored of a partition: its next offset, None where nothing is, and up to when all is.
+
+    `closed_until` is in nanoseconds UTC, `NEVER` where nothing is known.
+    """
+
+    topic: str
+    partition: int
+    next_offset: int | None
+    closed_until: int
+
+
 class Closed(NamedTuple):
     """Up to when the history of some sources is closed, and which of their partitions decides."""
 
@@ -39,6 +51,8 @@ class Closed(NamedTuple):
     """Nanoseconds UTC, `NEVER` where nothing is known. What was known before it is all stored."""
     partition: str
     """As `ticks.price[3]`, or a topic that no worker has read yet."""
+    partitions: Sequence[StoredPartition] = ()
+    """What is stored of each."""
 
     def open_rows(self, known: Int64s) -> int:
         """How many rows are open, of which ticks had to be known by the moments `known`."""
@@ -70,14 +84,17 @@ def closed(snapshot: Snapshot, topics: Collection[str]) -> Closed:
 
     There is at least one topic.
     """
-    found = snapshot.rows(CLOSED_UNTIL, {"topics": sorted(topics)})
-    unread = sorted(set(topics).difference(topic for topic, _, _ in found))
+    stored = [
+        StoredPartition(topic, partition, next_offset, NEVER if at is None else _settled(int(at)))
+        for topic, partition, next_offset, at in snapshot.rows(
+            CLOSED_UNTIL, {"topics": sorted(topics)}
+        )
+    ]
+    unread = sorted(set(topics).difference(one.topic for one in stored))
     if unread:
-        return Closed(NEVER, unread[0])
-    return min(
-        Closed(NEVER if until is None else _settled(int(until)), f"{topic}[{partition}]")
-        for topic, partition, until in found
-    )
+        return Closed(NEVER, unread[0], stored)
+    slowest = min(stored, key=lambda one: one.closed_until)
+    return Closed(slowest.closed_until, f"{slowest.topic}[{slowest.partition}]", stored)
 
 
 def _settled(moment: int) -> int:

@@ -22,6 +22,7 @@ from serving.features.columns import LAGGING, MISSING, NO_TIME, UNDEFINED
 from serving.features.lookup import Names
 from serving.history.entity_rows import EntityRows
 from serving.history.past_columns import Int64s, PastColumn, judged
+from serving.history.ranges import Ranges
 from serving.history.served_versions import AS_SERVED, Meanings, meanings
 from serving.history.snapshot import Snapshot
 from serving.history.sources import OfRows, Sources, StoredColumns
@@ -101,6 +102,22 @@ class PointInTimeJoin:
             name: f"{version.name}@{AS_SERVED}" if name in self.served else version.ref
             for name, version in self.versions.items()
         }
+
+    @property
+    def refs(self) -> list[str]:
+        """The versions that columns have values of, and those of their parts, each once."""
+        derived = self._names.derived
+        parts = [
+            part.ref
+            for version in self._all
+            if version.derived
+            for part in derived[version.ref].parts.values()
+        ]
+        return list(dict.fromkeys([*(version.ref for version in self._all), *parts]))
+
+    def note(self, ranges: Ranges | None) -> None:
+        """Note in `ranges` of which entities ticks are asked for from now on."""
+        self._sources.ranges = ranges
 
     @property
     def key_fields(self) -> list[str]:

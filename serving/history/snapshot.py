@@ -56,6 +56,11 @@ class Snapshot:
         self._threads = threads
         self.catalog: Catalog = catalog.read(connections[0])
 
+    @property
+    def connection(self) -> Connection:
+        """A session that reads."""
+        return self._connections[0]
+
     def shares(self, numbers: Int64s) -> list[Int64s]:
         """Numbers in as many parts as statements are answered at the same time, or fewer."""
         parts = np.array_split(numbers, len(self._connections))

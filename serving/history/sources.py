@@ -9,6 +9,7 @@ from registry.definitions import FeatureVersion
 from serving.features.lookup import Names
 from serving.history.entity_rows import EntityRows
 from serving.history.past_columns import Int64s, PastColumn, past_column
+from serving.history.ranges import Ranges
 from serving.history.snapshot import Snapshot
 from serving.history.ticks_as_of import Asked, TicksAsOf, backfills_of
 
@@ -38,6 +39,8 @@ class Sources:
         self.snapshot = snapshot
         self.names = names
         self._backfills = backfills_of(snapshot)
+        self.ranges: Ranges | None = None
+        """Where it is noted which entities are asked for."""
 
     def key_of(self, source: str) -> tuple[str, ...]:
         """The key fields of a source, in the order in which entities are named."""
@@ -45,6 +48,8 @@ class Sources:
 
     def ticks(self, source: str, asked: Asked, refs: Collection[str]) -> TicksAsOf:
         """The ticks of one source that questions ask for, with what they have of these versions."""
+        if self.ranges is not None:
+            self.ranges.add(source, asked)
         return TicksAsOf(self.snapshot, self.names, source, asked, refs, self._backfills)
 
 

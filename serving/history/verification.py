@@ -19,14 +19,12 @@ import pyarrow as pa
 
 from registry.formats.status import Status
 from serving.errors import InvalidRequest
-from serving.history.building import Stopped
 from serving.history.entity_rows import TEXTS
 from serving.history.files import made_of, opened, pieces
-from serving.history.made import Made
 from serving.history.point_in_time import PointInTimeJoin
 from serving.history.snapshot import snapshot
 from serving.history.training_set import EVENT_TIME, STATUS, VERSION, Form
-from serving.history.wanted import SetJoin, Wanted
+from serving.history.wanted import SetJoin, Stopped, wanted_of
 
 
 @dataclass
@@ -80,21 +78,6 @@ def verify(
             found.rows += table.num_rows
             progress(found.rows, source.metadata.num_rows)
     return found
-
-
-def wanted_of(made: Made) -> Wanted:
-    """What was wanted of a set, but for its features, which are pinned."""
-    return Wanted(
-        (),
-        made.time_column,
-        made.timezone,
-        made.as_known_at,
-        made.delay,
-        made.versions,
-        made.stale,
-        made.event_times,
-        allow_open=True,
-    )
 
 
 def _check_columns(schema: Any, features: Collection[str], form: Form) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,11 +13,20 @@ from serving.errors import InvalidRequest
 from serving.history.closing import closed
 from serving.history.entity_rows import FIRST_MOMENT, EntityRows, Int64s, entity_rows
 from serving.history.made import Made
+from serving.history.past_columns import PastColumn
 from serving.history.point_in_time import PointInTimeJoin
+from serving.history.ranges import Ranges
 from serving.history.snapshot import Snapshot
 from serving.history.training_set import Form, Report, Stale, table_of
 
+Keep = Callable[[EntityRows, Mapping[str, PastColumn]], None]
+"""Takes rows, and their features by the names of columns."""
+
 Versions = Literal["active", "as_served"]
+
+
+class Stopped(Exception):
+    """It was stopped before its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +69,21 @@ class Wanted:
         return np.maximum(moments, FIRST_MOMENT + self.delay) - self.delay
 
 
+def wanted_of(made: Made) -> Wanted:
+    """What was wanted of a set, but for its features, which are pinned."""
+    return Wanted(
+        (),
+        made.time_column,
+        made.timezone,
+        made.as_known_at,
+        made.delay,
+        made.versions,
+        made.stale,
+        made.event_times,
+        allow_open=True,
+    )
+
+
 class SetJoin:
     """Joins tables of rows with the features of a training set, in one snapshot.
 
@@ -76,6 +100,12 @@ class SetJoin:
         )
         self.closed = closed(snapshot, self.join.topics)
         self.report = Report()
+        self._keep: Keep | None = None
+
+    def keep(self, keep: Keep, ranges: Ranges | None = None) -> None:
+        """Give what is joined from now on also to `keep`, and note which entities it is about."""
+        self._keep = keep
+        self.join.note(ranges)
 
     def check(self, tables: Iterable[Any]) -> None:
         """Count the rows that are open, of tables with the column of moments.
@@ -97,6 +127,8 @@ class SetJoin:
         rows = self._rows(table, self.join.key_fields, first)
         columns = self.join.columns(rows, self.wanted.known(rows.moments), first)
         self.report.count(columns)
+        if self._keep is not None:
+            self._keep(rows, columns)
         return table_of(columns, self.wanted.form)
 
     def _rows(self, table: Any, fields: Sequence[str], first: int) -> EntityRows:

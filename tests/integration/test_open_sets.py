@@ -101,7 +101,7 @@ def test_an_end_is_known_from_the_response_before_it(stores: Stores) -> None:
         ends.report()
         found = query(
             stores.postgres,
-            "SELECT end_offset, reported_at / 1000000000 FROM tickwell.log_ends WHERE partition = 3",
+            "SELECT end_offset, reported_at / 10 ^ 9 FROM tickwell.log_ends WHERE partition = 3",
         )
         return [(int(end), int(at)) for end, at in found]
 

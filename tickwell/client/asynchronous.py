@@ -118,6 +118,7 @@ class AsyncClient:
         stale: past.Stale = "keep",
         event_times: bool = False,
         allow_open: bool = False,
+        name: str | None = None,
         deadline_seconds: float = past.DEADLINE_SECONDS,
     ) -> Frame:
         """A frame's rows with the features that were served at their moments.
@@ -135,9 +136,10 @@ class AsyncClient:
             stale,
             event_times,
             allow_open,
+            name,
         )
         check_free(frame.names, past.added_columns(feature_names, options))
-        if not past.is_for_server(frame.rows, feature_names):
+        if not past.is_for_server(frame.rows, feature_names, name):
             added = await asyncio.to_thread(past.joined_here, frame, feature_names, options)
         else:
             call = self._begin(deadline_seconds)

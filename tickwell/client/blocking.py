@@ -116,6 +116,7 @@ class Client:
         stale: past.Stale = "keep",
         event_times: bool = False,
         allow_open: bool = False,
+        name: str | None = None,
         deadline_seconds: float = past.DEADLINE_SECONDS,
     ) -> Frame:
         """A frame's rows with the features that were served at their moments.
@@ -134,7 +135,9 @@ class Client:
         stored yet is an error that says up to when it is; `allow_open` takes it as it is.
 
         Up to 100,000 rows are joined by the server. More are joined in this process, which reads
-        Postgres (`TICKWELL_POSTGRES`). A call takes a minute at most unless told otherwise.
+        Postgres (`TICKWELL_POSTGRES`), and so is what is kept by a `name`, with its rows, so that
+        `tickwell training-set verify NAME` proves it again. A call takes a minute at most unless
+        told otherwise.
         """
         frame = entity_frame(entity_df)
         options = past.PastOptions(
@@ -146,9 +149,10 @@ class Client:
             stale,
             event_times,
             allow_open,
+            name,
         )
         check_free(frame.names, past.added_columns(feature_names, options))
-        if not past.is_for_server(frame.rows, feature_names):
+        if not past.is_for_server(frame.rows, feature_names, name):
             added = past.joined_here(frame, feature_names, options)
         else:
             call = self._begin(deadline_seconds)

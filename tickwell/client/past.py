@@ -7,6 +7,7 @@ in place of the server.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +22,7 @@ from tickwell.client.entity_frames import EntityFrame, check_free
 from tickwell.client.errors import ClientError
 from tickwell.client.questions import ARROW, Question, names_of
 from tickwell.client.values import FeatureInfo
+from tickwell.current_user import current_user
 from tickwell.errors import one_line
 from tickwell.settings import Settings
 
@@ -47,6 +49,7 @@ class PastOptions:
     stale: Stale = "keep"
     event_times: bool = False
     allow_open: bool = False
+    name: str | None = None
 
     @property
     def known_at(self) -> str | None:
@@ -65,8 +68,13 @@ class PastOptions:
         return self.delay
 
 
-def is_for_server(frame_rows: int, feature_names: Sequence[str]) -> bool:
-    """Whether a server takes so many rows at once; what is in a set is not known before."""
+def is_for_server(frame_rows: int, feature_names: Sequence[str], name: str | None = None) -> bool:
+    """Whether a server takes so many rows at once; what is in a set is not known before.
+
+    It keeps no training set by a name.
+    """
+    if name is not None:
+        return False
     return frame_rows <= MOST_ROWS and frame_rows * len(names_of(feature_names)) <= MOST_CELLS
 
 
@@ -137,17 +145,22 @@ def joined_here(frame: EntityFrame, feature_names: Sequence[str], options: PastO
     from sqlalchemy.exc import DBAPIError
 
     from registry.errors import RegistryError
+    from registry.lifecycle.audit import By
     from serving.errors import ServingError
     from serving.history.files import ROWS_A_PIECE
+    from serving.history.named import Keeper, Keeping, check_name
     from serving.history.snapshot import snapshot
     from serving.history.wanted import SetJoin
 
     _check_moments(frame, options.time_column)
+    keeping = None if options.name is None else Keeping(options.name, By(current_user()))
     settings = Settings.of_stack()
     settings.need("postgres")
     try:
         wanted = _wanted(feature_names, options)
-        with snapshot(settings.postgres) as seen:
+        if keeping is not None:
+            check_name(settings.postgres, keeping.name)
+        with snapshot(settings.postgres) as seen, ExitStack() as stack:
             join = SetJoin(seen, wanted)
             form, fields = wanted.form, join.join.key_fields
             check_free(frame.names, [c for name in join.join.versions for c in form.columns(name)])
@@ -156,10 +169,13 @@ def joined_here(frame: EntityFrame, feature_names: Sequence[str], options: PastO
                 raise ClientError(f"entity_df has no column {missing[0]!r}, a key field")
             table = frame.columns([*fields, options.time_column])
             join.check([table])
+            keeper = None if keeping is None else stack.enter_context(Keeper(join))
             parts = [
                 join.added(table.slice(first, ROWS_A_PIECE))
                 for first in range(0, table.num_rows, ROWS_A_PIECE)
             ]
+            if keeper is not None and keeping is not None:
+                keeper.save(settings.postgres, keeping)
     except (ServingError, RegistryError) as error:
         raise ClientError(str(error)) from None
     except DBAPIError as error:

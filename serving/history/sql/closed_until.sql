@@ -2,7 +2,7 @@
 -- arrived is stored, nanoseconds UTC; NULL where that is not known. Either a record of then is stored, and
 -- the log's times do not go back, or what is stored reaches an end that the broker named after it.
 SELECT
-    newest.topic, number.partition,
+    newest.topic, number.partition, stored.next_offset,
     greatest(
         stored.known_at,
         CASE WHEN told.end_offset <= coalesce(stored.next_offset, 0) THEN told.reported_at END
