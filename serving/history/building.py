@@ -35,7 +35,8 @@ def build(
     with opened(entities) as source, snapshot(postgres) as seen, ExitStack() as stack:
         join = SetJoin(seen, wanted)
         keeper = None if keeping is None else stack.enter_context(Keeper(join))
-        check_columns(source.schema_arrow.names, list(join.join.versions), wanted.form)
+        present = source.schema_arrow.names
+        check_columns(present, list(join.join.versions), wanted.form, wanted.added)
         check_moments(join, source)
         report, total, made = join.report, source.metadata.num_rows, join.made()
         progress(0, total)

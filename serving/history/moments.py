@@ -19,11 +19,10 @@ LONGEST_DELAY = "365d"
 LONGEST_DELAY_NS = span_ns(LONGEST_DELAY, "delay", LONGEST_DELAY, "delay")
 
 
-def known_by(name: str, given: str | datetime) -> int:
+def moment_of(name: str, given: str | datetime) -> int:
     """The moment that `name` was given, RFC 3339 as text, exact to the microsecond.
 
-    What is known by a moment that has not come yet would be another thing each time it is asked.
-    Raises `InvalidRequest` for it, and for what has no time zone or is no moment.
+    Raises `InvalidRequest` for what has no time zone or is no moment.
     """
     try:
         moment = given if isinstance(given, datetime) else datetime.fromisoformat(given)
@@ -31,7 +30,16 @@ def known_by(name: str, given: str | datetime) -> int:
         raise InvalidRequest(f"{name} {given}: {error}") from None
     if moment.tzinfo is None:
         raise InvalidRequest(f"{name} {given} has no time zone: 2026-11-24T09:00:00Z has one")
-    found = (moment - EPOCH) // MICROSECOND * 1_000
+    return (moment - EPOCH) // MICROSECOND * 1_000
+
+
+def known_by(name: str, given: str | datetime) -> int:
+    """The same of a moment by which something was known.
+
+    What is known by a moment that has not come yet would be another thing each time it is asked.
+    Raises `InvalidRequest` for it, and as `moment_of`.
+    """
+    found = moment_of(name, given)
     if found > time.time_ns() - SETTLED_NS:
         raise InvalidRequest(f"{name} {given}: it must be a second ago at least")
     if found < 0:

@@ -93,9 +93,15 @@ def ref_of(column: PastColumn) -> str:
     return column.version.ref if column.served is None else f"{column.version.name}@{AS_SERVED}"
 
 
-def check_columns(present: Collection[str], features: Collection[str], form: Form) -> None:
-    """Raises `InvalidRequest` where rows have a column of a name that the set would add."""
-    twice = [name for one in features for name in form.columns(one) if name in present]
+def check_columns(
+    present: Collection[str], features: Collection[str], form: Form, more: Collection[str] = ()
+) -> None:
+    """Raises `InvalidRequest` where rows have a column of a name that the set would add.
+
+    It adds those of features, and `more`.
+    """
+    added = [*(name for one in features for name in form.columns(one)), *more]
+    twice = [name for name in added if name in present]
     if twice:
         raise InvalidRequest(
             f"the entity rows have a column {twice[0]} already: rename it, or leave it out"

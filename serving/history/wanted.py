@@ -11,12 +11,13 @@ import numpy as np
 
 from serving.errors import InvalidRequest
 from serving.history.closing import closed
-from serving.history.entity_rows import FIRST_MOMENT, EntityRows, Int64s, entity_rows
+from serving.history.entity_rows import FIRST_MOMENT, EntityRows, Int64s, entity_rows, stamps
 from serving.history.made import Made
 from serving.history.past_columns import PastColumn
 from serving.history.point_in_time import PointInTimeJoin
 from serving.history.ranges import Ranges
 from serving.history.snapshot import Snapshot
+from serving.history.splitting import SPLIT, Split, column_of, shares
 from serving.history.training_set import Form, Report, Stale, table_of
 
 Keep = Callable[[EntityRows, Mapping[str, PastColumn]], None]
@@ -36,8 +37,9 @@ class Wanted:
     `time_column` has the moments; naive ones are local times of `timezone`. Each row has what was
     known `delay` nanoseconds before its moment; with `as_known_at`, nanoseconds UTC, what was known
     then. A name without a version means what is active now, or in each row what was served at its
-    moment. A set that is open (`serving.history.closing`) is made with `allow_open` alone. Raises
-    `InvalidRequest` for what goes not together.
+    moment. A set that is open (`serving.history.closing`) is made with `allow_open` alone. With
+    `split` a column says which rows are of training and which of the test. Raises `InvalidRequest`
+    for what goes not together.
     """
 
     features: Sequence[str]
@@ -49,6 +51,7 @@ class Wanted:
     stale: Stale = "keep"
     event_times: bool = False
     allow_open: bool = False
+    split: Split | None = None
 
     def __post_init__(self) -> None:
         if self.delay and self.as_known_at is not None:
@@ -56,6 +59,11 @@ class Wanted:
                 "a delay is before each row's moment, and with as_known_at one moment counts for "
                 "all rows: give one of them"
             )
+
+    @property
+    def added(self) -> list[str]:
+        """The names of columns that are no features'."""
+        return [] if self.split is None else [SPLIT]
 
     @property
     def form(self) -> Form:
@@ -129,7 +137,12 @@ class SetJoin:
         self.report.count(columns)
         if self._keep is not None:
             self._keep(rows, columns)
-        return table_of(columns, self.wanted.form)
+        added, split = table_of(columns, self.wanted.form), self.wanted.split
+        if split is None:
+            return added
+        ends = stamps(table, split.label_end, self.wanted.timezone, first)
+        found = column_of(shares(rows.moments, ends, split.at, split.embargo, first))
+        return added.append_column(SPLIT, found)
 
     def _rows(self, table: Any, fields: Sequence[str], first: int) -> EntityRows:
         return entity_rows(table, fields, self.wanted.time_column, self.wanted.timezone, first)

@@ -23,6 +23,7 @@ from tickwell.tables import show
 
 if TYPE_CHECKING:
     from serving.history.named import Proved
+    from serving.history.splitting import Split
     from serving.history.verification import Verified
 
 T = TypeVar("T")
@@ -89,6 +90,17 @@ def build(
     allow_open: Annotated[
         bool, typer.Option("--allow-open", help="Also take moments that are not all stored yet.")
     ] = False,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Add a column `split`: train before this moment, RFC 3339, test after."),
+    ] = None,
+    purge: Annotated[
+        str | None,
+        typer.Option(help="The column of when labels are known: those known later are purged."),
+    ] = None,
+    embargo: Annotated[
+        str | None, typer.Option(help="Leave out what follows the split for so long, as 1h.")
+    ] = None,
     name: Annotated[
         str | None,
         typer.Option(help="Keep the set, with its rows, to prove it later."),
@@ -126,6 +138,7 @@ def build(
         stale.value,
         event_times,
         allow_open,
+        _split(split, purge, embargo),
     )
     keeping = None if name is None else Keeping(name, By(current_user()))
     stop = Event()
@@ -231,6 +244,22 @@ def delete(
     with opened() as (_, registry):
         registry.delete_training_set(name, note)
     typer.echo(f"deleted the training set {name}")
+
+
+def _split(at: str | None, purge: str | None, embargo: str | None) -> Split | None:
+    from serving.history.moments import delay_of, moment_of
+    from serving.history.splitting import Split
+
+    if at is None:
+        if purge is not None or embargo is not None:
+            raise TickwellError("--purge and --embargo belong to a split: give --split MOMENT")
+        return None
+    if purge is None:
+        raise TickwellError(
+            "--split needs --purge COLUMN, the moments at which labels are known: a label that is "
+            "known after the split would tell training of the test"
+        )
+    return Split(moment_of("--split", at), purge, delay_of("--embargo", embargo))
 
 
 def _say(error: Exception) -> None:
