@@ -27,6 +27,7 @@ from serving.history.served_versions import AS_SERVED, Meanings, meanings
 from serving.history.snapshot import Snapshot
 from serving.history.sources import OfRows, Sources, StoredColumns
 from serving.history.sums import summed
+from serving.history.ticks_as_of import Plan
 
 
 class PointInTimeJoin:
@@ -114,6 +115,11 @@ class PointInTimeJoin:
             for part in derived[version.ref].parts.values()
         ]
         return list(dict.fromkeys([*(version.ref for version in self._all), *parts]))
+
+    @property
+    def plans(self) -> Mapping[str, Plan]:
+        """How the ticks of each source were read so far; of several ways a scan is told."""
+        return self._sources.plans
 
     def note(self, ranges: Ranges | None) -> None:
         """Note in `ranges` of which entities ticks are asked for from now on."""

@@ -11,7 +11,7 @@ from serving.history.entity_rows import EntityRows
 from serving.history.past_columns import Int64s, PastColumn, past_column
 from serving.history.ranges import Ranges
 from serving.history.snapshot import Snapshot
-from serving.history.ticks_as_of import Asked, TicksAsOf, backfills_of
+from serving.history.ticks_as_of import Asked, Plan, TicksAsOf, backfills_of
 
 
 class OfRows(NamedTuple):
@@ -39,6 +39,8 @@ class Sources:
         self.snapshot = snapshot
         self.names = names
         self._backfills = backfills_of(snapshot)
+        self.plans: dict[str, Plan] = {}
+        """How the ticks of each source were read; of several ways a scan is told."""
         self.ranges: Ranges | None = None
         """Where it is noted which entities are asked for."""
 
@@ -50,7 +52,10 @@ class Sources:
         """The ticks of one source that questions ask for, with what they have of these versions."""
         if self.ranges is not None:
             self.ranges.add(source, asked)
-        return TicksAsOf(self.snapshot, self.names, source, asked, refs, self._backfills)
+        found = TicksAsOf(self.snapshot, self.names, source, asked, refs, self._backfills)
+        if self.plans.get(source) != "scan":
+            self.plans[source] = found.plan
+        return found
 
 
 class StoredColumns:

@@ -9,7 +9,7 @@ backfill computed of this tick, or none: never that of an older one.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from registry.formats.row import ValueStatus
 from registry.resources import sql
 from serving.features.columns import MISSING, NO_TIME, RANK_OF
 from serving.features.lookup import Names
+from serving.history.scan import Questions, planned, scanned
 from serving.history.snapshot import Snapshot
 
 TICKS_AS_OF, BACKFILLED = sql(__package__, "ticks_as_of"), sql(__package__, "backfilled_values")
@@ -55,11 +56,25 @@ class Asked(NamedTuple):
 class _Distinct(NamedTuple):
     """The questions that differ, in the order of entities and moments."""
 
-    entities: list[str]
-    moments: Int64s
-    known: Int64s
+    questions: Questions
     of: NDArray[np.intp]
     """(n,) Which of them each question is."""
+
+    @property
+    def moments(self) -> Int64s:
+        return self.questions.moments
+
+    @property
+    def known(self) -> Int64s:
+        return self.questions.known
+
+    def entities(self, which: NDArray[np.intp]) -> list[str]:
+        """The entities that some are about."""
+        names = self.questions.names
+        return [names[i] for i in self.questions.entity[which].tolist()]
+
+
+Plan = Literal["lateral", "scan"]
 
 
 class _Column(NamedTuple):
@@ -97,8 +112,23 @@ class TicksAsOf:
             ref: _Column(np.full(m, np.nan), np.full(m, MISSING, np.uint8), np.ones(m, np.bool_))
             for ref in refs
         }
-        schemas = [one for one in names.catalog.schemas.values() if one.source == source]
-        for rows in _found(snapshot, self._distinct, sorted(one.id for one in schemas)):
+        self.plan: Plan = "lateral"
+        """How they were read: looked up one by one, or in a scan of the rows of their time."""
+        schemas = sorted(one.id for one in names.catalog.schemas.values() if one.source == source)
+        if schemas:
+            self._read(source, schemas)
+
+    def _read(self, source: str, schemas: Sequence[int]) -> None:
+        features = max(len(self._snapshot.catalog.schemas[one].features) for one in schemas)
+        most = max(1, self._snapshot.row_bytes // _dtype(features).itemsize)
+        asked, left = self._distinct, np.ones(len(self._times), np.bool_)
+        scan = planned(self._snapshot, source, schemas, asked.questions, most)
+        if scan is not None:
+            self.plan = "scan"
+            for rows in scanned(self._snapshot, schemas, features, asked.questions, (scan, most)):
+                self._keep(rows)
+                left[rows["number"]] = False
+        for rows in _found(self._snapshot, asked, schemas, np.flatnonzero(left)):
             self._keep(rows)
 
     def _keep(self, rows: Any) -> None:
@@ -149,7 +179,7 @@ class TicksAsOf:
             {
                 "backfill": backfill,
                 "numbers": part.tolist(),
-                "entities": [asked.entities[i] for i in part.tolist()],
+                "entities": asked.entities(part),
                 "event_times": self._times[part].tolist(),
                 "sequences": self._sequences[part].tolist(),
             }
@@ -172,8 +202,9 @@ def backfills_of(snapshot: Snapshot) -> Backfills:
 
 def _distinct(asked: Asked) -> _Distinct:
     n = len(asked.moments)
+    sorted_names = sorted(range(len(asked.names)), key=asked.names.__getitem__)
     rank = np.empty(len(asked.names), np.int32)
-    rank[sorted(range(len(asked.names)), key=asked.names.__getitem__)] = np.arange(len(rank))
+    rank[sorted_names] = np.arange(len(rank))
     columns = asked.known, asked.moments, rank[asked.entity]
     order = np.lexsort(columns)
     differs = np.ones(n, np.bool_)
@@ -182,14 +213,15 @@ def _distinct(asked: Asked) -> _Distinct:
     of = np.empty(n, np.intp)
     of[order] = np.cumsum(differs) - 1
     first = order[differs]
-    entities = [asked.names[i] for i in asked.entity[first].tolist()]
-    return _Distinct(entities, asked.moments[first], asked.known[first], of)
+    names = [asked.names[i] for i in sorted_names]
+    entity = rank[asked.entity[first]]
+    return _Distinct(Questions(names, entity, asked.moments[first], asked.known[first]), of)
 
 
-def _found(snapshot: Snapshot, asked: _Distinct, schemas: Sequence[int]) -> Iterator[Any]:
-    """The rows of the ticks that are there, numbered as the questions, some at a time."""
-    if not schemas:
-        return
+def _found(
+    snapshot: Snapshot, asked: _Distinct, schemas: Sequence[int], left: NDArray[np.intp]
+) -> Iterator[Any]:
+    """The rows of the ticks of those that are left, numbered as the questions, some at a time."""
     features = max(len(snapshot.catalog.schemas[one].features) for one in schemas)
     dtype = _dtype(features)
     shared = {
@@ -198,7 +230,6 @@ def _found(snapshot: Snapshot, asked: _Distinct, schemas: Sequence[int]) -> Iter
         "padding": bytes(ARRAY_HEADER_BYTES + 12 * features),
     }
     most = max(1, snapshot.row_bytes // dtype.itemsize)
-    left = np.arange(len(asked.moments))
     for span in SPANS:
         answered = np.zeros(len(asked.moments), np.bool_)
         for begin in range(0, len(left), most):
@@ -219,7 +250,7 @@ def _question(asked: _Distinct, part: NDArray[np.intp], span: int | None) -> dic
         since = np.maximum(moments, BEFORE_ALL + span) - span
     return {
         "numbers": part.tolist(),
-        "entities": [asked.entities[i] for i in part.tolist()],
+        "entities": asked.entities(part),
         "moments": moments.tolist(),
         "known": asked.known[part].tolist(),
         "since": since.tolist(),

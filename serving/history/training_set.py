@@ -53,10 +53,10 @@ class Form:
 class Report:
     """What is in a training set: of each feature its version, and how often it had which status.
 
-    `served` counts the rows by version where each has the one that was served; "" is none. `open`
-    rows may be others later (`serving.history.closing`). `holes` counts, of what is `missing`, the
-    moments at which there was a tick, of which the version was never computed: a backfill would
-    fill them.
+    `plans` has for each source how its ticks were read, `lateral` or `scan`. `served` counts the
+    rows by version where each has the one that was served; "" is none. `open` rows may be others
+    later (`serving.history.closing`). `holes` counts, of what is `missing`, the moments at which
+    there was a tick, of which the version was never computed: a backfill would fill them.
     """
 
     rows: int = 0
@@ -65,6 +65,7 @@ class Report:
     holes: Counter[str] = field(default_factory=Counter)
     served: dict[str, Counter[str]] = field(default_factory=dict)
     open: int = 0
+    plans: dict[str, str] = field(default_factory=dict)
 
     def count(self, columns: Mapping[str, PastColumn]) -> None:
         """Count more rows."""

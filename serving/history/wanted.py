@@ -135,6 +135,7 @@ class SetJoin:
         rows = self._rows(table, self.join.key_fields, first)
         columns = self.join.columns(rows, self.wanted.known(rows.moments), first)
         self.report.count(columns)
+        self.report.plans.update(self.join.plans)
         if self._keep is not None:
             self._keep(rows, columns)
         added, split = table_of(columns, self.wanted.form), self.wanted.split

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,11 +27,14 @@ from serving.features.columns import NO_TIME
 from serving.history.entity_rows import EntityRows, entity_rows
 from serving.history.past_columns import PastColumn
 from serving.history.point_in_time import PointInTimeJoin
-from serving.history.snapshot import ROW_BYTES, snapshot
+from serving.history.snapshot import ROW_BYTES, SCAN_LIMITS, ScanLimits, snapshot
 from tests.oracle.messages import Record
 from tests.support.logs import NOW_MS, TOPIC_ID, runs
 from tests.support.rebuilds import Stores
 from tests.support.sinks import GO_ON
+
+ALWAYS = ScanLimits(fewest_questions=0, rows_a_question=math.inf, rows_an_entity=0)
+"""Lets a join read the rows of a stretch of time, whatever look-ups would take."""
 
 SYMBOLS, PORTFOLIOS = "ABCD", ("P", "Q")
 TOPIC_IDS = {"price": TOPIC_ID, "position": TOPIC_ID[::-1]}
@@ -114,9 +118,12 @@ def asked(moments: Sequence[int], **keys: Sequence[str]) -> EntityRows:
 
 @contextmanager
 def joining(
-    postgres: str, features: Sequence[str], row_bytes: int = ROW_BYTES
+    postgres: str,
+    features: Sequence[str],
+    row_bytes: int = ROW_BYTES,
+    scans: ScanLimits = SCAN_LIMITS,
 ) -> Iterator[PointInTimeJoin]:
-    with snapshot(postgres, row_bytes=row_bytes) as seen:
+    with snapshot(postgres, row_bytes=row_bytes, scans=scans) as seen:
         yield PointInTimeJoin.of_names(seen, features)
 
 

@@ -61,7 +61,16 @@ def built_json(report: Report) -> None:
     }
     for name, served in report.served.items():
         features[name]["versions"] = dict(served)
-    typer.echo(json.dumps({"rows": report.rows, "open": report.open, "features": features}))
+    typer.echo(
+        json.dumps(
+            {
+                "rows": report.rows,
+                "open": report.open,
+                "plans": report.plans,
+                "features": features,
+            }
+        )
+    )
 
 
 def verified(found: Verified, as_json: bool) -> None:
