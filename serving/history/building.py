@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from serving.history.files import beside, opened, pieces, written
+from serving.history.files import MOST_ROWS, beside, opened, pieces, written
 from serving.history.named import Keeper, Keeping, check_name
 from serving.history.snapshot import snapshot
 from serving.history.training_set import Report, check_columns
@@ -41,7 +41,7 @@ def build(
         report, total, made = join.report, source.metadata.num_rows, join.made()
         progress(0, total)
         with written(out) as write:
-            for table in pieces(source):
+            for table in pieces(source, join.rows_a_piece):
                 if stop.is_set():
                     raise Stopped
                 write(beside(table, join.added(table), made))
@@ -62,4 +62,4 @@ def check_moments(join: SetJoin, source: Any) -> None:
     column = join.wanted.time_column
     if column not in source.schema_arrow.names:  # says what there is
         join.check([source.schema_arrow.empty_table()])
-    join.check(pieces(source, [column]))
+    join.check(pieces(source, MOST_ROWS, [column]))

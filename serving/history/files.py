@@ -21,8 +21,11 @@ import pyarrow.parquet as pq
 from serving.errors import InvalidRequest
 from serving.history.made import Made, made_in
 
-ROWS_A_PIECE = 50_000
-"""Entity rows that are joined at a time: about 50 MB with ten features."""
+FEWEST_ROWS, MOST_ROWS = 50_000, 500_000
+"""Entity rows that are joined at a time, unless features are few or many."""
+
+CELLS_A_PIECE = 2_000_000
+"""Values of a piece: about 200 MB. The larger pieces are, the fewer scans there are."""
 
 BUFFER_BYTES = 262_144
 
@@ -53,12 +56,17 @@ def made_of(schema: Any) -> Made | None:
     return made_in(told)
 
 
-def pieces(source: Any, columns: Sequence[str] | None = None) -> Iterator[Any]:
-    """The rows of an opened file, as tables, with some of the columns, or with all.
+def rows_a_piece(features: int) -> int:
+    """How many entity rows are joined at a time with so many features."""
+    return min(MOST_ROWS, max(FEWEST_ROWS, CELLS_A_PIECE // max(1, features)))
+
+
+def pieces(source: Any, rows: int, columns: Sequence[str] | None = None) -> Iterator[Any]:
+    """The rows of an opened file, so many at a time, with some of the columns, or with all.
 
     Raises `InvalidRequest` for bytes that are no rows.
     """
-    batches = source.iter_batches(ROWS_A_PIECE, columns=columns)
+    batches = source.iter_batches(rows, columns=columns)
     while True:
         try:
             batch = next(batches, None)

@@ -162,7 +162,7 @@ def prove(postgres: str, name: str, progress: Callable[[int, int], None], stop: 
         progress(0, kept.rows)
         if kept.rows:
             with pq.ParquetFile(frame, pre_buffer=False, buffer_size=BUFFER_BYTES) as source:
-                for table in pieces(source):
+                for table in pieces(source, join.rows_a_piece):
                     if stop.is_set():
                         raise Stopped
                     join.added(table)

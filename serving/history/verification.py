@@ -69,7 +69,7 @@ def verify(
         join = SetJoin(seen, wanted, of_pins)
         found = Verified(features={name: Differences() for name in made.pins})
         progress(0, source.metadata.num_rows)
-        for table in pieces(source):
+        for table in pieces(source, join.rows_a_piece):
             if stop.is_set():
                 raise Stopped
             anew = join.added(table)

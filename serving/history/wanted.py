@@ -12,6 +12,7 @@ import numpy as np
 from serving.errors import InvalidRequest
 from serving.history.closing import closed
 from serving.history.entity_rows import FIRST_MOMENT, EntityRows, Int64s, entity_rows, stamps
+from serving.history.files import rows_a_piece
 from serving.history.made import Made
 from serving.history.past_columns import PastColumn
 from serving.history.point_in_time import PointInTimeJoin
@@ -114,6 +115,11 @@ class SetJoin:
         """Give what is joined from now on also to `keep`, and note which entities it is about."""
         self._keep = keep
         self.join.note(ranges)
+
+    @property
+    def rows_a_piece(self) -> int:
+        """How many rows are joined at a time."""
+        return rows_a_piece(len(self.join.versions))
 
     def check(self, tables: Iterable[Any]) -> None:
         """Count the rows that are open, of tables with the column of moments.

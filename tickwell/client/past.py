@@ -147,7 +147,6 @@ def joined_here(frame: EntityFrame, feature_names: Sequence[str], options: PastO
     from registry.errors import RegistryError
     from registry.lifecycle.audit import By
     from serving.errors import ServingError
-    from serving.history.files import ROWS_A_PIECE
     from serving.history.named import Keeper, Keeping, check_name
     from serving.history.snapshot import snapshot
     from serving.history.wanted import SetJoin
@@ -171,8 +170,8 @@ def joined_here(frame: EntityFrame, feature_names: Sequence[str], options: PastO
             join.check([table])
             keeper = None if keeping is None else stack.enter_context(Keeper(join))
             parts = [
-                join.added(table.slice(first, ROWS_A_PIECE))
-                for first in range(0, table.num_rows, ROWS_A_PIECE)
+                join.added(table.slice(first, join.rows_a_piece))
+                for first in range(0, table.num_rows, join.rows_a_piece)
             ]
             if keeper is not None and keeping is not None:
                 keeper.save(settings.postgres, keeping)

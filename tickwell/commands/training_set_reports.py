@@ -34,6 +34,8 @@ def built(report: Report) -> None:
     if not console.is_terminal:
         console.width = 1000
     console.print(table)
+    plans = ", ".join(f"{source} {plan}" for source, plan in sorted(report.plans.items()))
+    typer.echo(f"ticks were read by: {plans}", err=True)
     if report.open:
         typer.echo(f"open: {report.open:,} rows, which may be others later", err=True)
     for name, served in report.served.items():
