@@ -6,6 +6,7 @@ import math
 import re
 import struct
 from collections.abc import Mapping
+from itertools import product
 
 import numpy as np
 import pytest
@@ -92,6 +93,10 @@ def test_sums_by_columns_are_those_of_each_row(
 ) -> None:
     """Of many rows at once, with closed entities: values to the bit, statuses and times."""
     assume(re.search(r"\b[abc]\b", term))
+    check_columns(term, rows)
+
+
+def check_columns(term: str, rows: list[tuple[list[dict[str, Known]], list[int]]]) -> None:
     each = [entity for row, _ in rows for entity in row]
     columns = {
         name: Terms.of_feature(
@@ -116,6 +121,26 @@ def test_sums_by_columns_are_those_of_each_row(
         assert math.isnan(found.values[number]) == math.isnan(one.value)
         if not math.isnan(one.value):
             assert bits(float(found.values[number])) == bits(one.value)
+
+
+KNOWN = [
+    Known(0.0, "ok", 2),
+    Known(-0.0, "ok", 9),
+    Known(0.0, "stale", 5),
+    Known(0.0, "lagging", 4),
+    Known(1.5, "ok", 3),
+    Known(None, "missing", None),
+    Known(None, "undefined", 1),
+]
+TERMS = ["a * b", "a * b * c", "a / b * c", "abs(a) * -b + c", "(a - b) * c", "a * (b * c) - 2 * a"]
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_columns_know_which_zero_counts(term: str) -> None:
+    """Each of many entities alone in its row, for all that three parts may be."""
+    check_columns(
+        term, [([dict(zip("abc", parts, strict=True))], []) for parts in product(KNOWN, repeat=3)]
+    )
 
 
 NOTHING = Part(0.0, Status.OK, 5)
