@@ -30,10 +30,8 @@ from benchmarks.views import FEATURES, FIRST_NS, MONTH, MONTH_NS, MONTHS
 from registry import catalog
 from registry.database.engine import connect
 from registry.formats.row import ValueStatus
-from serving.history.building import Wanted
-from serving.history.point_in_time import PointInTimeJoin
 from serving.history.snapshot import snapshot
-from serving.history.training_set import Report
+from serving.history.wanted import SetJoin, Wanted
 
 TICKS, ENTITIES = 1_000_000, 500
 SIZES = (10, 10_000, 100_000)
@@ -99,10 +97,10 @@ def _entity_rows(rows: int) -> pa.Table:
 
 
 def _ours(postgres: str, frame: pa.Table) -> int:
-    wanted = Wanted(FEATURES, MOMENT)
     with snapshot(postgres) as seen:
-        join = PointInTimeJoin.of_names(seen, FEATURES)
-        return len(wanted.joined(join, frame, Report()))
+        join = SetJoin(seen, Wanted(FEATURES, MOMENT, allow_open=True))
+        join.check([frame])
+        return len(join.added(frame))
 
 
 def _others(frame: pa.Table) -> dict[str, Callable[[], int]]:

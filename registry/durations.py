@@ -24,7 +24,7 @@ LARGEST_AGE = "36500d"
 
 def skew_ns(text: str, where: str) -> int:
     """The nanoseconds of a source's `skew`. Raises `DefinitionError`, naming `where`."""
-    return _nanoseconds(text, "skew", LARGEST_SKEW, where)
+    return span_ns(text, "skew", LARGEST_SKEW, where)
 
 
 def max_age_ns(text: str | None, where: str) -> int | None:
@@ -34,17 +34,12 @@ def max_age_ns(text: str | None, where: str) -> int | None:
     """
     if text is None:
         return None
-    age = _nanoseconds(text, "max_age", LARGEST_AGE, where)
+    age = span_ns(text, "max_age", LARGEST_AGE, where)
     if age == 0:
         raise DefinitionError(
             where, "a max_age of 0 makes every value stale; leave it out for a value of any age"
         )
     return age
-
-
-def span_ns(text: str, what: str) -> int:
-    """The nanoseconds of a duration that a person gives as `what`. Raises `DefinitionError`."""
-    return _nanoseconds(text, "the duration", LARGEST_AGE, what)
 
 
 def duration(nanoseconds: int) -> str:
@@ -56,13 +51,17 @@ def duration(nanoseconds: int) -> str:
     return f"{nanoseconds // NANOSECONDS[unit]}{unit if nanoseconds else 's'}"
 
 
-def _nanoseconds(text: str, what: str, largest: str, where: str) -> int:
+def span_ns(text: str, what: str, largest: str, where: str) -> int:
+    """The nanoseconds of what is given as `what`, no longer than `largest`.
+
+    Raises `DefinitionError`, naming `where`.
+    """
     match = DURATION.fullmatch(text)
     if match is None:
         raise DefinitionError(
             where, f"{what} {text!r} is not a duration such as 500ms, 1s, 5m or 1h"
         )
     nanoseconds = int(match[1]) * NANOSECONDS[match[2]]
-    if text != largest and nanoseconds > _nanoseconds(largest, what, largest, where):
+    if text != largest and nanoseconds > span_ns(largest, what, largest, where):
         raise DefinitionError(where, f"{what} {text!r} is too long: at most {largest}")
     return nanoseconds

@@ -48,6 +48,10 @@ class StateConflict(ServingError):
     """What is recorded is in a state in which this cannot be done."""
 
 
+class OpenTrainingSet(ServingError):
+    """What a training set asks for is not all stored yet, so its answer may change."""
+
+
 class ChangesNotAllowed(ServingError):
     """The server takes no changes of what is recorded."""
 

@@ -2,8 +2,8 @@
 
     from tickwell import Client
 
-`Client` and `AsyncClient` are imported when they are asked for: they bring an HTTP library each,
-and a command that asks no server needs none.
+`Client`, `AsyncClient` and `split_by_time` are imported when they are asked for: they bring
+libraries, and a command that asks no server needs none.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tickwell.client.asynchronous import AsyncClient
     from tickwell.client.blocking import Client
+    from tickwell.client.splitting import split_by_time
 
 __version__ = "0.1.0"
-__all__ = ["AsyncClient", "Client", "__version__"]
+__all__ = ["AsyncClient", "Client", "__version__", "split_by_time"]
 
 
 def __getattr__(name: str) -> object:
@@ -27,4 +28,8 @@ def __getattr__(name: str) -> object:
         from tickwell.client.asynchronous import AsyncClient
 
         return AsyncClient
+    if name == "split_by_time":
+        from tickwell.client.splitting import split_by_time
+
+        return split_by_time
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

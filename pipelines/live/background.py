@@ -16,6 +16,7 @@ from pipelines.errors import BrokerUnavailable, StoreUnavailable, TopicMissing
 from pipelines.live.broker_watch import LOOK_SECONDS
 from pipelines.live.carrying import Carrying
 from pipelines.live.health import Health
+from pipelines.live.log_ends import LogEnds
 from pipelines.live.rejected_relay import Relay
 from pipelines.live.worker_options import WorkerOptions
 from pipelines.repair.repair import settle_all
@@ -68,6 +69,11 @@ def start_offline_threads(options: WorkerOptions, engine: Engine, stop: Event) -
     keep_running("repairs", settle, stop)
     keep_running("relay", relay, stop)
     keep_running("maintenance", maintain, stop)
+
+
+def start_log_ends(ends: LogEnds, stop: Event) -> None:
+    """Report ends of logs in a daemon thread until `stop` is set."""
+    keep_running("log ends", partial(ends.run, stop), stop)
 
 
 def start_hot_feed(feed: HotFeed, stop: Event) -> None:

@@ -15,6 +15,7 @@ from pipelines.live.background import (
     FOLLOW_SECONDS,
     start_carrying,
     start_hot_feed,
+    start_log_ends,
     start_offline_threads,
     watch,
     watch_broker,
@@ -26,6 +27,7 @@ from pipelines.live.faust_app import GroupMember, Pipeline, SinkApp, create_app
 from pipelines.live.health import Health
 from pipelines.live.heartbeats import INTERVAL_SECONDS, Heartbeats
 from pipelines.live.lag import Lags
+from pipelines.live.log_ends import LogEnds
 from pipelines.live.startup import Startup
 from pipelines.live.worker_options import WorkerOptions
 from pipelines.runtime.allocator import give_back_at_once
@@ -76,6 +78,7 @@ class _Worker:
         )
         self._metrics = _serve_metrics(options) if options.metrics_port else None
         self._lags = Lags()
+        self._log_ends: LogEnds | None = None
         self._app: SinkApp | None = None
         self._watch: BrokerWatch | None = None
         self._hot: HotFeed | None = None
@@ -116,6 +119,8 @@ class _Worker:
         pipeline = Startup(self._options, engine, self._health, self._stop).prepare()
         if self._options.sink == "offline":
             start_offline_threads(self._options, engine, self._stop)
+            self._log_ends = LogEnds(self._options.postgres, pipeline.incarnations.ids)
+            start_log_ends(self._log_ends, self._stop)
         if pipeline.hot is not None:
             start_hot_feed(pipeline.hot, self._stop)
             self._hot = pipeline.hot
@@ -212,9 +217,14 @@ class _Worker:
         if app is None:
             return None
         consumer: Any = app.consumer
+        ends = {tp: (*end, consumer.following(tp)) for tp, end in sorted(consumer.ends().items())}
+        if self._log_ends is not None:
+            # a broker that has just recovered may name an end before what it had delivered
+            known = {tp: (end, at) for tp, (end, at, stored) in ends.items() if end >= stored}
+            self._log_ends.note(known)
         return [
-            self._lags.of(tp.topic, tp.partition, consumer.following(tp), end, reported_at)
-            for tp, (end, reported_at) in sorted(consumer.ends().items())
+            self._lags.of(tp.topic, tp.partition, stored, end, at)
+            for tp, (end, at, stored) in ends.items()
         ]
 
 

@@ -3,6 +3,7 @@
     tickwell.feature_rows      one row a tick, source and row schema, partitioned by event time
     tickwell.entities          every entity and the partition that is its home
     tickwell.watermarks        the next offset to read of each partition of a topic incarnation
+    tickwell.log_ends          the end of each partition's log, and when the broker named it
     tickwell.rejected_ticks    every tick that was rejected, with its bytes and the reason
     tickwell.replays           the progress of each replay in each partition
     tickwell.topics            incarnations of topics, with their number of partitions
@@ -99,6 +100,16 @@ watermarks = Table(
     Column("partition", Integer, primary_key=True),
     Column("topic", Text, nullable=False),
     Column("next_offset", BigInteger, nullable=False),
+    Column("known_at", BigInteger),
+)
+
+log_ends = Table(
+    "log_ends",
+    metadata,
+    Column("topic_id", Uuid, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("end_offset", BigInteger, nullable=False),
+    Column("reported_at", BigInteger, nullable=False),
 )
 
 replays = Table(

@@ -22,6 +22,9 @@ NEW_SCHEMA = "new row schema"
 MOST_STARTS = 100
 """Partitions of which a line says where a row schema begins."""
 
+TRAINING_SET_PREFIX = "training-set:"
+"""What stands before the name of a training set."""
+
 SOURCE_PREFIX = "source:"
 """What stands before the name of a source where the audit is asked for."""
 
@@ -132,11 +135,15 @@ def _starts(connection: Connection, ids: Sequence[int]) -> dict[str, tuple[Schem
 def subjects_of(known: Catalog, text: str) -> list[str]:
     """The subjects of lines about a feature with its versions, a set, or a source with its rows.
 
+    Of a training set it is the name that it is asked for by.
+
     To a version belong the row schemas with which it came into the rows of its source, and left
     them. Raises `UnknownVersion`.
     """
     if text.startswith(SET_PREFIX):
         return [set_named(known, text)]
+    if text.startswith(TRAINING_SET_PREFIX):
+        return [text]  # also of one that was deleted
     if text.startswith(SOURCE_PREFIX):
         source = text.removeprefix(SOURCE_PREFIX)
         if source not in known.sources:

@@ -1,14 +1,16 @@
 """Where a feature comes from and what depends on it.
 
     topic ──► field ──► version ──► derived version ──► set ──► model
+                        └──► training set
 
 All of it follows from what is recorded: a source names its topic, an expression its fields, a
-derived version and a set what they pin. Models say themselves which set they read.
+derived version, a set and a training set what they pin. Models say themselves which set they read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal
 
 from msgspec import Struct
@@ -17,7 +19,7 @@ from registry.definitions import Catalog
 from registry.language.canonical import fields
 from registry.lifecycle.states import set_named, version_of, versions_of
 
-Kind = Literal["topic", "field", "version", "set", "model"]
+Kind = Literal["topic", "field", "version", "set", "training set", "model"]
 
 
 class Node(Struct, frozen=True, order=True):
@@ -48,16 +50,24 @@ class Lineage(Struct, frozen=True):
 End = Callable[[Edge], Node]
 """One of the two ends of an edge."""
 
-ORDER: Sequence[Kind] = ("topic", "field", "version", "set", "model")
+ORDER: Sequence[Kind] = ("topic", "field", "version", "set", "training set", "model")
 
 
-def lineage_of(catalog: Catalog, models: Mapping[str, Sequence[str]], text: str) -> Lineage:
+def lineage_of(
+    catalog: Catalog,
+    models: Mapping[str, Sequence[str]],
+    text: str,
+    training_sets: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Lineage:
     """The lineage of a feature (all its versions), of one version, or of a set.
 
-    `models` has the models that read each set. Raises `UnknownVersion`.
+    `models` has the models that read each set, `training_sets` the versions that are in each
+    training set. Raises `UnknownVersion`.
     """
     roots = _roots(catalog, text)
     edges = list(edges_of(catalog, models))
+    for name, versions in training_sets.items():
+        edges += (Edge(Node("version", ref), Node("training set", name)) for ref in versions)
     upstream = _reached(roots, edges, lambda edge: edge.by, lambda edge: edge.used)
     downstream = _reached(roots, edges, lambda edge: edge.used, lambda edge: edge.by)
     return Lineage(tuple(roots), tuple(upstream), tuple(downstream))

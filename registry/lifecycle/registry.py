@@ -41,6 +41,7 @@ from registry.lifecycle import (
     new_versions,
     search,
     sets,
+    training_sets,
     usage,
     withdrawal,
 )
@@ -65,6 +66,7 @@ from registry.lifecycle.recording import (
 from registry.lifecycle.search import Page as SearchPage
 from registry.lifecycle.source_recording import Begin
 from registry.lifecycle.states import name_of, version_of
+from registry.lifecycle.training_sets import TrainingSet
 from registry.lifecycle.usage import FeatureUsage
 from registry.serial import Serial, serial_in
 from registry.source_rules import check_sources
@@ -339,7 +341,23 @@ class Registry:
         Raises `UnknownVersion`.
         """
         with self._reading() as (connection, known):
-            return lineage_of(known, sets.models(connection), text)
+            kept = training_sets.versions_in(connection)
+            return lineage_of(known, sets.models(connection), text, kept)
+
+    def training_sets(self) -> list[TrainingSet]:
+        """The training sets that are kept by name, the newest first."""
+        with self._reading() as (connection, _):
+            return training_sets.listed(connection)
+
+    def training_set(self, name: str) -> TrainingSet:
+        """One of them. Raises `UnknownVersion`."""
+        with self._reading() as (connection, _):
+            return training_sets.named(connection, name)
+
+    def delete_training_set(self, name: str, note: str = "") -> None:
+        """Forget a training set. Raises `UnknownVersion`."""
+        with self._changing(note) as change:
+            training_sets.remove(change.connection, change.by, name)
 
     def models(self) -> dict[str, list[str]]:
         """The models that read each set."""

@@ -36,41 +36,58 @@ MOMENT = "timestamp"
 
 LONGEST_QUERY = 16_384
 
+OPEN = "tickwell.open"
+"""The key of an answer's metadata that say how many rows may be others later."""
+
 SIZE_BYTES = 4
 """Bytes before a message between the two processes: its size, big-endian."""
 
 Moment = Annotated[str, Meta(min_length=1, max_length=64)]
+Duration = Annotated[str, Meta(min_length=1, max_length=16)]
+Flag = Literal["", "true", "false"]
+"""What stands behind a question mark: the name alone says true."""
 
 
 class OfflineRequest(Struct, forbid_unknown_fields=True):
     """Features of entities, each at the moment in its place in `timestamps` (RFC 3339).
 
-    With `as_known_at` each has what was known of its moment then, else what was known at it. With
-    `stale="null"` a value that was too old is null. `event_times` adds those of the values.
+    With `as_known_at` each has what was known of its moment then, else what was known at it, or a
+    `delay` (as 250ms) before. With `versions="as_served"` a name means in each row the version that
+    was served then, else the one that is active now. With `stale="null"` a value that was too old
+    is null. `event_times` adds those of the values. A question whose answer may change, once more
+    is stored, is answered with `allow_open`.
     """
 
     features: Features
     entities: Annotated[list[Entity], Meta(min_length=1, max_length=MOST_ROWS)]
     timestamps: Annotated[list[Moment], Meta(min_length=1, max_length=MOST_ROWS)]
     as_known_at: Moment | None = None
+    delay: Duration | None = None
+    versions: Literal["active", "as_served"] = "active"
     stale: Literal["keep", "null"] = "keep"
     event_times: bool = False
+    allow_open: bool = False
 
 
 class OfflineColumn(Struct, omit_defaults=True):
-    """A feature of the rows of a question, in their order; event times in nanoseconds UTC."""
+    """A feature of the rows of a question, in their order; event times in nanoseconds UTC.
+
+    `version` is `as_served` where `versions` has that of each row, null where there was none yet.
+    """
 
     version: str
     values: list[float | None]
     statuses: list[Status]
     event_times: list[int | None] | None = None
+    versions: list[str | None] | None = None
 
 
 class OfflineAnswer(Struct):
-    """The features, by the names that were requested."""
+    """The features, by the names that were requested. `open` rows may be others later."""
 
     rows: int
     features: dict[str, OfflineColumn]
+    open: int = 0
 
 
 class Asked(Struct):
@@ -81,8 +98,11 @@ class Asked(Struct):
     time_column: str = MOMENT
     timezone: str | None = None
     as_known_at: str | None = None
+    delay: str | None = None
+    versions: Literal["active", "as_served"] = "active"
     stale: Literal["keep", "null"] = "keep"
     event_times: bool = False
+    allow_open: bool = False
 
 
 class ArrowSettings(Struct, forbid_unknown_fields=True):
@@ -92,8 +112,11 @@ class ArrowSettings(Struct, forbid_unknown_fields=True):
     time_column: Text = MOMENT
     timezone: Text | None = None
     as_known_at: Moment | None = None
+    delay: Duration | None = None
+    versions: Literal["active", "as_served"] = "active"
     stale: Literal["keep", "null"] = "keep"
-    event_times: Literal["", "true", "false"] = "false"
+    event_times: Flag = "false"
+    allow_open: Flag = "false"
 
 
 class OfflineQuestion(Struct):
@@ -143,8 +166,11 @@ def asked_in_json(body: bytes, query: str) -> Asked:
         given.features,
         pa.table(columns),
         as_known_at=given.as_known_at,
+        delay=given.delay,
+        versions=given.versions,
         stale=given.stale,
         event_times=given.event_times,
+        allow_open=given.allow_open,
     )
 
 
@@ -183,8 +209,11 @@ def asked_in_arrow(body: bytes, query: str) -> Asked:
         settings.time_column,
         settings.timezone,
         settings.as_known_at,
+        settings.delay,
+        settings.versions,
         settings.stale,
         settings.event_times != "false",
+        settings.allow_open != "false",
     )
 
 
@@ -197,9 +226,9 @@ def check_size(rows: int, features: int) -> None:
         )
 
 
-def in_json(versions: Mapping[str, str], table: Any) -> bytes:
+def in_json(versions: Mapping[str, str], table: Any, open_rows: int) -> bytes:
     """The answer in JSON, of the table that was joined."""
-    from serving.history.training_set import EVENT_TIME, STATUS
+    from serving.history.training_set import EVENT_TIME, STATUS, VERSION
 
     features = {}
     for name, version in versions.items():
@@ -212,14 +241,18 @@ def in_json(versions: Mapping[str, str], table: Any) -> bytes:
         statuses = table.column(f"{name}{STATUS}").combine_chunks()
         names = np.array(statuses.dictionary.to_pylist(), object)
         said = names[statuses.indices.to_numpy()].tolist()
-        features[name] = OfflineColumn(version.partition("@")[2], listed, said, times)
-    return msgspec.json.encode(OfflineAnswer(table.num_rows, features))
+        served = None
+        if f"{name}{VERSION}" in table.schema.names:
+            served = table.column(f"{name}{VERSION}").to_pylist()
+        features[name] = OfflineColumn(version.partition("@")[2], listed, said, times, served)
+    return msgspec.json.encode(OfflineAnswer(table.num_rows, features, open_rows))
 
 
-def in_arrow(table: Any) -> bytes:
-    """The answer in Arrow."""
+def in_arrow(table: Any, open_rows: int) -> bytes:
+    """The answer in Arrow, whose metadata say how many rows are open."""
     import pyarrow as pa
 
+    table = table.replace_schema_metadata({OPEN: str(open_rows)})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)

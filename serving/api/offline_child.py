@@ -32,11 +32,10 @@ from serving.api.offline import (
     in_json,
 )
 from serving.errors import NotReady, ServingError, StoresUnavailable, TooLarge
-from serving.history.building import Wanted
-from serving.history.moments import known_by
-from serving.history.point_in_time import PointInTimeJoin
+from serving.history.moments import delay_of, known_by
 from serving.history.snapshot import snapshot
-from serving.history.training_set import Form, Report, check_columns
+from serving.history.training_set import check_columns
+from serving.history.wanted import SetJoin, Wanted
 
 NICE = 5
 """How much rather the processes are served that answer what is asked of the present."""
@@ -116,16 +115,26 @@ def _is_plain(value: object) -> bool:
 def _answer(question: OfflineQuestion) -> bytes:
     asked = _asked(question)
     check_size(asked.table.num_rows, len(asked.features))
-    known = None if asked.as_known_at is None else known_by("as_known_at", asked.as_known_at)
-    form = Form(asked.stale, asked.event_times)
-    wanted = Wanted(asked.features, asked.time_column, asked.timezone, known, form)
-    report = Report()
+    wanted = Wanted(
+        asked.features,
+        asked.time_column,
+        asked.timezone,
+        None if asked.as_known_at is None else known_by("as_known_at", asked.as_known_at),
+        delay_of("delay", asked.delay),
+        asked.versions,
+        asked.stale,
+        asked.event_times,
+        asked.allow_open,
+    )
     with snapshot(question.postgres) as seen:
-        join = PointInTimeJoin.of_names(seen, asked.features)
-        check_size(asked.table.num_rows, len(join.versions))  # a set is several
-        check_columns(asked.table.schema.names, list(join.versions), form)
-        table = wanted.joined(join, asked.table, report)
-    return in_arrow(table) if question.wants_arrow else in_json(report.versions, table)
+        join = SetJoin(seen, wanted)
+        check_size(asked.table.num_rows, len(join.join.versions))  # a set is several
+        check_columns(asked.table.schema.names, list(join.join.versions), wanted.form)
+        join.check([asked.table])
+        table = join.added(asked.table)
+    if question.wants_arrow:
+        return in_arrow(table, join.report.open)
+    return in_json(join.report.versions, table, join.report.open)
 
 
 def _asked(question: OfflineQuestion) -> Asked:

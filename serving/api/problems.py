@@ -26,6 +26,7 @@ from serving.errors import (
     KeyRefused,
     MalformedRequest,
     NotReady,
+    OpenTrainingSet,
     Overloaded,
     RetiredFeature,
     ScopeMissing,
@@ -78,6 +79,7 @@ PROBLEMS: Mapping[type[ServingError], Problem] = {
     UnknownFeature: Problem(404, "Unknown feature"),
     RetiredFeature: Problem(410, "Retired"),
     StateConflict: Problem(409, "Not in this state"),
+    OpenTrainingSet: Problem(409, "Not closed yet"),
     ChangesNotAllowed: Problem(403, "No changes are taken"),
     WrongEntity: Problem(422, "Wrong kind of entity"),
     UnsupportedCoding: Problem(

@@ -12,17 +12,19 @@ shown, and is no drift unless levels are asked for (`registry.language.degree`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from registry.definitions import FeatureVersion
+from registry.formats.loaded_rows import loaded
 from registry.formats.status import Status
 from registry.language.degree import Degree, degree
 from registry.language.program import lookback
@@ -30,7 +32,6 @@ from registry.resources import sql
 from serving.errors import InvalidRequest
 from serving.features.columns import NO_TIME, STALE
 from serving.features.lookup import Names
-from serving.history.building import Stopped
 from serving.history.distribution import (
     DAY_NS,
     LEAST_VALUES,
@@ -43,11 +44,15 @@ from serving.history.distribution import (
     thinned,
 )
 from serving.history.entity_rows import EntityRows, entity_rows
-from serving.history.files import Made, made_of, opened, pieces
-from serving.history.point_in_time import PastColumn, PointInTimeJoin
+from serving.history.files import made_of, opened, pieces, rows_a_piece
+from serving.history.made import Made
+from serving.history.named import kept_set
+from serving.history.past_columns import PastColumn
+from serving.history.point_in_time import PointInTimeJoin
 from serving.history.snapshot import Snapshot, snapshot
 from serving.history.training_set import EVENT_TIME, STATUS, STATUSES
 from serving.history.verification import check_columns
+from serving.history.wanted import SetJoin, Stopped, wanted_of
 
 WINDOW_SPANS = sql(__package__, "window_spans")
 
@@ -134,7 +139,7 @@ class _Side(NamedTuple):
 
 def drift(
     postgres: str,
-    file: Path,
+    training_set: Path | str,
     since: int,
     until: int,
     levels: bool,
@@ -143,27 +148,28 @@ def drift(
 ) -> dict[str, FeatureDrift]:
     """Compare the features of a training set with what was served between two moments.
 
-    `since` and `until` are nanoseconds UTC; with `levels` these are judged, too. `progress` takes
-    the number of questions that are answered, and of all. Raises `InvalidRequest` for a file that
-    is no training set, `UnknownFeature`, SQLAlchemy's `DBAPIError`, OSError and `Stopped`.
+    The set is a file, or the name of one that is kept, whose features are joined anew. `since` and
+    `until` are nanoseconds UTC; with `levels` these are judged, too. `progress` takes the number of
+    questions that are answered, and of all. Raises `InvalidRequest` for a file that is no training
+    set, `UnknownVersion`, `UnknownFeature`, SQLAlchemy's `DBAPIError`, OSError and `Stopped`.
     """
     if since >= until:
         raise InvalidRequest("nothing lies between the two moments: name an earlier one as since")
-    with opened(file) as source, snapshot(postgres) as seen:
-        made = made_of(source.schema_arrow)
-        if made is None:
-            raise InvalidRequest(f"{file} is no training set: it does not say how it was made")
+    with snapshot(postgres) as seen:
+        if isinstance(training_set, Path):
+            made, table = _of_file(seen, training_set)
+        else:
+            made, table = _of_name(seen, training_set)
         join = PointInTimeJoin.of_pins(seen, made.pins)
-        check_columns(source.schema_arrow, join.versions, made)
-        table = _drawn(source)
         trained = entity_rows(table, join.key_fields, made.time_column, made.timezone)
         asked = _asked_again(trained, since, until)
+        served = replace(wanted_of(made), as_known_at=None)
         now: dict[str, list[_Side]] = {name: [] for name in join.versions}
         progress(0, len(asked))
         for piece in _pieces(asked):
             if stop.is_set():
                 raise Stopped
-            for name, column in join.columns(piece).items():
+            for name, column in join.columns(piece, served.known(piece.moments)).items():
                 now[name].append(_served(column, made))
             progress(sum(len(one.values) for one in next(iter(now.values()))), len(asked))
         compared = _Compared(seen, join, trained, asked, levels)
@@ -175,6 +181,32 @@ def drift(
         }
 
 
+def _of_file(seen: Snapshot, file: Path) -> tuple[Made, Any]:
+    """How a training set was made that is in a file, and some of its rows."""
+    with opened(file) as source:
+        made = made_of(source.schema_arrow)
+        if made is None:
+            raise InvalidRequest(f"{file} is no training set: it does not say how it was made")
+        versions = PointInTimeJoin.of_pins(seen, made.pins).versions
+        check_columns(source.schema_arrow, versions, wanted_of(made).form)
+        return made, _drawn(source)
+
+
+def _of_name(seen: Snapshot, name: str) -> tuple[Made, Any]:
+    """The same of a set that is kept: its features are joined to some of its rows."""
+    with kept_set(seen, name) as (kept, source):
+        made = msgspec.convert(kept.made, Made)
+        if source is None:
+            raise InvalidRequest(f"the training set {name} has no rows")
+        table = _drawn(source)
+    wanted = replace(wanted_of(made), event_times=True)
+    join = SetJoin(seen, wanted, PointInTimeJoin.of_pins(seen, made.pins))
+    added = join.added(table)
+    for number, column in enumerate(added.column_names):
+        table = table.append_column(added.schema.field(number), added.column(column))
+    return msgspec.structs.replace(made, event_times=True), table
+
+
 def _drawn(source: Any) -> Any:
     """Rows of a file, at random where it has many: of rows in an order every tenth may be alike."""
     share = MOST_ROWS / max(1, source.metadata.num_rows)
@@ -183,7 +215,8 @@ def _drawn(source: Any) -> Any:
     def drawn(table: Any) -> Any:
         return table.filter(pa.array(random.random(len(table)) < share))
 
-    return pa.concat_tables([source.schema_arrow.empty_table(), *map(drawn, pieces(source))])
+    read = pieces(source, rows_a_piece(1))
+    return pa.concat_tables([source.schema_arrow.empty_table(), *map(drawn, read)])
 
 
 def _asked_again(trained: EntityRows, since: int, until: int) -> EntityRows:
@@ -322,9 +355,8 @@ class _Compared:
     ) -> Int64s:
         """The span of so many ticks for every row, as it was at some of them."""
         names, entity = rows.entities(self._snapshot.catalog.sources[source].key)
-        schemas = [
-            one.id for one in self._snapshot.catalog.schemas.values() if one.source == source
-        ]
+        of_source = [one for one in self._snapshot.catalog.schemas.values() if one.source == source]
+        schemas = [number for one in of_source for number in (one.id, loaded(one.id))]
         asked = {
             "numbers": some.tolist(),
             "entities": [names[one] for one in entity[some].tolist()],

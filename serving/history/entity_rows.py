@@ -68,7 +68,7 @@ def entity_rows(
     are counted from `first`.
     """
     keys = {field: _key(_column(table, field), field, first) for field in fields}
-    moments = _moments(_column(table, time_column), time_column, timezone, first)
+    moments = stamps(table, time_column, timezone, first)
     late = moments > time.time_ns()
     if late.any():
         row = int(late.argmax())
@@ -77,6 +77,11 @@ def entity_rows(
             "served then"
         )
     return EntityRows(keys, moments)
+
+
+def stamps(table: Any, name: str, timezone: str | None = None, first: int = 0) -> Int64s:
+    """The moments in a column, nanoseconds UTC. Raises `InvalidRequest`, as `entity_rows`."""
+    return _moments(_column(table, name), name, timezone, first)
 
 
 def _column(table: Any, name: str) -> Any:

@@ -9,22 +9,23 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from msgspec import Meta, Struct
 
 from serving.errors import InvalidRequest
-from serving.history.entity_rows import LAST_MOMENT
-from serving.history.training_set import Stale
+from serving.history.made import Made, made_in
 
-ROWS_A_PIECE = 50_000
-"""Entity rows that are joined at a time: about 50 MB with ten features."""
+FEWEST_ROWS, MOST_ROWS = 50_000, 500_000
+"""Entity rows that are joined at a time, unless features are few or many."""
+
+CELLS_A_PIECE = 2_000_000
+"""Values of a piece: about 200 MB. The larger pieces are, the fewer scans there are."""
 
 BUFFER_BYTES = 262_144
 
@@ -33,22 +34,6 @@ LONGEST_PREFIX = 60
 
 MADE = b"tickwell.training_set"
 """The key of the metadata that say how a training set was made."""
-
-
-class Made(Struct):
-    """How a training set was made: all that its rows and the database do not say.
-
-    `pins` has the version of each feature, `name@version`, by the name of its column. Times are
-    nanoseconds UTC.
-    """
-
-    pins: dict[str, str]
-    time_column: str
-    timezone: str | None
-    as_known_at: Annotated[int, Meta(ge=0, le=LAST_MOMENT)] | None
-    stale: Stale
-    event_times: bool
-    made_at: int
 
 
 def beside(table: Any, added: Any, made: Made | None = None) -> Any:
@@ -68,15 +53,20 @@ def made_of(schema: Any) -> Made | None:
     told = (schema.metadata or {}).get(MADE)
     if told is None:
         return None
-    try:
-        return msgspec.json.decode(told, type=Made)
-    except msgspec.MsgspecError as error:
-        raise InvalidRequest(f"it was made by another build, which told it so: {error}") from None
+    return made_in(told)
 
 
-def pieces(source: Any) -> Iterator[Any]:
-    """The rows of an opened file, as tables. Raises `InvalidRequest` for bytes that are no rows."""
-    batches = source.iter_batches(ROWS_A_PIECE)
+def rows_a_piece(features: int) -> int:
+    """How many entity rows are joined at a time with so many features."""
+    return min(MOST_ROWS, max(FEWEST_ROWS, CELLS_A_PIECE // max(1, features)))
+
+
+def pieces(source: Any, rows: int, columns: Sequence[str] | None = None) -> Iterator[Any]:
+    """The rows of an opened file, so many at a time, with some of the columns, or with all.
+
+    Raises `InvalidRequest` for bytes that are no rows.
+    """
+    batches = source.iter_batches(rows, columns=columns)
     while True:
         try:
             batch = next(batches, None)

@@ -1,11 +1,12 @@
-"""Moments of the past at which something was known, in nanoseconds UTC."""
+"""Moments of the past at which something was known, and delays, in nanoseconds."""
 
 from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
 
-from registry.durations import DURATION, span_ns
+from registry.durations import DURATION, LARGEST_AGE, span_ns
+from registry.errors import DefinitionError
 from serving.errors import InvalidRequest
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -14,12 +15,14 @@ MICROSECOND = timedelta(microseconds=1)
 SETTLED_NS = 10**9
 """Nanoseconds a moment must be ago: what came later than this may still be on its way."""
 
+LONGEST_DELAY = "365d"
+LONGEST_DELAY_NS = span_ns(LONGEST_DELAY, "delay", LONGEST_DELAY, "delay")
 
-def known_by(name: str, given: str | datetime) -> int:
+
+def moment_of(name: str, given: str | datetime) -> int:
     """The moment that `name` was given, RFC 3339 as text, exact to the microsecond.
 
-    What is known by a moment that has not come yet would be another thing each time it is asked.
-    Raises `InvalidRequest` for it, and for what has no time zone or is no moment.
+    Raises `InvalidRequest` for what has no time zone or is no moment.
     """
     try:
         moment = given if isinstance(given, datetime) else datetime.fromisoformat(given)
@@ -27,7 +30,16 @@ def known_by(name: str, given: str | datetime) -> int:
         raise InvalidRequest(f"{name} {given}: {error}") from None
     if moment.tzinfo is None:
         raise InvalidRequest(f"{name} {given} has no time zone: 2026-11-24T09:00:00Z has one")
-    found = (moment - EPOCH) // MICROSECOND * 1_000
+    return (moment - EPOCH) // MICROSECOND * 1_000
+
+
+def known_by(name: str, given: str | datetime) -> int:
+    """The same of a moment by which something was known.
+
+    What is known by a moment that has not come yet would be another thing each time it is asked.
+    Raises `InvalidRequest` for it, and as `moment_of`.
+    """
+    found = moment_of(name, given)
     if found > time.time_ns() - SETTLED_NS:
         raise InvalidRequest(f"{name} {given}: it must be a second ago at least")
     if found < 0:
@@ -41,10 +53,28 @@ def since(name: str, given: str, until: int) -> int:
     Raises `InvalidRequest`, and `DefinitionError` for what is neither.
     """
     if DURATION.fullmatch(given):
-        return max(0, until - span_ns(given, name))
+        return max(0, until - span_ns(given, name, LARGEST_AGE, name))
     return known_by(name, given)
 
 
 def settled() -> int:
     """The newest moment that can be asked about."""
     return time.time_ns() - SETTLED_NS
+
+
+def delay_of(name: str, given: str | timedelta | None) -> int:
+    """The duration that `name` was given, as 250ms or 5s; None for none.
+
+    Raises `InvalidRequest`.
+    """
+    if given is None:
+        return 0
+    if isinstance(given, timedelta):
+        found = given // MICROSECOND * 1_000
+        if not 0 <= found <= LONGEST_DELAY_NS:
+            raise InvalidRequest(f"{name} {given}: it must be between 0 and {LONGEST_DELAY}")
+        return found
+    try:
+        return span_ns(given, name, LONGEST_DELAY, name)
+    except DefinitionError as error:
+        raise InvalidRequest(str(error)) from None

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import psycopg2
@@ -45,16 +45,45 @@ Int64s = NDArray[np.int64]
 COPY = "COPY ({}) TO STDOUT (FORMAT binary)"
 
 
+class ScanLimits(NamedTuple):
+    """When the rows of a stretch of time are read in place of look-ups (`serving.history.scan`)."""
+
+    fewest_questions: int = 20_000
+    """Fewer are looked up in a third of a second."""
+    rows_a_question: float = 6
+    """Rows that are sent, sorted and searched in the time of one look-up."""
+    rows_an_entity: float = 1
+    """Where there are fewer, the ticks that are asked for lie before the stretch."""
+
+
+SCAN_LIMITS = ScanLimits()
+
+
 class Snapshot:
     """The database as it was at one moment; `snapshot` makes one."""
 
     def __init__(
-        self, connections: Sequence[Connection], threads: ThreadPoolExecutor, row_bytes: int
+        self,
+        connections: Sequence[Connection],
+        threads: ThreadPoolExecutor,
+        row_bytes: int,
+        scans: ScanLimits,
     ) -> None:
         self.row_bytes = row_bytes
+        self.scans = scans
         self._connections = connections
         self._threads = threads
         self.catalog: Catalog = catalog.read(connections[0])
+
+    @property
+    def sessions(self) -> int:
+        """Statements that are answered at the same time."""
+        return len(self._connections)
+
+    @property
+    def connection(self) -> Connection:
+        """A session that reads."""
+        return self._connections[0]
 
     def shares(self, numbers: Int64s) -> list[Int64s]:
         """Numbers in as many parts as statements are answered at the same time, or fewer."""
@@ -79,7 +108,12 @@ class Snapshot:
 
 
 @contextmanager
-def snapshot(url: str, sessions: int = SESSIONS, row_bytes: int = ROW_BYTES) -> Iterator[Snapshot]:
+def snapshot(
+    url: str,
+    sessions: int = SESSIONS,
+    row_bytes: int = ROW_BYTES,
+    scans: ScanLimits = SCAN_LIMITS,
+) -> Iterator[Snapshot]:
     """The database at `url` as it is now; rows are read about `row_bytes` at a time.
 
     Raises SQLAlchemy's `DBAPIError`, and `RegistryEmpty`.
@@ -96,7 +130,7 @@ def snapshot(url: str, sessions: int = SESSIONS, row_bytes: int = ROW_BYTES) -> 
                 one.execute(STATEMENT_TIMEOUT, {"milliseconds": str(STATEMENT_TIMEOUT_MS)})
                 one.execute(CHECKED)
             threads = stack.enter_context(ThreadPoolExecutor(sessions, "history"))
-            yield Snapshot(connections, threads, row_bytes)
+            yield Snapshot(connections, threads, row_bytes, scans)
     finally:
         engine.dispose()
 

@@ -9,7 +9,7 @@ backfill computed of this tick, or none: never that of an older one.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from registry.formats.row import ValueStatus
 from registry.resources import sql
 from serving.features.columns import MISSING, NO_TIME, RANK_OF
 from serving.features.lookup import Names
+from serving.history.scan import Questions, planned, scanned
 from serving.history.snapshot import Snapshot
 
 TICKS_AS_OF, TICKS_AS_KNOWN = sql(__package__, "ticks_as_of"), sql(__package__, "ticks_as_known")
@@ -63,11 +64,33 @@ class Asked(NamedTuple):
 class _Distinct(NamedTuple):
     """The questions that differ, in the order of entities and moments."""
 
-    entities: list[str]
-    moments: Int64s
-    known: Int64s
+    questions: Questions
     of: NDArray[np.intp]
     """(n,) Which of them each question is."""
+
+    @property
+    def moments(self) -> Int64s:
+        return self.questions.moments
+
+    @property
+    def known(self) -> Int64s:
+        return self.questions.known
+
+    def entities(self, which: NDArray[np.intp]) -> list[str]:
+        """The entities that some are about."""
+        names = self.questions.names
+        return [names[i] for i in self.questions.entity[which].tolist()]
+
+
+class _Wanted(NamedTuple):
+    """What is looked up of each question: by a statement, in row schemas of so many features."""
+
+    statement: str
+    schemas: Sequence[int]
+    features: int
+
+
+Plan = Literal["lateral", "scan"]
 
 
 class _Column(NamedTuple):
@@ -107,17 +130,36 @@ class TicksAsOf:
             ref: _Column(np.full(m, np.nan), np.full(m, MISSING, np.uint8), np.ones(m, np.bool_))
             for ref in refs
         }
-        schemas = [one.id for one in names.catalog.schemas.values() if one.source == source]
-        of_loads = [number for (number,) in snapshot.rows(LOADED, {"source": source})]
-        statement = TICKS_AS_KNOWN if asked.repaired else TICKS_AS_OF
-        for rows in _found(snapshot, statement, self._distinct, [*of_loads, *sorted(schemas)]):
+        self.plan: Plan = "lateral"
+        """How they were read: looked up one by one, or in a scan of the rows of their time."""
+        schemas = sorted(one.id for one in names.catalog.schemas.values() if one.source == source)
+        if schemas:
+            of_loads = [number for (number,) in snapshot.rows(LOADED, {"source": source})]
+            self._read(source, [*of_loads, *schemas], asked.repaired)
+
+    def _read(self, source: str, schemas: Sequence[int], repaired: bool) -> None:
+        own = {row_schema_of(one) for one in schemas}
+        features = max(len(self._snapshot.catalog.schemas[one].features) for one in own)
+        most = max(1, self._snapshot.row_bytes // _dtype(features).itemsize)
+        asked, left = self._distinct, np.ones(len(self._times), np.bool_)
+        scan = None  # of what was served alone
+        if not repaired:
+            scan = planned(self._snapshot, source, schemas, asked.questions, most)
+        if scan is not None:
+            self.plan = "scan"
+            for rows in scanned(self._snapshot, schemas, features, asked.questions, (scan, most)):
+                self._keep(rows)
+                left[rows["number"]] = False
+        wanted = _Wanted(TICKS_AS_KNOWN if repaired else TICKS_AS_OF, schemas, features)
+        for rows in _found(self._snapshot, asked, wanted, np.flatnonzero(left)):
             self._keep(rows)
 
     def _keep(self, rows: Any) -> None:
         which = rows["number"]
         self._times[which] = rows["event_time"]
         self._sequences[which] = rows["sequence"]
-        self._revised[which] = rows["revision"] > 0
+        if "revision" in rows.dtype.names:  # a scan is of what was served
+            self._revised[which] = rows["revision"] > 0
         if rows["status"].shape[1]:
             self._closed[which[rows["status"][:, 0] == ValueStatus.CLOSED]] = True
         for schema in np.unique(rows["schema_id"]):  # a tick that is in several has equal values
@@ -165,7 +207,7 @@ class TicksAsOf:
             {
                 "numbers": part.tolist(),
                 "backfills": np.where(self._loaded[part], loaded(backfill), backfill).tolist(),
-                "entities": [asked.entities[i] for i in part.tolist()],
+                "entities": asked.entities(part),
                 "event_times": self._times[part].tolist(),
                 "sequences": self._sequences[part].tolist(),
             }
@@ -188,8 +230,9 @@ def backfills_of(snapshot: Snapshot) -> Backfills:
 
 def _distinct(asked: Asked) -> _Distinct:
     n = len(asked.moments)
+    sorted_names = sorted(range(len(asked.names)), key=asked.names.__getitem__)
     rank = np.empty(len(asked.names), np.int32)
-    rank[sorted(range(len(asked.names)), key=asked.names.__getitem__)] = np.arange(len(rank))
+    rank[sorted_names] = np.arange(len(rank))
     columns = asked.known, asked.moments, rank[asked.entity]
     order = np.lexsort(columns)
     differs = np.ones(n, np.bool_)
@@ -198,32 +241,30 @@ def _distinct(asked: Asked) -> _Distinct:
     of = np.empty(n, np.intp)
     of[order] = np.cumsum(differs) - 1
     first = order[differs]
-    entities = [asked.names[i] for i in asked.entity[first].tolist()]
-    return _Distinct(entities, asked.moments[first], asked.known[first], of)
+    names = [asked.names[i] for i in sorted_names]
+    entity = rank[asked.entity[first]]
+    return _Distinct(Questions(names, entity, asked.moments[first], asked.known[first]), of)
 
 
 def _found(
-    snapshot: Snapshot, statement: str, asked: _Distinct, schemas: Sequence[int]
+    snapshot: Snapshot, asked: _Distinct, wanted: _Wanted, left: NDArray[np.intp]
 ) -> Iterator[Any]:
-    """The rows of the ticks that are there, numbered as the questions, some at a time."""
-    if not schemas:
-        return
-    features = max(len(snapshot.catalog.schemas[row_schema_of(one)].features) for one in schemas)
+    """The rows of the ticks of those that are left, numbered as the questions, some at a time."""
+    features = wanted.features
     dtype = _dtype(features)
     shared = {
-        "schemas": list(schemas),
+        "schemas": list(wanted.schemas),
         "features": features,
         "cancelled": CANCELLED,
         "padding": bytes(ARRAY_HEADER_BYTES + 12 * features),
     }
     most = max(1, snapshot.row_bytes // dtype.itemsize)
-    left = np.arange(len(asked.moments))
     for span in SPANS:
         answered = np.zeros(len(asked.moments), np.bool_)
         for begin in range(0, len(left), most):
             shares = snapshot.shares(left[begin : begin + most])
             parts = [{**shared, **_question(asked, part, span)} for part in shares]
-            for sent in snapshot.copied(statement, parts):
+            for sent in snapshot.copied(wanted.statement, parts):
                 rows = _rows(sent, dtype)
                 answered[rows["number"]] = True
                 yield rows
@@ -238,7 +279,7 @@ def _question(asked: _Distinct, part: NDArray[np.intp], span: int | None) -> dic
         since = np.maximum(moments, BEFORE_ALL + span) - span
     return {
         "numbers": part.tolist(),
-        "entities": [asked.entities[i] for i in part.tolist()],
+        "entities": asked.entities(part),
         "moments": moments.tolist(),
         "known": asked.known[part].tolist(),
         "since": since.tolist(),

@@ -19,12 +19,12 @@ import pyarrow as pa
 
 from registry.formats.status import Status
 from serving.errors import InvalidRequest
-from serving.history.building import Stopped, Wanted
 from serving.history.entity_rows import TEXTS
-from serving.history.files import Made, made_of, opened, pieces
+from serving.history.files import made_of, opened, pieces
 from serving.history.point_in_time import PointInTimeJoin
 from serving.history.snapshot import snapshot
-from serving.history.training_set import EVENT_TIME, STATUS, Form, Report
+from serving.history.training_set import EVENT_TIME, STATUS, VERSION, Form
+from serving.history.wanted import SetJoin, Stopped, wanted_of
 
 
 @dataclass
@@ -64,16 +64,15 @@ def verify(
         made = made_of(source.schema_arrow)
         if made is None:
             raise InvalidRequest(f"{file} is no training set: it does not say how it was made")
-        form = Form(made.stale, made.event_times)
-        join = PointInTimeJoin.of_pins(seen, made.pins)
-        check_columns(source.schema_arrow, join.versions, made)
-        wanted = Wanted((), made.time_column, made.timezone, made.as_known_at, form)
+        wanted, of_pins = wanted_of(made), PointInTimeJoin.of_pins(seen, made.pins)
+        check_columns(source.schema_arrow, of_pins.versions, wanted.form)
+        join = SetJoin(seen, wanted, of_pins)
         found = Verified(features={name: Differences() for name in made.pins})
         progress(0, source.metadata.num_rows)
-        for table in pieces(source):
+        for table in pieces(source, join.rows_a_piece):
             if stop.is_set():
                 raise Stopped
-            anew = wanted.joined(join, table, Report(), found.rows)
+            anew = join.added(table)
             for name, differences in found.features.items():
                 _compare(name, table, anew, differences, found.rows)
             found.rows += table.num_rows
@@ -81,9 +80,8 @@ def verify(
     return found
 
 
-def check_columns(schema: Any, features: Collection[str], made: Made) -> None:
+def check_columns(schema: Any, features: Collection[str], form: Form) -> None:
     """Raises `InvalidRequest` unless a file has the columns of a training set, as they were."""
-    form = Form(made.stale, made.event_times)
     if not features:
         raise InvalidRequest("the training set has no features that could be compared")
     for name in features:
@@ -100,6 +98,14 @@ def check_columns(schema: Any, features: Collection[str], made: Made) -> None:
             of_status = of_status.value_type
         if not any(is_text(of_status) for is_text in TEXTS):
             raise InvalidRequest(f"the column {name}{STATUS} is {of_status}, and was made as text")
+        if form.versions:
+            of_version = schema.field(f"{name}{VERSION}").type
+            if pa.types.is_dictionary(of_version):
+                of_version = of_version.value_type
+            if not any(is_text(of_version) for is_text in TEXTS):
+                raise InvalidRequest(
+                    f"the column {name}{VERSION} is {of_version}, and was made as text"
+                )
         if form.event_times:
             of_time = schema.field(f"{name}{EVENT_TIME}").type
             if of_time != pa.timestamp("ns", "UTC"):
@@ -111,7 +117,9 @@ def check_columns(schema: Any, features: Collection[str], made: Made) -> None:
 def _compare(name: str, table: Any, anew: Any, differences: Differences, first: int) -> None:
     """Count the rows of two tables in which a feature differs; the first row has this number."""
     differs = _bits(table, name) != _bits(anew, name)
-    before, now = _texts(table, name), _texts(anew, name)
+    if f"{name}{VERSION}" in anew.schema.names:
+        differs |= _texts(table, name, VERSION) != _texts(anew, name, VERSION)
+    before, now = _texts(table, name, STATUS), _texts(anew, name, STATUS)
     differs |= before != now
     if f"{name}{EVENT_TIME}" in anew.schema.names:
         differs |= _times(table, name) != _times(anew, name)
@@ -128,8 +136,8 @@ def _bits(table: Any, name: str) -> Any:
     return np.where(np.isnan(values), np.nan, values).view(np.int64)
 
 
-def _texts(table: Any, name: str) -> Any:
-    return np.array(table.column(f"{name}{STATUS}").to_pylist(), object)
+def _texts(table: Any, name: str, ending: str) -> Any:
+    return np.array(table.column(f"{name}{ending}").to_pylist(), object)
 
 
 def _times(table: Any, name: str) -> Any:

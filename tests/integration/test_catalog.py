@@ -16,6 +16,7 @@ from registry import catalog
 from registry.database import migrations
 from registry.database.backfill_tables import backfills
 from registry.database.month_partitions import attach_ahead
+from registry.database.training_set_tables import training_sets
 from registry.errors import DefinitionError, RegistryEmpty, RulesChanged, VersionChanged
 from registry.features_file import read
 from registry.lifecycle.recording import record
@@ -40,7 +41,8 @@ def test_models_are_what_migrations_make(engine: Engine) -> None:
                 "compare_type": True,
             },
         )
-        assert compare_metadata(context, backfills.metadata) == []
+        assert backfills.metadata is training_sets.metadata
+        assert compare_metadata(context, training_sets.metadata) == []
 
 
 def test_two_processes_migrate_at_once(engine: Engine, postgres_database: str) -> None:

@@ -28,9 +28,9 @@ from pipelines.stores.postgres.offline_sink import OfflineSink
 from registry.language.program import compile_program
 from registry.source_rules import SourceRules
 from serving.errors import InvalidRequest
-from serving.history.building import Stopped, Wanted, build
+from serving.history.building import build
 from serving.history.drift import FeatureDrift, Verdict, drift
-from serving.history.training_set import Form
+from serving.history.wanted import Stopped, Wanted
 from tests.oracle.messages import Record
 from tests.support.logs import TOPIC_ID, runs
 from tests.support.rebuilds import Stores
@@ -95,7 +95,7 @@ class Market:
 def set_of(market: Market, place: Path, frame: pa.Table, **form: Any) -> Path:
     """A training set of these rows."""
     pq.write_table(frame, place / "entities.parquet")
-    file, wanted = place / "set.parquet", Wanted(FEATURES, "at", form=Form(**form))
+    file, wanted = place / "set.parquet", Wanted(FEATURES, "at", allow_open=True, **form)
     entities, postgres = place / "entities.parquet", market.stores.postgres
     build(postgres, entities, file, wanted, lambda *_: None, NO_STOP)
     return file

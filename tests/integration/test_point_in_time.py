@@ -25,7 +25,7 @@ from serving.stores.warm import WarmStore
 from tests.oracle.derived import STATUSES, Known, expect_sum
 from tests.support.backfills import Tick, backfill, blocks
 from tests.support.carried import carry
-from tests.support.past import PORTFOLIOS, SYMBOLS, Cell, Market, asked, cells, joining
+from tests.support.past import ALWAYS, PORTFOLIOS, SYMBOLS, Cell, Market, asked, cells, joining
 from tests.support.rebuilds import Stores
 from tests.support.seeds import seeds
 from tests.support.sinks import query
@@ -294,11 +294,21 @@ def test_every_cell_is_what_a_search_of_all_rows_finds(stores: Stores, seed: int
         moments = [moment for _, moment in questions]
         rows = asked(moments, **{kind: [entity for entity, _ in questions]})
         last = max(known) + 1
-        in_pieces = chance.choice([1, 1_000, ROW_BYTES])
+        in_pieces = chance.choice([1, 1_000, 10_000, ROW_BYTES])
         with joining(stores.postgres, names, in_pieces) as join:
             columns = join.columns(rows)
             then = join.columns(rows, rows.moments * 0 + last)
             versions = join.versions
+            assert set(join.plans.values()) == {"lateral"}
+        with joining(stores.postgres, names, in_pieces, ALWAYS) as join:
+            for again, first in (
+                (join.columns(rows), columns),
+                (join.columns(rows, rows.moments * 0 + last), then),
+            ):
+                assert {n: cells(c) for n, c in again.items()} == {
+                    n: cells(c) for n, c in first.items()
+                }
+            assert set(join.plans.values()) == {"scan"}
         for name in names:
             ref = versions[name].ref
             assert cells(columns[name]) == [past.cell(ref, e, t, t) for e, t in questions]

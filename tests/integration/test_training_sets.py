@@ -351,3 +351,28 @@ def test_equal_moments_of_one_entity_are_rows_each(made: Made) -> None:
     assert len(found) == n
     for name in FEATURES:
         assert len(set(found.column(name).to_pylist())) == 1
+
+
+def test_the_command_adds_a_split(made: Made, tmp_path: Path) -> None:
+    rows, out = tmp_path / "rows.parquet", tmp_path / "set.parquet"
+    known = pa.array([moment + 2 * 10**9 for moment in made.moments])
+    labelled = made.arrow().append_column("known", known.cast(pa.timestamp("ns", "UTC")))
+    pq.write_table(labelled, rows)
+    at = sorted(made.moments)[30] // 10**9 * 10**9
+    moment = f"{datetime.fromtimestamp(at // 10**9, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    options = "build", rows, "-f", "price_sma_5", "--time-column", "at", "-o", out
+    bare = run(made, *options, "--split", moment)
+    assert (bare.returncode, "--purge" in bare.stderr) == (1, True)
+    alone = run(made, *options, "--embargo", "1h")
+    assert (alone.returncode, "--split" in alone.stderr) == (1, True)
+    done = run(made, *options, "--split", moment, "--purge", "known", "--embargo", "3s")
+    assert done.returncode == 0, done.stderr
+    expected = [
+        ("purged" if t + 2 * 10**9 >= at else "train")
+        if t < at
+        else ("embargo" if t < at + 3 * 10**9 else "test")
+        for t in made.moments
+    ]
+    assert set(expected) == {"train", "purged", "embargo", "test"}
+    assert pq.read_table(out).column("split").to_pylist() == expected
+    assert run(made, "verify", out).returncode == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,24 +11,33 @@ from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
+from faust.types import TP
 
 from pipelines.compute.run_computation import RunComputation
 from pipelines.kafka.topics import Topic
+from pipelines.live.log_ends import LogEnds
 from pipelines.live.materializer import Materializer
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from pipelines.stores.sink import Sink
 from registry.definitions import Catalog
+from registry.formats.status import Status
 from registry.language.program import compile_program
 from registry.source_rules import SourceRules
+from serving.features.columns import NO_TIME
 from serving.history.entity_rows import EntityRows, entity_rows
-from serving.history.point_in_time import PastColumn, PointInTimeJoin
-from serving.history.snapshot import ROW_BYTES, snapshot
+from serving.history.past_columns import PastColumn
+from serving.history.point_in_time import PointInTimeJoin
+from serving.history.snapshot import ROW_BYTES, SCAN_LIMITS, ScanLimits, snapshot
 from tests.oracle.messages import Record
 from tests.support.logs import NOW_MS, TOPIC_ID, runs
 from tests.support.rebuilds import Stores
 from tests.support.sinks import GO_ON
 
+ALWAYS = ScanLimits(fewest_questions=0, rows_a_question=math.inf, rows_an_entity=0)
+"""Lets a join read the rows of a stretch of time, whatever look-ups would take."""
+
 SYMBOLS, PORTFOLIOS = "ABCD", ("P", "Q")
+TOPIC_IDS = {"price": TOPIC_ID, "position": TOPIC_ID[::-1]}
 MOMENT = "at"
 
 
@@ -57,7 +67,7 @@ class Market:
         schema = catalog.schemas[catalog.writing[source]]
         program = compile_program(catalog, schema)
         rules = SourceRules.of(catalog, source)
-        sink.settle(Topic(f"ticks.{source}", TOPIC_ID, 1))
+        sink.settle(Topic(f"ticks.{source}", TOPIC_IDS[source], 1))
         return Materializer(RunComputation(rules, schema, program, 1_000), sink)
 
     def tick(self, source: str, n: int) -> None:
@@ -66,7 +76,7 @@ class Market:
         records = [self._record(source, offset) for offset in range(first, first + n)]
         self._offsets[source] += n
         (run,) = runs(records, [])
-        run = replace(run, topic=f"ticks.{source}")
+        run = replace(run, topic=f"ticks.{source}", topic_id=TOPIC_IDS[source])
         for worker in self._workers[source]:
             worker.materialize(run, GO_ON)
 
@@ -86,6 +96,18 @@ class Market:
         at, value = self.at_ms, json.dumps(made).encode()
         return Record(f"ticks.{source}", 0, offset, at, key.encode(), value)
 
+    def close(self, at_ms: int, unstored: int = 0) -> None:
+        """Workers have seen, after a moment, that so many ticks are left to be stored, or none."""
+        ends = {
+            TP(f"ticks.{source}", 0): offset + unstored for source, offset in self._offsets.items()
+        }
+        topic_ids = {f"ticks.{source}": topic_id for source, topic_id in TOPIC_IDS.items()}
+        reports = LogEnds(self._stores.postgres, topic_ids)
+        reports.note(dict.fromkeys(ends, (0, at_ms / 1000)))
+        reports.note({tp: (end, at_ms / 1_000 + 1) for tp, end in ends.items()})
+        reports.report()
+        reports.close()
+
 
 def asked(moments: Sequence[int], **keys: Sequence[str]) -> EntityRows:
     """Rows of entities at moments, nanoseconds UTC."""
@@ -96,9 +118,12 @@ def asked(moments: Sequence[int], **keys: Sequence[str]) -> EntityRows:
 
 @contextmanager
 def joining(
-    postgres: str, features: Sequence[str], row_bytes: int = ROW_BYTES
+    postgres: str,
+    features: Sequence[str],
+    row_bytes: int = ROW_BYTES,
+    scans: ScanLimits = SCAN_LIMITS,
 ) -> Iterator[PointInTimeJoin]:
-    with snapshot(postgres, row_bytes=row_bytes) as seen:
+    with snapshot(postgres, row_bytes=row_bytes, scans=scans) as seen:
         yield PointInTimeJoin.of_names(seen, features)
 
 
@@ -108,13 +133,11 @@ Cell = tuple[str | None, str, int | None]
 
 def cells(column: PastColumn) -> list[Cell]:
     """What a column says of each row."""
-    from serving.features.columns import NO_TIME
-    from serving.history.point_in_time import STATUSES
-
+    statuses = list(Status)
     return [
         (
             None if value != value else float(value).hex(),
-            STATUSES[rank].value,
+            statuses[rank].value,
             None if time == NO_TIME else time,
         )
         for value, rank, time in zip(

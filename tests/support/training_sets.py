@@ -60,6 +60,7 @@ def making(stores: Stores, hot_redis: str) -> Iterator[Made]:
         market.tick(chance.choice(["price", "price", "position"]), 8)
         market.at_ms += 1_000
         moments.append(market.at_ms * 10**6 + chance.randrange(10**6))
+    market.close(market.at_ms + 60_000)
     n = 60
     symbols = [chance.choice([*SYMBOLS, "nobody"]) for _ in range(n)]
     portfolios = [chance.choice(PORTFOLIOS) for _ in range(n)]

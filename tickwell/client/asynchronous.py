@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import count
 from typing import Any, TypeVar
 
@@ -113,8 +113,12 @@ class AsyncClient:
         *,
         timezone: str | None = None,
         as_known_at: datetime | None = None,
+        delay: timedelta | str | None = None,
+        versions: past.Versions = "active",
         stale: past.Stale = "keep",
         event_times: bool = False,
+        allow_open: bool = False,
+        name: str | None = None,
         deadline_seconds: float = past.DEADLINE_SECONDS,
     ) -> Frame:
         """A frame's rows with the features that were served at their moments.
@@ -123,9 +127,19 @@ class AsyncClient:
         joined in this process is joined in a thread.
         """
         frame = entity_frame(entity_df)
-        options = past.PastOptions(event_timestamp_col, timezone, as_known_at, stale, event_times)
+        options = past.PastOptions(
+            event_timestamp_col,
+            timezone,
+            as_known_at,
+            delay,
+            versions,
+            stale,
+            event_times,
+            allow_open,
+            name,
+        )
         check_free(frame.names, past.added_columns(feature_names, options))
-        if not past.is_for_server(frame.rows, feature_names):
+        if not past.is_for_server(frame.rows, feature_names, name):
             added = await asyncio.to_thread(past.joined_here, frame, feature_names, options)
         else:
             call = self._begin(deadline_seconds)

@@ -6,7 +6,7 @@ import re
 import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import count
 from typing import Any, TypeVar
 
@@ -111,8 +111,12 @@ class Client:
         *,
         timezone: str | None = None,
         as_known_at: datetime | None = None,
+        delay: timedelta | str | None = None,
+        versions: past.Versions = "active",
         stale: past.Stale = "keep",
         event_times: bool = False,
+        allow_open: bool = False,
+        name: str | None = None,
         deadline_seconds: float = past.DEADLINE_SECONDS,
     ) -> Frame:
         """A frame's rows with the features that were served at their moments.
@@ -123,15 +127,32 @@ class Client:
         feature, null (NaN in pandas) where there was no value, and `<feature>__status`; with
         `event_times` also `<feature>__event_time`. With `stale="null"` values that were too old are
         null. Nothing that happened, or became known, after a row's moment is in it; with
-        `as_known_at`, a datetime, what became known by then is.
+        `as_known_at`, a datetime, what became known by then is; with `delay`, as "250ms" or a
+        timedelta, nothing that became known later than so long before the moment.
+
+        A name without a version means the version that is active now; with `versions="as_served"`
+        in each row the one that was served then, which `<feature>__version` says. What is not all
+        stored yet is an error that says up to when it is; `allow_open` takes it as it is.
 
         Up to 100,000 rows are joined by the server. More are joined in this process, which reads
-        Postgres (`TICKWELL_POSTGRES`). A call takes a minute at most unless told otherwise.
+        Postgres (`TICKWELL_POSTGRES`), and so is what is kept by a `name`, with its rows, so that
+        `tickwell training-set verify NAME` proves it again. A call takes a minute at most unless
+        told otherwise.
         """
         frame = entity_frame(entity_df)
-        options = past.PastOptions(event_timestamp_col, timezone, as_known_at, stale, event_times)
+        options = past.PastOptions(
+            event_timestamp_col,
+            timezone,
+            as_known_at,
+            delay,
+            versions,
+            stale,
+            event_times,
+            allow_open,
+            name,
+        )
         check_free(frame.names, past.added_columns(feature_names, options))
-        if not past.is_for_server(frame.rows, feature_names):
+        if not past.is_for_server(frame.rows, feature_names, name):
             added = past.joined_here(frame, feature_names, options)
         else:
             call = self._begin(deadline_seconds)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tickwell.client.batch import imported
 from tickwell.client.errors import ClientError
@@ -23,6 +24,8 @@ class EntityFrame(NamedTuple):
     columns: Callable[[Sequence[str]], Any]
     beside: Callable[[Any], Any]
     """The frame, with the columns of a table of Arrow beside its own."""
+    only: Callable[[NDArray[np.bool_]], Any]
+    """The rows of the frame that are flagged."""
 
 
 def entity_frame(frame: Any) -> EntityFrame:
@@ -63,7 +66,10 @@ def _of_arrow(frame: Any, back: Callable[[Any], Any]) -> EntityFrame:
         schema = pa.schema(fields, metadata=table.schema.metadata)
         return back(pa.table([*table.columns, *added.columns], schema=schema))
 
-    return EntityFrame(table.num_rows, table.schema.names, table.select, beside)
+    def only(flags: NDArray[np.bool_]) -> Any:
+        return back(table.filter(pa.array(flags)))
+
+    return EntityFrame(table.num_rows, table.schema.names, table.select, beside, only)
 
 
 def _of_polars(frame: Any) -> EntityFrame:
@@ -75,7 +81,10 @@ def _of_polars(frame: Any) -> EntityFrame:
     def beside(added: Any) -> Any:
         return frame.with_columns(polars.from_arrow(added).get_columns())
 
-    return EntityFrame(frame.height, frame.columns, columns, beside)
+    def only(flags: NDArray[np.bool_]) -> Any:
+        return frame.filter(polars.Series(flags))
+
+    return EntityFrame(frame.height, frame.columns, columns, beside, only)
 
 
 def _of_pandas(frame: Any) -> EntityFrame:
@@ -111,4 +120,7 @@ def _of_pandas(frame: Any) -> EntityFrame:
             made[name] = pandas.Series(values, index=frame.index, name=name)
         return pandas.concat([frame, pandas.DataFrame(made, index=frame.index)], axis=1)
 
-    return EntityFrame(len(frame), [str(name) for name in frame.columns], columns, beside)
+    def only(flags: NDArray[np.bool_]) -> Any:
+        return frame[flags]
+
+    return EntityFrame(len(frame), [str(name) for name in frame.columns], columns, beside, only)

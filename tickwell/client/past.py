@@ -7,9 +7,10 @@ in place of the server.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Literal
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlencode
 
 import msgspec
@@ -21,14 +22,19 @@ from tickwell.client.entity_frames import EntityFrame, check_free
 from tickwell.client.errors import ClientError
 from tickwell.client.questions import ARROW, Question, names_of
 from tickwell.client.values import FeatureInfo
+from tickwell.current_user import current_user
 from tickwell.errors import one_line
 from tickwell.settings import Settings
+
+if TYPE_CHECKING:
+    from serving.history.wanted import Wanted
 
 DEADLINE_SECONDS = 60.0
 """Seconds that a server may take for a training set, unless the call is told otherwise."""
 
 PATH = "/features/offline"
 Stale = Literal["keep", "null"]
+Versions = Literal["active", "as_served"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +44,12 @@ class PastOptions:
     time_column: str
     timezone: str | None = None
     as_known_at: datetime | None = None
+    delay: timedelta | str | None = None
+    versions: Versions = "active"
     stale: Stale = "keep"
     event_times: bool = False
+    allow_open: bool = False
+    name: str | None = None
 
     @property
     def known_at(self) -> str | None:
@@ -50,9 +60,21 @@ class PastOptions:
             raise ValueError(f"as_known_at={self.as_known_at!r} has no time zone")
         return self.as_known_at.isoformat()
 
+    @property
+    def delay_text(self) -> str | None:
+        """How long before each moment ticks had to be known, as 250ms."""
+        if isinstance(self.delay, timedelta):
+            return f"{self.delay // timedelta(microseconds=1)}us"
+        return self.delay
 
-def is_for_server(frame_rows: int, feature_names: Sequence[str]) -> bool:
-    """Whether a server takes so many rows at once; what is in a set is not known before."""
+
+def is_for_server(frame_rows: int, feature_names: Sequence[str], name: str | None = None) -> bool:
+    """Whether a server takes so many rows at once; what is in a set is not known before.
+
+    It keeps no training set by a name.
+    """
+    if name is not None:
+        return False
     return frame_rows <= MOST_ROWS and frame_rows * len(names_of(feature_names)) <= MOST_CELLS
 
 
@@ -90,8 +112,11 @@ def question(table: Any, feature_names: Sequence[str], options: PastOptions) -> 
         "time_column": options.time_column,
         "timezone": options.timezone,
         "as_known_at": options.known_at,
+        "delay": options.delay_text,
+        "versions": options.versions,
         "stale": options.stale,
         "event_times": "true" if options.event_times else "false",
+        "allow_open": "true" if options.allow_open else "false",
     }
     asked += [(name, value) for name, value in settings.items() if value is not None]
     sink = pa.BufferOutputStream()
@@ -120,34 +145,36 @@ def joined_here(frame: EntityFrame, feature_names: Sequence[str], options: PastO
     from sqlalchemy.exc import DBAPIError
 
     from registry.errors import RegistryError
+    from registry.lifecycle.audit import By
     from serving.errors import ServingError
-    from serving.history.building import Wanted
-    from serving.history.files import ROWS_A_PIECE
-    from serving.history.moments import known_by
-    from serving.history.point_in_time import PointInTimeJoin
+    from serving.history.named import Keeper, Keeping, check_name
     from serving.history.snapshot import snapshot
-    from serving.history.training_set import Form, Report
+    from serving.history.wanted import SetJoin
 
     _check_moments(frame, options.time_column)
+    keeping = None if options.name is None else Keeping(options.name, By(current_user()))
     settings = Settings.of_stack()
     settings.need("postgres")
-    form = Form(options.stale, options.event_times)
-    names = names_of(feature_names)
-    at = options.known_at
     try:
-        known = None if at is None else known_by("as_known_at", at)
-        wanted = Wanted(names, options.time_column, options.timezone, known, form)
-        with snapshot(settings.postgres) as seen:
-            join = PointInTimeJoin.of_names(seen, names)
-            check_free(frame.names, [c for name in join.versions for c in form.columns(name)])
-            missing = [field for field in join.key_fields if field not in frame.names]
+        wanted = _wanted(feature_names, options)
+        if keeping is not None:
+            check_name(settings.postgres, keeping.name)
+        with snapshot(settings.postgres) as seen, ExitStack() as stack:
+            join = SetJoin(seen, wanted)
+            form, fields = wanted.form, join.join.key_fields
+            check_free(frame.names, [c for name in join.join.versions for c in form.columns(name)])
+            missing = [field for field in fields if field not in frame.names]
             if missing:
                 raise ClientError(f"entity_df has no column {missing[0]!r}, a key field")
-            table = frame.columns([*join.key_fields, options.time_column])
-            report, parts = Report(), []
-            for first in range(0, table.num_rows, ROWS_A_PIECE):
-                piece = table.slice(first, ROWS_A_PIECE)
-                parts.append(wanted.joined(join, piece, report, first))
+            table = frame.columns([*fields, options.time_column])
+            join.check([table])
+            keeper = None if keeping is None else stack.enter_context(Keeper(join))
+            parts = [
+                join.added(table.slice(first, join.rows_a_piece))
+                for first in range(0, table.num_rows, join.rows_a_piece)
+            ]
+            if keeper is not None and keeping is not None:
+                keeper.save(settings.postgres, keeping)
     except (ServingError, RegistryError) as error:
         raise ClientError(str(error)) from None
     except DBAPIError as error:
@@ -155,10 +182,29 @@ def joined_here(frame: EntityFrame, feature_names: Sequence[str], options: PastO
     return pa.concat_tables(parts)
 
 
+def _wanted(feature_names: Sequence[str], options: PastOptions) -> Wanted:
+    """What the options say. Raises `InvalidRequest`."""
+    from serving.history.moments import delay_of, known_by
+    from serving.history.wanted import Wanted
+
+    at = options.known_at
+    return Wanted(
+        names_of(feature_names),
+        options.time_column,
+        options.timezone,
+        None if at is None else known_by("as_known_at", at),
+        delay_of("delay", options.delay),
+        options.versions,
+        options.stale,
+        options.event_times,
+        options.allow_open,
+    )
+
+
 def added_columns(feature_names: Sequence[str], options: PastOptions) -> list[str]:
     """The columns that are added for features which are no sets."""
     from serving.history.training_set import Form
 
-    form = Form(options.stale, options.event_times)
+    form = Form(options.stale, options.event_times, options.versions == "as_served")
     plain = [name for name in names_of(feature_names) if not name.startswith(SET_PREFIX)]
     return [column for name in plain for column in form.columns(name)]

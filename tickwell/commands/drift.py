@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tickwell.commands.looking import looking, with_progress_bar
+from tickwell.commands.looking import file_of, looking, with_progress_bar
 from tickwell.late_imports import late_imports
 from tickwell.settings import Settings
 from tickwell.signals import stop_on
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 
 def drift(
-    file: Annotated[Path, typer.Argument(help="A file that `training-set build` has written.")],
+    training_set: Annotated[
+        str, typer.Argument(help="A file of `training-set build`, or the name of a set.")
+    ],
     since: Annotated[
         str, typer.Option(help="The first moment: 24h, 7d, or RFC 3339. Whole days are best.")
     ] = "24h",
@@ -58,17 +60,19 @@ def drift(
             drift_picture.check_drawing()
         last = settled() if until is None else known_by("--until", until)
         first = since_of("--since", since, last)
+        file = file_of(training_set)
+        asked, shown = (training_set, training_set) if file is None else (file, file.name)
         stop = Event()
         stop_on(stop)
         began = time.monotonic()
         found = with_progress_bar(
             "drift",
-            lambda show: drift_of(settings.postgres, file, first, last, levels, show, stop),
+            lambda show: drift_of(settings.postgres, asked, first, last, levels, show, stop),
         )
         if png is not None:
-            drift_picture.draw(png, file.name, found)
+            drift_picture.draw(png, shown, found)
         if metrics is not None:
-            drift_metrics.write(metrics, file.name, found)
+            drift_metrics.write(metrics, shown, found)
     if as_json:
         _print_json(found)
     else:

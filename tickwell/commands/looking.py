@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import typer
@@ -18,7 +19,7 @@ NOT_LOOKED = 2
 @contextmanager
 def looking(stopped: str) -> Iterator[None]:
     """Ends the command with 2 for any error, and with 130 where it was stopped, saying so."""
-    from serving.history.building import Stopped
+    from serving.history.wanted import Stopped
 
     try:
         yield
@@ -28,6 +29,12 @@ def looking(stopped: str) -> Iterator[None]:
     except Exception as error:  # whatever it is, 1 would say that something differs
         _say(error)
         raise typer.Exit(NOT_LOOKED) from None
+
+
+def file_of(training_set: str) -> Path | None:
+    """The file that is meant, or None where it is the name of a set that is kept."""
+    file = Path(training_set)
+    return file if file.exists() or file.suffix or file.name != training_set else None
 
 
 def _say(error: Exception) -> None:

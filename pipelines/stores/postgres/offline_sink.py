@@ -25,6 +25,7 @@ The window state of an entity needs no table of its own; it is the entity's newe
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -37,6 +38,7 @@ from pipelines.compute.batch import Batch
 from pipelines.compute.entity_names import EntityNames
 from pipelines.compute.entity_state import LoadedStates
 from pipelines.errors import PartitionHeld, RowsAlreadyStored, StoreUnavailable, WatermarkMoved
+from pipelines.kafka.run import Run
 from pipelines.kafka.topics import Topic
 from pipelines.stores.postgres.connection import LOCK_TIMEOUT_MS, Database
 from pipelines.stores.postgres.rejected_ticks import STORE_REJECTED, rejected_columns
@@ -172,6 +174,7 @@ class OfflineSink:
             "source": batch.source.name,
             "base": batch.run.base_offset,
             "following": batch.run.next_offset,
+            "known_at": newest_timestamp(batch.run),
             "rules": batch.rules,
             "schema": batch.schema.id,
             "unsettled": unsettled(batch),
@@ -222,6 +225,14 @@ class OfflineSink:
 
 def _partition(topic_id: bytes, partition: int) -> dict[str, Any]:
     return {"topic_id": str(UUID(bytes=topic_id)), "partition": partition}
+
+
+def newest_timestamp(run: Run) -> int | None:
+    """The newest timestamp of a run's records, nanoseconds UTC; None where it has none.
+
+    It is no later than now: on a topic with CreateTime producers say what they like.
+    """
+    return min(int(run.timestamps.max()) * 1_000_000, time.time_ns()) if len(run) else None
 
 
 def unsettled(batch: Batch) -> list[str]:

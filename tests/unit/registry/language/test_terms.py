@@ -6,17 +6,21 @@ import math
 import re
 import struct
 from collections.abc import Mapping
+from itertools import product
 
+import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from registry.formats.status import Status, has_value
+from registry.formats.status import RANK, Status, has_value
 from registry.language.derived import compile_derived
+from registry.language.term_columns import NO_TIME, Terms, add_up, compile_terms
 from registry.language.terms import Part
 from tests.oracle.derived import STATUSES, Known, expect_sum
 from tests.support.examples import examples
 
+NEVER = np.iinfo(np.int64).min
 NET = "quantity * multiplier * price"
 VALUES = st.sampled_from([0.0, -0.0, 0.0, 1.5, -2.0, 3.0, 1e-200, -1e-200, 1e200, 1e-12])
 
@@ -77,6 +81,66 @@ def test_a_sum_is_that_of_the_oracle(
     assert math.isnan(found.value) == (wanted.value is None)
     if wanted.value is not None:
         assert bits(found.value) == bits(wanted.value)
+
+
+@examples(10)
+@given(
+    terms,
+    st.lists(st.tuples(st.lists(entities, max_size=3), st.lists(st.integers(1, 9))), max_size=4),
+)
+def test_sums_by_columns_are_those_of_each_row(
+    term: str, rows: list[tuple[list[dict[str, Known]], list[int]]]
+) -> None:
+    """Of many rows at once, with closed entities: values to the bit, statuses and times."""
+    assume(re.search(r"\b[abc]\b", term))
+    check_columns(term, rows)
+
+
+def check_columns(term: str, rows: list[tuple[list[dict[str, Known]], list[int]]]) -> None:
+    each = [entity for row, _ in rows for entity in row]
+    columns = {
+        name: Terms.of_feature(
+            np.array([part(entity[name]).value for entity in each], np.float64),
+            np.array([RANK[Status(entity[name].status)] for entity in each], np.uint8),
+            np.array([entity[name].event_time or NO_TIME for entity in each], np.int64),
+        )
+        for name in "abc"
+    }
+    of = np.repeat(np.arange(len(rows)), [len(row) for row, _ in rows])
+    closes = np.array([max(closed, default=NEVER) for _, closed in rows], np.int64)
+    found = add_up(compile_terms(f"sum({term})", "test")(columns), of, len(rows), closes)
+    derived = compile_derived(f"sum({term})", "test")
+    for number, (row, closed) in enumerate(rows):
+        one = derived.evaluate(
+            [{name: part(known) for name, known in entity.items()} for entity in row],
+            [Part(0.0, Status.OK, time) for time in closed],
+        )
+        time = int(found.times[number])
+        assert list(Status)[found.ranks[number]] == one.status
+        assert (None if time == NO_TIME else time) == one.event_time
+        assert math.isnan(found.values[number]) == math.isnan(one.value)
+        if not math.isnan(one.value):
+            assert bits(float(found.values[number])) == bits(one.value)
+
+
+KNOWN = [
+    Known(0.0, "ok", 2),
+    Known(-0.0, "ok", 9),
+    Known(0.0, "stale", 5),
+    Known(0.0, "lagging", 4),
+    Known(1.5, "ok", 3),
+    Known(None, "missing", None),
+    Known(None, "undefined", 1),
+]
+TERMS = ["a * b", "a * b * c", "a / b * c", "abs(a) * -b + c", "(a - b) * c", "a * (b * c) - 2 * a"]
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_columns_know_which_zero_counts(term: str) -> None:
+    """Each of many entities alone in its row, for all that three parts may be."""
+    check_columns(
+        term, [([dict(zip("abc", parts, strict=True))], []) for parts in product(KNOWN, repeat=3)]
+    )
 
 
 NOTHING = Part(0.0, Status.OK, 5)
