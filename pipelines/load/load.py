@@ -15,21 +15,25 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
 import pyarrow as pa
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
 from pipelines.compute.batch import Batch
 from pipelines.compute.entity_names import EntityNames
 from pipelines.compute.entity_state import LoadedStates, joined
 from pipelines.compute.run_computation import RunComputation
+from pipelines.errors import StoreUnavailable
 from pipelines.kafka.run import Run
 from pipelines.load.load_sink import APPLICATION, BatchStore, CountingSink, LoadSink
+from pipelines.load.loads import Loads
 from pipelines.load.sorted_runs import RUN_TICKS, Partition, SortedRun, Span, sorted_runs
 from pipelines.load.spill import MALFORMED, ticks_file
 from pipelines.produce.read_ahead import ahead
-from pipelines.replay.replay import Done, Report
+from pipelines.replay.replay import FAILURES, PATIENCE_SECONDS, Done, Report
 from pipelines.replay.stop import Stop
 from pipelines.replay.throttle import Throttle
 from pipelines.stores.postgres.connection import Database
@@ -93,9 +97,29 @@ class Load:
     def run(self, part: LoadPart, report: Report, stop: Stop) -> Done:
         """Load a partition until it is done or `stop` is set; calls `report` after each run.
 
-        Raises `LoadMoved`, `CannotSort`, `StoreUnavailable` and other errors of `pipelines.errors`.
+        A store that is unavailable is waited for: the next pass begins at the recorded progress, as
+        after a kill. Raises `StoreUnavailable` where that does not end (`replay.replay`),
+        `LoadMoved`, `CannotSort` and other errors of `pipelines.errors`.
         """
-        return _PartLoad(self, part, report, stop).run()
+        patience = _Patience(Done(), report, stop)
+        retrying = Retrying(
+            retry=retry_if_exception_type(StoreUnavailable),
+            wait=wait_random_exponential(0.1, max=5),
+            stop=patience.gives_up,
+            before_sleep=patience.tell,
+            reraise=True,
+        )
+        for attempt in retrying:
+            with attempt:
+                if attempt.retry_state.attempt_number > 1:
+                    part = self._reached(part)
+                _PartLoad(self, part, report, stop, patience.done).run()
+        return patience.done
+
+    def _reached(self, part: LoadPart) -> LoadPart:
+        """What is left of a partition by the recorded progress."""
+        with Loads.at(self.postgres) as loads:
+            return replace(part, start=loads.progress(self.load_id)[part.number][0])
 
     def partition(self, number: int) -> Partition:
         """A partition, as its ticks have it for their origin."""
@@ -114,18 +138,44 @@ class Load:
         return SourceRules.of(self.catalog, self.source)
 
 
+class _Patience:
+    """How long errors without progress are borne: as long as a replay bears them."""
+
+    def __init__(self, done: Done, report: Report, stop: Stop) -> None:
+        self.done = done
+        self._report = report
+        self._stop = stop
+        self._offsets = -1
+        self._failures, self._since = 0, 0.0
+
+    def gives_up(self, state: RetryCallState) -> bool:
+        """Whether an error is the last one."""
+        if self.done.offsets > self._offsets:
+            self._offsets = self.done.offsets
+            self._failures, self._since = 0, monotonic()
+        self._failures += 1
+        is_long = monotonic() - self._since > PATIENCE_SECONDS
+        return self._stop.is_set() or (self._failures > FAILURES and is_long)
+
+    def tell(self, state: RetryCallState) -> None:
+        """Report what is waited for."""
+        error = None if state.outcome is None else state.outcome.exception()
+        self.done.waits = f"waiting: {error}"
+        self._report(self.done)
+
+
 class _PartLoad:
     """The load of one partition."""
 
-    def __init__(self, load: Load, part: LoadPart, report: Report, stop: Stop) -> None:
+    def __init__(self, load: Load, part: LoadPart, report: Report, stop: Stop, done: Done) -> None:
         self._load = load
         self._part = part
         self._report = report
         self._stop = stop
-        self._done = Done()
+        self._done = done
         self._storing: Future[Any] | None = None
 
-    def run(self) -> Done:
+    def run(self) -> None:
         load = self._load
         with ExitStack() as stack:
             sink: BatchStore = LoadSink(load.postgres) if load.stores else CountingSink()
@@ -140,7 +190,6 @@ class _PartLoad:
                 self._storing = storing.submit(self._store, sink, batch, passed_over)
                 throttle.wait(self._stop, self._tell)
             self._wait_stored()
-        return self._done
 
     def _batches(self, stack: ExitStack) -> Iterator[tuple[Batch, int]]:
         if self._part.number == MALFORMED:

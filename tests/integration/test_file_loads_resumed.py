@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import random
 import subprocess
@@ -87,6 +88,27 @@ def test_a_stopped_load_goes_on_where_it_was(database: str, tmp_path: Path) -> N
         steps += 1
     assert steps > 2
     assert (loaded_rows(database), rejected(database)) == whole
+
+
+def test_a_lost_connection_is_mended(database: str, tmp_path: Path) -> None:
+    """Also one that is lost while a run is stored, whose outcome nobody knows then."""
+    files = files_of(tmp_path)
+    load_files(database, files, ASKED)
+    whole = loaded_rows(database), rejected(database)
+    forget_everything(database)
+    lose = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name ="
+        " 'tickwell load' AND datname = current_database() AND query NOT LIKE '%%advisory%%'"
+    )
+    reports = itertools.count(1)
+
+    def report(done: Done) -> None:
+        if next(reports) % 7 == 0:
+            query(database, lose)
+
+    load_files(database, files, ASKED, report)
+    assert (loaded_rows(database), rejected(database)) == whole
+    assert loads_at(database)[0].finished_at is not None
 
 
 @pytest.mark.timeout(300)
