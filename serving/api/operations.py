@@ -51,6 +51,7 @@ from serving.errors import (
     KeyRefused,
     MalformedRequest,
     NotReady,
+    OpenTrainingSet,
     Overloaded,
     RetiredFeature,
     ScopeMissing,
@@ -173,7 +174,7 @@ OPERATIONS = (
         OFFLINE_PATH,
         "Features of entities at moments of the past",
         {JSON: (OfflineAnswer,), ARROW: ()},
-        ASKING,
+        (*ASKING, OpenTrainingSet),
         OfflineRequest,
     ),
     Operation(
