@@ -14,6 +14,7 @@ from tickwell.commands.demo import demo
 from tickwell.commands.down import down
 from tickwell.commands.env import env
 from tickwell.commands.experiment import experiment
+from tickwell.commands.explain import explain
 from tickwell.commands.feast import feast
 from tickwell.commands.feature_changes import features
 from tickwell.commands.get import get
@@ -56,7 +57,7 @@ def options(
 
 COMMANDS = (
     *(up, down, status, env, get, bench, produce, replay, backfill, rebuild_online),
-    *(migrate, worker, serve, warm, demo),
+    *(migrate, worker, serve, warm, demo, explain),
 )
 for command in COMMANDS:
     app.command()(command)

@@ -167,7 +167,7 @@ class PointInTimeJoin:
         assert version.over is not None
         of_group = [field for field in self.key_of(version.over) if field in version.entity]
         groups, group = of_rows.rows.entities(of_group)
-        members = self._members(version.over, groups)
+        members = self.members(version.over, groups)
         n = len(of_rows.moments)
         sizes = np.array([len(one) for one in members], np.int64)[group] if n else np.zeros(0, int)
         parts = [
@@ -178,7 +178,7 @@ class PointInTimeJoin:
         ranks = judged(whole.ranks, whole.event_times, of_rows.moments, version)
         return PastColumn(version, whole.values, ranks, whole.event_times, whole.lacks)
 
-    def _members(self, over: str, groups: Sequence[str]) -> list[list[str]]:
+    def members(self, over: str, groups: Sequence[str]) -> list[list[str]]:
         """The entities that ever were in each group, in the order of their names."""
         found: list[list[str]] = [[] for _ in groups]
         wanted = {

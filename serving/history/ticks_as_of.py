@@ -123,6 +123,11 @@ class TicksAsOf:
         return self._times[self._distinct.of]
 
     @property
+    def sequences(self) -> Int64s:
+        """(n,) The sequence of each tick, 0 where there is none yet."""
+        return self._sequences[self._distinct.of]
+
+    @property
     def closed(self) -> NDArray[np.bool_]:
         """(n,) Whether the entity was closed."""
         return self._closed[self._distinct.of]

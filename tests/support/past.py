@@ -29,6 +29,7 @@ from tests.support.sinks import GO_ON
 
 SYMBOLS, PORTFOLIOS = "ABCD", ("P", "Q")
 MOMENT = "at"
+TOPIC_IDS = {"price": TOPIC_ID, "position": bytes(reversed(TOPIC_ID))}
 
 
 class Market:
@@ -57,7 +58,7 @@ class Market:
         schema = catalog.schemas[catalog.writing[source]]
         program = compile_program(catalog, schema)
         rules = SourceRules.of(catalog, source)
-        sink.settle(Topic(f"ticks.{source}", TOPIC_ID, 1))
+        sink.settle(Topic(f"ticks.{source}", TOPIC_IDS[source], 1))
         return Materializer(RunComputation(rules, schema, program, 1_000), sink)
 
     def tick(self, source: str, n: int) -> None:
@@ -66,7 +67,7 @@ class Market:
         records = [self._record(source, offset) for offset in range(first, first + n)]
         self._offsets[source] += n
         (run,) = runs(records, [])
-        run = replace(run, topic=f"ticks.{source}")
+        run = replace(run, topic=f"ticks.{source}", topic_id=TOPIC_IDS[source])
         for worker in self._workers[source]:
             worker.materialize(run, GO_ON)
 

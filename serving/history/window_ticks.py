@@ -1,0 +1,111 @@
+"""The ticks in the window of a stored value, as Postgres keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from registry.definitions import Source
+from registry.formats.row import ValueStatus
+from registry.resources import sql
+from serving.features.times import to_rfc_3339
+from serving.history.explanation import Number, WindowTick
+from serving.history.snapshot import Snapshot
+
+WINDOW_TICKS = sql(__package__, "window_ticks")
+OPERATIONS = ("trade", "reset", "close")
+"""By the number that a row has of its tick's operation."""
+
+TRADE, RESET, CLOSE = range(3)
+
+
+class TickKey(NamedTuple):
+    """A tick of an entity: its event time, nanoseconds UTC, and its sequence."""
+
+    event_time: int
+    sequence: int
+
+
+class StoredTick(NamedTuple):
+    """A tick, and the row schemas in which it has a row."""
+
+    key: TickKey
+    known_at: int
+    op: int
+    fields: Sequence[float]
+    closed: bool
+    schemas: frozenset[int]
+    shown: WindowTick
+
+
+class Filled(NamedTuple):
+    """How many ticks are in an entity's windows, and since when."""
+
+    ticks: int
+    closed: bool
+    since_reset: bool
+    """Whether the first of them follows a reset or a close."""
+
+
+def window_ticks(
+    snapshot: Snapshot, source: Source, entity: str, newest: TickKey, most: int
+) -> list[StoredTick]:
+    """A tick of an entity and those before it, at most `most` together, the oldest first."""
+    schemas = [one.id for one in snapshot.catalog.schemas.values() if one.source == source.name]
+    wanted = {
+        "entity": entity,
+        "schemas": schemas,
+        "event_time": newest.event_time,
+        "sequence": newest.sequence,
+        "most": most,
+        "closed": bytes([ValueStatus.CLOSED]),
+    }
+    found: dict[TickKey, list[Any]] = {}
+    for row in snapshot.rows(WINDOW_TICKS, wanted):
+        found.setdefault(TickKey(row.event_time, row.sequence), []).append(row)
+    newest_first = list(found.items())[:most]
+    return [_tick(source, key, rows) for key, rows in reversed(newest_first)]
+
+
+def filled(ticks: Sequence[StoredTick]) -> Filled:
+    """What is in the windows after the last of some ticks that follow each other.
+
+    A reset empties them; a close does as well, and only a trade ends it.
+    """
+    count, closed, since_reset = 0, ticks[0].closed, False
+    for tick in ticks:
+        if tick.op == TRADE:
+            count, closed = count + 1, False
+        else:
+            count, closed, since_reset = 0, closed or tick.op == CLOSE, True
+    return Filled(count, closed, since_reset)
+
+
+def _tick(source: Source, key: TickKey, rows: Sequence[Any]) -> StoredTick:
+    row = rows[0]
+    return StoredTick(
+        key=key,
+        known_at=row.known_at,
+        op=row.op,
+        fields=row.fields,
+        closed=row.closed,
+        schemas=frozenset(one.schema_id for one in rows),
+        shown=WindowTick(
+            topic=row.topic,
+            topic_id=row.topic_id,
+            partition=row.partition,
+            offset=row.offset,
+            index=row.index,
+            tick_time=to_rfc_3339(row.tick_time),
+            event_time=to_rfc_3339(row.event_time),
+            sequence=row.sequence,
+            known_at=to_rfc_3339(row.known_at),
+            seq=row.seq,
+            op=OPERATIONS[row.op],
+            fields={
+                name: Number.of(value)
+                for name, value in zip(source.field_names, row.fields, strict=False)
+            },
+            closed=row.closed,
+        ),
+    )
