@@ -61,13 +61,17 @@ class When(NamedTuple):
 
 
 class Explainer:
-    """Explains values, in one snapshot of the database."""
+    """Explains values, in one snapshot of the database; sums over at most `most_members`."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(
+        self, snapshot: Snapshot, names: Names | None = None, most_members: int = MAX_MEMBERS
+    ) -> None:
+        """`names` are those of the snapshot's catalog, where somebody has them already."""
         self._snapshot = snapshot
-        self._names = Names(snapshot.catalog)
+        self._names = names or Names(snapshot.catalog)
+        self._most_members = most_members
         self._backfills = backfills_of(snapshot)
-        self._join = PointInTimeJoin.of_pins(snapshot, {})
+        self._join = PointInTimeJoin(snapshot, self._names, {})
 
     def explain(
         self, feature: str, entity: Mapping[str, str], at: int | None = None
@@ -229,9 +233,10 @@ class Explainer:
         fields = self._join.key_of(over)
         group = entity_id([entity[field] for field in fields if field in version.entity])
         (members,) = self._join.members(over, [group])
-        if len(members) > MAX_MEMBERS:
+        if len(members) > self._most_members:
             raise TooLarge(
-                f"the sum is over {len(members):,} entities; at most {MAX_MEMBERS:,} are explained"
+                f"the sum is over {len(members):,} entities, and at most {self._most_members:,} "
+                "are explained here"
             )
         entities = [dict(zip(fields, key_values(one), strict=True)) for one in members]
         opened, closed = self._members(over, entities, when)

@@ -41,6 +41,9 @@ CHUNK_BYTES = 1 << 20
 ROW_BYTES = 32_000_000
 """Bytes of rows that are in memory at once, about: a row of 500 features has 6,500."""
 
+READING: Any = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+"""Options of a session's transaction."""
+
 Int64s = NDArray[np.int64]
 COPY = "COPY ({}) TO STDOUT (FORMAT binary)"
 
@@ -49,12 +52,17 @@ class Snapshot:
     """The database as it was at one moment; `snapshot` makes one."""
 
     def __init__(
-        self, connections: Sequence[Connection], threads: ThreadPoolExecutor, row_bytes: int
+        self,
+        connections: Sequence[Connection],
+        threads: ThreadPoolExecutor,
+        row_bytes: int = ROW_BYTES,
+        known: Catalog | None = None,
     ) -> None:
+        """The catalog is read, unless it is `known`."""
         self.row_bytes = row_bytes
         self._connections = connections
         self._threads = threads
-        self.catalog: Catalog = catalog.read(connections[0])
+        self.catalog = catalog.read(connections[0]) if known is None else known
 
     def shares(self, numbers: Int64s) -> list[Int64s]:
         """Numbers in as many parts as statements are answered at the same time, or fewer."""
@@ -102,9 +110,19 @@ def snapshot(url: str, sessions: int = SESSIONS, row_bytes: int = ROW_BYTES) -> 
 
 
 @contextmanager
+def snapshot_of(connection: Connection, known: Catalog) -> Iterator[Snapshot]:
+    """The database as it is now, read by one session; it has the limits that the session has.
+
+    Raises SQLAlchemy's `DBAPIError`.
+    """
+    connection.execution_options(**READING)
+    with connection.begin(), ThreadPoolExecutor(1, "history") as threads:
+        yield Snapshot([connection], threads, known=known)
+
+
+@contextmanager
 def _reading(engine: Engine) -> Iterator[Connection]:
-    options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-    with engine.connect().execution_options(**options) as connection, connection.begin():
+    with engine.connect().execution_options(**READING) as connection, connection.begin():
         yield connection
 
 
