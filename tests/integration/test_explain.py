@@ -10,53 +10,27 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from registry.database.engine import connect
-from registry.definitions import Catalog
+from registry.definitions import Arm, Experiment
 from registry.formats.entity_name import SEPARATOR
-from registry.lifecycle.audit import By
 from registry.lifecycle.registry import Registry
 from serving.errors import InvalidRequest, UnknownFeature, WrongEntity
 from serving.history.explaining import Explainer
 from serving.history.explanation import Explanation
 from serving.history.point_in_time import PointInTimeJoin
 from serving.history.snapshot import snapshot
-from tests.support.backfills import backfill
+from tests.support.grown_market import grown, recorded
 from tests.support.past import PORTFOLIOS, SYMBOLS, Cell, Market, asked, cells
 from tests.support.rebuilds import Stores
 from tests.support.seeds import seeds
 from tests.support.sinks import query
 from tickwell.second_opinion import add_kernel
 
-OF_SYMBOLS = ["current_price", "price_sma_5", "price_volatility", "spread", "filled", "short"]
+OF_SYMBOLS = [
+    *("current_price", "price_sma_5", "price_volatility"),
+    *("spread", "filled", "short", "sizes"),
+]
 OF_PORTFOLIOS = ["portfolio_exposure", "portfolio_exposure_net"]
 KINDS = {"symbol": (OF_SYMBOLS, SYMBOLS), "portfolio": (OF_PORTFOLIOS, PORTFOLIOS)}
-
-
-def with_more(stores: Stores) -> tuple[Registry, Catalog]:
-    registry = Registry(connect(stores.postgres, pool_size=1), By("ann"))
-    for name, definition in (
-        ("spread", {"expression": "current_price / price_sma_5 - 1", "entity": ["symbol"]}),
-        ("short", {"expression": "stddev(log_return(price), 2)", "source": "price"}),
-    ):
-        more = {"max_age": "90s"} if name == "spread" else {}
-        registry.create_feature_version(name, "1.0.0", definition | more)
-    return registry, registry.catalog()
-
-
-def market_of(stores: Stores, chance: random.Random) -> tuple[Market, list[int]]:
-    """Ticks that come late, at one time, ahead of their time; resets, closes, a backfill."""
-    registry, catalog = with_more(stores)
-    market, moments = Market(stores, chance, catalog), []
-    for step in range(30):
-        if step == 15:
-            definition = {"expression": "mean(price, 3)", "source": "price"}
-            registry.create_feature_version("filled", "1.0.0", definition)
-            market.work_by(registry.catalog())
-        market.tick(chance.choice(["price", "price", "position"]), chance.randrange(1, 7))
-        moments.append((market.at_ms + chance.choice([0, 1, 5_000, 61_000])) * 10**6)
-        market.at_ms += chance.choice([1, 1, 20_000])
-    backfill(registry.engine, stores.postgres, "filled@1.0.0")
-    return market, moments
 
 
 def cell(explained: Explanation, time: int | None) -> Cell:
@@ -69,7 +43,7 @@ def cell(explained: Explanation, time: int | None) -> Cell:
 def test_an_explanation_is_of_what_a_training_set_has(stores: Stores, seed: int) -> None:
     """And its steps, in plain Python, give the stored bits, as the kernel does."""
     chance = random.Random(seed)
-    _, moments = market_of(stores, chance)
+    moments = grown(stores, chance).moments
     seen = set()
     with snapshot(stores.postgres) as at_once:
         explainer = Explainer(at_once)
@@ -108,7 +82,7 @@ def check_arithmetic(found: Explanation) -> None:
 
 
 def test_the_ticks_are_those_of_the_log(stores: Stores) -> None:
-    _, _ = market_of(stores, random.Random(5))
+    grown(stores, random.Random(5))
     with snapshot(stores.postgres) as at_once:
         found = Explainer(at_once).explain("price_volatility", {"symbol": "A"})
     rows = query(
@@ -147,8 +121,8 @@ def test_a_stored_value_that_is_wrong_is_seen(stores: Stores, broken: str) -> No
 
 
 def test_words_say_why(stores: Stores) -> None:
-    registry, catalog = with_more(stores)
-    market = Market(stores, random.Random(2), catalog)
+    registry = recorded(stores)
+    market = Market(stores, random.Random(2), registry.catalog())
     market.tick("price", 10)
     market.tick("position", 12)
     registry.create_feature_version(
@@ -175,7 +149,7 @@ def test_words_say_why(stores: Stores) -> None:
 
 
 def test_a_name_that_an_experiment_decides_has_to_be_pinned(stores: Stores) -> None:
-    registry, _ = with_more(stores)
+    registry = recorded(stores)
     registry.create_feature_version(
         "current_price", "2.0.0", {"expression": "mean(price, 1)"}, "1.0.0"
     )
@@ -189,8 +163,6 @@ def test_a_name_that_an_experiment_decides_has_to_be_pinned(stores: Stores) -> N
 
 
 def start_experiment(registry: Registry, arms: Sequence[tuple[str, str, int]]) -> None:
-    from registry.definitions import Arm, Experiment
-
     registry.start_experiment(
         Experiment("trial", "current_price", tuple(Arm(*arm) for arm in arms))
     )
