@@ -91,4 +91,5 @@ def _came_before(needs: Sequence[_Needs]) -> int:
     of_waiting = np.concatenate([one.of_waiting for one in needs])
     candidates = np.unique(np.maximum(of_full, 0)).tolist()
     wrong = {e: int((of_full > e).sum() + (of_waiting <= e).sum()) for e in [0, *candidates]}
-    return min(wrong, key=lambda e: (wrong[e], e))
+    found: int = min(wrong, key=lambda e: (wrong[e], e))
+    return found
