@@ -27,6 +27,7 @@ from tickwell.commands.serve import serve
 from tickwell.commands.status import status
 from tickwell.commands.training_set import training_set
 from tickwell.commands.up import up
+from tickwell.commands.verify import verify
 from tickwell.commands.warm import warm
 from tickwell.commands.worker import worker
 from tickwell.settings import moved
@@ -57,7 +58,7 @@ def options(
 
 COMMANDS = (
     *(up, down, status, env, get, bench, produce, replay, backfill, rebuild_online),
-    *(migrate, worker, serve, warm, demo, explain),
+    *(migrate, worker, serve, warm, demo, explain, verify),
 )
 for command in COMMANDS:
     app.command()(command)

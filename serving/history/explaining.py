@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -22,11 +21,10 @@ from registry.language.worked import Step, Window, Worked, window_of
 from registry.language.worked_terms import WorkedTerm, worked_sum, worked_term
 from registry.resources import sql
 from serving.errors import InvalidRequest, TooLarge
-from serving.features.columns import NO_TIME, RANK_OF
+from serving.features.columns import NO_TIME
 from serving.features.lookup import Names, check_entities
 from serving.features.reader import MAX_MEMBERS
 from serving.features.times import to_rfc_3339
-from serving.history.entity_rows import LAST_MOMENT
 from serving.history.explanation import (
     Explanation,
     Number,
@@ -35,29 +33,15 @@ from serving.history.explanation import (
     StoredValue,
     Term,
 )
-from serving.history.point_in_time import STATUSES, PointInTimeJoin, judged, past_column
+from serving.history.point_in_time import STATUSES, PointInTimeJoin, judged
 from serving.history.reasons import Read, of_derived, of_stored
 from serving.history.snapshot import Snapshot
+from serving.history.stored_reads import StoredReads, When
 from serving.history.ticks_as_of import Asked, backfills_of
 from serving.history.window_ticks import Filled, StoredTick, TickKey, filled, window_ticks
 
 RECORDED = sql(__package__, "recorded")
 STORED, SERVED = "stored", "computed as servers do"
-STORED_STATUS = {int(RANK_OF[one]): one.name.lower() for one in ValueStatus}
-"""How a row names a status, by the rank that it is served with before its age counts."""
-
-
-class When(NamedTuple):
-    """Which ticks count, and when their age is judged; nanoseconds UTC."""
-
-    at: int | None
-    """The moment that was asked for, None for now: then all that is stored counts."""
-    judged: int
-
-    @property
-    def as_of(self) -> int:
-        """By when a tick had to have happened, and to be known."""
-        return LAST_MOMENT if self.at is None else self.at
 
 
 class Explainer:
@@ -72,18 +56,27 @@ class Explainer:
         self._most_members = most_members
         self._backfills = backfills_of(snapshot)
         self._join = PointInTimeJoin(snapshot, self._names, {})
+        self._reads = StoredReads(snapshot, self._names, self._join, self._backfills)
 
     def explain(
-        self, feature: str, entity: Mapping[str, str], at: int | None = None
+        self,
+        feature: str,
+        entity: Mapping[str, str],
+        at: int | None = None,
+        tick: TickKey | None = None,
     ) -> Explanation:
         """How a feature of an entity came about: as it is now, or was served at a moment.
 
+        With `tick` it is the value of that tick, of a feature that is stored, whatever its age.
+
         Raises `UnknownFeature`, `RetiredFeature` for a name, but not for the pin, of what is
         retired, `WrongEntity`, `TooLarge` for a sum over too many entities, and `InvalidRequest`
-        where an experiment decides what the name means.
+        where an experiment decides what the name means, or the tick is not stored.
         """
         version = self._version(feature)
         check_entities(self._names, {feature: version}, [entity])
+        if tick is not None:
+            return self._of_tick(version, entity, tick)
         when = When(at, time.time_ns() if at is None else at)
         if version.source is not None:
             return self._stored(version, entity, when)
@@ -128,14 +121,25 @@ class Explainer:
     def _stored(
         self, version: FeatureVersion, entity: Mapping[str, str], when: When
     ) -> Explanation:
-        assert version.source is not None
-        source = self._names.catalog.sources[version.source]
-        key = tuple(entity[field] for field in source.key)
-        (read,) = self._read(version, [key], when)
+        (read,) = self._reads.read(version, [self._key(version, entity)], when)
+        return self._explained(read, entity, when)
+
+    def _of_tick(
+        self, version: FeatureVersion, entity: Mapping[str, str], tick: TickKey
+    ) -> Explanation:
+        if version.source is None:
+            raise InvalidRequest(f"{version.ref} is derived: it has no value of a tick")
+        read = self._reads.read_tick(version, self._key(version, entity), tick)
+        return self._explained(read, entity, When(tick.event_time, tick.event_time))
+
+    def _explained(self, read: Read, entity: Mapping[str, str], when: When) -> Explanation:
+        version = read.version
         if read.tick is None:
             return self._explanation(version, entity, when, read.part, of_stored(read, when.judged))
+        assert version.source is not None
+        source = self._names.catalog.sources[version.source]
         window = window_of(version.expression, source, version.ref)
-        ticks = window_ticks(self._snapshot, source, entity_id(key), read.tick, window.depth)
+        ticks = window_ticks(self._snapshot, source, entity_id(read.key), read.tick, window.depth)
         fill = filled(ticks)
         is_full = not fill.closed and fill.ticks >= window.depth
         values = [tick.fields[window.field] for tick in ticks]
@@ -151,46 +155,9 @@ class Explainer:
             made.prove(STORED, (read.value, made.stored.status), (worked.value, found))
         return made
 
-    def _read(
-        self, version: FeatureVersion, keys: Sequence[tuple[str, ...]], when: When
-    ) -> list[Read]:
-        """A stored feature of entities, each named by the key fields of its source."""
-        assert version.source is not None
-        names = [entity_id(key) for key in keys]
-        unique = list(dict.fromkeys(names))
-        numbers = {name: number for number, name in enumerate(unique)}
-        moments = np.full(len(names), when.as_of, np.int64)
-        asked = Asked(unique, np.array([numbers[n] for n in names], np.int32), moments, moments)
-        ticks = self._join.ticks(version.source, asked, [version.ref])
-        column = past_column(version, ticks, np.full(len(names), when.judged, np.int64))
-        _, ranks, _ = ticks.column(version.ref)
-        return [
-            Read(
-                version,
-                key,
-                Part(value, STATUSES[rank], None if lacks or time == NO_TIME else time),
-                None if time == NO_TIME else TickKey(time, sequence),
-                closed,
-                lacks,
-                value,
-                STORED_STATUS[stored],
-            )
-            for key, value, rank, lacks, time, sequence, closed, stored in zip(
-                keys,
-                column.values.tolist(),
-                column.ranks.tolist(),
-                column.lacks.tolist(),
-                ticks.event_times.tolist(),
-                ticks.sequences.tolist(),
-                ticks.closed.tolist(),
-                ranks.tolist(),
-                strict=True,
-            )
-        ]
-
     def _where(self, read: Read, tick: StoredTick) -> StoredValue:
         ref, backfill = read.version.ref, None
-        holding = [one for one in tick.schemas if self._names.index(one, ref) is not None]
+        holding = [one for one in tick.values if self._names.index(one, ref) is not None]
         if not holding and not read.lacks:
             backfill = self._backfills[ref]
         return StoredValue(
@@ -211,7 +178,7 @@ class Explainer:
     ) -> Explanation:
         formula = self._names.derived[version.ref]
         reads = {
-            name: self._read(part, [self._key(part, entity)], when)[0]
+            name: self._reads.read(part, [self._key(part, entity)], when)[0]
             for name, part in formula.parts.items()
         }
         parts = {name: read.part for name, read in reads.items()}
@@ -241,7 +208,7 @@ class Explainer:
         entities = [dict(zip(fields, key_values(one), strict=True)) for one in members]
         opened, closed = self._members(over, entities, when)
         columns = {
-            name: self._read(part, [self._key(part, one) for one in opened], when)
+            name: self._reads.read(part, [self._key(part, one) for one in opened], when)
             for name, part in formula.parts.items()
         }
         each = [

@@ -160,9 +160,14 @@ class TicksAsOf:
             }
             for part in self._snapshot.shares(lacking)
         ]
-        found = [_rows(one, BACKFILLED_ROW) for one in self._snapshot.copied(BACKFILLED, parts)]
-        rows = np.concatenate(found)
+        rows = backfilled_values(self._snapshot, parts)
         return rows["number"], rows["value"], rows["status"]
+
+
+def backfilled_values(snapshot: Snapshot, asked: Sequence[Mapping[str, Any]]) -> Any:
+    """The rows of `backfilled_values.sql` for parameters, as many as sessions read at once."""
+    found = [_rows(one, BACKFILLED_ROW) for one in snapshot.copied(BACKFILLED, asked)]
+    return np.concatenate(found)
 
 
 Backfills = Mapping[str, int]

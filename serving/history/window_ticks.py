@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from registry.definitions import Source
@@ -27,14 +27,15 @@ class TickKey(NamedTuple):
 
 
 class StoredTick(NamedTuple):
-    """A tick, and the row schemas in which it has a row."""
+    """A tick, and what its rows say."""
 
     key: TickKey
     known_at: int
     op: int
     fields: Sequence[float]
     closed: bool
-    schemas: frozenset[int]
+    values: Mapping[int, tuple[Sequence[float], bytes]]
+    """Its features and their statuses in each row schema that has it, by id."""
     shown: WindowTick
 
 
@@ -89,7 +90,7 @@ def _tick(source: Source, key: TickKey, rows: Sequence[Any]) -> StoredTick:
         op=row.op,
         fields=row.fields,
         closed=row.closed,
-        schemas=frozenset(one.schema_id for one in rows),
+        values={one.schema_id: (one.features, bytes(one.status)) for one in rows},
         shown=WindowTick(
             topic=row.topic,
             topic_id=row.topic_id,

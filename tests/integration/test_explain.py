@@ -14,10 +14,13 @@ from registry.definitions import Arm, Experiment
 from registry.formats.entity_name import SEPARATOR
 from registry.lifecycle.registry import Registry
 from serving.errors import InvalidRequest, UnknownFeature, WrongEntity
+from serving.features.times import to_rfc_3339
 from serving.history.explaining import Explainer
 from serving.history.explanation import Explanation
+from serving.history.moments import tick_of
 from serving.history.point_in_time import PointInTimeJoin
 from serving.history.snapshot import snapshot
+from serving.history.window_ticks import TickKey
 from tests.support.grown_market import grown, recorded
 from tests.support.past import PORTFOLIOS, SYMBOLS, Cell, Market, asked, cells
 from tests.support.rebuilds import Stores
@@ -201,3 +204,40 @@ def test_the_command_proves_what_it_shows(stores: Stores) -> None:
     late = run(stores, "A", "price_sma_5", "--at", "2999-01-01T00:00:00Z")
     assert "--at" in late.stderr
     assert SEPARATOR not in found.stdout
+
+
+def test_any_tick_can_be_explained(stores: Stores) -> None:
+    """Also of a backfill, whatever came after it at the same time."""
+    made = grown(stores, random.Random(6))
+    rows = query(
+        stores.postgres,
+        "SELECT DISTINCT entity, event_time, sequence FROM tickwell.feature_rows"
+        " JOIN tickwell.row_schemas ON id = schema_id WHERE source = 'price'",
+    )
+    backfilled = set()
+    with snapshot(stores.postgres) as at_once:
+        explainer = Explainer(at_once)
+        for entity, time, sequence in rows:
+            for name in ("filled", "price_sma_5"):
+                found = explainer.explain(name, {"symbol": entity}, tick=TickKey(time, sequence))
+                add_kernel(at_once.catalog, found)
+                assert found.same
+                assert len(found.proofs) == 2
+                assert found.stored is not None
+                assert (found.event_time, found.stored.sequence) == (to_rfc_3339(time), sequence)
+                backfilled.add((name, found.stored.backfill is not None))
+        with pytest.raises(InvalidRequest, match="no tick of A"):
+            explainer.explain("filled", {"symbol": "A"}, tick=TickKey(rows[0][1], 77))
+        with pytest.raises(InvalidRequest, match="derived"):
+            explainer.explain("spread", {"symbol": "A"}, tick=TickKey(rows[0][1], 0))
+    assert backfilled == {("filled", True), ("filled", False), ("price_sma_5", False)}
+    assert made.moments
+
+
+def test_a_tick_is_named_by_its_time_and_its_sequence() -> None:
+    assert tick_of("--tick", "2026-11-24T14:30:00.000000007Z.3") == (1795530600 * 10**9 + 7, 3)
+    assert tick_of("--tick", "2026-11-24T14:30:00Z.0") == (1795530600 * 10**9, 0)
+    assert tick_of("--tick", "2026-11-24T14:30:00.5Z.12") == (1795530600 * 10**9 + 5 * 10**8, 12)
+    for wrong in ("2026-11-24T14:30:00.5", "2026-11-24T14:30:00+01:00.5", "2026-13-24T14:30:00Z.1"):
+        with pytest.raises(InvalidRequest, match="--tick"):
+            tick_of("--tick", wrong)

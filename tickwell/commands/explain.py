@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from tickwell.client.entities import candidates
+from tickwell.errors import TickwellError
 from tickwell.late_imports import late_imports
 from tickwell.settings import Settings
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         Term,
         WindowTick,
     )
+    from serving.history.window_ticks import TickKey
 
 
 def explain(
@@ -29,6 +31,10 @@ def explain(
     at: Annotated[
         str | None,
         typer.Option(help="As a model was given it at this moment, RFC 3339; now unless set."),
+    ] = None,
+    tick: Annotated[
+        str | None,
+        typer.Option(help="Of this tick: its event time, RFC 3339, a dot and its sequence."),
     ] = None,
     kind: Annotated[
         str | None,
@@ -47,13 +53,19 @@ def explain(
         import msgspec
 
         from serving.history.explaining import Explainer
-        from serving.history.moments import known_by
+        from serving.history.moments import known_by, tick_of
         from serving.history.snapshot import snapshot
+        from serving.history.window_ticks import TickKey
         from tickwell.second_opinion import add_kernel
 
-    moment = None if at is None else known_by("--at", at)
+    if at is not None and tick is not None:
+        raise TickwellError("--at and --tick are two questions: give one of them")
+    when = When(
+        None if at is None else known_by("--at", at),
+        None if tick is None else TickKey(*tick_of("--tick", tick)),
+    )
     with snapshot(settings.postgres) as seen:
-        explained = _explained(Explainer(seen), feature, candidates(entity, kind), moment)
+        explained = _explained(Explainer(seen), feature, candidates(entity, kind), when)
         add_kernel(seen.catalog, explained)
     if as_json:
         typer.echo(msgspec.json.encode(explained))
@@ -64,17 +76,24 @@ def explain(
         raise typer.Exit(1)
 
 
+class When(NamedTuple):
+    """A moment in nanoseconds UTC, or a tick; with neither it is now."""
+
+    at: int | None
+    tick: TickKey | None
+
+
 def _explained(
-    explainer: Explainer, feature: str, entities: Sequence[Mapping[str, str]], at: int | None
+    explainer: Explainer, feature: str, entities: Sequence[Mapping[str, str]], when: When
 ) -> Explanation:
     from serving.errors import WrongEntity
 
     for one in entities[:-1]:
         try:
-            return explainer.explain(feature, one, at)
+            return explainer.explain(feature, one, *when)
         except WrongEntity:
             pass
-    return explainer.explain(feature, entities[-1], at)
+    return explainer.explain(feature, entities[-1], *when)
 
 
 def lines(explained: Explanation) -> Iterator[str]:

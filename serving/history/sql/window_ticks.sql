@@ -5,7 +5,8 @@ SELECT
     stored.schema_id, stored.event_time, stored.sequence, stored.tick_time,
     coalesce(stored.seq_text, stored.seq::text) AS seq, stored.op, stored.fields, stored.known_at,
     stored.topic_id::text, named.topic, stored.partition, stored."offset", stored."index",
-    coalesce(substring(stored.status FOR 1) = %(closed)s, false) AS closed
+    coalesce(substring(stored.status FOR 1) = %(closed)s, false) AS closed,
+    stored.features, stored.status
 FROM unnest(%(schemas)s::integer[]) AS schema (id)
 CROSS JOIN LATERAL (
     SELECT row.* FROM tickwell.feature_rows AS row
