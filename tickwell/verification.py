@@ -12,6 +12,7 @@ from threading import Event
 from sqlalchemy.exc import DBAPIError
 
 from pipelines.errors import StoreUnavailable
+from pipelines.replay.throttle import Throttle
 from pipelines.stores.postgres.connection import Database
 from pipelines.stores.redis.connection import WarmRedis
 from pipelines.verify.online_rows import ENTITIES_A_CALL, OnlineRows
@@ -104,13 +105,20 @@ def _online(
         closing(WarmRedis(stores.redis, stores.cluster)) as warm,
         closing(Database(stores.postgres, APPLICATION)) as database,
         closing(Database(stores.postgres, APPLICATION)) as listing,
+        closing(Throttle(stores.heartbeats, stores.redis if stores.cluster else None)) as throttle,
     ):
+        done = Done(0, None, 0)
         for source, some in _entities(listing, catalog, wanted):
+            throttle.wait(
+                stop,
+                lambda why: report(Place.REDIS, done._replace(waits=why)),  # noqa: B023
+            )
             if stop.is_set():
                 break
             tally.add(OnlineRows(warm, database, catalog, catalog.sources[source]).compare(some))
             entities += len(some)
-            report(Place.REDIS, Done(entities, None, tally.values))
+            done = Done(entities, None, tally.values)
+            report(Place.REDIS, done)
     return {Place.REDIS: tally}
 
 

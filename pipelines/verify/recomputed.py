@@ -160,7 +160,7 @@ class Recomputed:
 
     def _find_holes(self, ticks: StoredTicks, blocks: Sequence[BlockValues], tally: Tally) -> None:
         """Count the ticks between those of an entity's blocks that neither row nor block has."""
-        for values in blocks:
+        for values in (one for one in blocks if one.whole):
             has = np.zeros(len(ticks.part), np.bool_)
             has[values.tick[values.tick >= 0]] = True
             between = _between(ticks, values)

@@ -25,10 +25,22 @@ ARRAY_BYTES = 20
 """Bytes before the elements of an array."""
 
 
+class Backfilled(NamedTuple):
+    """The version that a backfill is of, as `name@version`.
+
+    One from Kafka is not `whole`: it has no values of ticks that the log had lost.
+    """
+
+    ref: str
+    whole: bool
+
+
 class BlockValues(NamedTuple):
     """What blocks of one version say of m ticks."""
 
     ref: str
+    whole: bool
+    """Whether no tick between these lacks a value."""
     part: Int64s
     event_time: Int64s
     sequence: Int64s
@@ -38,41 +50,43 @@ class BlockValues(NamedTuple):
     """(m,) Which of the stored ticks each is of, -1 for none."""
 
 
-def backfills(cursor: Any, catalog: Catalog) -> Mapping[str, Mapping[int, str]]:
-    """The complete backfills of each source: their versions, `name@version`, by id."""
+def backfills(cursor: Any, catalog: Catalog) -> Mapping[str, Mapping[int, Backfilled]]:
+    """The complete backfills of each source, by id."""
     cursor.execute(BACKFILLS)
-    found: dict[str, dict[int, str]] = {}
-    for number, ref in cursor.fetchall():
+    found: dict[str, dict[int, Backfilled]] = {}
+    for number, ref, is_whole in cursor.fetchall():
         version = catalog.features.get(ref)
         if version is not None and version.source is not None:
-            found.setdefault(version.source, {})[number] = ref
+            found.setdefault(version.source, {})[number] = Backfilled(ref, is_whole)
     return found
 
 
-def read_blocks(cursor: Any, ticks: StoredTicks, refs: Mapping[int, str]) -> list[BlockValues]:
+def read_blocks(
+    cursor: Any, ticks: StoredTicks, made: Mapping[int, Backfilled]
+) -> list[BlockValues]:
     """The backfilled values of the stretches that some ticks are of, by version."""
-    if not refs:
+    if not made:
         return []
     wanted = {
         "entities": [part.entity for part in ticks.parts],
         "after_times": [part.after_time for part in ticks.parts],
         "past_times": [part.past_time for part in ticks.parts],
-        "backfills": list(refs),
+        "backfills": list(made),
     }
     cursor.execute(BLOCKS, wanted)
     by_backfill: dict[int, list[Any]] = {}
     for row in cursor.fetchall():
         by_backfill.setdefault(row[1], []).append(row)
-    return [_of_version(refs[number], rows, ticks) for number, rows in by_backfill.items()]
+    return [_of_version(made[number], rows, ticks) for number, rows in by_backfill.items()]
 
 
-def _of_version(ref: str, rows: list[Any], ticks: StoredTicks) -> BlockValues:
+def _of_version(made: Backfilled, rows: list[Any], ticks: StoredTicks) -> BlockValues:
     columns = zip(*(_block(row) for row in rows), strict=True)
     part, time, sequence, value, status = (np.concatenate(column) for column in columns)
     wanted = _is_within(part, time, sequence, ticks)
     part, time, sequence = part[wanted], time[wanted], sequence[wanted]
     tick = _found(ticks, part, time, sequence)
-    return BlockValues(ref, part, time, sequence, value[wanted], status[wanted], tick)
+    return BlockValues(*made, part, time, sequence, value[wanted], status[wanted], tick)
 
 
 def _block(row: Any) -> tuple[Int64s, Int64s, Int64s, Floats, Bytes]:

@@ -21,7 +21,7 @@ from pipelines.replay.throttle import Throttle
 from pipelines.stores.postgres.connection import Database
 from pipelines.verify.parts import Part, sample, whole
 from pipelines.verify.recomputed import Recomputed
-from pipelines.verify.stored_blocks import BlockValues, backfills, read_blocks
+from pipelines.verify.stored_blocks import Backfilled, BlockValues, backfills, read_blocks
 from pipelines.verify.stored_rows import StoredTicks, read_ticks
 from registry.comparisons import Place, Tally
 from registry.definitions import Catalog
@@ -93,14 +93,14 @@ class Verification:
             ]
             throttle = stack.enter_context(closing(Throttle(self.heartbeats, self.cluster)))
             with listing.transaction() as cursor:
-                refs = backfills(cursor, self.catalog)
+                made = backfills(cursor, self.catalog)
             chosen, total = self._chosen(listing)
             done = Done(0, total, 0)
             report(done)
             for source, parts in chosen:
                 recomputed = Recomputed(self.catalog, source)
                 readers = [
-                    _Reader(one, recomputed, refs.get(source, {}), self._most(recomputed))
+                    _Reader(one, recomputed, made.get(source, {}), self._most(recomputed))
                     for one in reading
                 ]
                 for ticks, blocks in _pieces(readers, parts):
@@ -141,11 +141,15 @@ class _Reader:
     """Reads the ticks of parts by a connection of its own; one thread at a time."""
 
     def __init__(
-        self, database: Database, recomputed: Recomputed, refs: Mapping[int, str], most: int
+        self,
+        database: Database,
+        recomputed: Recomputed,
+        made: Mapping[int, Backfilled],
+        most: int,
     ) -> None:
         self._database = database
         self._recomputed = recomputed
-        self._refs = refs
+        self._made = made
         self.most = most
 
     def read(self, parts: Sequence[Part]) -> tuple[StoredTicks, list[BlockValues]]:
@@ -155,7 +159,7 @@ class _Reader:
         with self._database.transaction() as cursor:
             cursor.execute(ONE_MOMENT)
             ticks = read_ticks(cursor, source, schemas, parts, limits)
-            return ticks, read_blocks(cursor, ticks, self._refs)
+            return ticks, read_blocks(cursor, ticks, self._made)
 
 
 def _pieces(

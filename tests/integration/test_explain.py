@@ -12,6 +12,7 @@ import pytest
 
 from registry.definitions import Arm, Experiment
 from registry.formats.entity_name import SEPARATOR
+from registry.formats.status import Status
 from registry.lifecycle.registry import Registry
 from serving.errors import InvalidRequest, UnknownFeature, WrongEntity
 from serving.features.times import to_rfc_3339
@@ -78,6 +79,10 @@ def check_arithmetic(found: Explanation) -> None:
     if found.stored is not None:
         assert ticks[-1] == (found.stored.event_time, found.stored.sequence)
         assert found.event_time in (None, found.stored.event_time)
+    if found.status is Status.WARMING and found.ticks:
+        ops = [tick.op for tick in found.ticks][::-1]
+        filled = ops.index("reset") if "reset" in ops else len(ops)
+        assert found.because.startswith(f"the window has {filled} of the ")
     if found.terms and found.value is not None:
         values = [term.value.double for term in found.terms if term.value is not None]
         assert sum(values) == pytest.approx(found.value.double, rel=1e-12)
