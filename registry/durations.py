@@ -42,6 +42,11 @@ def max_age_ns(text: str | None, where: str) -> int | None:
     return age
 
 
+def span_ns(text: str, what: str) -> int:
+    """The nanoseconds of a duration that a person gives as `what`. Raises `DefinitionError`."""
+    return _nanoseconds(text, "the duration", LARGEST_AGE, what)
+
+
 def duration(nanoseconds: int) -> str:
     """As a features file writes it, in the longest unit that is exact."""
     unit = max(

@@ -28,7 +28,13 @@ from registry.definitions import (
 from registry.durations import skew_ns
 from registry.errors import DefinitionError
 from registry.feature_tables import Versions, converted, feature_of, set_of
-from registry.naming import check_name, check_readable, check_topic, check_unique
+from registry.naming import (
+    check_name,
+    check_readable,
+    check_source_name,
+    check_topic,
+    check_unique,
+)
 from registry.source_mapping import (
     GivenPlace,
     Shape,
@@ -163,7 +169,8 @@ def _sources(tables: _File, file: str) -> dict[str, Source]:
 def _source(given: _Source, file: str) -> Source:
     where = f"{file}: source {given.name}"
     names = [field.name for field in given.fields]
-    for name in (given.name, *given.key, *names):
+    check_source_name(given.name, where)
+    for name in (*given.key, *names):
         check_name(name, where)
     check_readable(names, where)
     check_topic(given.topic, where)

@@ -9,8 +9,10 @@ from keyword import iskeyword
 
 from registry.errors import DefinitionError
 
-NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
-"""At most 63 characters: Postgres cuts off longer names of views and columns."""
+LONGEST_NAME = 63
+"""Characters: Postgres cuts off longer names of views and columns."""
+
+NAME = re.compile(rf"[a-z][a-z0-9_]{{0,{LONGEST_NAME - 1}}}")
 
 TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
 VERSION = re.compile(r"(0|[1-9][0-9]{0,5})\.(0|[1-9][0-9]{0,5})\.(0|[1-9][0-9]{0,5})")
@@ -24,6 +26,9 @@ COLUMNS = frozenset(
     "ts event_time sequence known_at partition offset entity op seq".split()  # noqa: SIM905
 )
 """Names that every tick or every view has beside the source's own."""
+
+REPAIRED_SUFFIX = "_repaired"
+"""What the name of the second view of a source ends with, which shows it after repairs."""
 
 FUNCTIONS = frozenset("abs last log_return mean stddev sum".split())  # noqa: SIM905
 """What expressions call; a feature of that name would read as one."""
@@ -73,6 +78,15 @@ def check_name(name: str, where: str) -> None:
             where,
             f"{name!r} cannot be a name: use a-z, 0-9 and _, begin with a letter, at most 63, and "
             "none of " + ", ".join(sorted(ROUTES | COLUMNS)),
+        )
+
+
+def check_source_name(name: str, where: str) -> None:
+    """Raises `DefinitionError`, naming `where`, for what cannot name a source."""
+    check_name(name, where)
+    if name.endswith(REPAIRED_SUFFIX):
+        raise DefinitionError(
+            where, f"{name!r} ends as the views of repaired sources do: choose another name"
         )
 
 

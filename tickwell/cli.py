@@ -12,6 +12,7 @@ from tickwell.commands.backfill import backfill
 from tickwell.commands.bench import bench
 from tickwell.commands.demo import demo
 from tickwell.commands.down import down
+from tickwell.commands.drift import drift
 from tickwell.commands.env import env
 from tickwell.commands.experiment import experiment
 from tickwell.commands.explain import explain
@@ -22,6 +23,7 @@ from tickwell.commands.keys import keys
 from tickwell.commands.migrate import migrate
 from tickwell.commands.produce import produce
 from tickwell.commands.rebuild_online import rebuild_online
+from tickwell.commands.repair import repair
 from tickwell.commands.replay import replay
 from tickwell.commands.serve import serve
 from tickwell.commands.status import status
@@ -57,8 +59,8 @@ def options(
 
 
 COMMANDS = (
-    *(up, down, status, env, get, bench, produce, replay, backfill, rebuild_online),
-    *(migrate, worker, serve, warm, demo, explain, verify),
+    *(up, down, status, env, get, bench, produce, replay, backfill, repair, rebuild_online),
+    *(migrate, worker, serve, warm, demo, drift, explain, verify),
 )
 for command in COMMANDS:
     app.command()(command)

@@ -18,8 +18,10 @@ from pipelines.live.carrying import Carrying
 from pipelines.live.health import Health
 from pipelines.live.rejected_relay import Relay
 from pipelines.live.worker_options import WorkerOptions
+from pipelines.repair.repair import settle_all
 from pipelines.runtime.daemon_threads import DaemonExecutor, keep_running
 from pipelines.stores.redis.hot_feed import HotFeed
+from registry.catalog import load
 from registry.database.month_partitions import attach_ahead
 
 logger = logging.getLogger(__name__)
@@ -33,6 +35,9 @@ MAINTENANCE_SECONDS = 3_600.0
 TOPICS_CHECK_SECONDS = 2.0
 """Seconds between checks that the topics are the ones that the worker started with."""
 
+SETTLE_SECONDS = 2.0
+"""Seconds between looks for rows that a repair has to revise."""
+
 FOLLOW_SECONDS = 0.25
 """Seconds between looks at the registry."""
 
@@ -41,7 +46,7 @@ FILLED_CHECK_SECONDS = 1.0
 
 
 def start_offline_threads(options: WorkerOptions, engine: Engine, stop: Event) -> None:
-    """Relay rejected ticks and attach partitions in daemon threads until `stop` is set."""
+    """Relay rejected ticks, attach partitions and settle repairs in daemon threads until `stop`."""
 
     def relay() -> None:
         Relay(options.postgres, options.kafka, options.rejected_topic).run(stop)
@@ -53,6 +58,14 @@ def start_offline_threads(options: WorkerOptions, engine: Engine, stop: Event) -
             logger.warning("no partitions were attached: %s", error.orig)
         stop.wait(MAINTENANCE_SECONDS)
 
+    def settle() -> None:
+        try:
+            settle_all(options.postgres, lambda: load(engine), stop)
+        except StoreUnavailable as error:
+            logger.warning("repairs were not settled: %s", error)
+        stop.wait(SETTLE_SECONDS)
+
+    keep_running("repairs", settle, stop)
     keep_running("relay", relay, stop)
     keep_running("maintenance", maintain, stop)
 

@@ -86,12 +86,12 @@ def judge(
     _check_types(given, reading, operation, needed)
 
     fields = _fields(given, reading) if operation == "trade" else [math.nan] * len(source.fields)
-    tick_time = _nanoseconds(given, reading)
-    problem = time_problem(given["ts"], tick_time, source, message.known_at)
+    time = tick_time(given, reading)
+    problem = time_problem(given["ts"], time, source, message.known_at)
     if problem is not None:
         raise Rejected(reasons.OUT_OF_RANGE, problem)
     key = tuple(given[name] for name in source.key)
-    _check_record(message, source, key[0], tick_time, partitions)
+    _check_record(message, source, key[0], time, partitions)
     if partitions is not None:
         problem = wrong_partition(source.partitioner, message.key, message.partition, partitions)
         if problem is not None:
@@ -99,7 +99,7 @@ def judge(
     seq, seq_text = seq_of(given.get("seq"))
     return Tick(
         key=key,
-        tick_time=tick_time,
+        tick_time=time,
         seq=seq,
         op=OPERATIONS[operation],
         fields=tuple(fields),
@@ -200,8 +200,8 @@ def _fields(given: dict[str, Any], reading: Reading) -> list[float]:
     return values
 
 
-def _nanoseconds(given: dict[str, Any], reading: Reading) -> int:
-    """The time of a tick; an integer in text becomes one in `given`."""
+def tick_time(given: dict[str, Any], reading: Reading) -> int:
+    """The time of a tick, nanoseconds UTC; an integer in text becomes one in `given`."""
     ts = given["ts"]
     if isinstance(ts, str):
         parsed = parse_rfc_3339(ts)

@@ -6,6 +6,9 @@ the source's features by name in the order in which rows first had them (the act
 without a value). A column never moves and is never removed: people's own views and grants depend on
 it. New columns come last, which is all that Postgres can do to a view in use.
 
+A source that was repaired has a second view, `price_repaired` beside `price`: its rows are newest
+revisions, without what was cancelled; those of `price` are what was served, which nothing changes.
+
 Which version is active, and which row schemas there are, a view looks up
 (`registry.database.active_columns`): it is replaced for a new column alone, which waits for its
 readers, and which may fail while all else goes on.
@@ -39,6 +42,7 @@ from sqlalchemy import (
     select,
     text,
     true,
+    tuple_,
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import OperationalError, ProgrammingError
@@ -47,10 +51,12 @@ from sqlalchemy.sql.elements import ColumnElement
 from registry.catalog import read
 from registry.database.active_columns import DIALECT, names_of, schemas_of
 from registry.database.backfill_tables import backfills
+from registry.database.repair_tables import CANCELLED, repairs
 from registry.database.tables import feature_rows, row_schemas, sources
 from registry.definitions import Catalog, Source
 from registry.errors import NotOurView, ViewBusy
 from registry.formats.entity_name import SEPARATOR
+from registry.naming import LONGEST_NAME, REPAIRED_SUFFIX
 from registry.resources import sql
 
 VIEW_COLUMNS = sql(__package__, "view_columns")
@@ -69,11 +75,37 @@ Columns = Mapping[str, ColumnElement[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Names:
-    """A view's name as it is quoted in SQL (a source may be called `order`), and as it is shown."""
+class _View:
+    """The view of a source: of what was served, or of what is after repairs."""
 
-    quoted: str
-    shown: str
+    source: Source
+    is_repaired: bool = False
+
+    @property
+    def quoted(self) -> str:
+        """Its name in SQL: a source may be called `order`."""
+        return f"features.{DIALECT.identifier_preparer.quote(self._name)}"
+
+    @property
+    def shown(self) -> str:
+        """Its name for people."""
+        return f"features.{self._name}"
+
+    @property
+    def _name(self) -> str:
+        if not self.is_repaired:
+            return self.source.name
+        return self.source.name[: LONGEST_NAME - len(REPAIRED_SUFFIX)] + REPAIRED_SUFFIX
+
+    @property
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """Which rows it has."""
+        of_source = func.tickwell.is_row_schema(self.source.name, rows.schema_id)
+        if self.is_repaired:
+            which = [rows.op != CANCELLED, ~_is_revised(self.source)]
+        else:
+            which = [~_is_in_newer(self.source), rows.revision == 0]
+        return [of_source, *which, _is_planned_for(self.source)]
 
 
 def create_views(
@@ -99,61 +131,56 @@ def create_views(
                 connection.execute(text(f"SET LOCAL lock_timeout = '{patience}'"))
                 # Read under the lock: who is late would take the columns of others for strange.
                 catalog = read(connection)
-                _create_view(connection, catalog, catalog.sources[name], patience)
+                _create_view(connection, catalog, _View(catalog.sources[name]), patience)
+                if connection.execute(select(exists().where(repairs.c.source == name))).scalar():
+                    view = _View(catalog.sources[name], is_repaired=True)
+                    _create_view(connection, catalog, view, patience)
         except (NotOurView, ViewBusy) as error:
             failed.append(error)
     if failed:
         raise failed[0]
 
 
-def _create_view(connection: Connection, catalog: Catalog, source: Source, patience: str) -> None:
-    quoted = DIALECT.identifier_preparer.quote(source.name)
-    names = _Names(f"features.{quoted}", f"features.{source.name}")
+def _create_view(connection: Connection, catalog: Catalog, view: _View, patience: str) -> None:
     backfilled = connection.execute(select(backfills.c.name).distinct()).scalars()
-    columns = _columns(catalog, source, set(backfilled))
-    present = connection.execute(text(VIEW_COLUMNS), {"view": names.quoted}).one_or_none()
-    order = [] if present is None else _order(present, columns, names)
+    columns = _columns(catalog, view.source, set(backfilled))
+    present = connection.execute(text(VIEW_COLUMNS), {"view": view.quoted}).one_or_none()
+    order = [] if present is None else _order(present, columns, view)
     order += [name for name in columns if name not in order]
-    query = _sql(
-        select(*(columns[name].label(name) for name in order)).where(
-            func.tickwell.is_row_schema(source.name, rows.schema_id),
-            ~_is_in_newer(source),
-            _is_planned_for(source),
-        )
-    )
+    query = _sql(select(*(columns[name].label(name) for name in order)).where(*view.conditions))
     if present is None:
-        connection.exec_driver_sql(f"CREATE VIEW {names.quoted} AS {query}")
+        connection.exec_driver_sql(f"CREATE VIEW {view.quoted} AS {query}")
         return
-    if len(order) == len(present.columns) and _has_query(connection, names, query):
+    if len(order) == len(present.columns) and _has_query(connection, view, query):
         return
     kept = [option for option in present.options or () if not option.startswith("check_option=")]
     options = f" WITH ({', '.join(kept)})" if kept else ""
     try:
-        connection.exec_driver_sql(f"CREATE OR REPLACE VIEW {names.quoted}{options} AS {query}")
+        connection.exec_driver_sql(f"CREATE OR REPLACE VIEW {view.quoted}{options} AS {query}")
     except (OperationalError, ProgrammingError) as error:
         match getattr(error.orig, "pgcode", None):
             case errorcodes.LOCK_NOT_AVAILABLE:
-                raise ViewBusy(names.shown, patience) from None
+                raise ViewBusy(view.shown, patience) from None
             case errorcodes.INVALID_TABLE_DEFINITION:
                 what = str(error.orig).strip().split("\n")[0]
-                raise NotOurView(names.shown, f"cannot be extended ({what})") from None
+                raise NotOurView(view.shown, f"cannot be extended ({what})") from None
         raise
 
 
-def _order(present: Row[Any], columns: Columns, names: _Names) -> list[str]:
+def _order(present: Row[Any], columns: Columns, view: _View) -> list[str]:
     """The columns that the view has. Raises `NotOurView` for one that Tickwell does not make."""
     if present.kind != "v":
-        raise NotOurView(names.shown, "is no view")
+        raise NotOurView(view.shown, "is no view")
     strange = [name for name in present.columns if name not in columns]
     if strange:
-        raise NotOurView(names.shown, f"has the columns {', '.join(strange)}")
+        raise NotOurView(view.shown, f"has the columns {', '.join(strange)}")
     return list(present.columns)
 
 
-def _has_query(connection: Connection, names: _Names, query: str) -> bool:
+def _has_query(connection: Connection, view: _View, query: str) -> bool:
     """Whether the view has this query: Postgres writes both in its own form to compare."""
     connection.exec_driver_sql(f"CREATE TEMPORARY VIEW tickwell_view AS {query}")
-    same = select(func.pg_get_viewdef(_class(PROBE)) == func.pg_get_viewdef(_class(names.quoted)))
+    same = select(func.pg_get_viewdef(_class(PROBE)) == func.pg_get_viewdef(_class(view.quoted)))
     answer = connection.execute(same).scalar_one()
     connection.exec_driver_sql(f"DROP VIEW {PROBE}")
     return bool(answer)
@@ -227,6 +254,18 @@ def _is_in_newer(source: Source) -> ColumnElement[bool]:
         newer.c.event_time == rows.event_time,
         newer.c.sequence == rows.sequence,
         newer.c.revision == rows.revision,
+    )
+
+
+def _is_revised(source: Source) -> ColumnElement[bool]:
+    """Whether the tick of a row has a newer revision, or the same one in a newer row schema."""
+    other = feature_rows.alias("other")
+    return exists().where(
+        func.tickwell.is_row_schema(source.name, other.c.schema_id),
+        other.c.entity == rows.entity,
+        other.c.event_time == rows.event_time,
+        other.c.sequence == rows.sequence,
+        tuple_(other.c.revision, other.c.schema_id) > tuple_(rows.revision, rows.schema_id),
     )
 
 

@@ -327,6 +327,12 @@ class Registry:
             subjects = audit.subjects_of(known, name)
             return audit.entries(connection, subjects, min(limit, MOST_ENTRIES), below)
 
+    def record_repair(self, source: str, made: Mapping[str, int], note: str = "") -> None:
+        """Put a repair of a source into the audit, with how many edits of each kind it made."""
+        with self._changing(note) as change:
+            subject = f"{audit.SOURCE_PREFIX}{source}"
+            audit.audit(change.connection, change.by, "repair", subject, dict(made))
+
     def lineage(self, text: str) -> Lineage:
         """What a feature, a version or a set comes from and what depends on it.
 

@@ -41,7 +41,7 @@ class Wanted:
         known = None
         if self.as_known_at is not None:
             known = np.full(len(rows), self.as_known_at, np.int64)
-        columns = join.columns(rows, known)
+        columns = join.columns(rows, known, repaired=self.as_known_at is not None)
         report.count(columns)
         return table_of(columns, self.form)
 

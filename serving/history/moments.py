@@ -6,6 +6,7 @@ import re
 import time
 from datetime import UTC, datetime, timedelta
 
+from registry.durations import DURATION, span_ns
 from serving.errors import InvalidRequest
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -54,3 +55,18 @@ def tick_of(name: str, given: str) -> tuple[int, int]:
             "time"
         ) from None
     return seconds * 10**9 + int((found[2] or "").ljust(9, "0")), int(found[3])
+
+
+def since(name: str, given: str, until: int) -> int:
+    """The moment that `name` was given: RFC 3339, or how long before `until`, as 24h.
+
+    Raises `InvalidRequest`, and `DefinitionError` for what is neither.
+    """
+    if DURATION.fullmatch(given):
+        return max(0, until - span_ns(given, name))
+    return known_by(name, given)
+
+
+def settled() -> int:
+    """The newest moment that can be asked about."""
+    return time.time_ns() - SETTLED_NS

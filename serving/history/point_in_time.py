@@ -32,6 +32,7 @@ from serving.history.snapshot import Snapshot
 from serving.history.ticks_as_of import Asked, TicksAsOf, backfills_of
 
 MEMBERS = sql(__package__, "members")
+UNSETTLED_REPAIRS = sql(__package__, "unsettled_repairs")
 PAST_SEPARATOR = chr(ord(SEPARATOR) + 1)
 """What names begin with that come after all of a group, in place of the separator."""
 
@@ -108,13 +109,18 @@ class PointInTimeJoin:
         fields = (field for version in self.versions.values() for field in version.entity)
         return list(dict.fromkeys(fields))
 
-    def columns(self, rows: EntityRows, known: Int64s | None = None) -> dict[str, PastColumn]:
+    def columns(
+        self, rows: EntityRows, known: Int64s | None = None, repaired: bool = False
+    ) -> dict[str, PastColumn]:
         """The features of rows, by requested name.
 
         `known` (n,) is when each row's ticks had to be there, nanoseconds UTC; by default at the
-        row's own moment.
+        row's own moment. With `repaired` the ticks are as repairs have left them that were known by
+        then, else as they were served. Raises `InvalidRequest` where a repair is not done by then.
         """
-        of_rows = _OfRows(rows, rows.moments if known is None else known)
+        if repaired and known is not None and len(known):
+            self._check_repaired(int(known.max()))
+        of_rows = _OfRows(rows, rows.moments if known is None else known, repaired)
         found: dict[str, PastColumn] = {}
         stored = _Stored(self, of_rows)
         for name, version in self.versions.items():
@@ -125,6 +131,24 @@ class PointInTimeJoin:
             else:
                 found[name] = self._summed(version, of_rows)
         return found
+
+    def _check_repaired(self, known: int) -> None:
+        """Raises `InvalidRequest` unless repairs have done all that was known by a moment."""
+        asked = {"sources": sorted(self._sources()), "known": known}
+        for (source,) in self._snapshot.rows(UNSETTLED_REPAIRS, asked):
+            raise InvalidRequest(
+                f"a repair of {source} is under way, or has not reached the newest ticks yet: ask "
+                "as of a moment before it, or a little later"
+            )
+
+    def _sources(self) -> set[str]:
+        """The sources that the features are made of."""
+        found: set[str | None] = set()
+        for version in self.versions.values():
+            found |= {version.source, version.over}
+            if version.derived:
+                found |= {one.source for one in self._names.derived[version.ref].parts.values()}
+        return {one for one in found if one is not None}
 
     def key_of(self, source: str) -> tuple[str, ...]:
         """The key fields of a source, in the order in which entities are named."""
@@ -207,7 +231,8 @@ class PointInTimeJoin:
         moments, known = of_rows.moments[row], of_rows.known[row]
         stored = formula.parts.values()
         refs = [part.ref for part in stored if part.source == over]
-        ticks = self.ticks(over, _asked(flat, moments, known), refs)
+        repaired = of_rows.repaired
+        ticks = self.ticks(over, _asked(flat, moments, known, repaired), refs)
         ends = np.cumsum([0, *map(len, own)])
         columns = _PartColumns(formula)
         for name, part in formula.parts.items():
@@ -218,7 +243,8 @@ class PointInTimeJoin:
                 assert part.source is not None
                 fields = self.key_of(part.source)
                 entities = [SEPARATOR.join([key[field] for field in fields]) for key in keys]
-                of_part = self.ticks(part.source, _asked(entities, moments, known), [part.ref])
+                asked = _asked(entities, moments, known, repaired)
+                of_part = self.ticks(part.source, asked, [part.ref])
             columns.add(name, past_column(part, of_part, moments))
         is_there, is_closed = ticks.event_times != NO_TIME, ticks.closed
         closes = ticks.event_times
@@ -237,6 +263,8 @@ class _OfRows(NamedTuple):
 
     rows: EntityRows
     known: Int64s
+    repaired: bool
+    """Whether repairs count that were known by then."""
 
     @property
     def moments(self) -> Int64s:
@@ -244,7 +272,7 @@ class _OfRows(NamedTuple):
 
     def part(self, which: slice) -> _OfRows:
         keys = {field: column[which] for field, column in self.rows.keys.items()}
-        return _OfRows(EntityRows(keys, self.moments[which]), self.known[which])
+        return self._replace(rows=EntityRows(keys, self.moments[which]), known=self.known[which])
 
 
 class _Stored:
@@ -268,7 +296,8 @@ class _Stored:
     def _ticks_of(self, source: str) -> TicksAsOf:
         if source not in self._ticks:
             names, entity = self._of_rows.rows.entities(self._join.key_of(source))
-            asked = Asked(names, entity, self.moments, self._of_rows.known)
+            of_rows = self._of_rows
+            asked = Asked(names, entity, self.moments, of_rows.known, of_rows.repaired)
             refs = [one.ref for one in self._join.stored_of_rows() if one.source == source]
             self._ticks[source] = self._join.ticks(source, asked, refs)
         return self._ticks[source]
@@ -341,10 +370,10 @@ def judged(ranks: Ranks, times: Int64s, moments: Int64s, version: FeatureVersion
     return worse
 
 
-def _asked(entities: Sequence[str], moments: Int64s, known: Int64s) -> Asked:
+def _asked(entities: Sequence[str], moments: Int64s, known: Int64s, repaired: bool) -> Asked:
     numbers: dict[str, int] = {}
     entity = [numbers.setdefault(one, len(numbers)) for one in entities]
-    return Asked(list(numbers), np.array(entity, np.int32), moments, known)
+    return Asked(list(numbers), np.array(entity, np.int32), moments, known, repaired)
 
 
 def _cut(sizes: Int64s, most: int) -> Iterator[slice]:

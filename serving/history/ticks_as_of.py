@@ -14,13 +14,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from registry.database.repair_tables import CANCELLED
 from registry.formats.row import ValueStatus
 from registry.resources import sql
 from serving.features.columns import MISSING, NO_TIME, RANK_OF
 from serving.features.lookup import Names
 from serving.history.snapshot import Snapshot
 
-TICKS_AS_OF, BACKFILLED = sql(__package__, "ticks_as_of"), sql(__package__, "backfilled_values")
+TICKS_AS_OF, TICKS_AS_KNOWN = sql(__package__, "ticks_as_of"), sql(__package__, "ticks_as_known")
+BACKFILLED = sql(__package__, "backfilled_values")
 
 DAY_NS = 86_400 * 10**9
 SPANS = (DAY_NS, 8 * DAY_NS, 64 * DAY_NS, None)
@@ -50,6 +52,8 @@ class Asked(NamedTuple):
     """(n,) Nanoseconds UTC."""
     known: Int64s
     """(n,) Nanoseconds UTC."""
+    repaired: bool = False
+    """Whether repairs count that were known by then; else it is what was served."""
 
 
 class _Distinct(NamedTuple):
@@ -93,18 +97,21 @@ class TicksAsOf:
         self._times = np.full(m, NO_TIME, np.int64)
         self._sequences = np.zeros(m, np.int64)
         self._closed = np.zeros(m, np.bool_)
+        self._revised = np.zeros(m, np.bool_)
         self._columns = {
             ref: _Column(np.full(m, np.nan), np.full(m, MISSING, np.uint8), np.ones(m, np.bool_))
             for ref in refs
         }
         schemas = [one for one in names.catalog.schemas.values() if one.source == source]
-        for rows in _found(snapshot, self._distinct, sorted(one.id for one in schemas)):
+        statement = TICKS_AS_KNOWN if asked.repaired else TICKS_AS_OF
+        for rows in _found(snapshot, statement, self._distinct, [one.id for one in schemas]):
             self._keep(rows)
 
     def _keep(self, rows: Any) -> None:
         which = rows["number"]
         self._times[which] = rows["event_time"]
         self._sequences[which] = rows["sequence"]
+        self._revised[which] = rows["revision"] > 0
         if rows["status"].shape[1]:
             self._closed[which[rows["status"][:, 0] == ValueStatus.CLOSED]] = True
         for schema in np.unique(rows["schema_id"]):  # a tick that is in several has equal values
@@ -140,8 +147,10 @@ class TicksAsOf:
         values, ranks, lacks = self._columns[ref]
         lacks &= self._times != NO_TIME
         backfill = self._backfills.get(ref)
-        if backfill is not None and lacks.any():
-            which, found, statuses = self._backfilled(backfill, np.flatnonzero(lacks))
+        # what a backfill computed of a tick is of what was served
+        blocks = lacks & ~self._revised
+        if backfill is not None and blocks.any():
+            which, found, statuses = self._backfilled(backfill, np.flatnonzero(blocks))
             values[which], ranks[which] = found, RANK_OF[statuses]
             lacks[which] = False
         of = self._distinct.of
@@ -196,15 +205,18 @@ def _distinct(asked: Asked) -> _Distinct:
     return _Distinct(entities, asked.moments[first], asked.known[first], of)
 
 
-def _found(snapshot: Snapshot, asked: _Distinct, schemas: Sequence[int]) -> Iterator[Any]:
+def _found(
+    snapshot: Snapshot, statement: str, asked: _Distinct, schemas: Sequence[int]
+) -> Iterator[Any]:
     """The rows of the ticks that are there, numbered as the questions, some at a time."""
     if not schemas:
         return
     features = max(len(snapshot.catalog.schemas[one].features) for one in schemas)
     dtype = _dtype(features)
     shared = {
-        "schemas": list(schemas),
+        "schemas": sorted(schemas),
         "features": features,
+        "cancelled": CANCELLED,
         "padding": bytes(ARRAY_HEADER_BYTES + 12 * features),
     }
     most = max(1, snapshot.row_bytes // dtype.itemsize)
@@ -214,7 +226,7 @@ def _found(snapshot: Snapshot, asked: _Distinct, schemas: Sequence[int]) -> Iter
         for begin in range(0, len(left), most):
             shares = snapshot.shares(left[begin : begin + most])
             parts = [{**shared, **_question(asked, part, span)} for part in shares]
-            for sent in snapshot.copied(TICKS_AS_OF, parts):
+            for sent in snapshot.copied(statement, parts):
                 rows = _rows(sent, dtype)
                 answered[rows["number"]] = True
                 yield rows
@@ -246,6 +258,7 @@ def _dtype(features: int) -> np.dtype[np.void]:
             *(("schema_size", ">i4"), ("schema_id", ">i4")),
             *(("event_time_size", ">i4"), ("event_time", ">i8")),
             *(("sequence_size", ">i4"), ("sequence", ">i8")),
+            *(("revision_size", ">i4"), ("revision", ">i2")),
             *(("status_size", ">i4"), ("status", "u1", (features,))),
             *(("values_size", ">i4"), ("values", value, (features,))),
         ]

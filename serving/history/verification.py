@@ -21,7 +21,7 @@ from registry.formats.status import Status
 from serving.errors import InvalidRequest
 from serving.history.building import Stopped, Wanted
 from serving.history.entity_rows import TEXTS
-from serving.history.files import made_of, opened, pieces
+from serving.history.files import Made, made_of, opened, pieces
 from serving.history.point_in_time import PointInTimeJoin
 from serving.history.snapshot import snapshot
 from serving.history.training_set import EVENT_TIME, STATUS, Form, Report
@@ -66,7 +66,7 @@ def verify(
             raise InvalidRequest(f"{file} is no training set: it does not say how it was made")
         form = Form(made.stale, made.event_times)
         join = PointInTimeJoin.of_pins(seen, made.pins)
-        _check_columns(source.schema_arrow, join.versions, form)
+        check_columns(source.schema_arrow, join.versions, made)
         wanted = Wanted((), made.time_column, made.timezone, made.as_known_at, form)
         found = Verified(features={name: Differences() for name in made.pins})
         progress(0, source.metadata.num_rows)
@@ -81,8 +81,9 @@ def verify(
     return found
 
 
-def _check_columns(schema: Any, features: Collection[str], form: Form) -> None:
+def check_columns(schema: Any, features: Collection[str], made: Made) -> None:
     """Raises `InvalidRequest` unless a file has the columns of a training set, as they were."""
+    form = Form(made.stale, made.event_times)
     if not features:
         raise InvalidRequest("the training set has no features that could be compared")
     for name in features:

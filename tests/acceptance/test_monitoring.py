@@ -23,6 +23,7 @@ from tests.support.exposition import (
 from tests.support.load import burst
 from tests.support.pipeline import Pipeline, wait_for
 from tests.support.servers import program
+from tickwell import drift_metrics
 from tickwell.embedded.ports import HOST, keep_port
 
 TARGETS = ("server:8001", "worker-online:9100", "worker-offline:9100")
@@ -76,9 +77,11 @@ def values(port: int, name: str) -> dict[str, float]:
 
 
 @pytest.mark.timeout(240)
-def test_every_metric_that_is_named_exists(ports: list[int]) -> None:
+def test_every_metric_that_is_named_exists(ports: list[int], tmp_path: Path) -> None:
     ask(ports[0])
     exposed = set().union(*(exposed_metrics(metrics(port)) for port in ports))
+    drift_metrics.write(tmp_path / "drift.prom", "set", {})  # the only ones of no process
+    exposed |= exposed_metrics((tmp_path / "drift.prom").read_text())
     assert named_metrics() - exposed == set()
     for port in ports[1:]:
         rejected = partial(values, port, "tickwell_worker_rejected_ticks")

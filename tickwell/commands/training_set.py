@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-import traceback
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tickwell.commands.looking import STOPPED, looking, with_progress_bar
 from tickwell.errors import TickwellError
 from tickwell.late_imports import late_imports
 from tickwell.settings import Settings
@@ -20,11 +19,6 @@ from tickwell.signals import stop_on
 if TYPE_CHECKING:
     from serving.history.training_set import Report
     from serving.history.verification import Verified
-
-T = TypeVar("T")
-
-STOPPED = 130
-NOT_LOOKED = 2
 
 training_set = typer.Typer(
     name="training-set", help="Join features to entities at moments.", no_args_is_help=True
@@ -96,8 +90,9 @@ def build(
     stop_on(stop)
     began = time.monotonic()
     try:
-        report = _with_progress_bar(
-            lambda show: build_set(settings.postgres, entities, out, wanted, show, stop)
+        report = with_progress_bar(
+            "training set",
+            lambda show: build_set(settings.postgres, entities, out, wanted, show, stop),
         )
     except Stopped:
         typer.echo(f"stopped: {out} was not written", err=True)
@@ -120,22 +115,17 @@ def verify(
     Ends with 0 where nothing differs, with 1 where something does, and with 2 where it could not
     look.
     """
-    with late_imports():
-        from serving.history.building import Stopped
-        from serving.history.verification import verify as verify_set
+    with looking("it was not compared as a whole"):
+        with late_imports():
+            from serving.history.verification import verify as verify_set
 
-    stop = Event()
-    stop_on(stop)
-    try:
+        stop = Event()
+        stop_on(stop)
         settings = Settings.of_stack()
         settings.need("postgres")
-        found = _with_progress_bar(lambda show: verify_set(settings.postgres, file, show, stop))
-    except Stopped:
-        typer.echo("stopped: it was not compared as a whole", err=True)
-        raise typer.Exit(STOPPED) from None
-    except Exception as error:  # whatever it is, 1 would say that something differs
-        _say(error)
-        raise typer.Exit(NOT_LOOKED) from None
+        found = with_progress_bar(
+            "training set", lambda show: verify_set(settings.postgres, file, show, stop)
+        )
     if as_json:
         _print_verified_json(found)
     for name, one in found.features.items():
@@ -148,27 +138,6 @@ def verify(
     typer.echo(f"{found.rows:,} rows: {'the same' if found.is_same else 'not the same'}", err=True)
     if not found.is_same:
         raise typer.Exit(1)
-
-
-def _say(error: Exception) -> None:
-    """Print the line that a user sees of an error, or the traceback of a defect."""
-    from tickwell.cli import message_for
-
-    message = message_for(error)
-    if message is None:
-        traceback.print_exception(error)
-    else:
-        typer.echo(f"tickwell: {message}", err=True)
-
-
-def _with_progress_bar(work: Callable[[Callable[[int, int], None]], T]) -> T:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    columns = "training set", BarColumn(), MofNCompleteColumn(), "rows", TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=None)
-        return work(lambda done, total: bar.update(task, completed=done, total=total))
 
 
 def _print(report: Report) -> None:

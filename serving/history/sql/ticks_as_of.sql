@@ -6,7 +6,7 @@
 -- Each inner query is limited, which keeps it one look into an index. Statuses and values are padded, so
 -- that all rows have one size: an array of doubles is sent as 20 bytes and then 12 each.
 SELECT
-    asked.number, found.schema_id, found.event_time, found.sequence,
+    asked.number, found.schema_id, found.event_time, found.sequence, 0::smallint,
     substring(found.status || %(padding)s FROM 1 FOR %(features)s),
     substring(array_send(found.features) || %(padding)s FROM 21 FOR 12 * %(features)s)
 FROM unnest(

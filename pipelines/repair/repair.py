@@ -1,0 +1,332 @@
+"""A repair of a source: who began it, which rejected ticks it takes, and how it is carried out.
+
+    begin ─► the repair and its edits are on record, and what is asked as of now is refused
+          ─► entity by entity: lock, edits in the order in which they came, commit
+    finish ─► what is asked as of now has the repair in it
+
+Killed at any instant, the next process goes on with the edits that were not made. Whoever settles,
+the command or an offline worker, holds the lock of the entity, so each edit is made once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import pairwise
+from threading import Event
+from typing import Any, NamedTuple
+
+from psycopg2.extras import execute_values
+
+from pipelines.errors import PipelineError
+from pipelines.repair.edits import REASONS, Edit, NoEdit, RejectedTick, TickOrigin, edit_of
+from pipelines.repair.revising import MADE, Revising, Settled
+from pipelines.stores.postgres.connection import Database
+from pipelines.ticks.source_reading import Reading
+from registry.definitions import Catalog
+from registry.resources import sql
+from registry.source_rules import SourceRules
+
+CANDIDATES, PENDING = sql(__package__, "candidates"), sql(__package__, "pending")
+OPEN_EDITS, SETTLED = sql(__package__, "open_edits"), sql(__package__, "settled")
+APPLICATION = "tickwell repair"
+
+MOST_EDITS = 1_000_000
+"""Rejected ticks that one repair takes; the next one takes more."""
+
+ENTITY_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 7242019009))"
+"""Of two that change the revisions of an entity, the second sees what the first has done."""
+
+BEGIN = """
+INSERT INTO tickwell.repairs (source, started_by, note, known_at) VALUES (%s, %s, %s, %s)
+RETURNING id
+"""
+KNOWN = "UPDATE tickwell.repairs SET known_at = %s WHERE id = %s"
+FINISH = """
+UPDATE tickwell.repairs SET finished_at = clock_timestamp()
+WHERE id = %(repair)s AND finished_at IS NULL AND NOT EXISTS (
+    SELECT FROM tickwell.repair_edits WHERE repair = %(repair)s AND outcome IS NULL
+)
+"""
+EDITS = """
+INSERT INTO tickwell.repair_edits (topic_id, partition, "offset", index, repair, kind, entity)
+VALUES %s ON CONFLICT DO NOTHING
+"""
+UNFINISHED = """
+SELECT id, known_at FROM tickwell.repairs
+WHERE source = %s AND finished_at IS NULL ORDER BY id
+"""
+ENTITIES = """
+SELECT DISTINCT entity FROM tickwell.repair_edits
+WHERE repair = %s AND outcome IS NULL ORDER BY entity
+"""
+OPEN_ENTITIES = """
+SELECT DISTINCT entity FROM tickwell.repair_edits
+JOIN tickwell.repairs ON repairs.id = repair_edits.repair
+WHERE repairs.source = %s AND outcome = %s AND (open OR settled_in < %s) ORDER BY entity
+"""
+
+
+UNSETTLED = """
+SELECT DISTINCT source FROM tickwell.repairs
+WHERE finished_at IS NULL OR EXISTS (
+    SELECT FROM tickwell.repair_edits
+    WHERE repair = repairs.id AND (
+        open AND outcome = %s OR settled_in < (
+            SELECT max(id) FROM tickwell.row_schemas WHERE row_schemas.source = repairs.source
+        )
+    )
+)
+"""
+
+
+class UnreadableFormat(PipelineError):
+    """The rejected ticks of a source cannot be read by themselves."""
+
+    def __init__(self, source: str, format_: str) -> None:
+        super().__init__(
+            f"{source} is in {format_}: only rejected ticks in JSON can be let in. Send them once "
+            "more to a topic of their own, in JSON, or declare the source anew"
+        )
+
+
+class Chosen(NamedTuple):
+    """Which rejected ticks a repair takes; the moments are nanoseconds UTC, of their records."""
+
+    entities: frozenset[str] = frozenset()
+    """All, where there is none."""
+    kinds: frozenset[str] = frozenset({"insert", "cancel", "correct"})
+    since: int = 0
+    until: int = 2**63 - 1
+
+
+@dataclass
+class Repaired:
+    """What a repair has come to."""
+
+    edits: int = 0
+    """Rejected ticks that it takes."""
+    done: int = 0
+    made: Counter[str] = field(default_factory=Counter)
+    """By kind."""
+    refused: Counter[str] = field(default_factory=Counter)
+    """Of those that could not be made how many there are, by the reason."""
+    unreadable: Counter[str] = field(default_factory=Counter)
+    """The same of what asks for nothing, which it does not take."""
+    revised: int = 0
+    """Rows that have a revision now, those of edits not counted."""
+    open: int = 0
+    """Edits that later ticks may have in their windows."""
+
+
+Report = Callable[[Repaired], None]
+"""Takes what is done, after each entity."""
+
+
+class Repair:
+    """Repairs one source in the database at `postgres`, by the definitions of `catalog`."""
+
+    def __init__(self, postgres: str, catalog: Catalog, source: str) -> None:
+        definition = catalog.sources[source]
+        if definition.format != "json":
+            raise UnreadableFormat(source, definition.format)
+        self._postgres = postgres
+        self._rules = SourceRules.of(catalog, source)
+        self._source = definition
+        self._revising = Revising.of(catalog, source)
+        self._readings: dict[int, Reading] = {}
+
+    def run(self, chosen: Chosen, actor: str, note: str, report: Report, stop: Event) -> Repaired:
+        """Let in what is chosen, after what an earlier process has left, until `stop` is set.
+
+        Raises `StoreUnavailable`.
+        """
+        done = Repaired()
+        with closing(Database(self._postgres, APPLICATION)) as database:
+            self._begin(database, chosen, actor, note, done)
+            self._go_on(database, done, report, stop)
+        return done
+
+    def rehearse(self, chosen: Chosen, report: Report) -> Repaired:
+        """What `run` would do of what is chosen; nothing is changed. Raises `StoreUnavailable`."""
+        done = Repaired()
+        with closing(Database(self._postgres, APPLICATION)) as database:
+            with database.transaction() as cursor:
+                edits = list(self._chosen(cursor, chosen, done))
+            by_entity: dict[str, list[Edit]] = {}
+            for edit in edits:
+                by_entity.setdefault(edit.entity, []).append(edit)
+            done.edits = len(edits)
+            for entity, of_entity in by_entity.items():
+                with database.transaction() as cursor:
+                    self._lock(cursor, entity)
+                    for edit in of_entity:
+                        _count(done, edit, self._revising.make(cursor, edit, time.time_ns()))
+                    cursor.execute("ROLLBACK")
+                report(done)
+        return done
+
+    def settle(self, stop: Event) -> int:
+        """Revise what has come behind edits that are open, and make what is left of repairs.
+
+        How many rows have a revision now. Raises `StoreUnavailable`.
+        """
+        revised, name = 0, self._source.name
+        with closing(Database(self._postgres, APPLICATION)) as database:
+            self._go_on(database, Repaired(), lambda _: None, stop)
+            asked = name, MADE, self._revising.schema_id
+            with database.transaction() as cursor:
+                cursor.execute(OPEN_ENTITIES, asked)
+                entities = [entity for (entity,) in cursor.fetchall()]
+            for entity in entities:
+                began = time.monotonic()
+                with database.transaction() as cursor:
+                    revised += self._settle(cursor, entity)
+                if stop.wait(time.monotonic() - began):  # live comes first
+                    break
+        return revised
+
+    def _begin(
+        self, database: Database, chosen: Chosen, actor: str, note: str, done: Repaired
+    ) -> None:
+        """Put a repair on record with the edits that are chosen, if there are any.
+
+        It is known from a moment after that on: who asked as of a later one has seen it.
+        """
+        with database.transaction() as cursor:
+            edits = list(self._chosen(cursor, chosen, done))
+            if not edits:
+                return
+            cursor.execute(BEGIN, (self._source.name, actor, note, time.time_ns()))
+            (repair,) = cursor.fetchone()
+            rows = [(*one.origin, repair, one.kind, one.entity) for one in edits]
+            execute_values(cursor, EDITS, rows)
+        done.edits += len(edits)
+        with database.transaction() as cursor:
+            cursor.execute(KNOWN, (time.time_ns(), repair))
+
+    def _go_on(self, database: Database, done: Repaired, report: Report, stop: Event) -> None:
+        """Make the edits of all repairs that are not finished, until `stop` is set."""
+        with database.transaction() as cursor:
+            cursor.execute(UNFINISHED, (self._source.name,))
+            unfinished = cursor.fetchall()
+        for repair, known_at in unfinished:
+            for entity in self._entities(database, repair):
+                if stop.is_set():
+                    return
+                with database.transaction() as cursor:
+                    self._make(cursor, repair, entity, known_at, done)
+                report(done)
+            with database.transaction() as cursor:
+                cursor.execute(FINISH, {"repair": repair})
+
+    def _chosen(self, cursor: Any, chosen: Chosen, done: Repaired) -> Iterator[Edit]:
+        asked = {
+            "topic": self._source.topic,
+            "reasons": [r for r, kinds in REASONS.items() if chosen.kinds.intersection(kinds)],
+            "since": chosen.since,
+            "until": chosen.until,
+            "most": MOST_EDITS,
+        }
+        cursor.execute(CANDIDATES, asked)
+        for row in cursor.fetchall():
+            try:
+                edit = self._edit(row)
+            except NoEdit as error:
+                done.unreadable[str(error)] += 1
+                continue
+            if edit is None or edit.kind not in chosen.kinds:
+                continue
+            if not chosen.entities or edit.entity in chosen.entities:
+                yield edit
+
+    def _edit(self, row: Any) -> Edit | None:
+        """The edit of a row of `candidates.sql`, if it is one. Raises `NoEdit`."""
+        topic_id, partition, offset, element, reason, key, value, known_at = row
+        origin = TickOrigin(topic_id, partition, offset, element)
+        raw_key, raw_value = (None if one is None else bytes(one) for one in (key, value))
+        rules = self._rules.at(bytes.fromhex(topic_id.replace("-", "")), partition, offset)
+        if rules.id not in self._readings:
+            self._readings[rules.id] = Reading.of(rules.source)
+        rejected = RejectedTick(origin, reason, raw_key, raw_value, known_at)
+        return edit_of(rejected, self._readings[rules.id])
+
+    def _entities(self, database: Database, repair: int) -> list[str]:
+        with database.transaction() as cursor:
+            cursor.execute(ENTITIES, (repair,))
+            return [entity for (entity,) in cursor.fetchall()]
+
+    def _make(self, cursor: Any, repair: int, entity: str, known_at: int, done: Repaired) -> None:
+        self._settle(cursor, entity)
+        cursor.execute(PENDING, {"repair": repair, "entity": entity})
+        for row in cursor.fetchall():
+            edit = self._edit(row)
+            assert edit is not None  # it was one when the repair began
+            settled = self._revising.make(cursor, edit, known_at)
+            self._note(cursor, edit.origin, settled)
+            _count(done, edit, settled)
+
+    def _settle(self, cursor: Any, entity: str) -> int:
+        self._lock(cursor, entity)
+        revised = 0
+        asked = {
+            "source": self._source.name,
+            "entity": entity,
+            "made": MADE,
+            "schema": self._revising.schema_id,
+        }
+        cursor.execute(OPEN_EDITS, asked)
+        found = cursor.fetchall()
+        moments = sorted({row[-1] for row in found})
+        following = dict(pairwise(moments))
+        for *origin, event_time, sequence, known_at in found:
+            key, then = (event_time, sequence), following.get(known_at)
+            settled = self._revising.settle(cursor, entity, key, known_at, then)
+            self._note(cursor, TickOrigin(*origin), settled)
+            revised += settled.revised
+        return revised
+
+    def _lock(self, cursor: Any, entity: str) -> None:
+        cursor.execute(ENTITY_LOCK, (f"{self._source.name}\x1f{entity}",))
+
+    def _note(self, cursor: Any, origin: TickOrigin, settled: Settled) -> None:
+        event_time, sequence = settled.key or (None, None)
+        settled_time, settled_sequence = settled.to or (None, None)
+        noted = {
+            "outcome": settled.outcome,
+            "event_time": event_time,
+            "sequence": sequence,
+            "schema": self._revising.schema_id,
+            "settled_time": settled_time,
+            "settled_sequence": settled_sequence,
+            "open": settled.open,
+            **origin._asdict(),
+        }
+        cursor.execute(SETTLED, noted)
+
+
+def settle_all(postgres: str, load: Callable[[], Catalog], stop: Event) -> int:
+    """Settle what is open of all sources; how many rows have a revision now.
+
+    `load` gives the catalog of now. Raises `StoreUnavailable`, and what `load` raises.
+    """
+    with closing(Database(postgres, APPLICATION)) as database, database.transaction() as cursor:
+        cursor.execute(UNSETTLED, (MADE,))
+        sources = [source for (source,) in cursor.fetchall()]
+    if not sources:
+        return 0
+    catalog = load()
+    return sum(Repair(postgres, catalog, source).settle(stop) for source in sources)
+
+
+def _count(done: Repaired, edit: Edit, settled: Settled) -> None:
+    done.done += 1
+    if settled.outcome == MADE:
+        done.made[edit.kind] += 1
+        done.revised += settled.revised
+        done.open += settled.open
+    else:
+        done.refused[settled.outcome] += 1

@@ -1,0 +1,463 @@
+"""Late ticks, cancels and corrections are let into history, and nothing that was served changes.
+
+What is expected is computed from the accepted rows and the rejected messages alone: edits are made
+in a list of ticks, and features are those of the oracle over the windows of that list.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from threading import Event
+from typing import Any, NamedTuple
+
+import pytest
+
+from pipelines.compute.run_computation import RunComputation
+from pipelines.kafka.topics import Topic
+from pipelines.live.materializer import Materializer
+from pipelines.repair.repair import Chosen, Repair, Repaired, settle_all
+from pipelines.stores.postgres.offline_sink import OfflineSink
+from registry.catalog import load
+from registry.database.engine import connect
+from registry.definitions import Catalog
+from registry.language.program import compile_program
+from registry.lifecycle.audit import By
+from registry.lifecycle.registry import Registry
+from registry.source_rules import SourceRules
+from serving.errors import InvalidRequest
+from tests.oracle.features import Feature, evaluate
+from tests.oracle.messages import Record
+from tests.support.backfills import backfill
+from tests.support.logs import NOW_MS, TOPIC_ID, runs
+from tests.support.past import Cell, asked, cells, joining
+from tests.support.rebuilds import Stores
+from tests.support.seeds import seeds
+from tests.support.sinks import GO_ON, query
+
+SYMBOLS = ["A", "B", "C"]
+FEATURES = {
+    "current_price": Feature("current_price", "last", 0, 1),
+    "price_sma_5": Feature("price_sma_5", "mean", 0, 5),
+    "price_volatility": Feature("price_volatility", "volatility", 0, 20),
+}
+SKEW_MS = 1_000
+NEVER = Event()
+MISSING: Cell = (None, "missing", None)
+Key = tuple[int, int]
+
+
+class Listed(NamedTuple):
+    """A tick of the list that a test edits."""
+
+    tick_time: int
+    seq: int
+    op: int
+    fields: tuple[float, ...]
+
+
+class Feed:
+    """Sends prices with a `seq`, some of them late, and now and then a cancel or a correction."""
+
+    def __init__(self, stores: Stores, chance: random.Random) -> None:
+        self.stores = stores
+        self.postgres = stores.postgres
+        self.sent: list[dict[str, Any]] = []
+        self.at_ms = NOW_MS
+        self._chance = chance
+        self._offset = 0
+        self._trades: list[dict[str, Any]] = []
+        self.work_by(stores.catalog)
+
+    def work_by(self, catalog: Catalog) -> None:
+        """The worker writes the row schema of a catalog from now on."""
+        sink = self.stores.keep(OfflineSink(self.postgres))
+        sink.settle(Topic("ticks.price", TOPIC_ID, 1))
+        schema = catalog.schemas[catalog.writing["price"]]
+        program, rules = compile_program(catalog, schema), SourceRules.of(catalog, "price")
+        self._worker = Materializer(RunComputation(rules, schema, program, 1_000), sink)
+
+    def send(self, messages: Sequence[dict[str, Any]]) -> None:
+        """Store messages as a run, as a worker does."""
+        records = [
+            Record(
+                "ticks.price",
+                0,
+                self._offset + number,
+                self.at_ms,
+                one["symbol"].encode(),
+                json.dumps(one).encode(),
+            )
+            for number, one in enumerate(messages)
+        ]
+        self._offset += len(records)
+        self.sent += messages
+        (run,) = runs(records, [], records[0].offset)
+        self._worker.materialize(replace(run, topic="ticks.price"), GO_ON)
+
+    def trade(self, symbol: str, price: float, **more: Any) -> dict[str, Any]:
+        seq = len(self.sent) * 100 + self._chance.randrange(100)
+        made = {"symbol": symbol, "price": price, "ts": self.at_ms, "seq": seq, **more}
+        self._trades.append(made)
+        return made
+
+    def go_on(self, n: int) -> None:
+        """A run of so many messages."""
+        self.at_ms += self._chance.choice([1, 400, 3_000])
+        self.send([self._message() for _ in range(n)])
+
+    def _message(self) -> dict[str, Any]:
+        chance = self._chance
+        symbol = chance.choice(SYMBOLS)
+        price = chance.choice([1.5, 2.25, 100.0, 99.5, 1e-3, 7.25])
+        kind = chance.choices(["trade", "late", "cancel", "correct", "reset"], [70, 10, 8, 8, 2])[0]
+        late = self.at_ms - SKEW_MS - chance.choice([1, 500, 5_000, 20_000])
+        match kind:
+            case "trade":
+                return self.trade(symbol, price)
+            case "late":
+                return self.trade(symbol, price, ts=late)
+            case "reset":
+                return self.trade(symbol, price, op="reset")
+        of = chance.choice(self._trades or [self.trade(symbol, price)])
+        named = {"ts": of["ts"], "seq": of["seq"]}
+        made = {"symbol": of["symbol"], "ts": self.at_ms, "seq": 1, "op": kind, "of": named}
+        return made | ({"price": price} if kind == "correct" else {})
+
+
+class Ticks:
+    """The ticks of each symbol: those that live accepted, and what edits have made of them."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._edits: list[dict[str, Any]] = []
+        self._taken = 0
+
+    def repair(self) -> None:
+        """Take all edits that were sent by now."""
+        self._edits += [
+            one
+            for one in self._feed.sent[self._taken :]
+            if one.get("op") in ("cancel", "correct") or self._is_late(one)
+        ]
+        self._taken = len(self._feed.sent)
+
+    def _is_late(self, one: dict[str, Any]) -> bool:
+        (found,) = query(
+            self._feed.postgres,
+            "SELECT count(*) FROM tickwell.rejected_ticks WHERE reason = 'late'"
+            " AND convert_from(value, 'UTF8')::json ->> 'seq' = %s",
+            str(one["seq"]),
+        )
+        return bool(found[0])
+
+    def of(self, symbol: str) -> dict[Key, Listed]:
+        """The ticks of a symbol, in their order."""
+        ticks: dict[Key, Listed] = {
+            (at, sequence): Listed(tick_time, seq, op, tuple(fields))
+            for at, sequence, tick_time, seq, op, fields in query(
+                self._feed.postgres,
+                "SELECT DISTINCT event_time, sequence, tick_time, seq, op, fields"
+                " FROM tickwell.feature_rows WHERE entity = %s AND revision = 0",
+                symbol,
+            )
+        }
+        cancelled: list[Listed] = []
+        used = {key: key for key in ticks}
+        for edit in self._edits:
+            if edit["symbol"] != symbol:
+                continue
+            if edit.get("op") not in ("cancel", "correct"):
+                at = edit["ts"] * 10**6
+                named = (at, edit["seq"])
+                if any((one.tick_time, one.seq) == named for one in [*ticks.values(), *cancelled]):
+                    continue
+                sequence = max((s for time, s in used if time == at), default=-1) + 1
+                op = {"trade": 0, "reset": 1}[edit.get("op", "trade")]
+                fields = (edit["price"], math.nan) if op == 0 else (math.nan, math.nan)
+                key = (at, sequence)
+                ticks[key] = Listed(at, edit["seq"], op, fields)
+                used[key] = key
+                continue
+            named = (edit["of"]["ts"] * 10**6, edit["of"]["seq"])
+            keys = [k for k, one in ticks.items() if (one.tick_time, one.seq) == named]
+            if not keys:
+                continue
+            if edit["op"] == "cancel":
+                cancelled.append(ticks.pop(keys[0]))
+            else:
+                fields = (edit["price"], math.nan)
+                ticks[keys[0]] = ticks[keys[0]]._replace(fields=fields)
+        return dict(sorted(ticks.items()))
+
+    def check(self, known: int, features: Sequence[str] = tuple(FEATURES)) -> None:
+        """A training set as known at a moment has what is expected at each event time."""
+        questions: list[tuple[str, int]] = []
+        expected: dict[str, list[Any]] = {name: [] for name in features}
+        for symbol in SYMBOLS:
+            window: list[tuple[float, ...]] = []
+            by_time: dict[int, list[tuple[float, ...]]] = {}
+            for (at, _), one in self.of(symbol).items():
+                window = [] if one.op else [*window, one.fields][-21:]
+                by_time[at] = window
+            for at, window in by_time.items():
+                questions.append((symbol, at))
+                for name in features:
+                    expected[name].append(evaluate(FEATURES[name], window))
+        found = known_at(self._feed.postgres, features, questions, known)
+        for name in features:
+            for question, cell, value in zip(questions, found[name], expected[name], strict=True):
+                bits, status, event_time = cell
+                assert event_time == question[1], (name, question, cell)
+                assert status.replace("stale", "ok") == value.status, (name, question, cell, value)
+                if value.value is not None:
+                    assert bits is not None
+                    error = abs(float.fromhex(bits) - value.value)
+                    assert error <= 1e-12 * value.magnitude, (name, question, cell, value)
+
+
+def known_at(
+    postgres: str,
+    features: Sequence[str],
+    questions: Sequence[tuple[str, int]],
+    known: int | None,
+) -> dict[str, list[Cell]]:
+    """What is answered as of a moment, with repairs; None for what was served."""
+    import numpy as np
+
+    with joining(postgres, features) as join:
+        rows = asked([at for _, at in questions], symbol=[symbol for symbol, _ in questions])
+        if known is None:
+            columns = join.columns(rows)
+        else:
+            columns = join.columns(rows, np.full(len(rows), known), repaired=True)
+    return {name: cells(column) for name, column in columns.items()}
+
+
+def repair(feed: Feed, catalog: Catalog, **chosen: Any) -> Repaired:
+    work = Repair(feed.postgres, catalog, "price")
+    return work.run(Chosen(**chosen), "ann", "", lambda _: None, NEVER)
+
+
+def settled(feed: Feed) -> int:
+    engine = connect(feed.postgres, pool_size=1)
+    try:
+        return settle_all(feed.postgres, lambda: load(engine), NEVER)
+    finally:
+        engine.dispose()
+
+
+def served_rows(feed: Feed) -> list[tuple[Any, ...]]:
+    return query(
+        feed.postgres,
+        "SELECT md5(t::text) FROM tickwell.feature_rows AS t WHERE revision = 0 ORDER BY t",
+    )
+
+
+@pytest.mark.parametrize("seed", seeds(few=4, many=40))
+def test_history_is_what_an_edited_list_of_ticks_gives(stores: Stores, seed: int) -> None:
+    chance = random.Random(seed)
+    feed = Feed(stores, chance)
+    catalog = stores.catalog
+    ticks = Ticks(feed)
+    for _ in range(chance.randrange(3, 10)):
+        feed.go_on(chance.randrange(5, 40))
+    before = served_rows(feed)
+    instants, answers = [], []
+    for _ in range(3):
+        instants.append(time.time_ns())
+        # of times at which no tick can count any more: these rows are known from 2023 on
+        over = (feed.at_ms - SKEW_MS) * 10**6
+        questions = [(s, at) for s in SYMBOLS for at, _ in list(ticks.of(s))[::3] if at < over]
+        if not answers:
+            served = known_at(feed.postgres, [*FEATURES], questions, None)
+        answers.append((questions, known_at(feed.postgres, [*FEATURES], questions, instants[-1])))
+        rehearsed = Repair(feed.postgres, catalog, "price").rehearse(Chosen(), lambda _: None)
+        done = repair(feed, catalog)
+        ticks.repair()
+        assert done.made == rehearsed.made
+        assert done.edits == rehearsed.edits
+        ticks.check(time.time_ns())
+        assert repair(feed, catalog) == Repaired(unreadable=done.unreadable)  # all are taken
+        now = len(served_rows(feed))
+        for _ in range(chance.randrange(0, 4)):
+            feed.go_on(chance.randrange(1, 12))
+        settled(feed)
+        assert settled(feed) == 0
+        ticks.check(time.time_ns())
+        assert len(served_rows(feed)) >= now
+    assert set(before) <= set(served_rows(feed))
+    for (questions, answer), instant in zip(answers, instants, strict=True):
+        again = known_at(feed.postgres, [*FEATURES], questions, instant)
+        assert again == answer  # to the bit
+    assert known_at(feed.postgres, [*FEATURES], answers[0][0], None) == served
+
+
+def test_a_revision_is_of_rows_that_change_and_of_no_others(stores: Stores) -> None:
+    feed = Feed(stores, random.Random(1))
+    prices = [100.0 + (number % 7) for number in range(60)]
+    sent = []
+    for price in prices:
+        feed.at_ms += 10_000
+        sent.append(feed.trade("A", price))
+        feed.send(sent[-1:])
+    of = {"ts": sent[30]["ts"], "seq": sent[30]["seq"]}
+    feed.send([{"symbol": "A", "ts": feed.at_ms, "op": "correct", "price": 50.0, "of": of}])
+    done = repair(feed, stores.catalog)
+    assert (done.made, done.open) == ({"correct": 1}, 0)
+    # the tick itself, four means of five, twenty returns of 21 prices: in all 20 rows behind it
+    assert done.revised == 20
+    revised = query(
+        feed.postgres,
+        "SELECT event_time, revision FROM tickwell.feature_rows WHERE revision > 0 ORDER BY 1",
+    )
+    assert revised == [(one["ts"] * 10**6, 1) for one in sent[30:51]]
+    of = {"ts": sent[50]["ts"], "seq": sent[50]["seq"]}
+    feed.send([{"symbol": "A", "ts": feed.at_ms, "op": "cancel", "of": of}])
+    done = repair(feed, stores.catalog)
+    assert (done.made, done.open) == ({"cancel": 1}, 1)  # a window of 21 is not past yet
+    view = query(
+        feed.postgres,
+        "SELECT count(*) FROM pg_views WHERE viewname = 'price_repaired'",
+    )
+    assert view == [(0,)]
+    engine = connect(feed.postgres, pool_size=1)
+    Registry(engine, By("ann")).extend_views({"price"})
+    engine.dispose()
+    shown = query(feed.postgres, "SELECT price FROM features.price ORDER BY event_time")
+    assert [price for (price,) in shown] == prices
+    shown = query(feed.postgres, "SELECT price FROM features.price_repaired ORDER BY event_time")
+    expected = [*prices[:30], 50.0, *prices[31:50], *prices[51:]]
+    assert [price for (price,) in shown] == expected
+
+
+def test_what_is_not_done_is_refused_and_goes_on(stores: Stores) -> None:
+    feed = Feed(stores, random.Random(2))
+    for symbol in SYMBOLS:
+        feed.at_ms += 1
+        feed.send([feed.trade(symbol, 5.0, ts=feed.at_ms + n) for n in range(30)])
+    feed.at_ms += 60_000
+    feed.send([feed.trade(symbol, 6.0) for symbol in SYMBOLS])
+    late = [feed.trade(symbol, 7.0, ts=feed.at_ms - 30_000) for symbol in SYMBOLS]
+    feed.send(late)
+    ticks, catalog = Ticks(feed), stores.catalog
+    ticks.repair()
+    stop = Event()
+    work = Repair(feed.postgres, catalog, "price")
+    begun = time.time_ns()
+    done = work.run(Chosen(), "ann", "", lambda _: stop.set(), stop)
+    assert (done.edits, done.done) == (3, 1)
+    question = [("A", feed.at_ms * 10**6)]
+    with pytest.raises(InvalidRequest, match="a repair of price is under way"):
+        known_at(feed.postgres, [*FEATURES], question, time.time_ns())
+    known_at(feed.postgres, [*FEATURES], question, begun - 2 * 10**9)
+    known_at(feed.postgres, [*FEATURES], question, None)
+    assert settled(feed) == 0  # a worker makes what is left of it
+    ticks.check(time.time_ns())
+    feed.at_ms += 1_000
+    feed.send([feed.trade("A", 9.0)])
+    with pytest.raises(InvalidRequest, match="has not reached the newest ticks"):
+        known_at(feed.postgres, [*FEATURES], question, time.time_ns())
+    assert settled(feed) == 1
+    ticks.check(time.time_ns())
+
+
+def test_a_newer_row_schema_is_brought_up_and_a_backfill_is_not_taken_for_a_revision(
+    stores: Stores,
+) -> None:
+    feed = Feed(stores, random.Random(3))
+    for _ in range(8):
+        feed.go_on(30)
+    ticks = Ticks(feed)
+    repair(feed, stores.catalog)
+    ticks.repair()
+    engine = connect(feed.postgres, pool_size=1)
+    registry = Registry(engine, By("ann"))
+    schema = {"source": "price", "expression": "mean(price, 5)"}
+    registry.create_feature_version("other_sma_5", "1.0.0", schema)
+    feed.work_by(registry.catalog())
+    revised = query(
+        feed.postgres,
+        "SELECT entity, event_time, max(revision) FILTER (WHERE sequence = newest)"
+        " FROM (SELECT *, max(sequence) OVER (PARTITION BY entity, event_time) AS newest"
+        "   FROM tickwell.feature_rows) AS each"
+        " WHERE op < 3 GROUP BY 1, 2 HAVING max(revision) > 0",
+    )
+    questions = [(entity, at) for entity, at, _ in revised]
+    names = ["other_sma_5", "price_sma_5"]
+
+    def answers() -> list[tuple[Cell, Cell]]:
+        other, same = known_at(feed.postgres, names, questions, time.time_ns()).values()
+        fresh = [(bits, status.replace("stale", "ok"), at) for bits, status, at in same]
+        return list(zip(other, fresh, strict=True))
+
+    backfill(engine, feed.postgres, "other_sma_5@1.0.0")
+    for (other, same), (*_, revision) in zip(answers(), revised, strict=True):
+        # what a backfill computed is of what was served, and a revision has no value of it yet
+        assert other == (MISSING if revision else same)
+    assert settled(feed) > 0
+    assert all(other == same for other, same in answers())
+    feed.go_on(30)
+    settled(feed)
+    assert settled(feed) == 0
+    ticks.check(time.time_ns())
+    engine.dispose()
+
+
+def test_a_row_that_came_after_a_repair_is_known_as_late_as_it_came(stores: Stores) -> None:
+    feed = Feed(stores, random.Random(5))
+    feed.at_ms = time.time_ns() // 10**6 - 100_000
+    sent = [feed.trade("A", float(n), ts=feed.at_ms - 50_000 + n) for n in range(10)]
+    feed.send(sent)
+    of = {"ts": sent[9]["ts"], "seq": sent[9]["seq"]}
+    feed.send([{"symbol": "A", "ts": feed.at_ms, "op": "correct", "price": 50.0, "of": of}])
+    repair(feed, stores.catalog)
+    known = time.time_ns()
+    time.sleep(0.01)
+    feed.at_ms = time.time_ns() // 10**6
+    feed.send([feed.trade("A", 11.0)])
+    assert settled(feed) == 1
+    question = [("A", feed.at_ms * 10**6)]
+    (before,) = known_at(feed.postgres, ["price_sma_5"], question, known)["price_sma_5"]
+    (after,) = known_at(feed.postgres, ["price_sma_5"], question, time.time_ns())["price_sma_5"]
+    assert before[0] == ((5.0 + 6.0 + 7.0 + 8.0 + 50.0) / 5).hex()
+    assert after[0] == ((6.0 + 7.0 + 8.0 + 50.0 + 11.0) / 5).hex()
+
+
+def test_ticks_that_cannot_be_let_in_are_named(stores: Stores) -> None:
+    feed = Feed(stores, random.Random(4))
+    feed.at_ms += 100_000
+    first = feed.trade("A", 5.0)
+    feed.send([first])
+    feed.at_ms += 10_000
+    again = {"symbol": "A", "price": 5.0, "ts": feed.at_ms - 5_000, "seq": 8}
+    named = {"ts": first["ts"], "seq": first["seq"]}
+    at = {"symbol": "A", "ts": feed.at_ms, "seq": 9}
+    feed.send(
+        [
+            feed.trade("A", 6.0),
+            again,
+            again,
+            {**at, "op": "cancel"},
+            {**at, "op": "cancel", "of": {"ts": 5, "seq": 5}},
+            {**at, "op": "cancel", "of": {"ts": first["ts"]}},
+            {**at, "op": "cancel", "of": {"ts": "yesterday", "seq": 5}},
+            {**at, "op": "bust", "of": named},
+            {**at, "op": "correct", "of": named},
+            {**at, "op": "cancel", "of": named},
+            {**at, "op": "correct", "price": 3.0, "of": named},
+        ]
+    )
+    done = repair(feed, stores.catalog)
+    assert done.made == {"insert": 1, "cancel": 1}
+    assert done.refused == {
+        "the same ts and seq are stored already": 1,
+        "no tick is stored that it names": 1,
+        "the tick that it names is cancelled": 1,
+    }
+    assert sum(done.unreadable.values()) == 4, done.unreadable
+    assert any("price is missing" in why for why in done.unreadable)
