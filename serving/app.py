@@ -26,6 +26,9 @@ from serving.api.deadlines import Deadlines
 from serving.api.direct import BATCH, ONE, Direct, DirectRoute
 from serving.api.direct_exchange import DIRECT
 from serving.api.documentation import Documentation
+from serving.api.explain_route import CONNECTIONS as EXPLANATIONS
+from serving.api.explain_route import SECONDS as EXPLAIN_SECONDS
+from serving.api.explain_route import ExplainRoute
 from serving.api.feature_routes import ShortCut, feast_route, feature_routes
 from serving.api.known_answers import Known
 from serving.api.lifecycle_routes import LifecycleRoutes
@@ -136,6 +139,8 @@ def create_app(
     known = CatalogRoutes(catalog)
     lifecycle = LifecycleRoutes(catalog, registry, takes_changes=options.needs_keys)
     search = SearchRoute(PostgresReads(options.postgres, SEARCHES), bounds)
+    ticks = PostgresReads(options.postgres, EXPLANATIONS, EXPLAIN_SECONDS)
+    explain = ExplainRoute(catalog, ticks, bounds)
     server = Server(catalog, workers, metrics, process, stores.breakers, keys, stores.hot)
     metrics.see(health_families(server))
 
@@ -154,6 +159,7 @@ def create_app(
             await workers.close()
             await catalog.close()
             await search.close()
+            await explain.close()
             await stores.close()
             await registry.close()
             await past.close()
@@ -166,6 +172,7 @@ def create_app(
             *lifecycle.routes(metrics, bounds, known.versions),
             *UsageRoutes(catalog, usage_store).routes(),
             *search.routes(),
+            *explain.routes(),
             *Documentation().routes(),
             *server.routes(),
         ],

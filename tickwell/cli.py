@@ -15,6 +15,7 @@ from tickwell.commands.down import down
 from tickwell.commands.drift import drift
 from tickwell.commands.env import env
 from tickwell.commands.experiment import experiment
+from tickwell.commands.explain import explain
 from tickwell.commands.feast import feast
 from tickwell.commands.feature_changes import features
 from tickwell.commands.get import get
@@ -28,6 +29,7 @@ from tickwell.commands.serve import serve
 from tickwell.commands.status import status
 from tickwell.commands.training_set import training_set
 from tickwell.commands.up import up
+from tickwell.commands.verify import verify
 from tickwell.commands.warm import warm
 from tickwell.commands.worker import worker
 from tickwell.settings import moved
@@ -58,7 +60,7 @@ def options(
 
 COMMANDS = (
     *(up, down, status, env, get, bench, produce, replay, backfill, repair, rebuild_online),
-    *(migrate, worker, serve, warm, demo, drift),
+    *(migrate, worker, serve, warm, demo, drift, explain, verify),
 )
 for command in COMMANDS:
     app.command()(command)

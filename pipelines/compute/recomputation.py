@@ -37,16 +37,16 @@ class AcceptedTicks(NamedTuple):
     entity: Int32s
     op: Bytes
     field: Floats
-    """The field of the program, NaN where the tick has none."""
+    """(n,) The field of the program, or (n, fields) all of them; NaN where a tick has none."""
     closed: NDArray[np.bool_]
 
 
 class Recomputation:
-    """Computes the features of a program, all of which are of one field."""
+    """Computes the features of a program."""
 
     def __init__(self, program: Program) -> None:
-        (self.field,) = fields_of(program).tolist()
-        """The index of the field."""
+        self.fields: list[int] = fields_of(program).tolist()
+        """The indexes of the fields that the features are of."""
         self.before = max(1, program.lookback - 1)
         """Ticks of an entity that are in the window of the next one; one tells if it is closed."""
         self.source = program.source
@@ -54,11 +54,17 @@ class Recomputation:
         self._sizes = {
             "lookback": program.lookback,
             "longest_returns": longest_returns_of(program),
-            "fields": 1,
+            "fields": len(self.fields),
             "returns": returns_of(program),
             "block": BLOCK,
             "tick_fields": len(program.source.fields),
         }
+
+    @property
+    def field(self) -> int:
+        """The index of the field, of a program that is of one."""
+        (found,) = self.fields
+        return found
 
     def compute(self, ticks: AcceptedTicks) -> NewestValues:
         """The features of each tick, with their statuses."""
@@ -75,7 +81,7 @@ class Recomputation:
             time=nothing,
             seq=np.full(n, NO_SEQ, np.int64),
             op=ticks.op,
-            fields=ticks.field.reshape(n, 1),
+            fields=np.ascontiguousarray(ticks.field).reshape(n, len(self.fields)),
         )
         context = RunContext(topic=0, partition=0, skew=0)
         advance_accepted(columns, context, self._code, entities, rings, rows)

@@ -34,6 +34,7 @@ from serving.api.parameters import (
     CONSUMER,
     DAYS,
     ENTITY,
+    EXPLAINED,
     FEATURE_NAME,
     NAME,
     SEARCH,
@@ -65,6 +66,7 @@ from serving.errors import (
 )
 from serving.features.descriptions import FeatureDefinition, FeatureList, FeatureVersionList
 from serving.features.reader import Answer
+from serving.history.explanation import Explanation
 
 JSON, TEXT, HTML = "application/json", "text/plain", "text/html"
 
@@ -273,6 +275,25 @@ OPERATIONS = (
         {JSON: (FeatureUsage,)},
         (InvalidRequest, UnknownFeature, NotReady, Overloaded),
         parameters=[NAME, DAYS],
+    ),
+    Operation(
+        "Features",
+        "get",
+        "/features/{name}/explain",
+        "How a value came about: its ticks, the arithmetic step by step, and the proof",
+        {JSON: (Explanation,)},
+        (
+            InvalidRequest,
+            UnknownFeature,
+            RetiredFeature,
+            WrongEntity,
+            TooLarge,
+            NotReady,
+            DeadlineMissed,
+            StoresUnavailable,
+            Overloaded,
+        ),
+        parameters=[NAME, *EXPLAINED],
     ),
     Operation(
         "Catalog",

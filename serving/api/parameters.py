@@ -92,6 +92,40 @@ SEARCH: Sequence[Document] = (
         "schema": {"type": "string", "pattern": f"^{NAMES.pattern}$"},
     },
 )
+EXPLAINED: Sequence[Document] = (
+    {
+        "name": "entity_type",
+        "in": "query",
+        "required": True,
+        "description": "A key field of the entity: `symbol`. Given again, one more.",
+        "schema": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": 8,
+            "items": {"type": "string", "minLength": 1, "maxLength": 128},
+        },
+        "example": ["symbol"],
+    },
+    {
+        "name": "entity_value",
+        "in": "query",
+        "required": True,
+        "description": "The value of each key field, in the order of these: `AAPL`.",
+        "schema": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": 8,
+            "items": {"type": "string", "minLength": 1, "maxLength": 255},
+        },
+        "example": ["AAPL"],
+    },
+    {
+        "name": "at",
+        "in": "query",
+        "description": "As a model was given it at this moment, RFC 3339; else as it is now.",
+        "schema": {"type": "string", "format": "date-time"},
+    },
+)
 KNOWN_TAG = {
     "name": "If-None-Match",
     "in": "header",

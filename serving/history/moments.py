@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -11,6 +12,9 @@ from serving.errors import InvalidRequest
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+
+TICK = re.compile(r"([0-9T:-]{19})(?:\.([0-9]{1,9}))?Z\.([0-9]{1,18})")
+"""An event time in UTC, and a sequence."""
 
 SETTLED_NS = 10**9
 """Nanoseconds a moment must be ago: what came later than this may still be on its way."""
@@ -45,6 +49,24 @@ def known_by(name: str, given: str | datetime) -> int:
     if found < 0:
         raise InvalidRequest(f"{name} {given} lies before 1970, when nothing was known")
     return found
+
+
+def tick_of(name: str, given: str) -> tuple[int, int]:
+    """The event time, nanoseconds UTC, and the sequence of a tick that `name` was given.
+
+    `2026-11-24T14:30:00.000000000Z.3` is the fourth tick of its time. Raises `InvalidRequest`.
+    """
+    found = TICK.fullmatch(given)
+    try:
+        if found is None:
+            raise ValueError("it has another form")
+        seconds = (datetime.fromisoformat(f"{found[1]}+00:00") - EPOCH) // timedelta(seconds=1)
+    except ValueError as error:
+        raise InvalidRequest(
+            f"{name} {given}: {error}; 2026-11-24T14:30:00.000000000Z.3 is the fourth tick of its "
+            "time"
+        ) from None
+    return seconds * 10**9 + int((found[2] or "").ljust(9, "0")), int(found[3])
 
 
 def since(name: str, given: str, until: int) -> int:

@@ -41,6 +41,9 @@ CHUNK_BYTES = 1 << 20
 ROW_BYTES = 32_000_000
 """Bytes of rows that are in memory at once, about: a row of 500 features has 6,500."""
 
+READING: Any = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+"""Options of a session's transaction."""
+
 Int64s = NDArray[np.int64]
 COPY = "COPY ({}) TO STDOUT (FORMAT binary)"
 
@@ -66,14 +69,16 @@ class Snapshot:
         self,
         connections: Sequence[Connection],
         threads: ThreadPoolExecutor,
-        row_bytes: int,
-        scans: ScanLimits,
+        row_bytes: int = ROW_BYTES,
+        scans: ScanLimits = SCAN_LIMITS,
+        known: Catalog | None = None,
     ) -> None:
+        """The catalog is read, unless it is `known`."""
         self.row_bytes = row_bytes
         self.scans = scans
         self._connections = connections
         self._threads = threads
-        self.catalog: Catalog = catalog.read(connections[0])
+        self.catalog = catalog.read(connections[0]) if known is None else known
 
     @property
     def sessions(self) -> int:
@@ -136,9 +141,19 @@ def snapshot(
 
 
 @contextmanager
+def snapshot_of(connection: Connection, known: Catalog) -> Iterator[Snapshot]:
+    """The database as it is now, read by one session; it has the limits that the session has.
+
+    Raises SQLAlchemy's `DBAPIError`.
+    """
+    connection.execution_options(**READING)
+    with connection.begin(), ThreadPoolExecutor(1, "history") as threads:
+        yield Snapshot([connection], threads, known=known)
+
+
+@contextmanager
 def _reading(engine: Engine) -> Iterator[Connection]:
-    options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-    with engine.connect().execution_options(**options) as connection, connection.begin():
+    with engine.connect().execution_options(**READING) as connection, connection.begin():
         yield connection
 
 

@@ -33,7 +33,7 @@ MEMBER_ROWS = 50_000
 NEVER_CLOSED = np.iinfo(np.int64).min
 
 
-class _Members(NamedTuple):
+class Members(NamedTuple):
     """The entities that ever were in some groups: those of a group stand together, by name."""
 
     names: Sequence[str]
@@ -53,7 +53,7 @@ def summed(
     assert version.over is not None
     of_group = [field for field in sources.key_of(version.over) if field in version.entity]
     groups, group = rows.rows.entities(of_group)
-    members = _members(sources, version.over, groups)
+    members = members_of(sources, version.over, groups)
     formula = _Formula(sources, version, parts, members)
     pieces = [
         formula.sums(group[piece], rows.part(piece))
@@ -65,7 +65,7 @@ def summed(
     return PastColumn(version, whole.values, ranks, whole.times, lacks)
 
 
-def _members(sources: Sources, over: str, groups: Sequence[str]) -> _Members:
+def members_of(sources: Sources, over: str, groups: Sequence[str]) -> Members:
     """The entities that ever were in each group, in the order of their names."""
     wanted = {
         "source": over,
@@ -76,7 +76,7 @@ def _members(sources: Sources, over: str, groups: Sequence[str]) -> _Members:
     found = sources.snapshot.rows(MEMBERS, wanted)
     sizes = np.bincount(np.array([number for number, _ in found], np.int64), minlength=len(groups))
     begins = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
-    return _Members([entity for _, entity in found], begins.astype(np.int64))
+    return Members([entity for _, entity in found], begins.astype(np.int64))
 
 
 class _Formula:
@@ -87,7 +87,7 @@ class _Formula:
         sources: Sources,
         version: FeatureVersion,
         parts: Mapping[str, FeatureVersion],
-        members: _Members,
+        members: Members,
     ) -> None:
         assert version.over is not None
         self._sources = sources

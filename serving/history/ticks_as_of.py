@@ -179,6 +179,11 @@ class TicksAsOf:
         return self._times[self._distinct.of]
 
     @property
+    def sequences(self) -> Int64s:
+        """(n,) The sequence of each tick, 0 where there is none yet."""
+        return self._sequences[self._distinct.of]
+
+    @property
     def closed(self) -> NDArray[np.bool_]:
         """(n,) Whether the entity was closed."""
         return self._closed[self._distinct.of]
@@ -213,9 +218,14 @@ class TicksAsOf:
             }
             for part in self._snapshot.shares(lacking)
         ]
-        found = [_rows(one, BACKFILLED_ROW) for one in self._snapshot.copied(BACKFILLED, parts)]
-        rows = np.concatenate(found)
+        rows = backfilled_values(self._snapshot, parts)
         return rows["number"], rows["value"], rows["status"]
+
+
+def backfilled_values(snapshot: Snapshot, asked: Sequence[Mapping[str, Any]]) -> Any:
+    """The rows of `backfilled_values.sql` for parameters, as many as sessions read at once."""
+    found = [_rows(one, BACKFILLED_ROW) for one in snapshot.copied(BACKFILLED, asked)]
+    return np.concatenate(found)
 
 
 Backfills = Mapping[str, int]

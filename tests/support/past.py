@@ -39,14 +39,23 @@ ALWAYS = ScanLimits(fewest_questions=0, rows_a_question=math.inf, rows_an_entity
 SYMBOLS, PORTFOLIOS = "ABCD", ("P", "Q")
 TOPIC_IDS = {"price": TOPIC_ID, "position": TOPIC_ID[::-1]}
 MOMENT = "at"
+TOPIC_IDS = {"price": TOPIC_ID, "position": bytes(reversed(TOPIC_ID))}
 
 
 class Market:
     """Ticks that come one run after the other; `at_ms` is when the last one came."""
 
-    def __init__(self, stores: Stores, chance: random.Random, catalog: Catalog) -> None:
+    def __init__(
+        self,
+        stores: Stores,
+        chance: random.Random,
+        catalog: Catalog,
+        without_size: float = 0.0,
+    ) -> None:
+        """So large a part of the prices has no size."""
         self._stores = stores
         self._chance = chance
+        self._without_size = without_size
         self._offsets = {"price": 0, "position": 0}
         self._workers: dict[str, list[Materializer]] = {}
         self.at_ms = NOW_MS
@@ -88,6 +97,8 @@ class Market:
         if source == "price":
             made |= {"price": chance.choice([1.5, 2.25, 100.0, 0.0, -3.5]), "size": 1}
             made["op"] = chance.choice(["trade"] * 12 + ["reset"])
+            if self._without_size and chance.random() < self._without_size:
+                del made["size"]
             key = made["symbol"]
         else:
             made |= {"portfolio": "P", "quantity": chance.choice([0, -2, 3.5, 10])}

@@ -173,6 +173,23 @@ class Client:
         """One feature, by its name, an alias, or with its version as `price_sma_5@1.0.0`."""
         return self._ask(questions.feature(name), self._begin(None))
 
+    def explain(
+        self,
+        feature_name: str,
+        entity_type: str | None = None,
+        entity_value: str | None = None,
+        *,
+        entity: Mapping[str, str] | None = None,
+        at: datetime | None = None,
+    ) -> dict[str, Any]:
+        """How a value came about, now or as it was served at a moment: its ticks and its steps.
+
+        The keys are those of the JSON of `GET /features/{name}/explain`; `same` says whether the
+        steps give the bits that are stored.
+        """
+        question = questions.explain(feature_name, entity_type, entity_value, entity, at)
+        return self._ask(question, self._begin(None))
+
     def health(self) -> dict[str, Any]:
         """How the server, its stores and the workers are; also of a server that is not well."""
         return self._ask(questions.health(), self._begin(None))

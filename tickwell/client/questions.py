@@ -7,6 +7,7 @@ answer takes both sides a fraction of the time, and the library that reads it ta
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -28,6 +29,7 @@ MOST_DEADLINE_MS = 60_000
 
 JSON, ARROW = "application/json", "application/vnd.apache.arrow.stream"
 OK, SERVICE_UNAVAILABLE = 200, 503
+ENTITY_NAMES = "entity_type", "entity_value"
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -113,15 +115,39 @@ def online(
     entity: Mapping[str, str] | None,
 ) -> Question[EntityFeatures]:
     """The features of one entity, named in one of two ways. Raises ValueError where it is not."""
+    named = _named(entity_type, entity_value, entity)
+    body = msgspec.json.encode({"features": names_of(feature_names), "entity": named})
+    return Question("POST", "/features/online", body, JSON, _read_entity)
+
+
+def explain(
+    feature_name: str,
+    entity_type: str | None,
+    entity_value: str | None,
+    entity: Mapping[str, str] | None,
+    at: datetime | None,
+) -> Question[dict[str, Any]]:
+    """How a value came about. Raises ValueError for an entity that is not named in one way."""
+    named = _named(entity_type, entity_value, entity)
+    asked = [(k, v) for pair in named.items() for k, v in zip(ENTITY_NAMES, pair, strict=True)]
+    if at is not None:
+        if at.tzinfo is None:
+            raise ValueError(f"at={at!r} has no time zone")
+        asked.append(("at", at.isoformat()))
+    path = f"/features/{quote(feature_name, safe='@')}/explain?{urlencode(asked)}"
+    return Question("GET", path, b"", JSON, _OBJECT.decode)
+
+
+def _named(
+    entity_type: str | None, entity_value: str | None, entity: Mapping[str, str] | None
+) -> dict[str, str]:
     by_value = entity_type is not None and entity_value is not None
     if by_value == (entity is not None) or (entity is not None and entity_type is not None):
         raise ValueError(
             "name the entity by entity_type='symbol' and entity_value='AAPL', or by "
             "entity={'portfolio': 'P1', 'symbol': 'AAPL'}"
         )
-    named = {str(entity_type): entity_value} if entity is None else dict(entity)
-    body = msgspec.json.encode({"features": names_of(feature_names), "entity": named})
-    return Question("POST", "/features/online", body, JSON, _read_entity)
+    return {str(entity_type): str(entity_value)} if entity is None else dict(entity)
 
 
 def batch(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tickwell.client.entities import entity_of
+from tickwell.client.entities import candidates
 
 if TYPE_CHECKING:
     from tickwell import Client
@@ -41,7 +41,7 @@ def get(
     console = Console()
     with Client(url) as client:
         while True:
-            answer = _ask(client, _candidates(entity, kind), features)
+            answer = _ask(client, candidates(entity, kind), features)
             if as_json:
                 typer.echo(json.dumps(answer.as_answer()))
             else:
@@ -49,16 +49,6 @@ def get(
             if not watch:
                 return
             time.sleep(1)
-
-
-def _candidates(entity: str, kind: str | None) -> list[dict[str, str]]:
-    """What an entity's text can mean; the server knows which kind a feature is of."""
-    if kind is not None:
-        return [entity_of(entity, kind)]
-    one = [{"symbol": entity}, {"portfolio": entity}]
-    portfolio, slash, symbol = entity.partition("/")
-    # EUR/USD may be a symbol, P1/EUR/USD a position
-    return [{"portfolio": portfolio, "symbol": symbol}, *one] if slash else one
 
 
 def _ask(

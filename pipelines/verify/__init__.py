@@ -1,0 +1,1 @@
+"""Verification: stored values against what the kernel computes of the stored ticks."""

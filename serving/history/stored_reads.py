@@ -1,0 +1,145 @@
+"""Reads single values of stored features, as they were at a moment, or of a tick."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from registry.definitions import FeatureVersion
+from registry.formats.entity_name import entity_id
+from registry.formats.loaded_rows import loaded
+from registry.formats.row import ValueStatus
+from registry.formats.status import Status
+from registry.language.terms import Part
+from serving.errors import InvalidRequest
+from serving.features.columns import NO_TIME, RANK_OF
+from serving.features.times import to_rfc_3339
+from serving.features.values import STATUS
+from serving.history.entity_rows import LAST_MOMENT
+from serving.history.past_columns import past_column
+from serving.history.reasons import Read
+from serving.history.sources import Sources
+from serving.history.ticks_as_of import Asked, Backfills, backfilled_values
+from serving.history.window_ticks import TickKey, window_ticks
+
+STORED_STATUS = {int(RANK_OF[one]): one.name.lower() for one in ValueStatus}
+"""How a row names a status, by the rank that it is served with before its age counts."""
+
+STATUSES = list(Status)
+
+UNKNOWN_STATUS = "unknown"
+"""What a status is called that no row should have."""
+
+
+class When(NamedTuple):
+    """Which ticks count, and when their age is judged; nanoseconds UTC."""
+
+    at: int | None
+    """The moment that was asked for, None for now: then all that is stored counts."""
+    judged: int
+
+    @property
+    def as_of(self) -> int:
+        """By when a tick had to have happened, and to be known."""
+        return LAST_MOMENT if self.at is None else self.at
+
+
+class StoredReads:
+    """Reads values in one snapshot of the database."""
+
+    def __init__(self, sources: Sources, backfills: Backfills) -> None:
+        self._snapshot = sources.snapshot
+        self._names = sources.names
+        self._sources = sources
+        self._backfills = backfills
+
+    def read(
+        self, version: FeatureVersion, keys: Sequence[tuple[str, ...]], when: When
+    ) -> list[Read]:
+        """A stored feature of entities, each named by the key fields of its source."""
+        assert version.source is not None
+        names = [entity_id(key) for key in keys]
+        unique = list(dict.fromkeys(names))
+        numbers = {name: number for number, name in enumerate(unique)}
+        moments = np.full(len(names), when.as_of, np.int64)
+        asked = Asked(unique, np.array([numbers[n] for n in names], np.int32), moments, moments)
+        ticks = self._sources.ticks(version.source, asked, [version.ref])
+        column = past_column(version, ticks, np.full(len(names), when.judged, np.int64))
+        _, ranks, _ = ticks.column(version.ref)
+        return [
+            Read(
+                version,
+                key,
+                Part(value, _status(rank), None if lacks or time == NO_TIME else time),
+                None if time == NO_TIME else TickKey(time, sequence),
+                closed,
+                lacks,
+                value,
+                STORED_STATUS.get(stored, UNKNOWN_STATUS),
+            )
+            for key, value, rank, lacks, time, sequence, closed, stored in zip(
+                keys,
+                column.values.tolist(),
+                column.ranks.tolist(),
+                column.lacks.tolist(),
+                ticks.event_times.tolist(),
+                ticks.sequences.tolist(),
+                ticks.closed.tolist(),
+                ranks.tolist(),
+                strict=True,
+            )
+        ]
+
+    def read_tick(self, version: FeatureVersion, key: tuple[str, ...], tick: TickKey) -> Read:
+        """The feature of a tick, which has no age. Raises `InvalidRequest` for one unknown."""
+        assert version.source is not None
+        source, name = self._names.catalog.sources[version.source], entity_id(key)
+        newest = window_ticks(self._snapshot, source, name, tick, 1)
+        if not newest or newest[0].key != tick:
+            raise InvalidRequest(
+                f"no tick of {'/'.join(key)} is stored at {to_rfc_3339(tick.event_time)} with the "
+                f"sequence {tick.sequence}"
+            )
+        (found,) = newest
+        stored = self._of_rows(version, found.values)
+        stored = stored or self._of_blocks(version, name, tick, found.loaded)
+        if stored is None:
+            part = Part(math.nan, Status.MISSING, None)
+            return Read(version, key, part, tick, found.closed, True, math.nan, UNKNOWN_STATUS)
+        value, code = stored
+        known = code in STATUS
+        status = ValueStatus(code).name.lower() if known else UNKNOWN_STATUS
+        part = Part(value, STATUS.get(code, Status.UNAVAILABLE), tick.event_time)
+        return Read(version, key, part, tick, found.closed, False, value, status)
+
+    def _of_rows(
+        self, version: FeatureVersion, values: Mapping[int, tuple[Sequence[float], bytes]]
+    ) -> tuple[float, int] | None:
+        for schema, (features, statuses) in values.items():
+            index = self._names.index(schema, version.ref)
+            if index is not None:
+                return features[index], statuses[index]
+        return None
+
+    def _of_blocks(
+        self, version: FeatureVersion, name: str, tick: TickKey, is_loaded: bool
+    ) -> tuple[float, int] | None:
+        backfill = self._backfills.get(version.ref)
+        if backfill is None:
+            return None
+        asked = {
+            "backfills": [loaded(backfill) if is_loaded else backfill],
+            "numbers": [0],
+            "entities": [name],
+            "event_times": [tick.event_time],
+            "sequences": [tick.sequence],
+        }
+        rows = backfilled_values(self._snapshot, [asked])
+        return (float(rows["value"][0]), int(rows["status"][0])) if len(rows) else None
+
+
+def _status(rank: int) -> Status:
+    return STATUSES[rank] if rank < len(STATUSES) else Status.UNAVAILABLE
