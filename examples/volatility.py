@@ -7,7 +7,7 @@
 1. The moments to learn from are ticks of the last minutes, and the labels what came after them.
 2. The features are those that a model would have been given at these moments.
 3. A linear model learns on the first part and is tried on the last one; rows whose label reaches
-   into the last part are left out of the first.
+   into the last part are purged from the first.
 4. The model is asked about now, with features from the server, and the vector of each symbol is
    compared, bit for bit, with the row of a training set of the same instant.
 """
@@ -30,7 +30,7 @@ from sklearn.metrics import r2_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tickwell import Client
+from tickwell import Client, split_by_time
 
 FEATURES = [
     *("price_volatility", "current_price", "price_sma_5", "price_sma_20"),
@@ -44,13 +44,15 @@ EVERY = 4
 
 LEAST_ROWS = 500
 ATTEMPTS = 20
-STORED_SECONDS = 2.0
-"""Time in which what was served is in Postgres, too."""
+STORED_SECONDS = 10
+"""Time after which it is known that all which was served is in Postgres, too: a training set of
+later moments would be open."""
 
 matplotlib.use("Agg")  # a file is drawn, no window
 TICKS = """
     SELECT symbol, ts, known_at, price, price_volatility FROM features.price
-    WHERE ts > now() - interval '30 minutes' ORDER BY symbol, event_time, sequence
+    WHERE ts > now() - interval '30 minutes' AND known_at < now() - %s * interval '1 second'
+    ORDER BY symbol, event_time, sequence
 """
 
 
@@ -64,7 +66,7 @@ def main() -> None:
         rows = store.get_offline_features(FEATURES, rows, "known_at")
         rows = rows[(rows[[f"{name}__status" for name in FEATURES]] == "ok").all(axis=1)]
         cut = rows["known_at"].quantile(0.7)
-        train, test = rows[rows["label_end"] < cut], rows[rows["known_at"] >= cut].copy()
+        train, test = split_by_time(rows, "known_at", at=cut, label_end_col="label_end")
         model = make_pipeline(StandardScaler(), Ridge()).fit(inputs(train), np.log(train["label"]))
         test["forecast"] = np.exp(model.predict(inputs(test)))
         print(f"learnt from {len(train):,} rows, tried on {len(test):,}")
@@ -81,7 +83,7 @@ def main() -> None:
 def read_ticks() -> pd.DataFrame:
     connection = psycopg2.connect(os.environ["TICKWELL_POSTGRES"])
     with connection, connection.cursor() as cursor:
-        cursor.execute(TICKS)
+        cursor.execute(TICKS, (STORED_SECONDS,))
         names = [column.name for column in cursor.description or ()]
         return pd.DataFrame(cursor.fetchall(), columns=names)
 
