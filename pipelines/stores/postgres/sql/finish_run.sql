@@ -1,2 +1,5 @@
+SELECT tickwell.change_days(
+    %(source)s, 'live', %(topic_id)s::uuid, %(partition)s, %(days)s::integer[]
+);
 UPDATE tickwell.watermarks SET next_offset = %(following)s
 WHERE topic_id = %(topic_id)s::uuid AND partition = %(partition)s
