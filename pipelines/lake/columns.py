@@ -136,8 +136,6 @@ def arrow_table(wanted: LakeSchema, rows: Any, backfilled: Backfilled) -> pa.Tab
     names, number = entity_runs(rows)
     keys = zip(*map(key_values, names), strict=True)
     event_time = _int64(rows["event_time"])
-    has_text = rows["seq_text_length"] >= 0
-    texts = rows["seq_text"].tolist() if has_text.any() else [None] * len(rows)
     columns = [
         _coded(number, names),
         *(_coded(number, values) for values in keys),
@@ -148,10 +146,7 @@ def arrow_table(wanted: LakeSchema, rows: Any, backfilled: Backfilled) -> pa.Tab
         _int64(rows["known_at"]),
         _int64(rows["tick_time"]),
         pa.array(_int64(rows["seq"]), mask=~rows["has_seq"]),
-        pa.array(
-            [text.decode() if has else None for text, has in zip(texts, has_text, strict=True)],
-            TEXT,
-        ),
+        _seq_texts(rows),
         _coded(rows["op"].astype(np.int32), OPS),
         *(_without_nan(rows["fields"]["value"][:, i]) for i in range(rows["fields"].shape[1])),
         *chain.from_iterable(_values(wanted, rows, backfilled)),
@@ -187,6 +182,14 @@ def _origins(rows: Any) -> list[Any]:
         _int64(rows["offset"]),
         rows["index"].astype(np.int32),
     ]
+
+
+def _seq_texts(rows: Any) -> pa.Array:
+    has_text = rows["seq_text_length"] >= 0
+    if not has_text.any():
+        return pa.nulls(len(rows), TEXT)
+    texts = zip(rows["seq_text"].tolist(), has_text.tolist(), strict=True)
+    return pa.array([text.decode() if has else None for text, has in texts], TEXT)
 
 
 def _coded(codes: Any, texts: Sequence[str]) -> pa.DictionaryArray:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from io import BufferedWriter, RawIOBase
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from pipelines.lake.errors import OtherFields
 from pipelines.lake.snapshot import DaySnapshot
-from pipelines.stores.postgres.row_copy import HEADER, TRAILER, sized
+from pipelines.stores.postgres.row_copy import CHUNK_BYTES, HEADER, TRAILER, sized
 from registry.definitions import RowSchema, Source
 from registry.formats.lake import DAY_NS
 from registry.resources import sql
@@ -102,40 +103,47 @@ class DayRows:
             "padding": bytes(max(widths.entity, widths.seq_text, 20 + 12 * max(fields, features))),
         }
         pieces = _Pieces(dtype, most, taken)
-        snapshot.copy(DAY_ROWS, wanted, pieces)
+        buffered = BufferedWriter(pieces, CHUNK_BYTES)
+        snapshot.copy(DAY_ROWS, wanted, buffered)
+        buffered.flush()
         pieces.end()
         return needed
 
 
-class _Pieces:
-    """What a COPY is written to: gives whole rows on, `most` at a time."""
+class _Pieces(RawIOBase):
+    """What a COPY is written to: gives whole rows on, `most` at a time.
+
+    A row comes in a piece of its own: with a buffer of C before this only each megabyte does.
+    """
 
     def __init__(self, dtype: np.dtype[np.void], most: int, take: Callable[[Any], None]) -> None:
         self._dtype = dtype
         self._take = take
         self._buffer = bytearray()
         self._header = len(HEADER)
-        self._bytes = most * dtype.itemsize
+        self._most = most
 
-    def write(self, data: bytes) -> None:
-        if self._header:
-            skipped = min(self._header, len(data))
-            self._header -= skipped
-            data = data[skipped:]
-        self._buffer += data
-        while len(self._buffer) >= self._bytes + len(TRAILER):
-            self._give(self._bytes)
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        skipped = min(self._header, len(data))
+        self._header -= skipped
+        self._buffer += data[skipped:]
+        while len(self._buffer) >= self._most * self._dtype.itemsize + len(TRAILER):
+            self._give(self._most)
+        return len(data)
 
     def end(self) -> None:
         """Give the rest of the rows."""
-        self._give(len(self._buffer) - len(TRAILER))
+        self._give((len(self._buffer) - len(TRAILER)) // self._dtype.itemsize)
 
-    def _give(self, size: int) -> None:
-        if size <= 0:
+    def _give(self, n: int) -> None:
+        if n <= 0:
             return
-        rows = np.frombuffer(bytes(self._buffer[:size]), self._dtype)
-        del self._buffer[:size]
-        self._take(rows)
+        given = self._buffer
+        self._buffer = bytearray(memoryview(given)[n * self._dtype.itemsize :])
+        self._take(np.frombuffer(given, self._dtype, n))
 
 
 def row_dtype(fields: int, features: int, widths: Widths) -> np.dtype[np.void]:

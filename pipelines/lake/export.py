@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple
@@ -172,6 +174,7 @@ class _DayExport:
         self._reader = reader
         self._wait = wait
         self._open: dict[int, UnfinishedFile] = {}
+        self._writing: Future[None] | None = None
 
     def write(self, wanted: LakeDay) -> list[WrittenFile] | None:
         """The files of a day, written and put on record; None where they would have fewer rows."""
@@ -184,7 +187,10 @@ class _DayExport:
                 schemas = schemas_of(seen.asking, seen.catalog)
                 source = seen.catalog.sources[day.source]
                 number = day_number(day.day)
-                self._reader.copy(seen, source, number, lambda: self._begin(seen, schemas))
+                with ThreadPoolExecutor(1, "lake") as pool:
+                    begin = partial(self._begin, seen, schemas, pool)
+                    self._reader.copy(seen, source, number, begin)
+                    self._written()
             for schema_id, file in self._open.items():
                 written[schema_id] = schemas[schema_id], file.finish()
         except BaseException:
@@ -203,18 +209,31 @@ class _DayExport:
             record_day(connection, day, watermarks, written)
         return [file for _, file in written.values()]
 
-    def _begin(self, seen: DaySnapshot, schemas: dict[int, LakeSchema]) -> Take:
+    def _begin(
+        self, seen: DaySnapshot, schemas: dict[int, LakeSchema], pool: ThreadPoolExecutor
+    ) -> Take:
+        """What writes rows while the next ones are copied."""
+        self._written()
         self._discard()
 
         def take(schema: RowSchema, rows: Any) -> None:
             self._wait()
-            wanted = schemas[schema.id]
-            if schema.id not in self._open:
-                self._open[schema.id] = UnfinishedFile(self._lake, wanted.arrow())
-            values = backfilled_values(seen, wanted, rows)
-            self._open[schema.id].add(arrow_table(wanted, rows, values))
+            self._written()
+            self._writing = pool.submit(self._add, seen, schemas[schema.id], rows)
 
         return take
+
+    def _add(self, seen: DaySnapshot, wanted: LakeSchema, rows: Any) -> None:
+        number = wanted.schema.id
+        if number not in self._open:
+            self._open[number] = UnfinishedFile(self._lake, wanted.arrow())
+        self._open[number].add(arrow_table(wanted, rows, backfilled_values(seen, wanted, rows)))
+
+    def _written(self) -> None:
+        """Wait for the rows that are being written, and raise what that raised."""
+        if self._writing is not None:
+            self._writing.result()
+            self._writing = None
 
     def _discard(self) -> None:
         for file in self._open.values():

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from registry.formats.lake import ROWS, SORTED_BY, unfinished
 
 COMPRESSION = "zstd"
-PLAIN = ("event_time", "sequence", "known_at", "tick_time", "seq", "offset")
+PLAIN = ("event_time", "sequence", "ts", "known_at", "tick_time", "seq", "offset")
 """Whole numbers that mostly grow from row to row: their differences are stored."""
 
 

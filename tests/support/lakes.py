@@ -49,7 +49,7 @@ class History:
         self.postgres = stores.postgres
         self._stores, self._engine, self._chance = stores, engine, chance
         self._log: list[Run] = []
-        self._at_ms = NOW_MS
+        self.at_ms = NOW_MS
         self._means = list[int]()
         self._replays = 0
         with_means(engine)
@@ -65,7 +65,7 @@ class History:
         """A run of ticks that came within some hours; some are for times long ago."""
         records = []
         for offset in range(self._offset, self._offset + n):
-            self._at_ms += round(self._chance.uniform(0, hours * 3_600_000 / n))
+            self.at_ms += round(self._chance.uniform(0, hours * 3_600_000 / n))
             records.append(self._record(offset))
         (run,) = runs(records, [], self._offset)
         self._live.materialize(run, GO_ON)
@@ -76,7 +76,7 @@ class History:
         return self._log[-1].next_offset if self._log else 0
 
     def _record(self, offset: int) -> Record:
-        chance, at = self._chance, self._at_ms
+        chance, at = self._chance, self.at_ms
         tick: dict[str, Any] = {
             "symbol": chance.choice(SYMBOLS),
             "ts": at - chance.choice([0, 999]),
