@@ -65,7 +65,8 @@ class History:
         """A run of ticks that came within some hours; some are for times long ago."""
         records = []
         for offset in range(self._offset, self._offset + n):
-            self.at_ms += round(self._chance.uniform(0, hours * 3_600_000 / n))
+            if self._chance.random() < 0.7:  # the others come at the same time
+                self.at_ms += round(self._chance.uniform(0, hours * 3_600_000 / n))
             records.append(self._record(offset))
         (run,) = runs(records, [], self._offset)
         self._live.materialize(run, GO_ON)
@@ -148,6 +149,9 @@ def states(engine: Engine, lake: Path) -> dict[tuple[str, date], str]:
         schemas = schemas_of(connection, known)
         found = days_of_lake(connection)
     return {(one.source, one.day): one.state(schemas, lake).value for one in found}
+
+
+KEY = ("entity", "event_time", "sequence", "revision")
 
 
 class Row(NamedTuple):
@@ -244,7 +248,7 @@ def in_lake(lake: Path) -> dict[Row, Cells]:
 
 def rows_of(path: Path, schema: int) -> Iterator[tuple[Row, Cells]]:
     for cells in pq.ParquetFile(path).read().to_pylist():
-        key = Row(schema, *(cells.pop(name) for name in Row._fields[1:]))
+        key = Row(schema, *(cells.pop(name) for name in KEY))
         cells["ts"] = cells["ts"].replace(tzinfo=None)
         yield key, {n: bits(v) if isinstance(v, float) else v for n, v in cells.items()}
 
