@@ -46,5 +46,15 @@ class OtherFields(PipelineError):
         )
 
 
+class NotWritten(PipelineError):
+    """A file could not be written, as on a full disk."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(
+            f"{path} could not be written: {error}; the lake is as it was, and the same command "
+            "goes on"
+        )
+
+
 class Stopped(Exception):
     """It was stopped before its end."""

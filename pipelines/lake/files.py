@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -11,6 +13,7 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.lake.errors import NotWritten
 from registry.formats.lake import ROWS, SORTED_BY, unfinished
 
 COMPRESSION = "zstd"
@@ -50,21 +53,32 @@ class UnfinishedFile:
 
     def add(self, table: pa.Table) -> None:
         """Write a table as a row group."""
-        self._writer.write_table(table, row_group_size=max(1, len(table)))
+        with self._told():
+            self._writer.write_table(table, row_group_size=max(1, len(table)))
         self._rows += len(table)
 
     def finish(self) -> WrittenFile:
         """End the file and have the disk keep it."""
-        self._writer.close()
-        with self._path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").digest()
-            os.fsync(file.fileno())
+        with self._told():
+            self._writer.close()
+            with self._path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").digest()
+                os.fsync(file.fileno())
         return WrittenFile(self._path, self._rows, self._path.stat().st_size, digest)
 
     def discard(self) -> None:
         """Remove what was written."""
-        self._writer.close()
+        with suppress(OSError):  # it may be the reason to discard it
+            self._writer.close()
         self._path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Raises `NotWritten` for what the system says."""
+        try:
+            yield
+        except OSError as error:
+            raise NotWritten(self._path, error) from error
 
 
 def move_to(written: WrittenFile, path: Path) -> None:

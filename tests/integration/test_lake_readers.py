@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,10 @@ import pytest
 from sqlalchemy import Engine
 
 from registry.database.engine import connect
-from tests.support.lakes import History, bits, complete, exported, in_postgres
-from tests.support.pages import section
+from tests.support.lakes import VALUES, History, as_read, bits, complete, example_of, exported
 from tests.support.rebuilds import Stores
 
-PAGE = Path(__file__).parents[2] / "docs/lake.md"
-CODE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 ENGINES = ("DuckDB", "polars", "pyarrow", "pandas")
-VALUES = ("price", "size", "price_sma_5__v1_0_0", "mean_2__v1_0_0")
-
-Read = list[tuple[Any, ...]]
 
 
 @pytest.fixture
@@ -37,29 +30,19 @@ def engine(stores: Stores) -> Iterator[Engine]:
 
 def example(name: str, lake: Path) -> pa.Table:
     """What the example of an engine reads."""
-    (code,) = CODE.findall(section(PAGE, f"### {name}"))
     names: dict[str, Any] = {"lake": lake}
-    exec(code, names)
+    exec(example_of(name), names)
     rows = names["rows"]
     if isinstance(rows, pd.DataFrame):
         return pa.Table.from_pandas(rows, preserve_index=False)
     return rows.to_arrow() if isinstance(rows, pl.DataFrame) else rows
 
 
-def read(table: pa.Table) -> Read:
+def read(table: pa.Table) -> list[tuple[Any, ...]]:
     assert table.column_names == ["entity", "event_time", "sequence", *VALUES]
     return [
         tuple(bits(v) if isinstance(v, float) else v for v in row.values())
         for row in table.to_pylist()
-    ]
-
-
-def expected(postgres: str, refs: list[str]) -> Read:
-    """Each tick once, as its newest row schema has it."""
-    found = {row[1:4]: cells for row, cells in sorted(in_postgres(postgres, refs).items())}
-    return [
-        (*tick, *(cells.get(name) for name in VALUES))
-        for tick, cells in sorted(found.items(), key=lambda one: (one[0][0].encode(), *one[0][1:]))
     ]
 
 
@@ -79,7 +62,7 @@ def test_an_example_reads_the_bits_of_postgres(
     if backfilled:
         history.backfill()
     exported(stores.postgres, tmp_path)
-    there = expected(stores.postgres, complete(engine))
+    there = as_read(stores.postgres, complete(engine))
     assert len({row[:2] for row in there}) < len(there), "no ticks of one time"
     assert {row[-1] is None for row in there} == {True, False}
     assert read(example(name, tmp_path)) == there

@@ -250,3 +250,30 @@ def test_days_that_are_not_over_wait(stores: Stores, history: History, tmp_path:
     rows = run(stores.postgres, tmp_path, "status", "--json")
     price = next(one for one in json.loads(rows.stdout) if one["source"] == "price")
     assert price["open_days"] >= 1
+
+
+@pytest.fixture
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder on a disk of its own, of 64 kB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root mounts a disk")
+    place = tmp_path_factory.mktemp("disk") / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("a disk cannot be mounted here")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_leaves_whole_files(stores: Stores, history: History, small: Path) -> None:
+    for _ in range(4):
+        history.live(60, 60)
+    there = in_postgres(stores.postgres)
+    export = run(stores.postgres, small, "export")
+    assert export.returncode == 1
+    assert "could not be written" in export.stderr
+    assert "Traceback" not in export.stderr
+    assert in_lake(small).items() < there.items()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from threading import Event
@@ -31,12 +32,18 @@ from tests.support.backfills import backfill, blocks
 from tests.support.carried import HOMES, carried_rows
 from tests.support.followers import compute, with_means
 from tests.support.logs import NOW_MS, TOPIC_ID, runs
+from tests.support.pages import section
 from tests.support.rebuilds import Stores
 from tests.support.sinks import GO_ON, query
 
 SYMBOLS = ("A", "B", "AB", "B\u00e9, a name that is longer than others")
 SILENT = tuple(f"S{number}" for number in range(40))
 """Symbols that tick once or twice, for a time long ago."""
+
+PAGE = Path(__file__).parents[2] / "docs/lake.md"
+CODE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+VALUES = ("price", "size", "price_sma_5__v1_0_0", "mean_2__v1_0_0")
+"""The columns of values that the page's examples read."""
 
 DAY_MS = 86_400_000
 LATER = date(2100, 1, 1)
@@ -129,17 +136,33 @@ class History:
             sink.store(computation.compute(decoded))
 
 
+class _Acting(Event):
+    """A signal to stop; whenever an export looks at it, something else happens."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        super().__init__()
+        self._act = act
+
+    def is_set(self) -> bool:
+        self._act()
+        return super().is_set()
+
+
 def exported(
-    postgres: str, lake: Path, stop_after: int | None = None, until: date = LATER, rows: int = 7
+    postgres: str,
+    lake: Path,
+    stop_after: int | None = None,
+    rows: int = 7,
+    meanwhile: Callable[[], None] | None = None,
 ) -> Done:
-    """Export, and stop after some days, if given."""
-    stop = GO_ON if stop_after is None else Event()
+    """Export, and stop after some days, if given; do something else before each row group."""
+    stop = Event() if meanwhile is None else _Acting(meanwhile)
 
     def report(done: Done) -> None:
         if done.days == stop_after:
             stop.set()
 
-    return LakeExport(postgres, lake, until, rows_a_group=rows).run(report, stop)
+    return LakeExport(postgres, lake, LATER, rows_a_group=rows).run(report, stop)
 
 
 def states(engine: Engine, lake: Path) -> dict[tuple[str, date], str]:
@@ -264,3 +287,18 @@ def complete(engine: Engine) -> list[str]:
             "SELECT name || '@' || version FROM tickwell.backfills WHERE state = 'complete'"
         )
         return [ref for (ref,) in found]
+
+
+def example_of(engine: str) -> str:
+    """The code by which the page on the lake has an engine read it."""
+    (code,) = CODE.findall(section(PAGE, f"### {engine}"))
+    return str(code)
+
+
+def as_read(postgres: str, refs: Sequence[str]) -> list[tuple[Any, ...]]:
+    """What these examples should read: each tick once, as its newest row schema has it."""
+    found = {row[1:4]: cells for row, cells in sorted(in_postgres(postgres, refs).items())}
+    return [
+        (*tick, *(cells.get(name) for name in VALUES))
+        for tick, cells in sorted(found.items(), key=lambda one: (one[0][0].encode(), *one[0][1:]))
+    ]

@@ -13,6 +13,7 @@ from pipelines.lake.day_rows import Widths, row_dtype
 from pipelines.lake.errors import ColumnsAlike
 from pipelines.stores.postgres.changed_days import days_of
 from registry.definitions import Field, RowSchema
+from tests.support.lakes import bits
 from tests.support.shipped import CATALOG, SCHEMA, SOURCE
 
 DAY_NS = 86_400 * 10**9
@@ -48,11 +49,9 @@ def test_a_value_is_there_where_it_is_ok_and_never_nan(cells: list[tuple[float, 
     )
     found = table["price_sma_5__v1_0_0"].to_pylist()
     for (value, status), one, field in zip(cells, found, table["price"].to_pylist(), strict=True):
-        is_there = status == 0 and value == value
-        assert one is None if not is_there else struct.pack("d", one) == struct.pack("d", value)
-        assert (
-            field is None if value != value else struct.pack("d", field) == struct.pack("d", value)
-        )
+        is_number = value == value
+        assert bits(one) == (bits(value) if is_number and status == 0 else None)
+        assert bits(field) == (bits(value) if is_number else None)
 
 
 @given(st.lists(TIMES))
