@@ -80,6 +80,14 @@ class Done(NamedTuple):
 Report = Callable[[Done], None]
 
 
+class _Steps(NamedTuple):
+    """What is called between the steps of an export."""
+
+    report: Report
+    check_alone: Callable[[], None]
+    """Raises where another process may have begun to write."""
+
+
 @dataclass(frozen=True, slots=True)
 class LakeExport:
     """Exports the database at `postgres` to the folder `lake`.
@@ -106,13 +114,14 @@ class LakeExport:
         engine = connect(self.postgres, CONNECT_SECONDS, silence_ms=SILENCE_MS)
         throttle = Throttle(self.heartbeats, self.cluster)
         try:
-            with _alone(engine):
-                return self._run(engine, throttle, report, stop)
+            with _alone(engine) as check_alone:
+                return self._run(engine, throttle, _Steps(report, check_alone), stop)
         finally:
             throttle.close()
             engine.dispose()
 
-    def _run(self, engine: Engine, throttle: Throttle, report: Report, stop: Event) -> Done:
+    def _run(self, engine: Engine, throttle: Throttle, steps: _Steps, stop: Event) -> Done:
+        report = steps.report
         remove_unfinished(self.lake)
         make_time_indexes(engine)
         find_days(engine)
@@ -128,7 +137,7 @@ class LakeExport:
         for day in wanted:
             try:
                 wait()
-                written = _DayExport(engine, self.lake, reader, wait).write(day)
+                written = _DayExport(engine, self.lake, reader, wait).write(day, steps.check_alone)
             except Stopped:
                 return done
             if written is None:
@@ -176,7 +185,7 @@ class _DayExport:
         self._open: dict[int, UnfinishedFile] = {}
         self._writing: Future[None] | None = None
 
-    def write(self, wanted: LakeDay) -> list[WrittenFile] | None:
+    def write(self, wanted: LakeDay, check_alone: Callable[[], None]) -> list[WrittenFile] | None:
         """The files of a day, written and put on record; None where they would have fewer rows."""
         written: dict[int, tuple[LakeSchema, WrittenFile]] = {}
         try:
@@ -193,6 +202,7 @@ class _DayExport:
                     self._written()
             for schema_id, file in self._open.items():
                 written[schema_id] = schemas[schema_id], file.finish()
+            check_alone()
         except BaseException:
             self._discard()
             raise
@@ -247,13 +257,18 @@ def _rows_of(written: dict[int, tuple[LakeSchema, WrittenFile]], schema_id: int)
 
 
 @contextmanager
-def _alone(engine: Engine) -> Iterator[Connection]:
-    """One process at a time writes. Raises `ExportElsewhere`."""
+def _alone(engine: Engine) -> Iterator[Callable[[], None]]:
+    """One process at a time writes; gives what raises once the session of the lock is lost.
+
+    Raises `ExportElsewhere`.
+    """
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         mine = text("SELECT pg_try_advisory_lock(:lock)")
         if not connection.execute(mine, {"lock": LOCK}).scalar_one():
             raise ExportElsewhere
-        try:
-            yield connection
-        finally:
-            connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": LOCK})
+        yield lambda: _ask(connection)
+        connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": LOCK})
+
+
+def _ask(connection: Connection) -> None:
+    connection.execute(text("SELECT 1"))

@@ -39,16 +39,17 @@ class UnfinishedFile:
         self._path = folder / f"{uuid4().hex}.parquet"
         names = schema.names
         differences = dict.fromkeys(PLAIN, "DELTA_BINARY_PACKED")
-        self._writer: Any = pq.ParquetWriter(
-            self._path,
-            schema,
-            compression=COMPRESSION,
-            use_dictionary=[name for name in names if name not in differences],
-            column_encoding=differences,
-            sorting_columns=[pq.SortingColumn(names.index(name)) for name in SORTED_BY],
-            # engines read the types of the file: with Arrow's own, texts would be dictionaries
-            store_schema=False,
-        )
+        with self._told():
+            self._writer: Any = pq.ParquetWriter(
+                self._path,
+                schema,
+                compression=COMPRESSION,
+                use_dictionary=[name for name in names if name not in differences],
+                column_encoding=differences,
+                sorting_columns=[pq.SortingColumn(names.index(name)) for name in SORTED_BY],
+                # engines read the types of the file: with Arrow's own, texts would be dictionaries
+                store_schema=False,
+            )
         self._rows = 0
 
     def add(self, table: pa.Table) -> None:

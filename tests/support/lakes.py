@@ -218,7 +218,10 @@ def in_postgres(postgres: str, refs: Sequence[str] = ()) -> dict[Row, Cells]:
             "seq": seq,
             "seq_text": seq_text,
             "op": ["trade", "reset", "close"][op],
-            **{name: bits(v) for name, v in zip(("price", "size"), fields, strict=True)},
+            **{
+                name: None if v != v else bits(v)
+                for name, v in zip(("price", "size"), fields, strict=True)
+            },
             "topic_id": topic_id,
             "partition": partition,
             "offset": offset,
@@ -246,7 +249,7 @@ def in_postgres(postgres: str, refs: Sequence[str] = ()) -> dict[Row, Cells]:
 
 
 def bits(value: float | None) -> str | None:
-    return None if value is None or value != value else float(value).hex()
+    return None if value is None else float(value).hex()
 
 
 def files_of(lake: Path) -> list[Path]:
