@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from registry.definitions import Catalog, Definitions, FeatureSet, FeatureVersion, Source
 from registry.errors import DefinitionError, VersionChanged
+from registry.formats.lake import check_source_name
 from registry.language.canonical import digest
 from registry.language.derived import compile_derived
 from registry.naming import check_not_function, folded
@@ -47,6 +48,9 @@ def check_against(known: Catalog, definitions: Definitions, rejected_topic: str 
         if recorded is not None and digest(recorded) != digest(feature):
             changed = differences(recorded, feature, MEANING)
             raise VersionChanged(f"{file}: feature {feature.name}", feature.ref, changed)
+    for source in definitions.sources:
+        if source.name not in known.sources:
+            check_source_name(source.name, f"{file}: source {source.name}")
     every_source = known.sources | {source.name: source for source in definitions.sources}
     features = known.features | {feature.ref: feature for feature in definitions.features}
     check(every_source, features.values(), file, known.features.values())

@@ -20,6 +20,7 @@ from tickwell.commands.feast import feast
 from tickwell.commands.feature_changes import features
 from tickwell.commands.get import get
 from tickwell.commands.keys import keys
+from tickwell.commands.lake import lake
 from tickwell.commands.migrate import migrate
 from tickwell.commands.produce import produce
 from tickwell.commands.rebuild_online import rebuild_online
@@ -69,6 +70,7 @@ app.add_typer(keys)
 app.add_typer(features)
 app.add_typer(experiment)
 app.add_typer(training_set)
+app.add_typer(lake)
 
 
 def main() -> None:

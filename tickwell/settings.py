@@ -71,6 +71,7 @@ class Settings(msgspec.Struct, frozen=True):
     served_log: str = ""
     served_log_every: int = 1_000
     data: str = "data"
+    lake: str = ""
     features: str = ""
     group: str = "tickwell"
     instance: str = ""
@@ -152,6 +153,11 @@ class Settings(msgspec.Struct, frozen=True):
     def served_log_path(self) -> Path:
         """The directory of the log of served values."""
         return Path(self.served_log) if self.served_log else Path(self.data) / "served"
+
+    @property
+    def lake_path(self) -> Path:
+        """The folder of the lake."""
+        return Path(self.lake) if self.lake else Path(self.data) / "lake"
 
     @property
     def instance_name(self) -> str:

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import numpy as np
 from psycopg2 import Binary
@@ -37,6 +38,7 @@ from pipelines.repair.ticks import (
     StoredTick,
     Values,
 )
+from pipelines.stores.postgres.changed_days import change_days
 from pipelines.ticks.columns import NO_SEQ
 from pipelines.ticks.reference_decoder import Tick
 from registry.database.repair_tables import CANCELLED
@@ -57,6 +59,9 @@ ROW = (
 )
 
 MADE = "made"
+OF_NO_TOPIC = bytes(16)
+MOST_PARTITION = 2**31 - 1
+"""By which, and not by partitions, repairs count the days that they change: they lock entities."""
 
 
 class Settled(NamedTuple):
@@ -234,6 +239,9 @@ class Revising:
         ]
         if written:
             execute_values(cursor, INSERT, written, ROW)
+            times = np.array([time for time, _ in rows], np.int64)
+            of_entity = crc32(entity.encode()) & MOST_PARTITION
+            change_days(cursor, self.source.name, "repair", OF_NO_TOPIC, of_entity, times)
 
     def _reader(self, cursor: Any) -> Reader:
         schema = self.catalog.schemas[self.schema_id]

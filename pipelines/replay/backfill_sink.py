@@ -24,6 +24,7 @@ from pipelines.compute.batch import Batch
 from pipelines.compute.entity_names import EntityNames
 from pipelines.compute.entity_state import LoadedStates
 from pipelines.errors import RowsAlreadyStored, StateConflict, WatermarkMoved
+from pipelines.stores.postgres.changed_days import days_of
 from pipelines.stores.postgres.connection import Database
 from pipelines.stores.postgres.offline_sink import CHECK_RULES, unsettled
 from pipelines.stores.postgres.rejected_ticks import STORE_REJECTED, rejected_columns
@@ -119,6 +120,7 @@ class BackfillSink:
             "following": batch.run.next_offset,
             "rules": batch.rules,
             "unsettled": unsettled(batch),
+            "days": days_of(batch.event_time),
             **rejected_columns(batch.rejected),
         }
         rows = copy_bytes(batch)

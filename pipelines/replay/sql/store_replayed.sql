@@ -1,6 +1,13 @@
 -- Stores what is staged, and commits: one message, so that no client can stop between the two with rows
--- locked. Only the last statement answers: with what the first has done, as JSON.
-SELECT set_config('tickwell.stored', to_json(stored)::text, false)
+-- locked. Only the last statement answers: with what the first has done, as JSON. Where all rows were
+-- there, no day is changed.
+SELECT
+    set_config('tickwell.stored', to_json(stored)::text, false),
+    CASE WHEN stored.inserted > 0 THEN
+        tickwell.change_days(
+            %(source)s, 'replay', %(topic_id)s::uuid, %(partition)s, %(days)s::integer[]
+        )
+    END
 FROM (
     SELECT progress, conflicts, inserted FROM tickwell.store_replayed(
         %(replay)s, %(source)s, %(topic_id)s::uuid, %(topic)s, %(partition)s,

@@ -25,6 +25,7 @@ import psycopg2
 from pipelines.compute.entity_names import EntityNames
 from pipelines.compute.run_computation import RunComputation
 from pipelines.stores.carried_rows import Home
+from pipelines.stores.postgres.changed_days import change_days
 from pipelines.stores.postgres.connection import LOCK_TIMEOUT_MS, Database
 from pipelines.stores.postgres.offline_sink import LOCK, PATIENCE_MS
 from pipelines.stores.postgres.states_from_rows import load_states
@@ -118,7 +119,12 @@ class CarriedOfflineRows:
         }
         with self._database.transaction() as cursor:
             cursor.execute(STORE_CARRIED, rows)
-            return int(cursor.rowcount)
+            written = int(cursor.rowcount)
+            if written:
+                where = home.topic_id, home.partition
+                name = computation.source.name
+                change_days(cursor, name, "carried", *where, states.event_time)
+            return written
 
     def close(self) -> None:
         """Close the connection."""

@@ -9,7 +9,8 @@ A run is stored in one transaction:
    at which it begins (`tickwell.begin_schema`).
 2. The rows are copied straight into the table. Where a replay has stored some of them already, they
    are copied into a temporary table instead, and the missing ones inserted, the others compared.
-3. Rejected ticks are stored, and the watermark moves to the run's end.
+3. Rejected ticks are stored, the days of the rows are counted as changed
+   (`pipelines.stores.postgres.changed_days`), and the watermark moves to the run's end.
 
 Between these steps a worker may be stopped with its locks held. So a worker that waits for a
 partition longer than `PATIENCE_MS` ends the session that holds it. Nothing is lost: the transaction
@@ -40,6 +41,7 @@ from pipelines.compute.entity_state import LoadedStates
 from pipelines.errors import PartitionHeld, RowsAlreadyStored, StoreUnavailable, WatermarkMoved
 from pipelines.kafka.run import Run
 from pipelines.kafka.topics import Topic
+from pipelines.stores.postgres.changed_days import days_of
 from pipelines.stores.postgres.connection import LOCK_TIMEOUT_MS, Database
 from pipelines.stores.postgres.rejected_ticks import STORE_REJECTED, rejected_columns
 from pipelines.stores.postgres.row_copy import copy_bytes, copy_rows, stage_rows
@@ -168,7 +170,7 @@ class OfflineSink:
             raise
 
     def _attempt(self, batch: Batch, rows: memoryview) -> Sequence[str]:
-        run = {
+        run: dict[str, Any] = {
             **_partition(batch.run.topic_id, batch.run.partition),
             "topic": batch.run.topic,
             "source": batch.source.name,
@@ -179,6 +181,7 @@ class OfflineSink:
             "schema": batch.schema.id,
             "unsettled": unsettled(batch),
             "patience": PATIENCE_MS,
+            "days": days_of(batch.event_time),
         }
         with self._fencing(run), self._database.transaction() as cursor:
             cursor.execute(BEGIN_RUN, run)
@@ -192,7 +195,9 @@ class OfflineSink:
             if self._meets_rows:
                 stage_rows(cursor, rows)
                 cursor.execute(INSERT_STAGED)
-                self._meets_rows = int(cursor.fetchone()[0]) < len(batch)
+                inserted = int(cursor.fetchone()[0])
+                self._meets_rows = inserted < len(batch)
+                run["days"] = run["days"] if inserted else []
             else:
                 self._copy(cursor, rows)
             if batch.rejected:
