@@ -40,7 +40,7 @@ training_sets = Table(
 training_set_frames = Table(
     "training_set_frames",
     metadata,
-    Column("name", Text, ForeignKey(training_sets.c.name), primary_key=True),
+    Column("name", Text, ForeignKey(training_sets.c.name, ondelete="CASCADE"), primary_key=True),
     Column("number", Integer, primary_key=True),
     Column("content", LargeBinary, nullable=False),
 )
@@ -50,7 +50,7 @@ training_set_entities = Table(
     metadata,
     Column("source", Text, primary_key=True),
     Column("entity", Text, primary_key=True),
-    Column("name", Text, ForeignKey(training_sets.c.name), primary_key=True),
+    Column("name", Text, ForeignKey(training_sets.c.name, ondelete="CASCADE"), primary_key=True),
     Column("first", BigInteger, nullable=False),
     Column("last", BigInteger, nullable=False),
     Index("training_set_entities_of_name", "name"),
