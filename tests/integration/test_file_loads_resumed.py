@@ -112,7 +112,7 @@ def test_a_lost_connection_is_mended(database: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [2, pytest.param(1, marks=pytest.mark.long)])
 def test_killed_at_any_instant_it_goes_on(database: str, tmp_path: Path, jobs: int) -> None:
     chance, files = random.Random(jobs), files_of(tmp_path)
     load_files(database, files, ASKED)
