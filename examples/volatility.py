@@ -120,8 +120,10 @@ def score_now(store: Client, model: Pipeline, symbols: list[str]) -> None:
         asked = [{"symbol": symbol} for symbol in symbols]
         served = store.get_batch_features(FEATURES, asked).to_pandas(include=["event_time"])
         if attempt == 0:
-            for symbol, forecast in zip(symbols, model.predict(inputs(served)), strict=True):
-                print(f"{symbol}: {np.exp(forecast):.2%} a tick in the next {AHEAD} ticks")
+            has = served[FEATURES].notna().all(axis=1)  # or its windows have just been emptied
+            forecasts = np.exp(model.predict(inputs(served[has])))
+            for symbol, forecast in zip(served.loc[has, "symbol"], forecasts, strict=True):
+                print(f"{symbol}: {forecast:.2%} a tick in the next {AHEAD} ticks")
         time.sleep(STORED_SECONDS)
         rows = pd.DataFrame({"symbol": symbols, "timestamp": moment})
         trained = store.get_offline_features(FEATURES, rows, event_times=True)

@@ -17,7 +17,7 @@ from tickwell.demo import messages
 from tickwell.embedded.ports import HOST, keep_port
 
 VOLATILITY = Path(__file__).parents[2] / "examples/volatility.py"
-STEPS = 400
+STEPS = 500
 STORED_SECONDS = 11
 """What the example leaves out of the newest ticks, and a little."""
 
