@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -50,6 +50,8 @@ class Verified:
     tallies: dict[Place, Tally] = field(default_factory=dict)
     away: dict[Place, str] = field(default_factory=dict)
     stopped: bool = False
+    loaded: int = 0
+    """Rows that were loaded from files, which are not compared."""
 
     @property
     def values(self) -> int:
@@ -70,6 +72,8 @@ def verify(
 ) -> Verified:
     """Verify all places, of which one that is away is noted. Raises nothing that a store raises."""
     found = Verified()
+    with suppress(StoreUnavailable):  # the first step says so
+        found.loaded = _loaded(stores)
     steps: Mapping[Place, Callable[[], Mapping[Place, Tally]]] = {
         Place.ROWS: lambda: _stored(stores, catalog, wanted, report, stop),
         Place.REDIS: lambda: _online(stores, catalog, wanted, report, stop),
@@ -85,6 +89,15 @@ def verify(
             found.away[place] = one_line(error.orig if isinstance(error, DBAPIError) else error)
     found.stopped = found.stopped or stop.is_set()
     return found
+
+
+def _loaded(stores: Stores) -> int:
+    with (
+        closing(Database(stores.postgres, APPLICATION)) as database,
+        database.transaction() as cursor,
+    ):
+        cursor.execute("SELECT coalesce(sum(rows), 0) FROM tickwell.load_partitions")
+        return int(cursor.fetchone()[0])
 
 
 def _stored(

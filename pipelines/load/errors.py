@@ -30,6 +30,17 @@ class LoadElsewhere(PipelineError):
         )
 
 
+class LoadUnfinished(PipelineError):
+    """A load of ticks of the same time was begun, and is not done."""
+
+    def __init__(self, source: str, files: Sequence[str], began_by: str) -> None:
+        super().__init__(
+            f"a load of {source} that {began_by} has begun is not finished, and its ticks are of "
+            "the same time: what of them is not stored yet cannot be compared. Run its command "
+            f"again, with the same files ({', '.join(files[:SHOWN])}), and this one when it is done"
+        )
+
+
 class LoadRulesChanged(PipelineError):
     """A load that was begun is to go on by other rules."""
 

@@ -117,6 +117,19 @@ class Loads:
         with self._connection() as connection:
             return [loaded(found) for found in connection.execute(wanted).scalars()]
 
+    def unfinished(self, source: str, but: bytes, span: Span) -> list[RecordedLoad]:
+        """Other loads of a source that were begun and are not done, with ticks of some times."""
+        return [
+            one
+            for one in self.all()
+            if (one.source, one.finished_at) == (source, None)
+            and one.load_id != but
+            and one.first_time is not None
+            and one.last_time is not None
+            and one.first_time <= span.last
+            and one.last_time >= span.first
+        ]
+
     def begin(self, begun: Begun, spilled: Spilled, overlaps: Mapping[str, Span]) -> None:
         """Record a load, unless it is recorded."""
         load_id = UUID(bytes=begun.load_id)

@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.load.errors import LoadRulesChanged, MonthBusy, NotLoadable
+from pipelines.load.errors import LoadRulesChanged, LoadUnfinished, MonthBusy, NotLoadable
 from pipelines.load.identity import FileContents, contents_of, load_id, mapping_of
 from pipelines.load.load import Load, LoadPart
 from pipelines.load.loads import Begun, Loads, RecordedLoad
 from pipelines.load.overlaps import overlaps
-from pipelines.load.sorted_runs import RUN_TICKS
+from pipelines.load.sorted_runs import RUN_TICKS, Span
 from pipelines.load.spill import KnownAt, Spilled, spill
 from pipelines.produce.checking import TickFiles
 from pipelines.produce.options import FileOptions
@@ -105,8 +105,8 @@ class Planner:
         """Take all steps; `progress` is told how much of the files is read, 0 to 1, and how many
         rows. With `dry_run` nothing in the database changes, and the parts are all of the load.
 
-        The caller holds `loads.alone`. Raises `RowsDiffer`, `MonthBusy`, `NotLoadable`, the errors
-        of `spill.spill`, `StoreUnavailable` and `Stopped`.
+        The caller holds `loads.alone`. Raises `LoadUnfinished`, `RowsDiffer`, `MonthBusy`,
+        `NotLoadable`, the errors of `spill.spill`, `StoreUnavailable` and `Stopped`.
         """
         options, begun = self._options, self.recorded()
         files = TickFiles(self._files, self._source, options.file_options)
@@ -120,6 +120,7 @@ class Planner:
         _check_months(spilled)
         load = self._load(directory, begun)
         if begun is None:
+            self._check_unfinished(spilled)
             load = replace(load, overlaps=overlaps(load, stop))
         else:
             load = replace(load, overlaps=self._loads.overlaps(self.load_id))
@@ -164,6 +165,15 @@ class Planner:
             mapping=self.mapping,
             by=self._options.by,
         )
+
+    def _check_unfinished(self, spilled: Spilled) -> None:
+        """What is left of another load is nowhere to be compared with."""
+        if spilled.first is None or spilled.last is None:
+            return
+        span = Span(spilled.first, spilled.last)
+        for one in self._loads.unfinished(self._source.name, self.load_id, span):
+            names = [file.name for file in one.files]
+            raise LoadUnfinished(self._source.name, names, one.began_by)
 
     def _attach(self, spilled: Spilled, stop: Stop) -> None:
         engine: Any = self._loads.engine

@@ -124,7 +124,7 @@ class Revising:
             return Settled("nothing is stored behind it: it may not have been late")
         if self._keys_of(cursor, edit.entity, (time, tick.seq, tick.seq_text)):
             return Settled("the same ts and seq are stored already")
-        around.ticks[key] = Revised(None, Revision(0, _stored(edit, tick, known_at), None))
+        around.ticks[key] = Revised(None, Revision(0, _stored(edit, tick, known_at), None), 1)
         return self._made(cursor, edit, key, around, known_at)
 
     def _change(self, cursor: Any, edit: Edit, known_at: int) -> Settled:
@@ -169,9 +169,9 @@ class Revising:
         ticks = dict(sorted(around.ticks.items()))
         one = ticks[key]
         values = self.features.of(_repaired(ticks))[key] if one.counts else self._nothing()
-        made = Revision(one.newest.number + 1, one.newest.tick, values)
+        made = Revision(one.numbers, one.newest.tick, values)
         self._write(cursor, edit.entity, {key: made})
-        ticks[key] = one._replace(newest=made)
+        ticks[key] = one._replace(newest=made, numbers=made.number + 1)
         around = around._replace(ticks=ticks)
         revised = self._revise(cursor, edit.entity, key, around, known_at, None)
         return Settled(MADE, key, revised, self._is_open(key, around), max(ticks))
@@ -202,7 +202,7 @@ class Revising:
                 continue
             elif values != (newest.values or served.get(at)):
                 tick = newest.tick._replace(known_at=known)
-                changed[at] = Revision(newest.number + 1, tick, values)
+                changed[at] = Revision(one.numbers, tick, values)
         self._write(cursor, entity, changed)
         return len(changed)
 

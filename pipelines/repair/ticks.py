@@ -66,6 +66,8 @@ class Revised(NamedTuple):
     """What live counted; None where only a repair has a tick."""
     newest: Revision
     """What counts after the repairs; the `op` may be `CANCELLED`."""
+    numbers: int
+    """The next revision's number: repairs that became known later may have numbers, too."""
 
     @property
     def counts(self) -> bool:
@@ -164,6 +166,8 @@ def _as_known(rows: Mapping[Key, Mapping[int, Revision]], known: int) -> dict[Ke
     """The ticks as repairs had left them that were known at a moment.
 
     A row that came later has a revision of the repairs before it that is known as late as itself.
+    The newest is the one that became known last, whatever its number: where a newer row schema has
+    longer windows, an earlier repair gets to rows that a later one has revised already.
     """
     found = {}
     for key, revisions in rows.items():
@@ -171,8 +175,9 @@ def _as_known(rows: Mapping[Key, Mapping[int, Revision]], known: int) -> dict[Ke
         until = known if served is None else max(known, served.tick.known_at)
         seen = [number for number, one in revisions.items() if one.tick.known_at <= until]
         if seen:
-            newest = revisions[max(seen)]
-            found[key] = Revised(None if served is None else served.tick, newest)
+            newest = revisions[max(seen, key=lambda n: (n > 0 and revisions[n].tick.known_at, n))]
+            tick = None if served is None else served.tick
+            found[key] = Revised(tick, newest, max(revisions) + 1)
     return found
 
 

@@ -258,15 +258,23 @@ def _is_in_newer(source: Source) -> ColumnElement[bool]:
 
 
 def _is_revised(source: Source) -> ColumnElement[bool]:
-    """Whether the tick of a row has a newer revision, or the same one in a newer row schema."""
+    """Whether the tick of a row has a newer revision, or the same one in a newer row schema.
+
+    The newest is the one that became known last (`serving/history/sql/ticks_as_known.sql`).
+    """
     other = feature_rows.alias("other")
     return exists().where(
         func.tickwell.is_row_schema(source.name, other.c.schema_id),
         other.c.entity == rows.entity,
         other.c.event_time == rows.event_time,
         other.c.sequence == rows.sequence,
-        tuple_(other.c.revision, other.c.schema_id) > tuple_(rows.revision, rows.schema_id),
+        tuple_(_revised_at(other.c), other.c.revision, other.c.schema_id)
+        > tuple_(_revised_at(rows), rows.revision, rows.schema_id),
     )
+
+
+def _revised_at(row: Any) -> ColumnElement[int]:
+    return case((row.revision > 0, row.known_at), else_=literal_column("-1"))
 
 
 def _is_planned_for(source: Source) -> ColumnElement[bool]:

@@ -40,7 +40,15 @@ from serving.history.sources import Sources
 from serving.history.stored_reads import STATUSES, StoredReads, When
 from serving.history.sums import members_of
 from serving.history.ticks_as_of import Asked, backfills_of
-from serving.history.window_ticks import Filled, StoredTick, TickKey, filled, window_ticks
+from serving.history.window_ticks import (
+    Filled,
+    StoredTick,
+    TickKey,
+    filled,
+    stored_tick,
+    window_ticks,
+)
+from serving.history.window_ticks import Window as InWindow
 
 RECORDED = sql(__package__, "recorded")
 STORED, SERVED = "stored", "computed as servers do"
@@ -141,7 +149,11 @@ class Explainer:
         assert version.source is not None
         source = self._names.catalog.sources[version.source]
         window = window_of(version.expression, source, version.ref)
-        ticks = window_ticks(self._snapshot, source, entity_id(read.key), read.tick, window.depth)
+        asked = InWindow(entity_id(read.key), read.tick, read.loaded)
+        own = stored_tick(self._snapshot, source, asked)
+        assert own is not None
+        asked = asked._replace(backfill=self._backfill(read, own))
+        ticks = window_ticks(self._snapshot, source, asked, window.depth)
         fill = filled(ticks)
         is_full = not fill.closed and fill.ticks >= window.depth
         values = [tick.fields[window.field] for tick in ticks]
@@ -157,18 +169,25 @@ class Explainer:
             made.prove(STORED, (read.value, made.stored.status), (worked.value, found))
         return made
 
+    def _holding(self, read: Read, tick: StoredTick) -> list[int]:
+        """The row schemas of a tick's rows that have the version."""
+        ref = read.version.ref
+        return [one for one in tick.values if self._names.index(one, ref) is not None]
+
+    def _backfill(self, read: Read, tick: StoredTick) -> int | None:
+        """The backfill that computed what is read of a tick, if one did."""
+        if read.lacks or self._holding(read, tick):
+            return None
+        return self._backfills[read.version.ref]
+
     def _where(self, read: Read, tick: StoredTick) -> StoredValue:
-        ref, backfill = read.version.ref, None
-        holding = [one for one in tick.values if self._names.index(one, ref) is not None]
-        if not holding and not read.lacks:
-            backfill = self._backfills[ref]
         return StoredValue(
             event_time=to_rfc_3339(tick.key.event_time),
             sequence=tick.key.sequence,
             known_at=to_rfc_3339(tick.known_at),
             revision=0,
-            row_schema=max(holding, default=None),
-            backfill=backfill,
+            row_schema=max(self._holding(read, tick), default=None),
+            backfill=self._backfill(read, tick),
             value=None if read.lacks else Number.of(read.value),
             status=None if read.lacks else read.status,
         )

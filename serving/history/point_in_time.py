@@ -148,9 +148,21 @@ class PointInTimeJoin:
             if source is not None
         }
 
+    def _schemas_of_all(self) -> dict[str, int]:
+        """The sources, each with the first row schema that has all versions that are read of it."""
+        found = dict.fromkeys(sorted(self._sources_of_all()), 0)
+        catalog = self._sources.snapshot.catalog
+        for ref in self.refs:
+            source = catalog.features[ref].source
+            having = [n for n in catalog.schemas if self._names.index(n, ref) is not None]
+            if source is not None and having:
+                found[source] = max(found[source], min(having))
+        return found
+
     def _check_repaired(self, known: int) -> None:
         """Raises `InvalidRequest` unless repairs have done all that was known by a moment."""
-        asked = {"sources": sorted(self._sources_of_all()), "known": known}
+        schemas = self._schemas_of_all()
+        asked = {"sources": [*schemas], "schemas": [*schemas.values()], "known": known}
         for (source,) in self._sources.snapshot.rows(UNSETTLED_REPAIRS, asked):
             raise InvalidRequest(
                 f"a repair of {source} is under way, or has not reached the newest ticks yet: ask "

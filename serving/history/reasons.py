@@ -30,6 +30,8 @@ class Read(NamedTuple):
     """NaN where there is none."""
     status: str
     """Where it is stored: `ok`, `warming`, `undefined` or `closed`."""
+    loaded: bool = False
+    """Whether its tick came from files."""
 
 
 def of_stored(

@@ -23,7 +23,7 @@ from serving.history.past_columns import past_column
 from serving.history.reasons import Read
 from serving.history.sources import Sources
 from serving.history.ticks_as_of import Asked, Backfills, backfilled_values
-from serving.history.window_ticks import TickKey, window_ticks
+from serving.history.window_ticks import TickKey, Window, stored_tick
 
 STORED_STATUS = {int(RANK_OF[one]): one.name.lower() for one in ValueStatus}
 """How a row names a status, by the rank that it is served with before its age counts."""
@@ -79,8 +79,9 @@ class StoredReads:
                 lacks,
                 value,
                 STORED_STATUS.get(stored, UNKNOWN_STATUS),
+                is_loaded,
             )
-            for key, value, rank, lacks, time, sequence, closed, stored in zip(
+            for key, value, rank, lacks, time, sequence, closed, stored, is_loaded in zip(
                 keys,
                 column.values.tolist(),
                 column.ranks.tolist(),
@@ -89,6 +90,7 @@ class StoredReads:
                 ticks.sequences.tolist(),
                 ticks.closed.tolist(),
                 ranks.tolist(),
+                ticks.loaded.tolist(),
                 strict=True,
             )
         ]
@@ -97,23 +99,23 @@ class StoredReads:
         """The feature of a tick, which has no age. Raises `InvalidRequest` for one unknown."""
         assert version.source is not None
         source, name = self._names.catalog.sources[version.source], entity_id(key)
-        newest = window_ticks(self._snapshot, source, name, tick, 1)
-        if not newest or newest[0].key != tick:
+        found = stored_tick(self._snapshot, source, Window(name, tick), any_kind=True)
+        if found is None:
             raise InvalidRequest(
                 f"no tick of {'/'.join(key)} is stored at {to_rfc_3339(tick.event_time)} with the "
                 f"sequence {tick.sequence}"
             )
-        (found,) = newest
         stored = self._of_rows(version, found.values)
         stored = stored or self._of_blocks(version, name, tick, found.loaded)
         if stored is None:
             part = Part(math.nan, Status.MISSING, None)
-            return Read(version, key, part, tick, found.closed, True, math.nan, UNKNOWN_STATUS)
+            nothing = math.nan, UNKNOWN_STATUS
+            return Read(version, key, part, tick, found.closed, True, *nothing, found.loaded)
         value, code = stored
         known = code in STATUS
         status = ValueStatus(code).name.lower() if known else UNKNOWN_STATUS
         part = Part(value, STATUS.get(code, Status.UNAVAILABLE), tick.event_time)
-        return Read(version, key, part, tick, found.closed, False, value, status)
+        return Read(version, key, part, tick, found.closed, False, value, status, found.loaded)
 
     def _of_rows(
         self, version: FeatureVersion, values: Mapping[int, tuple[Sequence[float], bytes]]

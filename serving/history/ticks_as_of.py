@@ -188,6 +188,11 @@ class TicksAsOf:
         """(n,) Whether the entity was closed."""
         return self._closed[self._distinct.of]
 
+    @property
+    def loaded(self) -> NDArray[np.bool_]:
+        """(n,) Whether each tick came from files."""
+        return self._loaded[self._distinct.of]
+
     def column(self, ref: str) -> tuple[Floats, Ranks, NDArray[np.bool_]]:
         """Values of a version, the ranks of their statuses, and where it has none of the tick.
 

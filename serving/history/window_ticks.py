@@ -13,7 +13,7 @@ from serving.features.times import to_rfc_3339
 from serving.history.explanation import Number, WindowTick
 from serving.history.snapshot import Snapshot
 
-WINDOW_TICKS = sql(__package__, "window_ticks")
+WINDOW_TICKS, LOADS = sql(__package__, "window_ticks"), sql(__package__, "loads_in_window")
 OPERATIONS = ("trade", "reset", "close")
 """By the number that a row has of its tick's operation."""
 
@@ -21,7 +21,10 @@ TRADE, RESET, CLOSE = range(3)
 
 
 class TickKey(NamedTuple):
-    """A tick of an entity: its event time, nanoseconds UTC, and its sequence."""
+    """A tick of an entity: its event time, nanoseconds UTC, and its sequence.
+
+    One that came from files, and one of live, may have the same key, and other windows.
+    """
 
     event_time: int
     sequence: int
@@ -51,33 +54,51 @@ class Filled(NamedTuple):
     """Whether the first of them follows a reset or a close."""
 
 
-def window_ticks(
-    snapshot: Snapshot, source: Source, entity: str, newest: TickKey, most: int
-) -> list[StoredTick]:
-    """A tick of an entity and those before it, at most `most` together, the oldest first.
+class Window(NamedTuple):
+    """Which ticks are in the windows of a stored value."""
 
-    Those before one that was loaded from files are loaded, too.
-    """
-    schemas = [one.id for one in snapshot.catalog.schemas.values() if one.source == source.name]
-    found = _found(snapshot, source, schemas, entity, newest, most)
-    if not found or found[-1].key != newest:
-        of_loads = _found(snapshot, source, list(map(loaded, schemas)), entity, newest, most)
-        if of_loads and of_loads[-1].key == newest:
-            return of_loads
-    return found
+    entity: str
+    newest: TickKey
+    loaded: bool = False
+    """Whether they came from files."""
+    backfill: int | None = None
+    """The backfill that computed the value."""
+
+
+def stored_tick(
+    snapshot: Snapshot, source: Source, window: Window, any_kind: bool = False
+) -> StoredTick | None:
+    """The newest tick of a window, of live or of loads; `any_kind` looks for either."""
+    for is_loaded in dict.fromkeys([window.loaded, window.loaded or any_kind]):
+        found = _found(snapshot, source, window._replace(loaded=is_loaded), 1, None)
+        if found and found[-1].key == window.newest:
+            return found[-1]
+    return None
+
+
+def window_ticks(snapshot: Snapshot, source: Source, window: Window, most: int) -> list[StoredTick]:
+    """The newest tick and those before it, at most `most` together, the oldest first."""
+    loads = None
+    if window.loaded:
+        tick = stored_tick(snapshot, source, window)
+        asked = {
+            "source": source.name,
+            "backfill": window.backfill,
+            "load": None if tick is None else tick.shown.topic_id,
+        }
+        loads = [number for (number,) in snapshot.rows(LOADS, asked)]
+    return _found(snapshot, source, window, most, loads)
 
 
 def _found(
-    snapshot: Snapshot,
-    source: Source,
-    schemas: Sequence[int],
-    entity: str,
-    newest: TickKey,
-    most: int,
+    snapshot: Snapshot, source: Source, window: Window, most: int, loads: Sequence[str] | None
 ) -> list[StoredTick]:
+    schemas = [one.id for one in snapshot.catalog.schemas.values() if one.source == source.name]
+    newest = window.newest
     wanted = {
-        "entity": entity,
-        "schemas": list(schemas),
+        "entity": window.entity,
+        "schemas": list(map(loaded, schemas)) if window.loaded else schemas,
+        "loads": loads,
         "event_time": newest.event_time,
         "sequence": newest.sequence,
         "most": most,

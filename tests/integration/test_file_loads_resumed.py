@@ -16,7 +16,7 @@ from threading import Event
 import pytest
 
 from pipelines.errors import PipelineError
-from pipelines.load.errors import LoadElsewhere, LoadMoved
+from pipelines.load.errors import LoadElsewhere, LoadMoved, LoadUnfinished
 from pipelines.load.loads import Loads, alone
 from pipelines.replay.replay import Done
 from tests.support.file_loads import (
@@ -33,6 +33,7 @@ from tests.support.file_loads import (
 )
 from tests.support.pipeline import wait_for
 from tests.support.sinks import query
+from tests.support.tick_files import TS
 
 ASKED = Asked(run_ticks=30)
 KILLED = """
@@ -187,3 +188,21 @@ def test_rules_that_changed_meanwhile_are_told(database: str, tmp_path: Path) ->
     query(database, "UPDATE tickwell.loads SET rules = rules + 1 RETURNING 1")
     with pytest.raises(PipelineError, match="rules of price were changed"):
         load_files(database, [file], ASKED)
+
+
+def test_what_is_left_of_a_load_is_not_loaded_by_another_one(database: str, tmp_path: Path) -> None:
+    """The rest of the first would meet rows that nobody has compared it with."""
+    made, later = ticks(600), ticks(100, 5, first=TS + 86_400_000)
+    stop = Event()
+    load_files(database, [as_csv(tmp_path, made)], ASKED, lambda done: stop.set(), stop)
+    before = loaded_rows(database)
+    assert before
+    more = as_csv(tmp_path, [*made, *later], "more.csv")
+    for dry_run in (True, False):
+        with pytest.raises(LoadUnfinished, match=r"with the same files \(t\.csv\)"):
+            load_files(database, [more], ASKED._replace(dry_run=dry_run))
+    assert loaded_rows(database) == before
+    load_files(database, [as_csv(tmp_path, later, "later.csv")], ASKED)  # of another time
+    load_files(database, [as_csv(tmp_path, made)], ASKED)
+    load_files(database, [more], ASKED)
+    assert all(one.finished_at is not None for one in loads_at(database))

@@ -15,6 +15,7 @@ from dataclasses import replace
 from threading import Event
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 from pipelines.compute.run_computation import RunComputation
@@ -30,6 +31,9 @@ from registry.lifecycle.audit import By
 from registry.lifecycle.registry import Registry
 from registry.source_rules import SourceRules
 from serving.errors import InvalidRequest
+from serving.features.lookup import Names
+from serving.history.snapshot import snapshot
+from serving.history.ticks_as_of import Asked, TicksAsOf, backfills_of
 from tests.oracle.features import Feature, evaluate
 from tests.oracle.messages import Record
 from tests.support.backfills import backfill
@@ -47,7 +51,6 @@ FEATURES = {
 }
 SKEW_MS = 1_000
 NEVER = Event()
-MISSING: Cell = (None, "missing", None)
 Key = tuple[int, int]
 
 
@@ -227,8 +230,6 @@ def known_at(
     known: int | None,
 ) -> dict[str, list[Cell]]:
     """What is answered as of a moment, with repairs; None for what was served."""
-    import numpy as np
-
     with joining(postgres, features) as join:
         rows = asked([at for _, at in questions], symbol=[symbol for symbol, _ in questions])
         if known is None:
@@ -362,6 +363,8 @@ def test_what_is_not_done_is_refused_and_goes_on(stores: Stores) -> None:
     feed.send([feed.trade("A", 9.0)])
     with pytest.raises(InvalidRequest, match="has not reached the newest ticks"):
         known_at(feed.postgres, [*FEATURES], question, time.time_ns())
+    # as of before the repair nothing of it counts, whatever else had come by then
+    known_at(feed.postgres, [*FEATURES], question, begun - 2 * 10**9)
     assert settled(feed) == 1
     ticks.check(time.time_ns())
 
@@ -396,15 +399,73 @@ def test_a_newer_row_schema_is_brought_up_and_a_backfill_is_not_taken_for_a_revi
         return list(zip(other, fresh, strict=True))
 
     backfill(engine, feed.postgres, "other_sma_5@1.0.0")
-    for (other, same), (*_, revision) in zip(answers(), revised, strict=True):
-        # what a backfill computed is of what was served, and a revision has no value of it yet
-        assert other == (MISSING if revision else same)
+    with snapshot(feed.postgres) as seen:  # as a join, which refuses what is not settled
+        n, at = len(questions), np.array([at for _, at in questions])
+        known = np.full(n, time.time_ns())
+        symbols, numbers = [symbol for symbol, _ in questions], np.arange(n, dtype=np.int32)
+        ticks_as_of = TicksAsOf(
+            seen,
+            Names(seen.catalog),
+            "price",
+            Asked(symbols, numbers, at, known, repaired=True),
+            ["other_sma_5@1.0.0"],
+            backfills_of(seen),
+        )
+        *_, lacks = ticks_as_of.column("other_sma_5@1.0.0")
+    # what a backfill computed is of what was served, and a revision has no value of it yet
+    assert lacks.tolist() == [revision > 0 for *_, revision in revised]
+    with pytest.raises(InvalidRequest, match="a repair of price is under way"):
+        answers()
     assert settled(feed) > 0
     assert all(other == same for other, same in answers())
     feed.go_on(30)
     settled(feed)
     assert settled(feed) == 0
     ticks.check(time.time_ns())
+    engine.dispose()
+
+
+def test_a_version_with_longer_windows_keeps_what_a_later_repair_has_done(stores: Stores) -> None:
+    """An earlier repair reaches a tick that a later one has corrected, or cancelled, already."""
+    feed = Feed(stores, random.Random(7))
+    sent = []
+    for n in range(160):
+        feed.at_ms += 10_000
+        sent.append(feed.trade("A", 100.0 + n % 7))
+        feed.send(sent[-1:])
+    known = []
+    for number, more in ((45, {"price": 50.0}), (70, {"price": 60.0}), (80, {})):
+        of = {"ts": sent[number]["ts"], "seq": sent[number]["seq"]}
+        op = "correct" if more else "cancel"
+        feed.send([{"symbol": "A", "ts": feed.at_ms, "op": op, "of": of, **more}])
+        repair(feed, stores.catalog)
+        known.append(time.time_ns())
+    questions = [("A", one["ts"] * 10**6) for one in sent[40:130]]
+    before = [known_at(feed.postgres, [*FEATURES], questions, moment) for moment in known]
+    engine = connect(feed.postgres, pool_size=1)
+    registry = Registry(engine, By("ann"))
+    registry.extend_views({"price"})
+    shown = "SELECT price FROM features.price_repaired ORDER BY event_time"
+    prices = query(feed.postgres, shown)
+    assert len(prices) == 159
+    schema = {"source": "price", "expression": "mean(price, 40)"}
+    registry.create_feature_version("price_sma_40", "1.0.0", schema)
+    feed.work_by(registry.catalog())
+    backfill(engine, feed.postgres, "price_sma_40@1.0.0")
+    with pytest.raises(InvalidRequest, match="a repair of price is under way"):
+        known_at(feed.postgres, ["price_sma_40"], questions, known[-1])
+    known_at(feed.postgres, ["price_sma_40"], questions, NOW_MS * 10**6)  # before all repairs
+    assert settled(feed) > 0
+    assert settled(feed) == 0
+    after = [known_at(feed.postgres, [*FEATURES], questions, moment) for moment in known]
+    assert after == before
+    assert query(feed.postgres, shown) == prices
+    found = known_at(feed.postgres, ["price_sma_40"], questions, known[-1])["price_sma_40"]
+    listed = [price for (price,) in prices]
+    places = {one["ts"]: place for place, one in enumerate(sent[:80] + sent[81:])}
+    for (_, at), (bits, _, _) in zip(questions, found, strict=True):
+        place = places.get(at // 10**6, 79)
+        assert bits == (sum(listed[place - 39 : place + 1]) / 40).hex()
     engine.dispose()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from registry.comparisons import Difference, Kind, Place
+from tests.support.file_loads import as_csv, load_files, loaded_rows, ticks
 from tests.support.grown_market import grown
 from tests.support.rebuilds import Stores
 from tests.support.sinks import query
@@ -86,6 +87,15 @@ def test_it_ends_with_2_where_it_could_not_look(stores: Stores, tmp_path: Path) 
     late = run(stores, "verify", "--since", "2999-01-01T00:00:00Z")
     assert (late.returncode, "--since" in late.stderr) == (2, True)
     assert run(stores, "verify", "--full", "--sample", "3").returncode == 2
+
+
+def test_rows_that_were_loaded_are_told_and_not_looked_at(stores: Stores, tmp_path: Path) -> None:
+    grown(stores, random.Random(3))
+    load_files(stores.postgres, [as_csv(tmp_path, ticks(100, symbols="XYZ"))])
+    number = len(loaded_rows(stores.postgres))
+    found = run(stores, "verify", "--full", "--json")
+    assert (found.returncode, json.loads(found.stdout)["loaded"]) == (0, number)
+    assert f"rows that were loaded from files: {number} not looked at" in found.stderr
 
 
 @pytest.mark.parametrize("entity", ["A", "it's A", "EUR/USD"])

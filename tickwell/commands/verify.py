@@ -31,6 +31,7 @@ WHAT = {
     "blocks": "blocks of backfills, recomputed",
     "redis": "rows of Redis, against those of the same ticks",
     "served": "served values, against the rows they were made of",
+    "loaded": "rows that were loaded from files",
 }
 
 
@@ -151,6 +152,8 @@ def _tell(found: Verified, seed: str, number: int | None, seconds: float) -> Non
         for one in tally.first[:MOST_LISTED]:
             for line in lines(one):
                 typer.echo(line, err=True)
+    if found.loaded:
+        typer.echo(f"{WHAT['loaded']}: {found.loaded:,} not looked at", err=True)
     for place, why in found.away.items():
         typer.echo(f"{WHAT[place.value]}: could not look: {why}", err=True)
     drawn = "all" if number is None else f"a sample of {number:,}, --seed {seed}"
@@ -203,6 +206,7 @@ def _print_json(found: Verified, seed: str, number: int | None) -> None:
         "sample": number,
         "seed": seed,
         "places": places,
+        "loaded": found.loaded,
         "away": {place.value: why for place, why in found.away.items()},
     }
     typer.echo(json.dumps(answer))

@@ -1,5 +1,6 @@
 -- The same as `ticks_as_of`, with the repairs that were known by `known`: of the newest tick that was not
--- cancelled by then its newest revision, which is in one row schema or in several.
+-- cancelled by then its newest revision, which is in one row schema or in several: the one that became
+-- known last, since where windows got longer an earlier repair may have a later number.
 SELECT
     asked.number, found.schema_id, found.event_time, found.sequence, found.revision,
     substring(found.status || %(padding)s FROM 1 FOR %(features)s),
@@ -35,14 +36,15 @@ CROSS JOIN LATERAL (
     SELECT stored.*
     FROM unnest(%(schemas)s::integer[]) AS schema (id)
     CROSS JOIN LATERAL (
-        SELECT row.schema_id, row.event_time, row.sequence, row.revision, row.status, row.features
+        SELECT row.schema_id, row.event_time, row.sequence, row.revision, row.status, row.features,
+            CASE WHEN row.revision > 0 THEN row.known_at END AS revised_at
         FROM tickwell.feature_rows AS row
         WHERE row.entity = asked.entity AND row.schema_id = schema.id
             AND row.event_time = tick.event_time AND row.sequence = tick.sequence
             AND row.known_at <= asked.known
-        ORDER BY row.revision DESC
+        ORDER BY revised_at DESC NULLS LAST, row.revision DESC
         LIMIT 1
     ) AS stored
-    ORDER BY stored.revision DESC
+    ORDER BY stored.revised_at DESC NULLS LAST, stored.revision DESC
     FETCH FIRST 1 ROW WITH TIES
 ) AS found
