@@ -66,6 +66,8 @@ class Revised(NamedTuple):
     """What live counted; None where only a repair has a tick."""
     newest: Revision
     """What counts after the repairs; the `op` may be `CANCELLED`."""
+    is_revised_later: bool = False
+    """Whether there are revisions that were not known yet."""
 
     @property
     def counts(self) -> bool:
@@ -171,8 +173,8 @@ def _as_known(rows: Mapping[Key, Mapping[int, Revision]], known: int) -> dict[Ke
         until = known if served is None else max(known, served.tick.known_at)
         seen = [number for number, one in revisions.items() if one.tick.known_at <= until]
         if seen:
-            newest = revisions[max(seen)]
-            found[key] = Revised(None if served is None else served.tick, newest)
+            newest, is_last = revisions[max(seen)], max(seen) == max(revisions)
+            found[key] = Revised(None if served is None else served.tick, newest, not is_last)
     return found
 
 
