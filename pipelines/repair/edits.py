@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from pipelines.ticks import rejection_reasons as reasons
 from pipelines.ticks.columns import NO_SEQ
-from pipelines.ticks.field_values import is_integer, seq_of
+from pipelines.ticks.field_values import is_integer, is_key, seq_of
 from pipelines.ticks.message_elements import Element, Message, PassedOver, Rejected
 from pipelines.ticks.reference_decoder import Tick, judge, tick_time
 from pipelines.ticks.source_reading import MISSING, Reading, at
@@ -123,9 +122,10 @@ def _judged(given: dict[str, Any], rejected: RejectedTick, reading: Reading) -> 
 def _with_trade(given: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
     """The same tick, as one that trades."""
     *outer, last = _path_of_op(reading)
-    changed = deepcopy(dict(given))
+    changed = dict(given)
     inner: Any = changed
-    for name in outer:
+    for name in outer:  # only what is on the way: the rest may be nested as deeply as JSON is read
+        inner[name] = dict(inner[name])
         inner = inner[name]
     inner[last] = TRADE
     return changed
@@ -136,7 +136,10 @@ def _entity(given: dict[str, Any], rejected: RejectedTick, reading: Reading) -> 
     keys = [values.get(name) for name in reading.source.key]
     if not all(isinstance(one, str) for one in keys):
         raise NoEdit(f"lacks {', '.join(reading.source.key)}")
-    return entity_id([str(one) for one in keys])
+    texts = [str(one) for one in keys]
+    if not all(map(is_key, texts)):
+        raise NoEdit(f"has a key that no tick has: {', '.join(reading.source.key)}")
+    return entity_id(texts)
 
 
 def _named(given: Mapping[str, Any], reading: Reading) -> tuple[int, int, str | None]:
@@ -147,7 +150,8 @@ def _named(given: Mapping[str, Any], reading: Reading) -> tuple[int, int, str | 
     seq, seq_text = of.get("seq"), None
     if seq is None:
         raise NoEdit("names a tick without its seq: others may have the same ts")
-    if not (isinstance(seq, str) or (is_integer(seq) and abs(seq) < -NO_SEQ)):
+    is_seq = is_key(seq) if isinstance(seq, str) else is_integer(seq) and abs(seq) < -NO_SEQ
+    if not is_seq:
         raise NoEdit(f"names a tick by the seq {seq!r}, which is none")
     number, seq_text = seq_of(seq)
     stamped = {"ts": of["ts"]}

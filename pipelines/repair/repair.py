@@ -5,7 +5,9 @@
     finish ─► what is asked as of now has the repair in it
 
 Killed at any instant, the next process goes on with the edits that were not made. Whoever settles,
-the command or an offline worker, holds the lock of the entity, so each edit is made once.
+the command or an offline worker, holds the lock of the entity, so each edit is made once; and knows
+the newest row schema, else it would not see the rows and revisions that are in that one alone.
+Repairs of a source become known one after the other, and are made in that order.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from threading import Event
@@ -31,7 +33,8 @@ from registry.resources import sql
 from registry.source_rules import SourceRules
 
 CANDIDATES, PENDING = sql(__package__, "candidates"), sql(__package__, "pending")
-OPEN_EDITS, SETTLED = sql(__package__, "open_edits"), sql(__package__, "settled")
+OPEN_EDITS, MOMENTS = sql(__package__, "open_edits"), sql(__package__, "moments")
+SETTLED = sql(__package__, "settled")
 APPLICATION = "tickwell repair"
 
 MOST_EDITS = 1_000_000
@@ -40,11 +43,30 @@ MOST_EDITS = 1_000_000
 ENTITY_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 7242019009))"
 """Of two that change the revisions of an entity, the second sees what the first has done."""
 
+SOURCE_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 7242019010))"
+"""Two repairs of a source do not become known at the same time."""
+
+NOT_KNOWN = 2**63 - 1
+"""The `known_at` of a repair that is on record, of which nothing was made yet."""
+
 BEGIN = """
 INSERT INTO tickwell.repairs (source, started_by, note, known_at) VALUES (%s, %s, %s, %s)
 RETURNING id
 """
-KNOWN = "UPDATE tickwell.repairs SET known_at = %s WHERE id = %s"
+NOT_KNOWN_YET = "SELECT id FROM tickwell.repairs WHERE source = %s AND known_at = %s ORDER BY id"
+KNOWN = """
+UPDATE tickwell.repairs SET known_at = (
+    SELECT greatest(
+        %(now)s, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint * 1000,
+        max(other.known_at) FILTER (WHERE other.known_at < %(not_known)s) + 1
+    )
+    FROM tickwell.repairs AS other WHERE other.source = %(source)s
+)
+WHERE id = %(repair)s
+"""
+"""Whichever clock is ahead, it is a moment after that of earlier repairs."""
+
+NEWEST_SCHEMA = "SELECT max(id) FROM tickwell.row_schemas WHERE source = %s"
 FINISH = """
 UPDATE tickwell.repairs SET finished_at = clock_timestamp()
 WHERE id = %(repair)s AND finished_at IS NULL AND NOT EXISTS (
@@ -57,7 +79,7 @@ VALUES %s ON CONFLICT DO NOTHING
 """
 UNFINISHED = """
 SELECT id, known_at FROM tickwell.repairs
-WHERE source = %s AND finished_at IS NULL ORDER BY id
+WHERE source = %s AND finished_at IS NULL AND known_at < %s ORDER BY known_at
 """
 ENTITIES = """
 SELECT DISTINCT entity FROM tickwell.repair_edits
@@ -90,6 +112,16 @@ class UnreadableFormat(PipelineError):
         super().__init__(
             f"{source} is in {format_}: only rejected ticks in JSON can be let in. Send them once "
             "more to a topic of their own, in JSON, or declare the source anew"
+        )
+
+
+class DefinitionsChanged(PipelineError):
+    """A version was recorded since the definitions were read that a repair is carried out by."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(
+            f"a version of a feature of {source} was recorded meanwhile: the same command goes on "
+            "from here, and so does the offline worker"
         )
 
 
@@ -142,7 +174,7 @@ class Repair:
     def run(self, chosen: Chosen, actor: str, note: str, report: Report, stop: Event) -> Repaired:
         """Let in what is chosen, after what an earlier process has left, until `stop` is set.
 
-        Raises `StoreUnavailable`.
+        Raises `DefinitionsChanged` and `StoreUnavailable`.
         """
         done = Repaired()
         with closing(Database(self._postgres, APPLICATION)) as database:
@@ -151,7 +183,7 @@ class Repair:
         return done
 
     def rehearse(self, chosen: Chosen, report: Report) -> Repaired:
-        """What `run` would do of what is chosen; nothing is changed. Raises `StoreUnavailable`."""
+        """What `run` would do of what is chosen; nothing is changed. Raises as `run`."""
         done = Repaired()
         with closing(Database(self._postgres, APPLICATION)) as database:
             with database.transaction() as cursor:
@@ -172,7 +204,7 @@ class Repair:
     def settle(self, stop: Event) -> int:
         """Revise what has come behind edits that are open, and make what is left of repairs.
 
-        How many rows have a revision now. Raises `StoreUnavailable`.
+        How many rows have a revision now. Raises `DefinitionsChanged` and `StoreUnavailable`.
         """
         revised, name = 0, self._source.name
         with closing(Database(self._postgres, APPLICATION)) as database:
@@ -194,24 +226,38 @@ class Repair:
     ) -> None:
         """Put a repair on record with the edits that are chosen, if there are any.
 
-        It is known from a moment after that on: who asked as of a later one has seen it.
+        It is known from a moment after that on (`_become_known`): who asked as of a later one has
+        seen it.
         """
         with database.transaction() as cursor:
             edits = list(self._chosen(cursor, chosen, done))
             if not edits:
                 return
-            cursor.execute(BEGIN, (self._source.name, actor, note, time.time_ns()))
+            cursor.execute(BEGIN, (self._source.name, actor, note, NOT_KNOWN))
             (repair,) = cursor.fetchone()
             rows = [(*one.origin, repair, one.kind, one.entity) for one in edits]
             execute_values(cursor, EDITS, rows)
         done.edits += len(edits)
+
+    def _become_known(self, database: Database) -> None:
+        """Say when repairs that are on record became known, before any of their edits is made.
+
+        It is done apart from putting them there, which takes its time: the moment lies after the
+        one from which they can be seen.
+        """
+        source = self._source.name
         with database.transaction() as cursor:
-            cursor.execute(KNOWN, (time.time_ns(), repair))
+            cursor.execute(SOURCE_LOCK, (source,))
+            cursor.execute(NOT_KNOWN_YET, (source, NOT_KNOWN))
+            for (repair,) in cursor.fetchall():
+                told = {"source": source, "repair": repair, "not_known": NOT_KNOWN}
+                cursor.execute(KNOWN, {**told, "now": time.time_ns()})
 
     def _go_on(self, database: Database, done: Repaired, report: Report, stop: Event) -> None:
         """Make the edits of all repairs that are not finished, until `stop` is set."""
+        self._become_known(database)
         with database.transaction() as cursor:
-            cursor.execute(UNFINISHED, (self._source.name,))
+            cursor.execute(UNFINISHED, (self._source.name, NOT_KNOWN))
             unfinished = cursor.fetchall()
         for repair, known_at in unfinished:
             for entity in self._entities(database, repair):
@@ -280,17 +326,25 @@ class Repair:
         }
         cursor.execute(OPEN_EDITS, asked)
         found = cursor.fetchall()
-        moments = sorted({row[-1] for row in found})
+        cursor.execute(MOMENTS, asked)
+        moments = [moment for (moment,) in cursor.fetchall()]
         following = dict(pairwise(moments))
         for *origin, event_time, sequence, known_at in found:
-            key, then = (event_time, sequence), following.get(known_at)
-            settled = self._revising.settle(cursor, entity, key, known_at, then)
+            then: int | None = known_at
+            while then is not None:
+                key, until = (event_time, sequence), following.get(then)
+                settled = self._revising.settle(cursor, entity, key, then, until)
+                revised += settled.revised
+                then = until if settled.leaves else None
             self._note(cursor, TickOrigin(*origin), settled)
-            revised += settled.revised
         return revised
 
     def _lock(self, cursor: Any, entity: str) -> None:
+        """Raises `DefinitionsChanged`."""
         cursor.execute(ENTITY_LOCK, (f"{self._source.name}\x1f{entity}",))
+        cursor.execute(NEWEST_SCHEMA, (self._source.name,))
+        if cursor.fetchone()[0] != self._revising.schema_id:
+            raise DefinitionsChanged(self._source.name)
 
     def _note(self, cursor: Any, origin: TickOrigin, settled: Settled) -> None:
         event_time, sequence = settled.key or (None, None)
@@ -318,8 +372,11 @@ def settle_all(postgres: str, load: Callable[[], Catalog], stop: Event) -> int:
         sources = [source for (source,) in cursor.fetchall()]
     if not sources:
         return 0
-    catalog = load()
-    return sum(Repair(postgres, catalog, source).settle(stop) for source in sources)
+    catalog, revised = load(), 0
+    for source in sources:
+        with suppress(DefinitionsChanged):  # the next call goes on, by the newer ones
+            revised += Repair(postgres, catalog, source).settle(stop)
+    return revised
 
 
 def _count(done: Repaired, edit: Edit, settled: Settled) -> None:

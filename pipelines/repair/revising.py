@@ -75,6 +75,8 @@ class Settled(NamedTuple):
     """Whether later ticks may still have it in their windows."""
     to: Key | None = None
     """The last tick behind it that was there."""
+    leaves: bool = False
+    """Whether rows behind it came so late that only what is known next says what they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +108,13 @@ class Revising:
     ) -> Settled:
         """Revise what has come since an edit was made, or what a newer row schema lacks.
 
-        Edits of one entity are settled in the order in which they became known; `following` is when
-        the next ones did, whose revisions are enough of a tick that came later than that.
+        `known_at` is when edits of the entity became known, these or later ones, and `following`
+        when the next ones did: ticks that came after that are left to them.
         """
         around = self._reader(cursor).around(entity, key, self.features.windows, known_at)
-        revised = self._revise(cursor, entity, key, around, known_at, following)
-        return Settled(MADE, key, revised, self._is_open(key, around), max(around.ticks))
+        revised, leaves = self._revise(cursor, entity, key, around, known_at, following)
+        is_open = self._is_open(key, around)
+        return Settled(MADE, key, revised, is_open, max(around.ticks), leaves)
 
     def _insert(self, cursor: Any, edit: Edit, known_at: int) -> Settled:
         assert edit.tick is not None
@@ -173,7 +176,7 @@ class Revising:
         self._write(cursor, edit.entity, {key: made})
         ticks[key] = one._replace(newest=made, numbers=made.number + 1)
         around = around._replace(ticks=ticks)
-        revised = self._revise(cursor, edit.entity, key, around, known_at, None)
+        revised, _ = self._revise(cursor, edit.entity, key, around, known_at, None)
         return Settled(MADE, key, revised, self._is_open(key, around), max(ticks))
 
     def _revise(
@@ -184,27 +187,47 @@ class Revising:
         around: Around,
         known_at: int,
         following: int | None,
-    ) -> int:
-        """Write the rows from a key on whose features are others than those that are stored."""
+    ) -> tuple[int, bool]:
+        """Write the rows from a key on whose features are others than those that are stored.
+
+        How many, and whether some are left to what became known later.
+        """
         served = self.features.of(
             {at: one.served for at, one in around.ticks.items() if one.served is not None}
         )
         repaired = self.features.of(_repaired(around.ticks))
         changed: dict[Key, Revision] = {}
-        behind = [at for at in repaired if at >= key][: self.features.windows + 2]
-        for at in behind:
+        leaves = False
+        for at in self._reached(key, around):
             one, values = around.ticks[at], repaired[at]
             newest = one.newest
             known = max(known_at, 0 if one.served is None else one.served.known_at)
-            if newest.number and newest.values is None:  # it is in an older row schema alone
+            if following is not None and following <= known:
+                leaves = True
+            elif newest.number and newest.values is None:  # it is in an older row schema alone
                 changed[at] = newest._replace(values=values)
-            elif following is not None and following <= known:
-                continue
             elif values != (newest.values or served.get(at)):
                 tick = newest.tick._replace(known_at=known)
                 changed[at] = Revision(one.numbers, tick, values)
         self._write(cursor, entity, changed)
-        return len(changed)
+        return len(changed), leaves
+
+    def _reached(self, key: Key, around: Around) -> list[Key]:
+        """The ticks that count, from a key on, that may have it in their windows.
+
+        That is as far as it is in the windows of what was served, or of what is after repairs.
+        """
+        found, served, counting = [], 0, 0
+        for at, one in around.ticks.items():
+            if at < key:
+                continue
+            if min(served, counting) >= self.features.windows + 2:
+                break
+            served += one.served is not None
+            counting += one.counts
+            if one.counts:
+                found.append(at)
+        return found
 
     def _is_open(self, key: Key, around: Around) -> bool:
         """Whether there are fewer ticks behind an edit than a window has."""

@@ -6,257 +6,40 @@ in a list of ticks, and features are those of the oracle over the windows of tha
 
 from __future__ import annotations
 
-import json
-import math
 import random
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import suppress
 from threading import Event
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 
-from pipelines.compute.run_computation import RunComputation
-from pipelines.kafka.topics import Topic
-from pipelines.live.materializer import Materializer
-from pipelines.repair.repair import Chosen, Repair, Repaired, settle_all
-from pipelines.stores.postgres.offline_sink import OfflineSink
-from registry.catalog import load
+from pipelines.repair.repair import Chosen, DefinitionsChanged, Repair, Repaired
 from registry.database.engine import connect
-from registry.definitions import Catalog
-from registry.language.program import compile_program
 from registry.lifecycle.audit import By
 from registry.lifecycle.registry import Registry
-from registry.source_rules import SourceRules
 from serving.errors import InvalidRequest
 from serving.features.lookup import Names
 from serving.history.snapshot import snapshot
 from serving.history.ticks_as_of import Asked, TicksAsOf, backfills_of
-from tests.oracle.features import Feature, evaluate
-from tests.oracle.messages import Record
 from tests.support.backfills import backfill
-from tests.support.logs import NOW_MS, TOPIC_ID, runs
-from tests.support.past import Cell, asked, cells, joining
+from tests.support.logs import NOW_MS
+from tests.support.past import Cell
 from tests.support.rebuilds import Stores
+from tests.support.repairs import (
+    FEATURES,
+    SKEW_MS,
+    SYMBOLS,
+    Feed,
+    Ticks,
+    known_at,
+    repair,
+    served_rows,
+    settled,
+)
 from tests.support.seeds import seeds
-from tests.support.sinks import GO_ON, query
-
-SYMBOLS = ["A", "B", "C"]
-FEATURES = {
-    "current_price": Feature("current_price", "last", 0, 1),
-    "price_sma_5": Feature("price_sma_5", "mean", 0, 5),
-    "price_volatility": Feature("price_volatility", "volatility", 0, 20),
-}
-SKEW_MS = 1_000
-NEVER = Event()
-Key = tuple[int, int]
-
-
-class Listed(NamedTuple):
-    """A tick of the list that a test edits."""
-
-    tick_time: int
-    seq: int
-    op: int
-    fields: tuple[float, ...]
-
-
-class Feed:
-    """Sends prices with a `seq`, some of them late, and now and then a cancel or a correction."""
-
-    def __init__(self, stores: Stores, chance: random.Random) -> None:
-        self.stores = stores
-        self.postgres = stores.postgres
-        self.sent: list[dict[str, Any]] = []
-        self.at_ms = NOW_MS
-        self._chance = chance
-        self._offset = 0
-        self._trades: list[dict[str, Any]] = []
-        self.work_by(stores.catalog)
-
-    def work_by(self, catalog: Catalog) -> None:
-        """The worker writes the row schema of a catalog from now on."""
-        sink = self.stores.keep(OfflineSink(self.postgres))
-        sink.settle(Topic("ticks.price", TOPIC_ID, 1))
-        schema = catalog.schemas[catalog.writing["price"]]
-        program, rules = compile_program(catalog, schema), SourceRules.of(catalog, "price")
-        self._worker = Materializer(RunComputation(rules, schema, program, 1_000), sink)
-
-    def send(self, messages: Sequence[dict[str, Any]]) -> None:
-        """Store messages as a run, as a worker does."""
-        records = [
-            Record(
-                "ticks.price",
-                0,
-                self._offset + number,
-                self.at_ms,
-                one["symbol"].encode(),
-                json.dumps(one).encode(),
-            )
-            for number, one in enumerate(messages)
-        ]
-        self._offset += len(records)
-        self.sent += messages
-        (run,) = runs(records, [], records[0].offset)
-        self._worker.materialize(replace(run, topic="ticks.price"), GO_ON)
-
-    def trade(self, symbol: str, price: float, **more: Any) -> dict[str, Any]:
-        seq = len(self.sent) * 100 + self._chance.randrange(100)
-        made = {"symbol": symbol, "price": price, "ts": self.at_ms, "seq": seq, **more}
-        self._trades.append(made)
-        return made
-
-    def go_on(self, n: int) -> None:
-        """A run of so many messages."""
-        self.at_ms += self._chance.choice([1, 400, 3_000])
-        self.send([self._message() for _ in range(n)])
-
-    def _message(self) -> dict[str, Any]:
-        chance = self._chance
-        symbol = chance.choice(SYMBOLS)
-        price = chance.choice([1.5, 2.25, 100.0, 99.5, 1e-3, 7.25])
-        kind = chance.choices(["trade", "late", "cancel", "correct", "reset"], [70, 10, 8, 8, 2])[0]
-        late = self.at_ms - SKEW_MS - chance.choice([1, 500, 5_000, 20_000])
-        match kind:
-            case "trade":
-                return self.trade(symbol, price)
-            case "late":
-                return self.trade(symbol, price, ts=late)
-            case "reset":
-                return self.trade(symbol, price, op="reset")
-        of = chance.choice(self._trades or [self.trade(symbol, price)])
-        named = {"ts": of["ts"], "seq": of["seq"]}
-        made = {"symbol": of["symbol"], "ts": self.at_ms, "seq": 1, "op": kind, "of": named}
-        return made | ({"price": price} if kind == "correct" else {})
-
-
-class Ticks:
-    """The ticks of each symbol: those that live accepted, and what edits have made of them."""
-
-    def __init__(self, feed: Feed) -> None:
-        self._feed = feed
-        self._edits: list[dict[str, Any]] = []
-        self._taken = 0
-
-    def repair(self) -> None:
-        """Take all edits that were sent by now."""
-        self._edits += [
-            one
-            for one in self._feed.sent[self._taken :]
-            if one.get("op") in ("cancel", "correct") or self._is_late(one)
-        ]
-        self._taken = len(self._feed.sent)
-
-    def _is_late(self, one: dict[str, Any]) -> bool:
-        (found,) = query(
-            self._feed.postgres,
-            "SELECT count(*) FROM tickwell.rejected_ticks WHERE reason = 'late'"
-            " AND convert_from(value, 'UTF8')::json ->> 'seq' = %s",
-            str(one["seq"]),
-        )
-        return bool(found[0])
-
-    def of(self, symbol: str) -> dict[Key, Listed]:
-        """The ticks of a symbol, in their order."""
-        ticks: dict[Key, Listed] = {
-            (at, sequence): Listed(tick_time, seq, op, tuple(fields))
-            for at, sequence, tick_time, seq, op, fields in query(
-                self._feed.postgres,
-                "SELECT DISTINCT event_time, sequence, tick_time, seq, op, fields"
-                " FROM tickwell.feature_rows WHERE entity = %s AND revision = 0",
-                symbol,
-            )
-        }
-        cancelled: list[Listed] = []
-        used = {key: key for key in ticks}
-        for edit in self._edits:
-            if edit["symbol"] != symbol:
-                continue
-            if edit.get("op") not in ("cancel", "correct"):
-                at = edit["ts"] * 10**6
-                named = (at, edit["seq"])
-                if any((one.tick_time, one.seq) == named for one in [*ticks.values(), *cancelled]):
-                    continue
-                sequence = max((s for time, s in used if time == at), default=-1) + 1
-                op = {"trade": 0, "reset": 1}[edit.get("op", "trade")]
-                fields = (edit["price"], math.nan) if op == 0 else (math.nan, math.nan)
-                key = (at, sequence)
-                ticks[key] = Listed(at, edit["seq"], op, fields)
-                used[key] = key
-                continue
-            named = (edit["of"]["ts"] * 10**6, edit["of"]["seq"])
-            keys = [k for k, one in ticks.items() if (one.tick_time, one.seq) == named]
-            if not keys:
-                continue
-            if edit["op"] == "cancel":
-                cancelled.append(ticks.pop(keys[0]))
-            else:
-                fields = (edit["price"], math.nan)
-                ticks[keys[0]] = ticks[keys[0]]._replace(fields=fields)
-        return dict(sorted(ticks.items()))
-
-    def check(self, known: int, features: Sequence[str] = tuple(FEATURES)) -> None:
-        """A training set as known at a moment has what is expected at each event time."""
-        questions: list[tuple[str, int]] = []
-        expected: dict[str, list[Any]] = {name: [] for name in features}
-        for symbol in SYMBOLS:
-            window: list[tuple[float, ...]] = []
-            by_time: dict[int, list[tuple[float, ...]]] = {}
-            for (at, _), one in self.of(symbol).items():
-                window = [] if one.op else [*window, one.fields][-21:]
-                by_time[at] = window
-            for at, window in by_time.items():
-                questions.append((symbol, at))
-                for name in features:
-                    expected[name].append(evaluate(FEATURES[name], window))
-        found = known_at(self._feed.postgres, features, questions, known)
-        for name in features:
-            for question, cell, value in zip(questions, found[name], expected[name], strict=True):
-                bits, status, event_time = cell
-                assert event_time == question[1], (name, question, cell)
-                assert status.replace("stale", "ok") == value.status, (name, question, cell, value)
-                if value.value is not None:
-                    assert bits is not None
-                    error = abs(float.fromhex(bits) - value.value)
-                    assert error <= 1e-12 * value.magnitude, (name, question, cell, value)
-
-
-def known_at(
-    postgres: str,
-    features: Sequence[str],
-    questions: Sequence[tuple[str, int]],
-    known: int | None,
-) -> dict[str, list[Cell]]:
-    """What is answered as of a moment, with repairs; None for what was served."""
-    with joining(postgres, features) as join:
-        rows = asked([at for _, at in questions], symbol=[symbol for symbol, _ in questions])
-        if known is None:
-            columns = join.columns(rows)
-        else:
-            columns = join.columns(rows, np.full(len(rows), known), repaired=True)
-    return {name: cells(column) for name, column in columns.items()}
-
-
-def repair(feed: Feed, catalog: Catalog, **chosen: Any) -> Repaired:
-    work = Repair(feed.postgres, catalog, "price")
-    return work.run(Chosen(**chosen), "ann", "", lambda _: None, NEVER)
-
-
-def settled(feed: Feed) -> int:
-    engine = connect(feed.postgres, pool_size=1)
-    try:
-        return settle_all(feed.postgres, lambda: load(engine), NEVER)
-    finally:
-        engine.dispose()
-
-
-def served_rows(feed: Feed) -> list[tuple[Any, ...]]:
-    return query(
-        feed.postgres,
-        "SELECT md5(t::text) FROM tickwell.feature_rows AS t WHERE revision = 0 ORDER BY t",
-    )
+from tests.support.sinks import query
 
 
 @pytest.mark.parametrize("seed", seeds(few=4, many=40))
@@ -522,3 +305,105 @@ def test_ticks_that_cannot_be_let_in_are_named(stores: Stores) -> None:
     }
     assert sum(done.unreadable.values()) == 4, done.unreadable
     assert any("price is missing" in why for why in done.unreadable)
+
+
+def test_what_no_tick_can_be_stops_no_repair(stores: Stores) -> None:
+    feed = Feed(stores, random.Random(6))
+    feed.at_ms += 100_000
+    first = feed.trade("A", 5.0)
+    feed.send([first, feed.trade("A", 6.0)])
+    named = {"ts": first["ts"], "seq": first["seq"]}
+    at = {"symbol": "A", "price": 1.0, "ts": feed.at_ms, "seq": 9}
+    nested: Any = []
+    for _ in range(480):
+        nested = [nested]
+    edits = [
+        {**at, "symbol": symbol, "op": "cancel", "of": named} for symbol in ("A\0", "A\ud800", "")
+    ]
+    edits += [
+        {**at, "op": op, "of": {**named, "seq": seq}}
+        for op in ("cancel", "correct")
+        for seq in ("x\0", "\ud800", "")
+    ]
+    feed.send(edits, key=b"A")
+    feed.send([{**at, "op": "correct", "of": named, "more": nested}])
+    done = repair(feed, stores.catalog)
+    assert done.made == {"correct": 1}
+    assert done.edits == 1
+    assert sum(done.unreadable.values()) == len(edits)
+    assert query(feed.postgres, "SELECT count(*) FROM tickwell.repairs") == [(1,)]
+    assert settled(feed) == 0
+
+
+@pytest.mark.parametrize("seed", seeds(few=4, many=20))
+def test_what_was_answered_stays_while_repairs_versions_and_ticks_go_on(
+    stores: Stores, seed: int
+) -> None:
+    chance = random.Random(seed)
+    feed = Feed(stores, chance)
+    engine = connect(feed.postgres, pool_size=1)
+    registry = Registry(engine, By("ann"))
+    ticks = Ticks(feed)
+
+    def go_on(n: int) -> None:
+        feed.at_ms = max(feed.at_ms + 1, time.time_ns() // 10**6)
+        feed.send([feed.message() for _ in range(n)])
+
+    def ask() -> None:
+        known = time.time_ns() - chance.choice([0, 0, 10**7, 10**8, 10**9])
+        keys = [(symbol, at) for symbol in SYMBOLS for at, _ in ticks.of(symbol)]
+        questions = [chance.choice(keys) for _ in range(20)]
+        with suppress(InvalidRequest):
+            answer = known_at(feed.postgres, [*FEATURES], questions, known)
+            answers.append((known, questions, answer))
+
+    answers: list[Any] = []
+    for _ in range(6):
+        go_on(30)
+    for number in range(120):
+        match chance.choices(["repair", "settle", "ticks", "ask"], [2, 1, 4, 4])[0]:
+            case "repair":
+                kinds = chance.sample(["insert", "cancel", "correct"], chance.randrange(1, 4))
+                repair(feed, registry.catalog(), kinds=frozenset(kinds))
+            case "settle":
+                settled(feed)
+            case "ticks":
+                go_on(chance.randrange(1, 12))
+            case "ask":
+                ask()
+        if number == 60:
+            written = {"source": "price", "expression": "mean(price, 7)"}
+            registry.create_feature_version("other_sma_7", "1.0.0", written)
+            feed.work_by(registry.catalog())
+    repair(feed, registry.catalog())
+    settled(feed)
+    assert settled(feed) == 0
+    for known, questions, answer in answers:
+        assert known_at(feed.postgres, [*FEATURES], questions, known) == answer  # to the bit
+    differing = query(
+        feed.postgres,
+        "SELECT entity, event_time, sequence, revision FROM tickwell.feature_rows"
+        " WHERE revision > 0 GROUP BY 1, 2, 3, 4"
+        " HAVING count(DISTINCT (op, fields::text, known_at)) > 1",
+    )
+    assert differing == []  # a revision that is in several row schemas is one
+    ticks.repaired()
+    ticks.check(time.time_ns())
+    engine.dispose()
+
+
+def test_a_repair_by_definitions_of_before_goes_no_further(stores: Stores) -> None:
+    feed = Feed(stores, random.Random(7))
+    for _ in range(6):
+        feed.go_on(30)
+    ticks, before = Ticks(feed), stores.catalog
+    engine = connect(feed.postgres, pool_size=1)
+    registry = Registry(engine, By("ann"))
+    written = {"source": "price", "expression": "mean(price, 7)"}
+    registry.create_feature_version("other_sma_7", "1.0.0", written)
+    engine.dispose()
+    with pytest.raises(DefinitionsChanged):
+        repair(feed, before)
+    ticks.repair()
+    settled(feed)
+    ticks.check(time.time_ns())
