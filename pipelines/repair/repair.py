@@ -37,8 +37,19 @@ OPEN_EDITS, MOMENTS = sql(__package__, "open_edits"), sql(__package__, "moments"
 SETTLED = sql(__package__, "settled")
 APPLICATION = "tickwell repair"
 
-MOST_EDITS = 1_000_000
-"""Rejected ticks that one repair takes; the next one takes more."""
+MOST_EDITS = 200_000
+"""Rejected ticks that one repair takes, or a few more; the next one takes others."""
+
+CANDIDATES_A_PAGE, EDITS_A_STATEMENT = 5_000, 1_000
+
+BEFORE_ALL: dict[str, Any] = {
+    "after_known_at": -1,
+    "after_partition": -1,
+    "after_offset": -1,
+    "after_index": -1,
+    "after_topic_id": "00000000-0000-0000-0000-000000000000",
+}
+"""The place of a candidate before the first one."""
 
 ENTITY_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 7242019009))"
 """Of two that change the revisions of an entity, the second sees what the first has done."""
@@ -152,6 +163,8 @@ class Repaired:
     """Rows that have a revision now, those of edits not counted."""
     open: int = 0
     """Edits that later ticks may have in their windows."""
+    since: dict[str, int] = field(default_factory=dict)
+    """By entity the earliest time at which something is another one, nanoseconds UTC."""
 
 
 Report = Callable[[Repaired], None]
@@ -161,11 +174,15 @@ Report = Callable[[Repaired], None]
 class Repair:
     """Repairs one source in the database at `postgres`, by the definitions of `catalog`."""
 
-    def __init__(self, postgres: str, catalog: Catalog, source: str) -> None:
+    def __init__(
+        self, postgres: str, catalog: Catalog, source: str, page: int = CANDIDATES_A_PAGE
+    ) -> None:
+        """Rejected ticks are read so many at a time. Raises `UnreadableFormat`."""
         definition = catalog.sources[source]
         if definition.format != "json":
             raise UnreadableFormat(source, definition.format)
         self._postgres = postgres
+        self._page = page
         self._rules = SourceRules.of(catalog, source)
         self._source = definition
         self._revising = Revising.of(catalog, source)
@@ -186,8 +203,7 @@ class Repair:
         """What `run` would do of what is chosen; nothing is changed. Raises as `run`."""
         done = Repaired()
         with closing(Database(self._postgres, APPLICATION)) as database:
-            with database.transaction() as cursor:
-                edits = list(self._chosen(cursor, chosen, done))
+            edits = list(self._chosen(database, chosen, done))
             by_entity: dict[str, list[Edit]] = {}
             for edit in edits:
                 by_entity.setdefault(edit.entity, []).append(edit)
@@ -229,14 +245,14 @@ class Repair:
         It is known from a moment after that on (`_become_known`): who asked as of a later one has
         seen it.
         """
+        edits = [(one.origin, one.kind, one.entity) for one in self._chosen(database, chosen, done)]
+        if not edits:
+            return
         with database.transaction() as cursor:
-            edits = list(self._chosen(cursor, chosen, done))
-            if not edits:
-                return
             cursor.execute(BEGIN, (self._source.name, actor, note, NOT_KNOWN))
             (repair,) = cursor.fetchone()
-            rows = [(*one.origin, repair, one.kind, one.entity) for one in edits]
-            execute_values(cursor, EDITS, rows)
+            rows = [(*origin, repair, kind, entity) for origin, kind, entity in edits]
+            execute_values(cursor, EDITS, rows, page_size=EDITS_A_STATEMENT)
         done.edits += len(edits)
 
     def _become_known(self, database: Database) -> None:
@@ -269,25 +285,42 @@ class Repair:
             with database.transaction() as cursor:
                 cursor.execute(FINISH, {"repair": repair})
 
-    def _chosen(self, cursor: Any, chosen: Chosen, done: Repaired) -> Iterator[Edit]:
-        asked = {
+    def _chosen(self, database: Database, chosen: Chosen, done: Repaired) -> Iterator[Edit]:
+        """The edits that are asked for, read some at a time, in transactions of their own."""
+        taken, after = 0, BEFORE_ALL
+        while taken < MOST_EDITS:
+            with database.transaction() as cursor:
+                cursor.execute(CANDIDATES, {**self._asked(chosen), **after})
+                rows = cursor.fetchall()
+            if not rows:
+                return
+            for row in rows:
+                edit = self._readable(row, done)
+                if edit is None or edit.kind not in chosen.kinds:
+                    continue
+                if not chosen.entities or edit.entity in chosen.entities:
+                    taken += 1
+                    yield edit
+            topic_id, partition, offset, element, *_, known_at = rows[-1]
+            of_last = known_at, partition, offset, element, topic_id
+            after = dict(zip(BEFORE_ALL, of_last, strict=True))
+
+    def _asked(self, chosen: Chosen) -> dict[str, Any]:
+        return {
             "topic": self._source.topic,
             "reasons": [r for r, kinds in REASONS.items() if chosen.kinds.intersection(kinds)],
             "since": chosen.since,
             "until": chosen.until,
-            "most": MOST_EDITS,
+            "most": self._page,
         }
-        cursor.execute(CANDIDATES, asked)
-        for row in cursor.fetchall():
-            try:
-                edit = self._edit(row)
-            except NoEdit as error:
-                done.unreadable[str(error)] += 1
-                continue
-            if edit is None or edit.kind not in chosen.kinds:
-                continue
-            if not chosen.entities or edit.entity in chosen.entities:
-                yield edit
+
+    def _readable(self, row: Any, done: Repaired) -> Edit | None:
+        """The edit of a row of `candidates.sql`; what cannot be read is counted."""
+        try:
+            return self._edit(row)
+        except NoEdit as error:
+            done.unreadable[str(error)] += 1
+            return None
 
     def _edit(self, row: Any) -> Edit | None:
         """The edit of a row of `candidates.sql`, if it is one. Raises `NoEdit`."""
@@ -385,5 +418,8 @@ def _count(done: Repaired, edit: Edit, settled: Settled) -> None:
         done.made[edit.kind] += 1
         done.revised += settled.revised
         done.open += settled.open
+        if settled.key is not None:
+            time_of = settled.key[0]
+            done.since[edit.entity] = min(time_of, done.since.get(edit.entity, time_of))
     else:
         done.refused[settled.outcome] += 1

@@ -335,6 +335,14 @@ class Registry:
             subject = f"{audit.SOURCE_PREFIX}{source}"
             audit.audit(change.connection, change.by, "repair", subject, dict(made))
 
+    def sets_with(self, source: str, since: Mapping[str, int]) -> list[str]:
+        """The named training sets that a repair of entities from these times on is about.
+
+        By entity its earliest time, nanoseconds UTC.
+        """
+        with self._reading() as (connection, _):
+            return training_sets.containing(connection, source, since)
+
     def lineage(self, text: str) -> Lineage:
         """What a feature, a version or a set comes from and what depends on it.
 

@@ -12,7 +12,8 @@ from datetime import datetime
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import BigInteger, Connection, Text, cast, column, delete, func, insert, select
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from registry.database.training_set_tables import (
     training_set_entities,
@@ -168,3 +169,19 @@ def _some(entities: Iterable[Range]) -> Iterator[list[Range]]:
             some = []
     if some:
         yield some
+
+
+def containing(connection: Connection, source: str, since: Mapping[str, int]) -> list[str]:
+    """The named sets that have moments of entities at or after these times, nanoseconds UTC."""
+    of = training_set_entities.c
+    arrays = cast(list(since), ARRAY(Text)), cast(list(since.values()), ARRAY(BigInteger))
+    columns = column("entity", Text), column("since", BigInteger)
+    asked = func.unnest(*arrays).table_valued(*columns, name="asked").render_derived()
+    found = (
+        select(of.name)
+        .distinct()
+        .join_from(training_set_entities, asked, of.entity == asked.c.entity)
+        .where(of.source == source, of.last >= asked.c.since)
+        .order_by(of.name)
+    )
+    return list(connection.execute(found).scalars())

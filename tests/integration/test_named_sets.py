@@ -193,3 +193,20 @@ def test_what_cannot_be_a_name(stores: Stores) -> None:
                 training_sets.check_name(connection, name)
         training_sets.check_name(connection, "2026-11_momentum")
     engine.dispose()
+
+
+def test_a_repair_finds_the_sets_that_have_its_ticks(made: Made, tmp_path: Path) -> None:
+    rows, out = tmp_path / "rows.parquet", tmp_path / "set.parquet"
+    pq.write_table(made.arrow(), rows)
+    done = run(made, *options(rows, out, "price_sma_5"), "--name", "mine")
+    assert done.returncode == 0, done.stderr
+    symbol, moment = made.symbols[0], made.moments[0]
+    engine = connect(made.postgres, pool_size=1)
+    registry = Registry(engine, By("ann"))
+    latest = max(at for one, at in zip(made.symbols, made.moments, strict=True) if one == symbol)
+    assert registry.sets_with("price", {symbol: moment, "nobody else": 0}) == ["mine"]
+    assert registry.sets_with("price", {symbol: latest}) == ["mine"]
+    assert registry.sets_with("price", {symbol: latest + 1}) == []
+    assert registry.sets_with("volume", {symbol: moment}) == []
+    assert registry.sets_with("price", {}) == []
+    engine.dispose()

@@ -238,7 +238,7 @@ def known_at(
 
 
 def repair(feed: Feed, catalog: Catalog, **chosen: Any) -> Repaired:
-    work = Repair(feed.postgres, catalog, "price")
+    work = Repair(feed.postgres, catalog, "price", page=3)
     return work.run(Chosen(**chosen), "ann", "", lambda _: None, NEVER)
 
 

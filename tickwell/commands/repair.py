@@ -69,12 +69,20 @@ def repair(
         if not dry_run:
             stop_on(stop)
         found = _with_progress_bar(work, chosen, registry.by.actor, note, dry_run, stop)
+        sets = registry.sets_with(source, found.since)
         if not dry_run and (found.made or found.revised):
             registry.record_repair(source, dict(found.made), note)
             registry.extend_views({source})
     if as_json:
-        print_json(_as_json(found))
+        print_json({**_as_json(found), "training_sets": sets})
     _print(found, dry_run)
+    if sets:
+        typer.echo(
+            f"training sets that have moments behind these ticks: {', '.join(sets)}. They are of "
+            "what was served, or known then, and stay so: build new ones --as-known-at a moment "
+            "after the repair",
+            err=True,
+        )
     if stop.is_set():
         typer.echo("stopped: the same command goes on from here", err=True)
         raise typer.Exit(STOPPED)
