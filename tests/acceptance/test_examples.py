@@ -18,8 +18,15 @@ from tickwell.embedded.ports import HOST, keep_port
 
 VOLATILITY = Path(__file__).parents[2] / "examples/volatility.py"
 STEPS = 500
-STORED_SECONDS = 11
+STORED_SECONDS = 15
 """What the example leaves out of the newest ticks, and a little."""
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health/ready").is_success
+    except httpx.TransportError:
+        return False
 
 
 @pytest.mark.timeout(240)
@@ -34,7 +41,7 @@ def test_from_ticks_to_a_model(running: Pipeline, tmp_path: Path) -> None:
             sent = [(tick.key, tick.value) for topic, tick in step if topic == source]
             running.produce(source, sent, producer)
     running.wait_drained("online", "offline")
-    wait_for("the server is ready", lambda: httpx.get(f"{url}/health/ready").is_success)
+    wait_for("the server is ready", lambda: is_ready(url))
     time.sleep(STORED_SECONDS)
     png = tmp_path / "volatility.png"
     ran = subprocess.run(
