@@ -199,7 +199,7 @@ def test_stopped_whatever_holds_it(running: Pipeline) -> None:
 def waiting(running: Pipeline) -> bool:
     rows = running.query(
         "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        " AND query LIKE 'UPDATE tickwell.watermarks%%' AND datname = current_database()"
+        " AND query LIKE '%%UPDATE tickwell.watermarks%%' AND datname = current_database()"
     )
     return bool(rows)
 

@@ -42,7 +42,7 @@ from tests.support.seeds import seeds
 from tests.support.sinks import query
 
 
-@pytest.mark.parametrize("seed", seeds(few=4, many=40))
+@pytest.mark.parametrize("seed", seeds(few=3, many=40))
 def test_history_is_what_an_edited_list_of_ticks_gives(stores: Stores, seed: int) -> None:
     chance = random.Random(seed)
     feed = Feed(stores, chance)
