@@ -29,6 +29,7 @@ def is_ready(url: str) -> bool:
         return False
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_from_ticks_to_a_model(running: Pipeline, tmp_path: Path) -> None:
     port = keep_port(tmp_path / "port")
