@@ -49,6 +49,7 @@ lake_days = Table(
     Column("changes", BigInteger, nullable=False),
     Column("watermarks", JSONB, nullable=False),
     Column("exported_at", DateTime(timezone=True), nullable=False, server_default=NOW),
+    Column("dropped_at", DateTime(timezone=True)),
 )
 
 lake_files = Table(
