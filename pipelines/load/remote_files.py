@@ -2,7 +2,7 @@
 
 A file is read more than once, and by several readers, so it is copied as a whole, block by block.
 Arrow's own file systems know `s3`, `gs`, `abfs` and `hdfs`; every other scheme is fsspec's, if it
-is installed.
+and what it needs for the scheme are installed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def fetch(url: str, directory: Path) -> list[Path]:
         copies = _by_arrow if match[1] in OF_ARROW else _by_fsspec
         found = copies(url, directory)
     except (OSError, pa.ArrowException, ValueError) as error:
-        raise PipelineError(f"{_plain(url)} cannot be read: {error}") from None
+        raise PipelineError(f"{_plain(url)} cannot be read: {_without(url, error)}") from None
     if not found:
         raise Mistaken(f"{_plain(url)}: there is no such file, and no folder of files to load")
     return found
@@ -64,23 +64,43 @@ def _by_arrow(url: str, directory: Path) -> list[Path]:
 def _by_fsspec(url: str, directory: Path) -> list[Path]:
     try:
         import fsspec
-    except ImportError:
+
+        opened: Any = fsspec.open_files(url, "rb", expand="*" in url)  # `?` begins a query
+    except ImportError as error:
         raise Mistaken(
-            f"{_plain(url)}: its scheme needs a package that is not installed: pip install "
-            f"'{REMOTE}', or copy the file here"
+            f"{_plain(url)}: its scheme needs a package that is not installed ({error}): pip "
+            f"install '{REMOTE}' and what else is missing, or copy the file here"
         ) from None
-    opened: Any = fsspec.open_files(url, "rb")
-    return [_copied(one.open(), one.path, directory) for one in opened]
+    try:
+        return [_copied(one.open(), one.path, directory) for one in opened]
+    except Exception as error:  # each of its file systems has errors of its own
+        cause = _first_cause(error)
+        if isinstance(cause, FileNotFoundError):
+            return []
+        raise OSError(cause) from None
 
 
 def _copied(opened: Any, path: str, directory: Path) -> Path:
     """A copy of an open file, with its own name in a folder of its own."""
     folder = directory / str(len(list(directory.iterdir())))
     folder.mkdir()
-    copy = folder / (path.rstrip("/").rpartition("/")[2] or "file")
+    copy = folder / (path.partition("?")[0].rstrip("/").rpartition("/")[2] or "file")
     with opened, copy.open("wb") as written:
         shutil.copyfileobj(opened, written, BLOCK_BYTES)
     return copy
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _without(url: str, error: Exception) -> str:
+    """What an error says, without what may be a secret of the URL that it names."""
+    query = url.partition("?")[2]
+    said = str(error).replace(url, _plain(url))
+    return (said.replace(query, "…") if query else said) or type(error).__name__
 
 
 def _plain(url: str) -> str:

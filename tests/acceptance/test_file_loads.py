@@ -62,7 +62,7 @@ def test_what_is_refused(running: Pipeline, tmp_path: Path) -> None:
     assert "has no column known" in refused(
         "replay", "--from", file, "--source", "price", "--known-at", "known"
     )
-    remote = refused("replay", "--from", "ftp://ann:secret@example.invalid/t.csv", *DELAY)
+    remote = refused("replay", "--from", "sftp://ann:secret@example.invalid/t.csv", *DELAY)
     assert "tickwell[remote]" in remote
     assert "secret" not in remote
     running.run_tickwell("replay", "--from", file, *DELAY)
