@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pipelines.produce.options import FileOptions
     from pipelines.replay.replay import Done
     from registry.definitions import Catalog, Source
+    from tickwell.dask_cluster import DaskCluster
 
 STOPPED = 130
 ROW_OVERHEAD = 100
@@ -37,7 +38,8 @@ LOAD_ID = 8
 class Wanted(NamedTuple):
     """How a load is done. `delay` is a duration as it is written, as 250ms.
 
-    With a `table` or a `query` it is of a database.
+    With a `table` or a `query` it is of a database. With a `scheduler`, the address of Dask's, the
+    machines of its cluster do the work.
     """
 
     known_at: str | None
@@ -47,6 +49,7 @@ class Wanted(NamedTuple):
     dry_run: bool
     table: str | None = None
     query: str | None = None
+    scheduler: str | None = None
 
 
 class Loading:
@@ -83,6 +86,7 @@ class Loading:
         try:
             with ExitStack() as stack:
                 directory = Path(stack.enter_context(TemporaryDirectory(prefix="tickwell-load-")))
+                cluster = self._cluster(stack, directory)
                 loads = stack.enter_context(Loads.at(postgres))
                 stack.enter_context(alone(postgres, self._source.name))
                 files = self._files(directory)
@@ -95,10 +99,20 @@ class Loading:
                     return
                 if known is not None:
                     typer.echo(f"{_named(known)} goes on: {_percent(known)} % was done")
-                self._load(planner, loads, directory)
+                self._load(planner, loads, directory, cluster)
         except Stopped as stopped:
             typer.echo(f"stopped: {stopped}")
             raise typer.Exit(STOPPED) from None
+
+    def _cluster(self, stack: ExitStack, directory: Path) -> DaskCluster | None:
+        """The cluster that is to do the work, which has to see the directory."""
+        if self._wanted.scheduler is None:
+            return None
+        from tickwell.dask_cluster import dask_cluster
+
+        found = stack.enter_context(dask_cluster(self._wanted.scheduler))
+        found.check_folder(directory)
+        return found
 
     def _files(self, directory: Path) -> list[Path]:
         from pipelines.load.remote_files import fetch, is_remote
@@ -152,7 +166,9 @@ class Loading:
             cluster=settings.redis if settings.cluster else None,
         )
 
-    def _load(self, planner: Planner, loads: Loads, directory: Path) -> None:
+    def _load(
+        self, planner: Planner, loads: Loads, directory: Path, cluster: DaskCluster | None
+    ) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         from pipelines.load.overlaps import entity_count
@@ -181,7 +197,7 @@ class Loading:
                 said = done.waits or f"{rate:,.0f} rows/s"
                 progress.update(storing, completed=done.offsets, said=said)
 
-            done = self._run(plan, store)
+            done = self._run(plan, cluster, store)
         if dry_run:
             _tell_dry_run(plan, done, entity_count(plan.load))
         elif self._stop.is_set():
@@ -197,10 +213,16 @@ class Loading:
         if self._stop.is_set():
             raise typer.Exit(STOPPED)
 
-    def _run(self, plan: Plan, report: _Report) -> Done:
+    def _run(self, plan: Plan, cluster: DaskCluster | None, report: _Report) -> Done:
         from pipelines.replay.jobs import run_in_jobs, run_ranges
+        from pipelines.replay.replay import Done
 
         left = [part for part in plan.parts if part.offsets]
+        if cluster is not None:
+            results = cluster.run(
+                plan.load.run, left, lambda told: report(Done.sum([*told.values()])), self._stop
+            )
+            return Done.sum([one for one in results if one is not None])
         jobs = min(self._wanted.jobs, len(left))
         if jobs < 2:
             return run_ranges(plan.load, left, report, self._stop)

@@ -97,9 +97,10 @@ class Load:
     def run(self, part: LoadPart, report: Report, stop: Stop) -> Done:
         """Load a partition until it is done or `stop` is set; calls `report` after each run.
 
-        A store that is unavailable is waited for: the next pass begins at the recorded progress, as
-        after a kill. Raises `StoreUnavailable` where that does not end (`replay.replay`),
-        `LoadMoved`, `CannotSort` and other errors of `pipelines.errors`.
+        It begins at the recorded progress, for a process that was killed may have begun the part;
+        so does the next pass where a store was unavailable, which is waited for. Raises
+        `StoreUnavailable` where that does not end (`replay.replay`), `LoadMoved`, `CannotSort` and
+        other errors of `pipelines.errors`.
         """
         patience = _Patience(Done(), report, stop)
         retrying = Retrying(
@@ -111,13 +112,14 @@ class Load:
         )
         for attempt in retrying:
             with attempt:
-                if attempt.retry_state.attempt_number > 1:
-                    part = self._reached(part)
+                part = self._left(part)
                 _PartLoad(self, part, report, stop, patience.done).run()
         return patience.done
 
-    def _reached(self, part: LoadPart) -> LoadPart:
+    def _left(self, part: LoadPart) -> LoadPart:
         """What is left of a partition by the recorded progress."""
+        if not self.stores:
+            return part
         with Loads.at(self.postgres) as loads:
             return replace(part, start=loads.progress(self.load_id)[part.number][0])
 

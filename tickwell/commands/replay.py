@@ -88,6 +88,14 @@ def replay(
             rich_help_panel=LOADS,
         ),
     ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            help="The address of a Dask scheduler, as tcp://10.0.0.5:8786: the machines of its "
+            "cluster load the partitions. TMPDIR is a directory that all of them share.",
+            rich_help_panel=LOADS,
+        ),
+    ] = None,
     list_loads: Annotated[
         bool, typer.Option("--list", help="Print the loads of files.", rich_help_panel=LOADS)
     ] = False,
@@ -131,10 +139,12 @@ def replay(
             raise TickwellError(f"{given}: a load of files has no such bounds")
         if source is None or len(source) != 1:
             raise TickwellError("--from: --source says what the rows are: price, volume, position")
-        wanted_load = WantedLoad(known_at, delay, jobs, not no_throttle, dry_run, table, query)
+        wanted_load = WantedLoad(
+            known_at, delay, jobs, not no_throttle, dry_run, table, query, scheduler
+        )
         Loading(files, source[0], options, wanted_load).run()
         return
-    if options != type(options)() or known_at or delay or table or query:
+    if options != type(options)() or known_at or delay or table or query or scheduler:
         raise TickwellError("flags that say how files are read need --from")
     settings = Settings.of_stack()
     settings.need("kafka", "postgres")

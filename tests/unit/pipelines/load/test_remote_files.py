@@ -47,7 +47,7 @@ def test_what_cannot_be_read_is_said_without_a_password(site: str, tmp_path: Pat
     with pytest.raises(PipelineError, match="404") as none:
         fetch(f"http://ann:secret@{site}/none.csv?signature=secret", tmp_path / "copies")
     assert "secret" not in str(none.value)
-    with pytest.raises(Mistaken, match="a package that is not installed.*paramiko"):
+    with pytest.raises(Mistaken, match=r"a package that is not installed.*paramiko"):
         fetch("sftp://ann:secret@example.invalid/t.csv", tmp_path / "copies")
     with pytest.raises(PipelineError, match="Protocol not known"):
         fetch("nowhere://t.csv", tmp_path / "copies")
