@@ -1,7 +1,7 @@
 """`make bench`: every figure of the project, beside what it is compared with, in one run.
 
     python -m benchmarks [online offline latency memory serving hits growth takeover files
-        views search backfill applies training all | builds]
+        views search backfill applies training history all | builds]
         [--ticks 3000000] [--rounds 5] [--prices rounded] [--out benchmarks/results] [--quick]
         [--before CHECKOUT] [--serving-seconds 5] [--only REGEX]
 
@@ -31,6 +31,7 @@ from benchmarks import (
     builds,
     files,
     growth,
+    history_work,
     hits,
     latency,
     memory,
@@ -72,6 +73,7 @@ from benchmarks.table import (
 MEASURES = (
     *("online", "offline", "latency", "memory", "serving", "hits"),
     *("growth", "takeover", "files", "views", "search", "backfill", "applies", "training"),
+    "history",
 )
 WITH_PEERS = {"online": PEERS, "offline": PEERS, "growth": PEERS, "serving": FEAST}
 """Measures in which other libraries take part; they are installed for it."""
@@ -291,6 +293,12 @@ class _Bench:
         for number in range(1, min(FEW_ROUNDS, self._wanted.rounds) + 1):
             for rows in training.SIZES:
                 self._do("training", number, f"{rows:,} entity rows", training.sets, rows)
+
+    def history(self) -> None:
+        seconds = self._wanted.latency_seconds
+        for number in self._rounds():
+            for subject in sorted(history_work.SUBJECTS, reverse=number % 2 == 0):
+                self._do("history", number, subject, history_work.freshness, seconds, subject)
 
     def _do(self, measure: str, number: int, subject: str, work: Any, *arguments: Any) -> bool:
         """Do one run, unless it is left out, and record it; whether it came to something."""

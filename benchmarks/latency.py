@@ -49,10 +49,15 @@ def latency(
     sinks: tuple[str, ...],
     build: Build = THIS,
     meanwhile: Meanwhile | None = None,
+    prepare: Callable[[Settings], None] = lambda settings: None,
 ) -> Run:
-    """Milliseconds from due to read of 5,000 ticks a second, with workers of `sinks` at work."""
+    """Milliseconds from due to read of 5,000 ticks a second, with workers of `sinks` at work.
+
+    `prepare` is called with the settings before the workers start.
+    """
     settings, topic = new_topics(services)
     settings = services.fresh(settings, build)
+    prepare(settings)
     with ExitStack() as stack:
         port = keep_port(services.place / "server-port")
         children = [start_server(services, settings, port, build)]

@@ -9,7 +9,16 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import applies, builds, hits, search, serving_table, training, views
+from benchmarks import (
+    applies,
+    builds,
+    history_work,
+    hits,
+    search,
+    serving_table,
+    training,
+    views,
+)
 from benchmarks.growth import BEFORE
 from benchmarks.results import Report, Run
 
@@ -46,6 +55,7 @@ def tables(report: Report) -> str:
         "training": training.table,
         "backfill": lambda runs: _rates(runs, "backfill / it", (BACKFILL,)),
         "applies": applies.table,
+        "history": history_work.table,
         "builds": builds.table,
     }
     for measure, make in makers.items():
