@@ -110,7 +110,7 @@ def replace_version(engine: Engine, window: int) -> None:
     registry.retire(f"{name}@1.0.0")
 
 
-@pytest.mark.parametrize("seed", seeds(4, 12))
+@pytest.mark.parametrize("seed", seeds(1, 12))
 @pytest.mark.parametrize("kind", ["online", "offline"])
 def test_rollouts_at_random(stores: Stores, engine: Engine, kind: str, seed: int) -> None:
     """Two workers share two partitions, and see what is recorded at moments of their own."""

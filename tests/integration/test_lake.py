@@ -42,7 +42,7 @@ def whole_days(engine: Engine, lake: Path) -> set[date]:
     return {day for (_, day), state in states(engine, lake).items() if state == "whole"}
 
 
-@pytest.mark.parametrize("seed", seeds(3, 40))
+@pytest.mark.parametrize("seed", seeds(2, 40))
 def test_what_is_whole_is_what_postgres_has(
     stores: Stores, engine: Engine, tmp_path: Path, seed: int
 ) -> None:

@@ -78,7 +78,7 @@ def experiment(*weights: int, name: str = "windows", by: Any = "entity") -> Expe
     return Experiment(name, SMA, arms, by)
 
 
-@pytest.mark.parametrize("seed", seeds(2, 6))
+@pytest.mark.parametrize("seed", seeds(1, 6))
 def test_each_row_has_the_version_that_was_served(stores: Stores, seed: int) -> None:
     chance = random.Random(seed)
     market = Market(stores, chance, stores.catalog)

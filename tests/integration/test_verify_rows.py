@@ -37,7 +37,7 @@ def differences(found: Tallies) -> list[Difference]:
     return listed
 
 
-@pytest.mark.parametrize("seed", seeds(2, 12))
+@pytest.mark.parametrize("seed", seeds(1, 12))
 def test_all_that_is_stored_is_compared_and_is_the_same(stores: Stores, seed: int) -> None:
     """Whatever the row schemas, resets, closes, late ticks, and however the reading is cut."""
     chance = random.Random(seed)
@@ -59,7 +59,7 @@ def rows_of(stores: Stores) -> list[Any]:
     )
 
 
-@pytest.mark.parametrize("seed", seeds(2, 12))
+@pytest.mark.parametrize("seed", seeds(1, 12))
 def test_a_broken_value_or_status_is_named(stores: Stores, seed: int) -> None:
     chance = random.Random(seed)
     made = grown(stores, chance)
@@ -146,7 +146,7 @@ def test_rows_of_another_shape_and_ticks_that_contradict_themselves(stores: Stor
     assert {one.entity for one in listed if one.kind is Kind.FIELDS} == {("C",)}
 
 
-@pytest.mark.parametrize("seed", seeds(2, 9))
+@pytest.mark.parametrize("seed", seeds(1, 9))
 def test_what_reaches_back_to_ticks_that_are_gone_is_not_judged(stores: Stores, seed: int) -> None:
     chance = random.Random(seed)
     made = grown(stores, chance, steps=60)
@@ -160,7 +160,7 @@ def test_what_reaches_back_to_ticks_that_are_gone_is_not_judged(stores: Stores, 
     assert found[Place.ROWS].unverifiable + found[Place.BLOCKS].unverifiable > 0
 
 
-@pytest.mark.parametrize("seed", seeds(2, 9))
+@pytest.mark.parametrize("seed", seeds(1, 9))
 def test_a_sample_is_of_days_and_can_be_drawn_again(stores: Stores, seed: int) -> None:
     chance = random.Random(seed)
     made = days(stores, chance)
