@@ -27,7 +27,7 @@ from serving.api.forms import Form
 from serving.api.known_answers import KnownAnswers, KnownBatches
 from serving.api.memo import TimeTexts
 from serving.api.noting import Noting
-from serving.api.objects import RESULTS, RESULTS_END
+from serving.api.objects import AGE, RESULTS, RESULTS_END
 from serving.api.parts import Part, with_rows
 from serving.errors import StoresUnavailable
 from serving.features.columns import AnswerColumns, answer_columns
@@ -111,7 +111,7 @@ class Answering:
         self._breakers = breakers
         self._noting = Noting(log)
         self._times = TimeTexts()
-        self._asked = AskedBefore(rows, self._times, usage=self._usage)
+        self._asked = AskedBefore(rows, TimeTexts(AGE), usage=self._usage)
         self.known = KnownAnswers(self._asked, catalog, workers, served, self._noting)
         """The same of what was asked before, where nobody has to wait for rows."""
         self.known_batches = KnownBatches(self._asked, catalog, workers, self._noting, self._many)

@@ -37,9 +37,10 @@ class Memo(dict[K, V]):
 
 
 class TimeTexts:
-    """Event times as JSON texts; `NO_TIME` is null."""
+    """Event times as JSON texts, each with the same end behind it; `NO_TIME` is null."""
 
-    def __init__(self) -> None:
+    def __init__(self, end: bytes = b"") -> None:
+        self._end = end
         self._texts: Memo[int, bytes] = Memo(8_000_000)
 
     def __call__(self, nanoseconds: int) -> bytes:
@@ -49,12 +50,12 @@ class TimeTexts:
     def each(self, times: Sequence[int]) -> list[bytes]:
         """The texts of times."""
         texts: list[bytes] | list[bytes | None] = list(map(self._texts.get, times))
-        if None in texts:
+        if not all(texts):
             return [text or self._make(time) for text, time in zip(texts, times, strict=True)]
         return texts  # type: ignore[return-value]
 
     def _make(self, nanoseconds: int) -> bytes:
         if nanoseconds == NO_TIME:
-            return b"null"
-        text = f'"{to_rfc_3339(nanoseconds)}"'.encode()
+            return b"null" + self._end
+        text = b'"%b"%b' % (to_rfc_3339(nanoseconds).encode(), self._end)
         return self._texts.keep(nanoseconds, text, len(text))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from operator import itemgetter
+from operator import add, itemgetter
 
 import msgspec
 import numpy as np
@@ -22,7 +22,6 @@ from serving.features.prepared import EntityValues, PlainValues, PreparedQuestio
 from serving.features.values import TIER_NAMES
 from serving.stores.row_store import Tier
 
-NULL = b"null"
 OK = RANK[Status.OK]
 STATUS_TEXT = {status: msgspec.json.encode(status) for status in Status}
 TIER_TEXTS = [msgspec.json.encode(name) for name in TIER_NAMES]
@@ -34,7 +33,7 @@ RESULTS, RESULTS_END = b'{"results":[', b"]}"
 ENTITY = b'{"entity":'
 
 AGE = b',"age_seconds":'
-"""What is between an event time and an age."""
+"""What stands between an event time and an age."""
 
 PIECES = 4
 """Of a feature of one of many: what is before its value, its value, its status and version, and
@@ -42,9 +41,10 @@ its time and age. Its tier is in what comes next if all that is answered is from
 
 
 class ObjectsForm:
-    """How answers to a question are written; `times` are the texts of event times."""
+    """How answers to a question are written."""
 
     def __init__(self, question: PreparedQuestion, times: TimeTexts) -> None:
+        """`times` are the texts of event times with `AGE` behind them."""
         self._slots = list(question.slots.values())
         self._times = times
         features = question.versions.items()
@@ -57,7 +57,7 @@ class ObjectsForm:
         parts, before = [ENTITY], b',"features":{'
         for name, version in zip(self._names, versions, strict=True):
             after_status = b',"version":' + version + b',"event_time":'
-            parts += [before + name, b',"status":', after_status, b',"age_seconds":', b',"tier":']
+            parts += [before + name, b',"status":', after_status, b',"tier":']
             before = b"},"
         self._plain_text = _plain_text(self._names, [middles[OK] for middles in self._middles])
         values = question.stored + len(question.derived)
@@ -74,7 +74,7 @@ class ObjectsForm:
         ages = [(now_ns - time) / 1e9 for time in once]
         numbers = msgspec.json.encode(values + ages)[1:-1].split(b",")
         tails = {
-            time: b'%b,"age_seconds":%b%b' % (self._times(time), age, TIER_ENDS[tier])
+            time: self._times(time) + age + TIER_ENDS[tier]
             for time, age in zip(once, numbers[len(values) :], strict=True)
         }
         if len(tails) < len(times):
@@ -89,12 +89,12 @@ class ObjectsForm:
         ages = [math.nan if time is None else (now_ns - time) / 1e9 for time in times]
         numbers = msgspec.json.encode(values + ages)[1:-1].split(b",")
         first_age = len(values)
-        texts = [NULL if time is None else self._times(time) for time in times]
+        texts = [self._times(NO_TIME if time is None else time) for time in times]
         changing = [entity]
         for value, time in self._slots:
             status = STATUS_TEXT[statuses[value]]
-            age, tier = numbers[first_age + time], TIER_TEXTS[tiers[time]]
-            changing += (numbers[value], status, texts[time], age, tier)
+            tail, tier = texts[time] + numbers[first_age + time], TIER_TEXTS[tiers[time]]
+            changing += (numbers[value], status, tail, tier)
         pieces = self._template.copy()
         pieces[1::2] = changing
         return b"".join(pieces)
@@ -167,7 +167,7 @@ class ObjectsForm:
         columns = [numbers[begin : begin + n] for begin in range(0, len(numbers), n)]
         of_ages = columns[found.values.shape[1] :]
         tails = {
-            time: list(map(AGE.join, zip(self._times.each(times[time]), texts, strict=True)))
+            time: list(map(add, self._times.each(times[time]), texts))
             for time, texts in zip(once, of_ages, strict=True)
         }
         return columns, [tails[time] for time in first]

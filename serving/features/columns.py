@@ -59,6 +59,74 @@ def answer_columns(
 
     Raises `Uncommon`.
     """
+    return _plain(question, rows, moment) or _judged(question, rows, moment)
+
+
+def _plain(
+    question: PreparedQuestion, rows: Sequence[TieredRows], moment: Moment
+) -> AnswerColumns | None:
+    """The answer where all values are `ok`, else None: what `_judged` says, in less time.
+
+    Raises `Uncommon`.
+    """
+    n, now = len(rows[0].rows), moment.now_ns
+    values = np.empty((question.stored + len(question.derived), n))
+    times = np.empty((len(rows) + len(question.derived), n), np.int64)
+    tiers = np.empty(times.shape, np.uint8)
+    begin, oldest = 0, list[int]()
+    for index, (wanted, read) in enumerate(zip(question.rows, rows, strict=True)):
+        each = (read.tier,) if isinstance(read.tier, Tier) else set(read.tier)
+        if any(moment.lagging(wanted.source.name, tier) for tier in each):
+            return None
+        stored = _stored_ok(wanted, read.rows)
+        if stored is None:
+            return None
+        end = begin + len(wanted.features)
+        values[begin:end], times[index] = stored
+        tiers[index] = read.tier
+        oldest.append(int(np.minimum.reduce(times[index])))
+        if now - oldest[index] > wanted.least_max_age:
+            return None
+        begin = end
+    for number, derived in enumerate(question.derived):
+        column = derived.arithmetic.column(values)
+        is_old = now - min([oldest[part] for part in derived.times]) > derived.max_age_ns
+        if is_old or not np.isfinite(column).all():
+            return None
+        values[question.stored + number] = column
+        parts, own = derived.times, len(rows) + number
+        if len(parts) == 1:
+            times[own], tiers[own] = times[parts[0]], tiers[parts[0]]
+        else:
+            times[own] = np.minimum.reduce(times[parts])
+            tiers[own] = np.maximum.reduce(tiers[parts])
+    ranks = np.full((n, len(values)), OK, np.uint8)
+    return AnswerColumns(now, values.T, ranks, times.T, tiers.T, absent=None, are_ok=True)
+
+
+def _stored_ok(
+    wanted: WantedRows, packed: Sequence[Packed]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]] | None:
+    """The values, (features, n), and event times of rows in one row schema.
+
+    None where some are not there or in another one, or not stored as `ok`. Raises `Uncommon`.
+    """
+    table = _bytes_of(packed)
+    if table is None or not are_alike(table[:, :SCHEMA_END]):
+        return None
+    layout, stored, had = wanted.columns(table[0, :SCHEMA_END].tobytes())
+    if had is not None or table.shape[1] != layout.size:
+        return None
+    rows: NDArray[np.void] = np.frombuffer(table, layout.dtype)
+    if np.count_nonzero(rows["status"]):
+        return None
+    return rows["values"][:, stored].T, rows["event_time"]
+
+
+def _judged(
+    question: PreparedQuestion, rows: Sequence[TieredRows], moment: Moment
+) -> AnswerColumns:
+    """The answer, whatever the rows are. Raises `Uncommon`."""
     n = len(rows[0].rows)
     values, times = question.stored + len(question.derived), len(rows) + len(question.derived)
     found = AnswerColumns(
@@ -70,56 +138,37 @@ def answer_columns(
         np.zeros((n, values), np.bool_, order="F"),
         False,
     )
-    begin, are_ok, oldest = 0, list[bool](), list[int]()
+    begin = 0
     for index, (wanted, read) in enumerate(zip(question.rows, rows, strict=True)):
         which = slice(begin, begin + len(wanted.features))
         found.tiers[:, index] = read.tier
-        are_stored_ok = _put_rows(found, index, which, wanted, read.rows)
-        oldest.append(int(found.times[:, index].min()))
-        are_judged_ok = _judge(found, index, which, wanted, moment, (read.tier, oldest[index]))
-        are_ok.append(are_stored_ok and are_judged_ok)
+        _put_rows(found, index, which, wanted, read.rows)
+        _judge(found, index, which, wanted, moment, read.tier)
         begin = which.stop
     for number, derived in enumerate(question.derived):
-        slot = Slot(question.stored + number, len(rows) + number)
-        oldest_part = min([oldest[part] for part in derived.times])
-        is_young = found.now_ns - oldest_part <= derived.max_age_ns
-        is_plain = is_young and all(are_ok[part] for part in derived.times)
-        are_ok.append(is_plain and _put_plain(found, slot, derived))
-        if not are_ok[-1]:
-            _put_derived(found, slot, derived)
-    if all(are_ok):
-        return found._replace(absent=None, are_ok=True)
+        _put_derived(found, Slot(question.stored + number, len(rows) + number), derived)
     assert found.absent is not None
     return found if found.absent.any() else found._replace(absent=None)
 
 
 def _put_rows(
     found: AnswerColumns, time: int, which: slice, wanted: WantedRows, packed: Sequence[Packed]
-) -> bool:
-    """Put the rows of a source into the columns `which`, and their times into column `time`.
-
-    Returns whether all are stored as `ok`.
-    """
-    table = _bytes_of(packed)
-    if table is not None and are_alike(table[:, :SCHEMA_END]):
-        return _put_alike(found, time, which, wanted, slice(None), table)
+) -> None:
+    """Put the rows of a source into the columns `which`, and their times into column `time`."""
     groups: dict[Any, list[int]] = {}
     for i, row in enumerate(packed):
         groups.setdefault(row[:SCHEMA_END] if isinstance(row, bytes) else row, []).append(i)
-    are_ok = True
     for group, members in groups.items():
         if isinstance(group, bytes):
             table = _bytes_of([packed[i] for i in members])
             if table is None:
                 raise Uncommon
-            are_ok &= _put_alike(found, time, which, wanted, members, table)
+            _put_alike(found, time, which, wanted, members, table)
         else:
-            are_ok = False
             found.values[members, which], found.times[members, time] = np.nan, NO_TIME
             found.ranks[members, which] = MISSING if group is None else UNAVAILABLE
             if group is not None:
                 found.tiers[members, time] = Tier.NONE
-    return are_ok
 
 
 def _bytes_of(packed: Sequence[Packed]) -> NDArray[np.uint8] | None:
@@ -144,30 +193,25 @@ def _put_alike(
     time: int,
     which: slice,
     wanted: WantedRows,
-    members: slice | list[int],
+    members: list[int],
     table: NDArray[np.uint8],
-) -> bool:
+) -> None:
     """Put rows of one row schema, (n, bytes), those of the entities `members`.
 
-    Returns whether all are stored as `ok`. Raises `Uncommon`.
+    Raises `Uncommon`.
     """
     layout, stored, had = wanted.columns(table[0, :SCHEMA_END].tobytes())
     if table.shape[1] != layout.size:
         raise Uncommon
     rows: NDArray[np.void] = np.frombuffer(table, layout.dtype)
     found.times[members, time] = rows["event_time"]
-    statuses = rows["status"]
-    are_ok = not any(statuses.tobytes())
-    if are_ok and had is None:
-        found.values[members, which] = rows["values"][:, stored]
-        return True
-    ranks = RANK_OF[statuses[:, stored]]
+    ranks = RANK_OF[rows["status"][:, stored]]
     if (ranks == NO_STATUS).any():
         raise Uncommon
     if had is None:
         found.values[members, which] = rows["values"][:, stored]
         found.ranks[members, which] = ranks
-        return not ranks.any()
+        return
     shape = len(rows), len(wanted.features)
     values, all_ranks = np.full(shape, np.nan), np.full(shape, MISSING, np.uint8)
     values[:, had], all_ranks[:, had] = rows["values"][:, stored], ranks
@@ -176,7 +220,6 @@ def _put_alike(
     found.values[members, which], found.ranks[members, which] = values, all_ranks
     assert found.absent is not None
     found.absent[members, which] = absent
-    return False
 
 
 def _judge(
@@ -185,15 +228,10 @@ def _judge(
     which: slice,
     wanted: WantedRows,
     moment: Moment,
-    of_rows: tuple[Tier | Sequence[Tier], int],
-) -> bool:
-    """Make statuses worse by age, and by the lag of the pipeline.
-
-    `of_rows` are their tier, and the oldest of their event times. Returns whether all are left as
-    they are.
-    """
-    tier, oldest = of_rows
-    ranks, absent, times = found.ranks[:, which], found.absent, found.times[:, time]
+    tier: Tier | Sequence[Tier],
+) -> None:
+    """Make statuses worse by age, and by the lag of the pipeline in the tier of the rows."""
+    ranks, absent = found.ranks[:, which], found.absent
     assert absent is not None
     tiers = (tier,) if isinstance(tier, Tier) else Tier
     late = [one for one in tiers if moment.lagging(wanted.source.name, one)]
@@ -201,31 +239,9 @@ def _judge(
         # of what is missing or unavailable nothing gets worse
         least = np.where(np.isin(found.tiers[:, time], late), LAGGING, OK).astype(np.uint8)
         np.maximum(ranks, least[:, None], out=ranks)
-    is_young = found.now_ns - oldest <= wanted.least_max_age
-    if not is_young:
-        age = found.now_ns - times  # below 0 where there is no time
-        old = age[:, None] > np.array(wanted.max_ages, np.int64)
-        np.maximum(ranks, np.where(old & ~absent[:, which], STALE, OK).astype(np.uint8), out=ranks)
-    return is_young and not late
-
-
-def _put_plain(found: AnswerColumns, slot: Slot, derived: WantedDerived) -> bool:
-    """Compute a derived feature of parts that are all `ok`, and none of which is too old.
-
-    It is what `_put_derived` does, in less time. Returns False where nothing was put, since it is
-    undefined of an entity.
-    """
-    result = derived.arithmetic.column(found.values.T)
-    if not np.isfinite(result).all():
-        return False
-    first, *more = derived.times
-    times, tiers = found.times[:, first], found.tiers[:, first]
-    for other in more:
-        times = np.minimum(times, found.times[:, other])
-        tiers = np.maximum(tiers, found.tiers[:, other])
-    found.values[:, slot.value] = result
-    found.times[:, slot.time], found.tiers[:, slot.time] = times, tiers
-    return True
+    age = found.now_ns - found.times[:, time]  # below 0 where there is no time
+    old = age[:, None] > np.array(wanted.max_ages, np.int64)
+    np.maximum(ranks, np.where(old & ~absent[:, which], STALE, OK).astype(np.uint8), out=ranks)
 
 
 def _put_derived(found: AnswerColumns, slot: Slot, derived: WantedDerived) -> None:

@@ -25,7 +25,7 @@ from registry.formats.status import Status
 from serving.api.arrow import arrow
 from serving.api.compact import compact
 from serving.api.memo import TimeTexts
-from serving.api.objects import ObjectsForm
+from serving.api.objects import AGE, ObjectsForm
 from serving.errors import UnknownFeature, WrongEntity
 from serving.features.columns import answer_columns
 from serving.features.lookup import Names
@@ -187,7 +187,7 @@ def of_sources(ids: Sequence[Sequence[RowId]], situation: Situation) -> list[Tie
 def test_an_answer_is_the_readers_to_the_byte(situation: Situation) -> None:
     rows = situation.rows
     question, entities, _, moment, expected = compared(situation)
-    form = ObjectsForm(question, TimeTexts())
+    form = ObjectsForm(question, TimeTexts(AGE))
     texts = [msgspec.json.encode(entity) for entity in entities]
     ids = [question.row_ids(entity) for entity in entities]
     read = of_sources(ids, situation)
@@ -331,7 +331,7 @@ def test_a_feature_that_a_row_lacks_has_no_event_time() -> None:
     found = answer_columns(question, [TieredRows(list(rows.values()), Tier.WARM)], moment)
     texts = [msgspec.json.encode(entity) for entity in entities]
     expected = by_the_reader(features, entities, MemoryStore(rows), moment)
-    answer = ObjectsForm(question, TimeTexts()).many(texts, found)
+    answer = ObjectsForm(question, TimeTexts(AGE)).many(texts, found)
     assert answer == b'{"results":[' + b",".join(expected) + b"]}"
     lacking = json.loads(answer)["results"][0]["features"]["price_volatility"]
     assert (lacking["status"], lacking["event_time"]) == ("missing", None)
@@ -348,7 +348,7 @@ def test_entities_with_two_key_fields() -> None:
     features = ["held", "position_size"]
     expected = by_the_reader(features, entities, MemoryStore(rows), moment)
     question = PreparedQuestion(NAMES, NAMES.versions(features), ["symbol", "portfolio"])
-    form = ObjectsForm(question, TimeTexts())
+    form = ObjectsForm(question, TimeTexts(AGE))
     for entity, answer in zip(entities, expected, strict=True):
         packed = [rows[one] for one in question.row_ids(entity)]
         found = question.evaluate(packed, [Tier.WARM], moment)
