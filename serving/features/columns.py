@@ -89,17 +89,16 @@ def _plain(
             return None
         begin = end
     for number, derived in enumerate(question.derived):
-        column = derived.arithmetic.column(values)
-        is_old = now - min([oldest[part] for part in derived.times]) > derived.max_age_ns
-        if is_old or not np.isfinite(column).all():
+        if now - min([oldest[part] for part in derived.times]) > derived.max_age_ns:
             return None
-        values[question.stored + number] = column
-        parts, own = derived.times, len(rows) + number
-        if len(parts) == 1:
-            times[own], tiers[own] = times[parts[0]], tiers[parts[0]]
-        else:
-            times[own] = np.minimum.reduce(times[parts])
-            tiers[own] = np.maximum.reduce(tiers[parts])
+        values[question.stored + number] = derived.arithmetic.column(values)
+        own, (first, *more) = len(rows) + number, derived.times
+        times[own], tiers[own] = times[first], tiers[first]
+        for part in more:
+            np.minimum(times[own], times[part], out=times[own])
+            np.maximum(tiers[own], tiers[part], out=tiers[own])
+    if not np.isfinite(values[question.stored :]).all():
+        return None
     ranks = np.full((n, len(values)), OK, np.uint8)
     return AnswerColumns(now, values.T, ranks, times.T, tiers.T, absent=None, are_ok=True)
 
