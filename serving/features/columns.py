@@ -78,11 +78,9 @@ def _plain(
         each = (read.tier,) if isinstance(read.tier, Tier) else set(read.tier)
         if any(moment.lagging(wanted.source.name, tier) for tier in each):
             return None
-        stored = _stored_ok(wanted, read.rows)
-        if stored is None:
-            return None
         end = begin + len(wanted.features)
-        values[begin:end], times[index] = stored
+        if not _put_ok(values[begin:end], times[index], wanted, read.rows):
+            return None
         tiers[index] = read.tier
         oldest.append(int(np.minimum.reduce(times[index])))
         if now - oldest[index] > wanted.least_max_age:
@@ -103,23 +101,43 @@ def _plain(
     return AnswerColumns(now, values.T, ranks, times.T, tiers.T, absent=None, are_ok=True)
 
 
-def _stored_ok(
-    wanted: WantedRows, packed: Sequence[Packed]
-) -> tuple[NDArray[np.float64], NDArray[np.int64]] | None:
-    """The values, (features, n), and event times of rows in one row schema.
+def _put_ok(
+    values: NDArray[np.float64],
+    times: NDArray[np.int64],
+    wanted: WantedRows,
+    packed: Sequence[Packed],
+) -> bool:
+    """Put the rows of a source into values, (features, n), and event times, (n,).
 
-    None where some are not there or in another one, or not stored as `ok`. Raises `Uncommon`.
+    False where some are not there, lack a feature, or are not stored as `ok`. Raises `Uncommon`.
     """
     table = _bytes_of(packed)
-    if table is None or not are_alike(table[:, :SCHEMA_END]):
-        return None
+    if table is not None and are_alike(table[:, :SCHEMA_END]):
+        return _put_alike_ok(values, times, wanted, slice(None), table)
+    for members in _by_schema(packed).values():
+        table = _bytes_of([packed[i] for i in members])
+        if table is None or not _put_alike_ok(values, times, wanted, members, table):
+            return False
+    return True
+
+
+def _put_alike_ok(
+    values: NDArray[np.float64],
+    times: NDArray[np.int64],
+    wanted: WantedRows,
+    members: slice | list[int],
+    table: NDArray[np.uint8],
+) -> bool:
+    """The same of rows of one row schema, (n, bytes), those of the entities `members`."""
     layout, stored, had = wanted.columns(table[0, :SCHEMA_END].tobytes())
     if had is not None or table.shape[1] != layout.size:
-        return None
+        return False
     rows: NDArray[np.void] = np.frombuffer(table, layout.dtype)
-    if np.count_nonzero(rows["status"]):
-        return None
-    return rows["values"][:, stored].T, rows["event_time"]
+    if np.count_nonzero(rows["status"][:, stored]):
+        return False
+    values[:, members] = rows["values"][:, stored].T
+    times[members] = rows["event_time"]
+    return True
 
 
 def _judged(
@@ -147,17 +165,16 @@ def _judged(
     for number, derived in enumerate(question.derived):
         _put_derived(found, Slot(question.stored + number, len(rows) + number), derived)
     assert found.absent is not None
-    return found if found.absent.any() else found._replace(absent=None)
+    if found.absent.any():
+        return found
+    return found._replace(absent=None, are_ok=not found.ranks.any())
 
 
 def _put_rows(
     found: AnswerColumns, time: int, which: slice, wanted: WantedRows, packed: Sequence[Packed]
 ) -> None:
     """Put the rows of a source into the columns `which`, and their times into column `time`."""
-    groups: dict[Any, list[int]] = {}
-    for i, row in enumerate(packed):
-        groups.setdefault(row[:SCHEMA_END] if isinstance(row, bytes) else row, []).append(i)
-    for group, members in groups.items():
+    for group, members in _by_schema(packed).items():
         if isinstance(group, bytes):
             table = _bytes_of([packed[i] for i in members])
             if table is None:
@@ -168,6 +185,14 @@ def _put_rows(
             found.ranks[members, which] = MISSING if group is None else UNAVAILABLE
             if group is not None:
                 found.tiers[members, time] = Tier.NONE
+
+
+def _by_schema(packed: Sequence[Packed]) -> dict[Any, list[int]]:
+    """Which rows begin with the same row schema, and which are the same as they are no bytes."""
+    groups: dict[Any, list[int]] = {}
+    for i, row in enumerate(packed):
+        groups.setdefault(row[:SCHEMA_END] if isinstance(row, bytes) else row, []).append(i)
+    return groups
 
 
 def _bytes_of(packed: Sequence[Packed]) -> NDArray[np.uint8] | None:
