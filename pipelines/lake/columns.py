@@ -33,6 +33,7 @@ from registry.formats.lake import (
     tick_columns,
     value_column,
 )
+from registry.formats.loaded_rows import loaded
 from registry.formats.row import ValueStatus
 from registry.formats.status import Status
 from registry.lifecycle.backfills import schemas_to_read
@@ -53,7 +54,10 @@ CODES = pa.dictionary(pa.int32(), TEXT)
 
 
 class CompleteBackfill(NamedTuple):
-    """A backfill that has computed all values of the version `ref`; another one has other bits."""
+    """A backfill that has computed all values of the version `ref`; another one has other bits.
+
+    For loaded rows its id is the negative one.
+    """
 
     id: int
     ref: str
@@ -105,17 +109,23 @@ class LakeSchema(NamedTuple):
 
 
 def lake_schemas(catalog: Catalog, backfills: Sequence[CompleteBackfill]) -> dict[int, LakeSchema]:
-    """What the files of each row schema have now."""
+    """What the files of each row schema have now, those of loaded rows under its negative id."""
     lacking: dict[int, list[CompleteBackfill]] = {number: [] for number in catalog.schemas}
     for backfill in sorted(backfills, key=lambda one: one.ref):
         holding = [s.id for s in catalog.schemas.values() if backfill.ref in s.features]
         for number, lacks in schemas_to_read(catalog, backfill.ref).items():
             if lacks and number < max(holding, default=0):  # later ones are without it for good
                 lacking[number].append(backfill)
-    return {
+    found = {
         number: LakeSchema(schema, catalog.sources[schema.source], tuple(lacking[number]))
         for number, schema in catalog.schemas.items()
     }
+    return found | {loaded(number): _of_loads(schema) for number, schema in found.items()}
+
+
+def _of_loads(of_live: LakeSchema) -> LakeSchema:
+    own = tuple(one._replace(id=loaded(one.id)) for one in of_live.backfilled)
+    return of_live._replace(backfilled=own)
 
 
 Backfilled = Sequence[tuple[Floats, Bytes]]
@@ -163,12 +173,13 @@ def arrow_table(wanted: LakeSchema, rows: Any, backfilled: Backfilled) -> pa.Tab
 def _values(wanted: LakeSchema, rows: Any, backfilled: Backfilled) -> Any:
     """Of each version the values and the statuses."""
     for i in range(len(wanted.schema.features)):
-        yield _value(rows["features"]["value"][:, i].astype(np.float64), rows["status"][:, i])
+        yield value_arrays(rows["features"]["value"][:, i].astype(np.float64), rows["status"][:, i])
     for values, statuses in backfilled:
-        yield _value(values, statuses)
+        yield value_arrays(values, statuses)
 
 
-def _value(values: Floats, statuses: Bytes) -> tuple[pa.Array, pa.Array]:
+def value_arrays(values: Floats, statuses: Bytes) -> tuple[pa.Array, pa.Array]:
+    """The values and the statuses of a version; these are indexes of `STATUSES`."""
     absent = (statuses != ValueStatus.OK) | np.isnan(values)
     return pa.array(values, mask=absent), _coded(statuses.astype(np.int32), STATUSES)
 

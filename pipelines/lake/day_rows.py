@@ -13,6 +13,7 @@ from pipelines.lake.snapshot import DaySnapshot
 from pipelines.stores.postgres.row_copy import CHUNK_BYTES, HEADER, TRAILER, sized
 from registry.definitions import RowSchema, Source
 from registry.formats.lake import DAY_NS
+from registry.formats.loaded_rows import loaded
 from registry.resources import sql
 
 DAY_ROWS = sql(__package__, "day_rows")
@@ -33,15 +34,17 @@ class Widths(NamedTuple):
     seq_text: int = 0
 
 
-Take = Callable[[RowSchema, Any], None]
-"""Takes a row schema and rows of it, by entity, event time, sequence and revision."""
+Take = Callable[[int, Any], None]
+"""Takes the id of a row schema, the negative one for loaded rows, and rows of it, by entity, event
+time, sequence and revision."""
 
 
 class DayRows:
     """Reads the rows of days of a source; it remembers how long texts are."""
 
     def __init__(self, rows_a_group: int = ROWS_A_GROUP) -> None:
-        self._rows_a_group = rows_a_group
+        self.rows_a_group = rows_a_group
+        """The most rows that are given at once."""
         self._widths: dict[str, Widths] = {}
 
     def copy(
@@ -78,8 +81,9 @@ class DayRows:
         widths, take = how
         fields, features = len(source.fields), max(len(one.features) for one in schemas)
         dtype = row_dtype(fields, features, widths)
-        most = max(1, min(self._rows_a_group, GROUP_BYTES // dtype.itemsize))
-        by_id, needed = {one.id: one for one in schemas}, widths
+        most = max(1, min(self.rows_a_group, GROUP_BYTES // dtype.itemsize))
+        by_id = {number: one for one in schemas for number in (one.id, loaded(one.id))}
+        needed = widths
 
         def taken(rows: Any) -> None:
             nonlocal needed
@@ -88,9 +92,9 @@ class DayRows:
                 return
             cuts = np.flatnonzero(np.diff(rows["schema_id"])) + 1
             for part in np.split(rows, cuts):
-                schema = by_id[int(part["schema_id"][0])]
-                _check_counts(part, source, schema)
-                take(schema, part)
+                number = int(part["schema_id"][0])
+                _check_counts(part, source, by_id[number])
+                take(number, part)
 
         wanted: Mapping[str, Any] = {
             "schemas": list(by_id),

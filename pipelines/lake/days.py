@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, delete, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from pipelines.lake.columns import CompleteBackfill, LakeSchema, lake_schemas
@@ -44,15 +44,24 @@ class DayFile(NamedTuple):
     columns: bytes
     rows: int
     bytes: int
+    sha256: bytes
+    moving: bytes | None
+    """The digest of a file that was to take its place when a process was killed."""
 
 
 class LakeDay(NamedTuple):
-    """A day of a source that has rows; `written` are the changes that the files have."""
+    """A day of a source that has rows; `written` are the changes that the files have.
+
+    Of one that is `dropped` Postgres has let go: it is what its files and Postgres have together.
+    `exported_since` says that its files were written once more after that.
+    """
 
     source: str
     day: date
     changes: int
     written: int | None
+    dropped: bool
+    exported_since: bool
     files: tuple[DayFile, ...]
 
     @property
@@ -82,12 +91,17 @@ def read_days(
             day,
             int(changes),
             None if written is None else int(written),
+            dropped,
+            since,
             tuple(
-                DayFile(schema, path, bytes.fromhex(columns), int(n), int(size))
-                for schema, path, columns, n, size in zip(*files, strict=True)
+                DayFile(
+                    *(schema, path, bytes.fromhex(columns), int(n), int(size)),
+                    *(bytes.fromhex(sha256), bytes.fromhex(moving) or None),
+                )
+                for schema, path, columns, n, size, sha256, moving in zip(*files, strict=True)
             ),
         )
-        for source, day, changes, written, *files in rows
+        for source, day, changes, written, dropped, since, *files in rows
     ]
 
 
@@ -120,6 +134,19 @@ def watermarks_in(snapshot: DaySnapshot, source: str) -> dict[str, int]:
     """How far the partitions of a source's topic are stored, by topic id and partition."""
     ((found,),) = snapshot.rows(WATERMARKS, {"source": source})
     return dict(json.loads(found) if isinstance(found, str) else found)
+
+
+def record_moves(
+    connection: Connection, day: LakeDay, files: Mapping[int, tuple[LakeSchema, WrittenFile]]
+) -> None:
+    """Put on record which files are about to take the place of those of a day."""
+    of = lake_files.c
+    for schema_id, (_, file) in files.items():
+        connection.execute(
+            update(lake_files)
+            .where(of.source == day.source, of.day == day.day, of.schema_id == schema_id)
+            .values(moving=file.sha256)
+        )
 
 
 def record_day(

@@ -15,44 +15,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
-from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine, select, text
 
-from pipelines.lake.backfilled import backfilled_values
-from pipelines.lake.columns import LakeSchema, arrow_table
-from pipelines.lake.day_rows import ROWS_A_GROUP, DayRows, Take
-from pipelines.lake.days import (
-    DayState,
-    LakeDay,
-    day_in,
-    days_of_lake,
-    record_day,
-    schemas_of,
-    watermarks_in,
-)
+from pipelines.lake.day_export import DayExport, NotExported
+from pipelines.lake.day_rows import ROWS_A_GROUP, DayRows
+from pipelines.lake.days import DayState, LakeDay, days_of_lake, schemas_of
 from pipelines.lake.errors import ExportElsewhere, Stopped
-from pipelines.lake.files import (
-    UnfinishedFile,
-    WrittenFile,
-    move_to,
-    remove_unfinished,
-)
-from pipelines.lake.snapshot import DaySnapshot, day_snapshot
+from pipelines.lake.files import remove_unfinished
 from pipelines.lake.time_indexes import make_time_indexes
 from pipelines.replay.throttle import Throttle
 from registry import catalog
 from registry.database.engine import connect
 from registry.database.lake_tables import day_scans
-from registry.definitions import RowSchema
-from registry.formats.lake import DAY_NS, day_number, file_path
+from registry.formats.lake import DAY_NS
 from registry.resources import sql
 
 logger = logging.getLogger(__name__)
@@ -72,7 +54,7 @@ class Done(NamedTuple):
     rows: int = 0
     bytes: int = 0
     refused: tuple[str, ...] = ()
-    """Days of which Postgres has fewer rows than the lake: their files stay."""
+    """Days whose files stay as they are, and why."""
     waits: str | None = None
     finished: bool = False
 
@@ -114,7 +96,7 @@ class LakeExport:
         engine = connect(self.postgres, CONNECT_SECONDS, silence_ms=SILENCE_MS)
         throttle = Throttle(self.heartbeats, self.cluster)
         try:
-            with _alone(engine) as check_alone:
+            with alone(engine) as check_alone:
                 return self._run(engine, throttle, _Steps(report, check_alone), stop)
         finally:
             throttle.close()
@@ -137,11 +119,12 @@ class LakeExport:
         for day in wanted:
             try:
                 wait()
-                written = _DayExport(engine, self.lake, reader, wait).write(day, steps.check_alone)
+                written = DayExport(engine, self.lake, reader, wait).write(day, steps.check_alone)
             except Stopped:
                 return done
-            if written is None:
-                refused = (*done.refused, f"{day.source} {day.day}")
+            except NotExported as error:
+                logger.warning("%s of %s was not exported: %s", day.day, day.source, error)
+                refused = (*done.refused, f"{day.source} {day.day}: {error}")
                 done = done._replace(days=done.days + 1, refused=refused)
             else:
                 done = done._replace(
@@ -172,92 +155,8 @@ def find_days(engine: Engine) -> None:
             connection.execute(day_scans.insert())
 
 
-class _DayExport:
-    """Writes the files of a day."""
-
-    def __init__(
-        self, engine: Engine, lake: Path, reader: DayRows, wait: Callable[[], None]
-    ) -> None:
-        self._engine = engine
-        self._lake = lake
-        self._reader = reader
-        self._wait = wait
-        self._open: dict[int, UnfinishedFile] = {}
-        self._writing: Future[None] | None = None
-
-    def write(self, wanted: LakeDay, check_alone: Callable[[], None]) -> list[WrittenFile] | None:
-        """The files of a day, written and put on record; None where they would have fewer rows."""
-        written: dict[int, tuple[LakeSchema, WrittenFile]] = {}
-        try:
-            with day_snapshot(self._engine) as seen:
-                day = day_in(seen, wanted.source, wanted.day)
-                assert day is not None, "what is counted once stays counted"
-                watermarks = watermarks_in(seen, day.source)
-                schemas = schemas_of(seen.asking, seen.catalog)
-                source = seen.catalog.sources[day.source]
-                number = day_number(day.day)
-                with ThreadPoolExecutor(1, "lake") as pool:
-                    begin = partial(self._begin, seen, schemas, pool)
-                    self._reader.copy(seen, source, number, begin)
-                    self._written()
-            for schema_id, file in self._open.items():
-                written[schema_id] = schemas[schema_id], file.finish()
-            check_alone()
-        except BaseException:
-            self._discard()
-            raise
-        if any(_rows_of(written, one.schema_id) < one.rows for one in day.files):
-            self._discard()
-            logger.warning(
-                "Postgres has fewer rows of %s on %s than the lake: its files stay as they are",
-                *(day.source, day.day),
-            )
-            return None
-        for schema_id, (_, whole) in written.items():
-            move_to(whole, self._lake / file_path(day.source, schema_id, day.day))
-        with self._engine.begin() as connection:
-            record_day(connection, day, watermarks, written)
-        return [file for _, file in written.values()]
-
-    def _begin(
-        self, seen: DaySnapshot, schemas: dict[int, LakeSchema], pool: ThreadPoolExecutor
-    ) -> Take:
-        """What writes rows while the next ones are copied."""
-        self._written()
-        self._discard()
-
-        def take(schema: RowSchema, rows: Any) -> None:
-            self._wait()
-            self._written()
-            self._writing = pool.submit(self._add, seen, schemas[schema.id], rows)
-
-        return take
-
-    def _add(self, seen: DaySnapshot, wanted: LakeSchema, rows: Any) -> None:
-        number = wanted.schema.id
-        if number not in self._open:
-            self._open[number] = UnfinishedFile(self._lake, wanted.arrow())
-        self._open[number].add(arrow_table(wanted, rows, backfilled_values(seen, wanted, rows)))
-
-    def _written(self) -> None:
-        """Wait for the rows that are being written, and raise what that raised."""
-        if self._writing is not None:
-            self._writing.result()
-            self._writing = None
-
-    def _discard(self) -> None:
-        for file in self._open.values():
-            file.discard()
-        self._open.clear()
-
-
-def _rows_of(written: dict[int, tuple[LakeSchema, WrittenFile]], schema_id: int) -> int:
-    found = written.get(schema_id)
-    return 0 if found is None else found[1].rows
-
-
 @contextmanager
-def _alone(engine: Engine) -> Iterator[Callable[[], None]]:
+def alone(engine: Engine) -> Iterator[Callable[[], None]]:
     """One process at a time writes; gives what raises once the session of the lock is lost.
 
     Raises `ExportElsewhere`.

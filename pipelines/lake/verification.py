@@ -31,7 +31,6 @@ from pipelines.lake.files import is_lake, sha256_of
 from pipelines.lake.snapshot import DaySnapshot, day_snapshot
 from registry.database.engine import connect
 from registry.database.lake_tables import lake_files
-from registry.definitions import RowSchema
 from registry.formats.lake import day_number
 
 
@@ -175,22 +174,22 @@ class _DayVerification:
             self._differences.clear()
             return take
 
-        def take(schema: RowSchema, rows: Any) -> None:
+        def take(schema_id: int, rows: Any) -> None:
             if self._stop.is_set():
                 raise Stopped
-            wanted = schemas[schema.id]
+            wanted = schemas[schema_id]
             table = arrow_table(wanted, rows, backfilled_values(seen, wanted, rows))
-            if schema.id not in files:
-                missing = f"row schema {schema.id} of {day.source} on {day.day}"
+            if schema_id not in files:
+                missing = f"row schema {schema_id} of {day.source} on {day.day}"
                 self._differences.append(Difference(missing, "Postgres has rows, and no file does"))
                 return
-            compared[schema.id] += len(table)
+            compared[schema_id] += len(table)
             self._rows += len(table)
             self._values += len(table) * len(wanted.value_columns)
-            there = files[schema.id].take(len(table))
+            there = files[schema_id].take(len(table))
             what = _difference(table, there, wanted)
             if what is not None:
-                self._differences.append(Difference(paths[schema.id], what))
+                self._differences.append(Difference(paths[schema_id], what))
 
         self._reader.copy(seen, seen.catalog.sources[day.source], day_number(day.day), begin)
         if not any(compared.values()):

@@ -4,8 +4,8 @@ The order of a commit:
 
 1. Entities that nobody knows become known, in a transaction of their own: live settles the same
    ones, and would else wait for the copy.
-2. The partition's progress is compared and moved, the rows are copied straight into the table, the
-   rejected ticks stored, and all of it committed.
+2. The partition's progress is compared and moved, the rows are copied straight into the table,
+   their days counted, the rejected ticks stored, and all of it committed.
 
 No key of a loaded row is one of live's (`registry.formats.loaded_rows`), and no lock is one that
 live waits for. So a load that is stopped or killed at any instant blocks nobody, and its rows and
@@ -19,6 +19,7 @@ from uuid import UUID
 
 from pipelines.compute.batch import Batch
 from pipelines.load.errors import LoadMoved
+from pipelines.stores.postgres.changed_days import change_days
 from pipelines.stores.postgres.connection import Database
 from pipelines.stores.postgres.rejected_ticks import STORE_REJECTED, rejected_columns
 from pipelines.stores.postgres.row_copy import copy_bytes, copy_rows
@@ -72,6 +73,8 @@ class LoadSink:
                 raise LoadMoved(run.topic, run.partition, run.base_offset)
             if len(batch):
                 copy_rows(cursor, packed)
+                where = run.topic_id, run.partition
+                change_days(cursor, batch.source.name, "load", *where, batch.event_time)
             if batch.rejected:
                 cursor.execute(STORE_REJECTED, {**moved, **rejected_columns(batch.rejected)})
                 cursor.execute(NEVER_PUBLISHED, moved)

@@ -4,6 +4,7 @@ tickwell.day_changes  how often rows of a day were stored, by who stores them
 tickwell.day_scans    when the days of rows that are older than these counts were looked up
 tickwell.lake_days    the days of sources that the lake has, and which changes of them
 tickwell.lake_files   their files
+tickwell.dropped_offsets  from which offsets on rows give whole states, where months were let go
 """
 
 from __future__ import annotations
@@ -63,7 +64,16 @@ lake_files = Table(
     Column("bytes", BigInteger, nullable=False),
     Column("sha256", LargeBinary, nullable=False),
     Column("columns", LargeBinary, nullable=False),
+    Column("moving", LargeBinary),
     ForeignKeyConstraint(
         ["source", "day"], ["tickwell.lake_days.source", "tickwell.lake_days.day"]
     ),
+)
+
+dropped_offsets = Table(
+    "dropped_offsets",
+    metadata,
+    Column("topic_id", Uuid, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("next_offset", BigInteger, nullable=False),
 )

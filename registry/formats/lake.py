@@ -1,11 +1,12 @@
 """The lake: where its files are, and what their columns are called.
 
     rows/source=price/schema=1/day=2026-11-24/part-0.parquet
+    rows/source=price/schema=1/day=2026-11-24/part-1.parquet
     unfinished/
 
 Under `rows` is nothing but whole files, for engines read whatever they find there. A file has the
-rows of one source, row schema and day, by event time in UTC; so all files of a `schema=` folder
-have the same columns.
+rows of one source, row schema and day, by event time in UTC, of live in the first part and loaded
+ones in the second; so all files of a `schema=` folder have the same columns.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from datetime import date, timedelta
 from pathlib import Path, PurePosixPath
 
 from registry.errors import DefinitionError
+from registry.formats.loaded_rows import row_schema_of
 
 DAY_NS = 86_400 * 10**9
 """Nanoseconds of a day."""
@@ -41,9 +43,9 @@ GUESSED = frozenset("true false inf nan null".split())  # noqa: SIM905
 
 
 def file_path(source: str, schema_id: int, day: date) -> PurePosixPath:
-    """The path of a file, relative to the lake."""
-    folders = f"source={source}", f"schema={schema_id}", f"day={day.isoformat()}"
-    return PurePosixPath(ROWS, *folders, "part-0.parquet")
+    """The path of a file, relative to the lake; loaded rows have a negative `schema_id`."""
+    folders = f"source={source}", f"schema={row_schema_of(schema_id)}", f"day={day.isoformat()}"
+    return PurePosixPath(ROWS, *folders, f"part-{int(schema_id < 0)}.parquet")
 
 
 def unfinished(lake: Path) -> Path:

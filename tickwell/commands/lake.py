@@ -83,9 +83,7 @@ def export(
         err=True,
     )
     for name in done.refused:
-        typer.echo(
-            f"{name}: Postgres has fewer rows than the lake, whose files stay as they are", err=True
-        )
+        typer.echo(name, err=True)
     if not done.finished:
         typer.echo("`tickwell lake export` goes on from here", err=True)
         raise typer.Exit(STOPPED)

@@ -2,8 +2,10 @@
 -- which the lake's files were written, and the files: of each its row schema, path and columns.
 SELECT
     changed.source, changed.day, changed.changes, written.changes AS written,
+    written.dropped_at IS NOT NULL, coalesce(written.exported_at > written.dropped_at, false),
     coalesce(files.schemas, '{}'), coalesce(files.paths, '{}'), coalesce(files.columns, '{}'),
-    coalesce(files.rows, '{}'), coalesce(files.bytes, '{}')
+    coalesce(files.rows, '{}'), coalesce(files.bytes, '{}'),
+    coalesce(files.digests, '{}'), coalesce(files.moving, '{}')
 FROM (
     SELECT source, day, sum(changes)::bigint AS changes
     FROM tickwell.day_changes
@@ -17,7 +19,9 @@ LEFT JOIN LATERAL (
         array_agg(path ORDER BY schema_id) AS paths,
         array_agg(encode(columns, 'hex') ORDER BY schema_id) AS columns,
         array_agg(rows ORDER BY schema_id) AS rows,
-        array_agg(bytes ORDER BY schema_id) AS bytes
+        array_agg(bytes ORDER BY schema_id) AS bytes,
+        array_agg(encode(sha256, 'hex') ORDER BY schema_id) AS digests,
+        array_agg(coalesce(encode(moving, 'hex'), '') ORDER BY schema_id) AS moving
     FROM tickwell.lake_files AS file
     WHERE file.source = changed.source AND file.day = changed.day
 ) AS files ON true

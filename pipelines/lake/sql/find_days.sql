@@ -8,6 +8,6 @@ FROM (
             AS number
     FROM tickwell.feature_rows
 ) AS found
-JOIN tickwell.row_schemas AS schema ON schema.id = found.schema_id
+JOIN tickwell.row_schemas AS schema ON schema.id = abs(found.schema_id)
 GROUP BY schema.source, found.number
 ON CONFLICT DO NOTHING
