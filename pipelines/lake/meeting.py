@@ -1,4 +1,4 @@
-"""Rows of a file and rows of Postgres, both in the order of the files, brought together by their keys.
+"""Rows of a file and of Postgres, both in the order of the files, brought together by their keys.
 
 A day of which Postgres has let go is what its file and Postgres have together. Both are read once,
 from the first row to the last, some at a time, so a day of any size needs the memory of a few

@@ -118,7 +118,10 @@ def _filled(table: pa.Table, names: tuple[str, str], of_blocks: Any) -> tuple[An
 def _keys(table: pa.Table) -> Any:
     """The keys of rows in the form of `day_rows.sql`."""
     encoded = [name.encode() for name in table["entity"].to_pylist()]
-    dtype = [("entity", f"S{max(map(len, encoded))}"), *((name, np.int64) for name in SORTED_BY[1:])]
+    dtype = [
+        ("entity", f"S{max(map(len, encoded))}"),
+        *((name, np.int64) for name in SORTED_BY[1:]),
+    ]
     keys = np.zeros(len(table), np.dtype(dtype))
     keys["entity"] = encoded
     for name in SORTED_BY[1:]:
