@@ -42,11 +42,11 @@ class DayFile(NamedTuple):
     schema_id: int
     path: str
     columns: bytes
-    rows: int
-    bytes: int
     sha256: bytes
     moving: bytes | None
     """The digest of a file that was to take its place when a process was killed."""
+    rows: int
+    bytes: int
 
 
 class LakeDay(NamedTuple):
@@ -95,8 +95,8 @@ def read_days(
             since,
             tuple(
                 DayFile(
-                    *(schema, path, bytes.fromhex(columns), int(n), int(size)),
-                    *(bytes.fromhex(sha256), bytes.fromhex(moving) or None),
+                    *(schema, path, bytes.fromhex(columns), bytes.fromhex(sha256)),
+                    *(bytes.fromhex(moving) or None, int(n), int(size)),
                 )
                 for schema, path, columns, n, size, sha256, moving in zip(*files, strict=True)
             ),

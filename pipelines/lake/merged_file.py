@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from pipelines.lake.backfilled import backfilled_values
 from pipelines.lake.columns import MISSING, STATUSES, LakeSchema, value_arrays
@@ -41,7 +42,7 @@ class MergedFile:
         lake, old = files
         self._wanted = wanted
         self._seen = seen
-        self._schema = plain_schema(wanted.arrow())
+        self._schema = _with_others(plain_schema(wanted.arrow()), pq.read_schema(old))
         self._new = UnfinishedFile(lake, self._schema)
         self._most = rows
         self._wait = wait
@@ -67,7 +68,7 @@ class MergedFile:
         of_file = self._with_columns(met.of_file)
         if len(met.of_postgres):
             order, again = pairs_of(met)
-            both = pa.concat_tables([of_file, plain(met.of_postgres)])
+            both = pa.concat_tables([of_file, self._without_others(plain(met.of_postgres))])
             of_file = both.take(pa.array(order[~again]))
         self._waiting.append(of_file)
         self._write(self._most)
@@ -84,10 +85,12 @@ class MergedFile:
 
     def _with_columns(self, table: pa.Table) -> pa.Table:
         """Rows of the old file with the columns of the new one."""
-        if table.schema.names == self._schema.names or not len(table):
-            return table.cast(self._schema) if len(table) else self._schema.empty_table()
+        if not len(table):
+            return self._schema.empty_table()
+        found: dict[str, Any] = {}
+        if not any(_lacks(table, one.ref) for one in self._wanted.backfilled):
+            return table.select(self._schema.names).cast(self._schema)
         keys = _keys(table)
-        found = {}
         for backfill, values in zip(
             self._wanted.backfilled,
             backfilled_values(self._seen, self._wanted, keys),
@@ -100,6 +103,37 @@ class MergedFile:
             for one in self._schema
         ]
         return pa.table(columns, schema=self._schema)
+
+    def _without_others(self, table: pa.Table) -> pa.Table:
+        """Rows of Postgres with the columns of the file, which have no value in them."""
+        if table.schema.names == self._schema.names:
+            return table
+        made = {
+            name: [None if pa.types.is_floating(one) else STATUSES[MISSING]] * len(table)
+            for name, one in zip(self._schema.names, self._schema.types, strict=True)
+            if name not in table.schema.names
+        }
+        columns = [made.get(name) or table[name] for name in self._schema.names]
+        return pa.table(columns, schema=self._schema)
+
+
+def _with_others(schema: pa.Schema, old: pa.Schema) -> pa.Schema:
+    """The columns of a file, with those of an old one that are not wanted now.
+
+    A backfill that is begun anew has no values for a while, and will have none of these ticks.
+    """
+    for one in old:
+        if one.name not in schema.names:
+            schema = schema.append(pa.field(one.name, one.type))
+    return schema
+
+
+def _lacks(table: pa.Table, ref: str) -> bool:
+    """Whether rows of a file have no values of a version, some or all of them."""
+    name = status_column(ref)
+    if name not in table.schema.names:
+        return True
+    return bool(pc.any(pc.equal(table[name], STATUSES[MISSING])).as_py())
 
 
 def _filled(table: pa.Table, names: tuple[str, str], of_blocks: Any) -> tuple[Any, Any]:
@@ -118,10 +152,8 @@ def _filled(table: pa.Table, names: tuple[str, str], of_blocks: Any) -> tuple[An
 def _keys(table: pa.Table) -> Any:
     """The keys of rows in the form of `day_rows.sql`."""
     encoded = [name.encode() for name in table["entity"].to_pylist()]
-    dtype = [
-        ("entity", f"S{max(map(len, encoded))}"),
-        *((name, np.int64) for name in SORTED_BY[1:]),
-    ]
+    numbers = [(name, np.int64) for name in SORTED_BY[1:]]
+    dtype: Any = [("entity", f"S{max(map(len, encoded))}"), *numbers]
     keys = np.zeros(len(table), np.dtype(dtype))
     keys["entity"] = encoded
     for name in SORTED_BY[1:]:
