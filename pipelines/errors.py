@@ -400,6 +400,27 @@ class LogBegins(PipelineError):
         )
 
 
+class StatesLetGo(PipelineError):
+    """The states with which a replay would begin are of rows that Postgres let go of."""
+
+    def __init__(self, topic: str, partition: int, start: int, let_go_to: int) -> None:
+        super().__init__(
+            f"{topic}[{partition}]: the windows at offset {start} are of ticks that the lake alone "
+            "has, and the log does not reach back to its beginning: replay from offset "
+            f"{let_go_to} on, or read the earlier rows in the lake (`tickwell lake status`)"
+        )
+
+
+class LetGoMeanwhile(PipelineError):
+    """Postgres let go of rows that a replay would have taken states from."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Postgres let go of months while this replay ran, and of rows that it needs: run the "
+            "same command again"
+        )
+
+
 class LogCut(PipelineError):
     """The broker deleted records before they were read."""
 

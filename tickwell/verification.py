@@ -140,7 +140,7 @@ def _entities(
 ) -> Iterator[tuple[str, Sequence[str]]]:
     """The entities whose rows in Redis are compared, some of a source at a time."""
     if wanted.sample is not None:
-        drawn = sample(database, catalog, wanted.sample, wanted.seed, None)
+        drawn = sample(database, catalog, wanted.sample, wanted.seed, {})
         for source, parts in drawn.items():
             yield source, list(dict.fromkeys(part.entity for part in parts))
         return

@@ -25,6 +25,7 @@ from pipelines.compute.recomputation import Recomputation
 from pipelines.errors import BackfillElsewhere, BackfillEnded
 from pipelines.replay.throttle import Throttle
 from pipelines.stores.postgres.connection import Database
+from pipelines.stores.postgres.let_go import rows_since
 from registry.definitions import Catalog
 from registry.formats.loaded_rows import loaded
 from registry.lifecycle.backfills import Backfill, schemas_to_read
@@ -62,6 +63,7 @@ class BackfillWork:
             stack.enter_context(alone(self.postgres, self.backfill))
             storing = stack.enter_context(closing(Database(self.postgres, APPLICATION)))
             position, done = self._progress(storing), Done()
+            since = self._since(storing)
             computation = Recomputation(program_of(self.catalog, self.backfill.ref))
             throttle = stack.enter_context(closing(Throttle(self.heartbeats, self.cluster)))
             pool = stack.enter_context(ThreadPoolExecutor(1, "store"))
@@ -71,6 +73,7 @@ class BackfillWork:
                 wait_for_live(throttle, done, report, stop)
                 if stop.is_set():
                     return done if stored is None else stored.result()
+                piece = _from(piece, since)
                 blocks = self._blocks(computation, piece)
                 if stored is not None:
                     report(done := stored.result())
@@ -132,6 +135,12 @@ class BackfillWork:
             )
             return {loaded(number) for (number,) in cursor.fetchall()}
 
+    def _since(self, database: Database) -> int | None:
+        source = version_of(self.catalog, self.backfill.ref).source
+        assert source is not None  # a derived version has no backfill
+        with database.transaction() as cursor:
+            return rows_since(cursor, source)
+
     def _progress(self, database: Database) -> Position:
         with database.transaction() as cursor:
             cursor.execute(PROGRESS, {"backfill": self.backfill.id})
@@ -177,3 +186,14 @@ class BackfillWork:
                 return Done(done.entities + piece.entities, done.ticks + len(piece.computed))
         self._progress(database)
         raise BackfillElsewhere(self.backfill.ref)
+
+
+def _from(piece: Piece, since: int | None) -> Piece:
+    """A piece of which no ticks are computed that lie before a time.
+
+    Of these Postgres has let go, and what it still has are the windows of what comes behind them.
+    """
+    if since is None:
+        return piece
+    computed = piece.computed
+    return piece._replace(computed=computed[piece.event_time[computed] >= since])

@@ -113,7 +113,7 @@ class MergedFile:
             for name, one in zip(self._schema.names, self._schema.types, strict=True)
             if name not in table.schema.names
         }
-        columns = [made.get(name) or table[name] for name in self._schema.names]
+        columns = [made[name] if name in made else table[name] for name in self._schema.names]
         return pa.table(columns, schema=self._schema)
 
 

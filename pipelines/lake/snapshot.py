@@ -14,6 +14,7 @@ import psycopg2
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from pipelines.stores.postgres.let_go import HOLD
 from registry import catalog
 from registry.definitions import Catalog
 
@@ -63,6 +64,7 @@ def day_snapshot(engine: Engine) -> Iterator[DaySnapshot]:
     """The database as it is now. Raises SQLAlchemy's `DBAPIError`."""
     with ExitStack() as stack:
         copying = stack.enter_context(_reading(engine))
+        copying.exec_driver_sql(HOLD)
         seen = copying.execute(text("SELECT pg_export_snapshot()")).scalar_one()
         asking = stack.enter_context(_reading(engine))
         asking.exec_driver_sql(f"SET TRANSACTION SNAPSHOT '{seen}'")  # has to be the first one

@@ -123,8 +123,8 @@ def _existing(load: Load, number: int, database: Database) -> _Existing:
             entity, end = names[index], lasts[index]
             if live is not None and live <= end and (not stored or last < end):
                 refused.append(
-                    f"{entity} has ticks at {_shown(end)}, after those from Kafka, which begin at "
-                    f"{_shown(live)}"
+                    f"{entity} has ticks at {as_text(end)}, after those from Kafka, which begin at "
+                    f"{as_text(live)}"
                 )
                 ticks += many[index]
             elif stored:
@@ -152,13 +152,13 @@ def _different(
             equal[entity] += same
             ticks += other
             if other:
-                refused.setdefault(entity, f"{entity} at {_shown(time)} {_told(fields)}")
+                refused.setdefault(entity, f"{entity} at {as_text(time)} {_told(fields)}")
     for each in met:
         if each.entity not in refused and equal[each.entity] != each.ticks:
             missing = each.ticks - equal[each.entity]
             refused[each.entity] = (
                 f"{each.entity} lacks {missing:,} ticks that are stored between "
-                f"{_shown(each.span.first)} and {_shown(each.span.last)}"
+                f"{as_text(each.span.first)} and {as_text(each.span.last)}"
             )
             ticks += missing
     return _Existing([], list(refused.values()), ticks)
@@ -213,6 +213,7 @@ def _told(fields: str) -> str:
     return f"has {own}, where {stored} is stored" if own != stored else "has another seq or op"
 
 
-def _shown(nanoseconds: int) -> str:
+def as_text(nanoseconds: int) -> str:
+    """A time, nanoseconds UTC, for people."""
     moment = EPOCH + timedelta(microseconds=nanoseconds // 1000)
     return moment.isoformat().replace("+00:00", "Z")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,16 @@ from typing import Any
 from pipelines.load.errors import LoadRulesChanged, LoadUnfinished, MonthBusy, NotLoadable
 from pipelines.load.identity import FileContents, contents_of, load_id, mapping_of
 from pipelines.load.load import Load, LoadPart
+from pipelines.load.load_sink import APPLICATION
 from pipelines.load.loads import Begun, Loads, RecordedLoad
-from pipelines.load.overlaps import overlaps
+from pipelines.load.overlaps import as_text, overlaps
 from pipelines.load.sorted_runs import RUN_TICKS, Span
 from pipelines.load.spill import KnownAt, Spilled, spill
 from pipelines.produce.checking import TickFiles
 from pipelines.produce.options import FileOptions
 from pipelines.replay.stop import Stop
+from pipelines.stores.postgres.connection import Database
+from pipelines.stores.postgres.let_go import in_the_lake_alone, rows_since
 from registry.database.month_partitions import attach, unattached
 from registry.definitions import Catalog, Source
 from registry.source_rules import SourceRules
@@ -118,6 +122,7 @@ class Planner:
             stop,
         )
         _check_months(spilled)
+        self._check_let_go(spilled)
         load = self._load(directory, begun)
         if begun is None:
             self._check_unfinished(spilled)
@@ -174,6 +179,22 @@ class Planner:
         for one in self._loads.unfinished(self._source.name, self.load_id, span):
             names = [file.name for file in one.files]
             raise LoadUnfinished(self._source.name, names, one.began_by)
+
+    def _check_let_go(self, spilled: Spilled) -> None:
+        """What is in the lake alone can be compared with nothing."""
+        if spilled.first is None:
+            return
+        with (
+            closing(Database(self._postgres, APPLICATION)) as database,
+            database.transaction() as cursor,
+        ):
+            since = rows_since(cursor, self._source.name)
+        if since is not None and spilled.first < since:
+            raise NotLoadable(
+                f"the first tick is of {as_text(spilled.first)}, and {in_the_lake_alone(since)}: "
+                "neither can its ticks be compared, nor those be in the windows of these. Load "
+                "the ticks from then on. Nothing was stored"
+            )
 
     def _attach(self, spilled: Spilled, stop: Stop) -> None:
         engine: Any = self._loads.engine

@@ -39,6 +39,7 @@ from pipelines.repair.ticks import (
     Values,
 )
 from pipelines.stores.postgres.changed_days import change_days
+from pipelines.stores.postgres.let_go import in_the_lake_alone, rows_since
 from pipelines.ticks.columns import NO_SEQ
 from pipelines.ticks.reference_decoder import Tick
 from registry.database.repair_tables import CANCELLED
@@ -99,6 +100,9 @@ class Revising:
 
     def make(self, cursor: Any, edit: Edit, known_at: int) -> Settled:
         """Make an edit, which is known from `known_at` on, nanoseconds UTC."""
+        since = rows_since(cursor, self.source.name)
+        if since is not None and _time_of(edit) < since:
+            return Settled(f"it reaches too far back: {in_the_lake_alone(since)}")
         if edit.kind == "insert":
             return self._insert(cursor, edit, known_at)
         return self._change(cursor, edit, known_at)
@@ -277,6 +281,15 @@ class Revising:
 
 def _repaired(ticks: Mapping[Key, Revised]) -> dict[Key, StoredTick]:
     return {key: one.newest.tick for key, one in ticks.items() if one.counts}
+
+
+def _time_of(edit: Edit) -> int:
+    """The time of an edit's tick, as that says it: its event time is no earlier one."""
+    if edit.kind == "insert":
+        assert edit.tick is not None
+        return edit.tick.tick_time
+    assert edit.of is not None
+    return edit.of[0]
 
 
 def _stored(edit: Edit, tick: Tick, known_at: int) -> StoredTick:

@@ -23,9 +23,10 @@ import msgspec
 from pipelines.compute.batch import Batch
 from pipelines.compute.entity_names import EntityNames
 from pipelines.compute.entity_state import LoadedStates
-from pipelines.errors import RowsAlreadyStored, StateConflict, WatermarkMoved
+from pipelines.errors import LetGoMeanwhile, RowsAlreadyStored, StateConflict, WatermarkMoved
 from pipelines.stores.postgres.changed_days import days_of
 from pipelines.stores.postgres.connection import Database
+from pipelines.stores.postgres.let_go import OFFSET as LET_GO_TO
 from pipelines.stores.postgres.offline_sink import CHECK_RULES, unsettled
 from pipelines.stores.postgres.rejected_ticks import STORE_REJECTED, rejected_columns
 from pipelines.stores.postgres.row_copy import copy_bytes, copy_rows, stage_rows
@@ -56,7 +57,8 @@ class BackfillSink:
 
     `restores_since` is that of `replay.progress.Progress`: with None, the partition's own rows
     are no state. The first `unseen` entities that are loaded are known to have no earlier rows.
-    Without `copies` every batch is staged, also in a partition that live has never stored.
+    Without `copies` every batch is staged, also in a partition that live has never stored. Before
+    the offset `let_go_to` the lake alone has all rows, as was known when the replay was planned.
     """
 
     def __init__(
@@ -66,11 +68,13 @@ class BackfillSink:
         restores_since: int | None,
         unseen: int = 0,
         copies: bool = True,
+        let_go_to: int = 0,
     ) -> None:
         self._database = Database(url, "tickwell replay")
         self._replay = replay
         self._unseen = unseen
         self._copies = copies
+        self._let_go_to = let_go_to
         self._since = NO_OFFSET if restores_since is None else restores_since
 
     def load(
@@ -78,12 +82,22 @@ class BackfillSink:
     ) -> LoadedStates:
         """The states that those of `entities` with rows had when the partition was at `before`.
 
-        At most `depth` ticks each. Raises `StoreUnavailable`.
+        At most `depth` ticks each. Raises `LetGoMeanwhile` and `StoreUnavailable`.
         """
         self._unseen -= len(entities)
         # a search for earlier rows would skip all later ones of an entity
         only = self._settled_elsewhere(source, entities, before) if self._unseen >= 0 else None
-        return load_states(self._database, source, entities, depth, before, self._since, only)
+        found = load_states(self._database, source, entities, depth, before, self._since, only)
+        self._check_let_go(before)
+        return found
+
+    def _check_let_go(self, before: Origin) -> None:
+        """Raises `LetGoMeanwhile` where rows before an offset went since the replay was planned."""
+        with self._database.transaction() as cursor:
+            cursor.execute(LET_GO_TO, (str(UUID(bytes=before.topic_id)), before.partition))
+            (let_go_to,) = cursor.fetchone()
+        if before.offset < let_go_to != self._let_go_to:
+            raise LetGoMeanwhile
 
     def _settled_elsewhere(
         self, source: Source, entities: Sequence[str], origin: Origin

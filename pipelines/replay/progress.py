@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 from pipelines.errors import PipelineError, StoreUnavailable
 from pipelines.kafka.topics import Topic
 from registry.database.engine import connect
+from registry.database.lake_tables import dropped_offsets
 from registry.database.tables import entities, replays, topics, watermarks
 from registry.formats.entity_name import SEPARATOR
 
@@ -95,6 +96,15 @@ class ReplayProgress:
                 return 0
             since: int | None = connection.execute(replayed).scalar_one()
             return since
+
+    def let_go_to(self, topic_id: bytes, partition: int) -> int:
+        """The offset from which on rows give whole states: behind all that was let go of."""
+        of = dropped_offsets.c
+        wanted = select(func.coalesce(func.max(of.next_offset), 0)).where(
+            of.topic_id == UUID(bytes=topic_id), of.partition == partition
+        )
+        with self._connection() as connection:
+            return int(connection.execute(wanted).scalar_one())
 
     def has_live(self, topic_id: bytes, partition: int) -> bool:
         """Whether live has stored anything of a partition."""

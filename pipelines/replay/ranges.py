@@ -14,6 +14,10 @@ which they are tried:
 6. The log's beginning is deleted: an error; or, if the user wants it and the database has no rows
    of the partition from which live would continue, empty windows.
 
+Before the offset to which months were let go of, rows give no whole states: there only the cases 2
+and 4 are left. What such a replay stores is in the lake already, and in Postgres once more until
+the next export has merged the two.
+
 Older incarnations of a topic exist in the database only: their rows, if any, are always the state
 with which this one began.
 """
@@ -33,6 +37,7 @@ from pipelines.errors import (
     LogBegins,
     PartitionsChanged,
     RangeMistaken,
+    StatesLetGo,
 )
 from pipelines.kafka.connection import KafkaConnection
 from pipelines.kafka.log_offsets import Log, logs_of, offsets_at, open_consumer
@@ -89,7 +94,8 @@ class Range:
 
     `read_from` is before `start` when the state has to be computed; `restores_since` is as in
     `replay.progress.Progress`. `begin` is before `start` when the replay is resumed. `blank` says
-    that no rows before `start` count, so that no state has to be loaded.
+    that no rows before `start` count, so that no state has to be loaded. Before the offset
+    `let_go_to` the lake alone has all rows.
     """
 
     rules: SourceRules
@@ -102,6 +108,7 @@ class Range:
     read_from: int
     restores_since: int | None
     blank: bool
+    let_go_to: int = 0
 
     @property
     def source(self) -> Source:
@@ -146,7 +153,7 @@ async def plan(
     `restart` a replay that was begun begins again. Raises `RangeMistaken` for offsets and
     partitions that do not exist, `RulesOfEarlierBuild` for a range of which this build decides
     nothing, `LogBegins` where a state cannot be known, `TimesUnknown`, `BrokerUnavailable`,
-    `StoreUnavailable` and other errors of `pipelines.errors`.
+    `StatesLetGo`, `StoreUnavailable` and other errors of `pipelines.errors`.
     """
     sources = [
         source
@@ -274,6 +281,11 @@ def _range(
         since = 0 if start == 0 else progress.known_since(topic_id, partition, start)
     if since is None and start == log.earliest and progress.has_live(topic_id, partition):
         since = 0
+    let_go_to = progress.let_go_to(topic_id, partition)
+    if start < let_go_to and not (alone and start == 0):
+        if log.earliest > 0 or not alone:
+            raise StatesLetGo(log.topic.name, partition, start, let_go_to)
+        since = None
     if since is not None:
         read_from = start
     elif log.earliest > 0:
@@ -293,4 +305,5 @@ def _range(
         read_from=read_from,
         restores_since=since,
         blank=alone and (since is None or since == start),
+        let_go_to=let_go_to,
     )

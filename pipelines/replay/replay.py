@@ -125,7 +125,9 @@ class Replay:
     def sink(self, part: Range) -> BackfillSink:
         """The sink of a range's rows."""
         unseen = CAPACITY if part.blank else 0
-        return BackfillSink(self.postgres, part.replay, part.restores_since, unseen)
+        return BackfillSink(
+            *(self.postgres, part.replay, part.restores_since, unseen), let_go_to=part.let_go_to
+        )
 
 
 class _RangeReplay:

@@ -8,7 +8,7 @@ next one that has some.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -56,11 +56,16 @@ def whole(database: Database, source: str, since: int | None) -> Iterator[Part]:
 
 
 def sample(
-    database: Database, catalog: Catalog, number: int, seed: str, since: int | None
+    database: Database,
+    catalog: Catalog,
+    number: int,
+    seed: str,
+    begins: Mapping[str, int | None],
 ) -> dict[str, list[Part]]:
     """So many days of entities of all sources, or fewer where there are not so many.
 
-    By source, each once. Raises `StoreUnavailable`.
+    Of a source no ticks before the time at which it `begins` count. By source, each once. Raises
+    `StoreUnavailable`.
     """
     with database.transaction() as cursor:
         cursor.execute(DRAWN, {"seed": seed, "number": number})
@@ -75,7 +80,9 @@ def sample(
         for source, entities in by_source.items():
             if source in catalog.sources:
                 chance = random.Random(f"{seed}/{source}/{start}")
-                days = _days(database, _schemas(catalog, source), entities, chance, since)
+                days = _days(
+                    database, _schemas(catalog, source), entities, chance, begins.get(source)
+                )
                 found.setdefault(source, []).extend(days)
     return {source: list(dict.fromkeys(parts)) for source, parts in found.items()}
 

@@ -15,19 +15,25 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from threading import Event
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from pipelines.errors import StoreUnavailable
 from pipelines.replay.throttle import Throttle
 from pipelines.stores.postgres.connection import Database
+from pipelines.stores.postgres.let_go import HOLD, rows_since
 from pipelines.verify.parts import Part, sample, whole
 from pipelines.verify.recomputed import Recomputed
 from pipelines.verify.stored_blocks import Backfilled, BlockValues, backfills, read_blocks
 from pipelines.verify.stored_rows import StoredTicks, read_ticks
 from registry.comparisons import Place, Tally
 from registry.definitions import Catalog
+from registry.resources import sql
 
 APPLICATION = "tickwell verify"
+LET_GO = sql(__package__, "let_go")
 ONE_MOMENT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+
+MEANWHILE = "Postgres let go of months meanwhile: verify once more"
 
 READERS = 2
 """Connections that read at a time: to read takes Postgres longer than everything else here."""
@@ -62,6 +68,14 @@ class Done(NamedTuple):
     waits: str | None = None
 
 
+class _Chosen(NamedTuple):
+    """Parts of a source of which Postgres has all rows from a time on, None for all."""
+
+    source: str
+    since: int | None
+    parts: Iterable[Part]
+
+
 Report = Callable[[Done], None]
 Tallies = Mapping[Place, Tally]
 
@@ -94,13 +108,14 @@ class Verification:
             throttle = stack.enter_context(closing(Throttle(self.heartbeats, self.cluster)))
             with listing.transaction() as cursor:
                 made = backfills(cursor, self.catalog)
+                found[Place.ROWS].unverifiable += _let_go(cursor, self.wanted.since)
             chosen, total = self._chosen(listing)
             done = Done(0, total, 0)
             report(done)
-            for source, parts in chosen:
+            for source, since, parts in chosen:
                 recomputed = Recomputed(self.catalog, source)
                 readers = [
-                    _Reader(one, recomputed, made.get(source, {}), self._most(recomputed))
+                    _Reader(one, recomputed, made.get(source, {}), self._most(recomputed), since)
                     for one in reading
                 ]
                 for ticks, blocks in _pieces(readers, parts):
@@ -120,21 +135,29 @@ class Verification:
         """Rows of a piece: so many that what is computed of them is bounded."""
         return max(1, min(self.rows_a_piece, CELLS_A_PIECE // recomputed.versions))
 
-    def _chosen(self, database: Database) -> tuple[Sequence[tuple[str, Iterable[Part]]], int]:
+    def _let_go(self, database: Database, sources: Sequence[str]) -> dict[str, int | None]:
+        """The time from which on Postgres has all rows of each source."""
+        with database.transaction() as cursor:
+            return {source: rows_since(cursor, source) for source in sources}
+
+    def _chosen(self, database: Database) -> tuple[Sequence[_Chosen], int]:
         """The parts of each source that has a version, and how many they are."""
         versions = self.catalog.features.values()
         sources = sorted({one.source for one in versions if one.source is not None})
-        number, seed, since = self.wanted
+        number, seed, _ = self.wanted
+        let_go = self._let_go(database, sources)
+        begins = {one: _latest(self.wanted.since, since) for one, since in let_go.items()}
         if number is not None:
-            drawn = sample(database, self.catalog, number, seed, since)
-            listed = [(source, drawn[source]) for source in sources if source in drawn]
-            return listed, sum(len(parts) for _, parts in listed)
+            drawn = sample(database, self.catalog, number, seed, begins)
+            listed = [_Chosen(one, let_go[one], drawn[one]) for one in sources if one in drawn]
+            return listed, sum(map(len, drawn.values()))
         with database.transaction() as cursor:
             cursor.execute(
                 "SELECT count(*) FROM tickwell.entities WHERE source = ANY (%s)", (sources,)
             )
             (total,) = cursor.fetchone()
-        return [(source, whole(database, source, since)) for source in sources], total
+        listed = [_Chosen(one, let_go[one], whole(database, one, begins[one])) for one in sources]
+        return listed, total
 
 
 class _Reader:
@@ -146,8 +169,10 @@ class _Reader:
         recomputed: Recomputed,
         made: Mapping[int, Backfilled],
         most: int,
+        since: int | None,
     ) -> None:
         self._database = database
+        self._since = since
         self._recomputed = recomputed
         self._made = made
         self.most = most
@@ -158,8 +183,21 @@ class _Reader:
         source, schemas = self._recomputed.source, self._recomputed.schemas
         with self._database.transaction() as cursor:
             cursor.execute(ONE_MOMENT)
+            cursor.execute(HOLD)
+            if rows_since(cursor, source.name) != self._since:
+                raise StoreUnavailable(MEANWHILE)
             ticks = read_ticks(cursor, source, schemas, parts, limits)
             return ticks, read_blocks(cursor, ticks, self._made)
+
+
+def _latest(*times: int | None) -> int | None:
+    return max((one for one in times if one is not None), default=None)
+
+
+def _let_go(cursor: Any, since: int | None) -> int:
+    """How many values from a time on are of rows that Postgres let go of; their files have them."""
+    cursor.execute(LET_GO, {"since": since})
+    return int(cursor.fetchone()[0])
 
 
 def _pieces(

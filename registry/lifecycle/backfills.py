@@ -8,7 +8,8 @@ that is over, and a view would show them in place of the tick's other features.
 
 The ticks are read in the rows of Postgres, or in Kafka, whose log may have lost some: a backfill
 from Kafka is complete when it has read what the log has, and of the rest it says nothing; nor does
-it of ticks that were loaded from files.
+it of ticks that were loaded from files. Ticks that Postgres let go of have no row that a value
+could be of: no backfill that begins afterwards is of them, and they stay what the version lacks.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from registry.lifecycle.coverage import (
     OffsetRange,
     behind,
     coverage,
+    let_go_of,
     schemas_holding,
     without,
 )
@@ -109,14 +111,14 @@ def begin(change: Change, ref: str, ticks_from: TicksFrom | None = None) -> Back
             return found
         _check_not_computed(change, found)
     _let_runs_end(change, ref)
-    parts = coverage(connection, change.known, ref)
-    if not any(without([one.stored], one.covered) for one in parts):
+    parts, gone = coverage(connection, change.known, ref), let_go_of(connection)
+    if not any(without([one.stored], [*one.covered, *gone(one)]) for one in parts):
         return found
     # what was computed before is forgotten, so all of it counts that live has not
     wanted = [
         BackfillRange(one.partition.topic_id, one.partition.partition, *range_)
         for one in parts
-        for range_ in without([one.stored], one.live)
+        for range_ in without([one.stored], [*one.live, *gone(one)])
     ]
     begun = {
         "state": "running",

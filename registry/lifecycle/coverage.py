@@ -23,13 +23,14 @@ A derived version is computed when it is read: it has no ranges of its own, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, and_, exists, select
 
 from registry.database.backfill_tables import backfill_ranges, backfills
+from registry.database.lake_tables import dropped_offsets
 from registry.database.load_tables import load_partitions, loads
 from registry.database.tables import (
     carried_over,
@@ -112,6 +113,21 @@ def coverage(connection: Connection, catalog: Catalog, ref: str) -> list[Partiti
         return []
     has = _Has(schemas_holding(catalog, version), _backfilled(connection, version))
     return [part.coverage(has) for part in _parts(connection, catalog.sources[version.source])]
+
+
+def let_go_of(connection: Connection) -> Callable[[PartitionCoverage], Ranges]:
+    """What gives, of a partition, the offsets of whose ticks the lake alone has all rows."""
+    of = dropped_offsets.c
+    ends = {
+        (row.topic_id.bytes, row.partition): row.next_offset
+        for row in connection.execute(select(of.topic_id, of.partition, of.next_offset))
+    }
+
+    def gone(part: PartitionCoverage) -> Ranges:
+        end = ends.get((part.partition.topic_id, part.partition.partition), 0)
+        return (OffsetRange(0, end),) if end else ()
+
+    return gone
 
 
 def holes(connection: Connection, catalog: Catalog, name: str, version: str) -> list[Holes]:

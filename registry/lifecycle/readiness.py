@@ -13,7 +13,15 @@ from registry.definitions import FeatureVersion
 from registry.errors import NotCovered
 from registry.formats.heartbeat import Heartbeat
 from registry.lifecycle.changing import Change
-from registry.lifecycle.coverage import Behind, Holes, behind, coverage, united, without
+from registry.lifecycle.coverage import (
+    Behind,
+    Holes,
+    behind,
+    coverage,
+    let_go_of,
+    united,
+    without,
+)
 from registry.lifecycle.states import version_of
 
 MOST_SHOWN = 5
@@ -24,6 +32,10 @@ BACKFILL = (
     "`without_history`) if nobody needs them"
 )
 FILL = "compute them by `tickwell backfill {}`"
+LET_GO = (
+    "their ticks are in the lake alone, where it stays `missing`; activate it with "
+    "--without-history (over HTTP `without_history`) if nobody needs them"
+)
 WAIT = "workers that run are about it, so ask again in a moment; `tickwell status` shows them"
 OTHER_SOURCE = (
     "they are of another source; activate it with --without-history (over HTTP `without_history`) "
@@ -91,7 +103,7 @@ def _check_history(
         for one in coverage(connection, known, other.ref):
             ranges = wanted.get(one.partition, ())  # a partition may have its first tick meanwhile
             wanted[one.partition] = without(ranges, without(ranges, one.covered))
-    lacking = []
+    lacking, let_go = [], let_go_of(connection)
     for one in own:
         first = one.covered[0].begin if one.covered else None
         ranges = tuple(
@@ -102,6 +114,9 @@ def _check_history(
         if ranges:
             lacking.append(Holes(one.partition, ranges))
     if lacking:
+        gone = {one.partition: let_go(one) for one in own}
+        if not any(without(one.ranges, gone[one.partition]) for one in lacking):
+            raise NotCovered(feature.ref, _shown(lacking), LET_GO)
         advice = FILL if without_history else BACKFILL
         raise NotCovered(feature.ref, _shown(lacking), advice.format(feature.ref))
 

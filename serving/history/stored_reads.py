@@ -19,6 +19,7 @@ from serving.features.columns import NO_TIME, RANK_OF
 from serving.features.times import to_rfc_3339
 from serving.features.values import STATUS
 from serving.history.entity_rows import LAST_MOMENT
+from serving.history.let_go import check_in_postgres
 from serving.history.past_columns import past_column
 from serving.history.reasons import Read
 from serving.history.sources import Sources
@@ -59,8 +60,13 @@ class StoredReads:
     def read(
         self, version: FeatureVersion, keys: Sequence[tuple[str, ...]], when: When
     ) -> list[Read]:
-        """A stored feature of entities, each named by the key fields of its source."""
+        """A stored feature of entities, each named by the key fields of its source.
+
+        Raises `InvalidRequest` for a moment of which the lake alone has the ticks.
+        """
         assert version.source is not None
+        if when.at is not None:
+            check_in_postgres(self._snapshot, version.source, when.at)
         names = [entity_id(key) for key in keys]
         unique = list(dict.fromkeys(names))
         numbers = {name: number for number, name in enumerate(unique)}
@@ -96,8 +102,12 @@ class StoredReads:
         ]
 
     def read_tick(self, version: FeatureVersion, key: tuple[str, ...], tick: TickKey) -> Read:
-        """The feature of a tick, which has no age. Raises `InvalidRequest` for one unknown."""
+        """The feature of a tick, which has no age.
+
+        Raises `InvalidRequest` for one that is not known, or is in the lake alone.
+        """
         assert version.source is not None
+        check_in_postgres(self._snapshot, version.source, tick.event_time)
         source, name = self._names.catalog.sources[version.source], entity_id(key)
         found = stored_tick(self._snapshot, source, Window(name, tick), any_kind=True)
         if found is None:

@@ -49,13 +49,13 @@ def test_what_is_whole_is_what_postgres_has(
     """Whatever stores rows for whatever day, and wherever an export is stopped.
 
     Live with ticks for last month and across midnight, also while a day is read, replays, rows that
-    are carried over, versions that are recorded and backfilled.
+    are carried over, versions that are recorded and backfilled, loads of files.
     """
     chance = random.Random(seed)
     history, lake = History(stores, engine, chance), tmp_path / "lake"
     acts = [
         *[history.live] * 5,
-        *(history.replay, history.carry, history.backfill, history.record_version),
+        *(history.replay, history.carry, history.backfill, history.record_version, history.load),
     ]
     for _ in range(14):
         chance.choice(acts)()

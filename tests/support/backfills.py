@@ -17,8 +17,8 @@ from tests.support.sinks import GO_ON, query
 
 BLOCKS = """
 SELECT name || '@' || version, block.entity, first_event_time, first_sequence, last_event_time,
-    unit, steps, long_steps, values, statuses
-FROM tickwell.backfilled_blocks AS block JOIN tickwell.backfills AS made ON made.id = backfill
+    unit, steps, long_steps, values, statuses, sign(backfill)
+FROM tickwell.backfilled_blocks AS block JOIN tickwell.backfills AS made ON made.id = abs(backfill)
 ORDER BY 1, 2, 3, 4
 """
 OK = 0
@@ -36,14 +36,13 @@ Values = Mapping[Tick, tuple[str, int]]
 """The bits of a value, and its status."""
 
 
-def blocks(postgres: str, ref: str) -> dict[Tick, tuple[str, int]]:
-    """The values that are stored in blocks; each is there once."""
+def blocks(postgres: str, ref: str, sign: int = 1) -> dict[Tick, tuple[str, int]]:
+    """The values that are stored in blocks, each once; of loaded ticks with the sign -1."""
     found: dict[Tick, tuple[str, int]] = {}
-    for each, entity, first, sequence, last, unit, steps, long_steps, values, statuses in query(
-        postgres, BLOCKS
-    ):
-        if each != ref:
+    for each, entity, first, sequence, last, unit, *arrays, statuses, of in query(postgres, BLOCKS):
+        if (each, of) != (ref, sign):
             continue
+        steps, long_steps, values = arrays
         times = [first + unit * step for step in steps or long_steps]
         assert times == sorted(times)
         assert times[-1] == last

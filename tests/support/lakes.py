@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -30,6 +31,7 @@ from registry.lifecycle.registry import Registry
 from tests.oracle.messages import Record
 from tests.support.backfills import backfill, blocks
 from tests.support.carried import HOMES, carried_rows
+from tests.support.file_loads import as_csv, load_files
 from tests.support.followers import compute, with_means
 from tests.support.logs import NOW_MS, TOPIC_ID, runs
 from tests.support.pages import section
@@ -58,7 +60,7 @@ class History:
         self._log: list[Run] = []
         self.at_ms = NOW_MS
         self._means = list[int]()
-        self._replays = 0
+        self._replays = self._loads = 0
         with_means(engine)
         self._begin()
 
@@ -121,6 +123,17 @@ class History:
         begun = Registry(self._engine, By("ann")).begin_backfill(ref)
         if begun is not None and begun.state == "running":
             backfill(self._engine, self.postgres, ref, self._chance.choice([3, 1000]))
+
+    def load(self, days: float = 0) -> None:
+        """Ticks of symbols that live never has, of a week that begins some days before now."""
+        chance, first = self._chance, self.at_ms - round((7 + days) * DAY_MS)
+        self._loads += 1
+        made = [
+            (f"L{self._loads}{chance.choice('AB')}", chance.choice([1.5, -0.0, 1e-7 / 3]), at, None)
+            for at in sorted(chance.randrange(first, first + 7 * DAY_MS) for _ in range(20))
+        ]
+        with tempfile.TemporaryDirectory() as directory:
+            load_files(self.postgres, [as_csv(Path(directory), made)])
 
     def replay(self) -> None:
         """All of the log, or its beginning, in the newest row schema."""
@@ -191,8 +204,11 @@ Cells = dict[str, Any]
 
 
 def in_postgres(postgres: str, refs: Sequence[str] = ()) -> dict[Row, Cells]:
-    """What files should have of each row; of `refs`, which are backfilled, the blocks' values."""
-    of_blocks = {ref: blocks(postgres, ref) for ref in refs}
+    """What files should have of each row; of `refs`, which are backfilled, the blocks' values.
+
+    Loaded rows are in the negative of their row schema.
+    """
+    of_blocks = {ref: (blocks(postgres, ref), blocks(postgres, ref, -1)) for ref in refs}
     names = ["ok", "warming", "undefined", "closed"]
     found: dict[Row, Cells] = {}
     for row, versions, fields, features, status, *rest in query(
@@ -201,7 +217,7 @@ def in_postgres(postgres: str, refs: Sequence[str] = ()) -> dict[Row, Cells]:
         " stored.features, status, tick_time, seq, seq_text, op, known_at, topic_id, partition,"
         ' "offset", index, of.source, schema_id, entity, event_time, sequence, revision'
         " FROM tickwell.feature_rows AS stored"
-        " JOIN tickwell.row_schemas AS of ON of.id = schema_id",
+        " JOIN tickwell.row_schemas AS of ON of.id = abs(schema_id)",
     ):
         del row
         key = Row(*rest[-5:])
@@ -231,9 +247,10 @@ def in_postgres(postgres: str, refs: Sequence[str] = ()) -> dict[Row, Cells]:
             ref: (value, names[code])
             for ref, value, code in zip(versions, features, bytes(status), strict=True)
         }
-        for ref, values in of_blocks.items():
+        for ref, of_both in of_blocks.items():
             if ref in stored:
                 continue
+            values = of_both[key.schema < 0]
             value, code = values.get(key[1:4], (None, None)) if key.revision == 0 else (None, None)
             known = code is not None
             stored[ref] = (
@@ -261,9 +278,10 @@ def in_lake(lake: Path) -> dict[Row, Cells]:
     found: dict[Row, Cells] = {}
     for path in files_of(lake):
         source, schema, day, name = path.relative_to(lake / ROWS).parts
-        assert (source, name) == ("source=price", "part-0.parquet")
+        assert source == "source=price"
+        sign = {"part-0.parquet": 1, "part-1.parquet": -1}[name]
         keys = []
-        for row, cells in rows_of(path, int(schema.removeprefix("schema="))):
+        for row, cells in rows_of(path, sign * int(schema.removeprefix("schema="))):
             assert f"day={cells['ts'].date()}" == day
             assert row not in found
             found[row] = cells
@@ -300,7 +318,8 @@ def example_of(engine: str) -> str:
 
 def as_read(postgres: str, refs: Sequence[str]) -> list[tuple[Any, ...]]:
     """What these examples should read: each tick once, as its newest row schema has it."""
-    found = {row[1:4]: cells for row, cells in sorted(in_postgres(postgres, refs).items())}
+    there = sorted(in_postgres(postgres, refs).items(), key=lambda one: abs(one[0].schema))
+    found = {row[1:4]: cells for row, cells in there}
     return [
         (*tick, *(cells.get(name) for name in VALUES))
         for tick, cells in sorted(found.items(), key=lambda one: (one[0][0].encode(), *one[0][1:]))

@@ -1,14 +1,15 @@
 -- The rows of a month that a state may need: of each entity and row schema those from the newest ticks on, as
 -- many as its source's history is long, that come before the month's end. So states are whole wherever one
 -- is restored that has ticks behind the month. Of a partition only ticks before its watermark count, as
--- live counts them. A tick that a repair cancelled is in no window, and another one more is kept.
+-- live counts them. What was repaired may be settled once more: a window before it and one behind it, and
+-- cancelled ticks, which are in none.
 INSERT INTO tickwell.{name}_kept
 SELECT stored.*
 FROM unnest(%(schemas)s::integer[], %(sources)s::text[], %(histories)s::integer[])
     AS schema (id, source, history)
 JOIN tickwell.entities AS known ON known.source = schema.source
 CROSS JOIN LATERAL (
-    SELECT schema.history + count(*) AS ticks
+    SELECT schema.history * CASE count(*) WHEN 0 THEN 1 ELSE 2 END + count(*) AS ticks
     FROM tickwell.repair_edits AS edit
     JOIN tickwell.repairs AS repair ON repair.id = edit.repair
     WHERE repair.source = known.source AND edit.entity = known.entity
