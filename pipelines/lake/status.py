@@ -29,6 +29,10 @@ class SourceStatus(NamedTuple):
     """Days that the next export writes, by what they lack."""
     open_days: int
     """Days that are not over, which an export leaves out."""
+    dropped_days: int
+    """Days that Postgres has let go of."""
+    dropped_rows: int
+    """Rows of theirs in the files, most of which Postgres does not have any more."""
 
 
 def lake_status(postgres: str, lake: Path, today: date) -> list[SourceStatus]:
@@ -57,6 +61,8 @@ def lake_status(postgres: str, lake: Path, today: date) -> list[SourceStatus]:
                 sum(file.bytes for day in written for file in day.files),
                 _missing(states),
                 sum(day.day >= today for day in of_source),
+                sum(day.dropped for day in written),
+                sum(day.rows for day in written if day.dropped),
             )
         )
     return found

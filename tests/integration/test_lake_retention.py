@@ -47,15 +47,19 @@ WEEK_HOURS = 7 * 24
 
 @pytest.fixture
 def engine(stores: Stores) -> Iterator[Engine]:
-    """Of a database with a partition for each month, whose source keeps few ticks."""
+    """Of a database with a partition for each month."""
     engine = connect(stores.postgres)
     attach(engine, range(month_of(BEGIN) - 3, month_of(BEGIN) + 12))
+    yield engine
+    engine.dispose()
+
+
+def keep_few_ticks(stores: Stores) -> None:
+    """Of an entity, as the recorded source says; to record versions says otherwise again."""
     stores.execute(
         "UPDATE tickwell.sources SET definition = definition || %s::jsonb WHERE name = 'price'",
         f'{{"history": {KEPT_TICKS}}}',
     )
-    yield engine
-    engine.dispose()
 
 
 def let_go(postgres: str, lake: Path, before: date, **how: Any) -> Dropped:
@@ -140,6 +144,7 @@ def test_nothing_is_lost_and_states_stay(
         live()
         truth.look()
         exported(stores.postgres, tmp_path)
+        keep_few_ticks(stores)
         before = states_now(stores, engine), in_redis(stores, engine)
         done = let_go(stores.postgres, tmp_path, month_behind(history, chance.randrange(2)))
         assert [one.reason for one in done.months if one.reason] == []

@@ -21,6 +21,7 @@ from tickwell.tables import show
 
 if TYPE_CHECKING:
     from pipelines.lake.export import Done
+    from pipelines.lake.retention import Dropped, MonthDone
     from pipelines.lake.status import SourceStatus
     from pipelines.lake.verification import Verified
 
@@ -134,8 +135,62 @@ def status(folder: Lake = None, as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps([_as_json(one) for one in found]))
         return
-    columns = ("source", "days", "first", "last", "files", "rows", "size", "to be written")
+    of_files = ("source", "days", "first", "last", "files", "rows", "size")
+    columns = (*of_files, "in the lake alone", "to be written")
     show(columns, [_row(one) for one in found])
+
+
+@lake.command()
+def drop(
+    before: Annotated[
+        str, typer.Option(help="The day before which months go, as 2026-01-01: whole months only.")
+    ],
+    folder: Lake = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would go; nothing is verified or changed.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Let Postgres drop the rows of old months that the lake has.
+
+    A month goes when all of its days are in files that are the same as Postgres, which is verified
+    before; months go from the oldest on. Postgres keeps the newest ticks of each entity, which
+    workers and rebuilds need. Ends with 0 where all months went, and with 1 where one stays.
+    """
+    settings = Settings.of_stack(lake=None if folder is None else str(folder))
+    settings.need("postgres")
+    day = _day("--before", before)
+    assert day is not None  # it was given
+    if day > _today():
+        raise TickwellError(f"--before {day} is not over yet: months that are not over stay")
+    with late_imports():
+        from pipelines.lake.retention import Retention
+
+    work = Retention(settings.postgres, settings.lake_path, day, dry_run)
+    stop = Event()
+    stop_on(stop)
+    done = _with_progress_bar("lake", lambda tell: work.run(tell, stop), ("rows", "rows/s"))
+    if as_json:
+        months = [{**one._asdict(), "month": str(one.month)} for one in done.months]
+        typer.echo(json.dumps({**done._asdict(), "months": months}))
+    for one in done.months:
+        typer.echo(_of_month(one, dry_run), err=True)
+    if not done.finished:
+        typer.echo("stopped: the same command goes on from here", err=True)
+        raise typer.Exit(STOPPED)
+    if not done.months:
+        typer.echo(f"Postgres has no month before {day} to let go of", err=True)
+    if any(one.reason is not None for one in done.months):
+        raise typer.Exit(1)
+
+
+def _of_month(one: MonthDone, dry_run: bool) -> str:
+    """What became of a month, as a line."""
+    if one.reason is not None:
+        return f"{one.month} stays, and so do later ones: {one.reason}"
+    if dry_run:
+        return f"{one.month} would go, {one.rows:,} rows of the lake, once they are verified"
+    return f"{one.month}: {one.rows:,} rows are in the lake, and {one.kept:,} of them in Postgres"
 
 
 def _print_verified(found: Verified) -> None:
@@ -166,6 +221,7 @@ def _row(one: SourceStatus) -> tuple[str, ...]:
         f"{one.files:,}",
         f"{one.rows:,}",
         _megabytes(one.size),
+        f"{one.dropped_days:,} days, {one.dropped_rows:,} rows" if one.dropped_days else "",
         missing,
     )
 
@@ -219,7 +275,7 @@ def _with_progress_bar(
     with Bar(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(what, total=None, rate=0, waits="")
 
-        def tell(done: Done | Verified) -> None:
+        def tell(done: Done | Verified | Dropped) -> None:
             per_second = getattr(done, counted) / max(time.monotonic() - began, 1e-9)
             waits = getattr(done, "waits", None) or ""
             bar.update(task, completed=done.days, total=done.of, rate=per_second, waits=waits)
