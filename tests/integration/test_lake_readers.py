@@ -15,7 +15,16 @@ import pytest
 from sqlalchemy import Engine
 
 from registry.database.engine import connect
-from tests.support.lakes import VALUES, History, as_read, bits, complete, example_of, exported
+from tests.support.lakes import (
+    VALUES,
+    History,
+    as_read,
+    bits,
+    complete,
+    example_of,
+    exported,
+    files_of,
+)
 from tests.support.rebuilds import Stores
 
 ENGINES = ("DuckDB", "polars", "pyarrow", "pandas")
@@ -51,7 +60,7 @@ def read(table: pa.Table) -> list[tuple[Any, ...]]:
 def test_an_example_reads_the_bits_of_postgres(
     stores: Stores, engine: Engine, tmp_path: Path, name: str, backfilled: bool
 ) -> None:
-    """Nulls, ticks of one time, several row schemas, of which one lacks a version."""
+    """Nulls, ticks of one time, several row schemas, of which one lacks a version, loaded ticks."""
     history = History(stores, engine, random.Random(5))
     for _ in range(4):
         history.live(40, 3)
@@ -59,9 +68,12 @@ def test_an_example_reads_the_bits_of_postgres(
     for _ in range(2):
         history.live(40, 3)
     history.replay()
+    history.load(days=1)
     if backfilled:
         history.backfill()
     exported(stores.postgres, tmp_path)
+    parts = [path.parent for path in files_of(tmp_path)]
+    assert len(set(parts)) < len(parts), "no day has ticks of live and loaded ones"
     there = as_read(stores.postgres, complete(engine))
     assert len({row[:2] for row in there}) < len(there), "no ticks of one time"
     assert {row[-1] is None for row in there} == {True, False}

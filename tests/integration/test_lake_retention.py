@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
+from threading import Event
 from typing import Any
 
+import psycopg2
 import pytest
 from sqlalchemy import Engine
 
 from pipelines.compute.entity_names import EntityNames
 from pipelines.lake.retention import Dropped, Retention
 from pipelines.lake.verification import LakeVerification
+from pipelines.load.errors import NotLoadable
+from pipelines.replay.progress import ReplayProgress
 from pipelines.stores.postgres.connection import Database
 from pipelines.stores.postgres.states_from_rows import load_states
+from pipelines.verify.verification import Verification, Wanted
 from registry import catalog as recorded
+from registry.comparisons import Place
 from registry.database.engine import connect
 from registry.database.month_partitions import attach, month_of
+from registry.errors import NotCovered
 from registry.formats.origin import Origin
 from registry.formats.status import Status
+from registry.lifecycle.audit import By
+from registry.lifecycle.registry import Registry
+from serving.errors import InvalidRequest
+from serving.history.explaining import Explainer
+from serving.history.snapshot import snapshot
+from tests.support.backfills import blocks
 from tests.support.lakes import (
     SILENT,
     SYMBOLS,
@@ -29,6 +45,7 @@ from tests.support.lakes import (
     Row,
     complete,
     exported,
+    files_of,
     in_lake,
     in_postgres,
     states,
@@ -160,3 +177,152 @@ def test_nothing_is_lost_and_states_stay(
     exported(stores.postgres, tmp_path)
     truth.check(tmp_path)
     assert set(states(engine, tmp_path).values()) == {"whole"}
+
+
+@pytest.fixture
+def history(stores: Stores, engine: Engine, tmp_path: Path) -> History:
+    """Ten weeks in the lake, which are verified in each test."""
+    made = History(stores, engine, random.Random(7))
+    for _ in range(5):
+        made.live(60, 2 * WEEK_HOURS)
+    exported(stores.postgres, tmp_path)
+    keep_few_ticks(stores)
+    return made
+
+
+def tables(postgres: str) -> set[str]:
+    found = query(postgres, "SELECT tablename FROM pg_tables WHERE schemaname = 'tickwell'")
+    return {name for (name,) in found if name.startswith("feature_rows")}
+
+
+def indexes(postgres: str) -> set[str]:
+    found = query(postgres, "SELECT indexname FROM pg_indexes WHERE schemaname = 'tickwell'")
+    return {name for (name,) in found if name.startswith("feature_rows")}
+
+
+def test_a_reader_is_not_waited_for_and_a_kill_leaves_the_month(
+    stores: Stores, engine: Engine, tmp_path: Path, history: History
+) -> None:
+    """While somebody reads the months live goes on, and so does a run that is killed then."""
+    rows, before = in_postgres(stores.postgres), (tables(stores.postgres), indexes(stores.postgres))
+    first = month_behind(history)
+    with psycopg2.connect(stores.postgres) as reader:
+        reader.cursor().execute("SELECT count(*) FROM tickwell.feature_rows")
+        asked = ["drop", "--before", str(first), "--lake", str(tmp_path)]
+        killed = subprocess.Popen(
+            [sys.executable, "-m", "tickwell", "lake", *asked],
+            env={**os.environ, "TICKWELL_POSTGRES": stores.postgres},
+            stderr=subprocess.DEVNULL,
+        )
+        while not any(name.endswith("_kept") for name in tables(stores.postgres)):
+            assert killed.poll() is None
+        killed.kill()
+        killed.wait()
+        history.live(5, 1)
+        done = let_go(stores.postgres, tmp_path, first, attempts=2)
+        assert [str(one.reason)[:30] for one in done.months] == ["queries read the months all th"]
+    assert in_postgres(stores.postgres).items() >= rows.items()
+    assert (tables(stores.postgres), indexes(stores.postgres)) == before
+    done = let_go(stores.postgres, tmp_path, first)
+    assert sum(one.rows - one.kept for one in done.months) > 0
+    assert (tables(stores.postgres), indexes(stores.postgres)) == before
+    assert let_go(stores.postgres, tmp_path, first).months == (), "there is nothing left to do"
+
+
+def test_rows_that_come_before_the_swap_keep_the_month(
+    stores: Stores, engine: Engine, tmp_path: Path, history: History
+) -> None:
+    history.record_version()
+    keep_few_ticks(stores)
+    came = []
+
+    def report(done: Dropped) -> None:
+        if done.days == done.of and not came:
+            came.append(done)
+            history.carry()  # of silent symbols, whose newest ticks are old
+
+    first = month_behind(history)
+    asked = Retention(stores.postgres, tmp_path, first, rows_a_group=7)
+    rows = len(in_postgres(stores.postgres))
+    *_, last = asked.run(report, GO_ON).months
+    assert "were stored meanwhile" in str(last.reason)
+    assert len(in_postgres(stores.postgres)) > rows
+    refused = let_go(stores.postgres, tmp_path, first).months[-1].reason
+    assert "is changed: `tickwell lake export` first" in str(refused)
+    exported(stores.postgres, tmp_path)
+    there = in_postgres(stores.postgres)
+    assert [one.reason for one in let_go(stores.postgres, tmp_path, first).months] == [None] * 2
+    assert len(in_postgres(stores.postgres)) < len(there)
+    assert in_lake(tmp_path) == there
+
+
+def test_a_damaged_file_keeps_its_month_and_is_not_merged(
+    stores: Stores, engine: Engine, tmp_path: Path, history: History
+) -> None:
+    first = month_behind(history)
+    path = files_of(tmp_path)[0]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + b"?")
+    assert "its digest is another one" in str(
+        let_go(stores.postgres, tmp_path, first).months[0].reason
+    )
+    path.write_bytes(whole)
+    assert [one.reason for one in let_go(stores.postgres, tmp_path, first).months] == [None] * 2
+    there = in_lake(tmp_path)
+    path.unlink()
+    stores.execute("UPDATE tickwell.day_changes SET changes = changes + 1")
+    (said,) = exported(stores.postgres, tmp_path).refused
+    assert "put it back from a copy" in said
+    path.write_bytes(whole)
+    assert exported(stores.postgres, tmp_path).refused == ()
+    assert in_lake(tmp_path) == there
+
+
+def test_what_others_do_of_the_time_that_is_in_the_lake_alone(
+    stores: Stores, engine: Engine, tmp_path: Path, history: History
+) -> None:
+    """They refuse it, or say what they could not look at; none answers as if nothing had been."""
+    source = "price"
+    old = min(row.event_time for row in in_postgres(stores.postgres))
+    before = len(in_postgres(stores.postgres))
+    done = let_go(stores.postgres, tmp_path, month_behind(history))
+    went = [one for one in done.months if one.kept < one.rows]
+    assert went
+    month = datetime.combine(done.months[-1].month.following, datetime.min.time(), UTC)
+    since = int(month.timestamp()) * 10**9
+    catalog = recorded.load(engine)
+
+    found = Verification(stores.postgres, catalog, Wanted(None, "seed")).run(quiet, Event())
+    assert sum(tally.differences.total() for tally in found.values()) == 0
+    assert found[Place.ROWS].unverifiable == 4 * sum(one.rows for one in done.months)
+    assert found[Place.ROWS].values == 4 * (before - sum(one.rows for one in done.months))
+
+    with snapshot(stores.postgres) as seen, pytest.raises(InvalidRequest, match=r"part-0\.parquet"):
+        Explainer(seen).explain("price_sma_5", {"symbol": "A"}, old + 10**9)
+
+    with pytest.raises(NotLoadable, match="the lake alone has all rows"):
+        history.load(end_ms=since // 10**6, days=1)
+    history.load(end_ms=since // 10**6 + 3 * 86_400_000, days=2)
+
+    history.record_version()
+    history.backfill()
+    ref = complete(engine)[0]
+    times = {tick.event_time for tick in blocks(stores.postgres, ref)}
+    stored = {r.event_time for r in in_postgres(stores.postgres) if r.schema > 0}
+    assert times == {time for time in stored if time >= since}
+    expected = Verification(stores.postgres, recorded.load(engine), Wanted(None, "seed"))
+    found = expected.run(quiet, Event())
+    assert sum(tally.differences.total() for tally in found.values()) == 0
+    assert found[Place.BLOCKS].values == len(blocks(stores.postgres, ref))
+    with pytest.raises(NotCovered, match="in the lake alone"):
+        Registry(engine, By("ann")).activate(ref)
+
+    progress = ReplayProgress(stores.postgres)
+    bound = progress.let_go_to(TOPIC_ID, 0)
+    progress.close()
+    ((newest,),) = query(
+        stores.postgres,
+        f'SELECT max("offset") + 1 FROM tickwell.feature_rows WHERE event_time < {since}'
+        f" AND schema_id IN (SELECT id FROM tickwell.row_schemas WHERE source = '{source}')",
+    )
+    assert bound >= newest

@@ -66,6 +66,7 @@ def test_spark_reads_the_bits_of_postgres(
     history.record_version()
     history.live(40, 3)
     history.replay()
+    history.load(days=1)
     if backfilled:
         history.backfill()
     lake = tmp_path / "lake"

@@ -124,13 +124,13 @@ class History:
         if begun is not None and begun.state == "running":
             backfill(self._engine, self.postgres, ref, self._chance.choice([3, 1000]))
 
-    def load(self, days: float = 0) -> None:
-        """Ticks of symbols that live never has, of a week that begins some days before now."""
-        chance, first = self._chance, self.at_ms - round((7 + days) * DAY_MS)
+    def load(self, end_ms: int | None = None, days: float = 7) -> None:
+        """Ticks of symbols that live never has, of some days up to a time, which is now."""
+        chance, end = self._chance, end_ms or self.at_ms
         self._loads += 1
         made = [
             (f"L{self._loads}{chance.choice('AB')}", chance.choice([1.5, -0.0, 1e-7 / 3]), at, None)
-            for at in sorted(chance.randrange(first, first + 7 * DAY_MS) for _ in range(20))
+            for at in sorted(end - chance.randrange(round(days * DAY_MS)) for _ in range(20))
         ]
         with tempfile.TemporaryDirectory() as directory:
             load_files(self.postgres, [as_csv(Path(directory), made)])
