@@ -203,19 +203,15 @@ def discard(engine: Engine, prepared: Prepared) -> None:
         connection.exec_driver_sql(f"DROP TABLE IF EXISTS tickwell.{prepared.month.name}_kept")
 
 
-def forget_blocks(engine: Engine, month: Month, contents: Contents) -> int:
-    """Remove the backfilled values of ticks that were let go of; returns how many blocks.
+def forget_blocks(engine: Engine, source: str) -> None:
+    """Remove the backfilled values of a source's ticks that were let go of.
 
-    It is no part of the swap, for it may take long, and to repeat it changes nothing.
+    All of its days that were let go of are whole in the lake. It is no part of the swap, for it may
+    take long, and to repeat it changes nothing.
     """
-    asked = {
-        **month.bounds,
-        "sources": list(contents.sources),
-        "schemas": list(contents.schemas),
-    }
     with engine.begin() as connection:
         connection.execute(text("SET LOCAL statement_timeout = 0"))
-        return int(connection.exec_driver_sql(FORGET_BLOCKS, asked).rowcount)
+        connection.exec_driver_sql(FORGET_BLOCKS, {"source": source})
 
 
 def _named(statement: str, named: Mapping[str, Any]) -> str:

@@ -145,7 +145,18 @@ class _Run:
             self._report(self._done)
             if done.reason is not None:
                 break
+        if not self._asked.dry_run:
+            self._forget_blocks(known)
         return self._done._replace(finished=True)
+
+    def _forget_blocks(self, known: Catalog) -> None:
+        """Also those that a process would have removed that was killed."""
+        with self._engine.connect() as connection:
+            schemas = schemas_of(connection, known)
+            days = [day for day in days_of_lake(connection) if day.dropped]
+        lacking = {d.source for d in days if d.state(schemas, None) is not DayState.WHOLE}
+        for source in sorted({day.source for day in days} - lacking):
+            forget_blocks(self._engine, source)
 
     def _days(self) -> dict[Month, list[LakeDay]]:
         """The days of months that have something to let go of, the oldest first."""
@@ -180,7 +191,6 @@ class _Run:
         except BaseException:
             discard(self._engine, prepared)
             raise
-        forget_blocks(self._engine, month, prepared.contents)
         return MonthDone(month, rows, prepared.kept)
 
     def _reason(self, known: Catalog, month: Month, days: Sequence[LakeDay]) -> str | None:
@@ -221,8 +231,8 @@ class _Run:
             else:
                 return
         raise MonthHeld(
-            "queries read the months all the time, and live would have to wait behind this: it is "
-            "tried again by the next run"
+            "queries read the months all the time, or a vacuum is at work there, and live would "
+            "have to wait behind this: run the same command again later"
         )
 
     def _check_stop(self) -> None:

@@ -14,8 +14,8 @@ import psycopg2
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from pipelines.stores.postgres.let_go import HOLD
 from registry import catalog
+from registry.database.month_partitions import HOLD
 from registry.definitions import Catalog
 
 NO_LIMITS = text(

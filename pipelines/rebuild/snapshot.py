@@ -17,6 +17,7 @@ from pipelines.compute.entity_state import EntityState, fill_of, tick_dtype
 from pipelines.kafka.topics import Topic
 from pipelines.stores.postgres.connection import Database
 from pipelines.stores.redis.restored_states import Restored
+from registry.database.month_partitions import HOLD
 from registry.definitions import Catalog, Source
 from registry.formats.origin import Origin
 from registry.formats.row import Row, pack
@@ -130,6 +131,7 @@ def snapshot(postgres: str, catalog: Catalog, source: Source, topic: Topic) -> I
     try:
         with database.transaction() as cursor:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            cursor.execute(HOLD)
             yield Snapshot(cursor, catalog, source, topic)
     finally:
         database.close()

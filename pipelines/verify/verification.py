@@ -20,12 +20,13 @@ from typing import Any, NamedTuple
 from pipelines.errors import StoreUnavailable
 from pipelines.replay.throttle import Throttle
 from pipelines.stores.postgres.connection import Database
-from pipelines.stores.postgres.let_go import HOLD, rows_since
+from pipelines.stores.postgres.let_go import rows_since
 from pipelines.verify.parts import Part, sample, whole
 from pipelines.verify.recomputed import Recomputed
 from pipelines.verify.stored_blocks import Backfilled, BlockValues, backfills, read_blocks
 from pipelines.verify.stored_rows import StoredTicks, read_ticks
 from registry.comparisons import Place, Tally
+from registry.database.month_partitions import HOLD
 from registry.definitions import Catalog
 from registry.resources import sql
 

@@ -25,6 +25,10 @@ LOCK = 7_242_019_002
 """Advisory lock: of two maintenances at once, one waits and finds the partitions attached."""
 
 LOCK_NOT_AVAILABLE = "55P03"
+HOLD = "LOCK TABLE ONLY tickwell.feature_rows IN ACCESS SHARE MODE"
+"""The first statement of a transaction that sees one moment. Rows of a month that Postgres lets go of
+(`pipelines.lake.retention`) are gone for older moments, too; while one reader holds this, none go."""
+
 PATIENCE = "500ms"
 """Time that an attachment may wait for its locks, and delay the queries behind it."""
 

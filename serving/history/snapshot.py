@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 
 from registry import catalog
 from registry.database.engine import STATEMENT_TIMEOUT, connect
+from registry.database.month_partitions import HOLD
 from registry.definitions import Catalog
 
 SESSIONS = 2
@@ -128,6 +129,7 @@ def snapshot(
         with ExitStack() as stack:
             connections = [stack.enter_context(_reading(engine)) for _ in range(sessions)]
             first, *others = connections
+            first.exec_driver_sql(HOLD)
             seen = first.execute(text("SELECT pg_export_snapshot()")).scalar_one()
             for other in others:  # it has to be the first statement of a transaction
                 other.exec_driver_sql(f"SET TRANSACTION SNAPSHOT '{seen}'")
@@ -148,6 +150,7 @@ def snapshot_of(connection: Connection, known: Catalog) -> Iterator[Snapshot]:
     """
     connection.execution_options(**READING)
     with connection.begin(), ThreadPoolExecutor(1, "history") as threads:
+        connection.exec_driver_sql(HOLD)
         yield Snapshot([connection], threads, known=known)
 
 

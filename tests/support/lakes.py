@@ -140,8 +140,9 @@ class History:
         self._replays += 1
         progress, name = ReplayProgress(self.postgres), f"replay {self._replays}"
         progress.begin(name, Topic("ticks.price", TOPIC_ID, 1), 0, "", True, Progress(0, 0, 0))
+        let_go_to = progress.let_go_to(TOPIC_ID, 0)
         progress.close()
-        sink = self._stores.keep(BackfillSink(self.postgres, name, 0))
+        sink = self._stores.keep(BackfillSink(self.postgres, name, 0, let_go_to=let_go_to))
         computation = compute(recorded.load(self._engine), "price")
         for run in self._log[: self._chance.randrange(len(self._log) + 1)]:
             decoded = computation.decode(run)

@@ -11,10 +11,6 @@ SELECT coalesce(max(next_offset), 0) FROM tickwell.dropped_offsets
 WHERE topic_id = %s::uuid AND partition = %s
 """
 
-HOLD = "LOCK TABLE tickwell.feature_rows IN ACCESS SHARE MODE"
-"""The first statement of a transaction that sees one moment. Rows that are let go of are gone for
-older moments, too; so nobody lets go of any while a reader holds this."""
-
 
 def rows_since(cursor: Any, source: str) -> int | None:
     """The time from which on Postgres has all rows of a source, nanoseconds UTC; None for all.
