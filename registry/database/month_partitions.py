@@ -26,8 +26,8 @@ LOCK = 7_242_019_002
 
 LOCK_NOT_AVAILABLE = "55P03"
 HOLD = "LOCK TABLE ONLY tickwell.feature_rows IN ACCESS SHARE MODE"
-"""The first statement of a transaction that sees one moment. Rows of a month that Postgres lets go of
-(`pipelines.lake.retention`) are gone for older moments, too; while one reader holds this, none go."""
+"""The first statement of a transaction that sees one moment. Rows of months that Postgres lets go
+of (`pipelines.lake.retention`) are gone for older moments, too; while this is held, none go."""
 
 PATIENCE = "500ms"
 """Time that an attachment may wait for its locks, and delay the queries behind it."""

@@ -18,9 +18,12 @@ import pytest
 from sqlalchemy import Engine
 
 from pipelines.compute.entity_names import EntityNames
+from pipelines.errors import LetGoMeanwhile
 from pipelines.lake.retention import Dropped, Retention
 from pipelines.lake.verification import LakeVerification
 from pipelines.load.errors import NotLoadable
+from pipelines.repair.repair import Chosen, Repair
+from pipelines.replay.backfill_sink import BackfillSink
 from pipelines.replay.progress import ReplayProgress
 from pipelines.stores.postgres.connection import Database
 from pipelines.stores.postgres.states_from_rows import load_states
@@ -29,10 +32,10 @@ from registry import catalog as recorded
 from registry.comparisons import Place
 from registry.database.engine import connect
 from registry.database.month_partitions import attach, month_of
-from registry.errors import NotCovered
 from registry.formats.origin import Origin
 from registry.formats.status import Status
 from registry.lifecycle.audit import By
+from registry.lifecycle.coverage import coverage
 from registry.lifecycle.registry import Registry
 from serving.errors import InvalidRequest
 from serving.history.explaining import Explainer
@@ -149,7 +152,7 @@ def test_nothing_is_lost_and_states_stay(
     history, truth = History(stores, engine, chance), Truth(stores, engine)
 
     def live() -> None:
-        history.live(60, WEEK_HOURS)
+        history.live(120, 2 * WEEK_HOURS)
 
     def load() -> None:
         with suppress(NotLoadable):  # of time that the lake alone has
@@ -238,8 +241,11 @@ def test_rows_that_come_before_the_swap_keep_the_month(
     stores: Stores, engine: Engine, tmp_path: Path, history: History
 ) -> None:
     history.record_version()
+    history.backfill()
+    exported(stores.postgres, tmp_path)
     keep_few_ticks(stores)
-    came = []
+    (ref,) = complete(engine)
+    computed, came = blocks(stores.postgres, ref), list[Dropped]()
 
     def report(done: Dropped) -> None:
         if done.days == done.of and not came:
@@ -253,12 +259,13 @@ def test_rows_that_come_before_the_swap_keep_the_month(
     assert "were stored meanwhile" in str(last.reason)
     assert len(in_postgres(stores.postgres)) > rows
     refused = let_go(stores.postgres, tmp_path, first).months[-1].reason
-    assert "is changed: `tickwell lake export` first" in str(refused)
+    assert "is changed" in str(refused)
     exported(stores.postgres, tmp_path)
-    there = in_postgres(stores.postgres)
+    there = in_postgres(stores.postgres, [ref])
     assert [one.reason for one in let_go(stores.postgres, tmp_path, first).months] == [None] * 2
     assert len(in_postgres(stores.postgres)) < len(there)
     assert in_lake(tmp_path) == there
+    assert computed.items() > blocks(stores.postgres, ref).items(), "the files have them"
 
 
 def test_a_damaged_file_keeps_its_month_and_is_not_merged(
@@ -287,7 +294,6 @@ def test_what_others_do_of_the_time_that_is_in_the_lake_alone(
     stores: Stores, engine: Engine, tmp_path: Path, history: History
 ) -> None:
     """They refuse it, or say what they could not look at; none answers as if nothing had been."""
-    source = "price"
     old = min(row.event_time for row in in_postgres(stores.postgres))
     before = len(in_postgres(stores.postgres))
     done = let_go(stores.postgres, tmp_path, month_behind(history))
@@ -309,6 +315,7 @@ def test_what_others_do_of_the_time_that_is_in_the_lake_alone(
         history.load(end_ms=since // 10**6, days=1)
     history.load(end_ms=since // 10**6 + 3 * 86_400_000, days=2)
 
+    history.live(5, 1)
     history.record_version()
     history.backfill()
     ref = complete(engine)[0]
@@ -319,15 +326,28 @@ def test_what_others_do_of_the_time_that_is_in_the_lake_alone(
     found = expected.run(quiet, Event())
     assert sum(tally.differences.total() for tally in found.values()) == 0
     assert found[Place.BLOCKS].values == len(blocks(stores.postgres, ref))
-    with pytest.raises(NotCovered, match="in the lake alone"):
-        Registry(engine, By("ann")).activate(ref)
+    history.late(since // 10**6 - 1)
+    history.late(since // 10**6 + 1)
+    repair = Repair(stores.postgres, recorded.load(engine), "price")
+    repaired = repair.run(Chosen(), "ann", "", lambda _: None, Event())
+    (refused,) = repaired.refused
+    assert "reaches too far back" in refused
+    assert repaired.made.total() == 1
 
     progress = ReplayProgress(stores.postgres)
     bound = progress.let_go_to(TOPIC_ID, 0)
     progress.close()
-    ((newest,),) = query(
-        stores.postgres,
-        f'SELECT max("offset") + 1 FROM tickwell.feature_rows WHERE event_time < {since}'
-        f" AND schema_id IN (SELECT id FROM tickwell.row_schemas WHERE source = '{source}')",
-    )
-    assert bound >= newest
+    sink, names = BackfillSink(stores.postgres, "a replay", 0), EntityNames.of(["A"])
+    with pytest.raises(LetGoMeanwhile):
+        sink.load(catalog.sources["price"], names, 5, Origin(TOPIC_ID, 0, bound - 1, 0))
+    assert len(sink.load(catalog.sources["price"], names, 5, Origin(TOPIC_ID, 0, bound, 0)).which)
+    sink.close()
+    before_it = f"WHERE event_time < {since} AND schema_id > 0"
+    asked = f'SELECT max("offset") + 1 FROM tickwell.feature_rows {before_it}'
+    assert [(bound,)] == query(stores.postgres, asked), "the newest of each are kept"
+    with engine.connect() as connection:
+        known = recorded.load(engine)
+        parts = {one.partition.topic: one for one in coverage(connection, known, ref)}
+    of_live = parts["ticks.price"]
+    assert [begin for begin, _ in of_live.backfilled] == [bound]
+    assert Registry(engine, By("ann")).begin_backfill(ref).state == "complete", "nothing is left"

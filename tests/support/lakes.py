@@ -81,6 +81,15 @@ class History:
         self._live.materialize(run, GO_ON)
         self._log.append(run)
 
+    def late(self, at_ms: int) -> None:
+        """A tick of a symbol that has later ones: live rejects it."""
+        value = json.dumps({"symbol": SYMBOLS[0], "ts": at_ms, "price": 1.5}).encode()
+        key = SYMBOLS[0].encode()
+        record = Record("ticks.price", 0, self._offset, self.at_ms, key, value)
+        (run,) = runs([record], [], self._offset)
+        self._live.materialize(run, GO_ON)
+        self._log.append(run)
+
     @property
     def _offset(self) -> int:
         return self._log[-1].next_offset if self._log else 0
