@@ -143,7 +143,7 @@ class Truth:
             assert found[row] | cells == found[row]
 
 
-@pytest.mark.parametrize("seed", seeds(2, 30))
+@pytest.mark.parametrize("seed", seeds(1, 30))
 def test_nothing_is_lost_and_states_stay(
     stores: Stores, engine: Engine, tmp_path: Path, seed: int
 ) -> None:
@@ -162,16 +162,18 @@ def test_nothing_is_lost_and_states_stay(
         *[live] * 4,
         *(history.replay, history.carry, history.backfill, history.record_version, load),
     ]
-    went = 0
     for _ in range(3):
-        for _ in range(4):
+        live()
+    went = 0
+    for months in (chance.randrange(2), 0):
+        for _ in range(3):
             chance.choice(acts)()
         live()
         truth.look()
         exported(stores.postgres, tmp_path)
         keep_few_ticks(stores)
         before = states_now(stores, engine), in_redis(stores, engine)
-        done = let_go(stores.postgres, tmp_path, month_behind(history, chance.randrange(2)))
+        done = let_go(stores.postgres, tmp_path, month_behind(history, months))
         assert [one.reason for one in done.months if one.reason] == []
         went += sum(one.rows - one.kept for one in done.months)
         assert (states_now(stores, engine), in_redis(stores, engine)) == before
