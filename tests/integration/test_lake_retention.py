@@ -40,7 +40,7 @@ from registry.lifecycle.registry import Registry
 from serving.errors import InvalidRequest
 from serving.history.explaining import Explainer
 from serving.history.snapshot import snapshot
-from tests.support.backfills import blocks
+from tests.support.backfills import backfill, blocks
 from tests.support.lakes import (
     SILENT,
     SYMBOLS,
@@ -243,10 +243,11 @@ def test_rows_that_come_before_the_swap_keep_the_month(
     stores: Stores, engine: Engine, tmp_path: Path, history: History
 ) -> None:
     history.record_version()
-    history.backfill()
+    ref = "mean_2@1.0.0"
+    Registry(engine, By("ann")).begin_backfill(ref)
+    backfill(engine, stores.postgres, ref, 3)  # in small blocks
     exported(stores.postgres, tmp_path)
     keep_few_ticks(stores)
-    (ref,) = complete(engine)
     computed, came = blocks(stores.postgres, ref), list[Dropped]()
 
     def report(done: Dropped) -> None:
