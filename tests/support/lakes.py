@@ -59,6 +59,8 @@ class History:
         self._stores, self._engine, self._chance = stores, engine, chance
         self._log: list[Run] = []
         self.at_ms = NOW_MS
+        self.symbols: Sequence[str] = SYMBOLS
+        """Those that tick often."""
         self._means = list[int]()
         self._replays = self._loads = 0
         with_means(engine)
@@ -97,7 +99,7 @@ class History:
     def _record(self, offset: int) -> Record:
         chance, at = self._chance, self.at_ms
         tick: dict[str, Any] = {
-            "symbol": chance.choice(SYMBOLS),
+            "symbol": chance.choice(self.symbols),
             "ts": at - chance.choice([0, 999]),
         }
         if chance.random() < 0.1:
