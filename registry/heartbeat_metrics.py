@@ -20,6 +20,11 @@ OF_PARTITION = {
     "tickwell_worker_behind_seconds": "All that was in the log so long ago is stored",
     "tickwell_worker_unseen_seconds": "How long ago the broker last gave the log's end",
 }
+OF_VERIFIED = {
+    "tickwell_verify_values": "Values that the process has compared beside its work",
+    "tickwell_verify_unverifiable": "Values of which it could not say what they should be",
+    "tickwell_verify_differences": "Differences on record, which nobody has seen to yet",
+}
 
 
 def heartbeat_families(
@@ -43,6 +48,15 @@ def heartbeat_families(
         "The event time of the newest tick that the process has stored",
         labels=[*named_by, "source"],
     )
+    verified = _gauges(OF_VERIFIED, [*named_by, "part", "source"])
+    looked = GaugeMetricFamily(
+        "tickwell_verify_last_timestamp_seconds",
+        "When it looked last, by its own clock",
+        labels=[*named_by, "part", "source"],
+    )
+    took = GaugeMetricFamily(
+        "tickwell_verify_seconds", "Seconds that it has looked", labels=named_by
+    )
     for beat in heartbeats:
         name = [getattr(beat, attribute) for attribute in named_by]
         running, retrying = (float(beat.state == state) for state in ("running", "retrying"))
@@ -58,7 +72,16 @@ def heartbeat_families(
             rejected.add_metric([*name, reason], count)
         for source, nanoseconds in beat.newest.items():
             newest.add_metric([*name, source], nanoseconds / 10**9)
-    yield from (*workers, *partitions, rejected, newest)
+        if beat.verified.places:
+            took.add_metric(name, beat.verified.seconds)
+        for place in beat.verified.places:
+            of = [*name, place.place, place.source]
+            counts = (place.values, place.unverifiable, place.differences)
+            for gauge, value in zip(verified, counts, strict=True):
+                gauge.add_metric(of, float(value))
+            if place.at is not None:
+                looked.add_metric(of, place.at)
+    yield from (*workers, *partitions, rejected, newest, *verified, looked, took)
 
 
 def _gauges(texts: dict[str, str], labels: Sequence[str]) -> list[GaugeMetricFamily]:

@@ -84,6 +84,7 @@ class Settings(msgspec.Struct, frozen=True):
     hot: bool = True
     metrics_port: int = 0
     metrics_host: str = "127.0.0.1"
+    verify_entities: int = 30
 
     @classmethod
     def load(cls, environment: Mapping[str, str] = os.environ, **flags: Any) -> Settings:
@@ -256,6 +257,11 @@ def _check(settings: Settings) -> None:
     must(settings.requests_in_flight > 0, "requests_in_flight", "must be at least 1 request")
     must(settings.served_log_every >= 0, "served_log_every", "must be at least 1, or 0 for none")
     must(0 <= settings.metrics_port < 65536, "metrics_port", "must be a port, or 0 for none")
+    must(
+        0 <= settings.verify_entities <= 6_000,
+        "verify_entities",
+        "must be 1 to 6000 entities a minute, or 0 for none",
+    )
     must(0 < settings.partitions <= 1024, "partitions", "must be 1 to 1024")
     must(settings.capacity >= 1000, "capacity", "must be at least 1000 entities")
     must(2 <= settings.session <= 60, "session", "must be 2 to 60 seconds")

@@ -22,8 +22,11 @@ from pipelines.live.worker_options import WorkerOptions
 from pipelines.repair.repair import settle_all
 from pipelines.runtime.daemon_threads import DaemonExecutor, keep_running
 from pipelines.stores.redis.hot_feed import HotFeed
+from pipelines.verify.continual import Continual
 from registry.catalog import load
 from registry.database.month_partitions import attach_ahead
+from registry.definitions import Catalog
+from registry.serial import Serial, serial
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +72,29 @@ def start_offline_threads(options: WorkerOptions, engine: Engine, stop: Event) -
     keep_running("repairs", settle, stop)
     keep_running("relay", relay, stop)
     keep_running("maintenance", maintain, stop)
+
+
+def start_verifying(verifying: Continual, engine: Engine, stop: Event) -> None:
+    """Verify a little all the time in a daemon thread until `stop` is set."""
+    keep_running("verifying", partial(verifying.run, _Definitions(engine).now, stop), stop)
+
+
+class _Definitions:
+    """The catalog, which is read again once the registry's serial has moved."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._read: tuple[Serial | None, Catalog] | None = None
+
+    def now(self) -> Catalog:
+        """Raises `StoreUnavailable`."""
+        try:
+            number = serial(self._engine)
+            if self._read is None or number is None or number != self._read[0]:
+                self._read = number, load(self._engine)
+        except DBAPIError as error:
+            raise StoreUnavailable(str(error.orig)) from error
+        return self._read[1]
 
 
 def start_log_ends(ends: LogEnds, stop: Event) -> None:

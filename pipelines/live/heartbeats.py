@@ -15,8 +15,9 @@ from pipelines.errors import StoreUnavailable
 from pipelines.live.broker_watch import BrokerView
 from pipelines.live.freshness import Ages
 from pipelines.stores.redis.client import answers
+from pipelines.verify.continual import Continual
 from registry import redis_clients
-from registry.formats.heartbeat import CarriedPartition, Heartbeat, PartitionLag
+from registry.formats.heartbeat import CarriedPartition, Heartbeat, PartitionLag, Verified
 from registry.formats.redis_keys import WORKERS_KEY, worker_key
 from registry.heartbeats import read_heartbeats
 
@@ -33,11 +34,17 @@ class Heartbeats:
     """Counts what a worker does and reports it; safe to use from any thread.
 
     `urls` are Redis servers; `cluster` is the one of them that is a cluster. A heartbeat is written
-    to both tiers, so that an outage of the warm one is reported in the hot one.
+    to both tiers, so that an outage of the warm one is reported in the hot one. It tells what
+    `verifying` has verified.
     """
 
     def __init__(
-        self, sink: str, instance: str, urls: Iterable[str], cluster: str | None = None
+        self,
+        sink: str,
+        instance: str,
+        urls: Iterable[str],
+        cluster: str | None = None,
+        verifying: Continual | None = None,
     ) -> None:
         self._sink = sink
         self._instance = instance
@@ -48,6 +55,7 @@ class Heartbeats:
         self._passed_over = 0
         self._newest: dict[str, int] = {}
         self._ages = Ages()
+        self._verifying = verifying
 
     def count(self, batch: Batch) -> None:
         """Count a batch that is stored."""
@@ -100,6 +108,7 @@ class Heartbeats:
             newest=dict(self._newest),
             carried=tuple(carried),
             freshness=self._ages.freshness(),
+            verified=Verified() if self._verifying is None else self._verifying.state,
         )
         packed = msgspec.json.encode(heartbeat)
         # One that did not answer may take its whole time again: it comes last.

@@ -17,6 +17,7 @@ from pipelines.live.background import (
     start_hot_feed,
     start_log_ends,
     start_offline_threads,
+    start_verifying,
     watch,
     watch_broker,
     watch_topics,
@@ -75,6 +76,7 @@ class _Worker:
             options.instance,
             [options.redis, options.redis_hot],
             cluster=options.redis if options.cluster else None,
+            verifying=options.verifying,
         )
         self._metrics = _serve_metrics(options) if options.metrics_port else None
         self._lags = Lags()
@@ -121,6 +123,8 @@ class _Worker:
             start_offline_threads(self._options, engine, self._stop)
             self._log_ends = LogEnds(self._options.postgres, pipeline.incarnations.ids)
             start_log_ends(self._log_ends, self._stop)
+            if self._options.verifying is not None:
+                start_verifying(self._options.verifying, engine, self._stop)
         if pipeline.hot is not None:
             start_hot_feed(pipeline.hot, self._stop)
             self._hot = pipeline.hot

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pipelines.kafka.connection import KafkaConnection
 from pipelines.ticks.wire.schema_registry import RegistryConnection
+from pipelines.verify.continual import Continual
 from registry.definitions import Definitions
 
 
@@ -18,7 +19,8 @@ class WorkerOptions:
     `session` seconds without a heartbeat to the broker. `declared` is a features file, whose
     sources must be as they are recorded; None for no file. `capacity` is the number of entities
     whose windows are cached. With `metrics_port` Prometheus metrics are served on `metrics_host`.
-    `schema_registry` is needed by sources whose format is Avro or Protobuf.
+    `schema_registry` is needed by sources whose format is Avro or Protobuf. `verifying` is what an
+    offline worker verifies beside its work; None for nothing.
     """
 
     sink: Literal["online", "offline"]
@@ -37,3 +39,4 @@ class WorkerOptions:
     metrics_port: int | None = None
     metrics_host: str = "127.0.0.1"
     schema_registry: RegistryConnection | None = None
+    verifying: Continual | None = None

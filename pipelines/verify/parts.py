@@ -8,7 +8,7 @@ next one that has some.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -87,6 +87,22 @@ def sample(
     return {source: list(dict.fromkeys(parts)) for source, parts in found.items()}
 
 
+def stretches(
+    database: Database,
+    catalog: Catalog,
+    source: str,
+    entities: Sequence[str],
+    chance: random.Random,
+) -> list[Part]:
+    """Of each entity the ticks from a moment on that lies between its first and its last one.
+
+    Raises `StoreUnavailable`.
+    """
+    schemas = _schemas(catalog, source)
+    found = _ticks_from(database, schemas, entities, chance.randint)
+    return [Part(entity, time, -1) for entity, _, time in found]
+
+
 def _days(
     database: Database,
     schemas: Sequence[int],
@@ -94,18 +110,37 @@ def _days(
     chance: random.Random,
     since: int | None,
 ) -> Iterator[Part]:
+    def begin(first: int, last: int) -> int | None:
+        first = first if since is None else max(first, since)
+        if first > last:
+            return None
+        day = chance.randint(first // DAY_NS, last // DAY_NS)
+        return max(day * DAY_NS, first)
+
+    for entity, begins, time in _ticks_from(database, schemas, entities, begin):
+        day = time // DAY_NS
+        yield Part(entity, max(day * DAY_NS, begins), -1, (day + 1) * DAY_NS)
+
+
+def _ticks_from(
+    database: Database,
+    schemas: Sequence[int],
+    entities: Sequence[str],
+    begin_of: Callable[[int, int], int | None],
+) -> Iterator[tuple[str, int, int]]:
+    """Entities, each with a moment, and the event time of its first tick from then on.
+
+    The moment is chosen by the times of its first and its last tick, or there is none.
+    """
     wanted = {"entities": list(entities), "schemas": list(schemas)}
     with database.transaction() as cursor:
         cursor.execute(EXTENT, wanted)
         extents = {number: (first, last) for number, first, last in cursor.fetchall()}
         begins = []
         for number, entity in enumerate(entities, 1):
-            if number in extents:
-                first, last = extents[number]
-                first = first if since is None else max(first, since)
-                if first <= last:
-                    day = chance.randint(first // DAY_NS, last // DAY_NS)
-                    begins.append((entity, max(day * DAY_NS, first)))
+            begin = begin_of(*extents[number]) if number in extents else None
+            if begin is not None:
+                begins.append((entity, begin))
         wanted |= {
             "entities": [entity for entity, _ in begins],
             "begins": [begin for _, begin in begins],
@@ -114,8 +149,7 @@ def _days(
         times = dict(cursor.fetchall())
     for number, (entity, begin) in enumerate(begins, 1):
         if number in times:
-            day = times[number] // DAY_NS
-            yield Part(entity, max(day * DAY_NS, begin), -1, (day + 1) * DAY_NS)
+            yield entity, begin, times[number]
 
 
 def _schemas(catalog: Catalog, source: str) -> list[int]:

@@ -41,6 +41,33 @@ class Freshness(Struct, frozen=True):
     ticks: int
 
 
+class VerifiedPlace(Struct, frozen=True):
+    """What a worker has verified of a place and a source beside its work.
+
+    `values` were compared and `unverifiable` ones could not be, since its start. `differences` are
+    on record, whoever found them, until somebody has seen to them. `at` is when it looked last,
+    Unix seconds; None before it did. A place that is of no single source has none.
+    """
+
+    place: str
+    source: str
+    values: int
+    unverifiable: int
+    differences: int
+    at: float | None = None
+
+
+class Verified(Struct, frozen=True):
+    """What a worker verifies beside its work: by place and source, and the time that it took.
+
+    `different` says of some differences which value it is and what to do.
+    """
+
+    places: tuple[VerifiedPlace, ...] = ()
+    seconds: float = 0.0
+    different: tuple[str, ...] = ()
+
+
 class Heartbeat(Struct, frozen=True):
     """A worker's state at `at` (Unix seconds).
 
@@ -54,7 +81,8 @@ class Heartbeat(Struct, frozen=True):
     with what the worker stores; "" where it has nothing to feed. `newest` has for each source the
     event time of the newest tick that this process has stored, in nanoseconds UTC. `carried` has
     those of its partitions in whose store no entity is in an older row schema than it writes.
-    `freshness` is None while nothing is stored.
+    `freshness` is None while nothing is stored. `verified` is what an offline worker has compared
+    beside its work.
     """
 
     sink: str
@@ -76,3 +104,4 @@ class Heartbeat(Struct, frozen=True):
     newest: dict[str, int] = {}
     carried: tuple[CarriedPartition, ...] = ()
     freshness: Freshness | None = None
+    verified: Verified = Verified()

@@ -8,8 +8,11 @@ with what the rows at these origins say, judged for the same moment.
 from __future__ import annotations
 
 import logging
+import random
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -117,6 +120,37 @@ def read_served(directory: Path) -> Iterator[Served]:
                     cut += 1
         if cut:
             logger.warning("%s: %d lines were cut, and are passed over", path, cut)
+
+
+def some_served(directory: Path, number: int, chance: random.Random) -> list[Served]:
+    """About so many neighbouring lines from anywhere in the logs; only these are read.
+
+    Raises OSError where a file cannot be read.
+    """
+    sizes: list[tuple[Path, int]] = []
+    for path in sorted(directory.glob(f"*{ENDING}*"), key=_oldest_first):
+        with suppress(FileNotFoundError):  # it was the oldest one
+            sizes.append((path, path.stat().st_size))
+    if not any(size for _, size in sizes):
+        return []
+    ((path, size),) = chance.choices(sizes, [size for _, size in sizes])
+    with suppress(FileNotFoundError):
+        begin = chance.randrange(size)
+        return _lines(path, begin, number) or _lines(path, 0, number)
+    return []
+
+
+def _lines(path: Path, begin: int, number: int) -> list[Served]:
+    """So many lines from a byte on; the one that lies across it does not count."""
+    found: list[Served] = []
+    with path.open("rb") as file:
+        file.seek(begin)
+        if begin:
+            file.readline()
+        for line in islice(file, number):
+            with suppress(msgspec.MsgspecError, UnicodeDecodeError):  # it is being written, or cut
+                found.append(_decode(line))
+    return found
 
 
 def _oldest_first(path: Path) -> tuple[str, int]:

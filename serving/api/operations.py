@@ -89,6 +89,7 @@ class Health(Struct):
     workers: dict[str, list[Heartbeat]]
     strangers: list[str]
     warnings: list[str]
+    differences: list[str]
     processes: int
     connections: int
 

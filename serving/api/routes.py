@@ -62,7 +62,9 @@ class Server:
             for beats in workers.values()
         )
         strangers, warnings = self.workers.told("strangers"), self.workers.told("warnings")
-        well = well and all(state == "ok" for state in stores.values()) and not strangers
+        different = self.workers.different()
+        well = well and all(state == "ok" for state in stores.values())
+        well = well and not strangers and not different
         well = well and not any(breaker.is_open for breaker in self.breakers())
         status = "ok" if well else "degraded" if serving else Status.UNAVAILABLE
         total = self.metrics.totals()
@@ -74,6 +76,7 @@ class Server:
             "workers": workers,
             "strangers": strangers,
             "warnings": warnings,
+            "differences": different,
             "processes": self.metrics.processes(),
             "connections": int(total("tickwell_connections")),
         }

@@ -97,6 +97,10 @@ class WorkersWatch:
         """The heartbeats of a sink's workers that are recent."""
         return alive(self.heartbeats, sink)
 
+    def different(self) -> list[str]:
+        """What they have found to differ, each sentence once."""
+        return sorted({text for beat in self.alive("offline") for text in beat.verified.different})
+
     def told(self, what: Literal["strangers", "warnings"]) -> list[str]:
         """What the workers that are alive say of their broker, each sentence once."""
         beats = [*self.alive("online"), *self.alive("offline")]

@@ -20,6 +20,7 @@ from registry.database.load_tables import loads
 from registry.database.month_partitions import attach_ahead
 from registry.database.repair_tables import repairs
 from registry.database.training_set_tables import training_sets
+from registry.database.verified_tables import verified_to
 from registry.errors import DefinitionError, RegistryEmpty, RulesChanged, VersionChanged
 from registry.features_file import read
 from registry.lifecycle.recording import record
@@ -29,7 +30,7 @@ NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
 
 def test_models_are_what_migrations_make(engine: Engine) -> None:
-    tables = backfills, lake_files, loads, repairs, training_sets
+    tables = backfills, lake_files, loads, repairs, training_sets, verified_to
     (metadata,) = {table.metadata for table in tables}
     with engine.connect() as connection:
         context = MigrationContext.configure(

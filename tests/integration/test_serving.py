@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from registry import catalog
 from registry.definitions import Catalog
+from registry.formats.heartbeat import Verified, VerifiedPlace
 from registry.formats.redis_keys import CATALOG_KEY
 from serving.app import ServerOptions, create_app
 from serving.watch.workers import Lag, Sink, WorkersWatch
@@ -268,6 +269,18 @@ def test_what_workers_say_of_their_broker_is_in_health(
             ),
         )
         assert health["warnings"] == ["t loses ticks"]
+
+
+def test_a_value_that_differs_is_no_good_health(client: TestClient, redis_database: str) -> None:
+    places = (VerifiedPlace("rows", "price", 100, 0, 1, 5.0),)
+    beat(redis_database, verified=Verified(places, 0.5, ("rows: value of f of A",)))
+    health = wait_for(
+        "the server has read it",
+        lambda: (found := client.get("/health").json())["differences"] and found,
+    )
+    assert health["differences"] == ["rows: value of f of A"]
+    assert health["status"] == "degraded"
+    assert 'tickwell_verify_differences{instance="one",part="rows"' in client.get("/metrics").text
 
 
 def test_health_and_metrics(client: TestClient, redis_database: str) -> None:

@@ -55,7 +55,9 @@ def test_what_is_the_same_ends_with_0_and_a_difference_with_1(stores: Stores) ->
         "UPDATE tickwell.feature_rows SET features[1] = 123.25 WHERE entity = 'C'"
         f" AND event_time = {time} AND sequence = {sequence}"
     )
-    different = run(stores, "verify", "--full", "--no-throttle")
+    nothing = run(stores, "verify", "--since", "1d")
+    assert "rows of Postgres, recomputed from raw fields: 0 compared" in nothing.stderr
+    different = run(stores, "verify", "--full", "--no-throttle", "--since", "36000d")
     assert different.returncode == 1
     assert "rows: value of current_price@1.0.0 of C in price at " in different.stderr
     assert "found    123.25 (0x1.ed00000000000p+6), ok" in different.stderr
@@ -87,6 +89,8 @@ def test_it_ends_with_2_where_it_could_not_look(stores: Stores, tmp_path: Path) 
     late = run(stores, "verify", "--since", "2999-01-01T00:00:00Z")
     assert (late.returncode, "--since" in late.stderr) == (2, True)
     assert run(stores, "verify", "--full", "--sample", "3").returncode == 2
+    forgotten = run(stores, "verify", "--forget")
+    assert (forgotten.returncode, "forgotten: 0 differences" in forgotten.stderr) == (0, True)
 
 
 def test_rows_that_were_loaded_are_told_and_not_looked_at(stores: Stores, tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ def status(
         "lag": {worker.sink: worker.lag for worker in workers},
         "strangers": health.get("strangers", []),
         "warnings": health.get("warnings", []),
+        "differences": health.get("differences", []),
         "rejected": {worker.sink: worker.rejected for worker in workers},
         "passed_over": {worker.sink: worker.passed_over for worker in workers},
         "allocators": allocators,
@@ -111,6 +112,7 @@ def lines(health: Mapping[str, Any]) -> list[str]:
         if worker.passed_over:
             parts.append(f"{worker.passed_over} of other kinds passed over")
         shown.append(f"{worker.sink}: {'; '.join(parts)}")
+    shown += [f"DIFFERS: {text}" for text in health.get("differences", ())]
     shown += health.get("strangers", ())
     shown += [f"warning: {text}" for text in health.get("warnings", ())]
     return shown

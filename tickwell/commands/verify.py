@@ -42,13 +42,20 @@ def verify(
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="Compare everything.")] = False,
     since: Annotated[
-        str | None, typer.Option(help="Only ticks, and answers, from this moment on; RFC 3339.")
+        str | None,
+        typer.Option(help="Only ticks, and answers, from then on: RFC 3339, or 7d before now."),
     ] = None,
     seed: Annotated[
         str | None, typer.Option(help="Draws the same sample again; the command prints it.")
     ] = None,
     no_throttle: Annotated[
         bool, typer.Option("--no-throttle", help="Do not pause while the workers lag.")
+    ] = False,
+    forget: Annotated[
+        bool,
+        typer.Option(
+            "--forget", help="Only forget what workers have found to differ: it is seen to."
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -59,6 +66,9 @@ def verify(
     all is the same, with 1 where something differs, and with 2 where it could not look, or there
     was nothing to compare.
     """
+    if forget:
+        _forget()
+        return
     if full and sample is not None:
         raise typer.BadParameter("--full compares everything: give it, or --sample, not both")
     stop = Event()
@@ -83,16 +93,34 @@ def verify(
         raise typer.Exit(NOT_LOOKED)
 
 
+def _forget() -> None:
+    """Remove what workers have put on record."""
+    from contextlib import closing
+
+    from pipelines.stores.postgres.connection import Database
+    from pipelines.verify.on_record import forget
+    from pipelines.verify.verification import APPLICATION
+    from tickwell.settings import Settings
+
+    settings = Settings.of_stack()
+    settings.need("postgres")
+    with closing(Database(settings.postgres, APPLICATION)) as database:
+        removed = forget(database)
+    typer.echo(f"forgotten: {removed:,} differences that workers had found", err=True)
+
+
 def _verified(
     number: int | None, seed: str, since: str | None, throttled: bool, stop: Event
 ) -> Verified:
     with late_imports():
         from pipelines.verify.verification import Wanted
-        from serving.history.moments import known_by
+        from serving.history.moments import settled
+        from serving.history.moments import since as since_of
         from tickwell.verification import Stores
         from tickwell.verification import verify as verify_stores
 
-    wanted = Wanted(number, seed, None if since is None else known_by("--since", since))
+    begin = None if since is None else since_of("--since", since, settled())
+    wanted = Wanted(number, seed, begin)
     with opened() as (settings, registry):
         stores = Stores(
             settings.postgres,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tickwell.late_imports import late_imports
 from tickwell.settings import Settings
+
+if TYPE_CHECKING:
+    from pipelines.verify.continual import Continual
 
 
 class SinkName(StrEnum):
@@ -57,5 +60,12 @@ def worker(
         metrics_port=settings.metrics_port or None,
         metrics_host=settings.metrics_host,
         schema_registry=settings.registry_connection,
+        verifying=_verifying(settings) if sink is SinkName.OFFLINE else None,
     )
     raise typer.Exit(run_worker(options))
+
+
+def _verifying(settings: Settings) -> Continual | None:
+    with late_imports():
+        from tickwell.verifying import verifying
+    return verifying(settings)

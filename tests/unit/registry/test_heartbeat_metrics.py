@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client.core import Metric
 
-from registry.formats.heartbeat import Heartbeat, PartitionLag
+from registry.formats.heartbeat import Heartbeat, PartitionLag, Verified, VerifiedPlace
 from registry.heartbeat_metrics import heartbeat_families
 
 BEAT = Heartbeat(
@@ -48,3 +48,23 @@ def test_a_server_names_each_worker() -> None:
     assert found["tickwell_worker_running", "offline,two"] == 1.0
     times = {key for key in found if key[0].endswith("newest_tick_timestamp_seconds")}
     assert times == {("tickwell_worker_newest_tick_timestamp_seconds", "online,one,price")}
+
+
+def test_what_was_verified_is_counted_by_part_and_source() -> None:
+    """And of a place that was not looked at yet there is no time."""
+    places = (
+        VerifiedPlace("rows", "price", 1_200, 3, 1, 1_005.5),
+        VerifiedPlace("served", "", 0, 0, 0),
+    )
+    beat = Heartbeat("offline", "two", 8, 1_000.0, "running", 900.0, verified=Verified(places, 0.5))
+    found = samples(*heartbeat_families([beat]))
+    assert {key: value for key, value in found.items() if "verify" in key[0]} == {
+        ("tickwell_verify_values", "rows,price"): 1_200.0,
+        ("tickwell_verify_values", "served,"): 0.0,
+        ("tickwell_verify_unverifiable", "rows,price"): 3.0,
+        ("tickwell_verify_unverifiable", "served,"): 0.0,
+        ("tickwell_verify_differences", "rows,price"): 1.0,
+        ("tickwell_verify_differences", "served,"): 0.0,
+        ("tickwell_verify_last_timestamp_seconds", "rows,price"): 1_005.5,
+        ("tickwell_verify_seconds", ""): 0.5,
+    }

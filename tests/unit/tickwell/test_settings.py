@@ -48,6 +48,8 @@ def test_a_secret_in_a_file_is_not_shown(tmp_path: Path) -> None:
         ("TICKWELL_DEADLINE_MS", "60001"),
         ("TICKWELL_REQUESTS_IN_FLIGHT", "0"),
         ("TICKWELL_SERVED_LOG_EVERY", "-1"),
+        ("TICKWELL_VERIFY_ENTITIES", "-1"),
+        ("TICKWELL_VERIFY_ENTITIES", "6001"),
         ("TICKWELL_KEEP_ALIVE_SECONDS", "2.5"),
         ("TICKWELL_KAFKA", "localhost"),
         ("TICKWELL_REDIS", "localhost:6379"),

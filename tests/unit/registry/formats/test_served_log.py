@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 import struct
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from registry.formats.served_log import (
     bits_of,
     encode,
     read_served,
+    some_served,
 )
 from registry.formats.status import Status
 
@@ -65,3 +67,24 @@ def test_a_line_that_was_cut_is_passed_over(
     with caplog.at_level(logging.WARNING):
         assert [one.moment for one in read_served(tmp_path)] == whole
     assert ("2 lines were cut" in caplog.text) == (cut != 1)
+
+
+def test_some_lines_are_neighbours_from_anywhere(tmp_path: Path) -> None:
+    """Every line is drawn now and then, but the first of a file where others lie behind it."""
+    assert some_served(tmp_path / "nowhere", 3, random.Random(1)) == []
+    (tmp_path / "1.jsonl").write_bytes(b"")
+    assert some_served(tmp_path, 3, random.Random(1)) == []
+    (tmp_path / "1.jsonl").write_bytes(of(*range(10, 20)) + of(20)[:40])
+    (tmp_path / "2.jsonl.1").write_bytes(of(*range(30)))
+    chance, seen = random.Random(1), set[int]()
+    for _ in range(300):
+        moments = [one.moment for one in some_served(tmp_path, 3, chance)]
+        assert moments == list(range(moments[0], moments[0] + len(moments)))
+        assert 1 <= len(moments) <= 3
+        seen.update(moments)
+    assert seen >= set(range(1, 30))
+
+
+def test_a_log_of_one_line_is_read(tmp_path: Path) -> None:
+    (tmp_path / "1.jsonl").write_bytes(of(7))
+    assert [one.moment for one in some_served(tmp_path, 3, random.Random(2))] == [7]

@@ -70,3 +70,8 @@ def test_a_store_and_a_server_that_do_not_answer_are_said() -> None:
 def test_what_workers_say_of_their_broker_is_shown() -> None:
     answer = health(beat("a", "running")) | {"strangers": ["t[1] is held"], "warnings": ["loses"]}
     assert lines(answer)[-2:] == ["t[1] is held", "warning: loses"]
+
+
+def test_a_difference_is_shown() -> None:
+    answer = health(beat("a", "running")) | {"differences": ["rows: value of f of A"]}
+    assert lines(answer)[-1] == "DIFFERS: rows: value of f of A"
