@@ -26,6 +26,7 @@ from psycopg2.extras import execute_values
 from pipelines.errors import PipelineError
 from pipelines.repair.edits import REASONS, Edit, NoEdit, RejectedTick, TickOrigin, edit_of
 from pipelines.repair.revising import MADE, Revising, Settled
+from pipelines.repair.ticks import FIRST_ROWS
 from pipelines.stores.postgres.connection import Database
 from pipelines.ticks.source_reading import Reading
 from registry.definitions import Catalog
@@ -175,9 +176,16 @@ class Repair:
     """Repairs one source in the database at `postgres`, by the definitions of `catalog`."""
 
     def __init__(
-        self, postgres: str, catalog: Catalog, source: str, page: int = CANDIDATES_A_PAGE
+        self,
+        postgres: str,
+        catalog: Catalog,
+        source: str,
+        page: int = CANDIDATES_A_PAGE,
+        first_rows: int = FIRST_ROWS,
     ) -> None:
-        """Rejected ticks are read so many at a time. Raises `UnreadableFormat`."""
+        """Rejected ticks are read so many at a time, and rows so many at first beside those that
+        windows need. Raises `UnreadableFormat`.
+        """
         definition = catalog.sources[source]
         if definition.format != "json":
             raise UnreadableFormat(source, definition.format)
@@ -185,7 +193,7 @@ class Repair:
         self._page = page
         self._rules = SourceRules.of(catalog, source)
         self._source = definition
-        self._revising = Revising.of(catalog, source)
+        self._revising = Revising.of(catalog, source, first_rows)
         self._readings: dict[int, Reading] = {}
 
     def run(self, chosen: Chosen, actor: str, note: str, report: Report, stop: Event) -> Repaired:

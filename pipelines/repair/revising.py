@@ -29,6 +29,7 @@ from psycopg2.extras import execute_values
 
 from pipelines.repair.edits import Edit
 from pipelines.repair.ticks import (
+    FIRST_ROWS,
     Around,
     Features,
     Key,
@@ -87,11 +88,13 @@ class Revising:
     catalog: Catalog
     source: Source
     features: Features
+    first_rows: int
 
     @classmethod
-    def of(cls, catalog: Catalog, source: str) -> Revising:
-        schema = catalog.schemas[catalog.writing[source]]
-        return cls(catalog, catalog.sources[source], Features(compile_program(catalog, schema)))
+    def of(cls, catalog: Catalog, source: str, first_rows: int = FIRST_ROWS) -> Revising:
+        """So many rows are read at first, beside those that windows need."""
+        program = compile_program(catalog, catalog.schemas[catalog.writing[source]])
+        return cls(catalog, catalog.sources[source], Features(program), first_rows)
 
     @property
     def schema_id(self) -> int:
@@ -272,7 +275,8 @@ class Revising:
 
     def _reader(self, cursor: Any) -> Reader:
         schema = self.catalog.schemas[self.schema_id]
-        return Reader(cursor, self._schemas(), schema, len(self.source.fields))
+        fields = len(self.source.fields)
+        return Reader(cursor, self._schemas(), schema, fields, self.first_rows)
 
     def _schemas(self) -> list[int]:
         schemas = self.catalog.schemas.values()

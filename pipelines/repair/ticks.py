@@ -87,11 +87,16 @@ class Reader:
     """Reads ticks of one source, in the transaction of `cursor`."""
 
     def __init__(
-        self, cursor: Any, schemas: Sequence[int], writing: RowSchema, source_fields: int
+        self,
+        cursor: Any,
+        schemas: Sequence[int],
+        writing: RowSchema,
+        source_fields: int,
+        first_rows: int = FIRST_ROWS,
     ) -> None:
         self._cursor = cursor
         self._schemas, self._writing = list(schemas), writing
-        self._fields = source_fields
+        self._fields, self._first_rows = source_fields, first_rows
 
     def around(self, entity: str, key: Key, windows: int, known: int) -> Around:
         """The ticks of an entity from so many before a key to so many behind it, or all there are.
@@ -106,7 +111,7 @@ class Reader:
     def _side(
         self, entity: str, key: Key, wanted: int, statement: str, known: int
     ) -> tuple[dict[Key, Revised], bool]:
-        most = 2 * wanted + FIRST_ROWS
+        most = 2 * wanted + self._first_rows
         while True:
             rows, whole = self._rows(entity, key, most, statement)
             found = _as_known(rows, known)

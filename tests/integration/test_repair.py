@@ -272,6 +272,56 @@ def test_a_row_that_came_after_a_repair_is_known_as_late_as_it_came(stores: Stor
     assert after[0] == ((6.0 + 7.0 + 8.0 + 50.0 + 11.0) / 5).hex()
 
 
+@pytest.mark.parametrize("inserts", [1, 50])
+def test_a_row_that_was_stored_after_two_repairs_has_a_revision_of_each(
+    stores: Stores, inserts: int
+) -> None:
+    """It became known between them; and however many ticks the second one has let in before it."""
+    feed = Feed(stores, random.Random(1))
+    sent = []
+    for price in range(1, 9):
+        feed.at_ms += 10_000
+        sent.append(feed.trade("A", float(price)))
+        feed.send(sent[-1:])
+    of = {"ts": sent[6]["ts"], "seq": sent[6]["seq"]}
+    feed.send([{"symbol": "A", "ts": feed.at_ms, "op": "cancel", "of": of}])
+    assert repair(feed, stores.catalog).made == {"cancel": 1}
+    time.sleep(0.01)
+    between = time.time_ns() // 10**6
+    time.sleep(0.01)
+    late = [feed.trade("A", 50.0, ts=sent[4]["ts"] + number) for number in range(inserts)]
+    feed.send(late)
+    work = Repair(feed.postgres, stores.catalog, "price", first_rows=1)
+    made = work.run(Chosen(), "ann", "", lambda _: None, Event()).made
+    assert made == {"insert": inserts}
+    feed.at_ms = between
+    feed.send([feed.trade("A", 100.0)])
+    assert work.settle(Event()) > 0
+    at, ((second,),) = (
+        between * 10**6,
+        query(feed.postgres, "SELECT max(known_at) FROM tickwell.repairs"),
+    )
+    revisions = query(
+        feed.postgres,
+        "SELECT revision, known_at FROM tickwell.feature_rows"
+        " WHERE event_time = %s AND revision > 0 ORDER BY 1",
+        at,
+    )
+    assert revisions == [(1, at), (2, second)]
+    means = []
+    for known in (None, at, time.time_ns()):
+        ((bits, _, _),) = known_at(feed.postgres, ["price_sma_5"], [("A", at)], known)[
+            "price_sma_5"
+        ]
+        means.append(float.fromhex(str(bits)))
+    before = [5.0, 50.0] if inserts == 1 else [50.0, 50.0]
+    assert means == [
+        sum([5.0, 6.0, 7.0, 8.0, 100.0]) / 5,
+        sum([4.0, 5.0, 6.0, 8.0, 100.0]) / 5,
+        sum([*before, 6.0, 8.0, 100.0]) / 5,
+    ]
+
+
 def test_ticks_that_cannot_be_let_in_are_named(stores: Stores) -> None:
     feed = Feed(stores, random.Random(4))
     feed.at_ms += 100_000
