@@ -247,6 +247,7 @@ def hostile(chance: random.Random, partitions: int) -> Iterator[Sent]:
         [_sent("price", symbol, good | {"ts": now + 60_000})],
         [_sent("price", symbol, good | {"ts": -1})],
         [_sent("price", symbol, good | {"op": chance.choice(("cancel", "close"))})],
+        [_sent("price", symbol, _edit(chance, good))],
         [_sent("price", symbol, good | {"price": "7 "})],
         [_sent("price", "S0" if symbol != "S0" else "S1", good)],
         [_sent("volume", symbol, {"symbol": symbol, "volume": -1, "ts": now})],
@@ -270,6 +271,13 @@ def hostile(chance: random.Random, partitions: int) -> Iterator[Sent]:
     chance.shuffle(made)
     for each in made:
         yield from each
+
+
+def _edit(chance: random.Random, good: dict[str, Any]) -> dict[str, Any]:
+    """A cancel or a correction of a tick, or of one that nobody has seen."""
+    named = {"ts": good["ts"], "seq": chance.choice((good["seq"], good["seq"], 5))}
+    price = chance.uniform(1, 1000)
+    return good | {"op": chance.choice(("cancel", "correct")), "of": named, "price": price}
 
 
 def _sent(source: str, key: str, content: object) -> Sent:

@@ -38,6 +38,9 @@ GUARANTEES = {
     "online values that stepped back": ("stepped back",),
     "values served that no row explains": ("value without a row",),
     "stale values served as ok": ("stale served as ok", "behind served as ok"),
+    "cells of training sets that differ from the oracle": ("training set differs",),
+    "answers of the past that changed": ("answer of the past changed",),
+    "repaired or loaded rows that differ from the oracle": ("repair", "revision", "load"),
 }
 
 
@@ -64,6 +67,9 @@ def report(result: Result) -> str:
         _table(("class", "times"), sorted(result.faults.items(), key=lambda item: -item[1])),
         "Changes of the registry meanwhile: "
         + (", ".join(f"{what} ({n})" for what, n in sorted(result.changes.items())) or "none")
+        + ".",
+        "Done to history meanwhile: "
+        + (", ".join(f"{what} ({n})" for what, n in sorted(result.history.items())) or "none")
         + ".",
         "Processes that ended by themselves and were started again: "
         + (", ".join(f"{who} ({n})" for who, n in sorted(result.ended.items())) or "none")

@@ -10,24 +10,32 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import psycopg2
 
+from pipelines.repair.repair import settle_all
+from registry.catalog import load as load_catalog
+from registry.database.engine import connect as connect_engine
+from registry.durations import span_ns
 from registry.features_file import read as shipped_definitions
 from tests.chaos.changes import Changes
 from tests.chaos.faults import Faults
+from tests.chaos.history import DELAY, History
 from tests.chaos.processes import Processes
 from tests.chaos.producers import Load
 from tests.chaos.readers import Readers
 from tests.chaos.schedule import SERVERS, WARM, WORKERS, schedule
 from tests.chaos.warm import NO_REDIS, client_of
+from tests.checker.check import History as CheckedHistory
 from tests.checker.check import Run as CheckedRun
 from tests.checker.check import check
 from tests.checker.findings import Findings
 from tests.checker.online import redis_watermarks
 from tests.checker.stored import watermarks
 from tests.checker.topics import Kafka
+from tests.checker.training_sets import Answer
 from tests.support import cluster
 from tickwell.embedded.broker import broker
 from tickwell.embedded.ports import connect, keep_port
@@ -48,6 +56,9 @@ LAGGING_SECONDS = 5.0
 SLACK_SECONDS = 5.0
 """What it may take to notice: a heartbeat each second, and a look at it each second, on a machine
 that has more to do than it can."""
+
+
+KNOWN_AFTER_NS = span_ns(DELAY, "delay", DELAY, "delay")
 
 
 class Failed(Exception):
@@ -80,6 +91,7 @@ class Result:
     ended: dict[str, int]
     seconds: dict[str, float] = field(default_factory=dict)
     changes: dict[str, int] = field(default_factory=dict)
+    history: dict[str, int] = field(default_factory=dict)
 
     @property
     def clean(self) -> bool:
@@ -102,6 +114,7 @@ class _Run:
         self._say = say
         self._seconds: dict[str, float] = {}
         self._nodes: list[str] = []
+        self._data = options.place / "data"
 
     def run(self) -> Result:
         options = self._options
@@ -119,28 +132,36 @@ class _Run:
         with self._timed("first ticks"):
             load.prime()
             self._wait_drained(settings)
+        place = options.place
+        history = History(urls, self._environment(settings), options.seed, place, self._say)
         try:
             load.start()
             readers.start()
             changes.start()
+            history.start()
             with self._timed("faults"):
                 doing.run(faults)
             changes.stop()
+            history.stop()
             load.stop()
             with self._timed("drain"):
                 self._wait_drained(settings)
         finally:
             changes.stop()
+            history.stop()
             load.stop()
             readers.stop()
         failures = [
             *doing.failures,
             *changes.failures,
+            *history.failures,
             *load.failures,
             *readers.failures,
         ]
         if failures:
             raise Failed("\n".join(failures))
+        with self._timed("history"):
+            again = self._finish_history(settings, history)
         # Redis gives no snapshot as Postgres does: nobody may write while it is read
         self._processes.stop([*WORKERS, *SERVERS])
         self._say("checking")
@@ -155,6 +176,7 @@ class _Run:
                     rebuilt=True,  # what Redis loses of a partition comes back from Postgres
                     observations=readers.files,
                     behind_seconds=LAGGING_SECONDS + SLACK_SECONDS,
+                    history=CheckedHistory(history.answers, again, (history.file, KNOWN_AFTER_NS)),
                 ),
                 bars=sys.stdout.isatty(),
             )
@@ -162,7 +184,34 @@ class _Run:
         done = dict(doing.done)
         changed = dict(changes.done)
         came = options, done, findings, load, readers.reads, ended
-        return Result(*came, self._seconds, changed)
+        return Result(*came, self._seconds, changed, dict(history.done))
+
+    def _finish_history(self, settings: Settings, history: History) -> list[tuple[Answer, Answer]]:
+        """Do what is left of repairs, loads and exports, and ask again what was asked."""
+        try:
+            history.finish()
+            engine = connect_engine(settings.postgres)
+            try:
+                while settle_all(settings.postgres, lambda: load_catalog(engine), Event()):
+                    pass
+            finally:
+                engine.dispose()
+            history.verify()
+            again = history.ask_again()
+        except AssertionError as error:
+            raise Failed(str(error)) from None
+        if found := self._found_by_workers(settings):
+            raise Failed(f"workers that verify beside their work have found {found}")
+        return again
+
+    def _found_by_workers(self, settings: Settings) -> list[Any]:
+        connection = psycopg2.connect(settings.postgres)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT * FROM tickwell.found_differences ORDER BY found_at LIMIT 5")
+                return list(cursor.fetchall())
+        finally:
+            connection.close()
 
     def _start_services(self) -> Settings:
         data = self._options.place / "services"
@@ -225,17 +274,21 @@ class _Run:
         return urls
 
     def _spec(self, settings: Settings, name: str, *arguments: str) -> Spec:
-        chosen = (
-            *("kafka", "redis", "redis_hot", "cluster", "postgres"),
-            *("features", "rejected_topic", "group"),
-        )
         return Spec(
             name=name,
             argv=[sys.executable, "-m", "tickwell", *arguments],
             log=self._options.place / "services" / "log" / f"{name}.log",
-            env={f"TICKWELL_{key.upper()}": str(getattr(settings, key)) for key in chosen}
-            | {"PYTHONUNBUFFERED": "1"},
+            env=self._environment(settings) | {"PYTHONUNBUFFERED": "1"},
         )
+
+    def _environment(self, settings: Settings) -> dict[str, str]:
+        chosen = (
+            *("kafka", "redis", "redis_hot", "cluster", "postgres"),
+            *("features", "rejected_topic", "group"),
+        )
+        environment = {f"TICKWELL_{key.upper()}": str(getattr(settings, key)) for key in chosen}
+        more = {"VERIFY_ENTITIES": "600", "SERVED_LOG_EVERY": "5", "DATA": self._data}
+        return environment | {f"TICKWELL_{name}": str(value) for name, value in more.items()}
 
     def _wait_drained(self, settings: Settings) -> None:
         """Both stores have every offset, and every rejected tick is published."""

@@ -14,13 +14,29 @@ from redis.exceptions import RedisClusterException, RedisError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tests.checker.findings import Findings, NotCheckable
+from tests.checker.loaded import check_loaded
 from tests.checker.observations import Watched, check_observations, read_observations
 from tests.checker.online import check_redis, check_watermarks, redis_watermarks
 from tests.checker.relayed import Relayed
+from tests.checker.repaired import check_repaired
 from tests.checker.rows import Walked, walk
 from tests.checker.sources import read_sources
 from tests.checker.stored import rows_of_other_topics, watermarks
 from tests.checker.topics import Kafka, Topic
+from tests.checker.training_sets import Answer, check_same, check_served
+
+
+@dataclass(frozen=True)
+class History:
+    """What was asked of history, as `tests.checker.training_sets` has it, and what was loaded.
+
+    `again` are answers as of a moment, then and now, `loaded` is a file of prices of the past and
+    how long after its time each was known.
+    """
+
+    answers: Sequence[Answer]
+    again: Sequence[tuple[Answer, Answer]]
+    loaded: tuple[Path, int]
 
 
 @dataclass(frozen=True)
@@ -29,7 +45,8 @@ class Run:
 
     With `cluster` the Redis is a Redis Cluster; `rebuilt` says that entities were put back there
     from Postgres. `behind_seconds`: so long may a value be served as `ok` while a newer tick is in
-    Kafka, the server's limit and what it takes to notice.
+    Kafka, the server's limit and what it takes to notice. `history` is held against the log as
+    well, by all its ticks, which are kept in memory.
     """
 
     kafka: str
@@ -41,6 +58,7 @@ class Run:
     topics: Mapping[str, str] = field(default_factory=dict)
     observations: Sequence[Path] = ()
     behind_seconds: float = 10.0
+    history: History | None = None
 
 
 def check(run: Run, bars: bool = True) -> Findings:
@@ -62,7 +80,8 @@ def check(run: Run, bars: bool = True) -> Findings:
                     topic = topics[source.name]
                     step = bar(topic.name, topic.offsets)
                     messages = kafka.messages(topic, step)
-                    of_source = walked[source.name] = Walked(source, topic)
+                    keeps = run.history is not None
+                    of_source = walked[source.name] = Walked(source, topic, keeps=keeps)
                     walk(of_source, messages, connection, relayed, watched, findings)
                     kept = watermarks(connection, topic.topic_id)
                     check_watermarks("Postgres", kept, topic, findings)
@@ -74,6 +93,8 @@ def check(run: Run, bars: bool = True) -> Findings:
                     )
                 step = bar("Redis", sum(len(each.newest) for each in walked.values()))
                 check_redis(client, walked, findings, step, run.rebuilt)
+            if run.history is not None:
+                _check_history(run.history, connection, walked, findings)
             for topic in topics.values():
                 check_watermarks("Redis", redis_watermarks(client, topic), topic, findings)
             behind = int(run.behind_seconds * 1e9)
@@ -81,6 +102,16 @@ def check(run: Run, bars: bool = True) -> Findings:
     except (psycopg2.Error, RedisError, RedisClusterException) as error:
         raise NotCheckable(f"a store does not answer: {str(error).strip()}") from None
     return findings
+
+
+def _check_history(
+    history: History, connection: Any, walked: Mapping[str, Walked], findings: Findings
+) -> None:
+    for of_source in walked.values():
+        check_repaired(connection, of_source, findings)
+    check_loaded(connection, *history.loaded, walked["price"], findings)
+    check_served(history.answers, walked, findings)
+    check_same(history.again, findings)
 
 
 def _must_be_whole(topics: Iterable[Topic]) -> None:

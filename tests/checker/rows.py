@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.checker.arithmetic import STATUS, explain
 from tests.checker.findings import Findings, shown_time
@@ -31,6 +31,9 @@ from tests.oracle.features import Accepted, Entity, Log, Origin, Rejected
 from tests.oracle.messages import Record, SourceSpec, Tick, texts
 
 NAN = float("nan")
+LATE = "late"
+EDITS = (LATE, "unsupported-op", "malformed")
+"""The reasons of rejected ticks that a repair may let in, or carry out."""
 
 
 @dataclass
@@ -46,13 +49,33 @@ class Newest:
     rows: Mapping[int, StoredRow]
 
 
+class Kept(NamedTuple):
+    """A tick of an entity, for what asks about more than the newest ones."""
+
+    event_time: int
+    sequence: int
+    known_at: int
+    op: str
+    fields: tuple[float, ...]
+    tick_time: int
+    seq: int | None
+
+
 @dataclass
 class Walked:
-    """What a topic's walk leaves for the check of Redis."""
+    """What a topic's walk leaves for the check of Redis, and of history where it `keeps` that.
+
+    `kept` are all ticks of each entity in the order of its log, `texts` the bytes of rejected ticks
+    by their origins, of which `late` came late.
+    """
 
     source: Source
     topic: Topic
     newest: dict[str, Newest] = field(default_factory=dict)
+    keeps: bool = False
+    kept: dict[str, list[Kept]] = field(default_factory=dict)
+    texts: dict[Origin, bytes] = field(default_factory=dict)
+    late: set[Origin] = field(default_factory=set)
 
     @property
     def members(self) -> dict[str, set[str]]:
@@ -171,6 +194,14 @@ class _SideBySide:
             )
         self._findings.count("accepted ticks")
         self._watched.row(self._walked.source, name, found, by_schema)
+        if self._walked.keeps:
+            tick = found.tick
+            self._walked.kept.setdefault(name, []).append(
+                Kept(
+                    *(found.event_time, found.sequence, found.known_at, tick.op, tick.fields),
+                    *(tick.tick_time, tick.seq),
+                )
+            )
         self._walked.newest[name] = Newest(
             found.event_time,
             found.sequence,
@@ -185,10 +216,17 @@ class _SideBySide:
         """A rejected tick is stored once, with its bytes, and was relayed."""
         self._unexplained(found.origin)
         for row in self._rows.at(found.origin):
+            if row.revision and found.reason in EDITS:
+                self._findings.count("repaired rows")
+                continue
             self._differ(
                 "unexplained row", found.origin, f"the tick is {found.reason}, yet {_shown(row)}"
             )
         value = texts(record, spec)[found.origin[2]]
+        if self._walked.keeps and value is not None and found.reason in EDITS:
+            self._walked.texts[found.origin] = value
+            if found.reason == LATE:
+                self._walked.late.add(found.origin)
         stored = self._rejections.at(found.origin)
         self._findings.count("rejected ticks")
         self._findings.count(f"rejected as {found.reason}")

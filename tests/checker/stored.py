@@ -16,7 +16,7 @@ OPERATIONS = {"trade": 0, "reset": 1, "close": 2}
 ROWS = """\
 SELECT partition, "offset", index, schema_id, revision, entity, event_time, sequence, tick_time,
     seq, op, fields, features, status, known_at, seq_text
-FROM tickwell.feature_rows WHERE topic_id = %s::uuid
+FROM tickwell.feature_rows WHERE topic_id = %s::uuid AND schema_id > 0
 ORDER BY partition, "offset", index, schema_id, revision, event_time, sequence
 """
 REJECTED = """\
@@ -103,11 +103,14 @@ def watermarks(connection: Any, topic_id: bytes) -> Mapping[int, int]:
 
 
 def rows_of_other_topics(connection: Any, topic_ids: Sequence[bytes]) -> Sequence[tuple[str, int]]:
-    """(topic id, rows) of incarnations that are not among `topic_ids`."""
+    """(topic id, rows) of incarnations that are not among `topic_ids`, without loaded rows.
+
+    Those are in the negative of their row schema.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT topic_id::text, count(*) FROM tickwell.feature_rows"
-            " WHERE NOT topic_id = ANY (%s::uuid[]) GROUP BY 1",
+            " WHERE NOT topic_id = ANY (%s::uuid[]) AND schema_id > 0 GROUP BY 1",
             ([str(UUID(bytes=topic_id)) for topic_id in topic_ids],),
         )
         return list(cursor.fetchall())
