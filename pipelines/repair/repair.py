@@ -12,6 +12,7 @@ Repairs of a source become known one after the other, and are made in that order
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ from pipelines.errors import PipelineError
 from pipelines.repair.edits import REASONS, Edit, NoEdit, RejectedTick, TickOrigin, edit_of
 from pipelines.repair.revising import MADE, Revising, Settled
 from pipelines.repair.ticks import FIRST_ROWS
-from pipelines.stores.postgres.connection import Database
+from pipelines.stores.postgres.connection import IDLE_TIMEOUT_MS, Database
 from pipelines.ticks.source_reading import Reading
 from registry.definitions import Catalog
 from registry.resources import sql
@@ -38,8 +39,15 @@ OPEN_EDITS, MOMENTS = sql(__package__, "open_edits"), sql(__package__, "moments"
 SETTLED = sql(__package__, "settled")
 APPLICATION = "tickwell repair"
 
+SETTLE_SECONDS = 1.0
+"""Seconds of settling after which a transaction ends, and with it the lock: an entity may have
+thousands of edits that a newer row schema lacks. What was settled is kept when one is killed."""
+
 MOST_EDITS = 200_000
 """Rejected ticks that one repair takes, or a few more; the next one takes others."""
+
+NOTHING_SETTLED: tuple[Any, ...] = ()
+"""The place of an edit before the first one."""
 
 CANDIDATES_A_PAGE, EDITS_A_STATEMENT = 5_000, 1_000
 
@@ -52,8 +60,16 @@ BEFORE_ALL: dict[str, Any] = {
 }
 """The place of a candidate before the first one."""
 
-ENTITY_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 7242019009))"
+ENTITY_LOCK = "SELECT true FROM pg_advisory_xact_lock(hashtextextended(%s, 7242019009))"
 """Of two that change the revisions of an entity, the second sees what the first has done."""
+
+TRY_ENTITY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 7242019009))"
+"""A worker waits for none: it comes again in a moment, and the repair command has to wait for one
+of them at most."""
+
+LOCK_TIMEOUT_MS = 3 * IDLE_TIMEOUT_MS
+"""Milliseconds that the command waits: one that was stopped in its transaction has the lock until
+Postgres ends that."""
 
 SOURCE_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 7242019010))"
 """Two repairs of a source do not become known at the same time."""
@@ -182,15 +198,17 @@ class Repair:
         source: str,
         page: int = CANDIDATES_A_PAGE,
         first_rows: int = FIRST_ROWS,
+        settle_seconds: float = SETTLE_SECONDS,
     ) -> None:
         """Rejected ticks are read so many at a time, and rows so many at first beside those that
-        windows need. Raises `UnreadableFormat`.
+        windows need; a transaction settles for so long. Raises `UnreadableFormat`.
         """
         definition = catalog.sources[source]
         if definition.format != "json":
             raise UnreadableFormat(source, definition.format)
         self._postgres = postgres
         self._page = page
+        self._settle_seconds = settle_seconds
         self._rules = SourceRules.of(catalog, source)
         self._source = definition
         self._revising = Revising.of(catalog, source, first_rows)
@@ -202,7 +220,7 @@ class Repair:
         Raises `DefinitionsChanged` and `StoreUnavailable`.
         """
         done = Repaired()
-        with closing(Database(self._postgres, APPLICATION)) as database:
+        with closing(Database(self._postgres, APPLICATION, LOCK_TIMEOUT_MS)) as database:
             self._begin(database, chosen, actor, note, done)
             self._go_on(database, done, report, stop)
         return done
@@ -210,7 +228,7 @@ class Repair:
     def rehearse(self, chosen: Chosen, report: Report) -> Repaired:
         """What `run` would do of what is chosen; nothing is changed. Raises as `run`."""
         done = Repaired()
-        with closing(Database(self._postgres, APPLICATION)) as database:
+        with closing(Database(self._postgres, APPLICATION, LOCK_TIMEOUT_MS)) as database:
             edits = list(self._chosen(database, chosen, done))
             by_entity: dict[str, list[Edit]] = {}
             for edit in edits:
@@ -228,19 +246,19 @@ class Repair:
     def settle(self, stop: Event) -> int:
         """Revise what has come behind edits that are open, and make what is left of repairs.
 
-        How many rows have a revision now. Raises `DefinitionsChanged` and `StoreUnavailable`.
+        Entities are left out that somebody else is at. How many rows have a revision now. Raises
+        `DefinitionsChanged` and `StoreUnavailable`.
         """
         revised, name = 0, self._source.name
         with closing(Database(self._postgres, APPLICATION)) as database:
-            self._go_on(database, Repaired(), lambda _: None, stop)
+            self._go_on(database, Repaired(), lambda _: None, stop, TRY_ENTITY_LOCK)
             asked = name, MADE, self._revising.schema_id
             with database.transaction() as cursor:
                 cursor.execute(OPEN_ENTITIES, asked)
                 entities = [entity for (entity,) in cursor.fetchall()]
             for entity in entities:
                 began = time.monotonic()
-                with database.transaction() as cursor:
-                    revised += self._settle(cursor, entity)
+                revised += self._settle_in_turns(database, entity, TRY_ENTITY_LOCK)
                 if stop.wait(time.monotonic() - began):  # live comes first
                     break
         return revised
@@ -277,7 +295,14 @@ class Repair:
                 told = {"source": source, "repair": repair, "not_known": NOT_KNOWN}
                 cursor.execute(KNOWN, {**told, "now": time.time_ns()})
 
-    def _go_on(self, database: Database, done: Repaired, report: Report, stop: Event) -> None:
+    def _go_on(
+        self,
+        database: Database,
+        done: Repaired,
+        report: Report,
+        stop: Event,
+        lock: str = ENTITY_LOCK,
+    ) -> None:
         """Make the edits of all repairs that are not finished, until `stop` is set."""
         self._become_known(database)
         with database.transaction() as cursor:
@@ -287,8 +312,10 @@ class Repair:
             for entity in self._entities(database, repair):
                 if stop.is_set():
                     return
+                self._settle_in_turns(database, entity, lock)
                 with database.transaction() as cursor:
-                    self._make(cursor, repair, entity, known_at, done)
+                    if self._lock(cursor, entity, lock):
+                        self._make(cursor, repair, entity, known_at, done)
                 report(done)
             with database.transaction() as cursor:
                 cursor.execute(FINISH, {"repair": repair})
@@ -356,9 +383,31 @@ class Repair:
             self._note(cursor, edit.origin, settled)
             _count(done, edit, settled)
 
-    def _settle(self, cursor: Any, entity: str) -> int:
-        self._lock(cursor, entity)
-        revised = 0
+    def _settle_in_turns(self, database: Database, entity: str, lock: str) -> int:
+        """Settle what is open of an entity; how many rows have a revision now."""
+        revised, after = 0, NOTHING_SETTLED
+        while True:
+            with database.transaction() as cursor:
+                if not self._lock(cursor, entity, lock):
+                    return revised
+                more, then = self._settle(cursor, entity, after, self._settle_seconds)
+            revised += more
+            if then is None:
+                return revised
+            after = then
+
+    def _settle(
+        self,
+        cursor: Any,
+        entity: str,
+        after: tuple[Any, ...] = NOTHING_SETTLED,
+        seconds: float = math.inf,
+    ) -> tuple[int, tuple[Any, ...] | None]:
+        """Settle edits behind one of them, for so long.
+
+        How many rows have a revision now, and the edit to go on behind, if there are others.
+        """
+        revised, began = 0, time.monotonic()
         asked = {
             "source": self._source.name,
             "entity": entity,
@@ -370,7 +419,12 @@ class Repair:
         cursor.execute(MOMENTS, asked)
         moments = [moment for (moment,) in cursor.fetchall()]
         following = dict(pairwise(moments))
-        for *origin, event_time, sequence, known_at in found:
+        for place, (*origin, event_time, sequence, known_at) in sorted(
+            ((known_at, event_time, sequence, *origin), (*origin, event_time, sequence, known_at))
+            for *origin, event_time, sequence, known_at in found
+        ):
+            if place <= after:
+                continue
             then: int | None = known_at
             while then is not None:
                 key, until = (event_time, sequence), following.get(then)
@@ -378,14 +432,19 @@ class Repair:
                 revised += settled.revised
                 then = until if settled.leaves else None
             self._note(cursor, TickOrigin(*origin), settled)
-        return revised
+            if time.monotonic() - began >= seconds:
+                return revised, place
+        return revised, None
 
-    def _lock(self, cursor: Any, entity: str) -> None:
-        """Raises `DefinitionsChanged`."""
-        cursor.execute(ENTITY_LOCK, (f"{self._source.name}\x1f{entity}",))
+    def _lock(self, cursor: Any, entity: str, lock: str = ENTITY_LOCK) -> bool:
+        """Whether it is locked now, for this transaction. Raises `DefinitionsChanged`."""
+        cursor.execute(lock, (f"{self._source.name}\x1f{entity}",))
+        if not cursor.fetchone()[0]:
+            return False
         cursor.execute(NEWEST_SCHEMA, (self._source.name,))
         if cursor.fetchone()[0] != self._revising.schema_id:
             raise DefinitionsChanged(self._source.name)
+        return True
 
     def _note(self, cursor: Any, origin: TickOrigin, settled: Settled) -> None:
         event_time, sequence = settled.key or (None, None)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 from typing import Any
 
+import psycopg2
 import pytest
 
+from tests.chaos.producers import Load
+from tests.checker.check import History, Run, check
 from tests.support.pipeline import Pipeline, wait_for
+from tests.support.seeds import seeds
 
 NEWEST = "SELECT price FROM features.price_repaired WHERE symbol = 'A' ORDER BY event_time"
 OPEN = "SELECT count(*) FROM tickwell.repair_edits WHERE open"
@@ -61,3 +66,69 @@ def test_a_repair_is_offered_made_and_carried_on(running: Pipeline) -> None:
     assert mean[0] == sum([25.0, 26.0, 27.0, 29.0, 1.0]) / 5
     refused = running.refused("repair", "prices")
     assert "there is no source 'prices'" in refused
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", seeds(few=1, many=3))
+def test_repairs_that_are_killed_beside_live_are_what_an_edited_list_gives(
+    running: Pipeline, seed: int
+) -> None:
+    """Repairs, and the worker that carries them on, are killed at random while ticks come."""
+    chance, settings = random.Random(seed), running.settings
+    topics = {source: running.topic(source) for source in ("price", "volume", "position")}
+    load = Load(settings.kafka, seed, 300.0, topics, settings.partitions)
+    running.start_both()
+    load.prime()
+    running.wait_drained("online", "offline")
+    load.start()
+    try:
+        for number in range(15):
+            name = f"repair-{number}"
+            running.start(name, "repair", "price")
+            time.sleep(chance.uniform(0.5, 4.0))
+            running.kill(name)
+            if chance.random() < 0.4:
+                running.kill("offline-one")
+                running.start_worker("offline")
+    finally:
+        load.stop()
+    assert load.failures == []
+    running.wait_drained("online", "offline")
+    running.run_tickwell("repair", "price")
+    left = (
+        "SELECT 1 FROM tickwell.repair_edits AS edit WHERE open AND EXISTS ("
+        " SELECT FROM tickwell.feature_rows AS row WHERE row.entity = edit.entity"
+        " AND row.revision = 0 AND row.schema_id = edit.settled_in"
+        " AND (row.event_time, row.sequence) > (edit.settled_time, edit.settled_sequence))"
+    )
+    wait_for("all is settled", lambda: not running.query(left))
+    wait_for(
+        "everything is relayed",
+        lambda: not running.query("SELECT 1 FROM tickwell.rejected_ticks WHERE relayed_at IS NULL"),
+    )
+    running.run_tickwell("verify", "--full")
+    assert running.query("SELECT * FROM tickwell.found_differences") == []
+    running.stop()
+    asked = settings.kafka, settings.redis, settings.postgres
+    run = Run(*asked, rejected_topic=settings.rejected_topic, history=History())
+    found = check(run, bars=False)
+    assert found.clean, found.examples
+    assert found.looked["values of revisions"] > 100
+    assert found.looked["edits of kind insert"] > 20
+    assert len(running.query("SELECT id FROM tickwell.repairs")) > 3
+
+    execute(running, "UPDATE tickwell.repair_edits SET outcome = 'no' WHERE outcome = 'made'")
+    assert check(run, bars=False).differences["repair"] > 0
+    execute(running, "UPDATE tickwell.repair_edits SET outcome = 'made' WHERE outcome = 'no'")
+    execute(running, "UPDATE tickwell.feature_rows SET features[2] = 7.125 WHERE revision > 0")
+    assert check(run, bars=False).differences["revision"] > 0
+    execute(running, "DELETE FROM tickwell.feature_rows WHERE revision > 0")
+    assert check(run, bars=False).differences["revision"] > 0
+
+
+def execute(run: Pipeline, statement: str) -> None:
+    connection = psycopg2.connect(run.settings.postgres)
+    with connection, connection.cursor() as cursor:
+        cursor.execute(statement)
+    connection.close()

@@ -40,6 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
         result = run(options, lambda line: print(line, flush=True))
         clean = result.clean
         show(result.findings, console, first=10)
+        for what, times in sorted(result.history.items()):
+            console.print(f"{times:6}  {what}", highlight=False)
         if given.report is not None:
             given.report.write_text(report(result))
     except (Failed, NotCheckable, TickwellError) as error:

@@ -45,6 +45,10 @@ ANSWER_SECONDS = 20.0
 SETTLED_NS = 2 * 10**9
 """Nanoseconds a moment is ago: servers answer what is known by a second ago."""
 
+OLDEST_NS = 20 * 10**9
+"""Nanoseconds that the last moment of a question is ago at most: what workers, while they start
+again, have not stored yet is refused."""
+
 FINAL_SECONDS = 180.0
 """For each of the last commands to have done what is left."""
 
@@ -172,12 +176,12 @@ class History:
 
     def _ask(self, chance: random.Random) -> None:
         while not self._stop.wait(chance.expovariate(1.0)):
-            now = time.time_ns() - SETTLED_NS
+            now = time.time_ns() - chance.randint(SETTLED_NS, OLDEST_NS)
             rows = []
             for _ in range(QUESTION_ROWS):
                 at = chance.randint(self._began, max(self._began + 1, now))
                 rows.append((chance.choice(SYMBOLS), at // 1_000 * 1_000))
-            known = max(now, self._began) // 1_000 * 1_000 if chance.random() < 0.5 else None
+            known = max(now, self._began) // 1_000 * 1_000 if chance.random() < 0.6 else None
             answer = self._answer(rows, known)
             if answer is not None:
                 self.answers.append(answer)
@@ -202,7 +206,7 @@ class History:
             self.done[f"set {kind} refused"] += 1
             if found.status_code < 500 and found.status_code not in (409, 422, 429):
                 raise AssertionError(f"{found.status_code}: {found.text[:500]}")
-            self._last_refusal = found.text
+            self.say(f"history: a set is refused: {found.text[:300]}")
             return None
         self.done[f"set {kind} answered"] += 1
         features = json.loads(found.content)["features"]

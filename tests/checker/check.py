@@ -31,12 +31,12 @@ class History:
     """What was asked of history, as `tests.checker.training_sets` has it, and what was loaded.
 
     `again` are answers as of a moment, then and now, `loaded` is a file of prices of the past and
-    how long after its time each was known.
+    how many nanoseconds after its time each was known.
     """
 
-    answers: Sequence[Answer]
-    again: Sequence[tuple[Answer, Answer]]
-    loaded: tuple[Path, int]
+    answers: Sequence[Answer] = ()
+    again: Sequence[tuple[Answer, Answer]] = ()
+    loaded: tuple[Path, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,8 @@ def _check_history(
 ) -> None:
     for of_source in walked.values():
         check_repaired(connection, of_source, findings)
-    check_loaded(connection, *history.loaded, walked["price"], findings)
+    if history.loaded is not None:
+        check_loaded(connection, *history.loaded, walked["price"], findings)
     check_served(history.answers, walked, findings)
     check_same(history.again, findings)
 

@@ -13,8 +13,10 @@ from threading import Event
 from typing import Any
 
 import numpy as np
+import psycopg2
 import pytest
 
+from pipelines.errors import StoreUnavailable
 from pipelines.repair.repair import Chosen, DefinitionsChanged, Repair, Repaired
 from registry.database.engine import connect
 from registry.lifecycle.audit import By
@@ -150,6 +152,73 @@ def test_what_is_not_done_is_refused_and_goes_on(stores: Stores) -> None:
     known_at(feed.postgres, [*FEATURES], question, begun - 2 * 10**9)
     assert settled(feed) == 1
     ticks.check(time.time_ns())
+
+
+def test_a_worker_waits_for_nobody_who_is_at_an_entity(stores: Stores) -> None:
+    feed = Feed(stores, random.Random(2))
+    feed.at_ms += 60_000
+    feed.send([feed.trade("A", 5.0, ts=feed.at_ms + n) for n in range(30)])
+    feed.send([feed.trade("A", 7.0, ts=feed.at_ms - 30_000)])
+    ticks = Ticks(feed)
+    ticks.repair()
+    repair(feed, stores.catalog)
+    feed.send([feed.trade("A", 9.0, ts=feed.at_ms + 40)])
+    feed.send([feed.trade("A", 7.0, ts=feed.at_ms - 20_000)])
+    ticks.repair()
+    Repair(feed.postgres, stores.catalog, "price").run(
+        Chosen(), "ann", "", lambda _: None, stopped()
+    )
+    other = psycopg2.connect(feed.postgres)
+    with other.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended('price\x1fA', 7242019009))")
+        assert settled(feed) == 0  # at once, and without an error
+    made = "SELECT count(*) FROM tickwell.repair_edits WHERE outcome = 'made'"
+    assert query(feed.postgres, made) == [(1,)]
+    other.close()
+    settled(feed)
+    assert query(feed.postgres, made) == [(2,)]
+    ticks.check(time.time_ns())
+
+
+def stopped() -> Event:
+    stop = Event()
+    stop.set()
+    return stop
+
+
+def test_what_was_settled_of_an_entity_is_kept_when_the_rest_fails(stores: Stores) -> None:
+    feed = Feed(stores, random.Random(2))
+    for number in range(3):
+        feed.at_ms += 60_000
+        feed.send([feed.trade("A", 5.0 + number, ts=feed.at_ms + n) for n in range(30)])
+        feed.send([feed.trade("A", 7.0, ts=feed.at_ms - 30_000)])
+    ticks = Ticks(feed)
+    ticks.repair()
+    repair(feed, stores.catalog)
+    engine = connect(feed.postgres, pool_size=1)
+    registry = Registry(engine, By("ann"))
+    written = {"source": "price", "expression": "mean(price, 7)"}
+    registry.create_feature_version("other_sma_7", "1.0.0", written)
+    stores.execute(
+        "CREATE FUNCTION public.fails() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION USING ERRCODE = '57014'; END $$"
+    )
+    stores.execute(
+        "CREATE TRIGGER fails BEFORE UPDATE ON tickwell.repair_edits FOR EACH ROW WHEN"
+        ' (OLD."offset" = (92)) EXECUTE FUNCTION public.fails()'
+    )
+    work = Repair(feed.postgres, registry.catalog(), "price", settle_seconds=0.0)
+    with pytest.raises(StoreUnavailable):
+        work.settle(Event())
+    newest = registry.catalog().writing["price"]
+    settled_in = 'SELECT "offset", settled_in FROM tickwell.repair_edits ORDER BY 1'
+    kept = [offset for offset, schema in query(feed.postgres, settled_in) if schema == newest]
+    assert kept == [30, 61]
+    stores.execute("DROP TRIGGER fails ON tickwell.repair_edits")
+    work.settle(Event())
+    assert [schema for _, schema in query(feed.postgres, settled_in)] == [newest] * 3
+    ticks.check(time.time_ns())
+    engine.dispose()
 
 
 def test_a_newer_row_schema_is_brought_up_and_a_backfill_is_not_taken_for_a_revision(
@@ -291,7 +360,7 @@ def test_a_row_that_was_stored_after_two_repairs_has_a_revision_of_each(
     time.sleep(0.01)
     late = [feed.trade("A", 50.0, ts=sent[4]["ts"] + number) for number in range(inserts)]
     feed.send(late)
-    work = Repair(feed.postgres, stores.catalog, "price", first_rows=1)
+    work = Repair(feed.postgres, stores.catalog, "price", first_rows=1, settle_seconds=0.0)
     made = work.run(Chosen(), "ann", "", lambda _: None, Event()).made
     assert made == {"insert": inserts}
     feed.at_ms = between
