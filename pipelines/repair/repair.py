@@ -28,7 +28,7 @@ from pipelines.errors import PipelineError
 from pipelines.repair.edits import REASONS, Edit, NoEdit, RejectedTick, TickOrigin, edit_of
 from pipelines.repair.revising import MADE, Revising, Settled
 from pipelines.repair.ticks import FIRST_ROWS
-from pipelines.stores.postgres.connection import IDLE_TIMEOUT_MS, Database
+from pipelines.stores.postgres.connection import Database
 from pipelines.ticks.source_reading import Reading
 from registry.definitions import Catalog
 from registry.resources import sql
@@ -64,12 +64,12 @@ ENTITY_LOCK = "SELECT true FROM pg_advisory_xact_lock(hashtextextended(%s, 72420
 """Of two that change the revisions of an entity, the second sees what the first has done."""
 
 TRY_ENTITY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 7242019009))"
-"""A worker waits for none: it comes again in a moment, and the repair command has to wait for one
-of them at most."""
+"""A worker waits for none, and comes again in a moment. The command tries until it has the lock:
+one that was stopped in its transaction has it until Postgres ends that, and one on a busy machine
+for as long as it takes."""
 
-LOCK_TIMEOUT_MS = 3 * IDLE_TIMEOUT_MS
-"""Milliseconds that the command waits: one that was stopped in its transaction has the lock until
-Postgres ends that."""
+TRY_SECONDS = 0.1
+"""Seconds between two tries."""
 
 SOURCE_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 7242019010))"
 """Two repairs of a source do not become known at the same time."""
@@ -220,7 +220,7 @@ class Repair:
         Raises `DefinitionsChanged` and `StoreUnavailable`.
         """
         done = Repaired()
-        with closing(Database(self._postgres, APPLICATION, LOCK_TIMEOUT_MS)) as database:
+        with closing(Database(self._postgres, APPLICATION)) as database:
             self._begin(database, chosen, actor, note, done)
             self._go_on(database, done, report, stop)
         return done
@@ -228,7 +228,7 @@ class Repair:
     def rehearse(self, chosen: Chosen, report: Report) -> Repaired:
         """What `run` would do of what is chosen; nothing is changed. Raises as `run`."""
         done = Repaired()
-        with closing(Database(self._postgres, APPLICATION, LOCK_TIMEOUT_MS)) as database:
+        with closing(Database(self._postgres, APPLICATION)) as database:
             edits = list(self._chosen(database, chosen, done))
             by_entity: dict[str, list[Edit]] = {}
             for edit in edits:
@@ -251,14 +251,14 @@ class Repair:
         """
         revised, name = 0, self._source.name
         with closing(Database(self._postgres, APPLICATION)) as database:
-            self._go_on(database, Repaired(), lambda _: None, stop, TRY_ENTITY_LOCK)
+            self._go_on(database, Repaired(), lambda _: None, stop, waits=False)
             asked = name, MADE, self._revising.schema_id
             with database.transaction() as cursor:
                 cursor.execute(OPEN_ENTITIES, asked)
                 entities = [entity for (entity,) in cursor.fetchall()]
             for entity in entities:
                 began = time.monotonic()
-                revised += self._settle_in_turns(database, entity, TRY_ENTITY_LOCK)
+                revised += self._settle_in_turns(database, entity)
                 if stop.wait(time.monotonic() - began):  # live comes first
                     break
         return revised
@@ -301,7 +301,7 @@ class Repair:
         done: Repaired,
         report: Report,
         stop: Event,
-        lock: str = ENTITY_LOCK,
+        waits: bool = True,
     ) -> None:
         """Make the edits of all repairs that are not finished, until `stop` is set."""
         self._become_known(database)
@@ -312,10 +312,12 @@ class Repair:
             for entity in self._entities(database, repair):
                 if stop.is_set():
                     return
-                self._settle_in_turns(database, entity, lock)
-                with database.transaction() as cursor:
-                    if self._lock(cursor, entity, lock):
-                        self._make(cursor, repair, entity, known_at, done)
+                self._settle_in_turns(database, entity)
+                while not self._is_made(database, (repair, known_at), entity, done):
+                    if not waits:
+                        break
+                    if stop.wait(TRY_SECONDS):
+                        return
                 report(done)
             with database.transaction() as cursor:
                 cursor.execute(FINISH, {"repair": repair})
@@ -383,12 +385,26 @@ class Repair:
             self._note(cursor, edit.origin, settled)
             _count(done, edit, settled)
 
-    def _settle_in_turns(self, database: Database, entity: str, lock: str) -> int:
+    def _is_made(
+        self, database: Database, repair: tuple[int, int], entity: str, done: Repaired
+    ) -> bool:
+        """Make the edits of an entity, unless somebody else is at it; whether it did.
+
+        The repair is named by its id and the moment from which it is known.
+        """
+        number, known_at = repair
+        with database.transaction() as cursor:
+            locked = self._lock(cursor, entity, TRY_ENTITY_LOCK)
+            if locked:
+                self._make(cursor, number, entity, known_at, done)
+        return locked
+
+    def _settle_in_turns(self, database: Database, entity: str) -> int:
         """Settle what is open of an entity; how many rows have a revision now."""
         revised, after = 0, NOTHING_SETTLED
         while True:
             with database.transaction() as cursor:
-                if not self._lock(cursor, entity, lock):
+                if not self._lock(cursor, entity, TRY_ENTITY_LOCK):
                     return revised
                 more, then = self._settle(cursor, entity, after, self._settle_seconds)
             revised += more

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 from contextlib import suppress
-from threading import Event
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -174,9 +174,12 @@ def test_a_worker_waits_for_nobody_who_is_at_an_entity(stores: Stores) -> None:
         assert settled(feed) == 0  # at once, and without an error
     made = "SELECT count(*) FROM tickwell.repair_edits WHERE outcome = 'made'"
     assert query(feed.postgres, made) == [(1,)]
-    other.close()
-    settled(feed)
+    ended = Thread(target=lambda: (time.sleep(0.5), other.close()))
+    ended.start()
+    repair(feed, stores.catalog)  # but who asks for a repair gets it
+    ended.join()
     assert query(feed.postgres, made) == [(2,)]
+    settled(feed)
     ticks.check(time.time_ns())
 
 
