@@ -4,7 +4,7 @@
      └── the next run meanwhile                                 └── meanwhile
 
 The kernel, the rules and the row schema are those that live has. The windows of an entity begin
-empty at the load's first tick, or go on from rows of other loads that are older; they never come
+empty at the load's first tick, or go on from rows of loads that were done before; they never come
 from live's rows, and live's never from these.
 """
 
@@ -75,7 +75,8 @@ class Load:
     """Loads partitions that are spilled in `directory` into the database at `postgres`.
 
     `schema_id` is that of live's rows; `others` are the ids under which rows of other loads are
-    stored; of entities in `overlaps` the ticks in these spans are stored already. `began_ns` is
+    stored, and `earlier` those of the loads that were done when this one began, whose ticks are in
+    its windows: so they are the same ones whenever it goes on. Of entities in `overlaps` the ticks in these spans are stored already. `began_ns` is
     when rows that are no ticks became known. It pauses as a replay does, by the `heartbeats`.
     Without `stores` all is computed, and nothing stored.
     """
@@ -88,6 +89,7 @@ class Load:
     directory: Path
     overlaps: Mapping[str, Span]
     others: tuple[int, ...]
+    earlier: tuple[bytes, ...]
     began_ns: int
     heartbeats: tuple[str, ...] = ()
     cluster: str | None = None
@@ -268,10 +270,10 @@ class LoadedTicks:
     def of(self, sorted_run: SortedRun) -> Any:
         """What loads the states of a run's entities, as they were before their first ticks there.
 
-        In a database without other loads there are none, but for those that were stored before
-        this process began.
+        Without earlier loads there are none, but for those that were stored before this process
+        began.
         """
-        is_known = self._load.others or self._resumes or sorted_run.begins_anew
+        is_known = self._load.earlier or self._resumes or sorted_run.begins_anew
         self._resumes = False
 
         def load(source: Source, entities: EntityNames, depth: int, before: Origin) -> LoadedStates:
@@ -282,6 +284,7 @@ class LoadedTicks:
                 "entities": names,
                 "until": [sorted_run.firsts[name] for name in names],
                 "schemas": self._schemas,
+                "earlier": [str(UUID(bytes=one)) for one in self._load.earlier],
                 "depth": depth,
                 "topic_id": str(UUID(bytes=before.topic_id)),
                 "before": before.offset,

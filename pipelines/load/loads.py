@@ -117,6 +117,18 @@ class Loads:
         with self._connection() as connection:
             return [loaded(found) for found in connection.execute(wanted).scalars()]
 
+    def earlier(self, source: str, begun: RecordedLoad | None) -> list[bytes]:
+        """The loads of a source that were done when one began, or are done now."""
+        wanted = select(loads.c.id).where(loads.c.source == source).order_by(loads.c.id)
+        if begun is None:
+            wanted = wanted.where(loads.c.finished_at.is_not(None))
+        else:
+            own = loads.alias("own")
+            began = select(own.c.began_at).where(own.c.id == UUID(bytes=begun.load_id))
+            wanted = wanted.where(loads.c.finished_at <= began.scalar_subquery())
+        with self._connection() as connection:
+            return [found.bytes for found in connection.execute(wanted).scalars()]
+
     def unfinished(self, source: str, but: bytes, span: Span) -> list[RecordedLoad]:
         """Other loads of a source that were begun and are not done, with ticks of some times."""
         return [

@@ -154,6 +154,7 @@ class Planner:
             directory=directory,
             overlaps={} if before is None else before.overlaps,
             others=tuple(sorted(self._loads.schemas(self._source.name, self.load_id))),
+            earlier=tuple(self._loads.earlier(self._source.name, begun)),
             began_ns=began_ns,
             heartbeats=options.heartbeats,
             cluster=options.cluster,

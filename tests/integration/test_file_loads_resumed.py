@@ -19,6 +19,9 @@ from pipelines.errors import PipelineError
 from pipelines.load.errors import LoadElsewhere, LoadMoved, LoadUnfinished
 from pipelines.load.loads import Loads, alone
 from pipelines.replay.replay import Done
+from serving.history.explaining import Explainer
+from serving.history.snapshot import snapshot
+from serving.history.window_ticks import TickKey
 from tests.support.file_loads import (
     GO_ON,
     Asked,
@@ -30,12 +33,15 @@ from tests.support.file_loads import (
     planner_of,
     run,
     ticks,
+    without_origins,
 )
 from tests.support.pipeline import wait_for
 from tests.support.sinks import query
 from tests.support.tick_files import TS
 
 ASKED = Asked(run_ticks=30)
+DAY = 86_400_000
+"""Milliseconds."""
 KILLED = """
 import pickle, sys
 from threading import Event
@@ -186,6 +192,34 @@ def test_a_load_goes_on_in_the_row_schema_in_which_it_began(
     )
     load_files(database, [file], ASKED)
     assert {row[0] for row in loaded_rows(database)} == {loads_at(database)[0].schema_id}
+
+
+@pytest.mark.parametrize("older", ["begun meanwhile", "begun before, and done meanwhile"])
+def test_a_load_that_goes_on_has_the_windows_of_when_it_began(
+    database: str, tmp_path: Path, older: str
+) -> None:
+    """Also where entities that it has not begun got older ticks by another load meanwhile."""
+    before = as_csv(tmp_path, ticks(400, 3, first=TS - DAY), "before.csv")
+    file = as_csv(tmp_path, ticks(600), "later.csv")
+    load_files(database, [file], ASKED)
+    alone_stored = without_origins(loaded_rows(database))
+    forget_everything(database)
+    if older == "begun before, and done meanwhile":
+        stop = Event()
+        load_files(database, [before], ASKED, lambda done: stop.set(), stop)
+    stop = Event()
+    load_files(database, [file], ASKED, partial(stop_after, stop, 90), stop)
+    load_files(database, [before], ASKED)
+    load_files(database, [file], ASKED)
+    first = TS * 10**6
+    stored = without_origins(row for row in loaded_rows(database) if row[2] >= first)
+    assert stored == alone_stored
+    with snapshot(database) as seen:
+        explainer = Explainer(seen)
+        keys = [TickKey(row[2], row[3]) for row in loaded_rows(database) if row[1] == "H"]
+        assert all(
+            explainer.explain("price_sma_5", {"symbol": "H"}, tick=key).same for key in keys[::7]
+        )
 
 
 def test_rules_that_changed_meanwhile_are_told(database: str, tmp_path: Path) -> None:

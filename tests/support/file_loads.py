@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -164,7 +164,7 @@ def _json(symbol: str, price: float, ts: int, seq: int | None) -> bytes:
     return f'{{"symbol": "{symbol}", "price": {price!r}, "ts": {ts}{of_seq}}}'.encode()
 
 
-def without_origins(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+def without_origins(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """Rows of `loaded_rows`, but for where they come from."""
     return [row[:11] for row in rows]
 

@@ -1,5 +1,5 @@
--- The newest loaded ticks of entities up to a time, for COPY in the form of `load_ticks`: those of other loads,
--- and of this one those before the offset at which the run begins.
+-- The newest loaded ticks of entities up to a time, for COPY in the form of `load_ticks`: those of loads that
+-- were done when this one began, and of this one those before the offset at which the run begins.
 SELECT wanted.place::integer, newest.*
 FROM unnest(%(entities)s::text[], %(until)s::bigint[]) WITH ORDINALITY
     AS wanted (entity, until, place)
@@ -15,7 +15,10 @@ CROSS JOIN LATERAL (
             SELECT * FROM tickwell.feature_rows AS row
             WHERE row.entity = wanted.entity AND row.schema_id = schema.id AND row.revision = 0
                 AND row.event_time <= wanted.until
-                AND (row.topic_id <> %(topic_id)s::uuid OR row."offset" < %(before)s)
+                AND (
+                    row.topic_id = ANY (%(earlier)s::uuid[])
+                    OR row.topic_id = %(topic_id)s::uuid AND row."offset" < %(before)s
+                )
             ORDER BY row.event_time DESC, row.sequence DESC
             LIMIT %(depth)s
         ) AS each
