@@ -26,6 +26,7 @@ from tests.support.file_loads import (
 )
 from tests.support.logs import PRICE, PRICE_FEATURES
 from tests.support.rebuilds import KEPT, TOPIC, Stores, both, quiet
+from tests.support.repairs import Feed, repair
 from tests.support.seeds import seeds
 from tests.support.sinks import query
 from tests.support.tick_files import TS
@@ -142,6 +143,48 @@ def test_what_kafka_brought_is_passed_over_and_what_is_older_is_loaded(
     assert live_rows(stores.postgres) == before
     assert all(row[2] < cut * 10**6 for row in loaded_rows(stores.postgres))
     assert len(loaded_rows(stores.postgres)) == accepted([t for t in made if t[2] < cut])
+
+
+def test_what_a_repair_has_let_in_is_met_as_what_live_took(stores: Stores, tmp_path: Path) -> None:
+    """As it came: also where it was corrected or cancelled since, and whatever its sequence is."""
+    feed = Feed(stores, random.Random(1))
+    start = feed.at_ms = feed.at_ms + 100_000
+    trade = {"symbol": "A", "price": 1.0}
+    taken = [
+        {**trade, "ts": start + 1_000 * n, **({"seq": n} if n % 2 else {})} for n in range(10)
+    ]
+    let_in = [
+        {**trade, "price": 2.0, "ts": start + 1_500, "seq": 90},
+        {**trade, "price": 3.0, "ts": start + 2_500},
+        {**trade, "price": 4.0, "ts": start + 3_000, "seq": 0},  # before that of live in its order
+        {**trade, "price": 5.0, "ts": start + 4_000},
+        {**trade, "price": 6.0, "ts": start + 1_750, "seq": 91},
+        {**trade, "price": 7.0, "ts": start - 500},
+    ]
+    feed.at_ms += 20_000
+    feed.send([*taken, *let_in])
+    edit = {"symbol": "A", "ts": feed.at_ms, "seq": 1}
+    of = [{"ts": let_in[n]["ts"], "seq": let_in[n]["seq"]} for n in (0, 4)]
+    feed.send(
+        [
+            {**edit, "op": "correct", "price": 20.0, "of": of[0]},
+            {**edit, "op": "cancel", "of": of[1]},
+        ]
+    )
+    done = repair(feed, stores.catalog)
+    assert done.made == {"insert": len(let_in), "correct": 1, "cancel": 1}, done.refused
+    older = [("A", 9.0, start - 1_000 * n, n) for n in (5, 6)]
+    file = [*older, *((t["symbol"], t["price"], t["ts"], t.get("seq")) for t in taken + let_in)]
+    for number in range(len(let_in)):
+        n = number - len(let_in)
+        symbol, price, ts, seq = file[n]
+        others = [*file[:n], *file[len(file) + n + 1 :]]
+        for name, changed in (("less", others), ("price", [*others, (symbol, price + 1, ts, seq)])):
+            with pytest.raises(RowsDiffer, match="of 1 entities: A "):
+                load_files(stores.postgres, [as_csv(tmp_path, changed, f"{name}-{number}.csv")])
+    loaded = load_files(stores.postgres, [as_csv(tmp_path, file)])
+    assert loaded.passed_over == len(taken) + len(let_in)
+    assert loaded.rows == len(older)
 
 
 def test_ticks_after_those_from_kafka_are_refused(stores: Stores, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 -- What is stored already of entities between their first and last times in a load, numbered from 0: the
--- first time, the last one and the number of ticks of live and of other loads there; the time of the first
--- tick that came from Kafka, wherever it is. Only entities of which one of these is there.
+-- first time, the last one and the number of ticks of live, of repairs and of other loads there; the time of
+-- the first tick that live took, wherever it is: one that a repair let in before it is in no window of live's.
+-- Only entities of which one of these is there.
 SELECT wanted.number::integer - 1, found.first_time, found.last_time, found.ticks, live.first_time
 FROM unnest(%(entities)s::text[], %(firsts)s::bigint[], %(lasts)s::bigint[]) WITH ORDINALITY
     AS wanted (entity, first_time, last_time, number)
@@ -25,13 +26,14 @@ CROSS JOIN LATERAL (
     SELECT min(tick.event_time) AS first_time, max(tick.event_time) AS last_time,
         count(*) AS ticks
     FROM (
-        SELECT DISTINCT row.event_time, row.sequence
+        SELECT DISTINCT row.event_time, row.seq, row.seq_text,
+            CASE WHEN row.seq IS NULL THEN row.sequence END
         FROM unnest(%(schemas)s::integer[] || %(loaded)s::integer[]) AS schema (id)
         CROSS JOIN LATERAL (
-            SELECT stored.event_time, stored.sequence FROM tickwell.feature_rows AS stored
+            SELECT stored.event_time, stored.sequence, stored.seq, stored.seq_text
+            FROM tickwell.feature_rows AS stored
             WHERE (known.of_live OR schema.id < 0)
                 AND stored.entity = wanted.entity AND stored.schema_id = schema.id
-                AND stored.revision = 0
                 AND stored.event_time BETWEEN wanted.first_time AND wanted.last_time
                 AND stored.topic_id <> %(load)s::uuid
             ORDER BY stored.event_time, stored.sequence
