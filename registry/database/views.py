@@ -34,6 +34,7 @@ from sqlalchemy import (
     Engine,
     Row,
     Select,
+    and_,
     case,
     cast,
     exists,
@@ -244,12 +245,14 @@ def _of_feature(template: str, source: Source, name: str) -> ColumnElement[Any]:
 def _is_in_newer(source: Source) -> ColumnElement[bool]:
     """Whether the tick of a row also has a row in a newer row schema.
 
-    A replay stores a tick again in the schema that is written now; it is still one tick.
+    A replay stores a tick again in the schema that is written now; it is still one tick. One that
+    was loaded at its key is another one: a load is stored in one row schema.
     """
     newer = feature_rows.alias("newer")
     return exists().where(
         func.tickwell.is_later_row_schema(source.name, newer.c.schema_id),
         newer.c.entity == rows.entity,
+        rows.schema_id > 0,
         newer.c.schema_id > rows.schema_id,
         newer.c.event_time == rows.event_time,
         newer.c.sequence == rows.sequence,
@@ -260,7 +263,8 @@ def _is_in_newer(source: Source) -> ColumnElement[bool]:
 def _is_revised(source: Source) -> ColumnElement[bool]:
     """Whether the tick of a row has a newer revision, or the same one in a newer row schema.
 
-    The newest is the one that became known last (`serving/history/sql/ticks_as_known.sql`).
+    The newest is the one that became known last (`serving/history/sql/ticks_as_known.sql`, which
+    says, too, why a cancel takes away what was loaded at its key).
     """
     other = feature_rows.alias("other")
     return exists().where(
@@ -268,8 +272,14 @@ def _is_revised(source: Source) -> ColumnElement[bool]:
         other.c.entity == rows.entity,
         other.c.event_time == rows.event_time,
         other.c.sequence == rows.sequence,
-        tuple_(_revised_at(other.c), other.c.revision, other.c.schema_id)
-        > tuple_(_revised_at(rows), rows.revision, rows.schema_id),
+        case(
+            (
+                (other.c.schema_id > 0) == (rows.schema_id > 0),
+                tuple_(_revised_at(other.c), other.c.revision, other.c.schema_id)
+                > tuple_(_revised_at(rows), rows.revision, rows.schema_id),
+            ),
+            else_=and_(rows.schema_id < 0, other.c.op == CANCELLED),
+        ),
     )
 
 

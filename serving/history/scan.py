@@ -182,8 +182,11 @@ def _search(rows: Any, asked: Questions, stretches: _Stretches) -> tuple[Any, An
     entity, times = rows["number"].astype(np.int64), rows["event_time"].astype(np.int64)
     sequences, known = rows["sequence"].astype(np.int64), rows["known_at"].astype(np.int64)
     keys = offsets[entity] + times
-    order = np.lexsort((rows["schema_id"], sequences, keys))
+    # of one event time the ticks from Kafka stand behind those that were loaded (`ticks_as_of.sql`)
+    of_kafka = rows["schema_id"] > 0
+    order = np.lexsort((rows["schema_id"], sequences, of_kafka, keys))
     keys, known, sequences = keys[order], known[order], sequences[order]
+    of_kafka = of_kafka[order]
     own = np.searchsorted(stretches.numbers, asked.entity)
     begins = np.searchsorted(keys, offsets[own] + stretches.since[own], "right")
     newest = np.searchsorted(keys, offsets[own] + asked.moments, "right") - 1
@@ -196,6 +199,7 @@ def _search(rows: Any, asked: Questions, stretches: _Stretches) -> tuple[Any, An
         same = before >= begins[question]
         question, at, before = question[same], at[same], before[same]
         same = (keys[before] == keys[at]) & (sequences[before] == sequences[at])
+        same &= of_kafka[before] == of_kafka[at]
         question, at = question[same], before[same]
         is_known = known[at] <= asked.known[question]
         questions.append(question[is_known])

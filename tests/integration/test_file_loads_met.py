@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import random
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipelines.load.errors import RowsDiffer
+from registry.database.engine import connect
+from registry.lifecycle.audit import By
+from registry.lifecycle.registry import Registry
+from serving.features.lookup import Names
+from serving.history.snapshot import SCAN_LIMITS, snapshot
+from serving.history.ticks_as_of import Asked as AskedTicks
+from serving.history.ticks_as_of import TicksAsOf
 from tests.oracle.features import expect
 from tests.support.file_loads import (
     Asked,
@@ -25,6 +34,7 @@ from tests.support.file_loads import (
     without_origins,
 )
 from tests.support.logs import PRICE, PRICE_FEATURES
+from tests.support.past import ALWAYS
 from tests.support.rebuilds import KEPT, TOPIC, Stores, both, quiet
 from tests.support.repairs import Feed, repair
 from tests.support.seeds import seeds
@@ -150,9 +160,7 @@ def test_what_a_repair_has_let_in_is_met_as_what_live_took(stores: Stores, tmp_p
     feed = Feed(stores, random.Random(1))
     start = feed.at_ms = feed.at_ms + 100_000
     trade = {"symbol": "A", "price": 1.0}
-    taken = [
-        {**trade, "ts": start + 1_000 * n, **({"seq": n} if n % 2 else {})} for n in range(10)
-    ]
+    taken = [{**trade, "ts": start + 1_000 * n, **({"seq": n} if n % 2 else {})} for n in range(10)]
     let_in = [
         {**trade, "price": 2.0, "ts": start + 1_500, "seq": 90},
         {**trade, "price": 3.0, "ts": start + 2_500},
@@ -195,6 +203,60 @@ def test_ticks_after_those_from_kafka_are_refused(stores: Stores, tmp_path: Path
         with pytest.raises(RowsDiffer, match=r"A has ticks at .*, after those from Kafka"):
             load_files(stores.postgres, [as_csv(tmp_path, refused)])
     assert not loaded_rows(stores.postgres)
+
+
+def test_of_one_time_the_ticks_from_kafka_come_after_loaded_ones(
+    stores: Stores, tmp_path: Path
+) -> None:
+    """Kafka brings ticks of times that are loaded: both are kept, whatever their sequences are."""
+    feed = Feed(stores, random.Random(1))
+    start = feed.at_ms
+    feed.at_ms += 100_000
+    old = [(0, 1.0), (1, 2.0), (2, 3.0), (3, 4.0), (3, 5.0), (4, 6.0), (5, 7.0)]
+    file = [("A", price, start + 1_000 * at, seq) for seq, (at, price) in enumerate(old)]
+    load_files(stores.postgres, [as_csv(tmp_path, file)])
+    new = [(2, 30.0), (3, 40.0), (4, 60.0), (4, 61.0), (5, 70.0)]
+    sent = [
+        {"symbol": "A", "price": price, "ts": start + 1_000 * at, "seq": seq}
+        for seq, (at, price) in enumerate(new)
+    ]
+    feed.send(sent[:4])
+    registry = Registry(connect(stores.postgres, pool_size=1), By("ann"))
+    registry.create_feature_version(
+        "price_sma_5", "2.0.0", {"expression": "mean(price, 6)"}, "1.0.0"
+    )
+    feed.work_by(registry.catalog())
+    of = {"ts": sent[0]["ts"], "seq": sent[0]["seq"]}
+    feed.send([sent[4], {"symbol": "A", "ts": feed.at_ms, "seq": 9, "op": "cancel", "of": of}])
+    assert repair(feed, registry.catalog()).made == {"cancel": 1}
+
+    times = np.array([(start + 1_000 * at) * 10**6 for at in range(6)])
+    arrived, ever = (feed.at_ms - 1) * 10**6, time.time_ns()
+    before, after = [1.0, 2.0, 3.0, 5.0, 6.0, 7.0], [1.0, 2.0, 30.0, 40.0, 61.0, 70.0]
+    for known, repaired, scans, expected in (
+        (arrived, False, SCAN_LIMITS, before),
+        (ever, False, SCAN_LIMITS, after),
+        (arrived, False, ALWAYS, before),
+        (ever, False, ALWAYS, after),
+        (arrived, True, SCAN_LIMITS, before),
+        (ever, True, SCAN_LIMITS, [1.0, 2.0, 2.0, 40.0, 61.0, 70.0]),
+    ):
+        with snapshot(stores.postgres, scans=scans) as seen:
+            which, knowns = np.zeros(6, np.int32), np.full(6, known)
+            asked = AskedTicks(["A"], which, times, knowns, repaired)
+            refs = ["current_price@1.0.0", "price_sma_5@2.0.0"]
+            found = TicksAsOf(seen, Names(seen.catalog), "price", asked, refs, {})
+        assert found.plan == ("scan" if scans is ALWAYS else "lateral")
+        assert found.column(refs[0])[0].tolist() == expected
+        assert found.loaded.tolist() == [value < 10 for value in expected]
+        # no value of the one is taken for one of the other
+        assert found.column(refs[1])[2].tolist() == [value != 70 for value in expected]
+    shown = "SELECT price FROM features.{} ORDER BY price"
+    prices = sorted(price for _, price in old + new)
+    assert [p for (p,) in query(stores.postgres, shown.format("price"))] == prices
+    registry.extend_views({"price"})
+    kept = [price for price in prices if price not in (3.0, 30.0)]
+    assert [p for (p,) in query(stores.postgres, shown.format("price_repaired"))] == kept
 
 
 @pytest.mark.parametrize("seed", seeds(1, 20))

@@ -1,6 +1,7 @@
 -- The same as `ticks_as_of`, with the repairs that were known by `known`: of the newest tick that was not
 -- cancelled by then its newest revision, which is in one row schema or in several: the one that became
--- known last, since where windows got longer an earlier repair may have a later number.
+-- known last, since where windows got longer an earlier repair may have a later number. A cancel of a tick from
+-- Kafka takes away what was loaded at its key, too: it may be the same tick, and no edit can name that one.
 SELECT
     asked.number, found.schema_id, found.event_time, found.sequence, found.revision,
     substring(found.status || %(padding)s FROM 1 FOR %(features)s),
@@ -10,7 +11,7 @@ FROM unnest(
     %(since)s::bigint[]
 ) AS asked (number, entity, moment, known, since)
 CROSS JOIN LATERAL (
-    SELECT of_schema.event_time, of_schema.sequence
+    SELECT of_schema.event_time, of_schema.sequence, sign(schema.id) AS kind
     FROM unnest(%(schemas)s::integer[]) AS schema (id)
     CROSS JOIN LATERAL (
         SELECT row.event_time, row.sequence
@@ -29,7 +30,7 @@ CROSS JOIN LATERAL (
         ORDER BY row.event_time DESC, row.sequence DESC
         LIMIT 1
     ) AS of_schema
-    ORDER BY of_schema.event_time DESC, of_schema.sequence DESC
+    ORDER BY of_schema.event_time DESC, kind DESC, of_schema.sequence DESC
     LIMIT 1
 ) AS tick
 CROSS JOIN LATERAL (
@@ -40,7 +41,7 @@ CROSS JOIN LATERAL (
             CASE WHEN row.revision > 0 THEN row.known_at END AS revised_at
         FROM tickwell.feature_rows AS row
         WHERE row.entity = asked.entity AND row.schema_id = schema.id
-            AND row.event_time = tick.event_time AND row.sequence = tick.sequence
+            AND sign(schema.id) = tick.kind AND row.event_time = tick.event_time AND row.sequence = tick.sequence
             AND row.known_at <= asked.known
         ORDER BY revised_at DESC NULLS LAST, row.revision DESC
         LIMIT 1

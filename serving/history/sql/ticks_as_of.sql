@@ -1,7 +1,8 @@
 -- The tick that was an entity's newest one at a moment, by what was known then: of each asked entity
 -- and moment, numbered from 0, the row of that tick in each row schema that has it. A tick counts if it
 -- happened by `moment` and had arrived by `known`; of equal event times the log's order decides. Only
--- event times after `since` are looked at, so that few months have to be opened.
+-- event times after `since` are looked at, so that few months have to be opened. Of one event time the ticks
+-- from Kafka stand behind those that were loaded, which know nothing of each other's sequence.
 --
 -- Each inner query is limited, which keeps it one look into an index. Statuses and values are padded, so
 -- that all rows have one size: an array of doubles is sent as 20 bytes and then 12 each.
@@ -25,6 +26,6 @@ CROSS JOIN LATERAL (
         ORDER BY row.event_time DESC, row.sequence DESC
         LIMIT 1
     ) AS stored
-    ORDER BY stored.event_time DESC, stored.sequence DESC
+    ORDER BY stored.event_time DESC, sign(stored.schema_id) DESC, stored.sequence DESC
     FETCH FIRST 1 ROW WITH TIES
 ) AS found
