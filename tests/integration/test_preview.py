@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -11,15 +12,17 @@ from sqlalchemy import Engine, text
 
 from pipelines.kafka.topics import Topic
 from pipelines.stores.postgres.offline_sink import OfflineSink
-from pipelines.stores.postgres.preview import Preview
+from pipelines.stores.postgres.preview import CANDIDATES, Preview
 from registry.database.engine import connect
 from registry.definitions import Catalog
 from registry.features_file import read
 from registry.lifecycle.recording import record
+from tests.support.file_loads import Asked, load_files
 from tests.support.followers import Follower, mean_of
 from tests.support.logs import TOPIC_ID, runs
 from tests.support.rebuilds import Stores
 from tests.support.sinks import ticks
+from tests.support.tick_files import csv_of
 
 OLD, MEANS = "price_sma_5@1.0.0", (7, 29, 31)
 
@@ -113,6 +116,17 @@ def test_entities_that_ticked_last_come_first(
         connection.execute(text("UPDATE tickwell.watermarks SET next_offset = 389"))
     Follower(engine, sink).take(run, ahead=False)
     assert preview.recent_entities("price", 9) == ["C", "A", "B"]
+
+
+def test_entities_that_only_a_load_has_keep_no_other_from_being_found(
+    stores: Stores, preview: Preview, tmp_path: Path
+) -> None:
+    """Only so many entities are looked at, the first ones by name."""
+    symbols = [*(f"0{number}" for number in range(CANDIDATES)), "B"]
+    lines = [f"{symbol},1.5,1600000000000" for symbol in symbols]
+    file = csv_of(tmp_path, "symbol,price,ts", *lines)
+    load_files(stores.postgres, [file], Asked(run_ticks=5_000))
+    assert preview.recent_entities("price", 9) == ["A", "B", "C"]
 
 
 def test_nothing_is_stored(preview: Preview, engine: Engine) -> None:

@@ -1,10 +1,12 @@
 -- The entities of a source that have ticked last, of its topic's current incarnation, the last one first:
--- of the first `candidates` by name, by the newest row of each in the row schemas that began last.
+-- of the first `candidates` by name, by the newest row of each in the row schemas that began last. Those that
+-- only a load has are none of them: they have no row of live, and may be more than the others.
 SELECT known.entity
 FROM (
     SELECT home.entity
     FROM tickwell.entities AS home
     WHERE home.source = %(source)s
+        AND NOT EXISTS (SELECT FROM tickwell.loads WHERE loads.id = home.topic_id)
         AND NOT EXISTS (
             SELECT FROM tickwell.topics AS own
             JOIN tickwell.topics AS newer
