@@ -76,9 +76,10 @@ class Load:
 
     `schema_id` is that of live's rows; `others` are the ids under which rows of other loads are
     stored, and `earlier` those of the loads that were done when this one began, whose ticks are in
-    its windows: so they are the same ones whenever it goes on. Of entities in `overlaps` the ticks in these spans are stored already. `began_ns` is
-    when rows that are no ticks became known. It pauses as a replay does, by the `heartbeats`.
-    Without `stores` all is computed, and nothing stored.
+    its windows: so they are the same ones whenever it goes on. Of entities in `overlaps` the ticks
+    in these spans are stored already. `began_ns` is when rows that are no ticks became known. It
+    pauses as a replay does, by the `heartbeats`. Without `stores` all is computed, and nothing
+    stored.
     """
 
     postgres: str = field(repr=False)

@@ -1,7 +1,8 @@
 """A repair of a source: who began it, which rejected ticks it takes, and how it is carried out.
 
     begin ─► the repair and its edits are on record, and what is asked as of now is refused
-          ─► entity by entity: lock, edits in the order in which they came, commit
+          ─► entity by entity, some edits at a time: lock, edits in the order in which they came,
+             commit
     finish ─► what is asked as of now has the repair in it
 
 Killed at any instant, the next process goes on with the edits that were not made. Whoever settles,
@@ -12,11 +13,10 @@ Repairs of a source become known one after the other, and are made in that order
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from threading import Event
@@ -24,55 +24,43 @@ from typing import Any, NamedTuple
 
 from psycopg2.extras import execute_values
 
-from pipelines.errors import PipelineError
-from pipelines.repair.edits import REASONS, Edit, NoEdit, RejectedTick, TickOrigin, edit_of
+from pipelines.errors import Stopped
+from pipelines.repair.edits import Edit, TickOrigin
+from pipelines.repair.errors import DefinitionsChanged, RepairElsewhere
+from pipelines.repair.rejected_edits import CANDIDATES_A_PAGE, Chosen, RejectedEdits
 from pipelines.repair.revising import MADE, Revising, Settled
 from pipelines.repair.ticks import FIRST_ROWS
 from pipelines.stores.postgres.connection import Database
-from pipelines.ticks.source_reading import Reading
 from registry.definitions import Catalog
 from registry.resources import sql
-from registry.source_rules import SourceRules
 
-CANDIDATES, PENDING = sql(__package__, "candidates"), sql(__package__, "pending")
 OPEN_EDITS, MOMENTS = sql(__package__, "open_edits"), sql(__package__, "moments")
 SETTLED = sql(__package__, "settled")
 APPLICATION = "tickwell repair"
 
-SETTLE_SECONDS = 1.0
-"""Seconds of settling after which a transaction ends, and with it the lock: an entity may have
-thousands of edits that a newer row schema lacks. What was settled is kept when one is killed."""
+EDITS_A_STATEMENT = 1_000
 
-MOST_EDITS = 200_000
-"""Rejected ticks that one repair takes, or a few more; the next one takes others."""
+EDITS_A_TRANSACTION, SETTLE_SECONDS = 50, 1.0
+"""Edits of an entity that are made at once, and seconds of settling after which a transaction ends
+and with it the lock: an entity may have thousands of edits that a newer row schema lacks. What was
+done is kept when one is killed, and another repair, or a worker, gets the entity in between."""
 
 NOTHING_SETTLED: tuple[Any, ...] = ()
 """The place of an edit before the first one."""
 
-CANDIDATES_A_PAGE, EDITS_A_STATEMENT = 5_000, 1_000
+ENTITY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 7242019009))"
+"""Of two that change the revisions of an entity, the second sees what the first has done. A worker
+waits for nobody, and comes again in a moment. The command tries for long: one that was stopped in
+its transaction has the lock until Postgres ends that."""
 
-BEFORE_ALL: dict[str, Any] = {
-    "after_known_at": -1,
-    "after_partition": -1,
-    "after_offset": -1,
-    "after_index": -1,
-    "after_topic_id": "00000000-0000-0000-0000-000000000000",
-}
-"""The place of a candidate before the first one."""
-
-ENTITY_LOCK = "SELECT true FROM pg_advisory_xact_lock(hashtextextended(%s, 7242019009))"
-"""Of two that change the revisions of an entity, the second sees what the first has done."""
-
-TRY_ENTITY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 7242019009))"
-"""A worker waits for none, and comes again in a moment. The command tries until it has the lock:
-one that was stopped in its transaction has it until Postgres ends that, and one on a busy machine
-for as long as it takes."""
-
-TRY_SECONDS = 0.1
-"""Seconds between two tries."""
+TRY_SECONDS, PATIENCE_SECONDS = 0.1, 120.0
+"""Seconds between two tries, and until the command gives up."""
 
 SOURCE_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 7242019010))"
 """Two repairs of a source do not become known at the same time."""
+
+NEVER = Event()
+"""An event that is never set."""
 
 NOT_KNOWN = 2**63 - 1
 """The `known_at` of a repair that is on record, of which nothing was made yet."""
@@ -133,36 +121,6 @@ WHERE finished_at IS NULL OR EXISTS (
 """
 
 
-class UnreadableFormat(PipelineError):
-    """The rejected ticks of a source cannot be read by themselves."""
-
-    def __init__(self, source: str, format_: str) -> None:
-        super().__init__(
-            f"{source} is in {format_}: only rejected ticks in JSON can be let in. Send them once "
-            "more to a topic of their own, in JSON, or declare the source anew"
-        )
-
-
-class DefinitionsChanged(PipelineError):
-    """A version was recorded since the definitions were read that a repair is carried out by."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__(
-            f"a version of a feature of {source} was recorded meanwhile: the same command goes on "
-            "from here, and so does the offline worker"
-        )
-
-
-class Chosen(NamedTuple):
-    """Which rejected ticks a repair takes; the moments are nanoseconds UTC, of their records."""
-
-    entities: frozenset[str] = frozenset()
-    """All, where there is none."""
-    kinds: frozenset[str] = frozenset({"insert", "cancel", "correct"})
-    since: int = 0
-    until: int = 2**63 - 1
-
-
 @dataclass
 class Repaired:
     """What a repair has come to."""
@@ -185,7 +143,17 @@ class Repaired:
 
 
 Report = Callable[[Repaired], None]
-"""Takes what is done, after each entity."""
+"""Takes what is done, after each transaction."""
+
+
+class Limits(NamedTuple):
+    """How long a transaction settles, and how long the command waits for an entity; seconds."""
+
+    settle_seconds: float = SETTLE_SECONDS
+    patience_seconds: float = PATIENCE_SECONDS
+
+
+LIMITS = Limits()
 
 
 class Repair:
@@ -198,30 +166,25 @@ class Repair:
         source: str,
         page: int = CANDIDATES_A_PAGE,
         first_rows: int = FIRST_ROWS,
-        settle_seconds: float = SETTLE_SECONDS,
+        limits: Limits = LIMITS,
     ) -> None:
         """Rejected ticks are read so many at a time, and rows so many at first beside those that
-        windows need; a transaction settles for so long. Raises `UnreadableFormat`.
+        windows need. Raises `UnreadableFormat`.
         """
-        definition = catalog.sources[source]
-        if definition.format != "json":
-            raise UnreadableFormat(source, definition.format)
         self._postgres = postgres
-        self._page = page
-        self._settle_seconds = settle_seconds
-        self._rules = SourceRules.of(catalog, source)
-        self._source = definition
+        self._source = catalog.sources[source]
+        self._rejected = RejectedEdits(catalog, source, page)
         self._revising = Revising.of(catalog, source, first_rows)
-        self._readings: dict[int, Reading] = {}
+        self._limits = limits
 
     def run(self, chosen: Chosen, actor: str, note: str, report: Report, stop: Event) -> Repaired:
         """Let in what is chosen, after what an earlier process has left, until `stop` is set.
 
-        Raises `DefinitionsChanged` and `StoreUnavailable`.
+        Raises `DefinitionsChanged`, `RepairElsewhere` and `StoreUnavailable`.
         """
         done = Repaired()
-        with closing(Database(self._postgres, APPLICATION)) as database:
-            self._begin(database, chosen, actor, note, done)
+        with closing(Database(self._postgres, APPLICATION)) as database, suppress(Stopped):
+            self._begin(database, chosen, actor, note, done, stop)
             self._go_on(database, done, report, stop)
         return done
 
@@ -229,14 +192,13 @@ class Repair:
         """What `run` would do of what is chosen; nothing is changed. Raises as `run`."""
         done = Repaired()
         with closing(Database(self._postgres, APPLICATION)) as database:
-            edits = list(self._chosen(database, chosen, done))
+            edits = list(self._chosen(database, chosen, done, Event()))
             by_entity: dict[str, list[Edit]] = {}
             for edit in edits:
                 by_entity.setdefault(edit.entity, []).append(edit)
             done.edits = len(edits)
             for entity, of_entity in by_entity.items():
-                with database.transaction() as cursor:
-                    self._lock(cursor, entity)
+                with self._turn(database, entity, NEVER) as cursor:
                     for edit in of_entity:
                         _count(done, edit, self._revising.make(cursor, edit, time.time_ns()))
                     cursor.execute("ROLLBACK")
@@ -258,20 +220,28 @@ class Repair:
                 entities = [entity for (entity,) in cursor.fetchall()]
             for entity in entities:
                 began = time.monotonic()
-                revised += self._settle_in_turns(database, entity)
+                with suppress(RepairElsewhere):
+                    revised += self._settle(database, entity, stop, waits=False)
                 if stop.wait(time.monotonic() - began):  # live comes first
                     break
         return revised
 
     def _begin(
-        self, database: Database, chosen: Chosen, actor: str, note: str, done: Repaired
+        self,
+        database: Database,
+        chosen: Chosen,
+        actor: str,
+        note: str,
+        done: Repaired,
+        stop: Event,
     ) -> None:
         """Put a repair on record with the edits that are chosen, if there are any.
 
         It is known from a moment after that on (`_become_known`): who asked as of a later one has
         seen it.
         """
-        edits = [(one.origin, one.kind, one.entity) for one in self._chosen(database, chosen, done)]
+        found = self._chosen(database, chosen, done, stop)
+        edits = [(one.origin, one.kind, one.entity) for one in found]
         if not edits:
             return
         with database.transaction() as cursor:
@@ -295,6 +265,14 @@ class Repair:
                 told = {"source": source, "repair": repair, "not_known": NOT_KNOWN}
                 cursor.execute(KNOWN, {**told, "now": time.time_ns()})
 
+    def _chosen(
+        self, database: Database, chosen: Chosen, done: Repaired, stop: Event
+    ) -> Iterator[Edit]:
+        def unreadable(why: str) -> None:
+            done.unreadable[why] += 1
+
+        return self._rejected.chosen(database, chosen, unreadable, stop)
+
     def _go_on(
         self,
         database: Database,
@@ -303,123 +281,81 @@ class Repair:
         stop: Event,
         waits: bool = True,
     ) -> None:
-        """Make the edits of all repairs that are not finished, until `stop` is set."""
+        """Make the edits of all repairs that are not finished, until `stop` is set.
+
+        Raises as `_turn`; without `waits` entities are left out that somebody else is at.
+        """
         self._become_known(database)
         with database.transaction() as cursor:
             cursor.execute(UNFINISHED, (self._source.name, NOT_KNOWN))
             unfinished = cursor.fetchall()
         for repair, known_at in unfinished:
             for entity in self._entities(database, repair):
+                with nullcontext() if waits else suppress(RepairElsewhere):
+                    self._settle(database, entity, stop, waits)
+                    left = True
+                    while left and not stop.is_set():
+                        with self._turn(database, entity, stop, waits) as cursor:
+                            left = self._make(cursor, (repair, entity, known_at), done, stop)
+                        report(done)
                 if stop.is_set():
                     return
-                self._settle_in_turns(database, entity)
-                while not self._is_made(database, (repair, known_at), entity, done):
-                    if not waits:
-                        break
-                    if stop.wait(TRY_SECONDS):
-                        return
-                report(done)
             with database.transaction() as cursor:
                 cursor.execute(FINISH, {"repair": repair})
 
-    def _chosen(self, database: Database, chosen: Chosen, done: Repaired) -> Iterator[Edit]:
-        """The edits that are asked for, read some at a time, in transactions of their own."""
-        taken, after = 0, BEFORE_ALL
-        while taken < MOST_EDITS:
+    @contextmanager
+    def _turn(
+        self, database: Database, entity: str, stop: Event, waits: bool = True
+    ) -> Iterator[Any]:
+        """A transaction that has the lock of an entity; gives its cursor.
+
+        Raises `DefinitionsChanged`, `Stopped`, and `RepairElsewhere` where somebody else is at the
+        entity: at once without `waits`, else once patience is over.
+        """
+        began = time.monotonic()
+        while True:
             with database.transaction() as cursor:
-                cursor.execute(CANDIDATES, {**self._asked(chosen), **after})
-                rows = cursor.fetchall()
-            if not rows:
-                return
-            for row in rows:
-                edit = self._readable(row, done)
-                if edit is None or edit.kind not in chosen.kinds:
-                    continue
-                if not chosen.entities or edit.entity in chosen.entities:
-                    taken += 1
-                    yield edit
-            topic_id, partition, offset, element, *_, known_at = rows[-1]
-            of_last = known_at, partition, offset, element, topic_id
-            after = dict(zip(BEFORE_ALL, of_last, strict=True))
-
-    def _asked(self, chosen: Chosen) -> dict[str, Any]:
-        return {
-            "topic": self._source.topic,
-            "reasons": [r for r, kinds in REASONS.items() if chosen.kinds.intersection(kinds)],
-            "since": chosen.since,
-            "until": chosen.until,
-            "most": self._page,
-        }
-
-    def _readable(self, row: Any, done: Repaired) -> Edit | None:
-        """The edit of a row of `candidates.sql`; what cannot be read is counted."""
-        try:
-            return self._edit(row)
-        except NoEdit as error:
-            done.unreadable[str(error)] += 1
-            return None
-
-    def _edit(self, row: Any) -> Edit | None:
-        """The edit of a row of `candidates.sql`, if it is one. Raises `NoEdit`."""
-        topic_id, partition, offset, element, reason, key, value, known_at = row
-        origin = TickOrigin(topic_id, partition, offset, element)
-        raw_key, raw_value = (None if one is None else bytes(one) for one in (key, value))
-        rules = self._rules.at(bytes.fromhex(topic_id.replace("-", "")), partition, offset)
-        if rules.id not in self._readings:
-            self._readings[rules.id] = Reading.of(rules.source)
-        rejected = RejectedTick(origin, reason, raw_key, raw_value, known_at)
-        return edit_of(rejected, self._readings[rules.id])
+                if self._lock(cursor, entity):
+                    yield cursor
+                    return
+            if not waits or time.monotonic() - began > self._limits.patience_seconds:
+                raise RepairElsewhere(self._source.name, entity)
+            if stop.wait(TRY_SECONDS):
+                raise Stopped("what was done stays")
 
     def _entities(self, database: Database, repair: int) -> list[str]:
         with database.transaction() as cursor:
             cursor.execute(ENTITIES, (repair,))
             return [entity for (entity,) in cursor.fetchall()]
 
-    def _make(self, cursor: Any, repair: int, entity: str, known_at: int, done: Repaired) -> None:
-        self._settle(cursor, entity)
-        cursor.execute(PENDING, {"repair": repair, "entity": entity})
-        for row in cursor.fetchall():
-            edit = self._edit(row)
-            assert edit is not None  # it was one when the repair began
+    def _make(self, cursor: Any, pending: tuple[int, str, int], done: Repaired, stop: Event) -> bool:
+        """Make edits of a repair and an entity, until `stop` is set; whether some may be left."""
+        repair, entity, known_at = pending
+        edits = self._rejected.pending(cursor, repair, entity, EDITS_A_TRANSACTION)
+        for edit in edits:
+            if stop.is_set():
+                return True
             settled = self._revising.make(cursor, edit, known_at)
             self._note(cursor, edit.origin, settled)
             _count(done, edit, settled)
+        return len(edits) == EDITS_A_TRANSACTION
 
-    def _is_made(
-        self, database: Database, repair: tuple[int, int], entity: str, done: Repaired
-    ) -> bool:
-        """Make the edits of an entity, unless somebody else is at it; whether it did.
+    def _settle(self, database: Database, entity: str, stop: Event, waits: bool) -> int:
+        """Settle the open edits of an entity, before any that become known later are made.
 
-        The repair is named by its id and the moment from which it is known.
+        Some at a time, until `stop` is set; how many rows have a revision now. Raises as `_turn`.
         """
-        number, known_at = repair
-        with database.transaction() as cursor:
-            locked = self._lock(cursor, entity, TRY_ENTITY_LOCK)
-            if locked:
-                self._make(cursor, number, entity, known_at, done)
-        return locked
-
-    def _settle_in_turns(self, database: Database, entity: str) -> int:
-        """Settle what is open of an entity; how many rows have a revision now."""
         revised, after = 0, NOTHING_SETTLED
-        while True:
-            with database.transaction() as cursor:
-                if not self._lock(cursor, entity, TRY_ENTITY_LOCK):
-                    return revised
-                more, then = self._settle(cursor, entity, after, self._settle_seconds)
+        while after is not None and not stop.is_set():
+            with self._turn(database, entity, stop, waits) as cursor:
+                more, after = self._settle_some(cursor, entity, after, stop)
             revised += more
-            if then is None:
-                return revised
-            after = then
+        return revised
 
-    def _settle(
-        self,
-        cursor: Any,
-        entity: str,
-        after: tuple[Any, ...] = NOTHING_SETTLED,
-        seconds: float = math.inf,
+    def _settle_some(
+        self, cursor: Any, entity: str, after: tuple[Any, ...], stop: Event
     ) -> tuple[int, tuple[Any, ...] | None]:
-        """Settle edits behind one of them, for so long.
+        """Settle edits that are behind one of them, for a while.
 
         How many rows have a revision now, and the edit to go on behind, if there are others.
         """
@@ -448,13 +384,13 @@ class Repair:
                 revised += settled.revised
                 then = until if settled.leaves else None
             self._note(cursor, TickOrigin(*origin), settled)
-            if time.monotonic() - began >= seconds:
+            if stop.is_set() or time.monotonic() - began >= self._limits.settle_seconds:
                 return revised, place
         return revised, None
 
-    def _lock(self, cursor: Any, entity: str, lock: str = ENTITY_LOCK) -> bool:
-        """Whether it is locked now, for this transaction. Raises `DefinitionsChanged`."""
-        cursor.execute(lock, (f"{self._source.name}\x1f{entity}",))
+    def _lock(self, cursor: Any, entity: str) -> bool:
+        """Whether an entity is locked now, for this transaction. Raises `DefinitionsChanged`."""
+        cursor.execute(ENTITY_LOCK, (f"{self._source.name}\x1f{entity}",))
         if not cursor.fetchone()[0]:
             return False
         cursor.execute(NEWEST_SCHEMA, (self._source.name,))

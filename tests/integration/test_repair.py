@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from threading import Event, Thread
 from typing import Any
 
@@ -17,7 +17,10 @@ import psycopg2
 import pytest
 
 from pipelines.errors import StoreUnavailable
-from pipelines.repair.repair import Chosen, DefinitionsChanged, Repair, Repaired
+from pipelines.repair.errors import DefinitionsChanged, RepairElsewhere
+from pipelines.repair.rejected_edits import Chosen
+from pipelines.repair.repair import EDITS_A_TRANSACTION, ENTITY_LOCK, Limits, Repair, Repaired
+from pipelines.stores.postgres.connection import Database
 from registry.database.engine import connect
 from registry.lifecycle.audit import By
 from registry.lifecycle.registry import Registry
@@ -31,6 +34,7 @@ from tests.support.past import Cell
 from tests.support.rebuilds import Stores
 from tests.support.repairs import (
     FEATURES,
+    NEVER,
     SKEW_MS,
     SYMBOLS,
     Feed,
@@ -154,6 +158,18 @@ def test_what_is_not_done_is_refused_and_goes_on(stores: Stores) -> None:
     ticks.check(time.time_ns())
 
 
+class After(Event):
+    """Is set once it has been asked so often."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self._left = times
+
+    def is_set(self) -> bool:
+        self._left -= 1
+        return self._left < 0
+
+
 def test_a_worker_waits_for_nobody_who_is_at_an_entity(stores: Stores) -> None:
     feed = Feed(stores, random.Random(2))
     feed.at_ms += 60_000
@@ -165,9 +181,8 @@ def test_a_worker_waits_for_nobody_who_is_at_an_entity(stores: Stores) -> None:
     feed.send([feed.trade("A", 9.0, ts=feed.at_ms + 40)])
     feed.send([feed.trade("A", 7.0, ts=feed.at_ms - 20_000)])
     ticks.repair()
-    Repair(feed.postgres, stores.catalog, "price").run(
-        Chosen(), "ann", "", lambda _: None, stopped()
-    )
+    begun = After(2)  # the ticks are looked for twice, and then it is stopped
+    Repair(feed.postgres, stores.catalog, "price").run(Chosen(), "ann", "", lambda _: None, begun)
     other = psycopg2.connect(feed.postgres)
     with other.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended('price\x1fA', 7242019009))")
@@ -181,12 +196,6 @@ def test_a_worker_waits_for_nobody_who_is_at_an_entity(stores: Stores) -> None:
     assert query(feed.postgres, made) == [(2,)]
     settled(feed)
     ticks.check(time.time_ns())
-
-
-def stopped() -> Event:
-    stop = Event()
-    stop.set()
-    return stop
 
 
 def test_what_was_settled_of_an_entity_is_kept_when_the_rest_fails(stores: Stores) -> None:
@@ -210,7 +219,7 @@ def test_what_was_settled_of_an_entity_is_kept_when_the_rest_fails(stores: Store
         "CREATE TRIGGER fails BEFORE UPDATE ON tickwell.repair_edits FOR EACH ROW WHEN"
         ' (OLD."offset" = (92)) EXECUTE FUNCTION public.fails()'
     )
-    work = Repair(feed.postgres, registry.catalog(), "price", settle_seconds=0.0)
+    work = Repair(feed.postgres, registry.catalog(), "price", limits=Limits(0.0))
     with pytest.raises(StoreUnavailable):
         work.settle(Event())
     newest = registry.catalog().writing["price"]
@@ -363,7 +372,7 @@ def test_a_row_that_was_stored_after_two_repairs_has_a_revision_of_each(
     time.sleep(0.01)
     late = [feed.trade("A", 50.0, ts=sent[4]["ts"] + number) for number in range(inserts)]
     feed.send(late)
-    work = Repair(feed.postgres, stores.catalog, "price", first_rows=1, settle_seconds=0.0)
+    work = Repair(feed.postgres, stores.catalog, "price", first_rows=1, limits=Limits(0.0))
     made = work.run(Chosen(), "ann", "", lambda _: None, Event()).made
     assert made == {"insert": inserts}
     feed.at_ms = between
@@ -392,6 +401,63 @@ def test_a_row_that_was_stored_after_two_repairs_has_a_revision_of_each(
         sum([4.0, 5.0, 6.0, 8.0, 100.0]) / 5,
         sum([*before, 6.0, 8.0, 100.0]) / 5,
     ]
+
+
+def test_many_edits_of_an_entity_are_made_some_at_a_time(stores: Stores) -> None:
+    """A stop waits for one edit; another repair, or a worker, gets the entity in between."""
+    feed = Feed(stores, random.Random(4))
+    ticks = Ticks(feed)
+    for _ in range(40):
+        feed.at_ms += 500
+        feed.send([feed.trade("A", 5.0)])
+    edits = 2 * EDITS_A_TRANSACTION + 20
+    first = feed.at_ms
+    feed.send([feed.trade("A", float(n), ts=first - 5_000 - 50 * n) for n in range(edits)])
+    made = "SELECT count(*) FROM tickwell.repair_edits WHERE outcome = 'made'"
+    reported: list[int] = []
+    before = 0
+
+    def report(done: Repaired) -> None:
+        reported.append(done.done)
+        assert query(feed.postgres, made) == [(before + done.done,)]
+
+    work = Repair(feed.postgres, stores.catalog, "price")
+    begun = work.run(Chosen(), "ann", "", report, After(20))
+    assert reported == [begun.done]
+    assert 0 < begun.done < 20
+    assert begun.edits == edits
+    before = begun.done
+    rest = work.run(Chosen(), "ann", "", report, NEVER)
+    assert rest.done == edits - begun.done
+    assert max(np.diff([0, *reported[1:]])) == EDITS_A_TRANSACTION
+    ticks.repair()
+    assert settled(feed) == 0
+    ticks.check(time.time_ns())
+    assert work.run(Chosen(), "ann", "", report, NEVER).edits == 0
+
+
+def test_a_repair_that_is_stopped_while_it_reads_begins_nothing(stores: Stores) -> None:
+    feed = Feed(stores, random.Random(4))
+    feed.at_ms += 100_000
+    feed.send([feed.trade("A", 5.0)])
+    feed.send([feed.trade("A", float(n), ts=feed.at_ms - 5_000 - n) for n in range(6)])
+    work = Repair(feed.postgres, stores.catalog, "price", page=2)
+    assert work.run(Chosen(), "ann", "", lambda _: None, After(2)).edits == 0
+    assert query(feed.postgres, "SELECT count(*) FROM tickwell.repairs") == [(0,)]
+
+
+def test_an_entity_that_another_process_repairs_is_named(stores: Stores) -> None:
+    feed = Feed(stores, random.Random(4))
+    feed.at_ms += 100_000
+    feed.send([feed.trade("A", 5.0)])
+    feed.send([feed.trade("A", 6.0, ts=feed.at_ms - 5_000)])
+    work = Repair(feed.postgres, stores.catalog, "price", limits=Limits(patience_seconds=0.1))
+    other = Database(feed.postgres, "tickwell repair")
+    with closing(other), other.transaction() as cursor:
+        cursor.execute(ENTITY_LOCK, ("price\x1fA",))
+        with pytest.raises(RepairElsewhere, match="another process repairs price of A now"):
+            work.run(Chosen(), "ann", "", lambda _: None, NEVER)
+    assert work.run(Chosen(), "ann", "", lambda _: None, NEVER).made == {"insert": 1}
 
 
 def test_ticks_that_cannot_be_let_in_are_named(stores: Stores) -> None:

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from pipelines.compute.run_computation import RunComputation
 from pipelines.kafka.topics import Topic
 from pipelines.live.materializer import Materializer
-from pipelines.repair.repair import Chosen, Repair, Repaired, settle_all
+from pipelines.repair.rejected_edits import Chosen
+from pipelines.repair.repair import Repair, Repaired, settle_all
 from pipelines.stores.postgres.offline_sink import OfflineSink
 from registry.catalog import load
 from registry.database.engine import connect

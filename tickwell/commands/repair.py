@@ -14,7 +14,8 @@ from tickwell.late_imports import late_imports
 from tickwell.signals import stop_on
 
 if TYPE_CHECKING:
-    from pipelines.repair.repair import Chosen, Repair, Repaired
+    from pipelines.repair.rejected_edits import Chosen
+    from pipelines.repair.repair import Repair, Repaired
 
 STOPPED = 130
 
@@ -91,7 +92,7 @@ def repair(
 def _chosen(
     entities: list[str], kinds: list[EditKind], since: str | None, until: str | None
 ) -> Chosen:
-    from pipelines.repair.repair import Chosen
+    from pipelines.repair.rejected_edits import Chosen
     from registry.formats.entity_name import entity_id
     from serving.history.moments import known_by, settled
     from serving.history.moments import since as since_of
