@@ -101,10 +101,12 @@ def message_for(error: Exception) -> str | None:
     if isinstance(error, TickwellError | PipelineError | RegistryError | ServingError):
         return str(error)
     from psycopg2.errors import InsufficientPrivilege
-    from sqlalchemy.exc import DBAPIError, OperationalError
+    from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
     if isinstance(error, DBAPIError) and (
-        isinstance(error, OperationalError) or isinstance(error.orig, InsufficientPrivilege)
+        isinstance(error, OperationalError | InterfaceError)
+        or error.connection_invalidated
+        or isinstance(error.orig, InsufficientPrivilege)
     ):
         return f"TICKWELL_POSTGRES: {one_line(error.orig)}"
     if isinstance(error, OSError) and error.filename is not None:

@@ -31,8 +31,8 @@ STOPPED = 130
 ROW_OVERHEAD = 100
 """Bytes that a row takes beside what is copied of it: its header and its place in the index."""
 
-LOAD_ID = 8
-"""Characters of a load's id that tell it from others on a screen."""
+DIGEST = 8
+"""Characters of a file's digest that are shown."""
 
 
 class Wanted(NamedTuple):
@@ -245,14 +245,14 @@ def show_loads(postgres: str) -> None:
     columns = ("load", "source", "state", "began", "by", "rows", "passed over", "rejected")
     rows = [
         (
-            one.load_id.hex()[:LOAD_ID],
+            one.id_shown,
             one.source,
-            "done" if one.finished_at is not None else f"{_percent(one)} %",
+            _state(one),
             f"{one.began_at:%Y-%m-%d %H:%M:%S}Z",
             one.began_by,
             *(f"{many:,}" for many in (one.rows, one.passed_over, one.rejected)),
             f"{_day(one.first_time)} to {_day(one.last_time)}",
-            ", ".join(f"{file.name} {file.sha256[:LOAD_ID]}" for file in one.files),
+            ", ".join(f"{file.name} {file.sha256[:DIGEST]}" for file in one.files),
         )
         for one in found
     ]
@@ -321,7 +321,7 @@ def _others(done: Done) -> str:
 
 
 def _named(load: RecordedLoad) -> str:
-    return f"load {load.load_id.hex()[:LOAD_ID]} of {load.source}"
+    return f"load {load.id_shown} of {load.source}"
 
 
 def _counted(load: RecordedLoad) -> str:
@@ -329,6 +329,12 @@ def _counted(load: RecordedLoad) -> str:
         f"{load.rows:,} rows stored, {load.passed_over:,} passed over, {load.rejected:,} rejected, "
         f"by {load.began_by}, {load.finished_at:%Y-%m-%d %H:%M:%S}"
     )
+
+
+def _state(load: RecordedLoad) -> str:
+    if load.finished_at is not None:
+        return "done"
+    return "being forgotten" if load.forgotten_at is not None else f"{_percent(load)} %"
 
 
 def _percent(load: RecordedLoad) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 
 from pipelines.errors import PipelineError
 
@@ -33,21 +34,67 @@ class LoadElsewhere(PipelineError):
 class LoadUnfinished(PipelineError):
     """A load of ticks of the same time was begun, and is not done."""
 
-    def __init__(self, source: str, files: Sequence[str], began_by: str) -> None:
+    def __init__(self, source: str, files: Sequence[str], began_by: str, load: str) -> None:
         super().__init__(
             f"a load of {source} that {began_by} has begun is not finished, and its ticks are of "
             "the same time: what of them is not stored yet cannot be compared. Run its command "
-            f"again, with the same files ({', '.join(files[:SHOWN])}), and this one when it is done"
+            f"again, with the same files ({', '.join(files[:SHOWN])}), and this one when it is "
+            f"done, or give it up, by `tickwell replay --forget {load}`"
+        )
+
+
+class LoadForgotten(PipelineError):
+    """A load is being given up."""
+
+    def __init__(self, load: str) -> None:
+        super().__init__(
+            "these files were being loaded, and that load is given up, but not all of its rows are "
+            f"gone: run `tickwell replay --forget {load}` again, and this when it is done"
+        )
+
+
+class LoadFinished(PipelineError):
+    """A load that is done cannot be given up."""
+
+    def __init__(self, source: str, began_by: str) -> None:
+        super().__init__(
+            f"that load of {source}, begun by {began_by}, is done: training sets, other loads and "
+            "backfills may be made of its ticks, so it stays. Only a load that was not finished "
+            "can be given up"
+        )
+
+
+class LoadBackfilled(PipelineError):
+    """A load has ticks of which a backfill may have computed values."""
+
+    def __init__(self, source: str, refs: Sequence[str]) -> None:
+        super().__init__(
+            f"since that load of {source} began, {', '.join(refs[:SHOWN])} "
+            f"{'was' if len(refs) == 1 else 'were'} backfilled, also of its ticks, and these "
+            "values would be taken for those of other ticks: it can only be finished, by its "
+            "command. Nothing was changed"
+        )
+
+
+class LoadInLakeAlone(PipelineError):
+    """The lake may have rows of a load on days that Postgres has let go of."""
+
+    def __init__(self, source: str, first: date, last: date) -> None:
+        super().__init__(
+            f"Postgres has let go of days of {source} between {first} and {last}, and the files of "
+            "the lake, which may have rows of that load, are all that is left of them: it can only "
+            "be finished, by its command. Nothing was changed"
         )
 
 
 class LoadRulesChanged(PipelineError):
     """A load that was begun is to go on by other rules."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, load: str) -> None:
         super().__init__(
             f"the rules of {source} were changed since this load began, and its ticks would be "
-            "decided in two ways: record the rules of before, finish it, and change them again"
+            "decided in two ways: record the rules of before, finish it, and change them again; or "
+            f"give it up, by `tickwell replay --forget {load}`"
         )
 
 

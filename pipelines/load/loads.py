@@ -33,6 +33,9 @@ from registry.lifecycle.changing import LOCK
 LOCK_CLASS = 724_201_909
 """The first number of the advisory lock of whoever loads ticks; the second is of their source."""
 
+ID_SHOWN = 8
+"""Characters of a load's id that tell it from others on a screen."""
+
 LIMITS = {"connect_timeout": 10, "statement_timeout_ms": 60_000}
 """Seconds to connect to a host, and milliseconds that a statement may take."""
 
@@ -61,6 +64,7 @@ class RecordedLoad:
     began_at: datetime
     began_by: str
     finished_at: datetime | None
+    forgotten_at: datetime | None
     first_time: int | None
     last_time: int | None
     offsets: int
@@ -68,6 +72,11 @@ class RecordedLoad:
     rows: int
     passed_over: int
     rejected: int
+
+    @property
+    def id_shown(self) -> str:
+        """The beginning of its id, by which people name it."""
+        return self.load_id.hex()[:ID_SHOWN]
 
     @property
     def name(self) -> str:
@@ -98,14 +107,18 @@ class Loads:
 
     def find(self, load_id: bytes) -> RecordedLoad | None:
         """A load that was begun, finished or not."""
-        with self._connection() as connection:
+        with self.connection() as connection:
             found = _recorded(connection, load_id)
         return found[0] if found else None
 
     def all(self) -> list[RecordedLoad]:
         """All loads, the newest first."""
-        with self._connection() as connection:
+        with self.connection() as connection:
             return _recorded(connection)
+
+    def named(self, load: str) -> list[RecordedLoad]:
+        """The loads whose id begins so, in hex."""
+        return [one for one in self.all() if one.load_id.hex().startswith(load)]
 
     def schemas(self, source: str, but: bytes) -> list[int]:
         """The ids under which rows of other loads of a source are stored."""
@@ -114,7 +127,7 @@ class Loads:
             .where(loads.c.source == source, loads.c.id != UUID(bytes=but))
             .distinct()
         )
-        with self._connection() as connection:
+        with self.connection() as connection:
             return [loaded(found) for found in connection.execute(wanted).scalars()]
 
     def earlier(self, source: str, begun: RecordedLoad | None) -> list[bytes]:
@@ -126,7 +139,7 @@ class Loads:
             own = loads.alias("own")
             began = select(own.c.began_at).where(own.c.id == UUID(bytes=begun.load_id))
             wanted = wanted.where(loads.c.finished_at <= began.scalar_subquery())
-        with self._connection() as connection:
+        with self.connection() as connection:
             return [found.bytes for found in connection.execute(wanted).scalars()]
 
     def unfinished(self, source: str, but: bytes, span: Span) -> list[RecordedLoad]:
@@ -165,7 +178,7 @@ class Loads:
             {"load": load_id, "entity": entity, "first_time": span.first, "last_time": span.last}
             for entity, span in overlaps.items()
         ]
-        with self._connection() as connection:
+        with self.connection() as connection:
             # views show the rows of loads from the first one of a row schema on
             connection.execute(select(func.pg_advisory_xact_lock(LOCK)))
             made = connection.execute(upsert(loads).values(row).on_conflict_do_nothing())
@@ -179,7 +192,7 @@ class Loads:
         """Of each partition of a load how many offsets are done, and how many there are."""
         of = load_partitions.c
         wanted = select(of.partition, of.next_offset, of.ends).where(of.load == UUID(bytes=load_id))
-        with self._connection() as connection:
+        with self.connection() as connection:
             return {number: (done, ends) for number, done, ends in connection.execute(wanted)}
 
     def overlaps(self, load_id: bytes) -> dict[str, Span]:
@@ -188,7 +201,7 @@ class Loads:
         wanted = select(of.entity, of.first_time, of.last_time).where(
             of.load == UUID(bytes=load_id)
         )
-        with self._connection() as connection:
+        with self.connection() as connection:
             found = connection.execute(wanted)
             return {entity: Span(first, last) for entity, first, last in found}
 
@@ -204,14 +217,20 @@ class Loads:
         )
         done = (
             update(loads)
-            .where(loads.c.id == UUID(bytes=load_id), loads.c.finished_at.is_(None), ~left)
+            .where(
+                loads.c.id == UUID(bytes=load_id),
+                loads.c.finished_at.is_(None),
+                loads.c.forgotten_at.is_(None),
+                ~left,
+            )
             .values(finished_at=func.now())
         )
-        with self._connection() as connection:
+        with self.connection() as connection:
             connection.execute(done)
 
     @contextmanager
-    def _connection(self) -> Iterator[Connection]:
+    def connection(self) -> Iterator[Connection]:
+        """A transaction."""
         try:
             with self._engine.begin() as connection:
                 yield connection
@@ -263,6 +282,7 @@ def _recorded(connection: Connection, load_id: bytes | None = None) -> list[Reco
             began_at=row.began_at.astimezone(UTC),
             began_by=row.began_by,
             finished_at=row.finished_at,
+            forgotten_at=row.forgotten_at,
             first_time=row.first_time,
             last_time=row.last_time,
             offsets=int(row.next_offset),

@@ -17,7 +17,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipelines.load.errors import LoadRulesChanged, LoadUnfinished, MonthBusy, NotLoadable
+from pipelines.load.errors import (
+    LoadForgotten,
+    LoadRulesChanged,
+    LoadUnfinished,
+    MonthBusy,
+    NotLoadable,
+)
 from pipelines.load.identity import FileContents, contents_of, load_id, mapping_of
 from pipelines.load.load import Load, LoadPart
 from pipelines.load.load_sink import APPLICATION
@@ -92,11 +98,16 @@ class Planner:
         self.load_id = load_id(self.contents, self.mapping)
 
     def recorded(self) -> RecordedLoad | None:
-        """The load as it is recorded, if it was begun. Raises `LoadRulesChanged`."""
+        """The load as it is recorded, if it was begun.
+
+        Raises `LoadForgotten` and `LoadRulesChanged`.
+        """
         found = self._loads.find(self.load_id)
+        if found is not None and found.forgotten_at is not None:
+            raise LoadForgotten(found.id_shown)
         unfinished = found is not None and found.finished_at is None
         if found is not None and unfinished and found.rules != self._rules.id:
-            raise LoadRulesChanged(self._source.name)
+            raise LoadRulesChanged(self._source.name, found.id_shown)
         return found
 
     def plan(
@@ -179,7 +190,7 @@ class Planner:
         span = Span(spilled.first, spilled.last)
         for one in self._loads.unfinished(self._source.name, self.load_id, span):
             names = [file.name for file in one.files]
-            raise LoadUnfinished(self._source.name, names, one.began_by)
+            raise LoadUnfinished(self._source.name, names, one.began_by, one.id_shown)
 
     def _check_let_go(self, spilled: Spilled) -> None:
         """What is in the lake alone can be compared with nothing."""

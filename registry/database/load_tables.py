@@ -39,6 +39,7 @@ loads = Table(
     Column("began_at", DateTime(timezone=True), nullable=False, server_default=NOW),
     Column("began_by", Text, nullable=False),
     Column("finished_at", DateTime(timezone=True)),
+    Column("forgotten_at", DateTime(timezone=True)),
     Index("loads_of_source", "source", "schema_id"),
 )
 

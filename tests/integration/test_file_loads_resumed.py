@@ -12,16 +12,29 @@ import time
 from functools import partial
 from pathlib import Path
 from threading import Event
+from uuid import UUID
 
 import pytest
+from sqlalchemy import Engine
 
 from pipelines.errors import PipelineError
-from pipelines.load.errors import LoadElsewhere, LoadMoved, LoadUnfinished
+from pipelines.load.errors import (
+    LoadBackfilled,
+    LoadElsewhere,
+    LoadFinished,
+    LoadForgotten,
+    LoadMoved,
+    LoadUnfinished,
+)
+from pipelines.load.forgetting import Forgetting
 from pipelines.load.loads import Loads, alone
 from pipelines.replay.replay import Done
+from registry.lifecycle.audit import By
+from registry.lifecycle.registry import Registry
 from serving.history.explaining import Explainer
 from serving.history.snapshot import snapshot
 from serving.history.window_ticks import TickKey
+from tests.support.backfills import backfill
 from tests.support.file_loads import (
     GO_ON,
     Asked,
@@ -42,9 +55,12 @@ from tests.support.tick_files import TS
 ASKED = Asked(run_ticks=30)
 DAY = 86_400_000
 """Milliseconds."""
+
+HOMES = "SELECT entity, topic_id::text, partition FROM tickwell.entities ORDER BY 1"
 KILLED = """
 import pickle, sys
 from threading import Event
+from uuid import UUID
 from pipelines.replay.jobs import run_in_jobs, run_ranges
 
 load, parts, jobs = pickle.load(sys.stdin.buffer)
@@ -179,14 +195,11 @@ def test_of_two_processes_with_one_load_the_slower_one_stores_nothing(
 
 
 def test_a_load_goes_on_in_the_row_schema_in_which_it_began(
-    database: str, tmp_path: Path, engine: object
+    database: str, tmp_path: Path, engine: Engine
 ) -> None:
-    from registry.lifecycle.audit import By
-    from registry.lifecycle.registry import Registry
-
     file, stop = as_csv(tmp_path, ticks(600)), Event()
     load_files(database, [file], ASKED, lambda done: stop.set(), stop)
-    registry = Registry(engine, By("ann"))  # type: ignore[arg-type]
+    registry = Registry(engine, By("ann"))
     registry.create_feature_version(
         "price_sma_5", "2.0.0", {"expression": "mean(price, 6)"}, "1.0.0"
     )
@@ -246,3 +259,121 @@ def test_what_is_left_of_a_load_is_not_loaded_by_another_one(database: str, tmp_
     load_files(database, [as_csv(tmp_path, made)], ASKED)
     load_files(database, [more], ASKED)
     assert all(one.finished_at is not None for one in loads_at(database))
+
+
+FORGETTING = """
+import os, sys
+from threading import Event
+from uuid import UUID
+from pipelines.load.forgetting import Forgetting
+from pipelines.load.loads import Loads
+from registry.lifecycle.audit import By
+
+postgres, load, rows, kills = sys.argv[1], bytes.fromhex(sys.argv[2]), 40, int(sys.argv[3])
+
+def report(gone):
+    if gone >= kills:
+        os.kill(os.getpid(), 9)
+
+with Loads.at(postgres) as loads:
+    Forgetting(postgres, loads, rows).forget(load, By("ann"), report, Event())
+"""
+KEPT = (
+    "feature_rows",
+    "entities",
+    "rejected_ticks",
+    "loads",
+    "load_partitions",
+    "load_overlaps",
+    "active_columns",
+)
+
+
+def stored_but_homes(postgres: str) -> list[object]:
+    """All that loads store, and what views show of it; homes are apart."""
+    tables = [
+        query(postgres, f"SELECT t::text FROM tickwell.{table} AS t ORDER BY 1")
+        for table in KEPT
+        if table != "entities"
+    ]
+    shown = "SELECT entity, event_time, sequence FROM features.price ORDER BY 1, 2, 3"
+    return [*tables, query(postgres, shown)]
+
+
+def forget(postgres: str, load: bytes, stop: Event = GO_ON, rows: int = 40) -> int | None:
+    with Loads.at(postgres) as loads:
+        forgetting = Forgetting(postgres, loads, rows)
+        return forgetting.forget(load, By("ann"), lambda gone: None, stop)
+
+
+def test_a_load_that_is_given_up_leaves_nothing(database: str, tmp_path: Path) -> None:
+    """Killed in the middle it goes on; nobody loads these files until it is done."""
+    before = as_csv(tmp_path, ticks(300, 3, "ABC", first=TS - DAY), "before.csv")
+    load_files(database, [before], ASKED)
+    kept, homes = stored_but_homes(database), query(database, HOMES)
+    file = as_csv(tmp_path, [*ticks(900), *ticks(300, 3, "ABC", first=TS - DAY)], "given up.csv")
+    file.write_text(file.read_text() + "A,x,1,1\n" * 20)
+    stop = Event()
+    load_files(database, [file], ASKED, partial(stop_after, stop, 400), stop)
+    begun = next(one for one in loads_at(database) if one.finished_at is None)
+    rows = len(loaded_rows(database)) - len(kept[0])  # type: ignore[arg-type]
+    assert rows > 200
+    assert query(database, HOMES) != homes
+    changes = "SELECT coalesce(sum(changes), 0) FROM tickwell.day_changes WHERE writer = 'load'"
+    ((counted,),) = query(database, changes)
+
+    killed = [sys.executable, "-c", FORGETTING, database, begun.load_id.hex(), "80"]
+    assert subprocess.run(killed, check=False).returncode == -9
+    assert len(loaded_rows(database)) - len(kept[0]) == rows - 80  # type: ignore[arg-type]
+    with pytest.raises(LoadForgotten, match=f"--forget {begun.id_shown}"):
+        load_files(database, [file], ASKED)
+    stop = Event()
+    stop.set()
+    assert forget(database, begun.load_id, stop) == 0
+    assert forget(database, begun.load_id) == rows - 80
+    assert (stored_but_homes(database), query(database, HOMES)) == (kept, homes)
+    ((counted_then,),) = query(database, changes)
+    assert counted_then >= counted + rows // 40
+    told = query(
+        database, "SELECT subject, before FROM tickwell.audit WHERE action = 'forget load'"
+    )
+    assert [(subject, given["load"]) for subject, given in told] == [
+        ("source:price", begun.load_id.hex())
+    ]
+    assert forget(database, begun.load_id) is None
+    load_files(database, [file], ASKED)
+    assert loads_at(database)[0].finished_at is not None
+    with pytest.raises(LoadFinished, match="is done"):
+        forget(database, begun.load_id)
+
+
+def test_entities_of_a_load_that_is_given_up_are_at_home_in_another_one(
+    database: str, tmp_path: Path
+) -> None:
+    stop = Event()
+    file = as_csv(tmp_path, ticks(600), "given up.csv")
+    load_files(database, [file], ASKED, lambda done: stop.set(), stop)
+    begun = loads_at(database)[0].load_id
+    homeless = query(database, HOMES)
+    others = as_csv(tmp_path, ticks(300, 3, "ABCDEFGH", first=TS - DAY), "older.csv")
+    load_files(database, [others], ASKED)
+    assert set(homeless) <= set(query(database, HOMES))
+    assert forget(database, begun)
+    (load,) = loads_at(database)
+    assert {home for _, home, _ in query(database, HOMES)} == {str(UUID(bytes=load.load_id))}
+    assert {entity for entity, _, _ in query(database, HOMES)} == set("ABCDEFGH")
+
+
+def test_a_load_whose_ticks_a_backfill_has_is_not_given_up(
+    database: str, tmp_path: Path, engine: Engine
+) -> None:
+    stop = Event()
+    file = as_csv(tmp_path, ticks(600), "given up.csv")
+    load_files(database, [file], ASKED, lambda done: stop.set(), stop)
+    schema = {"source": "price", "expression": "mean(price, 7)"}
+    Registry(engine, By("ann")).create_feature_version("price_sma_7", "1.0.0", schema)
+    backfill(engine, database, "price_sma_7@1.0.0")
+    with pytest.raises(LoadBackfilled, match=r"price_sma_7@1\.0\.0 was backfilled"):
+        forget(database, loads_at(database)[0].load_id)
+    load_files(database, [file], ASKED)
+    assert loads_at(database)[0].finished_at is not None

@@ -13,6 +13,7 @@ import typer
 
 from tickwell import file_flags
 from tickwell.errors import TickwellError
+from tickwell.forgetting import forget_load
 from tickwell.late_imports import late_imports
 from tickwell.loading import Loading, catalog_of, show_loads
 from tickwell.loading import Wanted as WantedLoad
@@ -99,6 +100,13 @@ def replay(
     list_loads: Annotated[
         bool, typer.Option("--list", help="Print the loads of files.", rich_help_panel=LOADS)
     ] = False,
+    forget: Annotated[
+        str | None,
+        typer.Option(
+            help="Give up a load that is not finished, by its id in --list: its rows are removed.",
+            rich_help_panel=LOADS,
+        ),
+    ] = None,
     column: file_flags.Map = None,
     constant: file_flags.Set = None,
     columns: file_flags.Columns = None,
@@ -121,6 +129,11 @@ def replay(
         settings = Settings.of_stack()
         settings.need("postgres")
         show_loads(settings.postgres)
+        return
+    if forget is not None:
+        if files:
+            raise TickwellError("--forget: it goes without --from")
+        forget_load(forget)
         return
     of_log = {
         "--entity": entity,
