@@ -45,6 +45,7 @@ from pipelines.ticks.columns import NO_SEQ
 from pipelines.ticks.reference_decoder import Tick
 from registry.database.repair_tables import CANCELLED
 from registry.definitions import Catalog, Source
+from registry.formats.loaded_rows import loaded
 from registry.formats.row import ValueStatus
 from registry.language.program import compile_program
 from registry.resources import sql
@@ -61,6 +62,11 @@ ROW = (
 )
 
 MADE = "made"
+LOADED = (
+    "the tick that it names was loaded from files, and a repair changes only what came from Kafka"
+)
+"""Why a cancel or a correction is refused whose tick only a load has."""
+
 OF_NO_TOPIC = bytes(16)
 MOST_PARTITION = 2**31 - 1
 """By which, and not by partitions, repairs count the days that they change: they lock entities."""
@@ -132,7 +138,8 @@ class Revising:
         around = reader.around(edit.entity, key, self.features.windows, known_at)
         if not any(at > key and one.served for at, one in around.ticks.items()):
             return Settled("nothing is stored behind it: it may not have been late")
-        if self._keys_of(cursor, edit.entity, (time, tick.seq, tick.seq_text)):
+        named = time, tick.seq, tick.seq_text
+        if any(self._keys_of(cursor, edit.entity, named, of) for of in (False, True)):
             return Settled("the same ts and seq are stored already")
         around.ticks[key] = Revised(None, Revision(0, _stored(edit, tick, known_at), None), 1)
         return self._made(cursor, edit, key, around, known_at)
@@ -140,6 +147,8 @@ class Revising:
     def _change(self, cursor: Any, edit: Edit, known_at: int) -> Settled:
         assert edit.of is not None
         found = self._keys_of(cursor, edit.entity, edit.of)
+        if not found and self._keys_of(cursor, edit.entity, edit.of, are_loaded=True):
+            return Settled(LOADED)
         if len(found) != 1:
             return Settled("no tick is stored that it names" if not found else "it names several")
         ((key, is_cancelled),) = found
@@ -156,15 +165,22 @@ class Revising:
         return self._made(cursor, edit, key, around, known_at)
 
     def _keys_of(
-        self, cursor: Any, entity: str, named: tuple[int, int, str | None]
+        self,
+        cursor: Any,
+        entity: str,
+        named: tuple[int, int, str | None],
+        are_loaded: bool = False,
     ) -> list[tuple[Key, bool]]:
-        """The keys of the ticks that have a time and a `seq`, and whether they are cancelled."""
+        """The keys of the ticks that have a time and a `seq`, and whether they are cancelled.
+
+        They are those from Kafka, or those that were loaded from files.
+        """
         time, seq, seq_text = named
         if seq == NO_SEQ:
             return []  # without a seq equal ticks are ticks
         asked = {
             "entity": entity,
-            "schemas": self._schemas(),
+            "schemas": list(map(loaded, self._schemas())) if are_loaded else self._schemas(),
             "tick_time": time,
             "latest": time + self.source.skew_ns,
             "seq": seq,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import time
 from contextlib import closing, suppress
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
@@ -29,6 +30,7 @@ from serving.features.lookup import Names
 from serving.history.snapshot import snapshot
 from serving.history.ticks_as_of import Asked, TicksAsOf, backfills_of
 from tests.support.backfills import backfill
+from tests.support.file_loads import as_csv, load_files, loaded_rows
 from tests.support.logs import NOW_MS
 from tests.support.past import Cell
 from tests.support.rebuilds import Stores
@@ -401,6 +403,49 @@ def test_a_row_that_was_stored_after_two_repairs_has_a_revision_of_each(
         sum([4.0, 5.0, 6.0, 8.0, 100.0]) / 5,
         sum([*before, 6.0, 8.0, 100.0]) / 5,
     ]
+
+
+def test_what_was_loaded_is_not_repaired(stores: Stores, tmp_path: Path) -> None:
+    """Edits of loaded ticks are refused, and late ticks have windows of ticks from Kafka alone."""
+    feed = Feed(stores, random.Random(4))
+    at = feed.at_ms
+    old = [("A", float(n), at + 1_000 * n, n) for n in range(30)]
+    load_files(stores.postgres, [as_csv(tmp_path, old)])
+    loaded = loaded_rows(stores.postgres)
+    feed.at_ms += 100_000
+    feed.send([feed.trade("A", 500.0)])
+    edit = {"symbol": "A", "ts": feed.at_ms, "seq": 1, "of": {"ts": old[3][2], "seq": 3}}
+    late = {"symbol": "A", "price": 100.0, "ts": old[20][2] + 1}
+    again = {"symbol": "A", "price": 20.0, "ts": old[20][2], "seq": 20}
+    feed.send([{**edit, "op": "cancel"}, {**edit, "op": "correct", "price": 1.0}])
+    feed.send([{**late, "seq": 90}, again])
+    done = repair(feed, stores.catalog)
+    assert done.made == {"insert": 1}
+    assert done.refused == {
+        "the tick that it names was loaded from files, and a repair changes only what came from "
+        "Kafka": 2,
+        "the same ts and seq are stored already": 1,
+    }
+    assert settled(feed) == 0
+    assert loaded_rows(stores.postgres) == loaded
+    moments = [("A", moment * 10**6) for moment in (old[20][2], old[20][2] + 1, old[21][2])]
+    found = known_at(feed.postgres, ["current_price", "price_sma_5"], moments, time.time_ns())
+    assert [bits for bits, *_ in found["current_price"]] == [x.hex() for x in (20.0, 100.0, 21.0)]
+    assert [status.replace("stale", "ok") for _, status, _ in found["price_sma_5"]] == [
+        *("ok", "warming", "ok")
+    ]
+
+
+class After(Event):
+    """Is set once it has been asked so often."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self._left = times
+
+    def is_set(self) -> bool:
+        self._left -= 1
+        return self._left < 0
 
 
 def test_many_edits_of_an_entity_are_made_some_at_a_time(stores: Stores) -> None:

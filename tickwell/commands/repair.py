@@ -58,6 +58,7 @@ def repair(
     """
     with opened() as (settings, registry):
         with late_imports():
+            from pipelines.errors import StoreUnavailable
             from pipelines.repair.repair import Repair
 
         catalog = registry.catalog()
@@ -69,7 +70,12 @@ def repair(
         stop = Event()
         if not dry_run:
             stop_on(stop)
-        found = _with_progress_bar(work, chosen, registry.by.actor, note, dry_run, stop)
+        try:
+            found = _with_progress_bar(work, chosen, registry.by.actor, note, dry_run, stop)
+        except StoreUnavailable:
+            if not dry_run:
+                typer.echo("what was made stays: the same command goes on from here", err=True)
+            raise
         sets = registry.sets_with(source, found.since)
         if not dry_run and (found.made or found.revised):
             registry.record_repair(source, dict(found.made), note)
