@@ -22,6 +22,7 @@ def forget_load(name: str) -> None:
 
     Raises `TickwellError` for a name that is none, or of several, and `typer.Exit` once stopped.
     """
+    load = _id_of(name)
     settings = Settings.of_stack()
     settings.need("postgres")
     with late_imports():
@@ -30,7 +31,6 @@ def forget_load(name: str) -> None:
         from pipelines.load.forgetting import Forgetting
         from pipelines.load.loads import Loads, alone
         from registry.lifecycle.audit import By
-    load = _id_of(name)
     stop = Event()
     stop_on(stop)
     with Loads.at(settings.postgres) as loads:

@@ -7,7 +7,7 @@ row is stored; so is that it is done.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -15,14 +15,13 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.exc import DBAPIError, ProgrammingError
 
-from pipelines.errors import PipelineError, StoreUnavailable
 from pipelines.load.errors import LoadElsewhere
 from pipelines.load.identity import FileContents
 from pipelines.load.sorted_runs import Span
 from pipelines.load.spill import Spilled
 from pipelines.stores.postgres.connection import CONNECTION
+from pipelines.stores.postgres.transactions import LIMITS, transaction
 from registry.catalog import read
 from registry.database.active_columns import update_active_columns
 from registry.database.engine import connect, dsn, opened
@@ -35,9 +34,6 @@ LOCK_CLASS = 724_201_909
 
 ID_SHOWN = 8
 """Characters of a load's id that tell it from others on a screen."""
-
-LIMITS = {"connect_timeout": 10, "statement_timeout_ms": 60_000}
-"""Seconds to connect to a host, and milliseconds that a statement may take."""
 
 
 class Begun(NamedTuple):
@@ -228,19 +224,9 @@ class Loads:
         with self.connection() as connection:
             connection.execute(done)
 
-    @contextmanager
-    def connection(self) -> Iterator[Connection]:
+    def connection(self) -> AbstractContextManager[Connection]:
         """A transaction."""
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except ProgrammingError as error:
-            raise PipelineError(
-                f"Postgres: {_first_line(error)}: is the database up to date? "
-                "`tickwell migrate` upgrades it"
-            ) from error
-        except DBAPIError as error:
-            raise StoreUnavailable(f"Postgres: {_first_line(error)}") from error
+        return transaction(self._engine)
 
 
 @contextmanager
@@ -293,7 +279,3 @@ def _recorded(connection: Connection, load_id: bytes | None = None) -> list[Reco
         )
         for row in connection.execute(wanted)
     ]
-
-
-def _first_line(error: DBAPIError) -> str:
-    return str(error.orig).strip().split("\n")[0]

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import Connection, and_, case, func, or_, select, update
+from sqlalchemy import and_, case, func, or_, select, update
 from sqlalchemy.dialects.postgresql import Insert, insert
-from sqlalchemy.exc import DBAPIError, ProgrammingError
 
-from pipelines.errors import PipelineError, StoreUnavailable
 from pipelines.kafka.topics import Topic
+from pipelines.stores.postgres.transactions import LIMITS, transaction
 from registry.database.engine import connect
 from registry.database.lake_tables import dropped_offsets
 from registry.database.tables import entities, replays, topics, watermarks
@@ -20,9 +17,6 @@ from registry.formats.entity_name import SEPARATOR
 
 KEPT = " before"
 """What follows the name of a replay that was begun anew, in the row of what it had stored."""
-
-LIMITS = {"connect_timeout": 10, "statement_timeout_ms": 60_000}
-"""Seconds to connect to a host, and milliseconds that a statement may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +54,7 @@ class ReplayProgress:
             replays.c.partition == partition,
             replays.c.finished_at.is_(None),
         )
-        with self._connection() as connection:
+        with transaction(self._engine) as connection:
             row = connection.execute(wanted).one_or_none()
         return None if row is None else Progress(*row)
 
@@ -71,7 +65,7 @@ class ReplayProgress:
             replays.c.topic_id == UUID(bytes=topic_id),
             replays.c.partition == partition,
         )
-        with self._connection() as connection:
+        with transaction(self._engine) as connection:
             return connection.execute(wanted).scalar_one_or_none()
 
     def known_since(self, topic_id: bytes, partition: int, offset: int) -> int | None:
@@ -91,7 +85,7 @@ class ReplayProgress:
             replays.c.every_entity,
             replays.c.stored_to >= offset,
         )
-        with self._connection() as connection:
+        with transaction(self._engine) as connection:
             if connection.execute(live).first() is not None:
                 return 0
             since: int | None = connection.execute(replayed).scalar_one()
@@ -111,7 +105,7 @@ class ReplayProgress:
         live = select(1).where(
             watermarks.c.topic_id == UUID(bytes=topic_id), watermarks.c.partition == partition
         )
-        with self._connection() as connection:
+        with transaction(self._engine) as connection:
             return connection.execute(live).first() is not None
 
     def has_rows(self, topic_id: bytes, partition: int, before: int) -> bool:
@@ -123,13 +117,13 @@ class ReplayProgress:
         )
         if self.has_live(topic_id, partition):
             return True
-        with self._connection() as connection:
+        with transaction(self._engine) as connection:
             return connection.execute(replayed).first() is not None
 
     def older_incarnations(self, current: set[bytes]) -> bool:
         """Whether rows of topics other than `current` may be stored."""
         ids = [UUID(bytes=topic_id) for topic_id in current]
-        with self._connection() as connection:
+        with transaction(self._engine) as connection:
             return any(
                 connection.execute(select(1).where(table.c.topic_id.not_in(ids))).first()
                 for table in (watermarks, replays)
@@ -138,7 +132,7 @@ class ReplayProgress:
     def settled_partitions(self, topic_id: bytes) -> int | None:
         """How many partitions a topic had when live first read it."""
         wanted = select(topics.c.partitions).where(topics.c.topic_id == UUID(bytes=topic_id))
-        with self._connection() as connection:
+        with transaction(self._engine) as connection:
             return connection.execute(wanted).scalar_one_or_none()
 
     def without_rows(self, keys: set[str]) -> set[str]:
@@ -154,7 +148,7 @@ class ReplayProgress:
             )
             for key in keys
         }
-        with self._connection() as connection:
+        with transaction(self._engine) as connection:
             return {
                 key
                 for key, named_so in named.items()
@@ -202,7 +196,7 @@ class ReplayProgress:
                 "finished_at": None,
             },
         )
-        with self._connection() as connection:
+        with transaction(self._engine) as connection:
             connection.execute(_kept(replay, topic, partition, start))
             connection.execute(row)
 
@@ -217,21 +211,8 @@ class ReplayProgress:
             )
             .values(finished_at=func.now())
         )
-        with self._connection() as connection:
+        with transaction(self._engine) as connection:
             connection.execute(done)
-
-    @contextmanager
-    def _connection(self) -> Iterator[Connection]:
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except ProgrammingError as error:
-            raise PipelineError(
-                f"Postgres: {_first_line(error)}: is the database up to date? "
-                "`tickwell migrate` upgrades it"
-            ) from error
-        except DBAPIError as error:
-            raise StoreUnavailable(f"Postgres: {_first_line(error)}") from error
 
 
 def _kept(replay: str, topic: Topic, partition: int, start: Progress) -> Insert:
@@ -257,7 +238,3 @@ def _kept(replay: str, topic: Topic, partition: int, start: Progress) -> Insert:
             "stored_to": func.greatest(replays.c.stored_to, row.excluded.stored_to),
         },
     )
-
-
-def _first_line(error: DBAPIError) -> str:
-    return str(error.orig).strip().split("\n")[0]

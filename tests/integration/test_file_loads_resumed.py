@@ -347,6 +347,36 @@ def test_a_load_that_is_given_up_leaves_nothing(database: str, tmp_path: Path) -
         forget(database, begun.load_id)
 
 
+def test_the_command_gives_up_what_the_list_shows(database: str, tmp_path: Path) -> None:
+    stop = Event()
+    file = as_csv(tmp_path, ticks(600), "given up.csv")
+    load_files(database, [file], ASKED, lambda done: stop.set(), stop)
+    (begun,) = loads_at(database)
+
+    def command(*arguments: str) -> tuple[int, str]:
+        environment = {"TICKWELL_POSTGRES": database, "TICKWELL_DATA": "/nonexistent", "PATH": ""}
+        done = subprocess.run(
+            [sys.executable, "-m", "tickwell", "replay", *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    rows = len(loaded_rows(database))
+    assert rows
+    code, said = command("--forget", begun.id_shown)
+    assert (code, f"load {begun.id_shown} of price is forgotten: {rows} rows are gone" in said) == (
+        *(0, True),
+    ), said
+    assert not loads_at(database)
+    code, said = command("--forget", begun.load_id.hex())
+    assert (code, "is forgotten already" in said) == (0, True)
+    code, said = command("--forget", "0000")
+    assert (code, "there is no such load" in said) == (1, True)
+
+
 def test_entities_of_a_load_that_is_given_up_are_at_home_in_another_one(
     database: str, tmp_path: Path
 ) -> None:

@@ -21,6 +21,7 @@ def refused() -> str:
         (["--from-time", "2026-11-24T09:00:00"], "--from-time 2026-11-24T09:00:00: not a time "),
         (["--to-time", "yesterday"], "--to-time yesterday: not a time since 1970 with its zone"),
         ([], "TICKWELL_POSTGRES: connection to server"),
+        (["--forget", "price"], "--forget price: it is the id of a load, or the beginning of it"),
     ],
 )
 def test_one_line(arguments: list[str], says: str) -> None:
