@@ -96,7 +96,7 @@ class Forgetting:
         """Whether a load was given up whose id begins so, in hex."""
         of = audit_table.c
         known = select(1).where(
-            of.action == ACTION, of.after["load"].astext.startswith(load, autoescape=True)
+            of.action == ACTION, of.before["load"].astext.startswith(load, autoescape=True)
         )
         with self._loads.connection() as connection:
             return connection.execute(known).first() is not None
