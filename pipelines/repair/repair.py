@@ -328,7 +328,9 @@ class Repair:
             cursor.execute(ENTITIES, (repair,))
             return [entity for (entity,) in cursor.fetchall()]
 
-    def _make(self, cursor: Any, pending: tuple[int, str, int], done: Repaired, stop: Event) -> bool:
+    def _make(
+        self, cursor: Any, pending: tuple[int, str, int], done: Repaired, stop: Event
+    ) -> bool:
         """Make edits of a repair and an entity, until `stop` is set; whether some may be left."""
         repair, entity, known_at = pending
         edits = self._rejected.pending(cursor, repair, entity, EDITS_A_TRANSACTION)
@@ -345,7 +347,8 @@ class Repair:
 
         Some at a time, until `stop` is set; how many rows have a revision now. Raises as `_turn`.
         """
-        revised, after = 0, NOTHING_SETTLED
+        revised = 0
+        after: tuple[Any, ...] | None = NOTHING_SETTLED
         while after is not None and not stop.is_set():
             with self._turn(database, entity, stop, waits) as cursor:
                 more, after = self._settle_some(cursor, entity, after, stop)

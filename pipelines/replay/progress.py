@@ -97,7 +97,7 @@ class ReplayProgress:
         wanted = select(func.coalesce(func.max(of.next_offset), 0)).where(
             of.topic_id == UUID(bytes=topic_id), of.partition == partition
         )
-        with self._connection() as connection:
+        with transaction(self._engine) as connection:
             return int(connection.execute(wanted).scalar_one())
 
     def has_live(self, topic_id: bytes, partition: int) -> bool:

@@ -436,18 +436,6 @@ def test_what_was_loaded_is_not_repaired(stores: Stores, tmp_path: Path) -> None
     ]
 
 
-class After(Event):
-    """Is set once it has been asked so often."""
-
-    def __init__(self, times: int) -> None:
-        super().__init__()
-        self._left = times
-
-    def is_set(self) -> bool:
-        self._left -= 1
-        return self._left < 0
-
-
 def test_many_edits_of_an_entity_are_made_some_at_a_time(stores: Stores) -> None:
     """A stop waits for one edit; another repair, or a worker, gets the entity in between."""
     feed = Feed(stores, random.Random(4))
