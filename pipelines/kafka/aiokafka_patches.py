@@ -44,6 +44,16 @@ def configure(
     consumer._partition_assignment_strategy = list(assignors)
 
 
+def allow_calls(consumer: AIOKafkaConsumer, timeout_ms: int) -> None:
+    """Let a look-up of offsets take `timeout_ms` in all, whatever its requests may take.
+
+    By aiokafka's one setting for both it would fail with the first request that is given up, which
+    is when another node would be asked. Relies on `AIOKafkaConsumer._request_timeout_ms`, of which
+    its client has a copy from when it was made.
+    """
+    consumer._request_timeout_ms = timeout_ms
+
+
 # -- a started member of a group
 
 

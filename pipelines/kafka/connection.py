@@ -18,6 +18,11 @@ Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 """How the password is proven; with PLAIN the broker is sent the password itself."""
 
+ANSWER_SECONDS = 10.0
+"""Seconds after which aiokafka gives up a request, and asks another node. It picks the node that it
+asks for metadata at random, and one that is frozen keeps its connections: until that request ends,
+nobody hears that its partitions have new leaders, which they have after 9 s by Kafka's default."""
+
 PROTOCOLS: tuple[str, ...] = get_args(Protocol)
 MECHANISMS: tuple[str, ...] = get_args(Mechanism)
 

@@ -28,7 +28,11 @@ from pipelines.kafka.connection import KafkaConnection
 from pipelines.kafka.group_requests import ConsumerGroupDescribe, DescribeGroups
 
 TIMEOUT = 10.0
-"""Seconds for the broker to answer."""
+"""Seconds for the brokers to answer."""
+
+REQUEST_SECONDS = 3.0
+"""Seconds for one of them to answer a request: where the first address is of a frozen one, the next
+is tried in time."""
 
 SHOWN_PARTITIONS = 8
 """Partitions of a member that are named; the others are counted."""
@@ -59,7 +63,9 @@ def members_of(kafka: KafkaConnection, group: str) -> list[DescribedMember]:
 
     async def ask() -> list[DescribedMember]:
         async with asyncio.timeout(TIMEOUT):
-            client = AIOKafkaClient(**kafka.aiokafka(), request_timeout_ms=int(1000 * TIMEOUT))
+            client = AIOKafkaClient(
+                **kafka.aiokafka(), request_timeout_ms=int(1000 * REQUEST_SECONDS)
+            )
             try:
                 await client.bootstrap()
                 return await _members(client, group)

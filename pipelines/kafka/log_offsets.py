@@ -12,8 +12,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, KafkaTimeoutError
 
 from pipelines.errors import BrokerUnavailable, TimesUnknown
+from pipelines.kafka import aiokafka_patches
 from pipelines.kafka.aiokafka_patches import FetcherInternals
-from pipelines.kafka.connection import KafkaConnection
+from pipelines.kafka.connection import ANSWER_SECONDS, KafkaConnection
 from pipelines.kafka.rights import refused_to_read
 from pipelines.kafka.run import Run
 from pipelines.kafka.run_fetcher import FETCH_WAIT_MS, RunFetcher
@@ -21,7 +22,12 @@ from pipelines.kafka.topics import Topic
 from registry.definitions import Source
 
 RESPONSE_SECONDS = 10.0
-"""Seconds for a broker to answer fetches; it takes `FETCH_WAIT_MS` where there is no data."""
+"""Seconds in which what a partition holds now is read; it takes `FETCH_WAIT_MS` where there is no
+data."""
+
+SILENCE_SECONDS = 30.0
+"""Seconds for a partition to have a leader that answers: time for two requests to be given up, and
+for the leaders of a node that is gone to move."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,9 @@ async def open_consumer(kafka: KafkaConnection) -> AsyncIterator[AIOKafkaConsume
         isolation_level="read_committed",
         auto_offset_reset="earliest",
         fetch_max_wait_ms=FETCH_WAIT_MS,
+        request_timeout_ms=int(1000 * ANSWER_SECONDS),
     )
+    aiokafka_patches.allow_calls(consumer, int(1000 * SILENCE_SECONDS))
     try:
         await consumer.start()
         yield consumer
@@ -120,7 +128,7 @@ async def _runs_from(
     for tp, offset in offsets.items():
         consumer.seek(tp, offset)
     fetcher = RunFetcher(FetcherInternals(consumer), ids)
-    deadline = monotonic() + RESPONSE_SECONDS
+    begun = monotonic()
     while True:
         # The first response to a fetch, even an empty one, has the high watermark.
         answered = all(consumer.highwater(tp) is not None for tp in offsets)
@@ -129,11 +137,11 @@ async def _runs_from(
             found.setdefault(TopicPartition(run.topic, run.partition), []).append(run)
         if answered and not runs:
             return found
-        if monotonic() > deadline:
-            if answered:
-                return found
+        if answered and monotonic() > begun + RESPONSE_SECONDS:
+            return found
+        if monotonic() > begun + SILENCE_SECONDS:
             silent = [tp for tp in offsets if consumer.highwater(tp) is None]
             raise KafkaTimeoutError(
                 f"no response to a fetch from {silent[0].topic}[{silent[0].partition}] in "
-                f"{RESPONSE_SECONDS:g} s"
+                f"{SILENCE_SECONDS:g} s"
             )

@@ -11,6 +11,11 @@ Settings that are not Faust's defaults, and why:
 - `broker_max_poll_interval` of years: while the store is unavailable nothing is fetched, and the
   worker keeps its partitions; Kafka is the buffer. A member that exceeded it would never return,
   since it rejoins with a fetch, and fetches after it has joined.
+- `broker_request_timeout` 10 s, the default is 90: for so long a frozen broker holds up all that is
+  read, also from the others (`kafka.connection.ANSWER_SECONDS`). Where a longer session is
+  configured it is longer than that by `REBALANCE_SECONDS`: Faust refuses a session that is longer
+  than a request may take, and the broker answers a request to join the group only when all members
+  have asked, or their time for it is over.
 - `stream_wait_empty` off: at shutdown it waits for unacked events, forever while the store is
   unavailable.
 - No tables, no leader topic, no web server, no topics created: nothing that needs a topic of its
@@ -29,7 +34,7 @@ from faust.tables import TableManager
 from faust.types import TP
 
 from pipelines.compute.batch import Batch
-from pipelines.kafka.connection import KafkaConnection
+from pipelines.kafka.connection import ANSWER_SECONDS, KafkaConnection
 from pipelines.kafka.topic_identity import Incarnations
 from pipelines.live.carrying import Carrying
 from pipelines.live.materializer import Materializer
@@ -151,6 +156,7 @@ def create_app(
         consumer_auto_offset_reset="earliest",
         consumer_group_instance_id=member.instance,
         consumer_metadata_max_age_ms=5_000,
+        broker_request_timeout=max(ANSWER_SECONDS, member.session + REBALANCE_SECONDS),
         broker_session_timeout=member.session,
         broker_rebalance_timeout=REBALANCE_SECONDS,
         broker_heartbeat_interval=HEARTBEAT_SECONDS,

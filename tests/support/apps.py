@@ -38,7 +38,7 @@ def run(base: int, following: int) -> Run:
     return replace(columns, topic_id=TOPIC.topic_id)
 
 
-def an_app(store: Any = None, rules: SourceRules = RULES) -> SinkApp:
+def an_app(store: Any = None, rules: SourceRules = RULES, session: float = 6.0) -> SinkApp:
     """An app whose store resumes at offset 5; with `store` in place of a materializer an agent."""
 
     def watermarks(tps: Collection[TP]) -> Mapping[TP, int | None]:
@@ -51,7 +51,7 @@ def an_app(store: Any = None, rules: SourceRules = RULES) -> SinkApp:
         watermarks,
     )
     app = create_app(
-        GroupMember("group", "one", 6.0),
+        GroupMember("group", "one", session),
         KafkaConnection("127.0.0.1:1"),
         pipeline,
         lambda batch: None,

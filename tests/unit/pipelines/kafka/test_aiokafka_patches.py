@@ -137,6 +137,17 @@ async def test_start_reads_what_was_configured(consumer: AIOKafkaConsumer, broke
     assert consumer._coordinator._assignors == ASSIGNORS
 
 
+@without_group
+async def test_a_look_up_may_take_longer_than_a_request(
+    consumer: AIOKafkaConsumer, broker: Broker
+) -> None:
+    requests = consumer._client._request_timeout_ms
+    aiokafka_patches.allow_calls(consumer, 30)
+    with pytest.raises(errors.KafkaTimeoutError):
+        await consumer.beginning_offsets([TP])
+    assert consumer._client._request_timeout_ms == requests > 30
+
+
 @in_group
 async def test_a_member_joins_with_one_request(consumer: AIOKafkaConsumer, broker: Broker) -> None:
     aiokafka_patches.join_once(consumer)

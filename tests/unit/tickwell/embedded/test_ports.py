@@ -1,4 +1,4 @@
-"""Ports of services: never those of clients, never one twice, the same one as long as it is free."""
+"""Ports of services: none of clients, never one twice, the same one as long as it is free."""
 
 from __future__ import annotations
 
