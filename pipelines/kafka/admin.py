@@ -1,13 +1,25 @@
-"""The administrative client: requests to the brokers, and why one gets no answer."""
+"""Requests to the brokers by an administrative client, and why one gets no answer.
+
+A client that is made anew knows only the addresses that are configured, and while the broker at one
+of them is dead or frozen it may take seconds until it has tried another one. So the client that got
+an answer is kept, which has connections and knows all brokers from their metadata. Where it gets
+none, another one takes its place, which is also given the addresses of the brokers that have been
+met. An error that is told is always one of a client that was made for this request: what librdkafka
+reports of connections it does not repeat, and of a kept client nobody could tell how old that is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import atexit
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, wait
+from threading import Lock
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Node
 from confluent_kafka.admin import AdminClient
 
 from pipelines.errors import BrokerUnavailable
@@ -15,7 +27,11 @@ from pipelines.kafka.complaints import Complaints
 from pipelines.kafka.connection import KafkaConnection
 
 TIMEOUT = 10.0
-"""Seconds for the broker to answer; a healthy one takes milliseconds, one that starts some more."""
+"""Seconds for the brokers to answer; healthy ones take milliseconds, one that starts some more."""
+
+KEPT_SECONDS = 3.0
+"""Seconds for the brokers to answer a client that is kept: then another one may be answered by
+other brokers, before what is known of the topics is too old (`topic_identity.FRESH_SECONDS`)."""
 
 REFUSED_SECONDS = 0.5
 """Seconds that a request waits after a broker has refused this client and all are down: one of them
@@ -24,9 +40,15 @@ may be up by now, of which librdkafka reports nothing."""
 POLL_SECONDS = 0.05
 """Seconds between two looks at what the client reports of its connections."""
 
+KEPT_CLIENTS = 4
+"""Connections of which a process keeps clients; each client has a thread for each broker."""
+
 NO_ANSWER = (KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._RESOLVE)
 
+K = TypeVar("K")
 Connect = Callable[[dict[str, Any]], AdminClient]
+Request = Callable[[AdminClient, float], Mapping[K, Future[Any]]]
+"""Sends a request by a client, with seconds for the answers; returns these by what they are of."""
 
 
 def make_admin(settings: dict[str, Any]) -> AdminClient:
@@ -34,42 +56,111 @@ def make_admin(settings: dict[str, Any]) -> AdminClient:
     return AdminClient(settings)
 
 
-class Admin:
-    """A client that knows why it gets no answer; it must live until it has one.
+def ask(
+    kafka: KafkaConnection,
+    request: Request[K],
+    connect: Connect = make_admin,
+    refused_seconds: float = REFUSED_SECONDS,
+) -> dict[K, Any]:
+    """What the brokers answer, or the `KafkaException` that they answer with. For any thread.
 
-    Raises `BrokerUnavailable` for settings that the client does not take.
+    A request may be sent twice. Raises `BrokerUnavailable` where there is no answer, and for
+    settings that the client does not take.
     """
+    brokers = _met(kafka, connect)
+    kept = brokers.client
+    if kept is not None:
+        try:
+            return kept.ask(request, KEPT_SECONDS)
+        except BrokerUnavailable:
+            brokers.forget(kept)
+    made = _Client(kafka, brokers.servers, connect, refused_seconds)
+    found = made.ask(request, TIMEOUT)
+    brokers.client = made
+    return found
+
+
+def meet(kafka: KafkaConnection, nodes: Iterable[Node | None], connect: Connect) -> None:
+    """Remember brokers that an answer named; one that is gone has no address there."""
+    _met(kafka, connect).meet(f"{node.host}:{node.port}" for node in nodes if node and node.host)
+
+
+class _Client:
+    """A client that knows why it gets no answer."""
 
     def __init__(
-        self,
-        kafka: KafkaConnection,
-        connect: Connect = make_admin,
-        refused_seconds: float = REFUSED_SECONDS,
+        self, kafka: KafkaConnection, servers: str, connect: Connect, refused_seconds: float
     ) -> None:
-        self._kafka = kafka
         self._refused_seconds = refused_seconds
         self._complaints = Complaints(kafka)
-        settings = kafka.librdkafka(self._complaints.add)
+        settings = {
+            **kafka.librdkafka(self._complaints.add),
+            "bootstrap.servers": servers,
+            "socket.connection.setup.timeout.ms": 5000,
+        }
         try:
-            self.client = connect({**settings, "socket.connection.setup.timeout.ms": 5000})
+            self._client = connect(settings)
         except KafkaException as error:
             raise BrokerUnavailable(kafka.servers, error.args[0].str()) from None
 
-    def answer(self, future: Future[Any]) -> Any:
-        """What the broker answers. Raises its `KafkaException`, and `BrokerUnavailable`.
-
-        A client that is refused by all is told so at once, and not when the time is over.
-        """
+    def ask(self, request: Request[K], timeout: float) -> dict[K, Any]:
+        """As the function; a client that all brokers refuse is told so before the time is over."""
         # The client's own timeout comes first, except where a broker accepts and never answers.
-        deadline = monotonic() + TIMEOUT + 1
+        deadline = monotonic() + timeout + 1
+        asked = request(self._client, timeout)
+        return {of: self._answer(future, timeout, deadline) for of, future in asked.items()}
+
+    def _answer(self, future: Future[Any], timeout: float, deadline: float) -> Any:
         while not wait([future], POLL_SECONDS).done and monotonic() < deadline:
-            self.client.poll(0)  # calls `Complaints.add`
+            self._client.poll(0)  # calls `Complaints.add`
             if self._complaints.hopeless_for() > self._refused_seconds:
                 raise self._complaints.error("")
         try:
             return future.result(0)
-        except (TimeoutError, KafkaException) as error:
-            if isinstance(error, KafkaException) and error.args[0].code() not in NO_ANSWER:
-                raise
-            self.client.poll(0)
-            raise self._complaints.error(f"no answer in {TIMEOUT:g} s") from None
+        except KafkaException as error:
+            if error.args[0].code() not in NO_ANSWER:
+                return error
+        except TimeoutError:
+            pass
+        self._client.poll(0)
+        raise self._complaints.error(f"no answer in {timeout:g} s")
+
+
+class _Met:
+    """The brokers of a cluster as far as they are known, and the client that they have answered."""
+
+    def __init__(self, kafka: KafkaConnection) -> None:
+        self._addresses = dict.fromkeys(kafka.servers.split(","))
+        self.client: _Client | None = None
+
+    @property
+    def servers(self) -> str:
+        """The addresses that are configured, and those that were met last."""
+        return ",".join(self._addresses)
+
+    def meet(self, addresses: Iterable[str]) -> None:
+        self._addresses = {**self._addresses, **dict.fromkeys(addresses)}
+
+    def forget(self, client: _Client) -> None:
+        """Ask no more by this client; another thread may have replaced it."""
+        if self.client is client:
+            self.client = None
+
+
+_clusters: OrderedDict[tuple[int, KafkaConnection, Connect], _Met] = OrderedDict()
+"""By the process too: a client has threads, which a fork does not have."""
+
+_lock = Lock()
+
+
+def _met(kafka: KafkaConnection, connect: Connect) -> _Met:
+    key = os.getpid(), kafka, connect
+    with _lock:
+        found = _clusters[key] = _clusters.get(key) or _Met(kafka)
+        _clusters.move_to_end(key)
+        left = _clusters.popitem(last=False)[1] if len(_clusters) > KEPT_CLIENTS else None
+    del left  # its client ends outside of the lock, as that takes a moment
+    return found
+
+
+atexit.register(_clusters.clear)  # while Python is whole: a client's end calls into it

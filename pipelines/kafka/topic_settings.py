@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import ConfigResource  # type: ignore[attr-defined]
 
-from pipelines.kafka.admin import TIMEOUT, Admin
 from pipelines.kafka.connection import KafkaConnection
+from pipelines.kafka.topics import topic_configs
 
 NO_LIMIT_MS = 2**63 - 1
 """Milliseconds that Kafka takes for no limit."""
@@ -28,21 +27,15 @@ def topic_remarks(kafka: KafkaConnection, names: Sequence[str]) -> list[str]:
 
     Raises `BrokerUnavailable`.
     """
-    admin = Admin(kafka)
-    asked = admin.client.describe_configs(
-        [ConfigResource(ConfigResource.Type.TOPIC, name) for name in names], request_timeout=TIMEOUT
-    )
     remarks = []
-    for resource, answer in asked.items():
-        try:
-            settings = admin.answer(answer)
-        except KafkaException as error:
+    for topic, settings in topic_configs(kafka, names).items():
+        if isinstance(settings, KafkaException):
             remarks.append(
-                f"the settings of {resource.name} cannot be read ({error.args[0].str()}): give the "
+                f"the settings of {topic} cannot be read ({settings.args[0].str()}): give the "
                 "user DescribeConfigs on it, to be told when it loses ticks"
             )
             continue
-        remarks += remarks_on(resource.name, {name: s.value for name, s in settings.items()})
+        remarks += remarks_on(topic, {name: s.value for name, s in settings.items()})
     return remarks
 
 

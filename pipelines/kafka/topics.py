@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from threading import Event
 from typing import Any
 from uuid import UUID
@@ -19,9 +20,9 @@ from tenacity import (
     wait_fixed,
 )
 
-from pipelines.errors import BrokerUnavailable, TopicMissing
+from pipelines.errors import TopicMissing
 from pipelines.kafka import rights
-from pipelines.kafka.admin import TIMEOUT, Admin, Connect, make_admin
+from pipelines.kafka.admin import Connect, ask, make_admin, meet
 from pipelines.kafka.connection import KafkaConnection
 
 REJECTED = "ticks.rejected"
@@ -97,7 +98,6 @@ def _until_known(stopped: Event) -> Retrying:
 
 
 def _make(kafka: KafkaConnection, names: Sequence[str], partitions: int, connect: Connect) -> None:
-    admin = Admin(kafka, connect)
     new = [
         NewTopic(
             name,
@@ -107,14 +107,13 @@ def _make(kafka: KafkaConnection, names: Sequence[str], partitions: int, connect
         )
         for name in names
     ]
-    for name, made in admin.client.create_topics(new, request_timeout=TIMEOUT).items():
-        try:
-            admin.answer(made)
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise rights.refusal(
-                    kafka.servers, error.args[0], "Create", rights.topic(name)
-                ) from None
+    answers = ask(
+        kafka, lambda admin, seconds: admin.create_topics(new, request_timeout=seconds), connect
+    )
+    for name, answer in answers.items():
+        error = answer.args[0] if isinstance(answer, KafkaException) else None
+        if error is not None and error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise rights.refusal(kafka.servers, error, "Create", rights.topic(name))
 
 
 def describe(
@@ -138,38 +137,44 @@ def _look(
     kafka: KafkaConnection, names: Sequence[str], connect: Connect
 ) -> tuple[dict[str, Topic], list[str]]:
     """The topics that exist, and the names of the others. Raises `BrokerUnavailable`."""
-    admin = Admin(kafka, connect)
-    answers = admin.client.describe_topics(TopicCollection(list(names)), request_timeout=TIMEOUT)
+    wanted = TopicCollection(list(names))
+    answers = ask(
+        kafka,
+        lambda admin, seconds: admin.describe_topics(wanted, request_timeout=seconds),
+        connect,
+    )
     topics, missing = {}, []
     for name, answer in answers.items():
-        try:
-            described = admin.answer(answer)
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                missing.append(name)
-                continue
-            raise rights.refusal(
-                kafka.servers, error.args[0], "Describe", rights.topic(name)
-            ) from None
-        except TimeoutError:
-            raise BrokerUnavailable(kafka.servers, f"no answer in {TIMEOUT:g} s") from None
-        topics[name] = Topic(name, _bytes(described.topic_id), len(described.partitions))
+        if isinstance(answer, KafkaException):
+            if answer.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise rights.refusal(kafka.servers, answer.args[0], "Describe", rights.topic(name))
+            missing.append(name)
+            continue
+        meet(kafka, chain.from_iterable(one.replicas for one in answer.partitions), connect)
+        topics[name] = Topic(name, _bytes(answer.topic_id), len(answer.partitions))
     return topics, missing
 
 
 def max_message_bytes(kafka: KafkaConnection, name: str) -> int:
     """The size limit of a batch of records of a topic. Raises `BrokerUnavailable`."""
-    admin = Admin(kafka)
-    resource = ConfigResource(ConfigResource.Type.TOPIC, name)
-    (future,) = admin.client.describe_configs([resource], request_timeout=TIMEOUT).values()
-    try:
-        settings = admin.answer(future)
-    except KafkaException as error:
-        raise rights.refusal(
-            kafka.servers, error.args[0], "DescribeConfigs", rights.topic(name)
-        ) from None
+    (settings,) = topic_configs(kafka, [name]).values()
+    if isinstance(settings, KafkaException):
+        raise rights.refusal(kafka.servers, settings.args[0], "DescribeConfigs", rights.topic(name))
     limit = settings.get("max.message.bytes")
     return DEFAULT_MESSAGE_BYTES if limit is None else int(limit.value)
+
+
+def topic_configs(kafka: KafkaConnection, names: Sequence[str]) -> dict[str, Any]:
+    """The settings of each topic by their names, or the `KafkaException` that is answered.
+
+    Raises `BrokerUnavailable`.
+    """
+    resources = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in names]
+    answers = ask(
+        kafka,
+        lambda admin, seconds: admin.describe_configs(resources, request_timeout=seconds),
+    )
+    return {resource.name: answer for resource, answer in answers.items()}
 
 
 def _bytes(topic_id: Any) -> bytes:

@@ -7,10 +7,10 @@ from concurrent.futures import Future
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException, Node
 
-from pipelines.errors import BrokerRefused
-from pipelines.kafka.admin import Admin
+from pipelines.errors import BrokerRefused, BrokerUnavailable
+from pipelines.kafka.admin import ask, meet
 from pipelines.kafka.connection import KafkaConnection
 
 REFUSED = KafkaError(KafkaError._AUTHENTICATION, "SASL authentication error: no")
@@ -24,32 +24,83 @@ class Brokers:
     def __init__(self, *reports: KafkaError | None) -> None:
         self.reports = list(reports)
         self.answer: Future[str] = Future()
+        self.given: list[str] = []
 
     def connect(self, settings: dict[str, Any]) -> Any:
         self.report = settings["error_cb"]
+        self.given.append(settings["bootstrap.servers"])
         return self
+
+    def ask(self, seconds: float) -> dict[str, Future[str]]:
+        return {"topic": self.answer}
 
     def poll(self, timeout: float) -> None:
         if not self.reports:
-            self.answer.set_result("answered")
+            if not self.answer.done():
+                self.answer.set_result("answered")
             return
         error = self.reports.pop(0)
         if error is not None:
             self.report(error)
 
 
-def asked(*reports: KafkaError | None) -> Any:
-    brokers = Brokers(*reports)
-    connection = KafkaConnection("b:1,c:1", "SASL_PLAINTEXT", username="u", password="p")
-    return Admin(connection, brokers.connect, refused_seconds=0.0).answer(brokers.answer)
+CONNECTION = KafkaConnection("b:1,c:1", "SASL_PLAINTEXT", username="u", password="p")
+
+
+def asked(brokers: Brokers) -> Any:
+    return ask(CONNECTION, lambda _, seconds: brokers.ask(seconds), brokers.connect, 0.0)["topic"]
 
 
 @pytest.mark.parametrize("reports", [(REFUSED, None, None), (None,), (GONE, DOWN, None)])
 def test_what_one_broker_refuses_another_one_answers(reports: Sequence[KafkaError | None]) -> None:
-    assert asked(*reports) == "answered"
+    assert asked(Brokers(*reports)) == "answered"
 
 
 @pytest.mark.parametrize("reports", [(REFUSED, DOWN), (GONE, DOWN, REFUSED), (REFUSED, None, DOWN)])
 def test_a_client_that_all_refuse_does_not_wait(reports: Sequence[KafkaError | None]) -> None:
     with pytest.raises(BrokerRefused, match="refuses the user 'u'"):
-        asked(*reports, None, None)
+        asked(Brokers(*reports, None, None))
+
+
+def unanswered(code: int = KafkaError._TIMED_OUT) -> Future[str]:
+    future: Future[str] = Future()
+    future.set_exception(KafkaException(KafkaError(code)))
+    return future
+
+
+def test_a_client_is_kept_while_it_is_answered() -> None:
+    brokers = Brokers()
+    assert [asked(brokers) for _ in range(3)] == ["answered"] * 3
+    assert len(brokers.given) == 1
+    brokers.answer = unanswered(KafkaError.UNKNOWN_TOPIC_OR_PART)  # that is an answer as well
+    assert isinstance(asked(brokers), KafkaException)
+    assert len(brokers.given) == 1
+
+
+def test_one_that_gets_no_answer_is_replaced_by_one_that_knows_whom_it_has_met() -> None:
+    class Forgetful(Brokers):
+        def ask(self, seconds: float) -> dict[str, Future[str]]:
+            answer = Future[str]() if len(self.given) == 2 else unanswered()
+            if len(self.given) != 1 or not self.met:
+                answer = Future()
+                answer.set_result(f"of client {len(self.given)}")
+            return {"topic": answer}
+
+        met = False
+
+    brokers = Forgetful()
+    assert asked(brokers) == "of client 1"
+    brokers.met = True
+    meet(CONNECTION, [Node(1, "b", 1), Node(2, "d", 1), None, Node(3, "", -1)], brokers.connect)
+    assert asked(brokers) == asked(brokers) == "of client 2"
+    assert brokers.given == ["b:1,c:1", "b:1,c:1,d:1"]
+
+
+def test_an_error_that_is_told_is_one_of_this_request() -> None:
+    """What the kept client was told an hour ago is none."""
+    brokers = Brokers(GONE, DOWN)
+    assert asked(brokers) == "answered"
+    brokers.answer = unanswered()
+    with pytest.raises(BrokerUnavailable, match="no answer in 10 s"):
+        asked(brokers)
+    assert len(brokers.given) == 2

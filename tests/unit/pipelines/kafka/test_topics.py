@@ -18,6 +18,7 @@ from pipelines.kafka.topics import Topic, ensure_topics, find_topics
 BROKER = KafkaConnection("b:1")
 NAMES = ["ticks.price", "ticks.rejected"]
 TOPIC_ID = Uuid(1, 2)
+NO_REPLICAS = SimpleNamespace(replicas=[])
 FOUND = {name: Topic(name, (1 << 64 | 2).to_bytes(16), 4) for name in NAMES}
 
 
@@ -55,7 +56,7 @@ class Cluster:
             self.on_asked.set()
         known = self.asked > self.late and self.made > self.forgets
         code = None if known else KafkaError.UNKNOWN_TOPIC_OR_PART
-        described = SimpleNamespace(topic_id=TOPIC_ID, partitions=range(4))
+        described = SimpleNamespace(topic_id=TOPIC_ID, partitions=[NO_REPLICAS] * 4)
         # the first is known from the beginning: all of them must be
         return {name: answer(described, code if name != NAMES[0] else None) for name in NAMES}
 
