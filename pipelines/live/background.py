@@ -8,11 +8,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from threading import Event
+from time import monotonic
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from pipelines.errors import BrokerUnavailable, StoreUnavailable, TopicMissing
+from pipelines.kafka.topic_identity import FRESH_SECONDS
 from pipelines.live.broker_watch import LOOK_SECONDS
 from pipelines.live.carrying import Carrying
 from pipelines.live.health import Health
@@ -112,18 +114,31 @@ def start_carrying(carrying: Carrying, stop: Event) -> None:
     keep_running("carrying", partial(carrying.run, stop), stop)
 
 
-async def watch_topics(confirm: Callable[[], None], health: Health, fail: Fail) -> None:
+async def watch_topics(
+    confirm: Callable[[], None],
+    health: Health,
+    fail: Fail,
+    interval: float = TOPICS_CHECK_SECONDS,
+    clock: Callable[[], float] = monotonic,
+) -> None:
     """End the worker when a topic was recreated or its number of partitions has changed.
 
-    `confirm` is that of `Incarnations`. Runs until it is cancelled or the worker ends.
+    `confirm` is that of `Incarnations`. That it fails is a state of the worker only once no run may
+    be delivered for it, after `FRESH_SECONDS`: a broker that dies may be the one that was asked,
+    and one of a cluster may not have heard of a topic yet. Runs until it is cancelled or the worker
+    ends.
     """
     thread = DaemonExecutor("topics")
     loop = asyncio.get_running_loop()
+    confirmed = clock()
     while True:
-        await asyncio.sleep(TOPICS_CHECK_SECONDS)
+        await asyncio.sleep(interval)
+        begun = clock()
         try:
             await loop.run_in_executor(thread, confirm)
         except (BrokerUnavailable, TopicMissing) as error:
+            if clock() - confirmed < FRESH_SECONDS:
+                continue
             if health.topics_error is None:
                 logger.warning("the topics could not be looked up: %s", error)
             health.topics_error = str(error)
@@ -131,7 +146,7 @@ async def watch_topics(confirm: Callable[[], None], health: Health, fail: Fail) 
             fail(error)
             return
         else:
-            health.topics_error = None
+            health.topics_error, confirmed = None, begun
 
 
 async def watch_broker(look: Callable[[], None]) -> None:

@@ -47,6 +47,25 @@ def test_by_id_no_response_is_doubtful_but_one_that_refuses() -> None:
     assert doubts.after(0.0, answer(error_code=100), by_id=True) == 1
 
 
+@pytest.mark.parametrize("code", [5, 6, 9, 56, 74, 75])
+def test_by_id_a_partition_may_change_its_leader(code: int) -> None:
+    doubts = Doubts()
+    assert doubts.after(0.0, answer(error_code=code), by_id=True) == 0
+    assert doubts.after(0.0, answer(error_code=code), answer(error_code=100), by_id=True) == 1
+    assert doubts.after(0.0, answer(error_code=code), by_id=False) == 1
+
+
+@pytest.mark.parametrize(("by_id", "doubtful"), [(False, 1), (True, 0)])
+def test_after_a_fetch_that_failed_a_response_by_name_is_doubtful(
+    by_id: bool, doubtful: int
+) -> None:
+    doubts = Doubts()
+    doubts.after(0.0, answer(), by_id=by_id)
+    doubts.fetches.failed()
+    assert doubts.after(0.05, answer(), by_id=by_id) == doubtful
+    assert doubts.after(0.05, answer(), by_id=by_id) == 0
+
+
 @pytest.mark.parametrize("by_id", [False, True])
 def test_a_refusal_is_doubtful_whenever_it_comes(by_id: bool) -> None:
     doubts = Doubts()

@@ -150,11 +150,15 @@ def test_a_response_for_another_position_is_dropped() -> None:
     assert broker.buffer == {}
 
 
-def test_a_fetch_that_fails_is_doubtful() -> None:
-    class Gone(Broker):
+def test_what_comes_by_name_after_a_fetch_that_failed_is_doubtful() -> None:
+    class Restarts(Broker):
         async def send(self, node_id: int, request: Any) -> Any:
-            raise errors.KafkaConnectionError
+            response = await super().send(node_id, request)
+            if self.requests == 2:
+                raise errors.KafkaConnectionError
+            return response
 
-    broker = Gone(b"all", 9)
-    assert not broker.fetch(0, 7)
-    assert broker.events == ["doubt"]
+    broker = Restarts(b"", 9)
+    for doubts in (1, 1, 2):
+        broker.fetch(0, 7)
+        assert broker.events == ["doubt"] * doubts
