@@ -111,6 +111,17 @@ class RightMissing(BrokerRefused):
         )
 
 
+class ReplicasRefused(BrokerRefused):
+    """The cluster cannot have so many replicas of a partition; `why` has its number of brokers."""
+
+    def __init__(self, servers: str, topic: str, why: str) -> None:
+        super().__init__(
+            servers,
+            f"the topic {topic} cannot be made: {why.rstrip('.')}. Set TICKWELL_REPLICATION to the "
+            "number of brokers or less",
+        )
+
+
 class SessionRefused(PipelineError):
     """The broker does not allow a session of this length."""
 

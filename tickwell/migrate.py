@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from pipelines.kafka.topic_settings import topic_remarks
-from pipelines.kafka.topics import NEVER, describe, ensure_topics
+from pipelines.kafka.topics import NEVER, check_topics, describe, ensure_topics
 from pipelines.live.rules_start import RulesBeginning
 from pipelines.runtime.machine_code import warm_up
 from pipelines.stores.redis.connection import WarmRedis
@@ -80,11 +80,20 @@ def migrate(
     later; else it is only compared with what is recorded. The rules of a recorded source change
     only with `begin`.
 
+    Topics that are not there must be possible, or nothing is changed.
+
     Raises `TickwellError`, `RegistryError` and `PipelineError`, each of which says what to do. Once
     `stopped` is set, topics that the broker does not know yet are no longer waited for.
     """
     settings.need("postgres", "kafka")
-    _check_formats(settings, read_sources(settings.features_path).sources)
+    sources = read_sources(settings.features_path).sources
+    _check_formats(settings, sources)
+    check_topics(
+        settings.kafka_connection,
+        _names(settings, sources),
+        settings.partitions,
+        settings.replication,
+    )
     file = text_of(settings.features_path)
     engine = connect(settings.postgres, connect_timeout=10)
     try:
@@ -148,6 +157,15 @@ def _check_formats(settings: Settings, sources: Iterable[Source]) -> None:
 
 def make_topics(settings: Settings, known: Catalog, stopped: Event = NEVER) -> None:
     """Make the topics of what is recorded that are not there. Raises `PipelineError`."""
-    topics = [source.topic for source in known.sources.values()]
-    names = [*topics, settings.rejected_topic]
-    ensure_topics(settings.kafka_connection, names, settings.partitions, stopped)
+    names = _names(settings, known.sources.values())
+    ensure_topics(
+        settings.kafka_connection,
+        names,
+        settings.partitions,
+        stopped,
+        replicas=settings.replication,
+    )
+
+
+def _names(settings: Settings, sources: Iterable[Source]) -> list[str]:
+    return [*(source.topic for source in sources), settings.rejected_topic]

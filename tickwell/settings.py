@@ -78,6 +78,7 @@ class Settings(msgspec.Struct, frozen=True):
     static_member: bool = True
     session: float = 6.0
     partitions: int = 4
+    replication: int = -1
     rejected_topic: str = "ticks.rejected"
     capacity: int = 100_000
     cluster: bool = False
@@ -263,6 +264,11 @@ def _check(settings: Settings) -> None:
         "must be 1 to 6000 entities a minute, or 0 for none",
     )
     must(0 < settings.partitions <= 1024, "partitions", "must be 1 to 1024")
+    must(
+        settings.replication == -1 or 1 <= settings.replication < 2**15,
+        "replication",
+        "must be at least 1 replica, or -1 for the broker's own number",
+    )
     must(settings.capacity >= 1000, "capacity", "must be at least 1000 entities")
     must(2 <= settings.session <= 60, "session", "must be 2 to 60 seconds")
     must(bool(settings.group) and settings.group.isascii(), "group", "must be ASCII text")

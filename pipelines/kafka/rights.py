@@ -9,7 +9,7 @@ from __future__ import annotations
 import aiokafka.errors
 from confluent_kafka import KafkaError
 
-from pipelines.errors import BrokerUnavailable, RightMissing
+from pipelines.errors import BrokerRefused, BrokerUnavailable, RightMissing
 
 REFUSALS = frozenset(
     {
@@ -34,7 +34,9 @@ def refusal(servers: str, error: KafkaError, operation: str, resource: str) -> B
     """What to raise for an error of librdkafka, if `operation` on `resource` was asked for."""
     if error.code() in REFUSALS:
         return RightMissing(servers, operation, resource)
-    return BrokerUnavailable(servers, f"{resource}: {error.str()}")
+    # the errors that librdkafka itself has are below those of brokers, of which -1 is the least
+    told = BrokerRefused if error.code() >= KafkaError.UNKNOWN else BrokerUnavailable
+    return told(servers, f"{resource}: {error.str()}")
 
 
 def refused_to_read(error: BaseException, servers: str, member_of: str = "") -> RightMissing | None:

@@ -7,8 +7,9 @@ from typing import Any
 
 from confluent_kafka import KafkaException
 
+from pipelines.kafka.admin import ask
 from pipelines.kafka.connection import KafkaConnection
-from pipelines.kafka.topics import topic_configs
+from pipelines.kafka.topics import fewest_replicas, topic_configs
 
 NO_LIMIT_MS = 2**63 - 1
 """Milliseconds that Kafka takes for no limit."""
@@ -23,11 +24,11 @@ one is of brokers before 4.0."""
 
 
 def topic_remarks(kafka: KafkaConnection, names: Sequence[str]) -> list[str]:
-    """A sentence for each topic that loses whole batches of ticks, and for what cannot be read.
+    """A sentence for each topic that loses ticks, or may, and for what cannot be read.
 
     Raises `BrokerUnavailable`.
     """
-    remarks = []
+    remarks = replica_remarks(kafka, names)
     for topic, settings in topic_configs(kafka, names).items():
         if isinstance(settings, KafkaException):
             remarks.append(
@@ -37,6 +38,27 @@ def topic_remarks(kafka: KafkaConnection, names: Sequence[str]) -> list[str]:
             continue
         remarks += remarks_on(topic, {name: s.value for name, s in settings.items()})
     return remarks
+
+
+def replica_remarks(kafka: KafkaConnection, names: Sequence[str]) -> list[str]:
+    """A sentence for each topic with one replica, where brokers could have more of them.
+
+    Raises `BrokerUnavailable`.
+    """
+    answers = ask(
+        kafka, lambda admin, seconds: {"": admin.describe_cluster(request_timeout=seconds)}
+    )
+    cluster = answers[""]
+    brokers = 0 if isinstance(cluster, KafkaException) else len(cluster.nodes)
+    if brokers < 2:
+        return []
+    return [
+        f"{topic} has one replica of a partition, on a cluster of {brokers} brokers: while that "
+        "broker is away its ticks wait, and they are lost with its disk. Give it more "
+        "(kafka-reassign-partitions), and set TICKWELL_REPLICATION for topics that are made"
+        for topic, replicas in fewest_replicas(kafka, names).items()
+        if replicas == 1
+    ]
 
 
 def remarks_on(topic: str, settings: Mapping[str, Any]) -> list[str]:

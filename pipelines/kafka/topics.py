@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from threading import Event
@@ -10,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import ConfigResource, NewTopic  # type: ignore[attr-defined]
+from confluent_kafka.admin import ConfigResource, NewTopic, TopicDescription  # type: ignore[attr-defined]
 from tenacity import (
     Retrying,
     retry_if_exception_type,
@@ -20,7 +21,7 @@ from tenacity import (
     wait_fixed,
 )
 
-from pipelines.errors import TopicMissing
+from pipelines.errors import ReplicasRefused, RightMissing, TopicMissing
 from pipelines.kafka import rights
 from pipelines.kafka.admin import Connect, ask, make_admin, meet
 from pipelines.kafka.connection import KafkaConnection
@@ -32,6 +33,9 @@ brokers of a cluster hear of it 0.1 to 0.3 s after the one that made it, a busy 
 
 NEVER = Event()
 """An event that is never set, for a caller that need not stop early."""
+
+BROKERS_OWN = -1
+"""What stands for a broker's `default.replication.factor`, in Kafka's protocol too."""
 
 DEFAULT_MESSAGE_BYTES = 1_000_000
 """Bytes of a batch where a broker reports no limit (Tansu): the default of librdkafka."""
@@ -46,12 +50,30 @@ class Topic:
     partitions: int
 
 
+def check_topics(
+    kafka: KafkaConnection,
+    names: Sequence[str],
+    partitions: int,
+    replicas: int = BROKERS_OWN,
+    connect: Connect = make_admin,
+) -> None:
+    """Raises `ReplicasRefused` where one of `names` that does not exist could not be made.
+
+    Raises `BrokerUnavailable`; but nothing of a right that is missing: it may not be needed.
+    """
+    _, missing = _look(kafka, names, connect)
+    if missing:
+        with suppress(RightMissing):
+            _make(kafka, _new(missing, partitions, replicas), connect, only_check=True)
+
+
 def ensure_topics(
     kafka: KafkaConnection,
     names: Sequence[str],
     partitions: int,
     stopped: Event = NEVER,
     connect: Connect = make_admin,
+    replicas: int = BROKERS_OWN,
 ) -> dict[str, Topic]:
     """Create those of `names` that do not exist; a topic that exists is left as it is.
 
@@ -66,7 +88,7 @@ def ensure_topics(
         found, missing = _look(kafka, names, connect)
         if not missing:
             return found
-        _make(kafka, missing, partitions, connect)
+        _make(kafka, _new(missing, partitions, replicas), connect)
         return describe(kafka, names, connect)
 
     found: dict[str, Topic] = _until_known(stopped)(made)
@@ -97,23 +119,35 @@ def _until_known(stopped: Event) -> Retrying:
     )
 
 
-def _make(kafka: KafkaConnection, names: Sequence[str], partitions: int, connect: Connect) -> None:
-    new = [
+def _new(names: Sequence[str], partitions: int, replicas: int) -> list[NewTopic]:
+    return [
         NewTopic(
             name,
             num_partitions=partitions,
-            replication_factor=-1,
+            replication_factor=replicas,
             config={"message.timestamp.type": "LogAppendTime", "retention.ms": "-1"},
         )
         for name in names
     ]
+
+
+def _make(
+    kafka: KafkaConnection, new: list[NewTopic], connect: Connect, only_check: bool = False
+) -> None:
     answers = ask(
-        kafka, lambda admin, seconds: admin.create_topics(new, request_timeout=seconds), connect
+        kafka,
+        lambda admin, seconds: admin.create_topics(
+            new, request_timeout=seconds, validate_only=only_check
+        ),
+        connect,
     )
     for name, answer in answers.items():
         error = answer.args[0] if isinstance(answer, KafkaException) else None
-        if error is not None and error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
-            raise rights.refusal(kafka.servers, error, "Create", rights.topic(name))
+        if error is None or error.code() == KafkaError.TOPIC_ALREADY_EXISTS:
+            continue
+        if error.code() == KafkaError.INVALID_REPLICATION_FACTOR:
+            raise ReplicasRefused(kafka.servers, name, error.str())
+        raise rights.refusal(kafka.servers, error, "Create", rights.topic(name))
 
 
 def describe(
@@ -133,17 +167,43 @@ def existing(
     return _look(kafka, names, connect)[0]
 
 
+def fewest_replicas(
+    kafka: KafkaConnection, names: Sequence[str], connect: Connect = make_admin
+) -> dict[str, int]:
+    """The replicas of the partition that has the fewest, of those of `names` that exist.
+
+    Raises `BrokerUnavailable`.
+    """
+    found, _ = _described(kafka, names, connect)
+    return {
+        name: min(len(one.replicas) for one in described.partitions)
+        for name, described in found.items()
+    }
+
+
 def _look(
     kafka: KafkaConnection, names: Sequence[str], connect: Connect
 ) -> tuple[dict[str, Topic], list[str]]:
     """The topics that exist, and the names of the others. Raises `BrokerUnavailable`."""
+    found, missing = _described(kafka, names, connect)
+    topics = {
+        name: Topic(name, _bytes(described.topic_id), len(described.partitions))
+        for name, described in found.items()
+    }
+    return topics, missing
+
+
+def _described(
+    kafka: KafkaConnection, names: Sequence[str], connect: Connect
+) -> tuple[dict[str, TopicDescription], list[str]]:
+    """What the broker says of the topics that exist, and the names of the others."""
     wanted = TopicCollection(list(names))
     answers = ask(
         kafka,
         lambda admin, seconds: admin.describe_topics(wanted, request_timeout=seconds),
         connect,
     )
-    topics, missing = {}, []
+    found, missing = {}, []
     for name, answer in answers.items():
         if isinstance(answer, KafkaException):
             if answer.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
@@ -151,8 +211,8 @@ def _look(
             missing.append(name)
             continue
         meet(kafka, chain.from_iterable(one.replicas for one in answer.partitions), connect)
-        topics[name] = Topic(name, _bytes(answer.topic_id), len(answer.partitions))
-    return topics, missing
+        found[name] = answer
+    return found, missing
 
 
 def max_message_bytes(kafka: KafkaConnection, name: str) -> int:

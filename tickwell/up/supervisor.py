@@ -27,7 +27,7 @@ from tickwell.embedded.postgres import postgres
 from tickwell.embedded.valkey import valkey
 from tickwell.errors import Stopped, TickwellError
 from tickwell.kafka_settings import SECURITY
-from tickwell.migrate import migrate, rules_beginning
+from tickwell.migrate import migrate, remarks_on_topics, rules_beginning
 from tickwell.registry_settings import ACCESS, REGISTRY
 from tickwell.restarts import Restarts
 from tickwell.server.listening import cannot_listen
@@ -119,13 +119,15 @@ class Supervisor:
         self._publish()
 
     def _migrate(self, stopped: Event) -> None:
-        if not self.from_now:
-            migrate(self.settings, stopped, apply=True)
-            return
-        with rules_beginning(self.settings) as begin:
-            migrate(self.settings, stopped, begin)
-        for change in begin.changes:
-            self.say(str(change))
+        if self.from_now:
+            with rules_beginning(self.settings) as begin:
+                known = migrate(self.settings, stopped, begin)
+            for change in begin.changes:
+                self.say(str(change))
+        else:
+            known = migrate(self.settings, stopped, apply=True)
+        for remark in remarks_on_topics(self.settings, known):
+            self.say(remark)
 
     def watch(self, stopped: Event) -> None:
         """Start again what ends, until `stopped` is set."""

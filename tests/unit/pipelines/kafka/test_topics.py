@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Uuid
 
-from pipelines.errors import BrokerUnavailable, TopicMissing
+from pipelines.errors import BrokerRefused, ReplicasRefused, TopicMissing
 from pipelines.kafka.connection import KafkaConnection
-from pipelines.kafka.topics import Topic, ensure_topics, find_topics
+from pipelines.kafka.topics import Topic, check_topics, ensure_topics, find_topics
 
 BROKER = KafkaConnection("b:1")
 NAMES = ["ticks.price", "ticks.rejected"]
@@ -42,8 +42,12 @@ class Cluster:
     def connect(self, settings: dict[str, Any]) -> Any:
         return self
 
-    def create_topics(self, new: Sequence[Any], request_timeout: float) -> dict[str, Future[None]]:
+    def create_topics(
+        self, new: Sequence[Any], request_timeout: float, validate_only: bool
+    ) -> dict[str, Future[None]]:
+        assert not validate_only
         self.made += 1
+        self.replicas = {topic.replication_factor for topic in new}
         code = KafkaError.TOPIC_ALREADY_EXISTS if self.made > 1 else None
         assert [topic.topic for topic in new] == NAMES[1:]
         return {topic.topic: answer(None, code) for topic in new}
@@ -114,13 +118,54 @@ def test_who_is_asked_to_stop_does_not_wait() -> None:
 
 def test_another_refusal_is_not_waited_out() -> None:
     class Refuses(Cluster):
-        def create_topics(self, new: Sequence[Any], request_timeout: float) -> Any:
+        def create_topics(self, new: Sequence[Any], request_timeout: float, **options: Any) -> Any:
             self.made += 1
             return {topic.topic: answer(None, KafkaError.POLICY_VIOLATION) for topic in new}
 
     cluster = Refuses(late=0)
-    with pytest.raises(BrokerUnavailable, match=NAMES[1]):
+    with pytest.raises(BrokerRefused, match=NAMES[1]) as refused:
         ensure_topics(BROKER, NAMES, 4, Impatient(), cluster.connect)
+    assert "running" not in str(refused.value)  # who refuses is running
+    assert cluster.made == 1
+
+
+def test_topics_get_the_replicas_that_are_set() -> None:
+    for replicas, given in (({}, -1), ({"replicas": 3}, 3)):
+        cluster = Cluster(late=0)
+        ensure_topics(BROKER, NAMES, 4, Impatient(), cluster.connect, **replicas)
+        assert cluster.replicas == {given}
+
+
+class Checked(Cluster):
+    """Brokers that are asked whether topics could be made, and answer with a code."""
+
+    def __init__(self, code: int | None, late: int = 1) -> None:
+        super().__init__(late)
+        self.code = code
+
+    def create_topics(self, new: Sequence[Any], request_timeout: float, validate_only: bool) -> Any:
+        assert validate_only
+        self.made += 1
+        return {topic.topic: answer(None, self.code) for topic in new}
+
+
+def test_replicas_that_cannot_be_are_refused() -> None:
+    cluster = Checked(KafkaError.INVALID_REPLICATION_FACTOR)
+    with pytest.raises(ReplicasRefused, match="Set TICKWELL_REPLICATION"):
+        check_topics(BROKER, NAMES, 4, 9, cluster.connect)
+
+
+@pytest.mark.parametrize("code", [None, KafkaError.TOPIC_AUTHORIZATION_FAILED])
+def test_a_right_that_may_not_be_needed_is_not_asked_for(code: int | None) -> None:
+    cluster = Checked(code)
+    check_topics(BROKER, NAMES, 4, 9, cluster.connect)
+    assert cluster.made == 1
+
+
+def test_of_topics_that_exist_nothing_is_checked() -> None:
+    cluster = Checked(KafkaError.INVALID_REPLICATION_FACTOR, late=-1)
+    cluster.made = 1
+    check_topics(BROKER, NAMES, 4, 9, cluster.connect)
     assert cluster.made == 1
 
 
