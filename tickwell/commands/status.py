@@ -55,7 +55,12 @@ def status(
     else:
         places = state.kept_elsewhere(current.processes)
         memory = [_memory_from(name, allocator) for name, allocator in allocators.items()]
-        _show(found, [*places, *memory, *lines(health)])
+        ended = [
+            f"{one.name} {one.detail}: {one.last_error}"
+            for one in current.processes
+            if one.last_error
+        ]
+        _show(found, [*ended, *places, *memory, *lines(health)])
 
 
 def _allocators(processes: Iterable[ProcessView]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tickwell.late_imports import late_imports
+from tickwell.repeated_lines import CountedLines
 from tickwell.settings import Settings
 
 if TYPE_CHECKING:
@@ -39,7 +40,10 @@ def worker(
         from pipelines.live.worker_options import WorkerOptions
         from registry.features_file import read_sources
     logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        handlers=[CountedLines()],
+        force=True,
     )
     for chatty in ("aiokafka", "faust", "httpx2", "mode"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -20,6 +20,15 @@ POLL_SECONDS = 0.05
 STOP_SECONDS = 10.0
 """Seconds after which a process that was asked to stop is killed, unless it may take longer."""
 
+LOG_BYTES = 65_536
+"""Bytes at the end of a log in which its last error is looked for."""
+
+LEVEL = " ERROR "
+"""What comes before the logger's name and the text in a line that tells of an error."""
+
+ERROR_CHARACTERS = 500
+"""Characters of an error that are kept."""
+
 NEVER = Event()
 """An event that is never set, for a caller that need not stop early."""
 
@@ -58,6 +67,7 @@ class Process:
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
         self.created = 0.0
+        self._log_begin = 0
         self._popen: subprocess.Popen[bytes] | None = None
 
     @property
@@ -69,6 +79,7 @@ class Process:
         spec, account = self.spec, self.spec.account
         spec.log.parent.mkdir(parents=True, exist_ok=True)
         with spec.log.open("ab") as log:
+            self._log_begin = log.tell()
             self._popen = subprocess.Popen(
                 list(spec.argv),
                 stdin=subprocess.DEVNULL,
@@ -111,6 +122,22 @@ class Process:
     def exit_code(self) -> int | None:
         """Its exit code, None while it runs or before it was started."""
         return None if self._popen is None else self._popen.poll()
+
+    def last_error(self) -> str:
+        """The last error in its log since it was started, "" for none.
+
+        Of a log without levels it is the last line, unless a signal has ended it.
+        """
+        try:
+            with self.spec.log.open("rb") as log:
+                log.seek(max(self._log_begin, log.seek(0, os.SEEK_END) - LOG_BYTES))
+                lines = log.read().decode("utf-8", "replace").splitlines()
+        except OSError:
+            return ""
+        errors = [line.partition(LEVEL)[2] for line in lines if LEVEL in line]
+        if not errors and (self.exit_code() or 0) > 0:
+            errors = [line for line in lines if line.strip()]
+        return errors[-1].strip()[:ERROR_CHARACTERS] if errors else ""
 
     def stop(self) -> None:
         """Ask it to stop, and end it when it does not in time."""

@@ -34,7 +34,8 @@ class ProcessView(Struct, frozen=True):
 
     `created` is when the operating system says that it began, in seconds since 1970: with the pid
     it identifies the process, as another one may get that pid later. `directory` is where it keeps
-    its data when that is outside the data directory.
+    its data when that is outside the data directory. `last_error` is what the one before it wrote
+    last before it ended.
     """
 
     name: str
@@ -45,6 +46,7 @@ class ProcessView(Struct, frozen=True):
     detail: str = ""
     created: float = 0.0
     directory: str = ""
+    last_error: str = ""
 
 
 class State(Struct, frozen=True):

@@ -72,6 +72,7 @@ class _Kept:
     started: float = 0.0
     due: float = 0.0
     detail: str = ""
+    last_error: str = ""
 
 
 @dataclass
@@ -166,6 +167,7 @@ class Supervisor:
                 detail=kept.detail,
                 created=kept.process.created,
                 directory=str(kept.process.spec.directory or ""),
+                last_error=kept.last_error,
             )
             for kept in self._kept
         )
@@ -291,7 +293,7 @@ class Supervisor:
             self._reaper.stopped(kept.process.pid)  # another process may get this pid
         kept.due = now + kept.restarts.after(now - kept.started)
         kept.state = "restarting"
-        kept.detail = f"ended with {code}"
+        kept.detail, kept.last_error = f"ended with {code}", kept.process.last_error()
         self.say(f"{kept.process.spec.name} ended with {code} and starts again")
 
     def _publish(self) -> None:

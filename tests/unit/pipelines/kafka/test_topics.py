@@ -118,7 +118,9 @@ def test_who_is_asked_to_stop_does_not_wait() -> None:
 
 def test_another_refusal_is_not_waited_out() -> None:
     class Refuses(Cluster):
-        def create_topics(self, new: Sequence[Any], request_timeout: float, **options: Any) -> Any:
+        def create_topics(
+            self, new: Sequence[Any], request_timeout: float, validate_only: bool
+        ) -> Any:
             self.made += 1
             return {topic.topic: answer(None, KafkaError.POLICY_VIOLATION) for topic in new}
 

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from tests.support.brokers import starts_kafka
+from tests.support.pipeline import wait_for
 from tickwell.embedded import ports
 from tickwell.embedded.broker import Broker
 from tickwell.errors import TickwellError
@@ -100,3 +101,32 @@ def test_workers_join_a_broker_as_suits_it(
     told = {name: environment[f"TICKWELL_{name.upper()}"] for name in JOINS_TANSU}
     joining = Settings.load({f"TICKWELL_{name.upper()}": value for name, value in told.items()})
     assert (joining.static_member, joining.session) == (static, session)
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        (
+            "print('t INFO w begins'); print('t ERROR w the topic was recreated'); "
+            "print('t WARNING w Faust did not stop'); exit(1)",
+            "w the topic was recreated",
+        ),
+        ("print('t INFO w begins'); print('Error: no such option'); exit(2)", "no such option"),
+        ("print('t INFO w begins', flush=True); import os; os.kill(os.getpid(), 9)", ""),
+    ],
+)
+def test_what_an_ended_process_said_last_is_shown(program: str, said: str, tmp_path: Path) -> None:
+    log, stopped = tmp_path / "log", Event()
+    log.write_text("t ERROR w of an earlier one\n")
+    with an_up(tmp_path) as up:
+        up.keep(Process(Spec("worker", [sys.executable, "-c", program], log)))
+        watching = Thread(target=up.watch, args=(stopped,))
+        watching.start()
+        try:
+            wait_for("it has ended", lambda: up.processes()[0].detail)
+        finally:
+            stopped.set()
+            watching.join()
+        (view,) = up.processes()
+        assert said in view.last_error
+        assert bool(view.last_error) == bool(said)
