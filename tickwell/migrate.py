@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from pipelines.kafka.topic_settings import topic_remarks
-from pipelines.kafka.topics import NEVER, check_topics, describe, ensure_topics
+from pipelines.kafka.topics import BROKERS_OWN, NEVER, check_topics, ensure_topics, find_topics
 from pipelines.live.rules_start import RulesBeginning
 from pipelines.runtime.machine_code import warm_up
 from pipelines.stores.redis.connection import WarmRedis
@@ -80,7 +80,7 @@ def migrate(
     later; else it is only compared with what is recorded. The rules of a recorded source change
     only with `begin`.
 
-    Topics that are not there must be possible, or nothing is changed.
+    Where the replicas of topics are set, they must be possible, or nothing is changed.
 
     Raises `TickwellError`, `RegistryError` and `PipelineError`, each of which says what to do. Once
     `stopped` is set, topics that the broker does not know yet are no longer waited for.
@@ -88,12 +88,9 @@ def migrate(
     settings.need("postgres", "kafka")
     sources = read_sources(settings.features_path).sources
     _check_formats(settings, sources)
-    check_topics(
-        settings.kafka_connection,
-        _names(settings, sources),
-        settings.partitions,
-        settings.replication,
-    )
+    if settings.replication != BROKERS_OWN:
+        names = _names(settings, sources)
+        check_topics(settings.kafka_connection, names, settings.partitions, settings.replication)
     file = text_of(settings.features_path)
     engine = connect(settings.postgres, connect_timeout=10)
     try:
@@ -143,7 +140,7 @@ def apply(
 def remarks_on_topics(settings: Settings, known: Catalog) -> list[str]:
     """What a person should know of the topics of what is recorded, one line each."""
     topics = [source.topic for source in known.sources.values()]
-    found = describe(settings.kafka_connection, topics)
+    found = find_topics(settings.kafka_connection, topics)  # they may just have been made
     homes = (
         home_remarks(source, found[source.topic].partitions) for source in known.sources.values()
     )

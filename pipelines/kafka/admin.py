@@ -29,9 +29,14 @@ from pipelines.kafka.connection import KafkaConnection
 TIMEOUT = 10.0
 """Seconds for the brokers to answer; healthy ones take milliseconds, one that starts some more."""
 
-KEPT_SECONDS = 3.0
+KEPT_SECONDS = 2.5
 """Seconds for the brokers to answer a client that is kept: then another one may be answered by
 other brokers, before what is known of the topics is too old (`topic_identity.FRESH_SECONDS`)."""
+
+ATTEMPTS = (2.5, 2.5, TIMEOUT - 5.0)
+"""Seconds that each of the clients is given that are made one after the other, where there are
+several brokers. librdkafka asks the one that the metadata name as the controller. With KRaft that
+is any of them, until its session has ended also one that is dead, and another one at the next."""
 
 REFUSED_SECONDS = 0.5
 """Seconds that a request waits after a broker has refused this client and all are down: one of them
@@ -74,10 +79,20 @@ def ask(
             return kept.ask(request, KEPT_SECONDS)
         except BrokerUnavailable:
             brokers.forget(kept)
-    made = _Client(kafka, brokers.servers, connect, refused_seconds)
-    found = made.ask(request, TIMEOUT)
-    brokers.client = made
-    return found
+    unanswered: BrokerUnavailable | None = None
+    for seconds in ATTEMPTS if "," in brokers.servers else (TIMEOUT,):
+        made = _Client(kafka, brokers.servers, connect, refused_seconds)
+        try:
+            found = made.ask(request, seconds)
+        except BrokerUnavailable as error:
+            unanswered = error
+            if made.is_refused:
+                break
+        else:
+            brokers.client = made
+            return found
+    assert unanswered is not None
+    raise unanswered
 
 
 def meet(kafka: KafkaConnection, nodes: Iterable[Node | None], connect: Connect) -> None:
@@ -103,17 +118,22 @@ class _Client:
         except KafkaException as error:
             raise BrokerUnavailable(kafka.servers, error.args[0].str()) from None
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether a broker refuses this client, and no other one is up for a while."""
+        return self._complaints.hopeless_for() > self._refused_seconds
+
     def ask(self, request: Request[K], timeout: float) -> dict[K, Any]:
         """As the function; a client that all brokers refuse is told so before the time is over."""
         # The client's own timeout comes first, except where a broker accepts and never answers.
         deadline = monotonic() + timeout + 1
         asked = request(self._client, timeout)
-        return {of: self._answer(future, timeout, deadline) for of, future in asked.items()}
+        return {of: self._answer(future, deadline) for of, future in asked.items()}
 
-    def _answer(self, future: Future[Any], timeout: float, deadline: float) -> Any:
+    def _answer(self, future: Future[Any], deadline: float) -> Any:
         while not wait([future], POLL_SECONDS).done and monotonic() < deadline:
             self._client.poll(0)  # calls `Complaints.add`
-            if self._complaints.hopeless_for() > self._refused_seconds:
+            if self.is_refused:
                 raise self._complaints.error("")
         try:
             return future.result(0)
@@ -123,7 +143,7 @@ class _Client:
         except TimeoutError:
             pass
         self._client.poll(0)
-        raise self._complaints.error(f"no answer in {timeout:g} s")
+        raise self._complaints.error(f"no answer in {TIMEOUT:g} s")
 
 
 class _Met:

@@ -15,6 +15,7 @@ from confluent_kafka.admin import ConfigResource, NewTopic, TopicDescription  # 
 from tenacity import (
     Retrying,
     retry_if_exception_type,
+    retry_if_result,
     sleep_using_event,
     stop_after_attempt,
     stop_when_event_set,
@@ -206,7 +207,7 @@ def _described(
     found, missing = {}, []
     for name, answer in answers.items():
         if isinstance(answer, KafkaException):
-            if answer.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+            if not _is_missing(answer):
                 raise rights.refusal(kafka.servers, answer.args[0], "Describe", rights.topic(name))
             missing.append(name)
             continue
@@ -227,14 +228,32 @@ def max_message_bytes(kafka: KafkaConnection, name: str) -> int:
 def topic_configs(kafka: KafkaConnection, names: Sequence[str]) -> dict[str, Any]:
     """The settings of each topic by their names, or the `KafkaException` that is answered.
 
-    Raises `BrokerUnavailable`.
+    A broker that has not heard of a topic yet is asked again, as by `find_topics`. Raises
+    `BrokerUnavailable`.
     """
+    until_known = _until_known(NEVER).copy(
+        retry=retry_if_result(lambda found: any(map(_is_missing, found.values()))),
+        retry_error_callback=lambda state: state.outcome and state.outcome.result(),
+        reraise=False,
+    )
+    found: dict[str, Any] = until_known(lambda: _configs(kafka, names))
+    return found
+
+
+def _configs(kafka: KafkaConnection, names: Sequence[str]) -> dict[str, Any]:
     resources = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in names]
     answers = ask(
         kafka,
         lambda admin, seconds: admin.describe_configs(resources, request_timeout=seconds),
     )
     return {resource.name: answer for resource, answer in answers.items()}
+
+
+def _is_missing(answer: Any) -> bool:
+    return (
+        isinstance(answer, KafkaException)
+        and answer.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART
+    )
 
 
 def _bytes(topic_id: Any) -> bytes:

@@ -278,6 +278,12 @@ class Pipeline:
         if "online" in sinks:
             wait_for("Redis has every offset", lambda: self._online(ends) == ends)
 
+    def watermarks(
+        self, sink: str, partitions: dict[tuple[bytes, int], int]
+    ) -> dict[tuple[bytes, int], int]:
+        """The next offset that a sink's store needs of each partition, as far as it has any."""
+        return self._offline() if sink == "offline" else self._online(partitions)
+
     def _offline(self) -> dict[tuple[bytes, int], int]:
         rows = self.query(
             "SELECT decode(replace(topic_id::text, '-', ''), 'hex'), partition, next_offset"
@@ -326,12 +332,12 @@ def pipeline(
     hot_url: str,
     postgres: str,
     partitions: int = 4,
-    **security: str,
+    **settings_too: Any,
 ) -> Iterator[Pipeline]:
     """A pipeline without workers yet, over topics that nobody else uses.
 
-    The definitions are those that ship, but that a volume must be positive. `security` are the
-    settings of Kafka beside its address, by name.
+    The definitions are those that ship, but that a volume must be positive. `settings_too` are
+    more settings by name, such as those of Kafka beside its address.
     """
     if hot_url:  # the last heartbeats of an earlier test would pass for those of its workers
         with redis.Redis.from_url(hot_url) as client:
@@ -351,7 +357,7 @@ def pipeline(
         group=prefix,
         partitions=partitions,
         rejected_topic=f"{prefix}.rejected",
-        **security,
+        **settings_too,
     )
     migrate(settings)
     running = Pipeline(settings, prefix, directory)

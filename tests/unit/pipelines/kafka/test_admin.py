@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, Node
 
 from pipelines.errors import BrokerRefused, BrokerUnavailable
-from pipelines.kafka.admin import ask, meet
+from pipelines.kafka.admin import ATTEMPTS, ask, meet
 from pipelines.kafka.connection import KafkaConnection
 
 REFUSED = KafkaError(KafkaError._AUTHENTICATION, "SASL authentication error: no")
@@ -103,4 +103,17 @@ def test_an_error_that_is_told_is_one_of_this_request() -> None:
     brokers.answer = unanswered()
     with pytest.raises(BrokerUnavailable, match="no answer in 10 s"):
         asked(brokers)
-    assert len(brokers.given) == 2
+    assert len(brokers.given) == 1 + len(ATTEMPTS)
+
+
+@pytest.mark.parametrize("dead", [0, 1, 2])
+def test_the_next_client_may_ask_another_broker(dead: int) -> None:
+    """Each asks the one that the metadata name, and that may be dead."""
+
+    class Named(Brokers):
+        def ask(self, seconds: float) -> dict[str, Future[str]]:
+            return {"topic": unanswered() if len(self.given) <= dead else self.answer}
+
+    brokers = Named()
+    assert asked(brokers) == "answered"
+    assert len(brokers.given) == dead + 1
