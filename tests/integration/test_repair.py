@@ -50,7 +50,7 @@ from tests.support.seeds import seeds
 from tests.support.sinks import query
 
 
-@pytest.mark.parametrize("seed", seeds(few=3, many=40))
+@pytest.mark.parametrize("seed", seeds(few=1, many=40))
 def test_history_is_what_an_edited_list_of_ticks_gives(stores: Stores, seed: int) -> None:
     chance = random.Random(seed)
     feed = Feed(stores, chance)
@@ -556,7 +556,7 @@ def test_what_no_tick_can_be_stops_no_repair(stores: Stores) -> None:
     assert settled(feed) == 0
 
 
-@pytest.mark.parametrize("seed", seeds(few=4, many=20))
+@pytest.mark.parametrize("seed", seeds(few=1, many=20))
 def test_what_was_answered_stays_while_repairs_versions_and_ticks_go_on(
     stores: Stores, seed: int
 ) -> None:
