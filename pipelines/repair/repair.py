@@ -16,7 +16,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from threading import Event
@@ -283,21 +283,29 @@ class Repair:
     ) -> None:
         """Make the edits of all repairs that are not finished, until `stop` is set.
 
-        Raises as `_turn`; without `waits` entities are left out that somebody else is at.
+        Raises as `_turn`; without `waits` entities are left out that somebody else is at, in later
+        repairs, too: what an earlier one asks of an entity is made first.
         """
         self._become_known(database)
         with database.transaction() as cursor:
             cursor.execute(UNFINISHED, (self._source.name, NOT_KNOWN))
             unfinished = cursor.fetchall()
+        left_out: set[str] = set()
         for repair, known_at in unfinished:
             for entity in self._entities(database, repair):
-                with nullcontext() if waits else suppress(RepairElsewhere):
+                if entity in left_out:
+                    continue
+                try:
                     self._settle(database, entity, stop, waits)
                     left = True
                     while left and not stop.is_set():
                         with self._turn(database, entity, stop, waits) as cursor:
                             left = self._make(cursor, (repair, entity, known_at), done, stop)
                         report(done)
+                except RepairElsewhere:
+                    if waits:
+                        raise
+                    left_out.add(entity)
                 if stop.is_set():
                     return
             with database.transaction() as cursor:

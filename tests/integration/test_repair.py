@@ -200,6 +200,42 @@ def test_a_worker_waits_for_nobody_who_is_at_an_entity(stores: Stores) -> None:
     ticks.check(time.time_ns())
 
 
+class Letting(Event):
+    """Lets go of an entity's lock when it is asked for the second time."""
+
+    def __init__(self, holder: Any) -> None:
+        super().__init__()
+        self._holder, self._asked = holder, 0
+
+    def is_set(self) -> bool:
+        self._asked += 1
+        if self._asked == 2:
+            self._holder.close()
+        return False
+
+
+def test_a_worker_that_leaves_out_an_entity_makes_no_later_repair_of_it(stores: Stores) -> None:
+    """Corrections of one tick, in two repairs: the later one counts, whoever was in the way."""
+    feed = Feed(stores, random.Random(2))
+    feed.send([feed.trade("A", 5.0, ts=feed.at_ms + n) for n in range(30)])
+    of = {name: feed.sent[7][name] for name in ("ts", "seq")}
+    ticks, work = Ticks(feed), Repair(feed.postgres, stores.catalog, "price")
+    for price in (7.0, 8.0):
+        feed.at_ms += 60_000
+        corrected = {"symbol": "A", "ts": feed.at_ms, "seq": 1, "op": "correct", "of": of}
+        feed.send([corrected | {"price": price}])
+        work.run(Chosen(), "ann", "", lambda _: None, After(2))  # begun, and nothing is made
+    ticks.repair()
+    holder = psycopg2.connect(feed.postgres)
+    holder.cursor().execute(ENTITY_LOCK, ("price\x1fA",))
+    work.settle(Letting(holder))
+    made = "SELECT count(*) FROM tickwell.repair_edits WHERE outcome IS NOT NULL"
+    assert query(feed.postgres, made) == [(0,)]
+    settled(feed)
+    assert query(feed.postgres, made) == [(2,)]
+    ticks.check(time.time_ns())
+
+
 def test_what_was_settled_of_an_entity_is_kept_when_the_rest_fails(stores: Stores) -> None:
     feed = Feed(stores, random.Random(2))
     for number in range(3):
