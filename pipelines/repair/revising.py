@@ -122,12 +122,17 @@ class Revising:
         """Revise what has come since an edit was made, or what a newer row schema lacks.
 
         `known_at` is when edits of the entity became known, these or later ones, and `following`
-        when the next ones did: ticks that came after that are left to them.
+        when the next ones did: ticks that came after that are left to them. Where the lake alone
+        has all that an edit has changed, nothing is revised: windows there may not be whole.
         """
         around = self._reader(cursor).around(entity, key, self.features.windows, known_at)
+        is_open, last = self._is_open(key, around), max(around.ticks)
+        since = rows_since(cursor, self.source.name)
+        reached = self._reached(key, around)
+        if since is not None and not is_open and all(time < since for time, _ in reached):
+            return Settled(MADE, key, to=last)
         revised, leaves = self._revise(cursor, entity, key, around, known_at, following)
-        is_open = self._is_open(key, around)
-        return Settled(MADE, key, revised, is_open, max(around.ticks), leaves)
+        return Settled(MADE, key, revised, is_open, last, leaves)
 
     def _insert(self, cursor: Any, edit: Edit, known_at: int) -> Settled:
         assert edit.tick is not None

@@ -6,7 +6,8 @@
 
 A round goes through the entities of a source in the order of their names, and where it has come is
 on record, so that workers share it and none begins anew when it starts. Of each entity a stretch is
-drawn. Nothing is looked at while live is behind, and after each look comes a rest of so many times
+drawn, of the time of which Postgres has all rows: what it keeps of months that it let go of has
+gaps. Nothing is looked at while live is behind, and after each look comes a rest of so many times
 what it took that all looks take no more than `MOST_SHARE` of the time, whoever's processor it was.
 
 A difference is logged once, and stays on record until somebody has seen to it.
@@ -25,6 +26,7 @@ from threading import Event
 from pipelines.errors import StoreUnavailable
 from pipelines.replay.throttle import Throttle
 from pipelines.stores.postgres.connection import Database
+from pipelines.stores.postgres.let_go import rows_since
 from pipelines.stores.redis.connection import WarmRedis
 from pipelines.verify.on_record import OnRecord, on_record, record
 from pipelines.verify.online_rows import OnlineRows
@@ -34,6 +36,7 @@ from pipelines.verify.stored_blocks import backfills, read_blocks
 from pipelines.verify.stored_rows import read_ticks
 from pipelines.verify.verification import ONE_MOMENT
 from registry.comparisons import Difference, Place, Tally
+from registry.database.month_partitions import HOLD
 from registry.definitions import Catalog
 from registry.formats.heartbeat import Verified, VerifiedPlace
 from registry.resources import sql
@@ -174,8 +177,10 @@ class Continual:
         entities = self._next(database, source)
         found = {(place, source): Tally() for place in (Place.ROWS, Place.BLOCKS, Place.REDIS)}
         if entities:
-            for part in stretches(database, catalog, source, entities, self._chance):
-                rows, blocks = self._recompute(database, catalog, source, part)
+            with database.transaction() as cursor:
+                since = rows_since(cursor, source)
+            for part in stretches(database, catalog, source, entities, self._chance, since):
+                rows, blocks = self._recompute(database, catalog, source, (part, since))
                 found[Place.ROWS, source].add(rows)
                 found[Place.BLOCKS, source].add(blocks)
             online = OnlineRows(warm, database, catalog, catalog.sources[source])
@@ -183,14 +188,19 @@ class Continual:
         return found
 
     def _recompute(
-        self, database: Database, catalog: Catalog, source: str, part: Part
+        self, database: Database, catalog: Catalog, source: str, drawn: tuple[Part, int | None]
     ) -> tuple[Tally, Tally]:
+        """Compare a part, drawn where Postgres has all rows from a time on, while it has them."""
+        part, since = drawn
         recomputed = self._recomputed.get(source)
         if recomputed is None:
             recomputed = self._recomputed[source] = Recomputed(catalog, source)
         limits = ROWS_OF_ENTITY, recomputed.before
         with database.transaction() as cursor:
             cursor.execute(ONE_MOMENT)
+            cursor.execute(HOLD)
+            if rows_since(cursor, source) != since:
+                return Tally(), Tally()  # months went meanwhile, and the next round looks again
             made = backfills(cursor, catalog).get(source, {})
             ticks = read_ticks(cursor, recomputed.source, recomputed.schemas, [part], limits)
             blocks = read_blocks(cursor, ticks, made)

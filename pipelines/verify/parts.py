@@ -93,13 +93,18 @@ def stretches(
     source: str,
     entities: Sequence[str],
     chance: random.Random,
+    since: int | None,
 ) -> list[Part]:
     """Of each entity the ticks from a moment on that lies between its first and its last one.
 
-    Raises `StoreUnavailable`.
+    No ticks before the time `since` count. Raises `StoreUnavailable`.
     """
-    schemas = _schemas(catalog, source)
-    found = _ticks_from(database, schemas, entities, chance.randint)
+
+    def begin(first: int, last: int) -> int | None:
+        first = first if since is None else max(first, since)
+        return chance.randint(first, last) if first <= last else None
+
+    found = _ticks_from(database, _schemas(catalog, source), entities, begin)
     return [Part(entity, time, -1) for entity, _, time in found]
 
 

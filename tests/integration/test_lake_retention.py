@@ -22,11 +22,13 @@ from pipelines.errors import LetGoMeanwhile
 from pipelines.lake.retention import Dropped, Retention
 from pipelines.lake.verification import LakeVerification
 from pipelines.load.errors import NotLoadable
-from pipelines.repair.repair import Chosen, Repair
+from pipelines.repair.rejected_edits import Chosen
+from pipelines.repair.repair import Repair, settle_all
 from pipelines.replay.backfill_sink import BackfillSink
 from pipelines.replay.progress import ReplayProgress
 from pipelines.stores.postgres.connection import Database
 from pipelines.stores.postgres.states_from_rows import load_states
+from pipelines.verify.continual import Continual, VerifiedStores
 from pipelines.verify.verification import Verification, Wanted
 from registry import catalog as recorded
 from registry.comparisons import Place
@@ -58,6 +60,7 @@ from tests.support.logs import NOW_MS, TOPIC_ID
 from tests.support.rebuilds import TOPIC, Stores, quiet
 from tests.support.seeds import seeds
 from tests.support.sinks import GO_ON, query
+from tickwell.verifying import described
 
 KEPT_TICKS = 25
 """The history of the source: a few ticks more than are in the longest window."""
@@ -355,3 +358,42 @@ def test_what_others_do_of_the_time_that_is_in_the_lake_alone(
     of_live = parts["ticks.price"]
     assert [begin for begin, _ in of_live.backfilled] == [bound]
     assert Registry(engine, By("ann")).begin_backfill(ref).state == "complete", "nothing is left"
+
+
+def test_what_is_kept_of_a_month_is_not_computed_again(
+    stores: Stores, engine: Engine, tmp_path: Path
+) -> None:
+    """It is not verified, nor brought to a newer row schema: its windows may have gaps."""
+    history = History(stores, engine, random.Random(7))
+    history.symbols = SYMBOLS[:1]
+    for _ in range(2):  # of each month more ticks than are kept
+        history.live(90, 24)
+        times = sorted(r.event_time for r in in_postgres(stores.postgres) if r.entity == SYMBOLS[0])
+        history.live(9, 20 * WEEK_HOURS)
+    history.late(times[-2 * KEPT_TICKS - 5] // 10**6)
+    done = Repair(stores.postgres, recorded.load(engine), "price").run(
+        Chosen(), "ann", "", quiet, Event()
+    )
+    assert done.revised > 0
+    exported(stores.postgres, tmp_path)
+    keep_few_ticks(stores)
+    there = in_postgres(stores.postgres)
+    months = let_go(stores.postgres, tmp_path, month_behind(history)).months
+    assert {one.reason for one in months} == {None}
+    kept = in_postgres(stores.postgres)
+    revised = {row[1:] for row in kept if row.revision}
+    assert 0 < len(revised) < sum(row.revision > 0 for row in there)
+
+    verifying = Continual(VerifiedStores(stores.postgres, stores.redis_url, ""), 600, described)
+    database = stores.keep(Database(stores.postgres, "test"))
+    catalog, warm = recorded.load(engine), stores.redis()
+    for _ in range(30):  # of each source in turn, all entities
+        verifying.look(database, warm, lambda: catalog)
+    compared = {(one.place, one.source): one for one in verifying.state.places}
+    assert compared[Place.ROWS, "price"].differences == 0
+    assert compared[Place.ROWS, "price"].values > 0
+
+    history.record_version()
+    settle_all(stores.postgres, lambda: recorded.load(engine), Event())
+    added = in_postgres(stores.postgres).keys() - kept.keys()
+    assert SYMBOLS[0] not in {row.entity for row in added}, "all rows of silent ones are kept"
