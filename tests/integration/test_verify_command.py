@@ -89,6 +89,8 @@ def test_it_ends_with_2_where_it_could_not_look(stores: Stores, tmp_path: Path) 
     late = run(stores, "verify", "--since", "2999-01-01T00:00:00Z")
     assert (late.returncode, "--since" in late.stderr) == (2, True)
     assert run(stores, "verify", "--full", "--sample", "3").returncode == 2
+    both = run(stores, "verify", "--full", "--forget")
+    assert (both.returncode, "it goes alone" in both.stderr) == (2, True)
     forgotten = run(stores, "verify", "--forget")
     assert (forgotten.returncode, "forgotten: 0 differences" in forgotten.stderr) == (0, True)
 

@@ -131,8 +131,10 @@ def replay(
         show_loads(settings.postgres)
         return
     if forget is not None:
-        if files:
-            raise TickwellError("--forget: it goes without --from")
+        if files or source or dry_run:
+            raise TickwellError(
+                "--forget removes rows at once: it goes without --from, --source and --dry-run"
+            )
         forget_load(forget)
         return
     of_log = {

@@ -67,6 +67,8 @@ def verify(
     was nothing to compare.
     """
     if forget:
+        if full or sample is not None or since is not None or seed is not None:
+            raise typer.BadParameter("--forget compares nothing: it goes alone")
         _forget()
         return
     if full and sample is not None:

@@ -22,6 +22,7 @@ def refused() -> str:
         (["--to-time", "yesterday"], "--to-time yesterday: not a time since 1970 with its zone"),
         ([], "TICKWELL_POSTGRES: connection to server"),
         (["--forget", "price"], "--forget price: it is the id of a load, or the beginning of it"),
+        (["--forget", "3f2a91c0", "--dry-run"], "--forget removes rows at once: it goes without "),
     ],
 )
 def test_one_line(arguments: list[str], says: str) -> None:
