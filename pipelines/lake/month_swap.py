@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from psycopg2 import errorcodes
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from registry.definitions import Catalog
 from registry.formats.lake import DAY_NS, day_number
@@ -90,7 +90,7 @@ class Prepared(NamedTuple):
 
 
 class MonthChanged(Exception):
-    """Rows of a month were stored since its files were verified; says which days they are of."""
+    """A month cannot go as it is now, as where rows were stored since its files were verified."""
 
 
 class MonthHeld(Exception):
@@ -172,10 +172,19 @@ def swap(engine: Engine, prepared: Prepared) -> None:
                 "offsets": list(ends.values()),
             }
             connection.exec_driver_sql(LET_GO, {**days, **told})
-    except OperationalError as error:
-        if getattr(error.orig, "pgcode", None) not in REFUSED:
+    except DBAPIError as error:
+        code = getattr(error.orig, "pgcode", None)
+        if code == errorcodes.DEPENDENT_OBJECTS_STILL_EXIST:
+            raise MonthChanged(f"others are made of it: {_depending(error)}") from error
+        if code not in REFUSED:
             raise
         raise MonthHeld from error
+
+
+def _depending(error: DBAPIError) -> str:
+    """What would have to be removed first, as the server says it."""
+    diagnostics = getattr(error.orig, "diag", None)
+    return "; ".join(str(getattr(diagnostics, "message_detail", None) or error.orig).splitlines())
 
 
 def _check_same(connection: Connection, prepared: Prepared) -> None:

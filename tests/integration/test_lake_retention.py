@@ -397,3 +397,16 @@ def test_what_is_kept_of_a_month_is_not_computed_again(
     settle_all(stores.postgres, lambda: recorded.load(engine), Event())
     added = in_postgres(stores.postgres).keys() - kept.keys()
     assert SYMBOLS[0] not in {row.entity for row in added}, "all rows of silent ones are kept"
+
+
+def test_a_month_of_which_a_view_is_made_stays(
+    stores: Stores, engine: Engine, tmp_path: Path, history: History
+) -> None:
+    first = month_behind(history)
+    before = tables(stores.postgres)
+    stores.execute("CREATE VIEW tickwell.mine AS SELECT * FROM tickwell.feature_rows_2023_10")
+    (stays,) = let_go(stores.postgres, tmp_path, first).months
+    assert "view tickwell.mine depends on table tickwell.feature_rows_2023_10" in str(stays.reason)
+    assert tables(stores.postgres) == before
+    stores.execute("DROP VIEW tickwell.mine")
+    assert [one.reason for one in let_go(stores.postgres, tmp_path, first).months] == [None] * 2
