@@ -3,6 +3,8 @@
 Postgres has all rows of a day, unless it has let go of it (`lake_days.dropped_at`). Then the day is
 what its files and Postgres have together, and the old files are read as well: so it is put on
 record which file is about to take the place of which, since either may be there after a kill.
+
+A file never gives way to one with fewer rows, but for those of a load that was given up.
 """
 
 from __future__ import annotations
@@ -15,14 +17,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from sqlalchemy import Engine
 
 from pipelines.lake.backfilled import backfilled_values
 from pipelines.lake.columns import LakeSchema, arrow_table
 from pipelines.lake.day_rows import DayRows, Take
 from pipelines.lake.days import (
+    DayFile,
     LakeDay,
     day_in,
+    loads_in,
     record_day,
     record_moves,
     schemas_of,
@@ -79,13 +85,14 @@ class DayExport:
                 watermarks = watermarks_in(seen, day.source)
                 schemas = schemas_of(seen.asking, seen.catalog)
                 self._copy(seen, day, schemas)
+                loads = loads_in(seen, day.source)
                 written = {one: (schemas[one], file.finish()) for one, file in self._open.items()}
             check_alone()
-            _check_none_lost(day, written)
+            shrunk = self._check_none_lost(day, written, loads)
         except BaseException:
             self._discard()
             raise
-        if day.dropped:
+        if day.dropped or shrunk:
             with self._engine.begin() as connection:
                 record_moves(connection, day, written)
         for schema_id, (_, whole) in written.items():
@@ -120,8 +127,10 @@ class DayExport:
         with ThreadPoolExecutor(1, "lake") as pool:
             self._reader.copy(seen, source, number, partial(self._begin, seen, schemas, pool))
             self._written()
-        for schema_id in self._old.keys() - self._open.keys():
-            self._file(seen, schemas[schema_id], schema_id)  # no row of Postgres is added
+        # of these no row of Postgres is added, or a load was given up that had all of them
+        emptied = {one.schema_id for one in day.files if one.schema_id < 0}
+        for schema_id in (self._old.keys() | emptied) - self._open.keys():
+            self._file(seen, schemas[schema_id], schema_id)
 
     def _begin(
         self, seen: DaySnapshot, schemas: dict[int, LakeSchema], pool: ThreadPoolExecutor
@@ -159,16 +168,33 @@ class DayExport:
             self._writing.result()
             self._writing = None
 
+    def _check_none_lost(self, day: LakeDay, written: Written, loads: frozenset[str]) -> bool:
+        """Whether a file gives way to one with fewer rows, since a load was given up.
+
+        Raises `NotExported` where it would lack others, too.
+        """
+        fewer = [one for one in day.files if _rows_of(written, one.schema_id) < one.rows]
+        if any(_rows_of(written, one.schema_id) < self._rows_of_loads(one, loads) for one in fewer):
+            raise NotExported("Postgres has fewer rows than the lake, whose files stay as they are")
+        return bool(fewer)
+
+    def _rows_of_loads(self, file: DayFile, loads: frozenset[str]) -> int:
+        """The rows of a file but for those of loads that were given up."""
+        path = self._lake / file.path
+        if file.schema_id > 0 or not path.is_file():
+            return file.rows
+        if sha256_of(path) not in (file.sha256, file.moving):
+            return file.rows
+        known = pa.array(sorted(loads), pa.string())
+        with pq.ParquetFile(path, pre_buffer=False) as opened:
+            batches = opened.iter_batches(columns=["topic_id"])
+            kept = (pc.sum(pc.is_in(one["topic_id"], known)).as_py() for one in batches)
+            return sum(number or 0 for number in kept)
+
     def _discard(self) -> None:
         for file in self._open.values():
             file.discard()
         self._open.clear()
-
-
-def _check_none_lost(day: LakeDay, written: Written) -> None:
-    """Raises `NotExported` where a file would give way to one with fewer rows."""
-    if any(_rows_of(written, one.schema_id) < one.rows for one in day.files):
-        raise NotExported("Postgres has fewer rows than the lake, whose files stay as they are")
 
 
 def _rows_of(written: Written, schema_id: int) -> int:

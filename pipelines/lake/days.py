@@ -22,6 +22,7 @@ from registry.formats.lake import file_path
 from registry.resources import sql
 
 DAYS, WATERMARKS = sql(__package__, "days"), sql(__package__, "watermarks")
+LOADS = sql(__package__, "loads")
 
 
 class DayState(StrEnum):
@@ -134,6 +135,11 @@ def watermarks_in(snapshot: DaySnapshot, source: str) -> dict[str, int]:
     """How far the partitions of a source's topic are stored, by topic id and partition."""
     ((found,),) = snapshot.rows(WATERMARKS, {"source": source})
     return dict(json.loads(found) if isinstance(found, str) else found)
+
+
+def loads_in(snapshot: DaySnapshot, source: str) -> frozenset[str]:
+    """The loads of a source, as their rows name them, without those that were given up."""
+    return frozenset(load for (load,) in snapshot.rows(LOADS, {"source": source}))
 
 
 def record_moves(
