@@ -98,6 +98,18 @@ class NotCovered(NotAllowed):
         super().__init__(f"{ref} has no values of {what}: {advice}")
 
 
+class HistoryLetGo(RegistryError):
+    """A source is to keep more ticks than it did when Postgres let go of months."""
+
+    def __init__(self, source: str, history: int, longer: int, since: str) -> None:
+        super().__init__(
+            f"source {source}: its history cannot grow from {history:,} to {longer:,} ticks. "
+            f"Postgres has let go of what was before {since} (`tickwell lake drop`), and kept what "
+            "states of the shorter history need: longer ones would have gaps. Keep the history, or "
+            "declare a source of another name for the longer windows"
+        )
+
+
 class RegistryEmpty(RegistryError):
     """Nothing is recorded yet."""
 

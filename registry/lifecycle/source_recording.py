@@ -12,13 +12,17 @@ from uuid import UUID
 
 import msgspec
 from msgspec import structs
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from registry.database.tables import rules_starts, source_rules, sources
 from registry.definitions import Catalog, RulesStart, Source
+from registry.errors import HistoryLetGo
+from registry.formats.lake import DAY_NS, day_of
 from registry.lifecycle.audit import By, audit
 from registry.source_rules import NO_RULES, SourceRules
+
+ROWS_SINCE = text("SELECT tickwell.rows_since(:source)")
 
 
 class ChangedRules(NamedTuple):
@@ -56,7 +60,11 @@ def declare_source(connection: Connection, source: Source, known: Catalog, by: B
 
 
 def reword_source(connection: Connection, source: Source, known: Catalog, by: By) -> None:
-    """Record a known source as `source`, which has the same rules. Nothing is decided anew."""
+    """Record a known source as `source`, which has the same rules. Nothing is decided anew.
+
+    Raises `HistoryLetGo`.
+    """
+    _check_history(connection, source, known)
     _update(connection, source)
     before, after = map(msgspec.to_builtins, (known.sources[source.name], source))
     audit(connection, by, "reword source", source.name, after, before)
@@ -65,11 +73,15 @@ def reword_source(connection: Connection, source: Source, known: Catalog, by: By
 def change_rules(
     connection: Connection, declared: Sequence[Source], known: Catalog, by: By, begin: Begin
 ) -> None:
-    """Record other rules of known sources, where they are others. Raises what `begin` raises."""
+    """Record other rules of known sources, where they are others.
+
+    Raises `HistoryLetGo`, and what `begin` raises.
+    """
     changed = []
     for source in declared:
         if source.name not in known.sources:
             continue
+        _check_history(connection, source, known)
         rules = SourceRules.of(known, source.name)
         recorded_now = structs.replace(rules.source, history=source.history)
         if recorded_now == source and not rules.newest.of_earlier_build:
@@ -94,6 +106,17 @@ def change_rules(
         recorded_then = structs.replace(one.rules.source, history=one.declared.history)
         before, after = map(msgspec.to_builtins, (recorded_then, one.declared))
         audit(connection, by, "change rules", one.declared.name, after, before)
+
+
+def _check_history(connection: Connection, source: Source, known: Catalog) -> None:
+    """Raises `HistoryLetGo` for a history that could not be restored from the rows there are."""
+    history = known.sources[source.name].history
+    if source.history <= history:
+        return
+    since = connection.execute(ROWS_SINCE, {"source": source.name}).scalar_one()
+    if since is not None:
+        day = day_of(int(since) // DAY_NS).isoformat()
+        raise HistoryLetGo(source.name, history, source.history, day)
 
 
 def _update(connection: Connection, source: Source) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from sqlalchemy import Engine, text
 
 from registry import catalog
 from registry.database.engine import connect
+from registry.database.lake_tables import lake_days
 from registry.definitions import HISTORY, Catalog, Definitions
-from registry.errors import DefinitionError, RegistryEmpty, RulesChanged
+from registry.errors import DefinitionError, HistoryLetGo, RegistryEmpty, RulesChanged
 from registry.features_file import Text, read, read_text
 from registry.formats.state import BLOCK
 from registry.lifecycle.audit import By, Entry, entries
@@ -79,6 +81,26 @@ def test_another_history_is_recorded_without_other_rules(engine: Engine, history
     assert record(engine, keeping(history), "bob") == catalog.load(engine) == after
     assert audited(engine) == lines
     assert history_of(catalog.decode(catalog.encode(after))) == history
+
+
+def test_it_does_not_grow_once_postgres_let_go_of_months(engine: Engine) -> None:
+    """What is kept of several months has gaps, beyond the history of then."""
+    record(engine, keeping(300), "ann")
+    with engine.begin() as connection:
+        connection.execute(
+            lake_days.insert().values(
+                source="price",
+                day=date(2025, 12, 31),
+                changes=1,
+                watermarks={},
+                dropped_at=datetime.now(UTC),
+            )
+        )
+    with pytest.raises(HistoryLetGo, match=r"from 300 to 301 ticks.*before 2026-01-01"):
+        record(engine, keeping(301), "bob")
+    with pytest.raises(HistoryLetGo):
+        record(engine, keeping(301, skew_ns=5), "bob", begin=lambda *_: [])
+    assert history_of(record(engine, keeping(299), "bob")) == 299
 
 
 def test_all_rules_of_a_source_have_the_history_that_it_has_now(engine: Engine) -> None:
