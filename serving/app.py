@@ -84,6 +84,8 @@ class ServerOptions:
     """A directory in which servers log what they serve; without one nothing is logged."""
     served_log_every: int = 1_000
     """Requests of which about one is logged; of 0 none."""
+    lake: Path | None = None
+    """The folder of the lake; without one, history is read in Postgres alone."""
     rejected_topic: str | None = None
     """The topic of rejected ticks, which no source may read."""
 
@@ -124,7 +126,7 @@ def create_app(
     consumer_of = (by_key if options.needs_keys else by_header)(usage.consumers)
     how = metrics, bounds, options.compress, consumer_of
     features = [*feature_routes(answering, *how), feast_route(answering, *how)]
-    past = OfflineProcess(options.postgres)
+    past = OfflineProcess(options.postgres, options.lake)
     features.append(offline_route(past, *how))
     checked = None if keys is None else KeyCheck(keys)
     ways: dict[str, Known] = {ONE: answering.known, BATCH: answering.known_batches}

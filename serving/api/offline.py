@@ -123,6 +123,8 @@ class OfflineQuestion(Struct):
     """What a client has sent, for the process that answers it."""
 
     postgres: str
+    lake: str | None
+    """The folder of the lake."""
     content_type: str
     query: str
     wants_arrow: bool

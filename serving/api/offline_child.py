@@ -33,7 +33,7 @@ from serving.api.offline import (
 )
 from serving.errors import NotReady, ServingError, StoresUnavailable, TooLarge
 from serving.history.moments import delay_of, known_by
-from serving.history.snapshot import snapshot
+from serving.history.snapshot import LakeReads, snapshot
 from serving.history.training_set import check_columns
 from serving.history.wanted import SetJoin, Wanted
 
@@ -126,12 +126,14 @@ def _answer(question: OfflineQuestion) -> bytes:
         asked.event_times,
         asked.allow_open,
     )
-    with snapshot(question.postgres) as seen:
+    lake = LakeReads(None if question.lake is None else Path(question.lake))
+    with snapshot(question.postgres, lake=lake) as seen:
         join = SetJoin(seen, wanted)
         check_size(asked.table.num_rows, len(join.join.versions))  # a set is several
         check_columns(asked.table.schema.names, list(join.join.versions), wanted.form)
         join.check([asked.table])
-        table = join.added(asked.table)
+        with join.sweeping([asked.table], asked.table.num_rows):
+            table = join.added(asked.table)
     if question.wants_arrow:
         return in_arrow(table, join.report.open)
     return in_json(join.report.versions, table, join.report.open)

@@ -7,6 +7,7 @@ import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 from starlette.types import Scope
@@ -35,13 +36,14 @@ bounded."""
 
 
 class OfflineProcess:
-    """Asks a process about the database at `postgres`; it is started by the first question.
+    """Asks a process about the database at `postgres`, and the lake in the folder `lake`.
 
-    Where a question is not answered in time, or its client goes away, the process is ended with it.
+    It is started by the first question. Where a question is not answered in time, or its client goes away, the process is ended with it.
     """
 
-    def __init__(self, postgres: str) -> None:
+    def __init__(self, postgres: str, lake: Path | None = None) -> None:
         self._postgres = postgres
+        self._lake = None if lake is None else str(lake)
         self._process: Process | None = None
         self._asking = False
 
@@ -60,6 +62,7 @@ class OfflineProcess:
         kinds = [value for name, value in scope["headers"] if name == b"content-type"]
         question = OfflineQuestion(
             postgres=self._postgres,
+            lake=self._lake,
             content_type=kinds[0].decode("latin-1") if kinds else "",
             query=scope["query_string"].decode("latin-1"),
             wants_arrow=wants_arrow,

@@ -10,29 +10,34 @@ from typing import Any
 
 from serving.history.files import MOST_ROWS, beside, opened, pieces, written
 from serving.history.named import Keeper, Keeping, check_name
-from serving.history.snapshot import snapshot
+from serving.history.snapshot import Stores, snapshot
+from serving.history.stopped import Stopped
 from serving.history.training_set import Report, check_columns
-from serving.history.wanted import SetJoin, Stopped, Wanted
+from serving.history.wanted import SetJoin, Wanted
 
 
 def build(
-    postgres: str,
-    entities: Path,
-    out: Path,
+    stores: Stores,
+    files: tuple[Path, Path],
     wanted: Wanted,
     progress: Callable[[int, int], None],
     stop: Event,
     keeping: Keeping | None = None,
 ) -> Report:
-    """Write the rows of a Parquet file, with features joined to them, to another one.
+    """Write the rows of the first Parquet file, with features joined to them, to the second one.
 
     `progress` takes the number of rows that are done, and of all; `keeping` keeps the set by its
     name, before the file is there. Raises `InvalidRequest`, `OpenTrainingSet`, `UnknownFeature`,
     `RegistryError`, SQLAlchemy's `DBAPIError`, OSError, and `Stopped`.
     """
+    (postgres, lake), (entities, out) = stores, files
     if keeping is not None:
         check_name(postgres, keeping.name)
-    with opened(entities) as source, snapshot(postgres) as seen, ExitStack() as stack:
+    with (
+        opened(entities) as source,
+        snapshot(postgres, lake=lake) as seen,
+        ExitStack() as stack,
+    ):
         join = SetJoin(seen, wanted)
         keeper = None if keeping is None else stack.enter_context(Keeper(join))
         present = source.schema_arrow.names
@@ -40,6 +45,7 @@ def build(
         check_moments(join, source)
         report, total, made = join.report, source.metadata.num_rows, join.made()
         progress(0, total)
+        stack.enter_context(join.sweeping(join.asked_in(source), total, stop, out.resolve().parent))
         with written(out) as write:
             for table in pieces(source, join.rows_a_piece):
                 if stop.is_set():

@@ -50,9 +50,10 @@ from serving.history.named import kept_set
 from serving.history.past_columns import PastColumn
 from serving.history.point_in_time import PointInTimeJoin
 from serving.history.snapshot import Snapshot, snapshot
+from serving.history.stopped import Stopped
 from serving.history.training_set import EVENT_TIME, STATUS, STATUSES
 from serving.history.verification import check_columns
-from serving.history.wanted import SetJoin, Stopped, wanted_of
+from serving.history.wanted import SetJoin, wanted_of
 
 WINDOW_SPANS = sql(__package__, "window_spans")
 

@@ -33,13 +33,13 @@ from serving.history.explanation import (
     StoredValue,
     Term,
 )
+from serving.history.found_ticks import Asked, backfills_of
 from serving.history.past_columns import judged
 from serving.history.reasons import Read, of_derived, of_stored
 from serving.history.snapshot import Snapshot
 from serving.history.sources import Sources
 from serving.history.stored_reads import STATUSES, StoredReads, When
 from serving.history.sums import members_of
-from serving.history.ticks_as_of import Asked, backfills_of
 from serving.history.window_ticks import (
     Filled,
     StoredTick,

@@ -29,8 +29,9 @@ from serving.history.made import Made
 from serving.history.past_columns import PastColumn
 from serving.history.point_in_time import PointInTimeJoin
 from serving.history.ranges import Ranges
-from serving.history.snapshot import CONNECT_SECONDS, SILENCE_MS, Snapshot, snapshot
-from serving.history.wanted import SetJoin, Stopped, wanted_of
+from serving.history.snapshot import CONNECT_SECONDS, SILENCE_MS, Snapshot, Stores, snapshot
+from serving.history.stopped import Stopped
+from serving.history.wanted import SetJoin, wanted_of
 
 MOST_FRAME_BYTES = 256 << 20
 """Bytes of the entity rows of a set, as Parquet: some 30 million rows of a thousand symbols."""
@@ -145,18 +146,25 @@ class Proved:
         return all(self.same.values())
 
 
-def prove(postgres: str, name: str, progress: Callable[[int, int], None], stop: Event) -> Proved:
+def prove(stores: Stores, name: str, progress: Callable[[int, int], None], stop: Event) -> Proved:
     """Join the entity rows of a named set anew, with its versions, and compare the digests.
 
     `progress` takes the number of rows that are done, and of all. Raises `InvalidRequest` where
     what is kept is not what was, `UnknownVersion`, `UnknownFeature`, `DBAPIError`, and `Stopped`.
     """
-    with snapshot(postgres) as seen, kept_set(seen, name) as (kept, source):
+    postgres, lake = stores
+    with (
+        snapshot(postgres, lake=lake) as seen,
+        kept_set(seen, name) as (kept, source),
+        ExitStack() as stack,
+    ):
         made = msgspec.convert(kept.made, Made)
         join = SetJoin(seen, wanted_of(made), PointInTimeJoin.of_pins(seen, made.pins))
         digests = Digests()
         join.keep(digests.add)
         progress(0, kept.rows)
+        if source is not None:
+            stack.enter_context(join.sweeping(join.asked_in(source), kept.rows, stop))
         for table in () if source is None else pieces(source, join.rows_a_piece):
             if stop.is_set():
                 raise Stopped

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from registry.definitions import FeatureVersion
 from serving.features.columns import NO_TIME, OK, STALE
 from serving.features.prepared import NEVER
-from serving.history.ticks_as_of import TicksAsOf
+from serving.history.found_ticks import FoundTicks
 
 Int64s = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -45,7 +45,7 @@ class PastColumn(NamedTuple):
     """The versions of the rows, where they differ."""
 
 
-def past_column(version: FeatureVersion, ticks: TicksAsOf, moments: Int64s) -> PastColumn:
+def past_column(version: FeatureVersion, ticks: FoundTicks, moments: Int64s) -> PastColumn:
     """A stored feature, as old as it was at the moments."""
     values, ranks, lacks = ticks.column(version.ref)
     times = np.where(lacks, NO_TIME, ticks.event_times)

@@ -11,7 +11,9 @@ sum over entities is over those that were open then.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,13 +24,17 @@ from serving.errors import InvalidRequest, UnknownFeature
 from serving.features.columns import LAGGING, MISSING, NO_TIME, UNDEFINED
 from serving.features.lookup import Names
 from serving.history.entity_rows import EntityRows
+from serving.history.found_ticks import Plan
+from serving.history.lake.questions import KnownOf
 from serving.history.past_columns import Int64s, PastColumn, judged
 from serving.history.ranges import Ranges
 from serving.history.served_versions import AS_SERVED, Meanings, meanings
 from serving.history.snapshot import Snapshot
-from serving.history.sources import OfRows, Sources, StoredColumns
+from serving.history.sources import OfRows, Sources, StoredColumns, refs_of
 from serving.history.sums import summed
-from serving.history.ticks_as_of import Plan
+
+if TYPE_CHECKING:
+    from serving.history.set_sweep import SetSweep
 
 UNSETTLED_REPAIRS = sql(__package__, "unsettled_repairs")
 
@@ -108,6 +114,11 @@ class PointInTimeJoin:
         }
 
     @property
+    def snapshot(self) -> Snapshot:
+        """The snapshot in which it reads."""
+        return self._sources.snapshot
+
+    @property
     def refs(self) -> list[str]:
         """The versions that columns have values of, and those of their parts, each once."""
         derived = self._names.derived
@@ -127,6 +138,19 @@ class PointInTimeJoin:
     def note(self, ranges: Ranges | None) -> None:
         """Note in `ranges` of which entities ticks are asked for from now on."""
         self._sources.ranges = ranges
+
+    def set_sweep(self, known_of: KnownOf, repaired: bool, folder: Path | None) -> SetSweep:
+        """What answers all rows of a set at once, where that is quicker; later rows have it.
+
+        `known_of` says of moments by when ticks had to be known; files are in `folder`.
+        """
+        # it compiles what it needs, which most processes never do
+        from serving.history.set_sweep import SetSweep
+
+        refs, sources = refs_of(self._stored(self._all)), self._sources
+        how = known_of, repaired, folder
+        sources.swept = SetSweep(sources.snapshot, refs, sources.backfills, *how)
+        return sources.swept
 
     @property
     def key_fields(self) -> list[str]:
@@ -197,7 +221,7 @@ class PointInTimeJoin:
         """
         if repaired and known is not None and len(known):
             self._check_repaired(int(known.max()))
-        of_rows = OfRows(rows, rows.moments if known is None else known, repaired)
+        of_rows = OfRows(rows, rows.moments if known is None else known, repaired, first)
         stored = StoredColumns(self._sources, of_rows, self._stored(self._all))
         return {
             name: self._served(name, stored, of_rows, first)

@@ -8,7 +8,7 @@ import numpy as np
 
 from registry.lifecycle.training_sets import Range
 from serving.errors import TooLarge
-from serving.history.ticks_as_of import Asked
+from serving.history.found_ticks import Asked
 
 MOST_ENTITIES = 1_000_000
 """Entities of all sources whose ranges are kept of a set: 100 MB."""

@@ -52,7 +52,11 @@ class Questions(NamedTuple):
     known: Int64s
     """(n,) Nanoseconds UTC."""
 
-    def some(self, which: slice) -> Questions:
+    def entities(self, which: NDArray[np.intp]) -> list[str]:
+        """The entities that some are about."""
+        return [self.names[i] for i in self.entity[which].tolist()]
+
+    def some(self, which: slice | NDArray[np.intp]) -> Questions:
         """Some of them."""
         return Questions(self.names, self.entity[which], self.moments[which], self.known[which])
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,6 +64,27 @@ class ScanLimits(NamedTuple):
 SCAN_LIMITS = ScanLimits()
 
 
+class LakeReads(NamedTuple):
+    """Where the files of the lake are, and when they are read (`serving.history.lake`)."""
+
+    folder: Path | None = None
+    """None where there is no lake."""
+    fewest_questions: int = 20_000
+    """Fewer are looked up in Postgres, but for days that it has let go of."""
+    rows_a_question: float = 40
+    """Rows of files that are read and searched in the time of one look-up."""
+    stored_weight: float = 10
+    """Rows of files that are read in the time of one of Postgres."""
+    rows_at_once: int = 1_000_000
+    """Rows of files that are in memory at once, about: 100 MB, and with each feature 10 more."""
+
+
+NO_LAKE = LakeReads()
+
+Stores = tuple[str, LakeReads]
+"""The URL of the database, and where the lake is."""
+
+
 class Snapshot:
     """The database as it was at one moment; `snapshot` makes one."""
 
@@ -73,10 +95,12 @@ class Snapshot:
         row_bytes: int = ROW_BYTES,
         scans: ScanLimits = SCAN_LIMITS,
         known: Catalog | None = None,
+        lake: LakeReads = NO_LAKE,
     ) -> None:
         """The catalog is read, unless it is `known`."""
         self.row_bytes = row_bytes
         self.scans = scans
+        self.lake = lake
         self._connections = connections
         self._threads = threads
         self.catalog = catalog.read(connections[0]) if known is None else known
@@ -119,8 +143,11 @@ def snapshot(
     sessions: int = SESSIONS,
     row_bytes: int = ROW_BYTES,
     scans: ScanLimits = SCAN_LIMITS,
+    lake: LakeReads = NO_LAKE,
 ) -> Iterator[Snapshot]:
     """The database at `url` as it is now; rows are read about `row_bytes` at a time.
+
+    With `lake` days of history may be read in its files, as they were at this moment.
 
     Raises SQLAlchemy's `DBAPIError`, and `RegistryEmpty`.
     """
@@ -137,13 +164,15 @@ def snapshot(
                 one.execute(STATEMENT_TIMEOUT, {"milliseconds": str(STATEMENT_TIMEOUT_MS)})
                 one.execute(CHECKED)
             threads = stack.enter_context(ThreadPoolExecutor(sessions, "history"))
-            yield Snapshot(connections, threads, row_bytes, scans)
+            yield Snapshot(connections, threads, row_bytes, scans, lake=lake)
     finally:
         engine.dispose()
 
 
 @contextmanager
-def snapshot_of(connection: Connection, known: Catalog) -> Iterator[Snapshot]:
+def snapshot_of(
+    connection: Connection, known: Catalog, lake: LakeReads = NO_LAKE
+) -> Iterator[Snapshot]:
     """The database as it is now, read by one session; it has the limits that the session has.
 
     Raises SQLAlchemy's `DBAPIError`.
@@ -151,7 +180,7 @@ def snapshot_of(connection: Connection, known: Catalog) -> Iterator[Snapshot]:
     connection.execution_options(**READING)
     with connection.begin(), ThreadPoolExecutor(1, "history") as threads:
         connection.exec_driver_sql(HOLD)
-        yield Snapshot([connection], threads, known=known)
+        yield Snapshot([connection], threads, known=known, lake=lake)
 
 
 @contextmanager

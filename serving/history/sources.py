@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from registry.definitions import FeatureVersion
 from serving.features.lookup import Names
 from serving.history.entity_rows import EntityRows
+from serving.history.found_ticks import PLANS, About, Asked, FoundTicks, Plan, backfills_of
 from serving.history.past_columns import Int64s, PastColumn, past_column
 from serving.history.ranges import Ranges
 from serving.history.snapshot import Snapshot
-from serving.history.ticks_as_of import Asked, Plan, TicksAsOf, backfills_of
+from serving.history.ticks_as_of import ticks_as_of
+
+if TYPE_CHECKING:
+    from serving.history.set_sweep import SetSweep
 
 
 class OfRows(NamedTuple):
@@ -22,6 +26,8 @@ class OfRows(NamedTuple):
     """(n,) Nanoseconds UTC."""
     repaired: bool = False
     """Whether repairs count that were known by then; else it is what was served."""
+    first: int = 0
+    """The number of the first row in the set."""
 
     @property
     def moments(self) -> Int64s:
@@ -40,24 +46,45 @@ class Sources:
     def __init__(self, snapshot: Snapshot, names: Names) -> None:
         self.snapshot = snapshot
         self.names = names
-        self._backfills = backfills_of(snapshot)
+        self.backfills = backfills_of(snapshot)
         self.plans: dict[str, Plan] = {}
-        """How the ticks of each source were read; of several ways a scan is told."""
+        """How the ticks of each source were read; of several ways that of most rows is told."""
         self.ranges: Ranges | None = None
         """Where it is noted which entities are asked for."""
+        self.swept: SetSweep | None = None
+        """What all rows of a set have been answered by, before they are joined."""
 
     def key_of(self, source: str) -> tuple[str, ...]:
         """The key fields of a source, in the order in which entities are named."""
         return self.names.catalog.sources[source].key
 
-    def ticks(self, source: str, asked: Asked, refs: Collection[str]) -> TicksAsOf:
+    def ticks(self, source: str, asked: Asked, refs: Collection[str]) -> FoundTicks:
         """The ticks of one source that questions ask for, with what they have of these versions."""
+        self._note_ranges(source, asked)
+        found = ticks_as_of(self.snapshot, self.names, source, asked, refs, self.backfills)
+        self._note(source, found.plan)
+        return found
+
+    def ticks_of_rows(
+        self, source: str, asked: Asked, refs: Collection[str], first: int
+    ) -> FoundTicks:
+        """The ticks of rows of a set, the first of which is row `first`, a question a row."""
+        if self.swept is not None:
+            about = About(asked.names, asked.entity)
+            empty = FoundTicks(self.snapshot, self.names, self.backfills, about, refs)
+            found = self.swept.found(source, first, about, empty)
+            if found is not None:
+                self._note_ranges(source, asked)
+                self._note(source, found.plan)
+                return found
+        return self.ticks(source, asked, refs)
+
+    def _note_ranges(self, source: str, asked: Asked) -> None:
         if self.ranges is not None:
             self.ranges.add(source, asked)
-        found = TicksAsOf(self.snapshot, self.names, source, asked, refs, self._backfills)
-        if self.plans.get(source) != "scan":
-            self.plans[source] = found.plan
-        return found
+
+    def _note(self, source: str, plan: Plan) -> None:
+        self.plans[source] = max(self.plans.get(source, plan), plan, key=PLANS.index)
 
 
 class StoredColumns:
@@ -69,7 +96,7 @@ class StoredColumns:
         self._sources = sources
         self._of_rows = of_rows
         self._versions = versions
-        self._ticks: dict[str, TicksAsOf] = {}
+        self._ticks: dict[str, FoundTicks] = {}
         self._columns: dict[str, PastColumn] = {}
         self.moments = of_rows.moments
 
@@ -81,11 +108,20 @@ class StoredColumns:
             self._columns[version.ref] = past_column(version, ticks, self.moments)
         return self._columns[version.ref]
 
-    def _ticks_of(self, source: str) -> TicksAsOf:
+    def _ticks_of(self, source: str) -> FoundTicks:
         if source not in self._ticks:
             names, entity = self._of_rows.rows.entities(self._sources.key_of(source))
             of_rows = self._of_rows
             asked = Asked(names, entity, self.moments, of_rows.known, of_rows.repaired)
-            refs = [one.ref for one in self._versions if one.source == source]
-            self._ticks[source] = self._sources.ticks(source, asked, refs)
+            refs = refs_of(self._versions)[source]
+            self._ticks[source] = self._sources.ticks_of_rows(source, asked, refs, of_rows.first)
         return self._ticks[source]
+
+
+def refs_of(versions: Sequence[FeatureVersion]) -> dict[str, list[str]]:
+    """Stored versions by their sources, each once, `name@version`."""
+    found: dict[str, dict[str, None]] = {}
+    for version in versions:
+        assert version.source is not None
+        found.setdefault(version.source, {})[version.ref] = None
+    return {source: list(refs) for source, refs in found.items()}

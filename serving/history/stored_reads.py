@@ -19,11 +19,11 @@ from serving.features.columns import NO_TIME, RANK_OF
 from serving.features.times import to_rfc_3339
 from serving.features.values import STATUS
 from serving.history.entity_rows import LAST_MOMENT
+from serving.history.found_ticks import Asked, Backfills, backfilled_values
 from serving.history.let_go import check_in_postgres
 from serving.history.past_columns import past_column
 from serving.history.reasons import Read
 from serving.history.sources import Sources
-from serving.history.ticks_as_of import Asked, Backfills, backfilled_values
 from serving.history.window_ticks import TickKey, Window, stored_tick
 
 STORED_STATUS = {int(RANK_OF[one]): one.name.lower() for one in ValueStatus}

@@ -19,9 +19,9 @@ from registry.formats.entity_name import SEPARATOR, key_values
 from registry.language.term_columns import Sums, Terms, add_up, compile_terms
 from registry.resources import sql
 from serving.features.columns import NO_TIME
+from serving.history.found_ticks import Asked
 from serving.history.past_columns import Flags, Int64s, PastColumn, judged, past_column
 from serving.history.sources import OfRows, Sources
-from serving.history.ticks_as_of import Asked
 
 MEMBERS = sql(__package__, "members")
 PAST_SEPARATOR = chr(ord(SEPARATOR) + 1)

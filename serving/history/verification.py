@@ -9,6 +9,7 @@ that is told apart.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -22,9 +23,10 @@ from serving.errors import InvalidRequest
 from serving.history.entity_rows import TEXTS
 from serving.history.files import made_of, opened, pieces
 from serving.history.point_in_time import PointInTimeJoin
-from serving.history.snapshot import snapshot
+from serving.history.snapshot import Stores, snapshot
+from serving.history.stopped import Stopped
 from serving.history.training_set import EVENT_TIME, STATUS, VERSION, Form
-from serving.history.wanted import SetJoin, Stopped, wanted_of
+from serving.history.wanted import SetJoin, wanted_of
 
 
 @dataclass
@@ -53,14 +55,15 @@ class Verified:
 
 
 def verify(
-    postgres: str, file: Path, progress: Callable[[int, int], None], stop: Event
+    stores: Stores, file: Path, progress: Callable[[int, int], None], stop: Event
 ) -> Verified:
     """Join the rows of a training set anew, with the versions it was made of, and compare.
 
     `progress` takes the number of rows that are done, and of all. Raises `InvalidRequest` for a
     file that is no training set, `UnknownFeature`, SQLAlchemy's `DBAPIError`, OSError, `Stopped`.
     """
-    with opened(file) as source, snapshot(postgres) as seen:
+    postgres, lake = stores
+    with opened(file) as source, snapshot(postgres, lake=lake) as seen, ExitStack() as stack:
         made = made_of(source.schema_arrow)
         if made is None:
             raise InvalidRequest(f"{file} is no training set: it does not say how it was made")
@@ -68,7 +71,9 @@ def verify(
         check_columns(source.schema_arrow, of_pins.versions, wanted.form)
         join = SetJoin(seen, wanted, of_pins)
         found = Verified(features={name: Differences() for name in made.pins})
-        progress(0, source.metadata.num_rows)
+        total = source.metadata.num_rows
+        progress(0, total)
+        stack.enter_context(join.sweeping(join.asked_in(source), total, stop))
         for table in pieces(source, join.rows_a_piece):
             if stop.is_set():
                 raise Stopped
@@ -76,7 +81,7 @@ def verify(
             for name, differences in found.features.items():
                 _compare(name, table, anew, differences, found.rows)
             found.rows += table.num_rows
-            progress(found.rows, source.metadata.num_rows)
+            progress(found.rows, total)
     return found
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +15,7 @@ import numpy as np
 from serving.errors import InvalidRequest
 from serving.history.closing import closed
 from serving.history.entity_rows import FIRST_MOMENT, EntityRows, Int64s, entity_rows, stamps
-from serving.history.files import rows_a_piece
+from serving.history.files import pieces, rows_a_piece
 from serving.history.made import Made
 from serving.history.past_columns import PastColumn
 from serving.history.point_in_time import PointInTimeJoin
@@ -25,10 +28,6 @@ Keep = Callable[[EntityRows, Mapping[str, PastColumn]], None]
 """Takes rows, and their features by the names of columns."""
 
 Versions = Literal["active", "as_served"]
-
-
-class Stopped(Exception):
-    """It was stopped before its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +119,43 @@ class SetJoin:
     def rows_a_piece(self) -> int:
         """How many rows are joined at a time."""
         return rows_a_piece(len(self.join.versions))
+
+    @contextmanager
+    def sweeping(
+        self,
+        tables: Iterable[Any],
+        rows: int,
+        stop: Event | None = None,
+        folder: Path | None = None,
+    ) -> Iterator[None]:
+        """Answer all rows at once beforehand, where they are many and the lake has their days.
+
+        `tables` are those that will be joined, in their order, with so many rows. Temporary files
+        are in `folder`. Raises `Stopped`, `StoresUnavailable`, `InvalidRequest`, SQLAlchemy's
+        `DBAPIError`, and OSError.
+        """
+        limits = self.join.snapshot.lake
+        if limits.folder is None or rows < limits.fewest_questions:
+            yield
+            return
+        repaired = self.wanted.as_known_at is not None
+        with self.join.set_sweep(self.wanted.known, repaired, folder) as swept:
+            swept.run(self._pieces(tables), stop)
+            yield
+
+    def _pieces(self, tables: Iterable[Any]) -> Iterator[EntityRows]:
+        first = 0
+        for table in tables:
+            rows = self._rows(table, self.join.key_fields, first)
+            first += len(rows)
+            yield rows
+
+    def asked_in(self, source: Any) -> Iterator[Any]:
+        """What is asked of the rows of an opened file, in the pieces in which they are joined."""
+        columns = [*self.join.key_fields, self.wanted.time_column]
+        if any(column not in source.schema_arrow.names for column in columns):
+            columns = None  # says which one there is not
+        return pieces(source, self.rows_a_piece, columns)
 
     def check(self, tables: Iterable[Any]) -> None:
         """Count the rows that are open, of tables with the column of moments.

@@ -30,7 +30,9 @@ from registry.source_rules import SourceRules
 from serving.errors import InvalidRequest
 from serving.history.building import build
 from serving.history.drift import FeatureDrift, Verdict, drift
-from serving.history.wanted import Stopped, Wanted
+from serving.history.snapshot import NO_LAKE
+from serving.history.stopped import Stopped
+from serving.history.wanted import Wanted
 from tests.oracle.messages import Record
 from tests.support.logs import TOPIC_ID, runs
 from tests.support.rebuilds import Stores
@@ -97,7 +99,7 @@ def set_of(market: Market, place: Path, frame: pa.Table, **form: Any) -> Path:
     pq.write_table(frame, place / "entities.parquet")
     file, wanted = place / "set.parquet", Wanted(FEATURES, "at", allow_open=True, **form)
     entities, postgres = place / "entities.parquet", market.stores.postgres
-    build(postgres, entities, file, wanted, lambda *_: None, NO_STOP)
+    build((postgres, NO_LAKE), (entities, file), wanted, lambda *_: None, NO_STOP)
     return file
 
 

@@ -21,10 +21,10 @@ from registry.lifecycle.registry import Registry
 from registry.lifecycle.training_sets import Range
 from serving.errors import TooLarge
 from serving.history.digests import Digests
+from serving.history.found_ticks import Asked
 from serving.history.named import Keeper
 from serving.history.ranges import Ranges
 from serving.history.snapshot import snapshot
-from serving.history.ticks_as_of import Asked
 from serving.history.wanted import SetJoin, Wanted
 from tests.support.backfills import backfill
 from tests.support.past import asked, joining

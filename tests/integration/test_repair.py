@@ -27,8 +27,9 @@ from registry.lifecycle.audit import By
 from registry.lifecycle.registry import Registry
 from serving.errors import InvalidRequest
 from serving.features.lookup import Names
+from serving.history.found_ticks import Asked, backfills_of
 from serving.history.snapshot import snapshot
-from serving.history.ticks_as_of import Asked, TicksAsOf, backfills_of
+from serving.history.ticks_as_of import ticks_as_of
 from tests.support.backfills import backfill
 from tests.support.file_loads import as_csv, load_files, loaded_rows
 from tests.support.logs import NOW_MS
@@ -305,7 +306,7 @@ def test_a_newer_row_schema_is_brought_up_and_a_backfill_is_not_taken_for_a_revi
         n, at = len(questions), np.array([at for _, at in questions])
         known = np.full(n, time.time_ns())
         symbols, numbers = [symbol for symbol, _ in questions], np.arange(n, dtype=np.int32)
-        ticks_as_of = TicksAsOf(
+        found = ticks_as_of(
             seen,
             Names(seen.catalog),
             "price",
@@ -313,7 +314,7 @@ def test_a_newer_row_schema_is_brought_up_and_a_backfill_is_not_taken_for_a_revi
             ["other_sma_5@1.0.0"],
             backfills_of(seen),
         )
-        *_, lacks = ticks_as_of.column("other_sma_5@1.0.0")
+        *_, lacks = found.column("other_sma_5@1.0.0")
     # what a backfill computed is of what was served, and a revision has no value of it yet
     assert lacks.tolist() == [revision > 0 for *_, revision in revised]
     with pytest.raises(InvalidRequest, match="a repair of price is under way"):

@@ -148,7 +148,7 @@ def joined_here(frame: EntityFrame, feature_names: Sequence[str], options: PastO
     from registry.lifecycle.audit import By
     from serving.errors import ServingError
     from serving.history.named import Keeper, Keeping, check_name
-    from serving.history.snapshot import snapshot
+    from serving.history.snapshot import LakeReads, snapshot
     from serving.history.wanted import SetJoin
 
     _check_moments(frame, options.time_column)
@@ -159,7 +159,8 @@ def joined_here(frame: EntityFrame, feature_names: Sequence[str], options: PastO
         wanted = _wanted(feature_names, options)
         if keeping is not None:
             check_name(settings.postgres, keeping.name)
-        with snapshot(settings.postgres) as seen, ExitStack() as stack:
+        lake = LakeReads(settings.lake_path)
+        with snapshot(settings.postgres, lake=lake) as seen, ExitStack() as stack:
             join = SetJoin(seen, wanted)
             form, fields = wanted.form, join.join.key_fields
             check_free(frame.names, [c for name in join.join.versions for c in form.columns(name)])
@@ -169,10 +170,10 @@ def joined_here(frame: EntityFrame, feature_names: Sequence[str], options: PastO
             table = frame.columns([*fields, options.time_column])
             join.check([table])
             keeper = None if keeping is None else stack.enter_context(Keeper(join))
-            parts = [
-                join.added(table.slice(first, join.rows_a_piece))
-                for first in range(0, table.num_rows, join.rows_a_piece)
-            ]
+            n, most = table.num_rows, join.rows_a_piece
+            pieces = [table.slice(first, most) for first in range(0, n, most)]
+            stack.enter_context(join.sweeping(pieces, n))
+            parts = [join.added(piece) for piece in pieces]
             if keeper is not None and keeping is not None:
                 keeper.save(settings.postgres, keeping)
     except (ServingError, RegistryError) as error:

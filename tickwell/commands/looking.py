@@ -19,7 +19,7 @@ NOT_LOOKED = 2
 @contextmanager
 def looking(stopped: str) -> Iterator[None]:
     """Ends the command with 2 for any error, and with 130 where it was stopped, saying so."""
-    from serving.history.wanted import Stopped
+    from serving.history.stopped import Stopped
 
     try:
         yield

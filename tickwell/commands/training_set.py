@@ -120,7 +120,9 @@ def build(
         from serving.history.building import build as build_set
         from serving.history.moments import delay_of, known_by
         from serving.history.named import Keeping
-        from serving.history.wanted import Stopped, Wanted
+        from serving.history.snapshot import LakeReads
+        from serving.history.stopped import Stopped
+        from serving.history.wanted import Wanted
 
     wanted = Wanted(
         feature,
@@ -135,13 +137,16 @@ def build(
         _split(split, purge, embargo),
     )
     keeping = None if name is None else Keeping(name, By(current_user()))
+    lake = LakeReads(settings.lake_path)
     stop = Event()
     stop_on(stop)
     began = time.monotonic()
     try:
         report = with_progress_bar(
             "training set",
-            lambda show: build_set(settings.postgres, entities, out, wanted, show, stop, keeping),
+            lambda show: build_set(
+                (settings.postgres, lake), (entities, out), wanted, show, stop, keeping
+            ),
         )
     except Stopped:
         typer.echo(f"stopped: {out} was not written", err=True)
@@ -171,20 +176,23 @@ def verify(
         with late_imports():
             from serving.history.named import Proved
             from serving.history.named import prove as prove_set
+            from serving.history.snapshot import LakeReads
             from serving.history.verification import verify as verify_set
 
         stop = Event()
         stop_on(stop)
         settings = Settings.of_stack()
         settings.need("postgres")
+        lake = LakeReads(settings.lake_path)
         file = file_of(training_set)
         if file is not None:
             found = with_progress_bar(
-                "training set", lambda show: verify_set(settings.postgres, file, show, stop)
+                "training set", lambda show: verify_set((settings.postgres, lake), file, show, stop)
             )
         else:
             found = with_progress_bar(
-                "training set", lambda show: prove_set(settings.postgres, training_set, show, stop)
+                "training set",
+                lambda show: prove_set((settings.postgres, lake), training_set, show, stop),
             )
     if isinstance(found, Proved):
         reports.proved(found, as_json)

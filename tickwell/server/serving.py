@@ -41,6 +41,7 @@ def application(settings: Settings, process: ThisProcess) -> Starlette:
         compress=settings.compresses,
         needs_keys=server_settings.needs_keys(settings),
         cors_origins=server_settings.cors_origins(settings),
+        lake=settings.lake_path,
         rejected_topic=settings.rejected_topic,
     )
     return create_app(options, process=process)

@@ -1,0 +1,1 @@
+"""Joins with days of history, from the lake's files and from Postgres."""
