@@ -38,7 +38,8 @@ bounded."""
 class OfflineProcess:
     """Asks a process about the database at `postgres`, and the lake in the folder `lake`.
 
-    It is started by the first question. Where a question is not answered in time, or its client goes away, the process is ended with it.
+    It is started by the first question. Where one is not answered in time, or its client goes away,
+    the process is ended with it.
     """
 
     def __init__(self, postgres: str, lake: Path | None = None) -> None:

@@ -152,10 +152,9 @@ class SetJoin:
 
     def asked_in(self, source: Any) -> Iterator[Any]:
         """What is asked of the rows of an opened file, in the pieces in which they are joined."""
-        columns = [*self.join.key_fields, self.wanted.time_column]
-        if any(column not in source.schema_arrow.names for column in columns):
-            columns = None  # says which one there is not
-        return pieces(source, self.rows_a_piece, columns)
+        wanted = [*self.join.key_fields, self.wanted.time_column]
+        has_all = set(wanted) <= set(source.schema_arrow.names)  # else the error says what there is
+        return pieces(source, self.rows_a_piece, wanted if has_all else None)
 
     def check(self, tables: Iterable[Any]) -> None:
         """Count the rows that are open, of tables with the column of moments.

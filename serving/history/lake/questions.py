@@ -115,10 +115,12 @@ class SpilledQuestions:
 
     def add(self, entity: Int32s, moments: Int64s) -> None:
         """Add the questions of a batch."""
+        if not len(moments):
+            self._batches.append(_Batch(self._size, 0, {}))
+            return
         days = moments // DAY_NS
-        first = int(days.min()) if len(days) else 0
-        since = days - first
-        small = len(days) == 0 or int(since.max()) < 2**15
+        since = days - days.min()
+        small = int(since.max()) < 2**15
         order = np.argsort(since.astype(np.int16) if small else since, kind="stable")
         of_day, begins = np.unique(days[order], return_index=True)
         ends = np.append(begins[1:], len(order))
@@ -130,8 +132,7 @@ class SpilledQuestions:
         for day, (begin, _) in positions.items():
             least = int(known[begin : positions[day][1]].min())
             self._least[day] = min(self._least.get(day, least), least)
-        if len(known):
-            self._most = max(self._most, int(known.max()))
+        self._most = max(self._most, int(known.max()))
         self._batches.append(_Batch(self._size, len(order), positions))
         for column in (entity[order], moments[order], order.astype(np.int32)):
             _write(self._asked, np.ascontiguousarray(column).view(np.uint8).data, self._size)
