@@ -20,6 +20,7 @@ from registry.formats.lake import day_of, status_column, value_column
 from registry.formats.loaded_rows import row_schema_of
 from registry.formats.row import ValueStatus
 from serving.errors import StoresUnavailable
+from serving.history.files import one_line
 from serving.history.lake.day_ticks import LACKS, DayRows
 from serving.history.lake.days import DayFile
 
@@ -48,24 +49,26 @@ class OpenFile:
 
     def __init__(self, file: DayFile, columns: Columns) -> None:
         self._file = file
-        closed = [status_column(ref) for ref in columns.own[:1]]
-        texts = ["entity", "op", *closed, *map(status_column, columns.refs)]
+        self._closed = [status_column(ref) for ref in columns.own[:1]]
+        texts = {"entity", "op", *self._closed, *map(status_column, columns.refs)}
         try:
+            # all of it is read of the one file that is opened, whatever takes its place
+            self._source = pa.OSFile(str(file.path))
+            self._metadata = pq.read_metadata(self._source)
+            present = self._metadata.schema.names
             self._opened = pq.ParquetFile(
-                file.path,
-                read_dictionary=list(dict.fromkeys(texts)),
+                self._source,
+                metadata=self._metadata,
+                read_dictionary=[name for name in present if name in texts],
                 pre_buffer=False,
                 buffer_size=BUFFER_BYTES,
             )
         except (OSError, pa.ArrowException) as error:
-            raise OtherFile(str(error)) from None
-        self._metadata = self._opened.metadata
-        if self._metadata.num_rows != file.rows or file.path.stat().st_size != file.bytes:
+            raise OtherFile(one_line(error)) from None
+        if self._metadata.num_rows != file.rows or self._source.size() != file.bytes:
             self.close()
-            raise OtherFile("it has other rows, or another size")
-        present = set(self._opened.schema_arrow.names)
-        self._index = {self._metadata.schema.column(i).name: i for i in range(len(present))}
-        self._closed = closed
+            raise OtherFile("it has other rows than the manifest says, or another size")
+        self._index = {name: number for number, name in enumerate(present)}
         own = set(columns.own)
         self._refs = columns.refs
         self._has = {
@@ -77,6 +80,7 @@ class OpenFile:
         """Close it."""
         with suppress(OSError):
             self._opened.close()
+            self._source.close()
 
     def __enter__(self) -> OpenFile:
         return self
@@ -114,7 +118,7 @@ class OpenFile:
         try:
             table = self._opened.read_row_groups(list(groups), columns=columns, use_threads=True)
         except (OSError, pa.ArrowException) as error:
-            raise OtherFile(str(error)) from None
+            raise OtherFile(one_line(error)) from None
         rows = self._of_table(table, numbers)
         keep = rows.entity >= 0
         if not repaired:

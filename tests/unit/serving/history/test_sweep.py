@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -201,7 +202,7 @@ def test_every_answer_is_what_a_search_of_all_rows_finds(seed: int, repaired: bo
         lambda at: at if by == "moment" else np.full_like(at, last), VERSIONS
     ) as spilled:
         cuts = [0, *sorted(chance.choices(range(len(asked) + 1), k=3)), len(asked)]
-        for begin, end in zip(cuts, cuts[1:], strict=False):
+        for begin, end in pairwise(cuts):
             spilled.add(entity[begin:end], moments[begin:end])
         for part in parts_of(days, chance.choice([0, 2])):
             sweep(of, part, held, spilled)  # type: ignore[arg-type]

@@ -1,0 +1,147 @@
+"""Training sets across the lake and Postgres are one answer, whichever way it is found."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from sqlalchemy import Engine
+
+from registry.database.engine import connect
+from registry.lifecycle.audit import By
+from registry.lifecycle.registry import Registry
+from serving.history.entity_rows import EntityRows
+from serving.history.point_in_time import PointInTimeJoin
+from serving.history.snapshot import LakeReads, ScanLimits, snapshot
+from tests.support.backfills import backfill
+from tests.support.carried import carry
+from tests.support.past import ALWAYS, SYMBOLS, Cell, Market, asked, cells
+from tests.support.rebuilds import Stores
+from tests.support.seeds import seeds
+from tests.support.split_history import Searched, SplitHistory
+
+FEATURES = ["current_price", "price_sma_5@2.0.0", "price_sma_5@3.0.0", "price_volatility"]
+NEVER = ScanLimits(fewest_questions=2**62)
+HOUR_MS = 3_600_000
+
+
+@pytest.fixture
+def engine(stores: Stores) -> Iterator[Engine]:
+    engine = connect(stores.postgres)
+    yield engine
+    engine.dispose()
+
+
+class Questions(NamedTuple):
+    """Rows of entities, with the moments by which ticks had to be known."""
+
+    rows: EntityRows
+    known: Any
+    repaired: bool
+
+    @property
+    def each(self) -> list[tuple[str, int, int]]:
+        names = self.rows.keys["symbol"].to_pylist()
+        return list(zip(names, self.rows.moments.tolist(), self.known.tolist(), strict=True))
+
+
+def lived(stores: Stores, engine: Engine, chance: random.Random) -> None:
+    """Days of ticks in three row schemas, perhaps with a backfill."""
+    registry = Registry(engine, By("ann"))
+    market = Market(stores, chance, registry.catalog())
+
+    def go_on(steps: int) -> None:
+        for _ in range(steps):
+            market.tick("price", chance.randrange(1, 9))
+            market.at_ms += round(chance.choice([0, 0.01, 3, 15, 40]) * HOUR_MS)
+
+    go_on(5)
+    for version, expression in (("2.0.0", "mean(price, 3)"), ("3.0.0", "mean(price, 2)")):
+        before = f"{int(version[0]) - 1}.0.0"
+        registry.create_feature_version(
+            "price_sma_5", version, {"expression": expression}, before if before < "2" else "1.0.0"
+        )
+        carry(stores, "offline", registry.catalog(), 0)  # the newest ticks are in two row schemas
+        market.work_by(registry.catalog())
+        go_on(4)
+    if chance.random() < 0.7 and registry.begin_backfill("price_sma_5@2.0.0") is not None:
+        assert backfill(engine, stores.postgres, "price_sma_5@2.0.0").finished
+
+
+def questions(
+    chance: random.Random, rows: Sequence[tuple[Any, ...]], n: int, how: str
+) -> Questions:
+    times = [int(row[2]) for row in rows] + [int(row[6]) for row in rows]
+    moments = [chance.choice(times) + chance.choice([-1, 0, 0, 1, 10**14]) for _ in range(n)]
+    moments += [*chance.choices(moments, k=n // 5), 1]
+    found = asked(moments, symbol=[chance.choice([*SYMBOLS, "nobody"]) for _ in moments])
+    known = found.moments
+    if how != "moment":
+        known = np.full_like(known, chance.choice([max(times) + 1, chance.choice(times)]))
+    return Questions(found, known, how == "repaired")
+
+
+def joined(
+    stores: Stores, wanted: Questions, lake: LakeReads, scans: ScanLimits, pieces: int = 0
+) -> tuple[dict[str, list[Cell]], str]:
+    """The cells of each feature, and how they were read; swept in so many pieces, if in any."""
+    rows, known = wanted.rows, wanted.known
+    with snapshot(stores.postgres, scans=scans, lake=lake) as seen:
+        join = PointInTimeJoin.of_names(seen, FEATURES)
+        if not pieces:
+            columns = join.columns(rows, known, 0, wanted.repaired)
+            return {name: cells(column) for name, column in columns.items()}, join.plans["price"]
+        one = int(known[0])
+        is_one = bool((known == one).all())
+        cuts = np.array_split(np.arange(len(rows)), pieces)
+        parts = [_some(rows, which) for which in cuts]
+        found: dict[str, list[Cell]] = {name: [] for name in FEATURES}
+        with join.set_sweep(
+            lambda at: np.full_like(at, one) if is_one else at, wanted.repaired, None
+        ) as swept:
+            swept.run(parts)
+            for part, which in zip(parts, cuts, strict=True):
+                columns = join.columns(part, known[which], int(which[0]), wanted.repaired)
+                for name, column in columns.items():
+                    found[name] += cells(column)
+        return found, join.plans["price"]
+
+
+def _some(rows: EntityRows, which: Any) -> EntityRows:
+    return EntityRows({"symbol": rows.keys["symbol"].take(which)}, rows.moments[which])
+
+
+@pytest.mark.parametrize("seed", seeds(4, 60))
+def test_all_ways_give_what_a_search_of_all_rows_finds(
+    stores: Stores, engine: Engine, tmp_path: Path, seed: int
+) -> None:
+    """Late ticks, ties, repairs, loads, row schemas; days in the lake, in Postgres, in both."""
+    chance = random.Random(seed)
+    lived(stores, engine, chance)
+    history = SplitHistory(stores, engine, tmp_path, chance)
+    history.edit()
+    catalog = Registry(engine, By("ann")).catalog()
+    before = Searched(stores.postgres, catalog, [])
+    history.split()
+    search = Searched(stores.postgres, catalog, history.rows)
+    search.blocks = before.blocks
+    for how in ("moment", "then", "repaired"):
+        wanted = questions(chance, history.rows, 120, how)
+        expected = {
+            name: [search.cell(_ref(catalog, name), *one, wanted.repaired) for one in wanted.each]
+            for name in FEATURES
+        }
+        lake = LakeReads(tmp_path, 0, 1e9, rows_at_once=chance.choice([1, 30, 10**6]))
+        ways = [joined(stores, wanted, lake, scans) for scans in (NEVER, ALWAYS)]
+        ways.append(joined(stores, wanted, lake, NEVER, chance.randrange(1, 5)))
+        assert ways[2][1] == "sweep"
+        for found, _ in ways:
+            assert found == expected
+
+
+def _ref(catalog: Any, name: str) -> str:
+    return name if "@" in name else f"{name}@{catalog.active[name]}"
