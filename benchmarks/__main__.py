@@ -33,6 +33,7 @@ from benchmarks import (
     growth,
     history_work,
     hits,
+    lake_sets,
     latency,
     memory,
     offline,
@@ -293,6 +294,9 @@ class _Bench:
         for number in range(1, min(FEW_ROUNDS, self._wanted.rounds) + 1):
             for rows in training.SIZES:
                 self._do("training", number, f"{rows:,} entity rows", training.sets, rows)
+            for rows, name in product(lake_sets.SIZES, lake_sets.SUBJECTS):
+                subject = lake_sets.subject_of(name, rows)
+                self._do("lake sets", number, subject, lake_sets.join, name, rows)
 
     def history(self) -> None:
         seconds = self._wanted.latency_seconds

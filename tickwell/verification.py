@@ -21,13 +21,13 @@ from pipelines.verify.verification import APPLICATION, Done, Verification, Wante
 from registry.comparisons import Place, Tally
 from registry.definitions import Catalog
 from serving.history.served_check import ServedCheck, lines_of
-from serving.history.snapshot import snapshot
+from serving.history.snapshot import LakeReads, snapshot
 from tickwell.errors import one_line
 
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """Where what is verified is: URLs, of which that of Redis may be empty, and a directory."""
+    """Where what is verified is: URLs, of which that of Redis may be empty, and directories."""
 
     postgres: str = field(repr=False)
     redis: str = field(default="", repr=False)
@@ -35,6 +35,7 @@ class Stores:
     cluster: bool = False
     served_log: Path | None = None
     throttled: bool = True
+    lake: Path | None = None
 
     @property
     def heartbeats(self) -> tuple[str, ...]:
@@ -154,7 +155,7 @@ def _served(stores: Stores, wanted: Wanted, report: Report, stop: Event) -> Mapp
     if stores.served_log is None or not stores.served_log.is_dir():
         return {}
     tally, lines = Tally(), 0
-    with snapshot(stores.postgres, sessions=1) as seen:
+    with snapshot(stores.postgres, sessions=1, lake=LakeReads(stores.lake)) as seen:
         check = ServedCheck(seen)
         drawn = lines_of(stores.served_log, wanted.sample, wanted.seed, wanted.since)
         for some in drawn:

@@ -49,7 +49,7 @@ from serving.history.made import Made
 from serving.history.named import kept_set
 from serving.history.past_columns import PastColumn
 from serving.history.point_in_time import PointInTimeJoin
-from serving.history.snapshot import Snapshot, snapshot
+from serving.history.snapshot import Snapshot, Stores, snapshot
 from serving.history.stopped import Stopped
 from serving.history.training_set import EVENT_TIME, STATUS, STATUSES
 from serving.history.verification import check_columns
@@ -139,7 +139,7 @@ class _Side(NamedTuple):
 
 
 def drift(
-    postgres: str,
+    stores: Stores,
     training_set: Path | str,
     since: int,
     until: int,
@@ -156,7 +156,8 @@ def drift(
     """
     if since >= until:
         raise InvalidRequest("nothing lies between the two moments: name an earlier one as since")
-    with snapshot(postgres) as seen:
+    postgres, lake = stores
+    with snapshot(postgres, lake=lake) as seen:
         if isinstance(training_set, Path):
             made, table = _of_file(seen, training_set)
         else:

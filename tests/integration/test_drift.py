@@ -110,7 +110,9 @@ def end_of(day: int) -> int:
 
 def found_on(market: Market, file: Path, day: int, levels: bool = False) -> dict[str, FeatureDrift]:
     since, until = end_of(day - 1), end_of(day)
-    return drift(market.stores.postgres, file, since, until, levels, lambda *_: None, NO_STOP)
+    return drift(
+        (market.stores.postgres, NO_LAKE), file, since, until, levels, lambda *_: None, NO_STOP
+    )
 
 
 @pytest.mark.timeout(240)
@@ -185,11 +187,11 @@ def test_too_few_values_and_what_cannot_be_compared(stores: Stores, tmp_path: Pa
     assert few.index is None
     assert not few.has_drifted
     with pytest.raises(InvalidRequest, match="nothing lies between"):
-        drift(stores.postgres, file, 5, 5, False, print, NO_STOP)
+        drift((stores.postgres, NO_LAKE), file, 5, 5, False, print, NO_STOP)
     stop = Event()
     stop.set()
     with pytest.raises(Stopped):
-        drift(stores.postgres, file, 1, end_of(1), False, lambda *_: None, stop)
+        drift((stores.postgres, NO_LAKE), file, 1, end_of(1), False, lambda *_: None, stop)
     plain = tickwell(stores.postgres, "drift", tmp_path / "entities.parquet")
     assert plain.returncode == 2
     assert "is no training set" in plain.stderr

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +15,18 @@ from sqlalchemy import Engine
 from registry.database.engine import connect
 from registry.lifecycle.audit import By
 from registry.lifecycle.registry import Registry
+from serving.errors import StoresUnavailable
 from serving.history.entity_rows import EntityRows
+from serving.history.found_ticks import backfills_of
+from serving.history.lake.day_reader import DayReader
+from serving.history.lake.questions import HeldQuestions
+from serving.history.lake.source_sweep import SourceSweep
+from serving.history.lake.sweep import Part, Sweep, parts_of, sweep
 from serving.history.point_in_time import PointInTimeJoin
 from serving.history.snapshot import LakeReads, ScanLimits, snapshot
 from tests.support.backfills import backfill
 from tests.support.carried import carry
+from tests.support.lakes import files_of
 from tests.support.past import ALWAYS, SYMBOLS, Cell, Market, asked, cells
 from tests.support.rebuilds import Stores
 from tests.support.seeds import seeds
@@ -145,3 +153,78 @@ def test_all_ways_give_what_a_search_of_all_rows_finds(
 
 def _ref(catalog: Any, name: str) -> str:
     return name if "@" in name else f"{name}@{catalog.active[name]}"
+
+
+@pytest.fixture
+def exported_history(stores: Stores, engine: Engine, tmp_path: Path) -> SplitHistory:
+    """Days that are all in the lake, and in Postgres as well."""
+    chance = random.Random(5)
+    lived(stores, engine, chance)
+    history = SplitHistory(stores, engine, tmp_path, chance)
+    history.export()
+    return history
+
+
+def test_parts_go_to_other_processes_and_have_the_bits_of_one(
+    stores: Stores, exported_history: SplitHistory, tmp_path: Path
+) -> None:
+    """What they need is sent as bytes, and nothing of it is a connection."""
+    wanted = questions(random.Random(5), exported_history.rows, 200, "moment")
+    names, entity = wanted.rows.entities(("symbol",))
+    refs = ["current_price@1.0.0", "price_sma_5@2.0.0"]
+    with snapshot(stores.postgres, lake=LakeReads(tmp_path)) as seen:
+        of = SourceSweep(seen, "price", refs, backfills_of(seen), False)
+        whole = HeldQuestions(entity, wanted.rows.moments, wanted.known, len(refs))
+        of.run(names, whole, parts_of(whole.days(), 1_000))
+        days, known = of.days, of.known(names)
+    assert all(not day.in_postgres for day in days)
+    found = HeldQuestions(entity, wanted.rows.moments, wanted.known, len(refs))
+    parts = [Part(day, day) for day in found.days()]
+    assert len(parts) > 2
+    for part in parts:
+        sent = pickle.dumps((of.reading, names, Sweep(days, known, len(refs)), part, found))
+        reading, names_there, sweep_there, part_there, asked_there = pickle.loads(sent)
+        reader = DayReader(reading, names_there, _nothing)
+        sweep(sweep_there, part_there, reader, asked_there)
+        for day in range(part.first, part.last + 1):
+            for segment in asked_there.segments(day):
+                found.answer(segment, asked_there.answered(segment))
+    for column, other in zip(found.answers.columns, whole.answers.columns, strict=True):
+        assert column.tobytes() == other.tobytes()
+
+
+def _nothing(statement: str, parameters: Mapping[str, Any]) -> memoryview:
+    raise AssertionError("Postgres was asked")
+
+
+def test_a_dropped_day_needs_its_files(
+    stores: Stores, exported_history: SplitHistory, tmp_path: Path
+) -> None:
+    """Ten rows of it are found in them; else the error names the file, or the setting."""
+    history = exported_history
+    wanted = questions(random.Random(5), history.rows, 10, "moment")
+    before = joined(stores, wanted, LakeReads(tmp_path), NEVER)
+    assert before[1] == "lateral"
+    history.drop_all()
+    assert joined(stores, wanted, LakeReads(tmp_path), NEVER) == (before[0], "sweep")
+    with pytest.raises(StoresUnavailable, match="TICKWELL_LAKE"):
+        joined(stores, wanted, LakeReads(), NEVER)
+    for path in files_of(tmp_path):
+        content = path.read_bytes()
+        path.write_bytes(content[:-1])
+    with pytest.raises(StoresUnavailable, match=r"part-0\.parquet has the ticks of price on 20"):
+        joined(stores, wanted, LakeReads(tmp_path), NEVER)
+
+
+def test_a_set_is_swept_where_rows_are_many(
+    stores: Stores, exported_history: SplitHistory, tmp_path: Path
+) -> None:
+    """And looked up where the files have too much that is not asked for."""
+    wanted = questions(random.Random(5), exported_history.rows, 50, "moment")
+    plans = {}
+    for rows_a_question in (100.0, 0.001):
+        lake = LakeReads(tmp_path, 10, rows_a_question)
+        plans[rows_a_question] = joined(stores, wanted, lake, NEVER, 2)
+    assert plans[100.0] == (plans[0.001][0], "sweep")
+    assert plans[0.001][1] == "lateral"
+    assert joined(stores, wanted, LakeReads(tmp_path, 1_000), NEVER, 2)[1] == "lateral"

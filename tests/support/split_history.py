@@ -104,6 +104,16 @@ class SplitHistory:
             execute(REVISED, revision, chance.randrange(10**6), revision, later, seed)
         self._change([int(row[2]) // DAY_NS for row in self._read()])
 
+    def export(self) -> None:
+        """Export all of it."""
+        exported(self._stores.postgres, self._lake, rows=5)
+        self.rows = self._read()
+
+    def drop_all(self) -> None:
+        """Have Postgres let go of all days."""
+        for day in {int(row[2]) // DAY_NS for row in self.rows}:
+            self._drop(day)
+
     def split(self) -> None:
         """Export, then have days change, lose files, and be dropped by Postgres."""
         chance, postgres = self._chance, self._stores.postgres

@@ -54,6 +54,7 @@ def drift(
             from serving.history.drift import drift as drift_of
             from serving.history.moments import known_by, settled
             from serving.history.moments import since as since_of
+            from serving.history.snapshot import LakeReads
             from tickwell import drift_metrics, drift_picture
 
         if png is not None:
@@ -62,12 +63,13 @@ def drift(
         first = since_of("--since", since, last)
         file = file_of(training_set)
         asked, shown = (training_set, training_set) if file is None else (file, file.name)
+        stores = settings.postgres, LakeReads(settings.lake_path)
         stop = Event()
         stop_on(stop)
         began = time.monotonic()
         found = with_progress_bar(
             "drift",
-            lambda show: drift_of(settings.postgres, asked, first, last, levels, show, stop),
+            lambda show: drift_of(stores, asked, first, last, levels, show, stop),
         )
         if png is not None:
             drift_picture.draw(png, shown, found)

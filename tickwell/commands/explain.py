@@ -54,7 +54,7 @@ def explain(
 
         from serving.history.explaining import Explainer
         from serving.history.moments import known_by, tick_of
-        from serving.history.snapshot import snapshot
+        from serving.history.snapshot import LakeReads, snapshot
         from serving.history.window_ticks import TickKey
         from tickwell.second_opinion import add_kernel
 
@@ -64,7 +64,7 @@ def explain(
         None if at is None else known_by("--at", at),
         None if tick is None else TickKey(*tick_of("--tick", tick)),
     )
-    with snapshot(settings.postgres) as seen:
+    with snapshot(settings.postgres, lake=LakeReads(settings.lake_path)) as seen:
         explained = _explained(Explainer(seen), feature, candidates(entity, kind), when)
         add_kernel(seen.catalog, explained)
     if as_json:

@@ -131,6 +131,7 @@ def _verified(
             settings.cluster,
             settings.served_log_path,
             throttled,
+            settings.lake_path,
         )
         catalog = registry.catalog()
         return _with_progress_bar(

@@ -103,8 +103,9 @@ def _is_there(file: DayFile) -> bool:
 def no_lake(source: str, day: int) -> StoresUnavailable:
     """What is said where the lake is needed and its folder is not known."""
     return StoresUnavailable(
-        f"Postgres has let go of the ticks of {source} on {day_of(day)}, which are in the lake: "
-        "name its folder, with TICKWELL_LAKE, or --lake where a command takes it"
+        f"Postgres has let go of the ticks of {source} on {day_of(day)}: they are in the lake, "
+        "which is not read here. `tickwell training-set` and `tickwell explain` read it, with "
+        "TICKWELL_LAKE naming its folder"
     )
 
 

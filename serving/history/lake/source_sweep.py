@@ -67,14 +67,15 @@ class SourceSweep:
         Raises `StoresUnavailable`, SQLAlchemy's `DBAPIError`, OSError and `Stopped`.
         """
         reader = DayReader(self.reading, names, self._copy)
-        common = Sweep(self.days, self._known(names), len(self.reading.refs))
+        common = Sweep(self.days, self.known(names), len(self.reading.refs))
         for part in parts:
             sweep(common, part, reader, questions, stop)
 
     def _copy(self, statement: str, parameters: Mapping[str, Any]) -> memoryview:
         return self._snapshot.copied(statement, [parameters])[0]
 
-    def _known(self, names: Sequence[str]) -> NDArray[np.bool_]:
+    def known(self, names: Sequence[str]) -> NDArray[np.bool_]:
+        """(e,) Of which of some entities the source has ever had a tick."""
         asked = {
             "source": self.reading.source,
             "numbers": list(range(len(names))),
