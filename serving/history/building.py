@@ -45,13 +45,14 @@ def build(
         check_moments(join, source)
         report, total, made = join.report, source.metadata.num_rows, join.made()
         progress(0, total)
-        stack.enter_context(join.sweeping(join.asked_in(source), total, stop, out.resolve().parent))
+        asked = join.asked_in(source)
+        stack.enter_context(join.sweeping(asked, total, progress, stop, out.resolve().parent))
         with written(out) as write:
             for table in pieces(source, join.rows_a_piece):
                 if stop.is_set():
                     raise Stopped
                 write(beside(table, join.added(table), made))
-                progress(report.rows, total)
+                progress(join.done, total)
             if total == 0:
                 table = source.schema_arrow.empty_table()
                 write(beside(table, join.added(table), made))

@@ -164,12 +164,13 @@ def prove(stores: Stores, name: str, progress: Callable[[int, int], None], stop:
         join.keep(digests.add)
         progress(0, kept.rows)
         if source is not None:
-            stack.enter_context(join.sweeping(join.asked_in(source), kept.rows, stop))
+            asked = join.asked_in(source)
+            stack.enter_context(join.sweeping(asked, kept.rows, progress, stop))
         for table in () if source is None else pieces(source, join.rows_a_piece):
             if stop.is_set():
                 raise Stopped
             join.added(table)
-            progress(join.report.rows, kept.rows)
+            progress(join.done, kept.rows)
     return _compared(kept, digests.hexadecimal(), join)
 
 

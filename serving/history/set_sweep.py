@@ -8,7 +8,7 @@ days, and rows are many for the ticks that have to be read.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Event
@@ -20,6 +20,7 @@ from serving.history.entity_rows import EntityRows
 from serving.history.found_ticks import About, Backfills, FoundTicks
 from serving.history.lake.questions import KnownOf, SpilledQuestions
 from serving.history.lake.source_sweep import SourceSweep
+from serving.history.lake.sweep import Watch
 from serving.history.snapshot import LakeReads, Snapshot
 
 
@@ -62,10 +63,16 @@ class SetSweep:
     ) -> None:
         self._stack.close()
 
-    def run(self, pieces: Iterable[EntityRows], stop: Event | None = None) -> None:
+    def run(
+        self,
+        pieces: Iterable[EntityRows],
+        stop: Event | None = None,
+        done: Callable[[float], None] = lambda part: None,
+    ) -> None:
         """Answer all rows, which come in the pieces in which they will be joined.
 
-        Raises `StoresUnavailable`, `Stopped`, SQLAlchemy's `DBAPIError`, and OSError.
+        `done` takes which part of them is answered, from 0 to 1. Raises `StoresUnavailable`,
+        `Stopped`, SQLAlchemy's `DBAPIError`, and OSError.
         """
         if not self._sources:
             return
@@ -76,10 +83,17 @@ class SetSweep:
             for source, swept in self._sources.items():
                 swept.add(rows, keys[source].key)
         for source, swept in list(self._sources.items()):
-            if swept.is_worth_it(self._snapshot.lake):
-                swept.run(stop)
-            else:
+            if not swept.is_worth_it(self._snapshot.lake):
                 del self._sources[source]
+        answered = 0
+
+        def told(questions: int) -> None:
+            nonlocal answered
+            answered += questions
+            done(answered / (self._rows * len(self._sources)))
+
+        for swept in self._sources.values():
+            swept.run(Watch(stop or Event(), told))
 
     def found(self, source: str, first: int, about: About, empty: FoundTicks) -> FoundTicks | None:
         """The ticks of a piece of rows, the first of which is row `first`; None if not swept."""
@@ -114,6 +128,8 @@ class _Swept:
         n = self.questions.rows
         parts = self._sweep.parts(self.questions)
         days = [day for part in parts for day in self.of.between(part.first, part.last)]
+        if any(day.dropped for day in days):  # nothing else has all of it
+            return True
         of_files = [day.rows for day in days if day.files]
         if n < limits.fewest_questions or not of_files:
             return False
@@ -122,7 +138,7 @@ class _Swept:
         stored = (len(days) - len(of_files)) * rows / len(of_files)
         return rows + stored * limits.stored_weight <= n * limits.rows_a_question
 
-    def run(self, stop: Event | None) -> None:
+    def run(self, watch: Watch) -> None:
         """Answer them."""
         parts = self._sweep.parts(self.questions)
-        self._sweep.run(list(self._numbers), self.questions, parts, stop)
+        self._sweep.run(list(self._numbers), self.questions, parts, watch)

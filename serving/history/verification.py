@@ -73,7 +73,7 @@ def verify(
         found = Verified(features={name: Differences() for name in made.pins})
         total = source.metadata.num_rows
         progress(0, total)
-        stack.enter_context(join.sweeping(join.asked_in(source), total, stop))
+        stack.enter_context(join.sweeping(join.asked_in(source), total, progress, stop))
         for table in pieces(source, join.rows_a_piece):
             if stop.is_set():
                 raise Stopped
@@ -81,7 +81,7 @@ def verify(
             for name, differences in found.features.items():
                 _compare(name, table, anew, differences, found.rows)
             found.rows += table.num_rows
-            progress(found.rows, total)
+            progress(join.done, total)
     return found
 
 

@@ -27,6 +27,9 @@ from serving.history.training_set import Form, Report, Stale, table_of
 Keep = Callable[[EntityRows, Mapping[str, PastColumn]], None]
 """Takes rows, and their features by the names of columns."""
 
+Progress = Callable[[int, int], None]
+"""Takes the number of rows that are done, and of all."""
+
 Versions = Literal["active", "as_served"]
 
 
@@ -109,6 +112,7 @@ class SetJoin:
         self.closed = closed(snapshot, self.join.topics)
         self.report = Report()
         self._keep: Keep | None = None
+        self._answered = 0
 
     def keep(self, keep: Keep, ranges: Ranges | None = None) -> None:
         """Give what is joined from now on also to `keep`, and note which entities it is about."""
@@ -125,6 +129,7 @@ class SetJoin:
         self,
         tables: Iterable[Any],
         rows: int,
+        progress: Progress = lambda done, total: None,
         stop: Event | None = None,
         folder: Path | None = None,
     ) -> Iterator[None]:
@@ -138,10 +143,21 @@ class SetJoin:
         if limits.folder is None or rows < limits.fewest_questions:
             yield
             return
+
+        def answered(part: float) -> None:
+            self._answered = round(rows * part)
+            progress(self.done, rows)
+
         repaired = self.wanted.as_known_at is not None
         with self.join.set_sweep(self.wanted.known, repaired, folder) as swept:
-            swept.run(self._pieces(tables), stop)
+            swept.run(self._pieces(tables), stop, answered)
             yield
+
+    @property
+    def done(self) -> int:
+        """How many rows are done; those that a sweep has answered are by half."""
+        joined = self.report.rows
+        return (joined + self._answered) // 2 if self._answered else joined
 
     def _pieces(self, tables: Iterable[Any]) -> Iterator[EntityRows]:
         first = 0

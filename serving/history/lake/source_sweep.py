@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from threading import Event
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from serving.history.lake.day_reader import DayReader, Reading
 from serving.history.lake.days import Day, SourceDays, days_of, loaded_schemas
 from serving.history.lake.questions import Questions
 from serving.history.lake.stored_rows import Schemas
-from serving.history.lake.sweep import Part, Sweep, parts_of, sweep
+from serving.history.lake.sweep import UNWATCHED, Part, Sweep, Watch, parts_of, sweep
 from serving.history.snapshot import Snapshot
 
 KNOWN_ENTITIES = sql(__package__, "known_entities")
@@ -60,7 +59,7 @@ class SourceSweep:
         names: Sequence[str],
         questions: Questions,
         parts: Sequence[Part],
-        stop: Event | None = None,
+        watch: Watch = UNWATCHED,
     ) -> None:
         """Answer the questions about the days of parts; entities are numbered as `names`.
 
@@ -69,7 +68,7 @@ class SourceSweep:
         reader = DayReader(self.reading, names, self._copy)
         common = Sweep(self.days, self.known(names), len(self.reading.refs))
         for part in parts:
-            sweep(common, part, reader, questions, stop)
+            sweep(common, part, reader, questions, watch)
 
     def _copy(self, statement: str, parameters: Mapping[str, Any]) -> memoryview:
         return self._snapshot.copied(statement, [parameters])[0]

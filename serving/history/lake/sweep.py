@@ -12,7 +12,7 @@ parts of a sweep need nothing of each other, and have together the bits of one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from typing import NamedTuple
@@ -70,8 +70,24 @@ class Sweep(NamedTuple):
     """How many versions are read."""
 
 
+def _nobody(questions: int) -> None:
+    """Nobody is told."""
+
+
+class Watch(NamedTuple):
+    """Who looks on."""
+
+    stop: Event = Event()
+    """Ends the sweep once it is set."""
+    answered: Callable[[int], None] = _nobody
+    """Takes how many more questions are answered."""
+
+
+UNWATCHED = Watch()
+
+
 def sweep(
-    of: Sweep, part: Part, reader: DayReader, questions: Questions, stop: Event | None = None
+    of: Sweep, part: Part, reader: DayReader, questions: Questions, watch: Watch = UNWATCHED
 ) -> None:
     """Answer the questions about the days of a part.
 
@@ -81,22 +97,22 @@ def sweep(
     own = [day for day in of.days if part.first <= day.number <= part.last]
     earlier = [day for day in of.days if day.number < part.first]
     passed = _Pass(of, questions)
-    passed.carry = _seed(passed, reader, earlier, limits.of(part.first), stop)
+    passed.carry = _seed(passed, reader, earlier, limits.of(part.first), watch.stop)
     asked = {day for day in questions.days() if part.first <= day <= part.last}
     with ThreadPoolExecutor(1, "lake") as pool:
         ahead = _ahead(pool, ((day.number, ticks) for day in own for ticks in reader.ticks(day)))
         read = next(ahead, None)
         for number in sorted({*asked, *(day.number for day in own)}):
-            _check(stop)
+            _check(watch.stop)
             of_day = _OfDay(passed, number, number in asked, limits.of(number + 1))
             while read is not None and read[0] == number:
                 of_day.search(read[1])
                 read = next(ahead, None)
-            of_day.end()
+            watch.answered(of_day.end())
 
 
-def _check(stop: Event | None) -> None:
-    if stop is not None and stop.is_set():
+def _check(stop: Event) -> None:
+    if stop.is_set():
         raise Stopped
 
 
@@ -189,6 +205,7 @@ class _OfDay:
         self._settled = np.full(len(passed.bounds), NEVER, np.int64)
         self._left: list[DayTicks] = []
         self._are_answered = False
+        self._n = 0
 
     def search(self, ticks: DayTicks) -> None:
         """Answer the questions about the entities of these ticks."""
@@ -207,19 +224,24 @@ class _OfDay:
                 answers = questions.answered(segment)
             else:
                 answers = self._pass.unanswered(len(segment.entity))
+                self._n += len(segment.entity)
                 self._pass.carry.answer(segment, answers)
             if searched is not None:
                 searched.answer(segment, answers)
             questions.answer(segment, answers)
         self._are_answered = True
 
-    def end(self) -> None:
-        """Answer what no tick of the day did, and leave to later days what they may need."""
+    def end(self) -> int:
+        """Answer what no tick of the day did, and leave to later days what they may need.
+
+        Returns how many questions about the day there were.
+        """
         if not self._are_answered:
             self._answer(None)
         before = self._pass.carry.needed(self._settled, self._limits)
         left = joined_ticks([before, *self._left])
         self._pass.carry = _Searched(left, self._pass.carry.bounds)
+        return self._n
 
 
 def _seed(
@@ -227,7 +249,7 @@ def _seed(
     reader: DayReader,
     earlier: Sequence[Day],
     limits: tuple[int, int],
-    stop: Event | None,
+    stop: Event,
 ) -> _Searched:
     """What earlier days leave to a part: they are read back from the newest one.
 
