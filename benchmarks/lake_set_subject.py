@@ -112,6 +112,7 @@ def _duckdb(name: str, lake: Path, entities: Path, out: Path) -> Callable[[], An
     def work() -> None:
         connection = duckdb.connect()
         connection.execute("SET threads = 2")
+        connection.execute("SET memory_limit = '8GB'")
         connection.execute(query)
 
     return work

@@ -94,17 +94,18 @@ def _known_by(ticks: Any, begin: int, newest: int, by: int) -> int:
 
 
 @compiled
-def find(questions: Any, bounds: Any, ticks: Any, found: Any) -> None:
+def find(questions: Any, bounds: Any, ticks: Any, newer: Any, found: Any) -> None:
     """The tick of each question, an entity at a moment by what was known then; -1 where none is.
 
-    `questions` are entities, moments and when ticks had to be known; `ticks` event times,
-    sequences, `known_at`, whether it is gone, and the least `known_at` of blocks.
+    Questions of which a `newer` tick was found are passed over. `questions` are entities, moments
+    and when ticks had to be known; `ticks` event times, sequences, `known_at`, whether it is gone,
+    and the least `known_at` of blocks.
     """
     entity, moments, known = questions
     for k in range(entity.shape[0]):
         begin, end = bounds[entity[k], 0], bounds[entity[k], 1]
         found[k] = -1
-        if end > begin:
+        if end > begin and newer[k] < 0:
             newest = _past(ticks[0], begin, end, moments[k]) - 1
             found[k] = _known_by(ticks, begin, newest, known[k])
 

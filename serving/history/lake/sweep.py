@@ -152,11 +152,16 @@ class _Searched:
         self.least = np.empty((len(ticks) >> BLOCK_BITS) + 1, np.int64)
         least_known(ticks.known, self.least)
 
-    def answer(self, asked: Segment, answers: Answers) -> None:
-        """Put the ticks that count into the answers to questions; other answers stay."""
+    def find(self, asked: Segment, newer: Int64s) -> Int64s:
+        """(k,) The index of each question's tick, -1 where none counts, or a `newer` one does."""
         ticks, found = self.ticks, np.empty(len(asked.entity), np.int64)
         searched = ticks.times, ticks.sequences, ticks.known, ticks.gone, self.least
-        find((asked.entity, asked.moments, asked.known), self.bounds, searched, found)
+        find((asked.entity, asked.moments, asked.known), self.bounds, searched, newer, found)
+        return found
+
+    def take(self, found: Int64s, answers: Answers) -> None:
+        """Put the ticks that were found into answers; others stay."""
+        ticks = self.ticks
         own = ticks.times, ticks.sequences, ticks.flags, *ticks.values, *ticks.statuses
         for column, taken in zip(own, answers.columns, strict=True):
             take(found, column, taken)
@@ -220,14 +225,18 @@ class _OfDay:
             return
         questions = self._pass.questions
         for segment in questions.segments(self._number):
+            found = np.full(len(segment.entity), -1, np.int64)
+            if searched is not None:
+                found = searched.find(segment, found)
             if self._are_answered:
                 answers = questions.answered(segment)
             else:
-                answers = self._pass.unanswered(len(segment.entity))
-                self._n += len(segment.entity)
-                self._pass.carry.answer(segment, answers)
+                answers = self._pass.unanswered(len(found))
+                self._n += len(found)
+                carry = self._pass.carry
+                carry.take(carry.find(segment, found), answers)
             if searched is not None:
-                searched.answer(segment, answers)
+                searched.take(found, answers)
             questions.answer(segment, answers)
         self._are_answered = True
 
