@@ -93,20 +93,21 @@ def _duckdb(name: str, lake: Path, entities: Path, out: Path) -> Callable[[], An
 
     columns = ", ".join(_columns())
     read = f"read_parquet('{lake}/rows/source=price/*/*/*.parquet')"
-    ticks = f"SELECT entity AS symbol, event_time AS at, {columns} FROM {read}"
+    ticks = f"SELECT entity AS symbol, event_time AS moment, {columns} FROM {read}"
     if name.endswith("right"):
         ticks = f"""
-            SELECT symbol, at, {columns} FROM (
+            SELECT symbol, moment, {columns} FROM (
                 SELECT *, max(event_time) OVER (
-                    PARTITION BY symbol ORDER BY at, event_time, sequence
+                    PARTITION BY symbol ORDER BY moment, event_time, sequence
                 ) AS newest
-                FROM (SELECT *, greatest(event_time, known_at) AS at FROM {read})
+                FROM (SELECT *, greatest(event_time, known_at) AS moment FROM {read})
             ) WHERE event_time = newest"""
     query = f"""
         COPY (
             SELECT rows.symbol, rows.timestamp, {columns}
-            FROM (SELECT *, epoch_ns(timestamp) AS at FROM read_parquet('{entities}')) AS rows
-            ASOF LEFT JOIN ({ticks}) AS ticks ON rows.symbol = ticks.symbol AND rows.at >= ticks.at
+            FROM (SELECT *, epoch_ns(timestamp) AS moment FROM read_parquet('{entities}')) AS rows
+            ASOF LEFT JOIN ({ticks}) AS ticks
+                ON rows.symbol = ticks.symbol AND rows.moment >= ticks.moment
         ) TO '{out}' (FORMAT parquet)"""
 
     def work() -> None:

@@ -6,9 +6,12 @@ import pickle
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from threading import Event
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import Engine
 
@@ -16,14 +19,19 @@ from registry.database.engine import connect
 from registry.lifecycle.audit import By
 from registry.lifecycle.registry import Registry
 from serving.errors import StoresUnavailable
+from serving.history.building import build
 from serving.history.entity_rows import EntityRows
 from serving.history.found_ticks import backfills_of
 from serving.history.lake.day_reader import DayReader
 from serving.history.lake.questions import HeldQuestions
 from serving.history.lake.source_sweep import SourceSweep
 from serving.history.lake.sweep import Part, Sweep, parts_of, sweep
+from serving.history.named import Keeping, prove
 from serving.history.point_in_time import PointInTimeJoin
 from serving.history.snapshot import LakeReads, ScanLimits, snapshot
+from serving.history.stopped import Stopped
+from serving.history.verification import verify
+from serving.history.wanted import Wanted
 from tests.support.backfills import backfill
 from tests.support.carried import carry
 from tests.support.lakes import files_of
@@ -76,6 +84,11 @@ def lived(stores: Stores, engine: Engine, chance: random.Random) -> None:
         carry(stores, "offline", registry.catalog(), 0)  # the newest ticks are in two row schemas
         market.work_by(registry.catalog())
         go_on(4)
+    registry.create_feature_version(
+        "spread_of_means",
+        "1.0.0",
+        {"expression": "current_price / price_sma_5 - 1", "entity": ["symbol"]},
+    )
     if chance.random() < 0.7 and registry.begin_backfill("price_sma_5@2.0.0") is not None:
         assert backfill(engine, stores.postgres, "price_sma_5@2.0.0").finished
 
@@ -228,3 +241,38 @@ def test_a_set_is_swept_where_rows_are_many(
     assert plans[100.0] == (plans[0.001][0], "sweep")
     assert plans[0.001][1] == "lateral"
     assert joined(stores, wanted, LakeReads(tmp_path, 1_000), NEVER, 2)[1] == "lateral"
+
+
+def test_files_are_built_and_proved_with_a_sweep(
+    stores: Stores, exported_history: SplitHistory, tmp_path: Path
+) -> None:
+    """The same file as without a lake; what is done only grows; a set is proved by its name."""
+    wanted = questions(random.Random(5), exported_history.rows, 60, "moment")
+    stamps = pa.array(wanted.rows.moments).cast(pa.timestamp("ns", "UTC"))
+    entities = tmp_path / "entities.parquet"
+    pq.write_table(pa.table({"symbol": wanted.rows.keys["symbol"], "timestamp": stamps}), entities)
+    asked_for = Wanted([*FEATURES, "spread_of_means"], event_times=True, allow_open=True)
+    swept = LakeReads(tmp_path, 0, 1e9)
+    tables, told = [], list[int]()
+    for lake in (LakeReads(), swept):
+        told.clear()
+        out, keeping = tmp_path / "set.parquet", None
+        if lake is swept:
+            keeping = Keeping("momentum", By("ann"))
+        report = build(
+            *((stores.postgres, lake), (entities, out), asked_for),
+            *(lambda done, _: told.append(done), Event(), keeping),
+        )
+        assert report.plans["price"] == ("sweep" if lake is swept else "lateral")
+        assert told == sorted(told)
+        assert told[-1] == len(wanted.rows)
+        tables.append(pq.read_table(out).drop_columns(["symbol", "timestamp"]))
+    assert len(told) > 3
+    assert tables[0].equals(tables[1])
+    with_lake = stores.postgres, swept
+    assert verify(with_lake, out, lambda *_: None, Event()).is_same
+    assert prove(with_lake, "momentum", lambda *_: None, Event()).is_same
+    stop = Event()
+    stop.set()
+    with pytest.raises(Stopped):
+        build(with_lake, (entities, out), asked_for, lambda *_: None, stop)

@@ -126,7 +126,8 @@ class SplitHistory:
                 postgres, "SELECT path FROM tickwell.lake_files WHERE day = %s", day_of(day)
             )
             files = [self._lake / path for (path,) in paths]
-            if happened == "dirty" or chance.random() < 0.2:
+            often = {"dirty": 1.0, "dropped": 0.8}.get(happened, 0.2)
+            if chance.random() < often:
                 self._tick_again(day)
             if happened == "gone" and files:
                 files[0].unlink()
