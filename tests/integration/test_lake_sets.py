@@ -222,9 +222,10 @@ def test_a_dropped_day_needs_its_files(
     assert joined(stores, wanted, LakeReads(tmp_path), NEVER) == (before[0], "sweep")
     with pytest.raises(StoresUnavailable, match="TICKWELL_LAKE"):
         joined(stores, wanted, LakeReads(), NEVER)
-    for path in files_of(tmp_path):
-        content = path.read_bytes()
-        path.write_bytes(content[:-1])
+    paths = files_of(tmp_path)
+    contents = [path.read_bytes() for path in paths]
+    for path, other in zip(paths, contents[1:] + contents[:1], strict=True):
+        path.write_bytes(other)  # a whole file, and not the one of the manifest
     with pytest.raises(StoresUnavailable, match=r"part-0\.parquet has the ticks of price on 20"):
         joined(stores, wanted, LakeReads(tmp_path), NEVER)
 
