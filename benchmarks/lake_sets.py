@@ -107,7 +107,7 @@ def fill(postgres: str, lake: Path) -> None:
                     " '00000000-0000-0000-0000-000000000001', 0, ARRAY[%(day)s])",
                     {"day": number},
                 )
-                seen = LakeDay("price", day, 1, None, ())
+                seen = LakeDay("price", day, 1, None, False, False, ())
                 record_day(connection, seen, {}, {wanted.schema.id: (wanted, written)})
     finally:
         engine.dispose()
