@@ -6,6 +6,10 @@ it. What counts of them depends on what was known: so a tick becomes its *states
 
     served      what the rows of revision 0 have together that were known
     repaired    what the rows have together that became known last; nothing after a cancel
+
+Ticks from Kafka and loaded ones know nothing of each other: of one event time those from Kafka come
+after the others, whatever their sequences are, and rows of the two are never one tick. An *order*
+is one number for both.
 """
 
 from __future__ import annotations
@@ -27,6 +31,9 @@ LACKS = 255
 CLOSED, LOADED, REVISED = 1, 2, 4
 """Flags of a tick: its entity was closed, it came from files, a repair has changed it."""
 
+OF_KAFKA = 2**62
+"""What the order of a tick from Kafka is above its sequence, and no sequence reaches."""
+
 
 class DayRows(NamedTuple):
     """n rows, in any order."""
@@ -43,6 +50,12 @@ class DayRows(NamedTuple):
     """Of each version (n,), NaN where there is none."""
     statuses: Sequence[Bytes]
     """Of each version (n,): that of the row (`ValueStatus`), or `LACKS`."""
+
+    @property
+    def orders(self) -> Int64s:
+        """(n,) What orders the ticks of an entity and event time, and tells them apart."""
+        found: Int64s = self.sequence + np.where(self.schema_id > 0, OF_KAFKA, 0)
+        return found
 
     def some(self, which: Any) -> DayRows:
         """Some of the rows, or all in another order."""
@@ -67,11 +80,12 @@ def _concatenated(parts: Sequence[Sequence[Any]]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class DayTicks:
-    """n states of ticks, those of an entity together, by event time, sequence and `known`."""
+    """n states of ticks, those of an entity together, by event time, order and `known`."""
 
     entity: NDArray[np.int32]
     times: Int64s
-    sequences: Int64s
+    orders: Int64s
+    """(n,) The sequence of each, and `OF_KAFKA` more for those from Kafka (`sequences_of`)."""
     known: Int64s
     gone: Flags
     """(n,) Whether the tick counts no more from then on."""
@@ -93,7 +107,7 @@ class DayTicks:
     @property
     def plain(self) -> tuple[Any, ...]:
         """All columns but those of versions."""
-        own = self.entity, self.times, self.sequences, self.known
+        own = self.entity, self.times, self.orders, self.known
         return *own, self.gone, self.may_go, self.flags
 
 
@@ -124,22 +138,37 @@ def ticks_of(rows: DayRows, repaired: bool, in_order: bool) -> DayTicks:
     """
     one_each = in_order and not (repaired and bool((rows.revision > 0).any()))
     if not one_each:
-        rows, one_each = _sorted(rows)
+        rows = _each_once(_sorted(rows))
+        if repaired:
+            rows = _cancelled_of_both(rows)
+        one_each = not _same(rows.entity, rows.event_time, rows.orders).any()
     if one_each:
         return _each_a_state(rows)
     return _states(rows, repaired)
 
 
-def _sorted(rows: DayRows) -> tuple[DayRows, bool]:
-    """Rows in order, each once, and whether each is a tick of its own."""
-    keys = rows.revision, rows.schema_id, rows.known_at, rows.sequence, rows.event_time, rows.entity
-    rows = rows.some(np.lexsort(keys))
-    same_tick = _same(rows.entity, rows.event_time, rows.sequence)
-    again = same_tick & _same(rows.schema_id, rows.revision)
-    if again.any():
-        rows = rows.some(~again)
-        same_tick = _same(rows.entity, rows.event_time, rows.sequence)
-    return rows, not same_tick.any()
+def _sorted(rows: DayRows) -> DayRows:
+    keys = rows.revision, rows.schema_id, rows.known_at, rows.orders, rows.event_time, rows.entity
+    return rows.some(np.lexsort(keys))
+
+
+def _each_once(rows: DayRows) -> DayRows:
+    """Rows that are in order, without those that are there again."""
+    key = rows.entity, rows.event_time, rows.sequence, rows.schema_id, rows.revision
+    again = _same(*key)
+    return rows.some(~again) if again.any() else rows
+
+
+def _cancelled_of_both(rows: DayRows) -> DayRows:
+    """Rows in order, with a cancel of each tick for the other one at its key, loaded or not.
+
+    They may be the same tick, and no edit can name a loaded one (`ticks_as_known.sql`).
+    """
+    cancels = rows.cancels & (rows.revision > 0)
+    if not cancels.any() or (rows.schema_id > 0).all() or (rows.schema_id < 0).all():
+        return rows
+    of_both = rows.some(cancels)
+    return _sorted(joined([rows, of_both._replace(schema_id=-of_both.schema_id)]))
 
 
 def _same(*columns: Any) -> Flags:
@@ -159,14 +188,14 @@ def _flags_of(rows: DayRows, which: slice) -> Bytes:
 def _each_a_state(rows: DayRows) -> DayTicks:
     # a row that cancels takes back a tick that has none: it is gone all the same
     gone = rows.cancels & (rows.revision > 0)
-    key = rows.entity, rows.event_time, rows.sequence, rows.known_at
+    key = rows.entity, rows.event_time, rows.orders, rows.known_at
     return DayTicks(*key, gone, gone, _flags_of(rows, slice(None)), rows.values, rows.statuses)
 
 
 def _states(rows: DayRows, repaired: bool) -> DayTicks:
     """The states of ticks of several rows, which are in order."""
     ticks = _each_a_state(rows)
-    same = _same(rows.entity, rows.event_time, rows.sequence)
+    same = _same(rows.entity, rows.event_time, ticks.orders)
     begins = np.flatnonzero(~same)
     ends = np.append(begins[1:], len(rows.entity))
     ticks = _with_what_was_known_before(ticks, same, int((ends - begins).max()))
@@ -187,11 +216,10 @@ def _with_what_was_known_before(ticks: DayTicks, same: Flags, most: int) -> DayT
     for _ in range(most - 1):
         before = flags[later - 1]
         flags[later] |= before & CLOSED
-        flags[later] &= before | ~np.uint8(LOADED)  # live has it as well
         for column, codes in zip(values, statuses, strict=True):
             lacking = later[codes[later] == LACKS]
             column[lacking], codes[lacking] = column[lacking - 1], codes[lacking - 1]
-    key = ticks.entity, ticks.times, ticks.sequences, ticks.known
+    key = ticks.entity, ticks.times, ticks.orders, ticks.known
     return DayTicks(*key, ticks.gone.copy(), ticks.may_go.copy(), flags, values, statuses)
 
 
@@ -203,8 +231,7 @@ def _repair(ticks: DayTicks, rows: DayRows, begin: int, end: int) -> None:
         newest = _newest(rows, range(begin, last + 1))
         ticks.gone[last] = cancelled[: last + 1 - begin].any()
         of_newest = own[[i - begin for i in newest]]
-        closed_or_revised = np.bitwise_or.reduce(of_newest) & (CLOSED | REVISED)
-        ticks.flags[last] = closed_or_revised | np.bitwise_and.reduce(of_newest) & LOADED
+        ticks.flags[last] = np.bitwise_or.reduce(of_newest)
         for column, codes, values, statuses in zip(
             ticks.values, ticks.statuses, rows.values, rows.statuses, strict=True
         ):
@@ -223,3 +250,8 @@ def _newest(rows: DayRows, known: range) -> list[int]:
 
     newest = max(map(rank, known))
     return [i for i in known if rank(i) == newest]
+
+
+def sequences_of(orders: Int64s) -> Int64s:
+    """The sequences of ticks, by their orders."""
+    return orders & (OF_KAFKA - 1)

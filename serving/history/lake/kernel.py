@@ -1,6 +1,6 @@
 """Compiled passes over the ticks of a day, and over those that earlier days have left.
 
-Ticks are in columns, those of an entity together, by event time, sequence and `known_at`. A tick
+Ticks are in columns, those of an entity together, by event time, order and `known_at`. A tick
 may have several rows, its states: each counts from its own `known_at` on, until that of the next
 one. A state may say that the tick is gone.
 
@@ -77,14 +77,14 @@ def _past(times: Any, begin: int, end: int, moment: int) -> int:
 @compiled
 def _known_by(ticks: Any, begin: int, newest: int, by: int) -> int:
     """The newest tick from `begin` to `newest` that was known and not gone by then, else -1."""
-    times, sequences, known, gone, least = ticks
+    times, orders, known, gone, least = ticks
     i = newest
     while i >= begin:
         if known[i] <= by:
             if not gone[i]:
                 return i
-            time, sequence = times[i], sequences[i]
-            while i >= begin and times[i] == time and sequences[i] == sequence:
+            time, order = times[i], orders[i]
+            while i >= begin and times[i] == time and orders[i] == order:
                 i -= 1
         elif least[i >> BLOCK_BITS] > by:
             i = ((i >> BLOCK_BITS) << BLOCK_BITS) - 1
@@ -98,7 +98,7 @@ def find(questions: Any, bounds: Any, ticks: Any, newer: Any, found: Any) -> Non
     """The tick of each question, an entity at a moment by what was known then; -1 where none is.
 
     Questions of which a `newer` tick was found are passed over. `questions` are entities, moments
-    and when ticks had to be known; `ticks` event times, sequences, `known_at`, whether it is gone,
+    and when ticks had to be known; `ticks` event times, orders, `known_at`, whether it is gone,
     and the least `known_at` of blocks.
     """
     entity, moments, known = questions

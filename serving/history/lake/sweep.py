@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from serving.features.columns import NO_TIME
 from serving.history.lake.day_reader import DayReader
-from serving.history.lake.day_ticks import LACKS, DayTicks, joined_ticks, no_ticks
+from serving.history.lake.day_ticks import LACKS, DayTicks, joined_ticks, no_ticks, sequences_of
 from serving.history.lake.days import Day
 from serving.history.lake.kernel import (
     BLOCK_BITS,
@@ -155,16 +155,17 @@ class _Searched:
     def find(self, asked: Segment, newer: Int64s) -> Int64s:
         """(k,) The index of each question's tick, -1 where none counts, or a `newer` one does."""
         ticks, found = self.ticks, np.empty(len(asked.entity), np.int64)
-        searched = ticks.times, ticks.sequences, ticks.known, ticks.gone, self.least
+        searched = ticks.times, ticks.orders, ticks.known, ticks.gone, self.least
         find((asked.entity, asked.moments, asked.known), self.bounds, searched, newer, found)
         return found
 
     def take(self, found: Int64s, answers: Answers) -> None:
         """Put the ticks that were found into answers; others stay."""
         ticks = self.ticks
-        own = ticks.times, ticks.sequences, ticks.flags, *ticks.values, *ticks.statuses
+        own = ticks.times, ticks.orders, ticks.flags, *ticks.values, *ticks.statuses
         for column, taken in zip(own, answers.columns, strict=True):
             take(found, column, taken)
+        answers.sequences[:] = sequences_of(answers.sequences)  # those before stay as they are
 
     def needed(self, settled: Int64s, limits: tuple[int, int]) -> DayTicks:
         """Those that later questions may need."""

@@ -49,7 +49,10 @@ NOTHING: Answer = (NO_TIME, 0, 0, (None,) * VERSIONS, (LACKS,) * VERSIONS)
 
 
 def drawn(chance: random.Random, n: int, repairs: bool) -> list[Row]:
-    """Rows at few different times; some known later, some in two row schemas, some loaded."""
+    """Rows at few different times; some known later, some in two row schemas, some loaded.
+
+    Often one that was loaded and one that was not are of one time, with one sequence or two.
+    """
     rows: dict[tuple[int, ...], Row] = {}
     late = chance.choice([0.1, 0.6, 1.0])
     for _ in range(n):
@@ -60,6 +63,9 @@ def drawn(chance: random.Random, n: int, repairs: bool) -> list[Row]:
         if chance.random() < late:
             known = time + chance.randrange(4 * DAY_NS)
         load = chance.random() < 0.2
+        if rows and chance.random() < 0.3:
+            entity, time, sequence, _, schema = chance.choice(list(rows))
+            load, sequence = schema > 0, chance.choice([sequence, 1 - sequence])
         value = chance.random()
         for schema in chance.choice([[1], [2], [1, 2]]):
             has = {1: (True, False), 2: (True, True)}[schema]
@@ -72,10 +78,11 @@ def drawn(chance: random.Random, n: int, repairs: bool) -> list[Row]:
                     tuple((0 if one else LACKS) for one in has),
                 )
                 rows.setdefault((entity, time, sequence, revision, row.schema), row)
-    of_tick: dict[tuple[int, int, int, int], tuple[int, tuple[float, ...]]] = {}
+    of_tick: dict[tuple[Any, ...], tuple[int, tuple[float, ...]]] = {}
     found = []
     for row in rows.values():  # what a tick has in several row schemas is equal
-        known, values = of_tick.setdefault(row[:4], (row.known, row.values))
+        tick = *row[:4], row.schema > 0
+        known, values = of_tick.setdefault(tick, (row.known, row.values))
         same = tuple(
             (values[0] + i) if status != LACKS else np.nan for i, status in enumerate(row.statuses)
         )
@@ -97,8 +104,8 @@ def searched(rows: Sequence[Row], asked: Question, repaired: bool) -> Answer:
         known = [row for row in known if row.revision == 0]
     if not known:
         return NOTHING
-    tick = max(row[1:3] for row in known)
-    of_tick = [row for row in known if row[1:3] == tick]
+    tick = max(map(ordered, known))
+    of_tick = [row for row in known if ordered(row) == tick]
 
     def rank(row: Row) -> tuple[int, int, int]:
         return (1, row.known, row.revision) if row.revision else (0, 0, 0)
@@ -113,7 +120,12 @@ def searched(rows: Sequence[Row], asked: Question, repaired: bool) -> Answer:
     flags = LOADED * all(row.schema < 0 for row in newest)
     flags |= REVISED * any(row.revision > 0 for row in newest)
     flags |= CLOSED * any(row.values[0] > 1.5 for row in newest)
-    return *tick, flags, tuple(values), tuple(statuses)
+    return *newest[0][1:3], flags, tuple(values), tuple(statuses)
+
+
+def ordered(row: Row) -> tuple[int, bool, int]:
+    """What a tick of an entity is known by, and comes after others by."""
+    return row.time, row.schema > 0, row.sequence
 
 
 class Held:
