@@ -143,7 +143,7 @@ def test_all_ways_give_what_a_search_of_all_rows_finds(
     """Late ticks, ties, repairs, loads, row schemas; days in the lake, in Postgres, in both."""
     chance = random.Random(seed)
     lived(stores, engine, chance)
-    history = SplitHistory(stores, engine, tmp_path, chance)
+    history = SplitHistory(stores, tmp_path, chance)
     history.edit()
     catalog = Registry(engine, By("ann")).catalog()
     before = Searched(stores.postgres, catalog, [])
@@ -173,7 +173,7 @@ def exported_history(stores: Stores, engine: Engine, tmp_path: Path) -> SplitHis
     """Days that are all in the lake, and in Postgres as well."""
     chance = random.Random(5)
     lived(stores, engine, chance)
-    history = SplitHistory(stores, engine, tmp_path, chance)
+    history = SplitHistory(stores, tmp_path, chance)
     history.export()
     return history
 

@@ -11,15 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-from sqlalchemy import Engine
-
-from pipelines.lake.days import schemas_of
-from registry import catalog as recorded
 from registry.definitions import Catalog, FeatureVersion
-from registry.formats.lake import DAY_NS, day_of, file_path, status_column, value_column
-from registry.formats.row import ValueStatus
+from registry.formats.lake import DAY_NS, day_of
 from tests.support.backfills import Tick, blocks
 from tests.support.lakes import exported
 from tests.support.past import Cell
@@ -28,7 +21,6 @@ from tests.support.sinks import query
 
 NOBODY = "00000000-0000-0000-0000-000000000000"
 CANCELLED = 3
-OPS = ["trade", "reset", "close", "cancel"]
 
 SOME_LATER = (
     "UPDATE tickwell.feature_rows SET known_at = known_at + %s"
@@ -76,9 +68,8 @@ WHERE schema.source = 'price'
 class SplitHistory:
     """The history of the price source, which `edit` and `split` change and move about."""
 
-    def __init__(self, stores: Stores, engine: Engine, lake: Path, chance: random.Random) -> None:
+    def __init__(self, stores: Stores, lake: Path, chance: random.Random) -> None:
         self._stores = stores
-        self._engine = engine
         self._lake = lake
         self._chance = chance
         self.rows: list[tuple[Any, ...]] = []
@@ -121,7 +112,8 @@ class SplitHistory:
         """Export, then have days change, lose files, and be dropped by Postgres."""
         chance, postgres = self._chance, self._stores.postgres
         exported(postgres, self._lake, rows=chance.choice([3, 40]))
-        self._write_loaded()
+        of_loads = "SELECT coalesce(sum(rows), 0) FROM tickwell.lake_files WHERE schema_id < 0"
+        assert query(postgres, of_loads) == [(sum(row[0] < 0 for row in self._read()),)]
         days = sorted({int(row[2]) // DAY_NS for row in self._read()})
         what = {day: chance.choice(["", "", "dirty", "gone", "other", "dropped"]) for day in days}
         for day, happened in what.items():
@@ -172,54 +164,6 @@ class SplitHistory:
             " WHERE first_event_time >= %s AND last_event_time < %s",
             *within,
         )
-
-    def _write_loaded(self) -> None:
-        """Files of loaded rows, unless the export has written them."""
-        written = "SELECT count(*) FROM tickwell.lake_files WHERE schema_id < 0"
-        if query(self._stores.postgres, written) != [(0,)]:
-            return
-        with self._engine.connect() as connection:
-            schemas = schemas_of(connection, recorded.load(self._engine))
-        of_file: dict[tuple[int, int], list[tuple[Any, ...]]] = {}
-        for row in self._read():
-            if row[0] < 0:
-                of_file.setdefault((int(row[2]) // DAY_NS, row[0]), []).append(row)
-        for (day, schema), rows in of_file.items():
-            of_schema = schemas[-schema]
-            path = file_path("price", -schema, day_of(day)).with_name("part-1.parquet")
-            _write(self._lake / path, of_schema.arrow(), of_schema.schema.features, rows)
-            self._stores.execute(
-                "INSERT INTO tickwell.lake_files"
-                " (source, day, schema_id, path, rows, bytes, sha256, columns)"
-                " VALUES ('price', %s, %s, %s, %s, %s, '', '')",
-                *(day_of(day), schema, str(path), len(rows), (self._lake / path).stat().st_size),
-            )
-
-
-def _write(path: Path, schema: pa.Schema, refs: Sequence[str], rows: list[tuple[Any, ...]]) -> None:
-    columns: dict[str, list[Any]] = {field.name: [None] * len(rows) for field in schema}
-    rows = sorted(rows, key=lambda row: (row[1].encode(), *row[2:5]))
-    for name, index in (("event_time", 2), ("sequence", 3), ("revision", 4), ("known_at", 6)):
-        columns[name] = [row[index] for row in rows]
-    columns["entity"] = [row[1] for row in rows]
-    columns["op"] = [OPS[row[5]] for row in rows]
-    for name in columns:
-        if name.endswith("__status"):
-            columns[name] = ["missing"] * len(rows)
-    for number, ref in enumerate(refs):
-        codes = [row[8][number] for row in rows]
-        columns[status_column(ref)] = [ValueStatus(code).name.lower() for code in codes]
-        columns[value_column(ref)] = [
-            row[7][number] if code == ValueStatus.OK else None
-            for row, code in zip(rows, codes, strict=True)
-        ]
-    plain = [
-        field.with_type(pa.string()) if pa.types.is_dictionary(field.type) else field
-        for field in schema
-    ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table = pa.table(columns, schema=pa.schema(plain))
-    pq.write_table(table, path, row_group_size=3, store_schema=False)
 
 
 class Searched:
