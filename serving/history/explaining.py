@@ -33,7 +33,8 @@ from serving.history.explanation import (
     StoredValue,
     Term,
 )
-from serving.history.found_ticks import Asked, backfills_of
+from serving.history.found_ticks import backfills_of
+from serving.history.let_go import check_in_postgres
 from serving.history.past_columns import judged
 from serving.history.reasons import Read, of_derived, of_stored
 from serving.history.snapshot import Snapshot
@@ -81,7 +82,9 @@ class Explainer:
 
         Raises `UnknownFeature`, `RetiredFeature` for a name, but not for the pin, of what is
         retired, `WrongEntity`, `TooLarge` for a sum over too many entities, and `InvalidRequest`
-        where an experiment decides what the name means, or the tick is not stored.
+        where an experiment decides what the name means, the tick is not stored, or its window is in
+        the lake alone. What is derived is explained there, too, where the lake is known; files that
+        cannot be read are `StoresUnavailable`.
         """
         version = self._version(feature)
         check_entities(self._names, {feature: version}, [entity])
@@ -131,6 +134,9 @@ class Explainer:
     def _stored(
         self, version: FeatureVersion, entity: Mapping[str, str], when: When
     ) -> Explanation:
+        assert version.source is not None
+        if when.at is not None:  # its window is shown, which is read in Postgres
+            check_in_postgres(self._snapshot, version.source, when.at)
         (read,) = self._reads.read(version, [self._key(version, entity)], when)
         return self._explained(read, entity, when)
 
@@ -151,6 +157,8 @@ class Explainer:
         window = window_of(version.expression, source, version.ref)
         asked = InWindow(entity_id(read.key), read.tick, read.loaded)
         own = stored_tick(self._snapshot, source, asked)
+        if own is None:
+            check_in_postgres(self._snapshot, version.source, read.tick.event_time)
         assert own is not None
         asked = asked._replace(backfill=self._backfill(read, own))
         ticks = window_ticks(self._snapshot, source, asked, window.depth)
@@ -266,9 +274,7 @@ class Explainer:
         """Which entities were open, and the closes of those that were not."""
         fields = self._sources.key_of(over)
         names = [entity_id([one[field] for field in fields]) for one in entities]
-        moments = np.full(len(names), when.as_of, np.int64)
-        asked = Asked(names, np.arange(len(names), dtype=np.int32), moments, moments)
-        ticks = self._sources.ticks(over, asked, [])
+        ticks = self._reads.ticks(over, names, when, [])
         times, is_closed = ticks.event_times.tolist(), ticks.closed.tolist()
         opened, closed = [], {}
         for one, event_time, ended in zip(entities, times, is_closed, strict=True):

@@ -49,6 +49,8 @@ class Asked(NamedTuple):
     """(n,) Nanoseconds UTC."""
     repaired: bool = False
     """Whether repairs count that were known by then; else it is what was served."""
+    stored_only: bool = False
+    """Whether Postgres alone is asked, where it has let go of days, too."""
 
 
 class About(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from serving.features.columns import NO_TIME, RANK_OF
 from serving.features.times import to_rfc_3339
 from serving.features.values import STATUS
 from serving.history.entity_rows import LAST_MOMENT
-from serving.history.found_ticks import Asked, Backfills, backfilled_values
+from serving.history.found_ticks import Asked, Backfills, FoundTicks, backfilled_values
 from serving.history.let_go import check_in_postgres
 from serving.history.past_columns import past_column
 from serving.history.reasons import Read
@@ -62,17 +62,11 @@ class StoredReads:
     ) -> list[Read]:
         """A stored feature of entities, each named by the key fields of its source.
 
-        Raises `InvalidRequest` for a moment of which the lake alone has the ticks.
+        Raises as `ticks`.
         """
         assert version.source is not None
-        if when.at is not None:
-            check_in_postgres(self._snapshot, version.source, when.at)
         names = [entity_id(key) for key in keys]
-        unique = list(dict.fromkeys(names))
-        numbers = {name: number for number, name in enumerate(unique)}
-        moments = np.full(len(names), when.as_of, np.int64)
-        asked = Asked(unique, np.array([numbers[n] for n in names], np.int32), moments, moments)
-        ticks = self._sources.ticks(version.source, asked, [version.ref])
+        ticks = self.ticks(version.source, names, when, [version.ref])
         column = past_column(version, ticks, np.full(len(names), when.judged, np.int64))
         _, ranks, _ = ticks.column(version.ref)
         return [
@@ -100,6 +94,25 @@ class StoredReads:
                 strict=True,
             )
         ]
+
+    def ticks(
+        self, source: str, names: Sequence[str], when: When, refs: Collection[str]
+    ) -> FoundTicks:
+        """The newest ticks of entities in a source, with what they have of `refs`.
+
+        Raises `StoresUnavailable` for files of the lake that cannot be read, and, where no lake is
+        known, `InvalidRequest` for a moment of which it alone has the ticks.
+        """
+        # where Postgres lets go of ticks, it keeps the newest ones of each entity
+        stored_only = when.at is None or self._snapshot.lake.folder is None
+        if stored_only and when.at is not None:
+            check_in_postgres(self._snapshot, source, when.at)
+        unique = list(dict.fromkeys(names))
+        numbers = {name: number for number, name in enumerate(unique)}
+        entity = np.array([numbers[name] for name in names], np.int32)
+        moments = np.full(len(names), when.as_of, np.int64)
+        asked = Asked(unique, entity, moments, moments, stored_only=stored_only)
+        return self._sources.ticks(source, asked, refs)
 
     def read_tick(self, version: FeatureVersion, key: tuple[str, ...], tick: TickKey) -> Read:
         """The feature of a tick, which has no age.

@@ -74,7 +74,7 @@ def ticks_as_of(
     schemas = sorted(one.id for one in names.catalog.schemas.values() if one.source == source)
     if schemas:
         of_loads = loaded_schemas(snapshot, source)
-        reading.read([*of_loads, *schemas], asked.repaired)
+        reading.read([*of_loads, *schemas], asked.repaired, asked.stored_only)
     return reading.found
 
 
@@ -98,9 +98,9 @@ class _TicksAsOf:
         about = About(distinct.questions.names, distinct.questions.entity, distinct.of)
         self.found = FoundTicks(snapshot, names, backfills, about, refs)
 
-    def read(self, schemas: Sequence[int], repaired: bool) -> None:
+    def read(self, schemas: Sequence[int], repaired: bool, stored_only: bool) -> None:
         """Find them in rows of these row schemas."""
-        dropped = Dropped(self._snapshot, self._source)
+        dropped = None if stored_only else Dropped(self._snapshot, self._source)
         left = np.ones(len(self._asked.moments), np.bool_)
         if dropped:
             left = ~dropped.between(self._asked.moments, self._asked.moments)

@@ -14,9 +14,9 @@ from registry.database.engine import connect
 from registry.lifecycle.audit import By
 from registry.lifecycle.registry import Registry
 from serving.features.lookup import Names
+from serving.history.found_ticks import Asked as AskedTicks
 from serving.history.snapshot import SCAN_LIMITS, snapshot
-from serving.history.ticks_as_of import Asked as AskedTicks
-from serving.history.ticks_as_of import TicksAsOf
+from serving.history.ticks_as_of import ticks_as_of
 from tests.oracle.features import expect
 from tests.support.file_loads import (
     Asked,
@@ -245,7 +245,7 @@ def test_of_one_time_the_ticks_from_kafka_come_after_loaded_ones(
             which, knowns = np.zeros(6, np.int32), np.full(6, known)
             asked = AskedTicks(["A"], which, times, knowns, repaired)
             refs = ["current_price@1.0.0", "price_sma_5@2.0.0"]
-            found = TicksAsOf(seen, Names(seen.catalog), "price", asked, refs, {})
+            found = ticks_as_of(seen, Names(seen.catalog), "price", asked, refs, {})
         assert found.plan == ("scan" if scans is ALWAYS else "lateral")
         assert found.column(refs[0])[0].tolist() == expected
         assert found.loaded.tolist() == [value < 10 for value in expected]

@@ -41,6 +41,7 @@ from registry.lifecycle.coverage import coverage
 from registry.lifecycle.registry import Registry
 from serving.errors import InvalidRequest
 from serving.history.explaining import Explainer
+from serving.history.explanation import Explanation
 from serving.history.snapshot import snapshot
 from tests.support.backfills import backfill, blocks
 from tests.support.lakes import (
@@ -193,6 +194,16 @@ def test_nothing_is_lost_and_states_stay(
     assert set(states(engine, tmp_path).values()) == {"whole"}
 
 
+def explained_newest(postgres: str, now: int) -> list[Explanation]:
+    """Of entities that tick, of some that are silent for long, and of one that never ticked."""
+    with snapshot(postgres) as seen:
+        explainer = Explainer(seen)
+        return [
+            explainer.explain("price_sma_5", {"symbol": symbol}, now)
+            for symbol in ("A", *SILENT, "nobody")
+        ]
+
+
 @pytest.fixture
 def history(stores: Stores, engine: Engine, tmp_path: Path) -> History:
     """Ten weeks in the lake, which are verified in each test."""
@@ -303,6 +314,7 @@ def test_what_others_do_of_the_time_that_is_in_the_lake_alone(
     """They refuse it, or say what they could not look at; none answers as if nothing had been."""
     old = min(row.event_time for row in in_postgres(stores.postgres))
     before = len(in_postgres(stores.postgres))
+    shown = explained_newest(stores.postgres, history.at_ms * 10**6)
     done = let_go(stores.postgres, tmp_path, month_behind(history))
     went = [one for one in done.months if one.kept < one.rows]
     assert went
@@ -317,6 +329,7 @@ def test_what_others_do_of_the_time_that_is_in_the_lake_alone(
 
     with snapshot(stores.postgres) as seen, pytest.raises(InvalidRequest, match=r"part-0\.parquet"):
         Explainer(seen).explain("price_sma_5", {"symbol": "A"}, old + 10**9)
+    assert explained_newest(stores.postgres, history.at_ms * 10**6) == shown, "Postgres has these"
 
     with pytest.raises(NotLoadable, match="the lake alone has all rows"):
         history.load(end_ms=since // 10**6, days=1)

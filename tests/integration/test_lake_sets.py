@@ -18,9 +18,11 @@ from sqlalchemy import Engine
 from registry.database.engine import connect
 from registry.lifecycle.audit import By
 from registry.lifecycle.registry import Registry
-from serving.errors import StoresUnavailable
+from serving.errors import InvalidRequest, StoresUnavailable
 from serving.history.building import build
 from serving.history.entity_rows import EntityRows
+from serving.history.explaining import Explainer
+from serving.history.explanation import Explanation
 from serving.history.found_ticks import backfills_of
 from serving.history.lake.day_reader import DayReader
 from serving.history.lake.questions import HeldQuestions
@@ -28,7 +30,7 @@ from serving.history.lake.source_sweep import SourceSweep
 from serving.history.lake.sweep import Part, Sweep, parts_of, sweep
 from serving.history.named import Keeping, prove
 from serving.history.point_in_time import PointInTimeJoin
-from serving.history.snapshot import LakeReads, ScanLimits, snapshot
+from serving.history.snapshot import NO_LAKE, LakeReads, ScanLimits, snapshot
 from serving.history.stopped import Stopped
 from serving.history.verification import verify
 from serving.history.wanted import Wanted
@@ -228,6 +230,38 @@ def test_a_dropped_day_needs_its_files(
         path.write_bytes(other)  # a whole file, and not the one of the manifest
     with pytest.raises(StoresUnavailable, match=r"part-0\.parquet has the ticks of price on 20"):
         joined(stores, wanted, LakeReads(tmp_path), NEVER)
+
+
+def test_what_is_derived_is_explained_by_files(
+    stores: Stores, exported_history: SplitHistory, tmp_path: Path
+) -> None:
+    """As it was before Postgres let go; a window is not, and without a lake the file is named."""
+    lake, feature = LakeReads(tmp_path), "spread_of_means"
+    moments = [row[2] for row in random.Random(5).choices(exported_history.rows, k=4)]
+
+    def explained(lake: LakeReads) -> list[Explanation]:
+        with snapshot(stores.postgres, lake=lake) as seen:
+            explainer = Explainer(seen)
+            return [
+                explainer.explain(feature, {"symbol": name}, moment)
+                for name in (*SYMBOLS, "nobody")
+                for moment in moments
+            ]
+
+    before = explained(NO_LAKE)
+    assert sum(one.value is not None for one in before) > 3
+    exported_history.drop_all()
+    assert explained(lake) == before
+    with (
+        snapshot(stores.postgres) as seen,
+        pytest.raises(InvalidRequest, match=r"part-\d\.parquet"),
+    ):
+        Explainer(seen).explain(feature, {"symbol": "A"}, moments[0])
+    with snapshot(stores.postgres, lake=lake) as seen:
+        explainer = Explainer(seen)
+        with pytest.raises(InvalidRequest, match=r"part-\d\.parquet"):
+            explainer.explain("price_sma_5", {"symbol": "A"}, moments[0])
+        assert explainer.explain(feature, {"symbol": "nobody"}).status == "missing"
 
 
 def test_a_set_is_swept_where_rows_are_many(
