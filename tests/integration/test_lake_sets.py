@@ -252,16 +252,12 @@ def test_what_is_derived_is_explained_by_files(
     assert sum(one.value is not None for one in before) > 3
     exported_history.drop_all()
     assert explained(lake) == before
-    with (
-        snapshot(stores.postgres) as seen,
-        pytest.raises(InvalidRequest, match=r"part-\d\.parquet"),
-    ):
-        Explainer(seen).explain(feature, {"symbol": "A"}, moments[0])
-    with snapshot(stores.postgres, lake=lake) as seen:
-        explainer = Explainer(seen)
-        with pytest.raises(InvalidRequest, match=r"part-\d\.parquet"):
-            explainer.explain("price_sma_5", {"symbol": "A"}, moments[0])
-        assert explainer.explain(feature, {"symbol": "nobody"}).status == "missing"
+    for where, name in ((NO_LAKE, feature), (lake, "price_sma_5")):
+        with snapshot(stores.postgres, lake=where) as seen:
+            explainer = Explainer(seen)
+            with pytest.raises(InvalidRequest, match=r"see rows.*part-\d\.parquet in the lake"):
+                explainer.explain(name, {"symbol": "A"}, moments[0])
+            assert explainer.explain(feature, {"symbol": "nobody"}).status == "missing"
 
 
 def test_a_set_is_swept_where_rows_are_many(
