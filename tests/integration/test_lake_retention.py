@@ -6,7 +6,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -40,9 +40,12 @@ from registry.lifecycle.audit import By
 from registry.lifecycle.coverage import coverage
 from registry.lifecycle.registry import Registry
 from serving.errors import InvalidRequest
+from serving.history.entity_rows import EntityRows
 from serving.history.explaining import Explainer
 from serving.history.explanation import Explanation
-from serving.history.snapshot import snapshot
+from serving.history.point_in_time import PointInTimeJoin
+from serving.history.snapshot import LakeReads, snapshot
+from tests.support import past
 from tests.support.backfills import backfill, blocks
 from tests.support.lakes import (
     SILENT,
@@ -147,6 +150,13 @@ class Truth:
             assert found[row] | cells == found[row]
 
 
+def joined(postgres: str, lake: Path, rows: EntityRows, refs: Sequence[str]) -> list[Any]:
+    """A training set, from where the ticks are."""
+    with snapshot(postgres, lake=LakeReads(lake)) as seen:
+        join = PointInTimeJoin.of_names(seen, ["current_price", "price_sma_5", *refs])
+        return [past.cells(column) for column in join.columns(rows, rows.moments).values()]
+
+
 @pytest.mark.parametrize("seed", seeds(1, 30))
 def test_nothing_is_lost_and_states_stay(
     stores: Stores, engine: Engine, tmp_path: Path, seed: int
@@ -178,10 +188,15 @@ def test_nothing_is_lost_and_states_stay(
         exported(stores.postgres, tmp_path)
         keep_few_ticks(stores)
         before = states_now(stores, engine), in_redis(stores, engine)
+        moments = chance.choices([row.event_time + 1 for row in truth.rows], k=60)
+        names = [*SYMBOLS, *SILENT[:3], *{row.entity for row in truth.rows if row.schema < 0}]
+        rows = past.asked(moments, symbol=chance.choices(names, k=60))
+        set_before = joined(stores.postgres, tmp_path, rows, complete(engine))
         done = let_go(stores.postgres, tmp_path, month_behind(history, months))
         assert [one.reason for one in done.months if one.reason] == []
         went += sum(one.rows - one.kept for one in done.months)
         assert (states_now(stores, engine), in_redis(stores, engine)) == before
+        assert joined(stores.postgres, tmp_path, rows, complete(engine)) == set_before
         truth.check(tmp_path)
         found = LakeVerification(stores.postgres, tmp_path, rows_a_group=5).run(quiet, GO_ON)
         assert (found.differences, found.changed) == ((), 0)
