@@ -24,7 +24,8 @@ a lock is held must be what its last holder has left."""
 ENCODING = "utf8"
 """The encoding of texts, whatever the account is set to: a key may have any characters."""
 
-STATEMENT_TIMEOUT = text("SELECT set_config('statement_timeout', :milliseconds, true)")
+STATEMENT_TIMEOUT = text("SET LOCAL statement_timeout = :milliseconds")
+"""No query: what a transaction sees of the database is decided by what comes after it."""
 
 
 def connect(

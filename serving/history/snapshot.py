@@ -32,7 +32,7 @@ STATEMENT_TIMEOUT_MS = 120_000
 """Milliseconds. A statement of a training set takes a second, more on a machine that is busy."""
 
 CHECKED = text(
-    "SELECT set_config(name, '1s', true) FROM pg_settings"
+    "SELECT set_config(name, '1s', false) FROM pg_settings"
     " WHERE name = 'client_connection_check_interval'"
 )
 """Lets a session look each second whether its client is there: one that is ended in the middle
@@ -155,14 +155,13 @@ def snapshot(
     try:
         with ExitStack() as stack:
             connections = [stack.enter_context(_reading(engine)) for _ in range(sessions)]
+            for one in connections:  # so that none waits for longer, for months that go, too
+                one.execute(STATEMENT_TIMEOUT, {"milliseconds": STATEMENT_TIMEOUT_MS})
             first, *others = connections
             first.exec_driver_sql(HOLD)
             seen = first.execute(text("SELECT pg_export_snapshot()")).scalar_one()
             for other in others:  # it has to be the first statement of a transaction
                 other.exec_driver_sql(f"SET TRANSACTION SNAPSHOT '{seen}'")
-            for one in connections:
-                one.execute(STATEMENT_TIMEOUT, {"milliseconds": str(STATEMENT_TIMEOUT_MS)})
-                one.execute(CHECKED)
             threads = stack.enter_context(ThreadPoolExecutor(sessions, "history"))
             yield Snapshot(connections, threads, row_bytes, scans, lake=lake)
     finally:
@@ -185,8 +184,12 @@ def snapshot_of(
 
 @contextmanager
 def _reading(engine: Engine) -> Iterator[Connection]:
-    with engine.connect().execution_options(**READING) as connection, connection.begin():
-        yield connection
+    with engine.connect() as connection:
+        connection.execute(CHECKED)  # its own transaction: that of reading begins with a lock
+        connection.commit()
+        connection.execution_options(**READING)
+        with connection.begin():
+            yield connection
 
 
 def _copied(connection: Connection, statement: str, parameters: Mapping[str, Any]) -> memoryview:
