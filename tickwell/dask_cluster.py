@@ -67,13 +67,23 @@ class DaskCluster:
         mark = folder / f"seen-{uuid.uuid4().hex}"
         mark.touch()
         try:
-            blind = self._workers_where(False, _seen_by(str(mark)))
+            self.check_seen(mark)
         finally:
             mark.unlink()
+
+    @property
+    def workers(self) -> int:
+        """How many parts are done at the same time."""
+        return sum(self._client.nthreads().values())
+
+    def check_seen(self, place: Path) -> None:
+        """Raises `TickwellError` unless all workers see a file or a folder of this process."""
+        blind = self._workers_where(False, _seen_by(str(place.resolve())))
         if blind:
+            folder = place if place.is_dir() else place.parent
             raise TickwellError(
                 f"--scheduler {self._address}: workers there do not see {folder}: "
-                f"{', '.join(blind)}. Name a directory that all machines share by TMPDIR"
+                f"{', '.join(blind)}. All machines have to share it, under the same path"
             )
 
     def run(

@@ -6,9 +6,10 @@ them. All of them see the database as it was when the first one began: the catal
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,6 +65,18 @@ class ScanLimits(NamedTuple):
 SCAN_LIMITS = ScanLimits()
 
 
+class Elsewhere(NamedTuple):
+    """Processes that answer parts of a sweep, on other machines perhaps."""
+
+    run: Callable[..., Sequence[Any]]
+    """Does a job with each of some parts, which are sent; takes their progress by their numbers,
+    and what ends them early. Gives the results in the order of the parts."""
+    workers: int
+    """How many parts are done at the same time."""
+    fewest_rows: int = 50_000
+    """Questions of a part, unless there are fewer: each has to find what earlier days leave."""
+
+
 class LakeReads(NamedTuple):
     """Where the files of the lake are, and when they are read (`serving.history.lake`)."""
 
@@ -77,12 +90,24 @@ class LakeReads(NamedTuple):
     """Rows of files that are read in the time of one of Postgres."""
     rows_at_once: int = 1_000_000
     """Rows of files that are in memory at once, about: 100 MB, and with each feature 10 more."""
+    elsewhere: Elsewhere | None = None
+    """Who answers the parts of a sweep in place of this process; they see the folder, too."""
 
 
 NO_LAKE = LakeReads()
 
 Stores = tuple[str, LakeReads]
 """The URL of the database, and where the lake is."""
+
+
+class SharedSnapshot(NamedTuple):
+    """A snapshot that other processes may read, too, as long as its own one holds it."""
+
+    url: str
+    name: str
+
+    def __repr__(self) -> str:
+        return f"SharedSnapshot({self.name})"  # the URL may have a password
 
 
 class Snapshot:
@@ -96,11 +121,14 @@ class Snapshot:
         scans: ScanLimits = SCAN_LIMITS,
         known: Catalog | None = None,
         lake: LakeReads = NO_LAKE,
+        shared: SharedSnapshot | None = None,
     ) -> None:
         """The catalog is read, unless it is `known`."""
         self.row_bytes = row_bytes
         self.scans = scans
         self.lake = lake
+        self.shared = shared
+        """What other processes read the same by, if they can."""
         self._connections = connections
         self._threads = threads
         self.catalog = catalog.read(connections[0]) if known is None else known
@@ -156,16 +184,42 @@ def snapshot(
         with ExitStack() as stack:
             connections = [stack.enter_context(_reading(engine)) for _ in range(sessions)]
             for one in connections:  # so that none waits for longer, for months that go, too
-                one.execute(STATEMENT_TIMEOUT, {"milliseconds": STATEMENT_TIMEOUT_MS})
+                _limit(one)
             first, *others = connections
             first.exec_driver_sql(HOLD)
             seen = first.execute(text("SELECT pg_export_snapshot()")).scalar_one()
-            for other in others:  # it has to be the first statement of a transaction
-                other.exec_driver_sql(f"SET TRANSACTION SNAPSHOT '{seen}'")
+            shared = SharedSnapshot(url, seen)
+            for other in others:
+                _share(other, shared)
             threads = stack.enter_context(ThreadPoolExecutor(sessions, "history"))
-            yield Snapshot(connections, threads, row_bytes, scans, lake=lake)
+            yield Snapshot(connections, threads, row_bytes, scans, lake=lake, shared=shared)
     finally:
         engine.dispose()
+
+
+@contextmanager
+def copying(shared: SharedSnapshot) -> Iterator[Callable[[str, Mapping[str, Any]], memoryview]]:
+    """What copies rows of a statement as another process's snapshot has them.
+
+    Raises SQLAlchemy's `DBAPIError`, also where that process has ended.
+    """
+    engine = connect(shared.url, CONNECT_SECONDS, silence_ms=SILENCE_MS, pool_size=1)
+    try:
+        with _reading(engine) as connection:
+            _limit(connection)
+            _share(connection, shared)
+            yield partial(_copied, connection)
+    finally:
+        engine.dispose()
+
+
+def _share(connection: Connection, shared: SharedSnapshot) -> None:
+    """See what a snapshot sees; it has to be the first query of a transaction."""
+    connection.exec_driver_sql(f"SET TRANSACTION SNAPSHOT '{shared.name}'")
+
+
+def _limit(connection: Connection) -> None:
+    connection.execute(STATEMENT_TIMEOUT, {"milliseconds": STATEMENT_TIMEOUT_MS})
 
 
 @contextmanager

@@ -1,23 +1,30 @@
-"""Loads on the machines of a Dask cluster: what is stored is what one process stores."""
+"""Loads and training sets on the machines of a Dask cluster: what one process makes, to the bit."""
 
 from __future__ import annotations
 
 import os
+import random
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Event
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.load.loads import Loads, alone
 from pipelines.replay.replay import Done
+from serving.history.building import build
+from serving.history.snapshot import Elsewhere, LakeReads
+from serving.history.wanted import Wanted
 from tests.support.dask_clusters import local_cluster
 from tests.support.file_loads import (
     GO_ON,
     Asked,
     as_csv,
+    catalog_at,
     forget_everything,
     load_files,
     loaded_rows,
@@ -25,6 +32,9 @@ from tests.support.file_loads import (
     planner_of,
     ticks,
 )
+from tests.support.lakes import DAY_MS, exported
+from tests.support.past import SYMBOLS, Market
+from tests.support.rebuilds import Stores
 from tickwell.dask_cluster import DaskCluster, PartFailed, dask_cluster
 from tickwell.errors import TickwellError
 
@@ -119,6 +129,45 @@ def test_stopped_it_goes_on_where_it_was(
     assert 0 < begun.offsets < begun.ends
     load_on(cluster, database, [file])
     assert loaded_rows(database) == whole
+
+
+def test_a_training_set_is_the_one_of_one_process(
+    cluster: DaskCluster, stores: Stores, tmp_path: Path
+) -> None:
+    """Of days in the lake, and of one that only Postgres has."""
+    chance = random.Random(1)
+    market = Market(stores, chance, catalog_at(stores.postgres))
+    for day in range(6):
+        market.tick("price", 30)
+        market.at_ms += DAY_MS
+        if day == 4:
+            exported(stores.postgres, tmp_path / "lake")
+    moments = [market.at_ms - chance.randrange(7 * DAY_MS) for _ in range(400)]
+    entities, out = tmp_path / "entities.parquet", tmp_path / "set.parquet"
+    stamps = pa.array(moments).cast(pa.timestamp("ms", "UTC"))
+    names = [chance.choice([*SYMBOLS, "nobody"]) for _ in moments]
+    pq.write_table(pa.table({"symbol": names, "timestamp": stamps}), entities)
+    wanted = Wanted(["current_price", "price_volatility"], event_times=True, allow_open=True)
+    sent: list[int] = []
+
+    def run(job: Any, parts: Sequence[Any], tell: Any, stop: Any) -> Sequence[Any]:
+        sent.append(len(parts))
+        return cluster.run(job, parts, tell, stop)
+
+    tables = []
+    for elsewhere in (None, Elsewhere(run, cluster.workers, fewest_rows=1)):
+        lake = LakeReads(tmp_path / "lake", 0, 1e9, elsewhere=elsewhere)
+        told: list[int] = []
+        report = build(
+            *((stores.postgres, lake), (entities, out), wanted),
+            *(lambda done, _, told=told: told.append(done), GO_ON),
+        )
+        assert report.plans["price"] == "sweep"
+        assert told == sorted(told)
+        tables.append(pq.read_table(out).replace_schema_metadata())
+    assert tables[0].equals(tables[1])
+    assert sum(sent) > 2
+    assert tables[0]["current_price"].null_count < 300
 
 
 def failing(part: str, tell: Any, stop: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from threading import Event
@@ -22,6 +23,7 @@ from tickwell.tables import show
 
 if TYPE_CHECKING:
     from serving.history.named import Proved
+    from serving.history.snapshot import Elsewhere
     from serving.history.splitting import Split
     from serving.history.verification import Verified
 
@@ -102,6 +104,13 @@ def build(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the file if there is one.")
     ] = False,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            help="The address of a Dask scheduler, as tcp://10.0.0.5:8786: the machines of its "
+            "cluster, which see the lake under the same path, sweep it."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write each entity row with the features that were served at its moment.
@@ -137,17 +146,18 @@ def build(
         _split(split, purge, embargo),
     )
     keeping = None if name is None else Keeping(name, By(current_user()))
-    lake = LakeReads(settings.lake_path)
     stop = Event()
     stop_on(stop)
     began = time.monotonic()
     try:
-        report = with_progress_bar(
-            "training set",
-            lambda show: build_set(
-                (settings.postgres, lake), (entities, out), wanted, show, stop, keeping
-            ),
-        )
+        with ExitStack() as stack:
+            lake = LakeReads(settings.lake_path, elsewhere=_elsewhere(stack, scheduler, settings))
+            report = with_progress_bar(
+                "training set",
+                lambda show: build_set(
+                    (settings.postgres, lake), (entities, out), wanted, show, stop, keeping
+                ),
+            )
     except Stopped:
         typer.echo(f"stopped: {out} was not written", err=True)
         raise typer.Exit(STOPPED) from None
@@ -157,6 +167,18 @@ def build(
         reports.built(report)
     seconds = time.monotonic() - began
     typer.echo(f"{out}: {report.rows:,} rows in {seconds:.1f} s", err=True)
+
+
+def _elsewhere(stack: ExitStack, scheduler: str | None, settings: Settings) -> Elsewhere | None:
+    """The cluster that is to sweep the lake, which has to see it."""
+    if scheduler is None:
+        return None
+    from serving.history.snapshot import Elsewhere
+    from tickwell.dask_cluster import dask_cluster
+
+    cluster = stack.enter_context(dask_cluster(scheduler))
+    cluster.check_seen(settings.lake_path)
+    return Elsewhere(cluster.run, cluster.workers)
 
 
 @training_set.command()

@@ -53,6 +53,11 @@ class Answers(NamedTuple):
         """All of them."""
         return [self.times, self.sequences, self.flags, *self.values, *self.statuses]
 
+    def some(self, which: Any) -> Answers:
+        """Some of them."""
+        columns, n = [column[which] for column in self.columns], len(self.values)
+        return Answers(columns[0], columns[1], columns[2], columns[3 : 3 + n], columns[3 + n :])
+
 
 class Questions(Protocol):
     """Questions that a sweep answers."""
@@ -251,10 +256,7 @@ class HeldQuestions:
 
     def answered(self, segment: Segment) -> Answers:
         """The answers to a segment that were taken last."""
-        place = self._order[slice(*self._of_day[segment.day])]
-        columns: Any = [column[place] for column in self.answers.columns]
-        n = len(self.answers.values)
-        return Answers(*[*columns[:3], columns[3 : 3 + n], columns[3 + n :]])
+        return self.answers.some(self._order[slice(*self._of_day[segment.day])])
 
     def answer(self, segment: Segment, answers: Answers) -> None:
         """Take the answers to a segment, in place of those before."""

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from registry.resources import sql
 from serving.history.lake.day_reader import DayReader, Reading
 from serving.history.lake.days import Day, SourceDays, days_of, loaded_schemas
-from serving.history.lake.questions import Questions
+from serving.history.lake.elsewhere import SentParts, SweptSource
+from serving.history.lake.questions import Questions, SpilledQuestions
 from serving.history.lake.stored_rows import Schemas
 from serving.history.lake.sweep import UNWATCHED, Part, Sweep, Watch, parts_of, sweep
 from serving.history.snapshot import Snapshot
@@ -65,8 +66,13 @@ class SourceSweep:
 
         Raises `StoresUnavailable`, SQLAlchemy's `DBAPIError`, OSError and `Stopped`.
         """
-        reader = DayReader(self.reading, names, self._copy)
         common = Sweep(self.days, self.known(names), len(self.reading.refs))
+        elsewhere, shared = self._snapshot.lake.elsewhere, self._snapshot.shared
+        if elsewhere is not None and shared is not None and isinstance(questions, SpilledQuestions):
+            source = SweptSource(shared, self.reading, list(names), common)
+            SentParts(elsewhere, source, questions).answer(parts, watch)
+            return
+        reader = DayReader(self.reading, names, self._copy)
         for part in parts:
             sweep(common, part, reader, questions, watch)
 
