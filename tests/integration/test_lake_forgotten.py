@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
-from pipelines.lake import day_export
-from pipelines.lake.retention import Retention
 from pipelines.lake.verification import LakeVerification
 from pipelines.load.forgetting import Forgetting
 from pipelines.load.loads import Loads
-from pipelines.stores.postgres.connection import Database
-from pipelines.verify.continual import Continual, VerifiedStores
-from registry import catalog as recorded
 from registry.database.engine import connect
 from registry.database.month_partitions import attach, month_of
 from registry.lifecycle.audit import By
 from tests.support.file_loads import Tick, as_csv, load_files, loads_at
-from tests.support.lakes import DAY_MS, History, exported, in_lake, in_postgres, states
+from tests.support.lakes import DAY_MS, exported, in_lake, in_postgres, states
 from tests.support.logs import NOW_MS
 from tests.support.rebuilds import Stores
 from tests.support.sinks import GO_ON
-from tickwell.verifying import described
 
 
 @pytest.fixture
@@ -46,7 +40,7 @@ def ticks(name: str, first: int, n: int, step: int = 1_000) -> list[Tick]:
 
 
 def test_rows_of_a_load_that_was_given_up_leave_the_lake(
-    stores: Stores, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stores: Stores, engine: Engine, tmp_path: Path
 ) -> None:
     """And no others do: also where an export dies between a file's move and its record."""
     lake = tmp_path / "lake"
@@ -66,13 +60,17 @@ def test_rows_of_a_load_that_was_given_up_leave_the_lake(
     with Loads.at(stores.postgres) as loads:
         Forgetting(stores.postgres, loads).forget(begun.load_id, By("ann"), lambda _: None, GO_ON)
 
-    def dies(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(day_export, "record_day", dies)
-        with pytest.raises(KeyboardInterrupt):
-            exported(stores.postgres, lake)
+    stores.execute(
+        "CREATE FUNCTION public.dies() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'the export dies'; END $$"
+    )
+    stores.execute(
+        "CREATE TRIGGER dies BEFORE UPDATE ON tickwell.lake_days FOR EACH ROW"
+        " EXECUTE FUNCTION public.dies()"
+    )
+    with pytest.raises(DBAPIError, match="the export dies"):
+        exported(stores.postgres, lake)
+    stores.execute("DROP TRIGGER dies ON tickwell.lake_days")
     assert exported(stores.postgres, lake).refused == ()
     assert in_lake(lake) == in_postgres(stores.postgres)
     assert len(in_lake(lake)) == 20
@@ -84,33 +82,3 @@ def test_rows_of_a_load_that_was_given_up_leave_the_lake(
     stores.execute("UPDATE tickwell.day_changes SET changes = changes + 1")
     assert len(exported(stores.postgres, lake).refused) == 1
     assert len(in_lake(lake)) == 20
-
-
-def test_gaps_of_months_that_went_are_no_differences(
-    stores: Stores, engine: Engine, tmp_path: Path
-) -> None:
-    """The ticks that are kept of two months have others between them."""
-    history = History(stores, engine, random.Random(7))
-    history.symbols = ["A"]
-    for _ in range(4):
-        history.live(100, 5 * 7 * 24)
-    exported(stores.postgres, tmp_path)
-    stores.execute(
-        "UPDATE tickwell.sources SET definition = definition || '{\"history\": 25}' "
-        "WHERE name = 'price'"
-    )
-    end = datetime.fromtimestamp(history.at_ms / 1000, UTC)
-    done = Retention(stores.postgres, tmp_path, date(end.year, end.month, 1)).run(
-        lambda _: None, GO_ON
-    )
-    assert sum(0 < one.kept < one.rows for one in done.months) > 1
-    work = Continual(
-        *(VerifiedStores(stores.postgres, stores.redis_url, ""), 600, described),
-        chance=random.Random(1),
-    )
-    database, catalog = stores.keep(Database(stores.postgres, "test")), recorded.load(engine)
-    warm = stores.redis()
-    for _ in range(12):
-        work.look(database, warm, lambda: catalog)
-    assert work.state.different == ()
-    assert max(one.values for one in work.state.places if one.place == "rows") > 0
