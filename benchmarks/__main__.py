@@ -76,7 +76,13 @@ MEASURES = (
     *("growth", "takeover", "files", "views", "search", "backfill", "applies", "training"),
     "history",
 )
-WITH_PEERS = {"online": PEERS, "offline": PEERS, "growth": PEERS, "serving": FEAST}
+WITH_PEERS = {
+    "online": PEERS,
+    "offline": PEERS,
+    "growth": PEERS,
+    "serving": FEAST,
+    "training": FEAST,
+}
 """Measures in which other libraries take part; they are installed for it."""
 
 NESTED = "nested fields and numbers as text"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,6 +23,7 @@ QUIET = {"FEAST_USAGE": "False", "PYTHONWARNINGS": "ignore"}
 
 MOMENT = "timestamp"
 Store = Literal["duckdb", "dask"]
+STORES: tuple[Store, ...] = get_args(Store)
 
 
 class Taken(NamedTuple):

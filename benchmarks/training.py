@@ -4,14 +4,15 @@ All join the same entity rows with the same ticks in one database of six months.
 given the ticks as frames, in the order that they want, and do the plain join: the newest tick by
 event time, whatever had arrived. Theirs is the time of the join alone; ours begins with connecting
 and ends with a table of values and statuses. How long the ticks take out of Postgres is told
-beside: it is what others need first.
+beside: it is what others need first. Of one size Feast's offline stores make the set, too, from a
+Parquet file of the ticks (`feast_history`).
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from io import BytesIO
 from typing import Any
@@ -24,6 +25,7 @@ import psycopg2
 import pyarrow as pa
 from sqlalchemy import Engine
 
+from benchmarks.feast_history import STORES, feast
 from benchmarks.results import Failed, Run
 from benchmarks.services import Services
 from benchmarks.views import FEATURES, FIRST_NS, MONTH, MONTH_NS, MONTHS
@@ -38,6 +40,9 @@ SIZES = (10, 10_000, 100_000)
 """Entity rows of a training set."""
 
 TIMES = 5
+FEAST_ROWS, FEAST_TIMES = 10_000, 2
+"""Entity rows of the set that Feast makes, and how often: it takes half a minute."""
+
 SEED = 7
 ROWS = """
 INSERT INTO tickwell.feature_rows
@@ -66,6 +71,10 @@ def sets(services: Services, rows: int) -> Run:
         for name, work in works.items():
             taken[name].append(_milliseconds(work))
     medians = {name: statistics.median(found) for name, found in taken.items()}
+    if rows == FEAST_ROWS:
+        for store in STORES:
+            made = feast(services, store, _ticks(), frame, FEAST_TIMES)
+            medians[f"Feast, {store}"] = made.milliseconds
     detail = {"rows": rows, "milliseconds": medians, "out": _out(settings.postgres)}
     return Run(value=medians[OURS], unit="ms", detail=detail)
 
@@ -103,16 +112,20 @@ def _ours(postgres: str, frame: pa.Table) -> int:
         return len(join.added(frame))
 
 
-def _others(frame: pa.Table) -> dict[str, Callable[[], int]]:
+def _ticks() -> pa.Table:
     number = np.arange(TICKS)
     moments = pa.array(FIRST_NS + number * (MONTHS * MONTH_NS // TICKS))
-    ticks = pa.table(
+    return pa.table(
         {
             "symbol": [f"S{one % ENTITIES}" for one in number.tolist()],
             MOMENT: moments.cast(pa.timestamp("ns", "UTC")),
             **{name: number + float(index) for index, name in enumerate(FEATURES)},
         }
     )
+
+
+def _others(frame: pa.Table) -> dict[str, Callable[[], int]]:
+    ticks = _ticks()
     of_pandas = ticks.to_pandas(), frame.to_pandas().sort_values(MOMENT)
     of_polars = pl.DataFrame(ticks), pl.DataFrame(frame).sort(MOMENT)
     connection = duckdb.connect()
@@ -149,14 +162,22 @@ def _milliseconds(work: Callable[[], Any]) -> float:
 
 
 def table(runs: Sequence[Run]) -> list[str]:
-    """Milliseconds by number of entity rows; of others the join alone."""
+    """Milliseconds by number of entity rows; of others the join alone, and the ratio to ours."""
+    found = list({run.subject: run for run in runs if run.value is not None}.values())
+    names = list(dict.fromkeys(name for run in found for name in run.detail["milliseconds"]))
     lines = [
-        "| entity rows | Tickwell, from Postgres | pandas | polars | DuckDB | all ticks out of "
-        "Postgres |",
-        "|---|---|---|---|---|---|",
+        f"| entity rows | {' | '.join(names)} | all ticks out of Postgres |",
+        f"|{'---|' * (len(names) + 2)}",
     ]
-    for run in {run.subject: run for run in runs if run.value is not None}.values():
-        taken = [f"{one:.0f} ms" for one in run.detail["milliseconds"].values()]
-        cells = [f"{run.detail['rows']:,}", *taken, f"{run.detail['out']:.0f} ms"]
-        lines.append(f"| {' | '.join(cells)} |")
+    for run in found:
+        cells = [f"{run.detail['rows']:,}"]
+        cells += [_shown(run.detail["milliseconds"], name) for name in names]
+        lines.append(f"| {' | '.join(cells)} | {run.detail['out']:.0f} ms |")
     return lines
+
+
+def _shown(taken: Mapping[str, float], name: str) -> str:
+    if name not in taken:
+        return ""
+    ratio = "" if name == OURS else f" ({taken[name] / taken[OURS]:.2g} ×)"
+    return f"{taken[name]:,.0f} ms{ratio}"
