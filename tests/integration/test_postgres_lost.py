@@ -13,7 +13,7 @@ import pytest
 
 from pipelines.errors import StoreUnavailable
 from pipelines.repair.rejected_edits import Chosen
-from pipelines.repair.repair import ENTITY_LOCK, Repair, Repaired
+from pipelines.repair.repair import Repair, Repaired
 from pipelines.stores.postgres.connection import Database
 from tests.support.network import network
 from tests.support.pipeline import wait_for
@@ -73,7 +73,15 @@ def test_a_repair_whose_session_ends_says_so_and_goes_on(stores: Stores) -> None
     feed = fed(stores)
     ticks = Ticks(feed)
     ticks.repair()
-    lock = ENTITY_LOCK, (f"price\x1f{SYMBOLS[1]}",)
+    stores.execute(
+        "CREATE FUNCTION public.waits() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END $$"
+    )
+    stores.execute(
+        "CREATE TRIGGER waits BEFORE UPDATE ON tickwell.repair_edits FOR EACH ROW"
+        f" WHEN (OLD.entity = '{SYMBOLS[1]}') EXECUTE FUNCTION public.waits()"
+    )
+    lock = ("SELECT pg_advisory_xact_lock(1)",)
     said = lost(stores, "tickwell repair", lock, "repair", "price")
     assert "tickwell: Postgres: " in said
     assert "the same command goes on" in said

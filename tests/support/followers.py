@@ -14,7 +14,7 @@ from pipelines.live.following import Following
 from pipelines.live.materializer import Materializer
 from pipelines.stores.sink import Sink
 from registry import catalog as recorded
-from registry.definitions import Catalog, FeatureVersion
+from registry.definitions import HISTORY, Catalog, FeatureVersion
 from registry.features_file import read
 from registry.language.program import compile_program
 from registry.lifecycle.recording import record
@@ -29,11 +29,15 @@ def mean_of(window: int) -> FeatureVersion:
     )
 
 
-def with_means(engine: Engine, *windows: int) -> Catalog:
-    """What is recorded once there are such features as well."""
-    definitions = read()
+def with_means(engine: Engine, *windows: int, history: int = HISTORY) -> Catalog:
+    """What is recorded once there are such features as well; prices have this history."""
+    definitions, replace = read(), msgspec.structs.replace
     more = (*definitions.features, *map(mean_of, windows))
-    return record(engine, msgspec.structs.replace(definitions, features=more), "test")
+    sources = tuple(
+        replace(source, history=history) if source.name == "price" else source
+        for source in definitions.sources
+    )
+    return record(engine, replace(definitions, features=more, sources=sources), "test")
 
 
 def compute(catalog: Catalog, source: str) -> RunComputation:

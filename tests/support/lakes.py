@@ -117,7 +117,8 @@ class History:
     def record_version(self) -> None:
         """A version more, and a worker that computes it from now on."""
         self._means.append(len(self._means) + 2)
-        with_means(self._engine, *self._means)
+        history = recorded.load(self._engine).sources["price"].history
+        with_means(self._engine, *self._means, history=history)
         self._begin()
 
     def carry(self) -> None:

@@ -151,4 +151,4 @@ def test_the_same_features_are_in_feasts_repository() -> None:
 
 def test_feast_is_the_one_that_the_tests_have() -> None:
     (line,) = (one for one in FEAST.requirements.read_text().splitlines() if "==" in one)
-    assert line.replace("[redis]", "") in feast_sdk.REQUIREMENTS
+    assert line.replace("[duckdb,redis]", "") in feast_sdk.REQUIREMENTS
