@@ -147,10 +147,11 @@ Report = Callable[[Repaired], None]
 
 
 class Limits(NamedTuple):
-    """How long a transaction settles, and how long the command waits for an entity; seconds."""
+    """How much a transaction does, and how long the command waits for an entity."""
 
     settle_seconds: float = SETTLE_SECONDS
     patience_seconds: float = PATIENCE_SECONDS
+    edits: int = EDITS_A_TRANSACTION
 
 
 LIMITS = Limits()
@@ -341,14 +342,14 @@ class Repair:
     ) -> bool:
         """Make edits of a repair and an entity, until `stop` is set; whether some may be left."""
         repair, entity, known_at = pending
-        edits = self._rejected.pending(cursor, repair, entity, EDITS_A_TRANSACTION)
+        edits = self._rejected.pending(cursor, repair, entity, self._limits.edits)
         for edit in edits:
             if stop.is_set():
                 return True
             settled = self._revising.make(cursor, edit, known_at)
             self._note(cursor, edit.origin, settled)
             _count(done, edit, settled)
-        return len(edits) == EDITS_A_TRANSACTION
+        return len(edits) == self._limits.edits
 
     def _settle(self, database: Database, entity: str, stop: Event, waits: bool) -> int:
         """Settle the open edits of an entity, before any that become known later are made.

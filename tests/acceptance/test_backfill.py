@@ -24,6 +24,7 @@ expression = "mean(price, 6)"
 """
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_stopped_by_a_signal_it_says_how_to_go_on(
     running: Pipeline, monkeypatch: pytest.MonkeyPatch

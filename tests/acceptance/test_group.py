@@ -93,6 +93,7 @@ def heartbeat(running: Pipeline) -> Heartbeat | None:
     return beats[0] if beats else None
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_a_stray_reader_of_the_group_is_named(running: Pipeline) -> None:
     """It gets a share of the partitions, by the old protocol of groups and by the new one."""

@@ -105,6 +105,7 @@ def retrying(server: int, *workers: int) -> list[float]:
     return [*(of_server[sink] for sink in SINKS), *(value for sink, value in values if not sink)]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_postgres_that_hangs(
     services: dict[str, tuple[Process, str]], tmp_path: Path, kafka: str, hot_redis: str

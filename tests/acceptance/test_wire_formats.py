@@ -202,6 +202,7 @@ def others_go_on(running: Pipeline, number: int) -> None:
     wait_for("both workers store the prices meanwhile", are_stored)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_a_schema_that_is_never_registered(running: Pipeline, registry: RegistryServer) -> None:
     """It is decided by a rule, whose offset is recorded, and not by what the registry has when."""

@@ -20,7 +20,7 @@ import pytest
 from pipelines.errors import StoreUnavailable
 from pipelines.repair.errors import DefinitionsChanged, RepairElsewhere
 from pipelines.repair.rejected_edits import Chosen
-from pipelines.repair.repair import EDITS_A_TRANSACTION, ENTITY_LOCK, Limits, Repair, Repaired
+from pipelines.repair.repair import ENTITY_LOCK, Limits, Repair, Repaired
 from pipelines.stores.postgres.connection import Database
 from registry.database.engine import connect
 from registry.lifecycle.audit import By
@@ -480,7 +480,8 @@ def test_many_edits_of_an_entity_are_made_some_at_a_time(stores: Stores) -> None
     for _ in range(40):
         feed.at_ms += 500
         feed.send([feed.trade("A", 5.0)])
-    edits = 2 * EDITS_A_TRANSACTION + 20
+    at_once = 8
+    edits = 2 * at_once + 3
     first = feed.at_ms
     feed.send([feed.trade("A", float(n), ts=first - 5_000 - 50 * n) for n in range(edits)])
     made = "SELECT count(*) FROM tickwell.repair_edits WHERE outcome = 'made'"
@@ -491,15 +492,15 @@ def test_many_edits_of_an_entity_are_made_some_at_a_time(stores: Stores) -> None
         reported.append(done.done)
         assert query(feed.postgres, made) == [(before + done.done,)]
 
-    work = Repair(feed.postgres, stores.catalog, "price")
-    begun = work.run(Chosen(), "ann", "", report, After(20))
+    work = Repair(feed.postgres, stores.catalog, "price", limits=Limits(edits=at_once))
+    begun = work.run(Chosen(), "ann", "", report, After(9))
     assert reported == [begun.done]
-    assert 0 < begun.done < 20
+    assert 0 < begun.done < at_once
     assert begun.edits == edits
     before = begun.done
     rest = work.run(Chosen(), "ann", "", report, NEVER)
     assert rest.done == edits - begun.done
-    assert max(np.diff([0, *reported[1:]])) == EDITS_A_TRANSACTION
+    assert max(np.diff([0, *reported[1:]])) == at_once
     ticks.repair()
     assert settled(feed) == 0
     ticks.check(time.time_ns())

@@ -80,17 +80,8 @@ def cluster(directory: Path) -> Iterator[Cluster]:
 def node_specs(directory: Path) -> dict[str, Spec]:
     """What to run as its nodes, by their URLs."""
     directory.mkdir(parents=True)
-    return {f"redis://{HOST}:{port}/0": _spec(directory, port) for port in _ports(directory)}
-
-
-def _ports(directory: Path) -> list[int]:
-    """Three ports whose cluster buses, 10,000 further, exist too."""
-    found: list[int] = []
-    while len(found) < 3:
-        port = keep_port(directory / f"port-{len(found)}-{time.monotonic_ns()}")
-        if port < 55_000 and port not in found:
-            found.append(port)
-    return found
+    ports = [keep_port(directory / f"port-{number}") for number in range(3)]
+    return {f"redis://{HOST}:{port}/0": _spec(directory, port) for port in ports}
 
 
 def _spec(directory: Path, port: int) -> Spec:
@@ -106,6 +97,7 @@ def _spec(directory: Path, port: int) -> Spec:
         *("--bind", HOST, "--port", str(port), "--dir", str(directory), "--save", ""),
         *("--cluster-enabled", "yes", "--cluster-config-file", f"nodes-{port}.conf"),
         *("--cluster-node-timeout", "2000"),
+        *("--cluster-port", str(keep_port(directory / f"bus-of-{port}"))),
     ]
     return Spec(f"node-{port}", argv, directory / f"{port}.log", f"{HOST}:{port}", check=check)
 
@@ -119,7 +111,8 @@ def form(urls: Sequence[str]) -> None:
         client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
     for client in clients[1:]:
         port = client.connection_pool.connection_kwargs["port"]
-        clients[0].execute_command("CLUSTER MEET", HOST, port)
+        bus = client.config_get("cluster-port")["cluster-port"]
+        clients[0].execute_command("CLUSTER MEET", HOST, port, bus)
     deadline = time.monotonic() + 60
     while not all(_is_whole(client) for client in clients):
         assert time.monotonic() < deadline, "the cluster does not form"
